@@ -1,0 +1,166 @@
+"""Arrow columns as the plain columns of a Table: float64, booleans or text, with nothing missing or infinite."""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlefw.errors import UsageError
+from mlefw.rows import Table
+
+EXACT = 2**53
+"""From here on not every integer has a float64 of its own."""
+
+Missing = Literal["error", "drop"]
+
+
+def to_table(
+    columns: Iterable[tuple[str, pa.ChunkedArray]],
+    place: Table,
+    text: Collection[str] = (),
+    identifier: str | None = None,
+    missing: Missing = "error",
+) -> Table:
+    """Arrow columns as a Table.
+
+    Args:
+        columns: names and values; an iterator, so that a source may read one column at a time.
+        place: a Table without columns that says where the rows come from.
+        text: columns that are categories even where they hold numbers.
+        identifier: a column whose integers are kept as they are.
+        missing: whether rows with missing cells are an error or dropped with a warning.
+
+    Raises:
+        UsageError: a type that is neither a number, a boolean nor text; missing or infinite values; no rows.
+    """
+    if missing not in get_args(Missing):
+        raise UsageError(f"data.missing={missing} is not known\n  expected one of: {', '.join(get_args(Missing))}")
+    plain: dict[str, np.ndarray] = {}
+    holes: dict[str, np.ndarray] = {}
+    for name, column in columns:
+        values, hole = _plain(name, column, place, text=name in text, exact=name == identifier)
+        if _is_index(name, values, place):
+            continue
+        plain[name] = values
+        if hole.any():
+            holes[name] = hole
+    table = Table(plain, place.origin, place.first_row, place.numbers)
+    if table.num_rows == 0:
+        raise UsageError(f"{place.origin} has 0 data rows\n  expected: a table with at least one row")
+    _check_infinite(table, holes)
+    _warn_of_names(table)
+    return _without_holes(table, holes, missing)
+
+
+def check_names(names: list[str], origin: str) -> None:
+    """Refuses names that occur twice.
+
+    Raises:
+        UsageError: naming them.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        places = [position + 1 for position, name in enumerate(names) if name == twice[0]]
+        raise UsageError(f"{origin}: column name {twice[0]!r} occurs twice, in columns {places}\n  rename one of them")
+
+
+def _plain(name: str, column: pa.ChunkedArray, place: Table, text: bool, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+    kind = column.type
+    hole = np.asarray(column.is_null(nan_is_null=pa.types.is_floating(kind)).combine_chunks())
+    if pa.types.is_null(kind):
+        return np.full(len(column), np.nan), hole
+    if pa.types.is_dictionary(kind):
+        return _strings(column.cast(kind.value_type)), hole
+    if pa.types.is_boolean(kind):
+        return column.fill_null(False).to_numpy(), hole
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return _strings(column), hole
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if exact and pa.types.is_integer(kind):
+        return column.fill_null(0).to_numpy(), hole
+    if number:
+        values = column.cast(pa.float64(), safe=False).to_numpy()
+        _warn_of_large_integers(name, values, place)
+        return values, hole
+    if text and pa.types.is_temporal(kind):
+        return _strings(column), hole
+    raise UsageError(
+        f"{place.origin}: column {name!r} holds {kind}, neither numbers, booleans nor text"
+        f"\n  turn it into numbers (days since a date, say), or leave it out: list the others in data.features"
+    )
+
+
+def _strings(column: pa.ChunkedArray) -> np.ndarray:
+    encoded = column.cast(pa.string()).fill_null("").combine_chunks().dictionary_encode()
+    # one str per distinct value: a million rows share a handful of objects
+    distinct = np.array(encoded.dictionary.to_pylist(), dtype=object)
+    return np.asarray(distinct[np.asarray(encoded.indices)])
+
+
+def _is_index(name: str, values: np.ndarray, place: Table) -> bool:
+    """Whether the column is the row number that pandas writes without a name; refuses other columns without one."""
+    if name and not re.fullmatch(r"__index_level_\d+__", name):
+        return False
+    if values.dtype.kind in "fiu" and np.array_equal(values, np.arange(len(values))):
+        warnings.warn(f"{place.origin}: the unnamed column that counts the rows is not used", UserWarning, stacklevel=2)
+        return True
+    if name:
+        return False
+    raise UsageError(f"{place.origin}: a column has an empty name\n  name every column (pandas: index=False)")
+
+
+def _check_infinite(table: Table, holes: dict[str, np.ndarray]) -> None:
+    for name, values in table.columns.items():
+        if values.dtype.kind != "f" or np.isfinite(values).all():
+            continue
+        infinite = ~np.isfinite(values) & ~holes.get(name, False)
+        if infinite.any():
+            raise UsageError(
+                f"{table.origin}: column {name!r} holds an infinite value, or one beyond 1e308"
+                f"\n  {table.where(infinite)}: {values[np.argmax(infinite)]}\n  expected: finite numbers"
+            )
+
+
+def _without_holes(table: Table, holes: dict[str, np.ndarray], missing: Missing) -> Table:
+    if not holes:
+        return table
+    anywhere = np.logical_or.reduce(list(holes.values()))
+    if missing == "error":
+        shown = [f"  column {name!r}: {int(hole.sum())}, {table.where(hole)}" for name, hole in list(holes.items())[:8]]
+        lines = [f"{table.origin} has missing values", *shown]
+        lines += [f"  and {len(holes) - 8} more columns"] if len(holes) > 8 else []
+        raise UsageError("\n".join([*lines, "  fill them, or drop these rows: data.missing=drop"]))
+    if anywhere.all():
+        raise UsageError(f"{table.origin}: every row has a missing value, 0 data rows are left\n  fill them")
+    warnings.warn(
+        f"{table.origin}: {int(anywhere.sum())} rows with missing values are dropped", UserWarning, stacklevel=2
+    )
+    return table.take(np.flatnonzero(~anywhere))
+
+
+def _warn_of_large_integers(name: str, values: np.ndarray, place: Table) -> None:
+    large = np.abs(values) > EXACT
+    if large.any() and np.array_equal(values, np.floor(values), equal_nan=True) and np.isfinite(values[large]).all():
+        warnings.warn(
+            f"{place.origin}: column {name!r} holds integers above 2**53, which 64 bit numbers round "
+            f"({place.where(large)}); an identifier belongs in data.id or data.categorical",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _warn_of_names(table: Table) -> None:
+    stripped = Counter(name.strip() for name in table.columns)
+    alike = [name for name in table.columns if stripped[name.strip()] > 1]
+    if alike:
+        warnings.warn(f"{table.origin}: columns {alike} differ by spaces alone", UserWarning, stacklevel=2)
+
+
+def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which cells of a text column hold nothing but white space."""
+    return pc.equal(pc.utf8_trim_whitespace(column), "")

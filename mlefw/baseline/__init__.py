@@ -1,0 +1,1 @@
+"""The exact side: null model, linear maximum likelihood and MAP estimates, with certificates."""

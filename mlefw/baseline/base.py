@@ -1,0 +1,49 @@
+"""What a solver is, and what it returns."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mlefw.baseline.problem import Problem
+
+
+@dataclass(frozen=True)
+class Solution:
+    """An estimate with its certificate.
+
+    Attributes:
+        problem: what was solved (with the features that take part).
+        theta: the estimate, in the layout of the problem.
+        objective: nats per observation, the negative log-prior included.
+        residual: largest violation of the optimality conditions, in nats per observation and unit of theta.
+        converged: whether the residual is small enough to call theta a stationary point.
+        is_global: whether theta is known to be the global optimum.
+        exists: whether the likelihood (without the floor of scales) has a finite maximum.
+        reason: one sentence, where it has none or the solver gave up.
+        infimum: what the mean NLL comes arbitrarily close to, where it has no minimum and this is known.
+    """
+
+    problem: Problem
+    theta: Tensor
+    objective: float
+    residual: float
+    solver: str
+    num_steps: int
+    converged: bool = True
+    is_global: bool = True
+    exists: bool = True
+    reason: str | None = None
+    infimum: float | None = None
+
+
+class Solver(ABC):
+    """Finds the theta that minimises a problem's objective."""
+
+    @abstractmethod
+    def supports(self, problem: Problem) -> bool:
+        """Whether this solver is exact for the problem."""
+
+    @abstractmethod
+    def solve(self, problem: Problem) -> Solution:
+        """The estimate, with its certificate."""

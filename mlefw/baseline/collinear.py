@@ -1,0 +1,66 @@
+"""Which feature columns are linear combinations of others."""
+
+import torch
+from torch import Tensor
+
+from mlefw.baseline.problem import Problem
+
+
+def independent_columns(problem: Problem) -> tuple[Tensor, Tensor]:
+    """The active features split into (kept, dropped), each index tensor in the order of the columns.
+
+    Pivoted Cholesky of the weighted correlation matrix, with the larger columns of the original order preferred only
+    by what they add; a column is dropped where the part of it that the others leave unexplained is below rounding.
+    Columns that are suspect at the accuracy of a Gram matrix (1e-8) are judged again by a QR of the rows.
+    """
+    gram, total = torch.zeros(problem.num_active, problem.num_active, dtype=torch.float64), 0.0
+    mean = torch.zeros(problem.num_active, dtype=torch.float64)
+    for rows in problem.rows.blocks(problem.block):
+        z = problem.design(rows)[:, :-1]
+        mean += rows.weight @ z
+        total += float(rows.weight.sum())
+    mean /= total
+    for rows in problem.rows.blocks(problem.block):
+        z = problem.design(rows)[:, :-1] - mean
+        gram += z.T @ (rows.weight.unsqueeze(1) * z)
+    size = gram.diagonal() / total
+    # Rounding of a standardised column: eps times the size its mean had before centring, in units of its spread.
+    noise = (1e-14 * (1 + (problem.mean[problem.active] / problem.scale[problem.active]).abs() + mean.abs())) ** 2
+    varies = size > noise
+    root = torch.where(varies, gram.diagonal().clamp(min=1e-300).rsqrt(), torch.zeros_like(size))
+    kept = _sequential(root.unsqueeze(1) * gram * root, varies, problem, mean)
+    return problem.active[kept], problem.active[~kept]
+
+
+def _sequential(correlation: Tensor, varies: Tensor, problem: Problem, mean: Tensor) -> Tensor:
+    """Keep each column, in order, that the columns kept before it do not explain."""
+    kept = torch.zeros(len(correlation), dtype=torch.bool)
+    factor = torch.zeros_like(correlation)
+    count = 0
+    for j in range(len(correlation)):
+        if not varies[j]:
+            continue
+        index = kept.nonzero().squeeze(1)
+        row = correlation.new_zeros(count)
+        if count:
+            row = torch.linalg.solve_triangular(
+                factor[:count, :count], correlation[index, j].unsqueeze(1), upper=False
+            ).squeeze(1)
+        left = float(correlation[j, j] - row @ row)
+        if left < 1e-6 and count and _unexplained(problem, index, j, mean) < 1e-10:
+            continue
+        factor[count, :count] = row
+        factor[count, count] = max(left, 1e-20) ** 0.5
+        kept[j], count = True, count + 1
+    return kept
+
+
+def _unexplained(problem: Problem, index: Tensor, j: int, mean: Tensor) -> float:
+    """Share of the length of column j that least squares on the columns `index` leaves, by QR of the weighted rows."""
+    parts = [
+        (problem.design(rows)[:, :-1] - mean) * rows.weight.sqrt().unsqueeze(1)
+        for rows in problem.rows.blocks(problem.block)
+    ]
+    z = torch.cat([part[:, torch.cat([index, torch.tensor([j])])] for part in parts])
+    triangle = torch.linalg.qr(z / z.norm(dim=0), mode="r").R
+    return float(triangle[-1, -1].abs()) if len(triangle) == len(index) + 1 else 0.0

@@ -1,0 +1,85 @@
+"""The exact linear estimate beside a run: null model, maximum likelihood, MAP."""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mlefw.baseline.base import Solution, Solver
+from mlefw.baseline.collinear import independent_columns
+from mlefw.baseline.existence import examine
+from mlefw.baseline.least_absolute import LeastAbsolute
+from mlefw.baseline.least_squares import LeastSquares
+from mlefw.baseline.newton import Newton
+from mlefw.baseline.problem import Problem
+from mlefw.errors import UsageError
+
+StandardErrors = Literal["default", "observed", "expected"]
+
+_SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), Newton())
+
+
+class LinearBaseline:
+    """The linear model with the run's own head, features and training rows, solved exactly.
+
+    Args:
+        standard_errors: `observed` or `expected` information, or what is usual for the head.
+        max_seconds: bound on the linear program that decides whether a maximum exists.
+    """
+
+    def __init__(self, standard_errors: StandardErrors = "default", max_seconds: float = 20.0) -> None:
+        if standard_errors not in ("default", "observed", "expected"):
+            raise UsageError(
+                f"baseline.standard_errors={standard_errors!r}: expected 'default', 'observed' or 'expected'"
+            )
+        self.standard_errors, self.max_seconds = standard_errors, max_seconds
+
+    def solve(self, problem: Problem) -> Solution:
+        """The estimate of a problem; without a prior, collinear features are left out."""
+        if problem.prior.flat and problem.num_active:
+            problem = problem.restricted(independent_columns(problem)[0])
+        solver = solver_for(problem)
+        return examine(solver.solve(problem), self.max_seconds)
+
+
+def solve_null(problem: Problem) -> Solution:
+    """The intercept-only estimate."""
+    problem = problem.restricted(torch.zeros(0, dtype=torch.long))
+    solver = solver_for(problem)
+    return examine(solver.solve(problem))
+
+
+def solver_for(problem: Problem) -> Solver:
+    """The first solver that is exact for the problem.
+
+    Raises:
+        UsageError: there is none yet.
+    """
+    for solver in _SOLVERS:
+        if solver.supports(problem):
+            return solver
+    raise UsageError(f"no exact solver for {type(problem.head).__name__} with {type(problem.prior).__name__}")
+
+
+def full_weight(solution: Solution) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights over all features (zero where dropped), biases, shared raw values, as the network would hold them."""
+    problem = solution.problem
+    weight, bias, shared = problem.split(solution.theta)
+    whole = torch.zeros(problem.head.eta_dim, problem.rows.x.shape[1], dtype=torch.float64)
+    whole[:, problem.active] = weight
+    return whole, bias, shared
+
+
+def floored(solution: Solution, floor: float) -> Solution:
+    """The solution with its log scales lifted to `floor`, where the likelihood has no maximum above it."""
+    problem = solution.problem
+    names = problem.head.eta_names + problem.head.shared_names
+    theta = solution.theta.clone()
+    for s, name in enumerate(problem.head.shared_names):
+        if name in getattr(problem.head, "collapsible", ()):
+            column = names.index(name)
+            lowest = (torch.tensor(floor, dtype=torch.float64).log() - problem.head.center[column]) / problem.head.gain[column]
+            index = problem.size - problem.head.shared_dim + s
+            theta[index] = torch.maximum(theta[index], lowest)
+    return replace(solution, theta=theta)

@@ -1,0 +1,116 @@
+"""Damped Newton for any head with a smooth objective."""
+
+import torch
+from torch import Tensor
+
+from mlefw.baseline.base import Solution, Solver
+from mlefw.baseline.problem import Derivatives, Problem
+
+_TOLERANCE = 1e-10
+
+
+class Newton(Solver):
+    """Newton's method with step halving, on the observed Hessian where it is positive definite.
+
+    Elsewhere it descends along the head's expected information (Fisher scoring), or, where the head states none,
+    along the Hessian with its eigenvalues turned positive.
+    """
+
+    def __init__(self, max_steps: int = 200) -> None:
+        self.max_steps = max_steps
+
+    def supports(self, problem: Problem) -> bool:
+        """Any smooth prior; the head's density has to be twice differentiable."""
+        return problem.prior.smooth
+
+    def solve(self, problem: Problem) -> Solution:
+        """From the null model."""
+        return self.solve_from(problem, torch.zeros(problem.size, dtype=torch.float64))
+
+    def solve_from(self, problem: Problem, theta: Tensor) -> Solution:
+        """From a given theta."""
+        free = problem.free
+        here = problem.derivatives(theta)
+        steps = 0
+        for steps in range(1, self.max_steps + 1):
+            if not torch.isfinite(here.gradient).all():
+                break
+            direction = self._direction(problem, theta, here, free)
+            decrement = -float(here.gradient @ direction)
+            if decrement <= 0:
+                break
+            # Below this the objective cannot resolve progress any more, but the gradient still can.
+            polishing = 0.5 * decrement < 1e-13 * max(1.0, abs(here.value))
+            target = theta + direction if polishing else self._search(problem, theta, direction, here, decrement)
+            if target is None:
+                break
+            there = problem.derivatives(target)
+            if polishing and not _norm(there, free) < _norm(here, free):
+                break
+            theta, here = target, there
+            if polishing and _norm(here, free) < 1e-14:
+                break
+        residual = _norm(here, free)
+        return Solution(
+            problem=problem,
+            theta=theta,
+            objective=here.value,
+            residual=residual,
+            solver="newton",
+            num_steps=steps,
+            converged=residual < _TOLERANCE * max(1.0, abs(here.value)),
+            is_global=problem.head.convex and problem.prior.convex,
+        )
+
+    def _direction(self, problem: Problem, theta: Tensor, here: Derivatives, free: Tensor) -> Tensor:
+        hessian = here.hessian
+        step = _positive_solve(hessian[free][:, free], here.gradient[free])
+        if step is None:
+            try:
+                hessian = problem.derivatives(theta, expected=True).hessian
+                step = _positive_solve(hessian[free][:, free], here.gradient[free])
+            except NotImplementedError:
+                step = None
+        if step is None:
+            step = _absolute_solve(hessian[free][:, free], here.gradient[free])
+        direction = torch.zeros_like(theta)
+        direction[free] = -step
+        return direction
+
+    def _search(
+        self, problem: Problem, theta: Tensor, direction: Tensor, here: Derivatives, decrement: float
+    ) -> Tensor | None:
+        length = 1.0
+        for _ in range(60):
+            target = theta + length * direction
+            value = problem.value(target)
+            if value <= here.value - 1e-4 * length * decrement:
+                return target
+            length /= 2
+        return None
+
+
+def _norm(here: Derivatives, free: Tensor) -> float:
+    gradient = here.gradient[free]
+    return float(gradient.abs().max()) if gradient.numel() else 0.0
+
+
+def _positive_solve(hessian: Tensor, gradient: Tensor) -> Tensor | None:
+    """hessian⁻¹ gradient where the Hessian, scaled to a unit diagonal, is safely positive definite; else None."""
+    diagonal = hessian.diagonal()
+    if not bool((diagonal > 0).all()) or not bool(torch.isfinite(hessian).all()):
+        return None
+    root = diagonal.rsqrt()
+    factor, failed = torch.linalg.cholesky_ex(root.unsqueeze(1) * hessian * root)
+    if bool(failed) or float(factor.diagonal().min()) < 1e-7:
+        return None
+    return root * torch.cholesky_solve((root * gradient).unsqueeze(1), factor).squeeze(1)
+
+
+def _absolute_solve(hessian: Tensor, gradient: Tensor) -> Tensor:
+    """|hessian|⁻¹ gradient: eigenvalues made positive and kept away from zero, on a unit-diagonal scale."""
+    hessian = torch.nan_to_num(hessian, nan=0.0, posinf=1e300, neginf=-1e300)
+    root = hessian.diagonal().abs().clamp(min=1e-12).rsqrt()
+    values, vectors = torch.linalg.eigh(root.unsqueeze(1) * hessian * root)
+    values = values.abs().clamp(min=1e-10 * float(values.abs().max()))
+    return root * (vectors @ ((vectors.T @ (root * gradient)) / values))

@@ -1,0 +1,1 @@
+"""Batch regimes: which rows each optimiser step sees, and at what scale."""

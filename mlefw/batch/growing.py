@@ -1,0 +1,36 @@
+"""Growing mini-batches: less noise as the optimum comes near."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mlefw.batch.base import BatchRegime, check_positive, shuffled
+from mlefw.errors import UsageError
+
+
+class GrowingBatch(BatchRegime):
+    """Shuffled batches of `size` · `factor`^⌊epoch / every⌋ rows, up to all of them (Smith et al., 2018)."""
+
+    def __init__(self, size: int = 32, factor: float = 2.0, every: int = 20) -> None:
+        if not 1 < factor < float("inf"):
+            raise UsageError(f"batch.factor={factor}: expected a number above 1")
+        self.size, self.factor = check_positive("batch.size", size), float(factor)
+        self.every = check_positive("batch.every", every)
+
+    def size_at(self, num_rows: int, epoch: int) -> int:
+        """Rows of a batch in this epoch."""
+        size = float(self.size)
+        for _ in range(epoch // self.every):
+            if size >= num_rows:
+                break
+            size *= self.factor
+        return min(num_rows, int(size))
+
+    def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
+        """Every row once, in the batch size of this epoch."""
+        return shuffled(num_rows, self.size_at(num_rows, epoch), generator)
+
+    def num_batches(self, num_rows: int, epoch: int) -> int:
+        """⌈n / size of this epoch⌉."""
+        return -(-num_rows // self.size_at(num_rows, epoch))

@@ -1,0 +1,23 @@
+"""Mini-batches without replacement."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mlefw.batch.base import BatchRegime, check_positive, shuffled
+
+
+class MiniBatch(BatchRegime):
+    """Every row once an epoch, in a new random order, `size` rows a step."""
+
+    def __init__(self, size: int = 32) -> None:
+        self.size = check_positive("batch.size", size)
+
+    def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
+        """⌈n / size⌉ batches, the last one ragged."""
+        return shuffled(num_rows, self.size, generator)
+
+    def num_batches(self, num_rows: int, epoch: int) -> int:
+        """⌈n / size⌉."""
+        return -(-num_rows // self.size)

@@ -1,0 +1,258 @@
+"""The composition root: from a configuration to objects. Nothing below it knows all the parts."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import lightning
+import torch
+
+from mlefw.archive import Archive
+from mlefw.baseline.base import Solution
+from mlefw.baseline.linear import LinearBaseline, solve_null
+from mlefw.baseline.problem import Problem
+from mlefw.batch.base import BatchRegime
+from mlefw.data.base import Source
+from mlefw.datamodule import RowsModule
+from mlefw.errors import UsageError
+from mlefw.head.base import Head
+from mlefw.metric.base import Metric
+from mlefw.module import LikelihoodModule
+from mlefw.objective import Objective
+from mlefw.prior.base import Prior
+from mlefw.prior.none import NoPrior
+from mlefw.rows import Rows, Table
+from mlefw.schema import Schema
+from mlefw.standardize import Standardized, feature_statistics, target_statistics
+from mlefw.step import Step, check_optimizer
+
+Config = dict[str, Any]
+
+
+def instantiate(node: Config, **facts: Any) -> Any:
+    """The object of a node; of the `facts` that only the data can tell it gets those that it asks for by name."""
+    target = hydra.utils.get_object(node["_target_"])
+    names = inspect.signature(target).parameters
+    wanted = {name: fact for name, fact in facts.items() if name in names}
+    return hydra.utils.instantiate(node, **wanted, _convert_="all")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The source, what its columns mean, and its coded rows by split."""
+
+    source: Source
+    schema: Schema
+    splits: dict[str, Rows]
+
+    @property
+    def train(self) -> Rows:
+        """The training rows."""
+        return self.splits["train"]
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of labels of the target, where it has labels."""
+        return None if self.schema.labels is None else len(self.schema.labels)
+
+
+def head_kind(config: Config) -> Any:
+    """The class of the head, which says how its target is coded before there are data to build it with."""
+    return hydra.utils.get_class(config["head"]["_target_"])
+
+
+def build_data(config: Config) -> Data:
+    """Read, learn the schema, split, code, and hold the target to the head's support."""
+    source: Source = instantiate(config["data"])
+    kind = head_kind(config)
+    table = source.read()
+    schema = Schema.learn(table, source, kind.target)
+    tables = source.splits(table)
+    head = build_head(config, None if schema.labels is None else len(schema.labels))
+    splits = {}
+    for split, part in tables.items():
+        splits[split] = schema.rows(part, head.log_link)
+        check_support(head, splits[split], part, schema.target)
+    return Data(source, schema, splits)
+
+
+def build_head(config: Config, num_classes: int | None) -> Head:
+    """The head, in the units it was written in."""
+    head: Head = instantiate(config["head"], num_classes=num_classes)
+    return head
+
+
+def check_support(head: Head, rows: Rows, table: Table, target: str) -> None:
+    """Hold every target value to the head's support.
+
+    Raises:
+        UsageError: naming rows and values, and what the head takes.
+    """
+    inside = head.support.check(rows.y)
+    inside = inside.reshape(rows.num_rows, -1).all(1)
+    if bool(inside.all()):
+        return
+    outside = (~inside).numpy()
+    values = ", ".join(f"{value:g}" for value in rows.y[~inside][:5].reshape(-1).tolist())
+    raise UsageError(
+        f"{table.origin}: column {target!r} has values that {type(head).__name__} cannot take\n"
+        f"  {table.where(outside)}: {values}\n  expected: {_support_words(head)}; {_other_heads(rows)}"
+    )
+
+
+def _support_words(head: Head) -> str:
+    name = type(head.support).__name__
+    words = {"_Boolean": "0 or 1", "_IntegerGreaterThan": "0, 1, 2, …", "_Real": "finite numbers"}
+    return words.get(name, str(head.support).replace("GreaterThan", "greater than "))
+
+
+def _other_heads(rows: Rows) -> str:
+    y = rows.y
+    whole = bool((y == y.round()).all())
+    if whole and len(y.unique()) <= 20:
+        return "for a few distinct labels use head=categorical, for any number head=gaussian"
+    return "for counts use head=poisson, for any number head=gaussian"
+
+
+@dataclass(frozen=True)
+class Estimand:
+    """What is estimated: the objective of the run, its null model, and the linear problem beside it."""
+
+    objective: Objective
+    null: Solution
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def problem(self, train: Rows, prior: Prior) -> Problem:
+        """The linear problem with the same head, on the same rows and standardised features."""
+        return Problem.of(self.objective.head, train, self.mean, self.scale, prior)
+
+
+def build_estimand(config: Config, data: Data) -> Estimand:
+    """Head at the null model in the units of the target, standardised model, prior."""
+    head = build_head(config, data.num_classes)
+    if data.source.standardize_target and head.target == "numeric":
+        head.set_units(*target_statistics(data.train))
+    mean, scale = feature_statistics(data.train, data.source.standardize)
+    null = solve_null(Problem.of(head, data.train, mean, scale, NoPrior()))
+    head = place(head, null)
+    model = instantiate(config["model"], num_features=data.schema.num_features, eta_dim=head.eta_dim)
+    prior = instantiate(config["prior"])
+    objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population)
+    with torch.no_grad():
+        # One row through the whole chain: a plugin of the wrong shape fails here, not in the first epoch.
+        objective.eval().nll(data.train.take(slice(0, 1)))
+    return Estimand(objective.train(), null, mean, scale)
+
+
+def place(head: Head, null: Solution) -> Head:
+    """Let a raw output of zero be the null model (or eta = 0, for `start=zero`)."""
+    if head.start == "zero":
+        head.center.zero_()
+        return head
+    _, bias, shared = null.problem.split(null.theta)
+    center = head.center + head.gain * torch.cat([bias, shared])
+    head.center.copy_(center)
+    for column, name in enumerate(head.eta_names + head.shared_names):
+        if name in getattr(head, "collapsible", ()) and float(head.floor) > 0:
+            head.center[column] = head.center[column].clamp(min=float(head.floor.log()))
+    return head
+
+
+def build_metrics(config: Config, head: Head) -> list[Metric]:
+    """The metrics of one split."""
+    facts = {"num_classes": getattr(head, "num_classes", None), "floor": float(head.floor)}
+    return [instantiate(node, **facts) for node in config["metric"].values()]
+
+
+def build_module(config: Config, data: Data, estimand: Estimand, watched: Sequence[str]) -> LikelihoodModule:
+    """The LightningModule."""
+    regime: BatchRegime = instantiate(config["batch"])
+    objective = estimand.objective
+    step = Step(objective, config["step"]["clip_norm"], regime.max_rows)
+    make_optimizer = partial(_optimizer, config["optimizer"], objective)
+    scheduler = config["scheduler"] or {}
+    make_scheduler = instantiate(scheduler) if "_target_" in scheduler else None
+    metrics = {split: build_metrics(config, objective.head) for split in watched}
+    return LikelihoodModule(objective, step, make_optimizer, make_scheduler, metrics)
+
+
+def _optimizer(node: Config, objective: Objective, parameters: Any) -> torch.optim.Optimizer:
+    made = hydra.utils.instantiate(node, _convert_="all")
+    optimizer: torch.optim.Optimizer = made(parameters)
+    check_optimizer(optimizer, objective)
+    return optimizer
+
+
+def check_optimization(config: Config, objective: Objective) -> None:
+    """Build the optimiser once, before anything is written.
+
+    Raises:
+        UsageError: it refuses its settings, or does not fit the prior.
+    """
+    lr = config["optimizer"].get("lr")
+    if lr is not None and not 0 <= lr < float("inf"):
+        raise UsageError(f"optimizer.lr={lr}: expected a finite number of at least 0")
+    try:
+        _optimizer(config["optimizer"], objective, [p for p in objective.parameters() if p.requires_grad])
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"optimizer: {error}") from error
+    if "LBFGS" in config["optimizer"]["_target_"] and not config["batch"]["_target_"].endswith("FullBatch"):
+        raise UsageError("optimizer=lbfgs searches along a line of one objective: it needs batch=full")
+
+
+def build_datamodule(config: Config, data: Data) -> RowsModule:
+    """The rows as Lightning sees them."""
+    per_chunk = config["step"]["per_chunk"]
+    if per_chunk < 1:
+        raise UsageError(f"step.per_chunk={per_chunk}: expected a whole number of at least 1")
+    return RowsModule(data.splits, instantiate(config["batch"]), config["seed"], per_chunk)
+
+
+def build_trainer(
+    config: Config, run_dir: Path, card: Config, callbacks: Sequence[lightning.Callback]
+) -> lightning.Trainer:
+    """Lightning's trainer, with our checkpoint files."""
+    node = dict(config["trainer"])
+    node["precision"] = precision(config)
+    loggers = [hydra.utils.instantiate(logger, _convert_="all") for logger in (config["logger"] or {}).values()]
+    extra = [hydra.utils.instantiate(callback, _convert_="all") for callback in (config["callback"] or {}).values()]
+    trainer: lightning.Trainer = hydra.utils.instantiate(
+        node,
+        default_root_dir=str(run_dir),
+        logger=loggers,
+        callbacks=[*callbacks, *extra],
+        plugins=[Archive(card)],
+        _convert_="all",
+    )
+    return trainer
+
+
+def precision(config: Config) -> str:
+    """The trainer's precision: 64 bit by default where a line search looks for an exact optimum, else 32 bit.
+
+    Raises:
+        UsageError: a precision that would round the likelihood itself, or one that Lightning does not know.
+    """
+    wanted = config["trainer"].get("precision")
+    if wanted is None:
+        return "64-true" if "LBFGS" in config["optimizer"]["_target_"] else "32-true"
+    known = {64: "64-true", 32: "32-true", "64": "64-true", "32": "32-true"}
+    wanted = known.get(wanted, wanted)
+    allowed = ("32-true", "64-true", "bf16-mixed")
+    if wanted not in allowed:
+        raise UsageError(
+            f"trainer.precision={wanted!r}: expected {', '.join(allowed)} "
+            f"(true half precision and scaled 16-bit losses would round the likelihood)"
+        )
+    return str(wanted)
+
+
+def build_baseline(config: Config) -> LinearBaseline | None:
+    """The exact side, or None for `baseline=none`."""
+    node = config["baseline"] or {}
+    return instantiate(node) if "_target_" in node else None

@@ -1,0 +1,1 @@
+"""Callbacks: they read and log, and never change the training."""

@@ -1,0 +1,75 @@
+"""Logs the figures of each epoch beside the exact estimate's, and keeps them for metrics.csv and the pictures."""
+
+import csv
+import io
+import math
+import time
+from pathlib import Path
+
+import lightning
+
+from mlefw.atomic import write_text
+from mlefw.module import LikelihoodModule
+
+_DENSE = 500
+"""Up to this epoch every one is logged; after it the gap between logged epochs grows in proportion."""
+
+
+class LogFigures(lightning.Callback):
+    """Writes every figure of every watched split, the learning rate, the rows per second, and flat reference lines.
+
+    A run of very many epochs is logged at a thinning cadence, so that its log stays small; the last epoch is always
+    there.
+
+    Args:
+        path: of `metrics.csv`.
+        lines: reference NLL in nats by name and split, such as {"mle": {"train": 1.1}}; an exact estimate is a
+            constant, logged with each epoch so that its line spans the axis of a chart.
+    """
+
+    def __init__(self, path: Path, lines: dict[str, dict[str, float]], min_seconds: float = 5.0) -> None:
+        self.path, self.lines, self.min_seconds = path, lines, min_seconds
+        self.history: list[dict[str, float]] = []
+        self.written = time.monotonic()
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Log the epoch, where the cadence has it."""
+        if trainer.current_epoch % max(1, trainer.current_epoch // _DENSE) == 0:
+            self._log(trainer, module)
+
+    def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Log the last epoch, and write the file whatever the cadence."""
+        assert isinstance(module, LikelihoodModule)
+        if module.figures and (not self.history or self.history[-1]["step"] != trainer.global_step):
+            self._log(trainer, module)
+        self.write()
+
+    def write(self) -> None:
+        """Write `metrics.csv` whole."""
+        names = list(dict.fromkeys(name for row in self.history for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_text(self.path, text.getvalue())
+        self.written = time.monotonic()
+
+    def _log(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        assert isinstance(module, LikelihoodModule)
+        values: dict[str, float] = {}
+        for split, figures in module.figures.items():
+            values |= {f"{split}/{name}": value for name, value in figures.items()}
+            for name, nats in self.lines.items():
+                if split in nats:
+                    values[f"{name}/{split}/nll_nats"] = nats[split]
+                    values[f"{name}/{split}/nll_bits"] = nats[split] / math.log(2)
+        values["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        values["rows_per_s"] = module.rows_seen / max(module.seconds, 1e-9)
+        epoch = trainer.current_epoch
+        if self.history and self.history[-1]["step"] == trainer.global_step:
+            return
+        self.history.append({"epoch": epoch, "step": trainer.global_step, **values})
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": epoch, **values}, step=trainer.global_step)
+        if time.monotonic() - self.written >= self.min_seconds:
+            self.write()

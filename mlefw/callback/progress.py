@@ -1,0 +1,48 @@
+"""A progress line: one update an epoch, at most ten a second."""
+
+import lightning
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from mlefw.module import LikelihoodModule
+
+
+class ShowProgress(lightning.Callback):
+    """Epoch, NLL of the training and validation rows, and the time left; silent where there is no terminal."""
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+        self.task = TaskID(0)
+
+    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Open the line."""
+        console = Console(stderr=True)
+        if console.is_terminal and trainer.is_global_zero:
+            columns = (TextColumn("epoch {task.completed:g}"), BarColumn(), TextColumn("{task.description}"))
+            self.progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+            self.task = self.progress.add_task("", total=trainer.max_epochs)
+            self.progress.start()
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Refresh it."""
+        if self.progress is not None:
+            assert isinstance(module, LikelihoodModule)
+            figures = (f"{split} {values['nll_nats']:.4f}" for split, values in module.figures.items())
+            self.progress.update(
+                self.task, completed=trainer.current_epoch + 1, description="nats  " + "  ".join(figures)
+            )
+
+    def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Remove it."""
+        self._stop()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Remove it before the error is printed."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None

@@ -1,0 +1,77 @@
+"""From a checkpoint file back to a model that takes raw tables."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlefw import archive, build
+from mlefw.errors import UsageError
+from mlefw.objective import Objective
+from mlefw.preflight import check_targets
+from mlefw.run_directory import checkpoint_of
+from mlefw.schema import Schema
+from mlefw.standardize import Standardized
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model: its objective in evaluation mode, on the CPU, and what its columns mean."""
+
+    objective: Objective
+    schema: Schema
+    config: dict[str, Any]
+    path: Path
+
+
+def card(config: dict[str, Any], schema: Schema, population: float) -> dict[str, Any]:
+    """What a checkpoint carries beside its tensors: plain containers only."""
+    return {"config": config, "schema": schema.to_dict(), "population": population}
+
+
+def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
+    """The model of a run directory (its best checkpoint) or of a checkpoint file.
+
+    Raises:
+        UsageError: not there, damaged, foreign, holding code, or not fitting its own description.
+    """
+    path = checkpoint_of(run)
+    content = archive.read(path)
+    try:
+        described = content["mlefw"]
+        config, schema = described["config"], Schema.from_dict(described["schema"])
+        check_targets({name: config[name] for name in ("head", "model", "prior", "metric")}, plugins)
+        objective = _rebuild(config, schema, float(described["population"]))
+        wanted = objective.state_dict()
+        state = {
+            name.removeprefix("objective."): value
+            for name, value in content["state_dict"].items()
+            if name.startswith("objective.")
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: the checkpoint lacks a part of its description ({error})") from error
+    _compare(path, wanted, state)
+    dtype = next((t.dtype for name, t in state.items() if name.startswith("model.model.")), torch.float32)
+    objective.to(dtype=dtype)
+    objective.load_state_dict(state)
+    return Trained(objective.eval(), schema, config, path)
+
+
+def _rebuild(config: dict[str, Any], schema: Schema, population: float) -> Objective:
+    head = build.build_head(config, None if schema.labels is None else len(schema.labels))
+    model = build.instantiate(config["model"], num_features=schema.num_features, eta_dim=head.eta_dim)
+    prior = build.instantiate(config["prior"])
+    blank = torch.zeros(schema.num_features, dtype=torch.float64)
+    return Objective(Standardized(model, blank, blank.clone()), head, prior, population)
+
+
+def _compare(path: Path, wanted: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
+    """Names and shapes first, so that no tensor of a wrong size is ever copied."""
+    if wanted.keys() != state.keys():
+        names = sorted(wanted.keys() ^ state.keys())[:3]
+        raise UsageError(f"{path}: the tensors do not fit the model it describes; first differences: {', '.join(names)}")
+    for name, tensor in wanted.items():
+        if tensor.shape != state[name].shape:
+            shapes = f"{tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
+            raise UsageError(f"{path}: tensor {name} has shape {shapes}")

@@ -1,0 +1,187 @@
+"""The `mlefw` program."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+COMMANDS = {
+    "train": "fit a network, and say how far it is from the exact estimate (-m for a sweep)",
+    "baseline": "only the exact estimate: a table of coefficients",
+    "evaluate": "score a trained run on data: run=DIR [data.path=FILE]",
+    "predict": "predictive distributions of new rows: run=DIR data.path=FILE output=FILE",
+    "compare": "one ranked table over runs or a sweep: runs=DIR",
+    "check": "compose and validate configuration and data; train nothing",
+}
+
+EXAMPLES = """\
+  mlefw train                                                     the diabetes data, a network, beside its linear MLE
+  mlefw train head=poisson data=csv data.path=claims.csv data.target=n data.exposure=years
+  mlefw train model=linear batch=full optimizer=lbfgs             training that reaches the exact MLE
+  mlefw train -m head=gaussian,laplace,heteroscedastic seed=0,1   a sweep
+  mlefw predict run=outputs/… data.path=new.csv output=predictions.csv level=0.9"""
+
+GROUPS = ("head", "prior", "batch", "model", "data", "baseline", "optimizer", "scheduler")
+
+FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
+HYDRA_PAGES = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
+
+
+def main() -> None:
+    """Run the program on `sys.argv`, and exit with the code of `reliability`: 0, 2, 3, 4, 5, 6, 70, 130."""
+    os.umask(os.umask(0) | 0o022)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line; its exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_page())
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        from mlefw.preflight import nearest
+
+        print(f"mlefw: error: no command {command!r}.{nearest(command, COMMANDS)}\n\n{help_page()}", file=sys.stderr)
+        return 2
+    if "--help" in rest or "-h" in rest:
+        print(help_page(command))
+        return 0
+    from mlefw.single import guarded, listen
+
+    listen()
+    code = 0
+
+    def task() -> None:
+        nonlocal code
+        code = _dispatch(command, rest)
+
+    return guarded(task) or code
+
+
+def _dispatch(command: str, arguments: Sequence[str]) -> int:
+    plugins, arguments = _take_plugins(arguments)
+    overrides, flags = _split(arguments)
+    if command == "compare":
+        return _compare([*overrides, *flags])
+    from mlefw import configuration
+
+    configuration.register_plugins()
+    admitted = (*plugins, *configuration.installed_plugins())
+    config_dirs = [value for flag, value in zip(flags, flags[1:], strict=False) if flag in ("--config-dir", "-cd")]
+    if any(flag in HYDRA_PAGES for flag in flags):
+        return _hydra_page(command, arguments)
+    if "-m" in flags or "--multirun" in flags:
+        from mlefw import sweep
+
+        return sweep.run(command, overrides, flags, config_dirs, admitted)
+    config = configuration.read(command, overrides, config_dirs, admitted)
+    if command in ("evaluate", "predict"):
+        return _apply(command, config, admitted)
+    from mlefw.run_directory import default_path
+    from mlefw.single import run_job
+
+    run_dir = Path(config["run_dir"]) if config["run_dir"] else default_path()
+    return run_job(command, config, run_dir)
+
+
+def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) -> int:
+    from mlefw.console import console, number
+
+    if command == "predict":
+        from mlefw.command import predict
+
+        print(f"written: {predict.run(config, plugins)}")
+        return 0
+    from mlefw.command import evaluate
+
+    content = evaluate.run(config, plugins)
+    out = console()
+    out.print(f"{content['run']}: {content['num_rows']} rows", soft_wrap=True)
+    for name, value in content["metrics"].items():
+        out.print(f"  {name:<18}{number(value):>14}")
+    return 0
+
+
+def _compare(arguments: Sequence[str]) -> int:
+    from mlefw.command import compare
+    from mlefw.console import console
+
+    runs: list[str] = []
+    for argument in arguments:
+        value = argument.removeprefix("runs=").strip("[]")
+        runs += [part for part in value.split(",") if part]
+    console().print(compare.table(compare.run(runs)))
+    return 0
+
+
+def _take_plugins(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The packages admitted by --plugin or MLEFW_PLUGINS, and the other arguments; jobs in other processes inherit them."""
+    plugins = [name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name]
+    left: list[str] = []
+    position = 0
+    while position < len(arguments):
+        argument = arguments[position]
+        if argument == "--plugin" and position + 1 < len(arguments):
+            position += 1
+            plugins.append(arguments[position])
+        elif argument.startswith("--plugin="):
+            plugins.append(argument.removeprefix("--plugin="))
+        else:
+            left.append(argument)
+        position += 1
+    if plugins:
+        os.environ["MLEFW_PLUGINS"] = ",".join(dict.fromkeys(plugins))
+        # At the end, so that nothing in the working directory can shadow an installed module.
+        sys.path.append(str(Path.cwd()))
+    return tuple(plugins), left
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Overrides, and Hydra's flags with their values."""
+    overrides: list[str] = []
+    flags: list[str] = []
+    takes_value = False
+    for argument in arguments:
+        if takes_value or argument.startswith("-"):
+            takes_value = not takes_value and argument in FLAGS_WITH_VALUE
+            flags.append(argument)
+        else:
+            overrides.append(argument)
+    return overrides, flags
+
+
+def _hydra_page(command: str, arguments: Sequence[str]) -> int:
+    import hydra
+
+    from mlefw.configuration import config_root
+
+    sys.argv = [f"mlefw {command}", *arguments]
+    hydra.main(version_base="1.3", config_path=str(config_root()), config_name=command)(lambda config: None)()
+    return 0
+
+
+def help_page(command: str | None = None) -> str:
+    """The short help: commands, groups, examples."""
+    here = Path(__file__).resolve().parent
+    root = next(folder for folder in (here / "conf", here.parent / "conf") if folder.is_dir())
+    groups = "\n".join(
+        f"  {group + '=':<12}{' | '.join(sorted(file.stem for file in (root / group).glob('*.yaml')))}"
+        for group in GROUPS
+    )
+    commands = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+    intro = (
+        "mlefw: probabilistic deep learning in which every number can be trusted\n\n"
+        f"usage: mlefw COMMAND [setting=value …]\n\ncommands\n{commands}"
+    )
+    if command is not None:
+        intro = f"mlefw {command}: {COMMANDS[command]}\n\nusage: mlefw {command} [setting=value …]"
+    if command in ("evaluate", "predict"):
+        lines = (root / f"{command}.yaml").read_text(encoding="utf-8").split("hydra_logging: none\n", 1)[1]
+        return f"{intro}\n\nsettings{lines.rstrip()}"
+    flags = "flags: -m sweep, --cfg job show all settings, --config-dir DIR and --plugin PACKAGE for plugins"
+    return f"{intro}\n\ngroups (choose one of each)\n{groups}\n\nexamples\n{EXAMPLES}\n\n{flags}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""`baseline.json`: the exact estimate as a table of coefficients."""
+
+import math
+from typing import Any
+
+from mlefw.baseline.base import Solution
+from mlefw.baseline.coefficients import coefficient_tables, covariance
+from mlefw.baseline.linear import StandardErrors
+
+
+def baseline_content(
+    solution: Solution, names: list[str], labels: list[str] | None, kind: StandardErrors
+) -> dict[str, Any]:
+    """Everything `baseline.json` says about one estimate; what is not defined is absent."""
+    problem = solution.problem
+    content: dict[str, Any] = {
+        "num_rows": problem.rows.num_rows,
+        "population": problem.population,
+        "exists": solution.exists,
+        "converged": solution.converged,
+        "is_global": solution.is_global,
+        "residual": solution.residual,
+        "solver": solution.solver,
+        "num_steps": solution.num_steps,
+    }
+    kept = set(problem.active.tolist())
+    content["dropped"] = [name for j, name in enumerate(names) if j not in kept]
+    if solution.reason is not None:
+        content["reason"] = solution.reason
+    if not solution.exists:
+        if solution.infimum is not None:
+            content["nll_infimum"] = solution.infimum
+        return content
+    nll = problem.mean_nll(solution.theta)
+    content |= {"log_likelihood": -nll * problem.population, "nll_nats": nll}
+    if problem.prior.flat:
+        count = int(problem.free.sum())
+        content |= {"num_parameters": count, "aic": 2 * (nll * problem.population + count)}
+        content["bic"] = 2 * nll * problem.population + count * math.log(problem.population)
+    else:
+        content["objective"] = solution.objective
+    errors = covariance(solution, kind)
+    content["standard_errors"] = errors.kind if errors is not None else "none: the information is singular"
+    content["coefficients"] = coefficient_tables(solution, names, labels, errors)
+    return content

@@ -1,0 +1,31 @@
+"""mlefw evaluate: score a trained run on data."""
+
+from pathlib import Path
+from typing import Any
+
+from mlefw import build, checkpoint, score
+from mlefw.atomic import write_json
+from mlefw.errors import UsageError
+from mlefw.new_data import read_table
+from mlefw.objective import evaluate
+
+
+def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The figures of the run's model on the rows asked for.
+
+    Raises:
+        UsageError: a mistake in settings, checkpoint or data.
+    """
+    if not config["run"]:
+        raise UsageError("run= is missing: expected a run directory or a .ckpt file")
+    trained = checkpoint.load(config["run"], plugins)
+    table = read_table(trained, config["data"], config["split"])
+    rows = trained.schema.rows(table, trained.objective.head.log_link)
+    build.check_support(trained.objective.head, rows, table, trained.schema.target)
+    metrics = build.build_metrics(trained.config, trained.objective.head)
+    evaluation = evaluate(trained.objective, rows)
+    figures = score.figures(trained.objective, evaluation, rows, metrics)
+    content = {"run": str(trained.path), "num_rows": rows.num_rows, "metrics": figures}
+    if config["output"]:
+        write_json(Path(config["output"]), content)
+    return content

@@ -1,0 +1,183 @@
+"""mlefw train: fit a network, and say how far it is from the exact estimate."""
+
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+from lightning.pytorch.callbacks import EarlyStopping
+
+from mlefw import build, checkpoint, console, plots, score
+from mlefw.atomic import write_atomically, write_json, write_text
+from mlefw.callback.board import WriteBoard
+from mlefw.callback.figures import LogFigures
+from mlefw.callback.keep import KeepCheckpoints
+from mlefw.coefficient_table import baseline_content
+from mlefw.errors import MlefwError
+from mlefw.objective import evaluate
+from mlefw.preparation import Prepared, estimate, prepare
+from mlefw.run_directory import claim
+from mlefw.warn import collected
+
+
+def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    """Train, and write a run directory; its summary.
+
+    Raises:
+        UsageError: before anything is written.
+        NumericalError, StorageError: during the run, which then leaves a summary that says so.
+    """
+    prepared = prepare(config, run_dir)
+    run_dir = claim(run_dir)
+    config = {**config, "run_dir": str(run_dir)}
+    try:
+        return _run(config, run_dir, prepared)
+    except MlefwError as error:
+        write_json(run_dir / "summary.json", {"status": "failed", "reason": str(error), "seed": config["seed"]})
+        raise
+
+
+def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str, Any]:
+    start = time.monotonic()
+    write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    data, estimand = prepared.data, prepared.estimand
+    clock = time.monotonic()
+    exact = estimate(config, prepared)
+    lines = exact.lines(estimand.objective, data.splits)
+    baseline_s = time.monotonic() - clock
+    if exact.target is not None:
+        write_json(run_dir / "baseline.json", baseline_file(config, prepared, exact))
+
+    clock = time.monotonic()
+    fit = _fit(config, run_dir, prepared, lines)
+    fit_s = time.monotonic() - clock
+
+    objective = estimand.objective.eval()
+    evaluations = {split: evaluate(objective, rows) for split, rows in data.splits.items()}
+    metrics = build.build_metrics(config, objective.head)
+    figures = {
+        split: score.figures(objective, evaluations[split], rows, metrics) for split, rows in data.splits.items()
+    }
+    steps = fit.trainer.global_step
+    summary: dict[str, Any] = {
+        "status": "finished",
+        **{name: choice(config, name) for name in ("head", "prior", "batch", "model")},
+        "seed": config["seed"],
+        "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
+        "num_features": data.schema.num_features,
+        "num_parameters": sum(p.numel() for p in objective.parameters() if p.requires_grad),
+        "metrics": figures,
+        "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
+        "baseline": score.describe(exact.mle, lines.get("mle")),
+        "baseline_map": score.describe(exact.map, lines.get("map")),
+        "distance": score.distances(objective, evaluations, data.splits, exact, lines),
+        "time": {
+            "total_s": time.monotonic() - start,
+            "fit_s": fit_s,
+            "baseline_s": baseline_s,
+            "rows_per_s": fit.rows_per_s,
+        },
+        "versions": {name: version(name) for name in ("mlefw", "torch", "lightning")},
+        "best_epoch": fit.keeper.best_epoch,
+        "num_epochs": fit.trainer.current_epoch,
+        "num_steps": steps,
+        "warnings": collected(),
+    }
+    summary = {name: value for name, value in summary.items() if value is not None}
+    _finish(config, run_dir, fit, summary, lines)
+    write_json(run_dir / "summary.json", summary)
+    return summary
+
+
+def choice(config: dict[str, Any], group: str) -> str:
+    """The name under which a member of a group was chosen."""
+    return str(config["choices"].get(group, group))
+
+
+def baseline_file(config: dict[str, Any], prepared: Prepared, exact: score.Exact) -> dict[str, Any]:
+    """The content of `baseline.json`: under a prior the MAP, with the MLE nested."""
+    schema = prepared.data.schema
+    kind = config["baseline"]["standard_errors"]
+    labels = list(schema.labels) if schema.labels is not None else None
+    contents = [
+        baseline_content(solution, schema.names, labels, kind)
+        for solution in (exact.map, exact.mle)
+        if solution is not None
+    ]
+    content = {"head": choice(config, "head"), "prior": choice(config, "prior"), **contents[0]}
+    if len(contents) == 2:
+        content["mle"] = contents[1]
+    return content
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training leaves behind."""
+
+    trainer: lightning.Trainer
+    keeper: KeepCheckpoints
+    log: LogFigures
+    board: WriteBoard
+    rows_per_s: float
+
+
+def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, lines: dict[str, dict[str, float]]) -> Fit:
+    data, estimand = prepared.data, prepared.estimand
+    rows = build.build_datamodule(config, data)
+    module = build.build_module(config, data, estimand, rows.watched)
+    keep = KeepCheckpoints(run_dir / "checkpoints", **config["checkpoint"])
+    log = LogFigures(run_dir / "metrics.csv", lines)
+    board = WriteBoard({"configuration": "    " + yaml.safe_dump(config, sort_keys=False).replace("\n", "\n    ")})
+    callbacks: list[lightning.Callback] = [board, log, keep]
+    patience = config["early_stopping"]["patience"]
+    if patience is not None and "validation" in data.splits:
+        delta = config["early_stopping"]["min_delta"]
+        callbacks.append(
+            EarlyStopping("validation/nll_nats", patience=patience, min_delta=delta, mode="min", check_finite=False)
+        )
+    described = checkpoint.card(config, data.schema, estimand.objective.population)
+    trainer = build.build_trainer(config, run_dir, described, callbacks)
+    clock = time.monotonic()
+    trainer.fit(module, datamodule=rows)
+    seconds = time.monotonic() - clock
+    keep.restore_best(module)
+    module.objective.cpu()
+    return Fit(trainer, keep, log, board, trainer.current_epoch * data.train.num_rows / max(seconds, 1e-9))
+
+
+def _finish(
+    config: dict[str, Any],
+    run_dir: Path,
+    fit: Fit,
+    summary: dict[str, Any],
+    lines: dict[str, dict[str, float]],
+) -> None:
+    """Pictures, and the last words to TensorBoard."""
+    (run_dir / "plots").mkdir(mode=0o755)
+    curves = plots.learning_curves(fit.log.history, lines, fit.keeper.best_epoch)
+    write_atomically(run_dir / "plots" / "learning_curves.png", lambda file: curves.savefig(file, format="png"))
+    settings: dict[str, str | float | bool] = {
+        name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
+    }
+    settings["optimizer"] = choice(config, "optimizer")
+    lr = config["optimizer"].get("lr")
+    settings |= {"lr": lr} if lr is not None else {}
+    results = {
+        f"final/{split}_{name}": values[name]
+        for split, values in summary["metrics"].items()
+        for name in ("nll_nats", "nll_bits")
+    }
+    gaps = summary["distance"].get("gap_nats", {})
+    results |= {f"final/{split}_gap_nats": value for split, value in gaps.items()}
+    page = console.markdown(console.run_table(summary), console.verdict(summary))
+    fit.board.finish(fit.trainer, settings, results, {"result": page}, {"learning_curves": curves})
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator."""
+    lightning.seed_everything(seed, verbose=False)
+    torch.use_deterministic_algorithms(False)

@@ -1,0 +1,163 @@
+"""From the command line to a checked configuration of plain containers."""
+
+import re
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mlefw.errors import UsageError
+from mlefw.preflight import check, nearest
+from mlefw.warn import warn
+
+REQUIRED = ("head", "prior", "batch", "model", "data", "optimizer", "trainer")
+
+
+def config_root() -> Path:
+    """The folder of the YAML files: inside an installed package, else beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    return next(folder for folder in (here / "conf", here.parent / "conf") if folder.is_dir())
+
+
+class InstalledPlugins(SearchPathPlugin):
+    """Puts the configuration packages of installed plugins (entry points `mlefw.configs`) on Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append one `pkg://` path for each entry point."""
+        for entry in entry_points(group="mlefw.configs"):
+            search_path.append(provider=entry.name, path=f"pkg://{entry.value}")
+
+
+def installed_plugins() -> tuple[str, ...]:
+    """The packages that installed entry points admit as `_target_`."""
+    return tuple(entry.value.split(".")[0] for entry in entry_points(group="mlefw.configs"))
+
+
+def register_plugins() -> None:
+    """Make Hydra see the installed plugins."""
+    Plugins.instance().register(InstalledPlugins)
+
+
+def read(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> dict[str, Any]:
+    """Compose, check, and return plain containers; `choices` names the chosen member of each group.
+
+    Interpolations stay as they are, so that a run directory can still be filled in; `resolve` ends that.
+
+    Raises:
+        UsageError: whatever is wrong, all of it where possible.
+    """
+    _check_repeated(overrides)
+    config = _compose(command, overrides, config_dirs)
+    choices = dict(config["hydra"]["runtime"]["choices"])
+    del config["hydra"]
+    known = known_settings(command)
+    missing = [name for name in REQUIRED if name in known and not config.get(name)]
+    if missing:
+        raise UsageError(
+            "\n".join(f"{name} is missing: expected {name}={' | '.join(members(name))}" for name in missing)
+        )
+    plain = _container(config)
+    check(plain, known, plugins)
+    if "head" in known:
+        plain["choices"] = {name: choice for name, choice in choices.items() if not name.startswith("hydra/")}
+    return plain
+
+
+def resolve(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with every interpolation replaced by its value."""
+    return _container(OmegaConf.create(config))
+
+
+def _container(config: Any) -> dict[str, Any]:
+    try:
+        return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise UsageError(f"a setting cannot be resolved: {str(error).splitlines()[0]}") from error
+
+
+def known_settings(command: str) -> dict[str, Any]:
+    """The settings of a primary YAML file, its groups among them."""
+    content = OmegaConf.to_container(OmegaConf.load(config_root() / f"{command}.yaml"), resolve=False)
+    assert isinstance(content, dict)
+    groups = {
+        str(name).split("@")[0].removeprefix("optional ").strip(): {}
+        for entry in content.pop("defaults", [])
+        if isinstance(entry, dict)
+        for name in entry
+        if not str(name).startswith("override ")
+    }
+    content.pop("hydra", None)
+    return {**groups, **{str(key): value for key, value in content.items()}}
+
+
+def members(group: str) -> list[str]:
+    """The names of the members of a group."""
+    return sorted(file.stem for file in (config_root() / group).glob("*.yaml"))
+
+
+def _compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Any:
+    GlobalHydra.instance().clear()
+    extra = [f"hydra.searchpath=[{','.join(f'file://{Path(folder).absolute()}' for folder in config_dirs)}]"]
+    try:
+        with initialize_config_dir(str(config_root()), version_base="1.3"):
+            config = compose(command, overrides=[*overrides, *(extra if config_dirs else [])], return_hydra_config=True)
+            OmegaConf.set_struct(config, False)
+            return config
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(_explain(command, str(error))) from error
+
+
+def _check_repeated(overrides: Sequence[str]) -> None:
+    keys = [override.split("=")[0] for override in overrides if "=" in override]
+    for key in sorted({key for key in keys if keys.count(key) > 1}):
+        warn(f"{key} is given {keys.count(key)} times: the last one counts")
+
+
+def _explain(command: str, message: str) -> str:
+    """Hydra's message in a few words, with the nearest spelling."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    if found := re.search(r"Could not find '([\w/]+)/([^']*)'", message):
+        group, member = found.groups()
+        if (config_root() / group).is_dir():
+            return f"{group}={member}: there is no such {group}.{nearest(member, members(group))} Known: {', '.join(members(group))}"
+    if found := re.search(r"Could not override '([\w.@/]+)'", message):
+        return f"unknown setting {found.group(1)}.{_suggest(command, found.group(1))}"
+    if found := re.search(r"Key '(\w+)' is not in struct\s+full_key: (\S+)", message):
+        return f"unknown setting {found.group(2)}.{_suggest(command, found.group(2))}"
+    lines = [line for line in lines if not line.startswith(("See https", "To append to your", "    "))]
+    return "\n".join(lines[:3])
+
+
+def _suggest(command: str, key: str) -> str:
+    known = known_settings(command)
+    head, _, rest = key.partition(".")
+    if rest and head in known and isinstance(known[head], dict):
+        return nearest(rest, known[head]) or f" {head} has other settings: mlefw {command} --cfg job shows them."
+    return nearest(key, known) or f" Known: {', '.join(sorted(known))}"
+
+
+def sweep_values(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """The swept keys, each with its values as overrides, in order.
+
+    Raises:
+        UsageError: an override that cannot be read.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise UsageError(str(error).splitlines()[0]) from error
+    return {
+        item.get_key_element(): [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
+        for item in parsed
+        if item.is_sweep_override()
+    }

@@ -1,0 +1,119 @@
+"""What a person reads in the terminal."""
+
+import io
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_CALIBRATION = ("coverage_90", "pit_rmse", "ece_15", "ece_null")
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that writes plain ASCII-safe text where there is no UTF-8 terminal."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 110)
+
+
+def run_table(summary: Mapping[str, Any]) -> Table:
+    """NLL and calibration of the model, the exact estimates and the null model on each split."""
+    splits = list(summary["metrics"])
+    table = Table(title=_heading(summary), title_justify="left")
+    table.add_column("")
+    for split in splits:
+        table.add_column(f"{split}\n{summary['num_rows'][split]} rows", justify="right")
+    names = {"null": "null model (intercept only)", "baseline": "linear MLE (exact)", "baseline_map": "linear MAP (exact)"}
+    for key, name in names.items():
+        line = summary.get(key)
+        if line is None:
+            continue
+        if line.get("exists", True):
+            table.add_row(name, *(number(line.get(split, {}).get("nll_nats")) for split in splits))
+        else:
+            infimum = number(line.get("nll_infimum")) if "nll_infimum" in line else "-"
+            table.add_row(f"{name}: none, infimum", *([infimum] + ["-"] * (len(splits) - 1)))
+    figures = summary["metrics"]
+    table.add_row(f"[bold]{escape(str(summary['model']))}, nats per row", *_cells(figures, "nll_nats"), style="bold")
+    table.add_row("  in bits", *_cells(figures, "nll_bits"))
+    gaps = summary.get("distance", {}).get("gap_nats")
+    if gaps:
+        errors = summary["distance"].get("gap_se", {})
+        table.add_row(
+            f"  minus linear {summary['distance']['reference'].upper()}",
+            *(f"{number(gaps.get(split), sign=True)} ± {number(errors.get(split))}" for split in splits),
+        )
+    for key in _CALIBRATION:
+        if any(key in figures[split] for split in splits):
+            table.add_row(f"  {key}", *_cells(figures, key))
+    return table
+
+
+def verdict(summary: Mapping[str, Any]) -> str:
+    """The result in one or two sentences."""
+    distance = summary.get("distance", {})
+    baseline = summary.get("baseline") or {}
+    sentences = []
+    if baseline.get("exists") is False:
+        sentences.append(f"The linear model has no finite MLE: {baseline.get('reason')}.")
+    gaps = distance.get("gap_nats", {})
+    split = next((split for split in ("test", "validation", "train") if split in gaps), None)
+    if split is not None:
+        name = f"linear {distance['reference'].upper()}"
+        gap, error = gaps[split], distance["gap_se"].get(split, float("inf"))
+        amount = f"{abs(gap):.3g} ± {error:.2g} nats per row on {split}"
+        if abs(gap) <= 2 * error:
+            where = "" if split == "train" else ": within two standard errors"
+            sentences.append(f"The model is level with the {name} ({amount}{where}).")
+        else:
+            sentences.append(f"The model {'beats' if gap < 0 else 'loses to'} the {name} by {amount}.")
+    if "excess_objective" in distance and summary["model"] == "linear":
+        sentences.append(f"Training stopped {distance['excess_objective']:.2g} nats per row above the exact optimum.")
+    return " ".join(sentences)
+
+
+def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: str) -> Table:
+    """Coefficients in original units, aligned."""
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("")
+    for name in ("estimate", "std. error", statistic, "p", "95% low", "95% high"):
+        table.add_column(name, justify="right")
+    keys = ("estimate", "std_error", "z", "p_value", "ci_low", "ci_high")
+    for row in rows:
+        cells = [_p(row[key]) if key == "p_value" and key in row else number(row.get(key)) for key in keys]
+        table.add_row(escape(str(row["name"])), *cells)
+    return table
+
+
+def number(value: float | None, sign: bool = False) -> str:
+    """Four decimals in the middle range, five digits elsewhere; a dash for what is not defined."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return str(value)
+    style = ".4f" if 1e-3 <= abs(value) < 1e5 or value == 0 else ".4g"
+    return f"{value:{'+' if sign else ''}{style}}"
+
+
+def _p(value: float) -> str:
+    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _cells(figures: Mapping[str, Mapping[str, float]], key: str) -> list[str]:
+    return [number(values.get(key)) for values in figures.values()]
+
+
+def _heading(summary: Mapping[str, Any]) -> str:
+    words = (f"{key}={summary[key]}" for key in ("head", "prior", "batch", "model"))
+    return escape(f"{'  '.join(words)}  seed={summary['seed']}  ({summary['num_parameters']} parameters)")
+
+
+def markdown(table: Table, sentence: str) -> str:
+    """A table and its verdict as Markdown, for TensorBoard; cell text is fenced, so that nothing in it is markup."""
+    text = io.StringIO()
+    Console(width=110, file=text).print(table)
+    block = "\n".join("    " + line for line in text.getvalue().splitlines())
+    return f"{sentence}\n\n{block}\n"

@@ -1,0 +1,103 @@
+"""The bytes of a CSV file before they are parsed: encoding, stray bytes, delimiter and line numbers."""
+
+import codecs
+import csv
+import io
+
+import numpy as np
+
+from mlefw.errors import UsageError
+
+BYTE_ORDER_MARKS = {  # the longer mark first: UTF-32 begins like UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def to_utf8(raw: bytes, origin: str, encoding: str, delimiter: str) -> bytes:
+    """The same text in UTF-8 without a byte order mark.
+
+    Raises:
+        UsageError: bytes that are not of `encoding`, a NUL byte, or nothing but blank lines.
+    """
+    try:
+        utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
+    except LookupError:
+        raise UsageError(f"data.encoding={encoding} is not known\n  examples: utf-8, latin-1, cp1252, utf-16") from None
+    mark = next((name for mark, name in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), None)
+    if mark and utf8:
+        raise UsageError(f"{origin} is {mark.upper()} text, not UTF-8\n  set data.encoding={mark}")
+    try:
+        if not utf8:
+            raw = raw.decode(encoding).encode()
+        elif not raw.isascii():
+            raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(_undecodable(raw, origin, error, encoding, delimiter)) from None
+    raw = raw.removeprefix(codecs.BOM_UTF8)
+    if (nul := raw.find(b"\0")) >= 0:
+        raise UsageError(f"{origin} has a NUL byte in line {line_at(raw, nul)}\n  expected: text; remove it")
+    if not raw.strip():
+        raise UsageError(f"{origin} holds only blank lines\n  expected: a header line and data rows")
+    return raw
+
+
+def line_at(raw: bytes, position: int) -> int:
+    """Number of the line, from one, that holds the byte at `position`."""
+    return raw.count(b"\n", 0, position) + 1
+
+
+def check_delimiter(raw: bytes, origin: str, delimiter: str) -> None:
+    """Refuses a file whose first line has no delimiter but another common one.
+
+    Raises:
+        UsageError: naming the delimiter that the file seems to have.
+    """
+    first = raw.lstrip().split(b"\n", 1)[0].decode()
+    likely = max(";\t|,", key=first.count)
+    if delimiter not in first and likely in first:
+        shown = likely.replace("\t", "\\t")
+        raise UsageError(f"{origin} has one column with data.delimiter='{delimiter}'\n  set data.delimiter='{shown}'")
+
+
+def broken_record(raw: bytes, delimiter: str) -> str | None:
+    """What is wrong with the first record whose number of fields differs, or None: the slow way, after a failure."""
+    reader = csv.reader(io.StringIO(raw.decode(), newline=""), delimiter=delimiter, strict=True)
+    width, start = 0, 1
+    try:
+        for fields in reader:
+            if fields and width and len(fields) != width:
+                shown = delimiter.join(fields)[:60]
+                return f"line {reader.line_num} has {len(fields)} fields, the first line {width}: {shown!r}"
+            width = width or len(fields)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        return f"line {start} cannot be read: {error}"
+    return None
+
+
+def record_lines(raw: bytes, header: bool, num_rows: int) -> np.ndarray | None:
+    """The line at which each data row begins, or None where they follow one another without a gap."""
+    if raw.rstrip().count(b"\n") + 1 == num_rows + header:
+        return None
+    data = np.frombuffer(raw, dtype=np.uint8)
+    newlines = np.flatnonzero(data == ord("\n"))
+    quotes = np.flatnonzero(data == ord('"'))
+    ends = newlines[np.searchsorted(quotes, newlines) % 2 == 0]  # an odd count: the newline is inside quotes
+    ends = np.append(ends, len(raw))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    filled = (ends > starts) & ~((ends - starts == 1) & (data[np.minimum(starts, len(raw) - 1)] == ord("\r")))
+    lines = np.searchsorted(newlines, starts[filled]) + 1
+    lines = lines[1:] if header else lines
+    return lines if len(lines) == num_rows else None
+
+
+def _undecodable(raw: bytes, origin: str, error: UnicodeDecodeError, encoding: str, delimiter: str) -> str:
+    line_start = raw.rfind(b"\n", 0, error.start) + 1
+    field = raw[line_start : error.start].count(delimiter.encode())
+    names = raw.split(b"\n", 1)[0].strip().decode(errors="replace").split(delimiter)
+    name = f" ({names[field]!r})" if field < len(names) else ""
+    place = f"line {line_at(raw, error.start)}, column {field + 1}{name}, byte 0x{raw[error.start]:02X}"
+    return f"{origin} is not {encoding} text: {place}\n  name its encoding, e.g. data.encoding=latin-1"

@@ -1,0 +1,112 @@
+"""What every data source shares: the roles of its columns and the split of its rows."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mlefw.errors import UsageError
+from mlefw.rows import Table
+
+FEWEST_TRAINING_ROWS = 2
+"""A spread needs two values."""
+
+
+@dataclass(kw_only=True)
+class Source(ABC):
+    """Reads tables and says which column plays which role.
+
+    Attributes:
+        target: column to predict.
+        features: columns to predict from; all others by default.
+        categorical: columns to one-hot code; every non-numeric feature by default.
+        offset: column added to the first eta.
+        exposure: positive column whose logarithm is such an offset.
+        weight: column of row weights, meaning frequencies.
+        id: column that identifies a row in predictions.
+        test_fraction: share of all rows that is held out for the final score.
+        validation_fraction: share of all rows on which training is watched.
+        seed: seed of the random split.
+        standardize: whether features are centred and scaled inside the model.
+        standardize_target: whether a location-scale target is in units of its spread inside the head.
+        missing: `error`, or `drop` to leave out rows with missing values.
+    """
+
+    target: str | None = None
+    features: list[str] | None = None
+    categorical: list[str] | None = None
+    offset: str | None = None
+    exposure: str | None = None
+    weight: str | None = None
+    id: str | None = None
+    test_fraction: float = 0.2
+    validation_fraction: float = 0.2
+    seed: int = 0
+    standardize: bool = True
+    standardize_target: bool = True
+    missing: Literal["error", "drop"] = "error"
+
+    @abstractmethod
+    def read(self) -> Table:
+        """All rows that are not given by a validation or test file of their own."""
+
+    def read_validation(self) -> Table | None:
+        """The validation rows, where they are given."""
+        return None
+
+    def read_test(self) -> Table | None:
+        """The test rows, where they are given."""
+        return None
+
+    def splits(self, table: Table | None = None) -> dict[str, Table]:
+        """The rows of `train`, `validation` and `test`; a split without rows is absent.
+
+        Given validation and test rows are used as they are; the others are drawn at random, by `seed`, as shares of
+        the rows of `read`. Rows keep their order within a split.
+
+        Args:
+            table: what `read` returned, if the caller holds it already.
+
+        Raises:
+            UsageError: a fraction outside [0, 1), or fewer than two training rows.
+        """
+        self._check_fractions()
+        table = self.read() if table is None else table
+        given = {"validation": self.read_validation(), "test": self.read_test()}
+        fractions = {"test": self.test_fraction, "validation": self.validation_fraction}
+        counts = {
+            name: round(share * table.num_rows) if given[name] is None else 0 for name, share in fractions.items()
+        }
+        num_train = table.num_rows - sum(counts.values())
+        if num_train < FEWEST_TRAINING_ROWS:
+            raise UsageError(
+                f"{table.origin}: {max(num_train, 0)} training rows are left of {table.num_rows}"
+                f"\n  at least {FEWEST_TRAINING_ROWS} are needed: give more rows, "
+                "or smaller data.test_fraction and data.validation_fraction"
+            )
+        order = np.random.default_rng(self.seed).permutation(table.num_rows)
+        parts = dict(
+            zip(("test", "validation", "train"), np.split(order, np.cumsum(list(counts.values()))), strict=True)
+        )
+        splits = {"train": table if num_train == table.num_rows else table.take(np.sort(parts["train"]))}
+        for name, rows in given.items():
+            if rows is not None:
+                splits[name] = rows
+            elif len(parts[name]):
+                splits[name] = table.take(np.sort(parts[name]))
+        return splits
+
+    def wanted(self, names: Iterable[str]) -> list[str]:
+        """Those of `names` that play a role: nothing is asked of the values of the others."""
+        if self.features is None:
+            return list(names)
+        roles = {*self.features, self.target, self.offset, self.exposure, self.weight, self.id}
+        return [name for name in names if name in roles]
+
+    def _check_fractions(self) -> None:
+        for setting in ("test_fraction", "validation_fraction"):
+            share = getattr(self, setting)
+            if not 0 <= share < 1:
+                raise UsageError(f"data.{setting}={share} is not a share of the rows\n  expected: from 0 to below 1")

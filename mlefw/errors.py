@@ -1,0 +1,25 @@
+"""Errors that a user can mend, each with the exit code of the command that meets it."""
+
+
+class MlefwError(Exception):
+    """A failure with a message meant for the user and the exit code it ends the command with."""
+
+    exit_code = 70
+
+
+class UsageError(MlefwError):
+    """A mistake in a setting, the configuration or the data, found before anything is written."""
+
+    exit_code = 2
+
+
+class NumericalError(MlefwError):
+    """Training or an exact solve produced a value that is not finite."""
+
+    exit_code = 3
+
+
+class StorageError(MlefwError):
+    """A file could not be written or read back whole."""
+
+    exit_code = 4

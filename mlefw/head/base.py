@@ -1,0 +1,180 @@
+"""What a likelihood head is, and the heads whose targets are independent given x."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+from torch.distributions.constraints import Constraint
+from torch.distributions.transforms import Transform
+
+from mlefw import inverse_link
+from mlefw.errors import UsageError
+from mlefw.precision import promote
+
+Source = Literal["predicted", "shared"] | float
+"""Where a distribution parameter comes from: the network, one learnt value, or a fixed number."""
+
+Start = Literal["null", "zero"]
+"""Where training starts: at the intercept-only maximum likelihood estimate, or at eta = 0."""
+
+
+class Head(nn.Module, ABC):
+    """Maps the network output eta to the distribution of y given x.
+
+    A *complete* eta carries the shared parameters too, as further columns with an intercept only:
+    (*batch, eta_dim + shared_dim). The exact solvers work on it.
+
+    Shapes: eta (*batch, eta_dim), unconstrained; y (*batch, *event_shape); nll (*batch,), in nats, in the original
+    units of y, with every constant.
+    """
+
+    eta_dim: int
+    shared_dim: int
+    event_shape: torch.Size = torch.Size()
+    support: Constraint
+    target: ClassVar[Literal["numeric", "binary", "labels"]] = "numeric"
+    reference: ClassVar[int | None] = None
+    """The eta column to hold at zero where adding one number to all columns changes nothing (softmax)."""
+    convex: ClassVar[bool] = False
+    """Whether the NLL is convex in the complete eta, so that a stationary point is the global optimum."""
+
+    center: Tensor
+    gain: Tensor
+    floor: Tensor
+
+    def __init__(self, eta_names: tuple[str, ...], shared_names: tuple[str, ...] = (), start: Start = "null") -> None:
+        super().__init__()
+        if start not in ("null", "zero"):
+            raise UsageError(f"head.start={start!r}: expected 'null' or 'zero'")
+        self.eta_names, self.shared_names, self.start = eta_names, shared_names, start
+        self.eta_dim, self.shared_dim = len(eta_names), len(shared_names)
+        columns = self.eta_dim + self.shared_dim
+        self.register_buffer("center", torch.zeros(columns, dtype=torch.float64))
+        self.register_buffer("gain", torch.ones(columns, dtype=torch.float64))
+        self.register_buffer("floor", torch.zeros((), dtype=torch.float64))
+        self.shared = nn.Parameter(torch.zeros(self.shared_dim))
+
+    @property
+    def log_link(self) -> bool:
+        """Whether the first eta is a logarithm, so that an exposure makes sense."""
+        return False
+
+    def set_units(self, mean: float, spread: float) -> None:
+        """Take the target's mean and standard deviation as the origin and unit of what is measured in units of y."""
+
+    def complete(self, eta: Tensor) -> Tensor:
+        """Eta (*batch, eta_dim) with the shared columns appended, in the widest float of the device."""
+        if eta.ndim == 0 or eta.shape[-1] != self.eta_dim:
+            raise ValueError(f"{type(self).__name__}: eta has shape {tuple(eta.shape)}, expected (*, {self.eta_dim})")
+        eta = promote(eta)
+        if not self.shared_dim:
+            return eta
+        shared = self.center[self.eta_dim :] + self.gain[self.eta_dim :] * self.shared
+        return torch.cat([eta, shared.to(eta.dtype).expand(*eta.shape[:-1], self.shared_dim)], dim=-1)
+
+    @abstractmethod
+    def distribution(self, eta: Tensor) -> Distribution:
+        """The distribution for a complete eta (*batch, eta_dim + shared_dim)."""
+
+    def information(self, eta: Tensor) -> Tensor | None:
+        """Expected Hessian of the NLL in a complete eta, (*batch, columns, columns), or None where not stated.
+
+        The solvers fall back on it where the observed Hessian is not positive definite, or says nothing.
+        """
+        return None
+
+    @final
+    def forward(self, eta: Tensor) -> Distribution:
+        """The distribution of y for a predicted eta; its batch_shape is eta.shape[:-1]."""
+        with torch.autocast(eta.device.type, enabled=False):
+            return self.distribution(self.complete(eta))
+
+    @final
+    def nll(self, eta: Tensor, y: Tensor) -> Tensor:
+        """Negative log-likelihood of each row, (*batch,), in nats.
+
+        Raises:
+            ValueError: the shapes of eta and y do not fit (nothing is broadcast).
+        """
+        if y.shape != eta.shape[:-1] + self.event_shape:
+            expected = tuple(eta.shape[:-1] + self.event_shape)
+            raise ValueError(f"{type(self).__name__}: y has shape {tuple(y.shape)}, expected {expected}")
+        with torch.autocast(eta.device.type, enabled=False):
+            return self.nll_complete(self.complete(eta), y)
+
+    @final
+    def nll_complete(self, eta: Tensor, y: Tensor) -> Tensor:
+        """The same for a complete eta: what the exact solvers differentiate."""
+        return -self.distribution(eta).log_prob(y)
+
+
+class FactorizedHead(Head):
+    """One target with named parameters, each predicted, shared or fixed.
+
+    A concrete head states `inverse_links` (in the order of its eta columns), `support`, and writes `build`.
+    """
+
+    inverse_links: ClassVar[Mapping[str, Transform]]
+    collapsible: ClassVar[frozenset[str]] = frozenset()
+    """Parameters kept at or above the floor, because the likelihood is unbounded where they reach zero."""
+
+    def __init__(self, *, start: Start = "null", scale_floor: float = 1e-3, **sources: Source) -> None:
+        for name, source in sources.items():
+            self._check_source(name, source)
+        if not 0 <= scale_floor < 1:
+            raise UsageError(f"head.scale_floor={scale_floor}: expected a fraction of sd(y) in [0, 1)")
+        eta_names = tuple(name for name, source in sources.items() if source == "predicted")
+        shared_names = tuple(name for name, source in sources.items() if source == "shared")
+        super().__init__(eta_names, shared_names, start)
+        self.scale_floor = scale_floor
+        self.fixed = {name: float(source) for name, source in sources.items() if not isinstance(source, str)}
+
+    @abstractmethod
+    def build(self, **params: Tensor) -> Distribution:
+        """The distribution for parameters of shape (*batch,) (a fixed one is a scalar)."""
+
+    @property
+    def log_link(self) -> bool:
+        """Whether the first eta is a logarithm."""
+        return self.inverse_links[self.eta_names[0]] is inverse_link.exp
+
+    def set_units(self, mean: float, spread: float) -> None:
+        """Identity-linked parameters: center `mean`, gain `spread`. Collapsible ones: around `spread`, floored.
+
+        The floor is `scale_floor` · spread; a target without spread gets a unit of its own size, or of 1.
+        """
+        unit = spread if spread > 0 else abs(mean) or 1.0
+        self.floor.fill_(self.scale_floor * unit)
+        for column, name in enumerate(self.eta_names + self.shared_names):
+            if self.inverse_links[name] is inverse_link.identity:
+                self.center[column], self.gain[column] = mean, unit
+            elif name in self.collapsible:
+                self.center[column] = math.log(unit)
+
+    def distribution(self, eta: Tensor) -> Distribution:
+        """The distribution for a complete eta."""
+        return self.build(**self.params(eta))
+
+    def params(self, eta: Tensor) -> dict[str, Tensor]:
+        """The named parameters for a complete eta: the inverse link of each column, floored where it may collapse."""
+        columns = dict(zip(self.eta_names + self.shared_names, eta.unbind(-1), strict=True))
+        params = {}
+        for name, link in self.inverse_links.items():
+            value = link(columns[name]) if name in columns else eta.new_tensor(self.fixed[name])
+            params[name] = inverse_link.floored(value, self.floor) if name in self.collapsible & columns.keys() else value
+        return params
+
+    def _check_source(self, name: str, source: Source) -> None:
+        if isinstance(source, str):
+            if source not in ("predicted", "shared"):
+                raise UsageError(f"head.{name}={source!r}: expected 'predicted', 'shared' or a number")
+            return
+        domain = self.inverse_links[name].codomain
+        value = torch.tensor(float(source), dtype=torch.float64)
+        if not (torch.isfinite(value) and domain.check(value)):
+            expected = "a positive number" if domain is constraints.positive else "a finite number"
+            raise UsageError(f"head.{name}={source}: expected {expected}, 'predicted' or 'shared'")

@@ -1,0 +1,33 @@
+"""The Bernoulli head: binary cross-entropy."""
+
+from typing import ClassVar
+
+from torch import Tensor
+from torch.distributions import Bernoulli, constraints
+
+from mlefw import inverse_link
+from mlefw.head.base import FactorizedHead, Start
+
+
+class BernoulliHead(FactorizedHead):
+    """A binary target; eta is the log-odds of y = 1.
+
+    Domain: y in {0, 1}.
+    Link: probability = sigmoid(eta), never formed: the density is computed from eta.
+    NLL: softplus(−(2y − 1) eta).
+    """
+
+    inverse_links: ClassVar = {"logits": inverse_link.identity}
+    support = constraints.boolean
+    target: ClassVar = "binary"
+    convex: ClassVar = True
+
+    def __init__(self, start: Start = "null") -> None:
+        super().__init__(logits="predicted", start=start)
+
+    def set_units(self, mean: float, spread: float) -> None:
+        """Nothing to do: log-odds have no unit."""
+
+    def build(self, logits: Tensor) -> Bernoulli:  # type: ignore[override]
+        """Bernoulli(logits)."""
+        return Bernoulli(logits=logits, validate_args=False)

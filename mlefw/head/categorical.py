@@ -1,0 +1,50 @@
+"""The categorical head: cross-entropy over classes."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical as TorchCategorical
+from torch.distributions import constraints
+
+from mlefw.errors import UsageError
+from mlefw.head.base import Head, Start
+
+
+class Categorical(TorchCategorical):
+    """Categorical distribution whose log-mass keeps full relative precision near probability one."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(logits=logits, validate_args=False)
+        self.scores = logits
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-mass, (*batch,): −log1p(Σ of the others relative to the largest) − (largest − chosen)."""
+        largest, index = self.scores.max(dim=-1, keepdim=True)
+        others = (self.scores - largest).exp().scatter(-1, index, 0.0).sum(-1)
+        chosen = self.scores.gather(-1, value.long().unsqueeze(-1))
+        return -torch.log1p(others) - (largest - chosen).squeeze(-1)
+
+
+class CategoricalHead(Head):
+    """A class among K, by K symmetric logits.
+
+    Domain: y in {0, …, K − 1}, the position of the label in sorted order.
+    Link: probabilities = softmax(eta).
+    NLL: logsumexp(eta) − eta_y.
+    """
+
+    target: ClassVar = "labels"
+    reference: ClassVar = 0
+    convex: ClassVar = True
+
+    def __init__(self, num_classes: int, start: Start = "null") -> None:
+        if num_classes < 2:
+            raise UsageError(f"head=categorical needs at least 2 classes, the target has {num_classes}")
+        super().__init__(tuple(f"logits_{k}" for k in range(num_classes)), start=start)
+        self.num_classes = num_classes
+        self.support = constraints.integer_interval(0, num_classes - 1)
+
+    def distribution(self, eta: Tensor) -> Categorical:
+        """Categorical(logits = eta)."""
+        return Categorical(eta)

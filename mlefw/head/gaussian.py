@@ -1,0 +1,45 @@
+"""The Gaussian head: mean squared error with its scale, constant or varying with x."""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal, constraints
+
+from mlefw import inverse_link
+from mlefw.head.base import FactorizedHead, Source, Start
+
+
+class Gaussian(Normal):
+    """Normal distribution whose log-density standardises first, so that neither y² nor scale² can overflow."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density, (*batch,)."""
+        u = (value - self.loc) / self.scale
+        return -0.5 * u * u - self.scale.log() - 0.5 * math.log(2 * math.pi)
+
+
+class GaussianHead(FactorizedHead):
+    """Gaussian observation noise; `scale: predicted` makes it heteroscedastic (Nix & Weigend, 1994).
+
+    Domain: y real.
+    Link: loc = eta_1; scale = max(exp(eta_2), floor), the floor being `scale_floor` · sd(y).
+    NLL: ½ log 2π + log scale + ½ ((y − loc) / scale)².
+    """
+
+    inverse_links: ClassVar = {"loc": inverse_link.identity, "scale": inverse_link.exp}
+    collapsible: ClassVar = frozenset({"scale"})
+    support = constraints.real
+
+    def __init__(self, scale: Source = "shared", scale_floor: float = 1e-3, start: Start = "null") -> None:
+        super().__init__(loc="predicted", scale=scale, scale_floor=scale_floor, start=start)
+
+    def build(self, loc: Tensor, scale: Tensor) -> Gaussian:  # type: ignore[override]
+        """Normal(loc, scale)."""
+        return Gaussian(loc, scale.expand_as(loc), validate_args=False)
+
+    def information(self, eta: Tensor) -> Tensor:
+        """diag(1 / scale², 2) in (loc, log scale)."""
+        precision = self.params(eta)["scale"].expand(eta.shape[:-1]) ** -2
+        return torch.diag_embed(torch.stack([precision, 2 * torch.ones_like(precision)], -1)[..., : eta.shape[-1]])

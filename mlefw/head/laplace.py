@@ -1,0 +1,35 @@
+"""The Laplace head: mean absolute error with its scale."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Laplace, constraints
+
+from mlefw import inverse_link
+from mlefw.head.base import FactorizedHead, Source, Start
+
+
+class LaplaceHead(FactorizedHead):
+    """Laplace observation noise: the location is the median of y given x.
+
+    Domain: y real.
+    Link: loc = eta_1; scale = max(exp(eta_2), floor), the floor being `scale_floor` · sd(y).
+    NLL: log 2 + log scale + |y − loc| / scale.
+    """
+
+    inverse_links: ClassVar = {"loc": inverse_link.identity, "scale": inverse_link.exp}
+    collapsible: ClassVar = frozenset({"scale"})
+    support = constraints.real
+
+    def __init__(self, scale: Source = "shared", scale_floor: float = 1e-3, start: Start = "null") -> None:
+        super().__init__(loc="predicted", scale=scale, scale_floor=scale_floor, start=start)
+
+    def build(self, loc: Tensor, scale: Tensor) -> Laplace:  # type: ignore[override]
+        """Laplace(loc, scale)."""
+        return Laplace(loc, scale.expand_as(loc), validate_args=False)
+
+    def information(self, eta: Tensor) -> Tensor:
+        """diag(1 / scale², 1) in (loc, log scale); the observed curvature in loc is zero almost everywhere."""
+        precision = self.params(eta)["scale"].expand(eta.shape[:-1]) ** -2
+        return torch.diag_embed(torch.stack([precision, torch.ones_like(precision)], -1)[..., : eta.shape[-1]])

@@ -1,0 +1,99 @@
+"""The distinct values of a column as sorted strings, and a column as numbers or as codes of such levels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlefw.errors import UsageError
+from mlefw.rows import Table
+
+MAX_SHOWN = 10
+
+
+def is_text(column: np.ndarray) -> bool:
+    """Whether the column holds strings."""
+    return column.dtype.kind in "OUT"
+
+
+def factorize(column: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The sorted distinct values as strings, and each row's position among them.
+
+    Values that are all numbers are sorted as numbers, and whole numbers are written without `.0`.
+    """
+    if is_text(column):
+        levels = _sorted(list(set(column.tolist())))
+        position = {level: code for code, level in enumerate(levels)}
+        return levels, np.fromiter((position[value] for value in column.tolist()), dtype=np.int64, count=len(column))
+    values, codes = np.unique(column, return_inverse=True)
+    return [_written(value) for value in values.tolist()], codes.astype(np.int64)
+
+
+def codes(table: Table, name: str, levels: Sequence[str], setting: str) -> np.ndarray:
+    """Each row's position among `levels`, int64.
+
+    Raises:
+        UsageError: a value that is not among them.
+    """
+    found, code = factorize(table.columns[name])
+    position = {level: known for known, level in enumerate(levels)}
+    known: np.ndarray = np.array([position.get(level, -1) for level in found], dtype=np.int64)[code]
+    if (unseen := known < 0).any():
+        shown = ", ".join(repr(level) for level in levels[:MAX_SHOWN])
+        more = f" and {len(levels) - MAX_SHOWN} more" if len(levels) > MAX_SHOWN else ""
+        raise UsageError(
+            f"{table.origin}: column {name!r} ({setting}) holds a value that the training data do not"
+            f"\n  {table.where(unseen)}: {found[code[np.argmax(unseen)]]!r}\n  known: {shown}{more}"
+        )
+    return known
+
+
+def numbers(table: Table, name: str, setting: str, hint: str = "") -> np.ndarray:
+    """A column as float64; booleans become 0 and 1.
+
+    Raises:
+        UsageError: text, or a value that is not finite.
+    """
+    column = table.columns[name]
+    if is_text(column):
+        text = np.array([not _is_number(str(value)) for value in column.tolist()], dtype=bool)
+        text = text if text.any() else np.ones(len(column), dtype=bool)
+        raise UsageError(
+            f"{table.origin}: column {name!r} ({setting}) holds text\n  {table.where(text)}: "
+            f"{str(column[np.argmax(text)])[:40]!r}\n  expected: numbers{hint}"
+        )
+    values: np.ndarray = column.astype(np.float64)
+    check(table, name, setting, np.isfinite(values), "finite numbers")
+    return values
+
+
+def check(table: Table, name: str, setting: str, good: np.ndarray, expected: str) -> None:
+    """Refuses a column with rows that are not good.
+
+    Raises:
+        UsageError: naming the rows and the first value.
+    """
+    if not good.all():
+        first = table.columns[name][np.argmin(good)]
+        raise UsageError(
+            f"{table.origin}: column {name!r} ({setting}) holds {_written(first)}"
+            f"\n  {table.where(~good)}\n  expected: {expected}"
+        )
+
+
+def _written(value: object) -> str:
+    if isinstance(value, float | np.floating):
+        return str(int(value)) if float(value).is_integer() else repr(float(value))
+    return str(value)
+
+
+def _sorted(levels: list[str]) -> list[str]:
+    if all(_is_number(level) for level in levels):
+        return sorted(levels, key=lambda level: (float(level), level))
+    return sorted(levels)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False

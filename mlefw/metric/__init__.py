@@ -1,0 +1,1 @@
+"""Metrics of a predictive distribution against observed targets, as sums that merge exactly."""

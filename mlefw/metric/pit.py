@@ -1,0 +1,50 @@
+"""The probability integral transform: uniform if and only if the predictive distributions are right on average."""
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from mlefw import predictive
+from mlefw.metric.base import Metric, histogram
+
+
+class Pit(Metric):
+    """`pit_rmse`, root mean square of (share of a bin − 1/20) over 20 bins; `pit_p_value`, its χ² test with 19 df.
+
+    Discrete targets: the non-randomised histogram, each row spread over [P(Y < y), P(Y <= y)] (Czado et al., 2009);
+    its bins are not multinomial counts, so the p-value is left out.
+    """
+
+    num_bins = 20
+    population: Tensor
+    counts: Tensor
+    discrete: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_sum("population")
+        self.add_sum("counts", self.num_bins)
+        self.add_sum("discrete")
+
+    def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
+        """Add the rows of a block."""
+        lower, upper = predictive.pit_bounds(distribution, y)
+        self.population += weight.sum()
+        if predictive.is_discrete(distribution):
+            self.discrete += 1
+            edges = torch.linspace(0, 1, self.num_bins + 1, dtype=lower.dtype, device=lower.device).unsqueeze(-1)
+            mass = (upper - lower).clamp(min=torch.finfo(lower.dtype).tiny)
+            self.counts += (weight * ((edges - lower) / mass).clamp(0, 1).diff(dim=0)).sum(-1)
+        else:
+            index = (upper * self.num_bins).long().clamp(0, self.num_bins - 1)
+            self.counts += histogram(index, weight, self.num_bins)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures."""
+        deviation = self.counts / self.population - 1 / self.num_bins
+        figures = {"pit_rmse": deviation.square().mean().sqrt()}
+        if self.discrete == 0:
+            statistic = self.population * self.num_bins * deviation.square().sum()
+            df = torch.full_like(statistic, (self.num_bins - 1) / 2)
+            figures["pit_p_value"] = torch.special.gammaincc(df, statistic / 2)
+        return figures

@@ -1,0 +1,34 @@
+"""How often a predicted scale stands on its floor."""
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from mlefw.metric.base import Metric
+
+
+class ScaleFloorRate(Metric):
+    """`scale_floor_rate`: share of rows whose scale is at or below `floor`, the lower bound set by the head.
+
+    More than a few hundredths means that the likelihood is being driven to its unbounded end.
+    """
+
+    population: Tensor
+    floored: Tensor
+
+    def __init__(self, floor: float) -> None:
+        super().__init__()
+        self.floor = floor
+        self.add_sum("population")
+        self.add_sum("floored")
+
+    def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
+        """Add the rows of a block."""
+        scale: Tensor | None = getattr(distribution, "scale", None)
+        if scale is None:
+            return
+        self.population += weight.sum()
+        self.floored += (weight * (scale <= self.floor * (1 + 1e-12))).sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figure; absent for distributions without a scale."""
+        return {"scale_floor_rate": self.floored / self.population} if self.population > 0 else {}

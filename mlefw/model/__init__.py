@@ -1,0 +1,1 @@
+"""Models: from features to the raw output."""

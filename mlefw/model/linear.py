@@ -1,0 +1,27 @@
+"""The linear model: with it, training is a generalised linear model fit."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Linear(nn.Module):
+    """raw = x W' + b, starting at zero: the null model.
+
+    Shapes: x (*batch, num_features) → raw (*batch, eta_dim).
+    """
+
+    def __init__(self, num_features: int, eta_dim: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(num_features, eta_dim)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The raw output."""
+        return self.layer(x)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def load(self, weight: Tensor, bias: Tensor) -> None:
+        """Take weight (eta_dim, num_features) and bias (eta_dim,), as an exact solver found them."""
+        self.layer.weight.copy_(weight)
+        self.layer.bias.copy_(bias)

@@ -1,0 +1,99 @@
+"""The one LightningModule: an objective, a step, and metrics."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from mlefw.errors import NumericalError
+from mlefw.metric.base import Metric
+from mlefw.objective import Objective
+from mlefw.rows import Batch, Rows
+from mlefw.step import Step
+
+MakeOptimizer = Callable[[Any], Optimizer]
+MakeScheduler = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
+
+
+class LikelihoodModule(lightning.LightningModule):
+    """Trains an objective by its step and evaluates it by its metrics; all else is in the parts.
+
+    `figures` holds the latest values of each watched split, as plain numbers, for callbacks to read.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        step: Step,
+        make_optimizer: MakeOptimizer,
+        make_scheduler: MakeScheduler | None,
+        metrics: dict[str, Sequence[Metric]],
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.objective, self.step = objective, step
+        self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
+        self.watched = list(metrics)
+        self.metrics = nn.ModuleList(nn.ModuleList(members) for members in metrics.values())
+        self.figures: dict[str, dict[str, float]] = {}
+        self.rows_seen, self.started = 0, time.monotonic()
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser over all trainable parameters, and its scheduler, stepped once an epoch."""
+        optimizer = self.make_optimizer(p for p in self.objective.parameters() if p.requires_grad)
+        if self.make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+
+    def on_train_epoch_start(self) -> None:
+        """Start the clock of the epoch."""
+        self.rows_seen, self.started = 0, time.monotonic()
+
+    def training_step(self, chunk: list[Batch], index: int) -> None:
+        """One optimiser step for each batch of the chunk."""
+        wrapper = self.optimizers()
+        losses = [self.step(batch, wrapper, wrapper.optimizer, self.manual_backward) for batch in chunk]  # type: ignore[arg-type, union-attr]
+        finite = torch.isfinite(torch.stack(losses)).tolist()
+        if not all(finite):
+            at = self.global_step - len(losses) + finite.index(False) + 1
+            raise NumericalError(
+                f"training diverged: the objective was not finite at step {at} (epoch {self.current_epoch}). "
+                f"Try a smaller optimizer.lr, or step.clip_norm=1"
+            )
+        self.rows_seen += sum(batch.rows.num_rows for batch in chunk)
+
+    def on_validation_start(self) -> None:
+        """Stop the clock of the epoch before evaluation."""
+        self.seconds = time.monotonic() - self.started
+
+    def validation_step(self, rows: Rows, index: int, dataloader_idx: int = 0) -> None:
+        """Add a block to the metrics of its split."""
+        distribution = self.objective.head(self.objective.eta(rows.x, rows.offset))
+        for metric in self.metrics[dataloader_idx]:  # type: ignore[union-attr]
+            metric.update(distribution, rows.y, rows.weight)
+
+    def on_validation_epoch_end(self) -> None:
+        """Turn the sums into figures, and hand the monitored one to Lightning."""
+        penalty = self.objective.penalty()
+        for split, members in zip(self.watched, self.metrics, strict=True):
+            values: dict[str, Tensor] = {}
+            for metric in members:  # type: ignore[union-attr]
+                values |= metric.compute()
+                metric.reset()
+            values |= {"penalty": penalty, "objective": values["nll_nats"] + penalty / self.objective.population}
+            numbers = torch.stack([value.detach().double() for value in values.values()]).tolist()
+            self.figures[split] = dict(zip(values, numbers, strict=True))
+            self.log(f"{split}/nll_nats", self.figures[split]["nll_nats"], add_dataloader_idx=False, logger=False)
+
+    def on_train_epoch_end(self) -> None:
+        """Step the scheduler, on the NLL of the last watched split where it asks for one."""
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(self.figures[self.watched[-1]]["nll_nats"])
+        elif scheduler is not None:
+            scheduler.step()  # type: ignore[union-attr]

@@ -1,0 +1,79 @@
+"""What training minimises: the mean NLL plus the negative log-prior per observation."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mlefw.head.base import Head
+from mlefw.precision import promote
+from mlefw.prior.base import Prior
+from mlefw.rows import Batch, Rows
+
+
+class Objective(nn.Module):
+    """Σ w·nll / Σ w + (−log prior)(weights) / population, in nats per observation.
+
+    `population` is Σ w of the training rows, set once: a prior weighs the same under every batch regime.
+    """
+
+    def __init__(self, model: nn.Module, head: Head, prior: Prior, population: float) -> None:
+        super().__init__()
+        self.model, self.head, self.prior, self.population = model, head, prior, population
+
+    def eta(self, x: Tensor, offset: Tensor) -> Tensor:
+        """center + gain · model(x), and the offset on the first column: (*batch, eta_dim)."""
+        center, gain = self.head.center[: self.head.eta_dim], self.head.gain[: self.head.eta_dim]
+        raw = self.model(x)
+        if raw.shape != (*x.shape[:-1], self.head.eta_dim):
+            expected = (*x.shape[:-1], self.head.eta_dim)
+            raise ValueError(f"{type(self.model).__name__} returned shape {tuple(raw.shape)}, expected {expected}")
+        eta = center + gain * raw
+        return torch.cat([eta[..., :1] + offset.unsqueeze(-1), eta[..., 1:]], dim=-1)
+
+    def nll(self, rows: Rows) -> Tensor:
+        """NLL of each row, (n,), unweighted."""
+        return self.head.nll(self.eta(rows.x, rows.offset), rows.y)
+
+    def weights(self) -> Iterator[Tensor]:
+        """The tensors under the prior: trainable, of two dimensions or more, each once."""
+        return (p for p in self.model.parameters() if p.requires_grad and p.ndim >= 2)
+
+    def penalty(self) -> Tensor:
+        """−log prior of all weights, normalising constants included, a scalar in nats."""
+        return sum((promote(self.prior(w)) for w in self.weights()), start=self.head.center.new_zeros(()))
+
+    def descent(self, batch: Batch) -> Tensor:
+        """The part autograd descends on one batch: an unbiased estimate of the objective's smooth part."""
+        fit = batch.scale / self.population * (batch.rows.weight * self.nll(batch.rows)).sum()
+        return fit + self.smooth_penalty()
+
+    def smooth_penalty(self) -> Tensor:
+        """The smooth part of the penalty per observation."""
+        parts = (self.prior.smooth_part(w) for w in self.weights())
+        return sum(parts, start=self.head.center.new_zeros(())) / self.population
+
+    def forward(self, rows: Rows) -> Tensor:
+        """The objective on all training rows, a scalar."""
+        return (rows.weight * self.nll(rows)).sum() / self.population + self.penalty() / self.population
+
+
+class Evaluation(NamedTuple):
+    """What a pass over rows yields: eta (n, eta_dim) and the NLL of each row (n,)."""
+
+    eta: Tensor
+    nll: Tensor
+
+
+@torch.no_grad()
+def evaluate(objective: Objective, rows: Rows, block: int = 16384) -> Evaluation:
+    """Eta and NLL of every row, in evaluation mode, a block at a time; the mode is restored."""
+    training = objective.training
+    objective.eval()
+    try:
+        etas = [objective.eta(part.x, part.offset) for part in rows.blocks(block)]
+        nlls = [objective.head.nll(eta, part.y) for eta, part in zip(etas, rows.blocks(block), strict=True)]
+    finally:
+        objective.train(training)
+    return Evaluation(torch.cat(etas), torch.cat(nlls))

@@ -1,0 +1,14 @@
+"""Where 64-bit floats exist, and the promotion to them."""
+
+import torch
+from torch import Tensor
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The widest float of a device: 64 bit everywhere but on Apple's MPS, which has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def promote(value: Tensor) -> Tensor:
+    """`value` in the widest float of its device."""
+    return value.to(widest(value.device))

@@ -1,0 +1,170 @@
+"""Checks a composed configuration against the code it configures, and reports every mistake at once."""
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hydra.utils import get_object
+
+from mlefw.errors import UsageError
+
+ALLOWED = ("mlefw", "torch", "lightning", "torchmetrics")
+"""Packages a `_target_` may come from; a plugin is admitted on the command line or by its entry point alone."""
+
+INJECTED = frozenset({"num_features", "eta_dim", "num_classes", "floor", "logger", "callbacks", "plugins"})
+"""Arguments that the composition root supplies from the data."""
+
+_META = {"_target_", "_partial_", "_convert_", "_recursive_"}
+
+
+def check(config: dict[str, Any], known: dict[str, Any], plugins: Sequence[str] = ()) -> None:
+    """Compare keys with signatures and settings with annotations.
+
+    Args:
+        config: the composed configuration as plain containers.
+        known: the settings of the primary YAML file, which the top level and its plain sections are held to.
+        plugins: further packages that a `_target_` may come from.
+
+    Raises:
+        UsageError: listing every unknown key (with the nearest spelling), wrong type, missing argument and
+            refused `_target_`.
+    """
+    problems = _unknown("", config, known)
+    for key, node in config.items():
+        if isinstance(node, dict):
+            reference = known.get(key)
+            problems += _section(key, node, reference if isinstance(reference, dict) else {}, (*ALLOWED, *plugins))
+        elif key in known and not isinstance(known[key], dict):
+            problems += _like(key, node, known[key])
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+def check_targets(config: dict[str, Any], plugins: Sequence[str] = ()) -> None:
+    """The same for nodes that come from a file rather than from the command line.
+
+    Raises:
+        UsageError: as `check`.
+    """
+    problems = [p for key, node in config.items() for p in _section(key, node, {}, (*ALLOWED, *plugins))]
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """` Did you mean 'x'?`, or an empty string."""
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def _unknown(path: str, node: dict[str, Any], known: Iterable[str]) -> list[str]:
+    names = sorted(known)
+    prefix = f"{path}." if path else ""
+    return [
+        f"unknown setting {prefix}{key}.{nearest(key, names) or ' Known here: ' + (', '.join(names) or 'none')}"
+        for key in node
+        if key not in _META and key not in names
+    ]
+
+
+def _section(path: str, node: dict[str, Any], reference: dict[str, Any], allowed: Sequence[str]) -> list[str]:
+    if "_target_" in node:
+        return _target(path, node, allowed)
+    nested = {key: value for key, value in node.items() if isinstance(value, dict)}
+    if reference:
+        problems = _unknown(path, node, reference)
+        for key, value in node.items():
+            if key in reference and key not in nested:
+                problems += _like(f"{path}.{key}", value, reference[key])
+        return problems
+    problems = [f"unknown setting {path}.{key}: this choice has no settings" for key in node if key not in nested]
+    for key, value in nested.items():
+        problems += _section(f"{path}.{key}", value, {}, allowed)
+    return problems
+
+
+def _target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[str]:
+    target = node["_target_"]
+    if not isinstance(target, str) or target.split(".")[0] not in allowed:
+        return [
+            f"{path}._target_={target!r} was refused: expected something from {', '.join(allowed)}, "
+            f"or from a package admitted by --plugin"
+        ]
+    try:
+        parameters = inspect.signature(get_object(target)).parameters
+    except Exception as error:  # noqa: BLE001 - whatever an import raises is the user's to read
+        return [f"{path}._target_={target!r} cannot be imported: {str(error).splitlines()[0]}"]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    problems = [] if open_ended else _unknown(path, node, named)
+    hints = _hints(get_object(target))
+    for name in named:
+        if name in node:
+            value = node[name]
+            if isinstance(value, dict) and "_target_" in value:
+                problems += _target(f"{path}.{name}", value, allowed)
+            elif name in hints and not accepts(hints[name], value):
+                problems.append(f"{path}.{name}={value!r}: expected {describe(hints[name])}")
+        elif parameters[name].default is inspect.Parameter.empty and not (
+            name in INJECTED or node.get("_partial_") or parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        ):
+            problems.append(f"{path}.{name} is missing: {target} needs it")
+    return problems
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except Exception:  # noqa: BLE001 - annotations of other people's code may not resolve; keys are checked all the same
+        return {}
+
+
+def _like(path: str, value: Any, default: Any) -> list[str]:
+    """A plain setting is held to the type of its default; None says nothing."""
+    if default is None or value is None or isinstance(value, dict):
+        return []
+    kind: Any = float if isinstance(default, float) else type(default)
+    return [] if accepts(kind, value) else [f"{path}={value!r}: expected {describe(kind)}"]
+
+
+def accepts(hint: Any, value: Any) -> bool:
+    """Whether a plain configuration value can stand for an annotated parameter; unknown annotations accept all."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return accepts(arguments[0], value)
+    if origin in (typing.Union, types.UnionType):
+        return any(accepts(argument, value) for argument in arguments)
+    if origin is typing.Literal:
+        return any(value == argument and type(value) is type(argument) for argument in arguments)
+    if hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    if inspect.isclass(origin) and issubclass(origin, Iterable) and not issubclass(origin, dict | type):
+        if issubclass(origin, tuple) or not arguments:
+            return isinstance(value, list | tuple)
+        return isinstance(value, list | tuple) and all(accepts(arguments[0], item) for item in value)
+    return True
+
+
+def describe(hint: Any) -> str:
+    """An annotation in a user's words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(describe(argument) for argument in arguments))
+    if origin is typing.Literal:
+        return " | ".join(str(argument) for argument in arguments)
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    if hint in words:
+        return words[hint]
+    return "a list" if origin is not None else getattr(hint, "__name__", str(hint))

@@ -1,0 +1,90 @@
+"""All that can be checked or computed before the first step, and before anything is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from mlefw import build
+from mlefw.build import Data, Estimand
+from mlefw.errors import UsageError
+from mlefw.prior.none import NoPrior
+from mlefw.run_directory import check_free
+from mlefw.score import Exact
+from mlefw.warn import warn
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Coded data and the estimand, checked."""
+
+    data: Data
+    estimand: Estimand
+
+
+def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
+    """Read, code, build and check everything that training will need.
+
+    Raises:
+        UsageError: a mistake in settings or data.
+    """
+    _check_trainer(config)
+    if run_dir is not None:
+        check_free(run_dir)
+    lightning.seed_everything(config["seed"], verbose=False)
+    data = build.build_data(config)
+    estimand = build.build_estimand(config, data)
+    build.check_optimization(config, estimand.objective)
+    build.build_datamodule(config, data)
+    return Prepared(data, estimand)
+
+
+def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
+    """The exact estimates beside the run, with a warning where one does not exist."""
+    train, estimand = prepared.data.train, prepared.estimand
+    baseline = build.build_baseline(config)
+    if baseline is None:
+        return Exact(estimand.null)
+    mle = baseline.solve(estimand.problem(train, NoPrior()))
+    prior = estimand.objective.prior
+    posterior = None
+    if not prior.flat and prior.smooth:
+        posterior = baseline.solve(estimand.problem(train, prior))
+    elif not prior.flat:
+        warn("the exact MAP under a prior that is not smooth is not available yet: distances are from the MLE")
+    names = prepared.data.schema.names
+    kept = set(mle.problem.active.tolist())
+    dropped = [name for j, name in enumerate(names) if j not in kept]
+    if dropped:
+        warn(f"constant or collinear features are left out of the linear MLE: {', '.join(dropped)}")
+    for name, solution in (("MLE", mle), ("MAP", posterior)):
+        if solution is not None and not solution.exists:
+            warn(f"no finite linear {name}: {solution.reason}. A prior on the weights (prior=l2) makes it finite")
+        elif solution is not None and not solution.converged:
+            warn(f"the linear {name} is not certified: its residual is {solution.residual:.2g}")
+    return Exact(estimand.null, mle, posterior)
+
+
+def _check_trainer(config: dict[str, Any]) -> None:
+    trainer = config["trainer"]
+    build.precision(config)
+    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
+    if epochs is not None and epochs < 1 and not (epochs == -1 and (steps > 0 or trainer.get("max_time"))):
+        raise UsageError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
+    for name in ("limit_train_batches", "limit_val_batches"):
+        if trainer.get(name) is not None and trainer[name] <= 0:
+            raise UsageError(f"trainer.{name}={trainer[name]}: nothing would be trained or evaluated")
+    devices = trainer.get("devices", 1)
+    if devices not in (1, "1", "auto", [0]):
+        raise UsageError(f"trainer.devices={devices}: expected 1; a run uses one device")
+    accelerator = trainer.get("accelerator", "auto")
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UsageError(f"trainer.accelerator={accelerator}: no GPU was found; expected auto or cpu")
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("trainer.accelerator=mps: no such device was found; expected auto or cpu")
+    if accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
+        raise UsageError(f"trainer.accelerator={accelerator!r}: expected auto, cpu, gpu or mps")
+    if config["optimizer"].get("lr") == 0:
+        warn("optimizer.lr=0: nothing will be learnt")

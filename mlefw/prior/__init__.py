@@ -1,0 +1,1 @@
+"""Priors on weights: negative log-densities and their proximal maps."""

@@ -1,0 +1,29 @@
+"""The Laplace prior: the lasso, exact zeros."""
+
+import math
+
+from torch import Tensor
+
+from mlefw.prior.base import Prior, check_scale, soft_threshold
+
+
+class L1Prior(Prior):
+    """Each weight ~ Laplace(0, scale): −log p(w) = Σ |w| / scale + d log(2 scale) (Tibshirani, 1996)."""
+
+    smooth = False
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = check_scale("prior.scale", scale)
+
+    def forward(self, w: Tensor) -> Tensor:
+        """−log p(w), a scalar, in nats."""
+        return w.abs().sum() / self.scale + w.numel() * math.log(2 * self.scale)
+
+    def smooth_part(self, w: Tensor) -> Tensor:
+        """Zero: |w| is left to `prox`, whose zeros are exact."""
+        return w.new_zeros(())
+
+    def prox(self, w: Tensor, step: Tensor | float) -> Tensor:
+        """Soft threshold at step / scale."""
+        return soft_threshold(w, step / self.scale)

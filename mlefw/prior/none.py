@@ -1,0 +1,15 @@
+"""The flat prior: maximum likelihood."""
+
+from torch import Tensor
+
+from mlefw.prior.base import Prior
+
+
+class NoPrior(Prior):
+    """p(w) constant and improper; its negative logarithm is taken as 0."""
+
+    flat = True
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Zero."""
+        return w.new_zeros(())

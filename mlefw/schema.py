@@ -1,0 +1,202 @@
+"""The meaning of a table's columns, learnt once from the training file and kept with the model."""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlefw.data.base import Source
+from mlefw.errors import UsageError
+from mlefw.feature import BOOLEANS, Feature, learn_feature
+from mlefw.levels import check, numbers
+from mlefw.rows import Rows, Table
+from mlefw.target import TargetKind, absent, coded, learn_labels
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Features, target and roles by name; `labels` are those of the target, in the order of their codes."""
+
+    target: str
+    kind: TargetKind
+    features: tuple[Feature, ...]
+    labels: tuple[str, ...] | None = None
+    offset: str | None = None
+    exposure: str | None = None
+    weight: str | None = None
+    id: str | None = None
+
+    @classmethod
+    def learn(cls, table: Table, source: Source, kind: TargetKind) -> "Schema":
+        """The schema of a table under the roles a source names.
+
+        Args:
+            table: every row that will be split at random. Levels come from all of them, so that no split meets an
+                unseen one; this leaks nothing, as a level that no training row has only adds a column of zeros.
+            source: names the roles.
+            kind: what the head takes as target.
+
+        Raises:
+            UsageError: a column that does not exist, has two roles, or holds what its role cannot.
+        """
+        _check_roles(table, source)
+        assert source.target is not None
+        roles = (source.target, source.offset, source.exposure, source.weight, source.id)
+        names = source.features if source.features is not None else [n for n in table.columns if n not in roles]
+        listed = set(source.categorical or ())
+        _require(listed - {source.target}, names, table.origin, "data.categorical, not a feature")
+        features = tuple(learn_feature(table, name, name in listed) for name in names)
+        schema = cls(
+            source.target,
+            kind,
+            features,
+            learn_labels(table, source.target, kind),
+            source.offset,
+            source.exposure,
+            source.weight,
+            source.id,
+        )
+        if schema.num_features == 0:
+            raise UsageError(f"{table.origin}: no feature is left to predict {source.target!r} from\n  add a column")
+        _warn_of_constants(table, features)
+        return schema
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the design columns: the column, or `column=level` for a level that is not the reference."""
+        return [name for feature in self.features for name in feature.names]
+
+    @property
+    def num_features(self) -> int:
+        """Number of design columns."""
+        return len(self.names)
+
+    def reading(self, source: Source) -> Source:
+        """The source, made to read what the model needs and as training read it: `007` stays text among numbers."""
+        text = [f.name for f in self.features if f.kind == "category" and f.levels != BOOLEANS]
+        text += [self.target] if self.target in (source.categorical or ()) else []
+        return replace(
+            source,
+            target=self.target,
+            features=[feature.name for feature in self.features],
+            categorical=text,
+            offset=self.offset,
+            exposure=self.exposure,
+            weight=self.weight,
+            id=self.id,
+        )
+
+    def rows(self, table: Table, log_link: bool, target_required: bool = True) -> Rows:
+        """Coded rows: x (n, num_features), y (n,), weight (n,), offset (n,).
+
+        Args:
+            table: columns in any order; more of them do no harm.
+            log_link: whether the head takes an exposure.
+            target_required: otherwise a missing target is NaN (code -1), and missing weights are one.
+
+        Raises:
+            UsageError: missing columns, unseen levels, or values that a role cannot hold.
+        """
+        if self.exposure and not log_link:
+            raise UsageError(
+                f"data.exposure={self.exposure} needs a head with a log link, e.g. poisson or negative_binomial"
+                "\n  for other heads use data.offset, which is added to eta as it is"
+            )
+        asked = [feature.name for feature in self.features] + [n for n in (self.offset, self.exposure) if n]
+        asked += [name for name in (self.target, self.weight) if name and target_required]
+        _require(asked, table.columns, table.origin, "the model needs it")
+        known = self.target in table.columns
+        y = coded(table, self.target, self.kind, self.labels) if known else absent(table.num_rows, self.kind)
+        columns = (self._x(table), y, self._weight(table), self._offset(table))
+        return Rows(*(torch.from_numpy(np.ascontiguousarray(column)) for column in columns))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The schema in dicts, lists and strings alone."""
+        plain = asdict(self)
+        plain["labels"] = None if self.labels is None else list(self.labels)
+        plain["features"] = [asdict(feature) | {"levels": list(feature.levels)} for feature in self.features]
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Schema":
+        """The schema that `to_dict` wrote."""
+        features = tuple(Feature(f["name"], f["kind"], tuple(f["levels"])) for f in plain["features"])
+        labels = None if plain["labels"] is None else tuple(plain["labels"])
+        return cls(**{**plain, "features": features, "labels": labels})
+
+    def _x(self, table: Table) -> np.ndarray:
+        x = np.zeros((table.num_rows, self.num_features))
+        start = 0
+        for feature in self.features:
+            stop = start + len(feature.names)
+            feature.fill(x[:, start:stop], table)
+            start = stop
+        return x
+
+    def _weight(self, table: Table) -> np.ndarray:
+        if self.weight is None or self.weight not in table.columns:
+            return np.ones(table.num_rows)
+        weight = numbers(table, self.weight, "data.weight")
+        check(table, self.weight, "data.weight", weight >= 0, "weights of zero or more")
+        if not weight.any():
+            raise UsageError(
+                f"{table.origin}: column {self.weight!r} (data.weight) is zero in every row"
+                "\n  expected: a positive weight somewhere"
+            )
+        return weight
+
+    def _offset(self, table: Table) -> np.ndarray:
+        offset = numbers(table, self.offset, "data.offset") if self.offset else np.zeros(table.num_rows)
+        if self.exposure is None:
+            return offset
+        exposure = numbers(table, self.exposure, "data.exposure")
+        check(table, self.exposure, "data.exposure", exposure > 0, "positive numbers, whose logarithm is the offset")
+        return np.asarray(offset + np.log(exposure))
+
+
+def _check_roles(table: Table, source: Source) -> None:
+    if not source.target:
+        raise UsageError(f"data.target is not set\n  {table.origin} has the columns {_shown(table.columns)}")
+    roles = {role: getattr(source, role) for role in ("target", "offset", "exposure", "weight", "id")}
+    roles = {role: name for role, name in roles.items() if name}
+    for role, name in roles.items():
+        _require([name], table.columns, table.origin, f"data.{role}")
+    _require(source.features or (), table.columns, table.origin, "data.features")
+    for name, count in Counter(roles.values()).items():
+        if count > 1:
+            shared = " and ".join(f"data.{role}" for role in roles if roles[role] == name)
+            raise UsageError(f"column {name!r} is both {shared}\n  expected: a column for each")
+    for name, count in Counter(source.features or ()).items():
+        if count > 1 or name == source.target:
+            what = "is the target" if name == source.target else "occurs twice"
+            raise UsageError(f"column {name!r} in data.features {what}\n  take it out of the list")
+
+
+def _require(names: Iterable[str], present: Iterable[str], origin: str, setting: str) -> None:
+    """Refuses names that are not present, with the nearest one that is."""
+    present = dict.fromkeys(present)
+    lines = []
+    for name in names:
+        if name not in present:
+            near = get_close_matches(name, present, n=1)
+            lines.append(f"  {name!r} ({setting})" + (f": did you mean {near[0]!r}?" if near else ""))
+    if lines:
+        more = [f"  and {len(lines) - 8} more"] if len(lines) > 8 else []
+        raise UsageError("\n".join([f"{origin} lacks these columns", *lines[:8], *more, f"  it has {_shown(present)}"]))
+
+
+def _shown(names: Iterable[str], limit: int = 10) -> str:
+    names = list(names)
+    return ", ".join(map(repr, names[:limit])) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _warn_of_constants(table: Table, features: tuple[Feature, ...]) -> None:
+    columns = ((feature.name, table.columns[feature.name]) for feature in features)
+    constant = [name for name, column in columns if (column == column[0]).all()]
+    if constant:
+        warnings.warn(f"{table.origin}: constant features {_shown(constant)}", UserWarning, stacklevel=2)

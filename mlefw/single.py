@@ -1,0 +1,98 @@
+"""One job: from a composed configuration to an exit code."""
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlefw import warn
+from mlefw.errors import MlefwError
+
+Task = Callable[[], None]
+
+
+def guarded(task: Task) -> int:
+    """Run a task; its exit code. Errors become a few lines on standard error."""
+    try:
+        task()
+    except MlefwError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader went away (`| head -1`): the work is done, and its result is on disk.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        return _fail("out of memory: a smaller batch (batch=mini batch.size=…) or batch.max_rows needs less", 6)
+    except OSError as error:
+        return _fail(f"storage: {error}", 4)
+    except Exception as error:  # noqa: BLE001 - the outermost frame: whatever is left is a bug, and says so
+        return _fail(f"unexpected {type(error).__name__}: {error}\n  This is a bug; MLEFW_TRACEBACK=1 shows where", 70)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get("MLEFW_TRACEBACK") == "1":
+        traceback.print_exc()
+    print(f"mlefw: error: {message}", file=sys.stderr)
+    return code
+
+
+def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = False) -> int:
+    """Run train, baseline or check with a configuration that is composed but for its run directory."""
+    return guarded(lambda: _run(command, config, run_dir, quiet))
+
+
+def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
+    from mlefw.configuration import resolve
+
+    warn.clear()
+    listen()
+    config = resolve({**config, "run_dir": str(run_dir)})
+    if command == "train":
+        _train(config, run_dir, quiet)
+    elif command == "baseline":
+        from mlefw.command import baseline
+        from mlefw.console import console
+
+        content = baseline.run(config, run_dir)
+        baseline.show(content, console())
+        console().print(f"written: {run_dir / 'baseline.json'}", soft_wrap=True)
+    else:
+        from mlefw.command import check
+
+        print(check.run(config, run_dir))
+
+
+def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
+    from mlefw.command import train
+    from mlefw.console import console, run_table, verdict
+
+    summary = train.run(config, run_dir)
+    out = console()
+    if quiet:
+        nats = summary["metrics"].get("validation", summary["metrics"]["train"])["nll_nats"]
+        out.print(f"{run_dir.name}: {nats:.4f} nats per row", soft_wrap=True)
+        return
+    out.print(run_table(summary))
+    out.print(verdict(summary), soft_wrap=True)
+    out.print(f"run:  {run_dir}\nlook: tensorboard --logdir {run_dir}", soft_wrap=True)
+
+
+def listen() -> None:
+    """Show warnings of mlefw as one line each, collect them for the summary, and keep other people's chatter off."""
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
+        if issubclass(category, UserWarning) and f"{os.sep}mlefw{os.sep}" in filename:
+            print(f"mlefw: warning: {message}", file=sys.stderr)
+            warn.collect(str(message))
+
+    warnings.simplefilter("always", UserWarning)
+    warnings.showwarning = show  # type: ignore[assignment]
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.ERROR)

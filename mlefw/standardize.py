@@ -1,0 +1,56 @@
+"""Feature standardisation as a layer: a checkpoint takes raw x."""
+
+import torch
+from torch import Tensor, nn
+
+from mlefw.rows import Rows
+
+
+class Standardized(nn.Module):
+    """A model behind (x − mean) / scale, computed in the precision of x and handed on in that of the weights.
+
+    Shapes: x (*batch, num_features) → raw (*batch, eta_dim).
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, model: nn.Module, mean: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The raw output of the model on standardised features."""
+        dtype = next((p.dtype for p in self.model.parameters()), x.dtype)
+        return self.model(((x - self.mean) / self.scale).to(dtype))  # type: ignore[no-any-return]
+
+
+def feature_statistics(rows: Rows, standardize: bool) -> tuple[Tensor, Tensor]:
+    """Weighted mean and standard deviation (over Σ w) of each feature, (num_features,), of the training rows.
+
+    A constant column keeps scale 1, so that it becomes zero rather than noise; with `standardize` false they are 0, 1.
+    """
+    num_features = rows.x.shape[1]
+    if not standardize:
+        return torch.zeros(num_features, dtype=rows.x.dtype), torch.ones(num_features, dtype=rows.x.dtype)
+    total = rows.weight.sum()
+    mean = rows.weight @ rows.x / total
+    square = torch.zeros_like(mean)
+    for block in rows.blocks(65536):
+        square += block.weight @ (block.x - mean).square()
+    scale = (square / total).sqrt()
+    constant = scale <= 1e-12 * mean.abs()
+    return mean, torch.where(constant | (scale == 0), torch.ones_like(scale), scale)
+
+
+def target_statistics(rows: Rows) -> tuple[float, float]:
+    """Weighted mean and standard deviation (over Σ w) of a numeric target."""
+    share = rows.weight / rows.weight.sum()
+    y = rows.y.to(share.dtype)
+    # A constant target has spread zero exactly, whatever the rounding of its mean.
+    if bool((y == y[0]).all()):
+        return float(y[0]), 0.0
+    mean = (share * y).sum()
+    return float(mean), float((share * (y - mean).square()).sum().sqrt())

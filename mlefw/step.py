@@ -1,0 +1,128 @@
+"""The only place that changes weights: one optimiser step on one batch."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from mlefw.errors import UsageError
+from mlefw.objective import Objective
+from mlefw.rows import Batch
+
+
+class SteppingOptimizer(Protocol):
+    """What a step needs of an optimiser: Lightning's wrapper or a bare one."""
+
+    def step(self, closure: Callable[[], Tensor]) -> Any:
+        """One step from the loss and gradients of `closure`."""
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+
+
+class Step:
+    """Forward, backward in slices, clip, step, and the proximal map of a prior that is not smooth.
+
+    Args:
+        objective: whose parameters are changed.
+        clip_norm: bound on the gradient norm (0: none).
+        max_rows: most rows of one backward pass (0: no limit); slices add up to the gradient of the whole batch.
+    """
+
+    def __init__(self, objective: Objective, clip_norm: float = 0.0, max_rows: int = 0) -> None:
+        self.objective, self.clip_norm, self.max_rows = objective, clip_norm, max_rows
+
+    def __call__(
+        self,
+        batch: Batch,
+        wrapper: SteppingOptimizer,
+        optimizer: Optimizer,
+        backward: Callable[[Tensor], None] = torch.Tensor.backward,
+    ) -> Tensor:
+        """Take one step and return the smooth objective on the batch before it, detached, still on its device."""
+
+        def closure() -> Tensor:
+            wrapper.zero_grad()
+            loss = self._accumulate(batch, backward)
+            if self.clip_norm > 0:
+                nn.utils.clip_grad_norm_(self.objective.parameters(), self.clip_norm)
+            losses.append(loss)
+            return loss
+
+        losses: list[Tensor] = []
+        wrapper.step(closure=closure)
+        if not self.objective.prior.smooth:
+            self._prox(optimizer)
+        return losses[0]
+
+    def _accumulate(self, batch: Batch, backward: Callable[[Tensor], None]) -> Tensor:
+        size = self.max_rows if 0 < self.max_rows < batch.rows.num_rows else batch.rows.num_rows
+        if size == batch.rows.num_rows:
+            loss = self.objective.descent(batch)
+            backward(loss)
+            return loss.detach()
+        penalty = self.objective.smooth_penalty()
+        if penalty.requires_grad:
+            backward(penalty)
+        total = penalty.detach()
+        for rows in batch.rows.blocks(size):
+            nll = self.objective.nll(rows)
+            part = batch.scale / self.objective.population * (rows.weight * nll).sum()
+            backward(part)
+            total = total + part.detach()
+        return total
+
+    @torch.no_grad()
+    def _prox(self, optimizer: Optimizer) -> None:
+        weights = {id(w) for w in self.objective.weights()}
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                if id(p) in weights:
+                    p.copy_(self.objective.prior.prox(p, step_length(optimizer, group, p) / self.objective.population))
+
+
+def step_length(optimizer: Optimizer, group: dict[str, Any], p: Tensor) -> Tensor | float:
+    """By how much a constant unit gradient would move each entry of p: a scalar, or shaped like p.
+
+    A proximal step of this length has the minimiser of the objective as its fixed point.
+
+    Raises:
+        UsageError: the optimiser's step length is not known here.
+    """
+    if isinstance(optimizer, SGD):
+        momentum = group["momentum"]
+        return group["lr"] * (1 - group["dampening"] if momentum else 1.0) / (1 - momentum)  # type: ignore[no-any-return]
+    if isinstance(optimizer, Adam | AdamW) and not group["amsgrad"]:
+        state = optimizer.state[p]
+        if not state:
+            return 0.0
+        correction = 1 - group["betas"][1] ** state["step"]
+        return group["lr"] / ((state["exp_avg_sq"] / correction).sqrt() + group["eps"])  # type: ignore[no-any-return]
+    raise UsageError(
+        f"a prior with exact zeros needs the step length of the optimiser, which is not known for "
+        f"{type(optimizer).__name__}: use optimizer=sgd, adam or adamw, or prior=l2"
+    )
+
+
+def check_optimizer(optimizer: Optimizer, objective: Objective) -> None:
+    """Refuse an optimiser that would not descend the objective with this prior.
+
+    Raises:
+        UsageError: decoupled or coupled weight decay beside a prior; a line search or an unknown step length
+            beside a prior that is not smooth.
+    """
+    decay = [group["weight_decay"] for group in optimizer.param_groups if group.get("weight_decay")]
+    if decay and not objective.prior.flat:
+        raise UsageError(
+            f"optimizer.weight_decay={decay[0]} beside a prior: the prior already is the weight decay, and decoupled "
+            f"decay is not MAP estimation. Set optimizer.weight_decay=0, or prior=none"
+        )
+    if not objective.prior.smooth:
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise UsageError(
+                "optimizer=lbfgs cannot descend a prior that is not smooth (l1, elastic_net): "
+                "use optimizer=adam or sgd, or prior=l2"
+            )
+        step_length(optimizer, optimizer.param_groups[0], next(iter(objective.parameters())))

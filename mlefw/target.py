@@ -1,0 +1,92 @@
+"""The target column as the numbers or codes that a head takes."""
+
+from typing import Literal
+
+import numpy as np
+
+from mlefw.errors import UsageError
+from mlefw.levels import check, codes, factorize, is_text, numbers
+from mlefw.rows import Table
+
+TargetKind = Literal["numeric", "binary", "labels"]
+"""What a head takes: real numbers, 0 and 1, or one of several labels."""
+
+MAX_FRACTIONAL_LABELS = 100
+
+
+def learn_labels(table: Table, name: str, kind: TargetKind) -> tuple[str, ...] | None:
+    """The labels of the target in the order of their codes, or None where the target is a number.
+
+    Raises:
+        UsageError: a target that the kind cannot hold, naming rows and values and the head that could.
+    """
+    column = table.columns[name]
+    if kind == "numeric":
+        numbers(table, name, "data.target", _head_for_text(column))
+        return None
+    if kind == "binary":
+        return _two_labels(table, name)
+    if not is_text(column):
+        numbers(table, name, "data.target")
+    levels, _ = factorize(column)
+    if len(levels) < 2:
+        raise UsageError(
+            f"{table.origin}: column {name!r} (data.target) holds one label alone: {levels[0]!r}"
+            "\n  expected: at least two labels"
+        )
+    fractional = column.dtype.kind == "f" and not np.array_equal(column, np.floor(column))
+    if fractional and len(levels) > MAX_FRACTIONAL_LABELS:
+        raise UsageError(
+            f"{table.origin}: column {name!r} (data.target) holds {len(levels)} distinct fractional numbers, not labels"
+            "\n  for a number as target choose another head, e.g. head=gaussian"
+        )
+    return tuple(levels)
+
+
+def coded(table: Table, name: str, kind: TargetKind, labels: tuple[str, ...] | None) -> np.ndarray:
+    """The target, (n,): float64, or int64 codes where the kind is `labels`.
+
+    Raises:
+        UsageError: a value that is not a number, or not one of the labels.
+    """
+    if labels is None:
+        return numbers(table, name, "data.target")
+    code = codes(table, name, labels, "data.target")
+    return code if kind == "labels" else code.astype(np.float64)
+
+
+def absent(num_rows: int, kind: TargetKind) -> np.ndarray:
+    """What stands for a target that is not known: NaN, or -1 as a code."""
+    return np.full(num_rows, -1, dtype=np.int64) if kind == "labels" else np.full(num_rows, np.nan)
+
+
+def _head_for_text(column: np.ndarray) -> str:
+    if not is_text(column):
+        return ""
+    return f"; for labels choose head={'bernoulli' if len(set(column.tolist())) == 2 else 'categorical'}"
+
+
+def _two_labels(table: Table, name: str) -> tuple[str, ...]:
+    column = table.columns[name]
+    if column.dtype.kind == "b":
+        return ("False", "True")
+    if not is_text(column):
+        values = numbers(table, name, "data.target")
+        distinct = np.unique(values)
+        remedy = "recode them to 0 and 1" if len(distinct) == 2 else "for more than two labels choose head=categorical"
+        good = (values == 0) | (values == 1)
+        remedy = "correct the rows" if good.mean() > 0.5 and len(distinct) > 2 and not _whole(values) else remedy
+        check(table, name, "data.target", good, f"0 and 1 alone; {remedy}")
+        return ("0", "1")
+    levels, code = factorize(column)
+    if len(levels) != 2:
+        shown = ", ".join(f"{level!r} in {table.where(code == k, limit=1)}" for k, level in enumerate(levels[:5]))
+        raise UsageError(
+            f"{table.origin}: column {name!r} (data.target) holds {len(levels)} labels: {shown}"
+            "\n  expected: two labels" + ("; for more choose head=categorical" if len(levels) > 2 else "")
+        )
+    return tuple(levels)
+
+
+def _whole(values: np.ndarray) -> bool:
+    return np.array_equal(values, np.floor(values))
