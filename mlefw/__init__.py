@@ -1,1 +1,1 @@
-"""Probabilistic deep learning as maximum likelihood: losses are negative log-likelihoods, regularisers negative log-priors."""
+"""Probabilistic deep learning: every loss a negative log-likelihood, every regulariser a negative log-prior."""

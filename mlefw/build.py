@@ -10,6 +10,8 @@ from typing import Any
 import hydra.utils
 import lightning
 import torch
+from hydra.errors import InstantiationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from mlefw.archive import Archive
 from mlefw.baseline.base import Solution
@@ -18,7 +20,7 @@ from mlefw.baseline.problem import Problem
 from mlefw.batch.base import BatchRegime
 from mlefw.data.base import Source
 from mlefw.datamodule import RowsModule
-from mlefw.errors import UsageError
+from mlefw.errors import MlefwError, UsageError
 from mlefw.head.base import Head
 from mlefw.metric.base import Metric
 from mlefw.module import LikelihoodModule
@@ -38,7 +40,14 @@ def instantiate(node: Config, **facts: Any) -> Any:
     target = hydra.utils.get_object(node["_target_"])
     names = inspect.signature(target).parameters
     wanted = {name: fact for name, fact in facts.items() if name in names}
-    return hydra.utils.instantiate(node, **wanted, _convert_="all")
+    try:
+        return hydra.utils.instantiate(node, **wanted, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, MlefwError):
+            raise error.__cause__ from None
+        if isinstance(error.__cause__, TypeError | ValueError | MisconfigurationException):
+            raise UsageError(f"{node['_target_']} refused its settings: {error.__cause__}") from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -182,8 +191,7 @@ def build_module(config: Config, data: Data, estimand: Estimand, watched: Sequen
 
 
 def _optimizer(node: Config, objective: Objective, parameters: Any) -> torch.optim.Optimizer:
-    made = hydra.utils.instantiate(node, _convert_="all")
-    optimizer: torch.optim.Optimizer = made(parameters)
+    optimizer: torch.optim.Optimizer = instantiate(node)(parameters)
     check_optimizer(optimizer, objective)
     return optimizer
 
@@ -219,15 +227,13 @@ def build_trainer(
     """Lightning's trainer, with our checkpoint files."""
     node = dict(config["trainer"])
     node["precision"] = precision(config)
-    loggers = [hydra.utils.instantiate(logger, _convert_="all") for logger in (config["logger"] or {}).values()]
-    extra = [hydra.utils.instantiate(callback, _convert_="all") for callback in (config["callback"] or {}).values()]
-    trainer: lightning.Trainer = hydra.utils.instantiate(
-        node,
-        default_root_dir=str(run_dir),
+    loggers = [instantiate(logger) for logger in (config["logger"] or {}).values()]
+    extra = [instantiate(callback) for callback in (config["callback"] or {}).values()]
+    trainer: lightning.Trainer = instantiate(
+        {**node, "default_root_dir": str(run_dir)},
         logger=loggers,
         callbacks=[*callbacks, *extra],
         plugins=[Archive(card)],
-        _convert_="all",
     )
     return trainer
 

@@ -70,7 +70,9 @@ def _compare(path: Path, wanted: dict[str, torch.Tensor], state: dict[str, torch
     """Names and shapes first, so that no tensor of a wrong size is ever copied."""
     if wanted.keys() != state.keys():
         names = sorted(wanted.keys() ^ state.keys())[:3]
-        raise UsageError(f"{path}: the tensors do not fit the model it describes; first differences: {', '.join(names)}")
+        raise UsageError(
+            f"{path}: the tensors do not fit the model it describes; first differences: {', '.join(names)}"
+        )
     for name, tensor in wanted.items():
         if tensor.shape != state[name].shape:
             shapes = f"{tuple(state[name].shape)}, expected {tuple(tensor.shape)}"

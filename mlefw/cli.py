@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 COMMANDS = {
@@ -23,7 +24,18 @@ EXAMPLES = """\
 
 GROUPS = ("head", "prior", "batch", "model", "data", "baseline", "optimizer", "scheduler")
 
-FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
+FLAGS_WITH_VALUE = (
+    "--config-dir",
+    "-cd",
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--package",
+    "-p",
+    "--cfg",
+    "-c",
+)
 HYDRA_PAGES = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
 
 
@@ -68,7 +80,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
 
     configuration.register_plugins()
     admitted = (*plugins, *configuration.installed_plugins())
-    config_dirs = [value for flag, value in zip(flags, flags[1:], strict=False) if flag in ("--config-dir", "-cd")]
+    config_dirs = [value for flag, value in pairwise(flags) if flag in ("--config-dir", "-cd")]
     if any(flag in HYDRA_PAGES for flag in flags):
         return _hydra_page(command, arguments)
     if "-m" in flags or "--multirun" in flags:
@@ -116,7 +128,7 @@ def _compare(arguments: Sequence[str]) -> int:
 
 
 def _take_plugins(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The packages admitted by --plugin or MLEFW_PLUGINS, and the other arguments; jobs in other processes inherit them."""
+    """The packages admitted by --plugin or MLEFW_PLUGINS, which jobs in other processes inherit; the other arguments."""
     plugins = [name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name]
     left: list[str] = []
     position = 0

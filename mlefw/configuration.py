@@ -57,6 +57,7 @@ def read(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plu
         UsageError: whatever is wrong, all of it where possible.
     """
     _check_repeated(overrides)
+    overrides = opened(overrides)
     config = _compose(command, overrides, config_dirs)
     choices = dict(config["hydra"]["runtime"]["choices"])
     del config["hydra"]
@@ -73,6 +74,14 @@ def read(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plu
     return plain
 
 
+def opened(overrides: Sequence[str]) -> list[str]:
+    """The overrides with every plain `section.key=value` admitted, whether its YAML file names the key or not.
+
+    A class takes more arguments than its YAML file lists; the check that follows knows them all.
+    """
+    return [f"++{item}" if re.match(r"(?!hydra\.)\w+\.[\w.]+=", item) else item for item in overrides]
+
+
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with every interpolation replaced by its value."""
     return _container(OmegaConf.create(config))
@@ -87,9 +96,10 @@ def _container(config: Any) -> dict[str, Any]:
 
 def known_settings(command: str) -> dict[str, Any]:
     """The settings of a primary YAML file, its groups among them."""
-    content = OmegaConf.to_container(OmegaConf.load(config_root() / f"{command}.yaml"), resolve=False)
+    name = "train" if command in ("baseline", "check") else command
+    content = OmegaConf.to_container(OmegaConf.load(config_root() / f"{name}.yaml"), resolve=False)
     assert isinstance(content, dict)
-    groups = {
+    groups: dict[str, Any] = {
         str(name).split("@")[0].removeprefix("optional ").strip(): {}
         for entry in content.pop("defaults", [])
         if isinstance(entry, dict)
@@ -113,7 +123,7 @@ def _compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str])
             config = compose(command, overrides=[*overrides, *(extra if config_dirs else [])], return_hydra_config=True)
             OmegaConf.set_struct(config, False)
             return config
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UsageError(_explain(command, str(error))) from error
 
 
@@ -126,14 +136,19 @@ def _check_repeated(overrides: Sequence[str]) -> None:
 def _explain(command: str, message: str) -> str:
     """Hydra's message in a few words, with the nearest spelling."""
     lines = [line for line in message.splitlines() if line.strip()]
+    if "Exception" in lines[0].split(":")[0] or "viable alternative" in lines[0]:
+        lines.insert(0, "a setting cannot be read; expected key=value, lists as [a,b], text with odd signs in quotes:")
     if found := re.search(r"Could not find '([\w/]+)/([^']*)'", message):
         group, member = found.groups()
         if (config_root() / group).is_dir():
-            return f"{group}={member}: there is no such {group}.{nearest(member, members(group))} Known: {', '.join(members(group))}"
+            known = members(group)
+            return f"{group}={member}: there is no such {group}.{nearest(member, known)} Known: {', '.join(known)}"
     if found := re.search(r"Could not override '([\w.@/]+)'", message):
         return f"unknown setting {found.group(1)}.{_suggest(command, found.group(1))}"
     if found := re.search(r"Key '(\w+)' is not in struct\s+full_key: (\S+)", message):
         return f"unknown setting {found.group(2)}.{_suggest(command, found.group(2))}"
+    if message.startswith("Ambiguous value"):
+        lines.insert(0, lines.pop(0) + ": -m runs a sweep over the values;")
     lines = [line for line in lines if not line.startswith(("See https", "To append to your", "    "))]
     return "\n".join(lines[:3])
 
@@ -157,7 +172,9 @@ def sweep_values(overrides: Sequence[str]) -> dict[str, list[str]]:
     except HydraException as error:
         raise UsageError(str(error).splitlines()[0]) from error
     return {
-        item.get_key_element(): [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
+        item.get_key_element().lstrip("+"): [
+            f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()
+        ]
         for item in parsed
         if item.is_sweep_override()
     }

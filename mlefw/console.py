@@ -16,17 +16,21 @@ _CALIBRATION = ("coverage_90", "pit_rmse", "ece_15", "ece_null")
 def console(stderr: bool = False) -> Console:
     """A console that writes plain ASCII-safe text where there is no UTF-8 terminal."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else 110)
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
 
 
 def run_table(summary: Mapping[str, Any]) -> Table:
     """NLL and calibration of the model, the exact estimates and the null model on each split."""
     splits = list(summary["metrics"])
-    table = Table(title=_heading(summary), title_justify="left")
+    table = Table()
     table.add_column("")
     for split in splits:
         table.add_column(f"{split}\n{summary['num_rows'][split]} rows", justify="right")
-    names = {"null": "null model (intercept only)", "baseline": "linear MLE (exact)", "baseline_map": "linear MAP (exact)"}
+    names = {
+        "null": "null model (intercept only)",
+        "baseline": "linear MLE (exact)",
+        "baseline_map": "linear MAP (exact)",
+    }
     for key, name in names.items():
         line = summary.get(key)
         if line is None:
@@ -106,7 +110,8 @@ def _cells(figures: Mapping[str, Mapping[str, float]], key: str) -> list[str]:
     return [number(values.get(key)) for values in figures.values()]
 
 
-def _heading(summary: Mapping[str, Any]) -> str:
+def heading(summary: Mapping[str, Any]) -> str:
+    """What was trained, in one line."""
     words = (f"{key}={summary[key]}" for key in ("head", "prior", "batch", "model"))
     return escape(f"{'  '.join(words)}  seed={summary['seed']}  ({summary['num_parameters']} parameters)")
 
@@ -114,6 +119,6 @@ def _heading(summary: Mapping[str, Any]) -> str:
 def markdown(table: Table, sentence: str) -> str:
     """A table and its verdict as Markdown, for TensorBoard; cell text is fenced, so that nothing in it is markup."""
     text = io.StringIO()
-    Console(width=110, file=text).print(table)
+    Console(width=140, file=text).print(table)
     block = "\n".join("    " + line for line in text.getvalue().splitlines())
     return f"{sentence}\n\n{block}\n"

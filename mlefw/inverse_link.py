@@ -27,7 +27,7 @@ class _Floor(torch.autograd.Function):
         ctx.save_for_backward(value > floor)
 
     @staticmethod
-    def backward(ctx, gradient):  # type: ignore[no-untyped-def, override]  # noqa: ANN001, ANN205
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         (above,) = ctx.saved_tensors
         return torch.where(above | (gradient < 0), gradient, torch.zeros_like(gradient)), None
 
@@ -39,4 +39,4 @@ def floored(value: Tensor, floor: Tensor) -> Tensor:
         value: a positive parameter, any shape.
         floor: scalar, in the same unit.
     """
-    return _Floor.apply(value, floor)  # type: ignore[no-any-return, no-untyped-call]
+    return _Floor.apply(value, floor)

@@ -1,7 +1,7 @@
 """The one LightningModule: an objective, a step, and metrics."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -32,14 +32,15 @@ class LikelihoodModule(lightning.LightningModule):
         step: Step,
         make_optimizer: MakeOptimizer,
         make_scheduler: MakeScheduler | None,
-        metrics: dict[str, Sequence[Metric]],
+        metrics: Mapping[str, Sequence[Metric]],
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.objective, self.step = objective, step
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
         self.watched = list(metrics)
-        self.metrics = nn.ModuleList(nn.ModuleList(members) for members in metrics.values())
+        # A module list, so that the metrics travel to the device; it does not say what it holds.
+        self.metrics: Any = nn.ModuleList(nn.ModuleList(members) for members in metrics.values())
         self.figures: dict[str, dict[str, float]] = {}
         self.rows_seen, self.started = 0, time.monotonic()
 
@@ -57,7 +58,11 @@ class LikelihoodModule(lightning.LightningModule):
     def training_step(self, chunk: list[Batch], index: int) -> None:
         """One optimiser step for each batch of the chunk."""
         wrapper = self.optimizers()
-        losses = [self.step(batch, wrapper, wrapper.optimizer, self.manual_backward) for batch in chunk]  # type: ignore[arg-type, union-attr]
+        optimizer: Optimizer = wrapper.optimizer  # type: ignore[union-attr]
+        losses = [
+            self.step(batch, wrapper, optimizer, self.manual_backward, self.global_step)  # type: ignore[arg-type]
+            for batch in chunk
+        ]
         finite = torch.isfinite(torch.stack(losses)).tolist()
         if not all(finite):
             at = self.global_step - len(losses) + finite.index(False) + 1
@@ -74,7 +79,7 @@ class LikelihoodModule(lightning.LightningModule):
     def validation_step(self, rows: Rows, index: int, dataloader_idx: int = 0) -> None:
         """Add a block to the metrics of its split."""
         distribution = self.objective.head(self.objective.eta(rows.x, rows.offset))
-        for metric in self.metrics[dataloader_idx]:  # type: ignore[union-attr]
+        for metric in self.metrics[dataloader_idx]:
             metric.update(distribution, rows.y, rows.weight)
 
     def on_validation_epoch_end(self) -> None:
@@ -82,7 +87,7 @@ class LikelihoodModule(lightning.LightningModule):
         penalty = self.objective.penalty()
         for split, members in zip(self.watched, self.metrics, strict=True):
             values: dict[str, Tensor] = {}
-            for metric in members:  # type: ignore[union-attr]
+            for metric in members:
                 values |= metric.compute()
                 metric.reset()
             values |= {"penalty": penalty, "objective": values["nll_nats"] + penalty / self.objective.population}

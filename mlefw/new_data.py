@@ -35,7 +35,7 @@ def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:
     reading = {name: value for name, value in trained.config["data"].items() if name in _READING and kind is Csv}
     features = [feature.name for feature in schema.features]
     roles = {"target": schema.target, "categorical": [f.name for f in schema.features if f.kind == "category"]}
-    source = kind(**{**reading, **roles, "features": features, **given})  # type: ignore[arg-type]
+    source = kind(**{**reading, **roles, "features": features, **given})
     return source.read()
 
 

@@ -23,7 +23,7 @@ class Objective(nn.Module):
         self.model, self.head, self.prior, self.population = model, head, prior, population
 
     def eta(self, x: Tensor, offset: Tensor) -> Tensor:
-        """center + gain · model(x), and the offset on the first column: (*batch, eta_dim)."""
+        """Center + gain · model(x), and the offset on the first column: (*batch, eta_dim)."""
         center, gain = self.head.center[: self.head.eta_dim], self.head.gain[: self.head.eta_dim]
         raw = self.model(x)
         if raw.shape != (*x.shape[:-1], self.head.eta_dim):
@@ -46,8 +46,13 @@ class Objective(nn.Module):
 
     def descent(self, batch: Batch) -> Tensor:
         """The part autograd descends on one batch: an unbiased estimate of the objective's smooth part."""
-        fit = batch.scale / self.population * (batch.rows.weight * self.nll(batch.rows)).sum()
-        return fit + self.smooth_penalty()
+        return self.descent_fit(batch) + self.smooth_penalty()
+
+    def descent_fit(self, batch: Batch) -> Tensor:
+        """The likelihood's part of it."""
+        rows = batch.rows
+        nll = self.head.descent_nll(self.eta(rows.x, rows.offset), rows.y)
+        return batch.scale / self.population * (rows.weight * nll).sum()
 
     def smooth_penalty(self) -> Tensor:
         """The smooth part of the penalty per observation."""

@@ -40,7 +40,11 @@ def learning_curves(
         axes.annotate(f" kept: epoch {best_epoch}", (best_epoch, 1), xycoords=("data", "axes fraction"), va="top")
     margin = 0.05 * (max(shown) - min(shown)) or 0.1
     axes.set_ylim(min(shown) - margin, max(shown) + margin)
-    axes.set(xlabel="epoch", ylabel="negative log-likelihood (nats per row)", title=_title(history, lines, watched, best_epoch))
+    axes.set(
+        xlabel="epoch",
+        ylabel="negative log-likelihood (nats per row)",
+        title=_title(history, lines, watched, best_epoch),
+    )
     axes.legend(frameon=False, fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -167,4 +167,6 @@ def describe(hint: Any) -> str:
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     if hint in words:
         return words[hint]
+    if inspect.isclass(origin) and issubclass(origin, Iterable):
+        return f"a list of {describe(arguments[0])}" if arguments else "a list"
     return "a list" if origin is not None else getattr(hint, "__name__", str(hint))

@@ -22,6 +22,7 @@ class Prepared:
 
     data: Data
     estimand: Estimand
+    num_parameters: int
 
 
 def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
@@ -38,7 +39,8 @@ def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
     estimand = build.build_estimand(config, data)
     build.check_optimization(config, estimand.objective)
     build.build_datamodule(config, data)
-    return Prepared(data, estimand)
+    count = sum(p.numel() for p in estimand.objective.parameters() if p.requires_grad)
+    return Prepared(data, estimand, count)
 
 
 def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
@@ -64,7 +66,7 @@ def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
             warn(f"no finite linear {name}: {solution.reason}. A prior on the weights (prior=l2) makes it finite")
         elif solution is not None and not solution.converged:
             warn(f"the linear {name} is not certified: its residual is {solution.residual:.2g}")
-    return Exact(estimand.null, mle, posterior)
+    return Exact(estimand.null, mle, posterior, mle if prior.flat else posterior)
 
 
 def _check_trainer(config: dict[str, Any]) -> None:

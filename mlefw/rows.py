@@ -74,7 +74,7 @@ class Rows(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rows of one optimiser step, with the scale for which scale · Σ w·nll estimates the mean NLL of the training rows."""
+    """Rows of one optimiser step, with the scale for which scale · Σ w·nll estimates Σ w·nll over all training rows."""
 
     rows: Rows
     scale: float

@@ -33,11 +33,15 @@ def figures(objective: Objective, evaluation: Evaluation, rows: Rows, metrics: S
 
 @dataclass(frozen=True)
 class Exact:
-    """The exact estimates of a run: null model, linear MLE, and under a prior the linear MAP."""
+    """The exact estimates of a run: null model, linear MLE, under a prior the linear MAP.
+
+    `optimum` is what training itself would reach with a linear model: the MLE without a prior, else the MAP.
+    """
 
     null: Solution
     mle: Solution | None = None
     map: Solution | None = None
+    optimum: Solution | None = None
 
     @property
     def reference(self) -> tuple[str, Solution] | None:
@@ -46,11 +50,6 @@ class Exact:
             if solution is not None and solution.exists:
                 return name, solution
         return None
-
-    @property
-    def target(self) -> Solution | None:
-        """What training itself would reach with a linear model: the MAP under a prior, else the MLE."""
-        return self.map if self.map is not None else self.mle
 
     def lines(self, objective: Objective, splits: dict[str, Rows]) -> dict[str, dict[str, float]]:
         """Mean NLL of each estimate that exists, by split."""
@@ -82,6 +81,7 @@ def describe(solution: Solution | None, line: dict[str, float] | None) -> dict[s
     return content
 
 
+@torch.no_grad()
 def distances(
     objective: Objective,
     evaluations: dict[str, Evaluation],
@@ -91,10 +91,10 @@ def distances(
 ) -> dict[str, Any]:
     """The `distance` of `summary.json`: gaps in nats, skill, divergence, parameters, excess objective."""
     content: dict[str, Any] = {}
-    if exact.target is not None and exact.target.exists:
+    if exact.optimum is not None and exact.optimum.exists:
         at = _mean(evaluations["train"], splits["train"]) + float(objective.penalty()) / objective.population
-        content["excess_objective"] = at - exact.target.objective
-        parameter = distance.parameter_distance(objective, exact.target)
+        content["excess_objective"] = at - exact.optimum.objective
+        parameter = distance.parameter_distance(objective, exact.optimum)
         if parameter is not None:
             content["parameter"] = parameter
     if exact.reference is None:

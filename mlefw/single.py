@@ -71,7 +71,7 @@ def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> No
 
 def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
     from mlefw.command import train
-    from mlefw.console import console, run_table, verdict
+    from mlefw.console import console, heading, run_table, verdict
 
     summary = train.run(config, run_dir)
     out = console()
@@ -79,6 +79,7 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
         nats = summary["metrics"].get("validation", summary["metrics"]["train"])["nll_nats"]
         out.print(f"{run_dir.name}: {nats:.4f} nats per row", soft_wrap=True)
         return
+    out.print(heading(summary), soft_wrap=True)
     out.print(run_table(summary))
     out.print(verdict(summary), soft_wrap=True)
     out.print(f"run:  {run_dir}\nlook: tensorboard --logdir {run_dir}", soft_wrap=True)

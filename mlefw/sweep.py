@@ -22,17 +22,20 @@ from mlefw.single import run_job
 MAX_JOBS = 10_000
 
 
-def run(command: str, overrides: Sequence[str], flags: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:
+def run(
+    command: str, overrides: Sequence[str], flags: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]
+) -> int:
     """Run a sweep into a directory of its own; 0, or 5 where a job failed.
 
     Raises:
         UsageError: a mistake in any value of the grid; no job has run then.
     """
+    overrides = configuration.opened(overrides)
     swept = configuration.sweep_values(overrides)
     count = math.prod(len(values) for values in swept.values())
     if count > MAX_JOBS:
         raise UsageError(f"this sweep has {count} jobs: expected at most {MAX_JOBS}")
-    fixed = [override for override in overrides if override.split("=")[0] not in swept]
+    fixed = [override for override in overrides if override.split("=")[0].lstrip("+") not in swept]
     _check_grid(command, fixed, swept, config_dirs, plugins)
     given = [override.partition("=")[2] for override in fixed if override.startswith("run_dir=")]
     root = Path(given[-1]) if given else default_path("multirun")
@@ -54,7 +57,7 @@ def _check_grid(
     config_dirs: Sequence[str],
     plugins: Sequence[str],
 ) -> None:
-    """Check each value of each swept setting once, the others at their first: the sum of the values, not the product."""
+    """Check each value of each swept setting once, the others at their first: a sum of checks, not a product."""
     first = {key: values[0] for key, values in swept.items()}
     tried: set[tuple[str, ...]] = set()
     for key, values in swept.items():
@@ -71,7 +74,8 @@ def _job(config: DictConfig) -> int:
     command = str(hydra_config.job.config_name)
     configuration.register_plugins()
     swept = set(os.environ.get("MLEFW_SWEPT", "").split(","))
-    task = [override for override in hydra_config.overrides.task if override.split("=")[0] in swept]
+    task = [override.lstrip("+") for override in hydra_config.overrides.task]
+    task = [override for override in task if override.split("=")[0] in swept]
     label = re.sub(r"[^\w=.,+-]+", "_", ",".join(task))[:120]
     run_dir = Path(str(config.run_dir)) / f"{int(hydra_config.job.num):03d}_{label}"
     plain = OmegaConf.to_container(config, resolve=False)

@@ -37,7 +37,7 @@ def make(columns: dict[str, list[Any]]) -> Table:
     return Table(arrays, "rows", first_row=2)
 
 
-def learn(columns: dict[str, list[Any]], kind: TargetKind = "numeric", **settings: Any) -> Schema:  # noqa: ANN401
+def learn(columns: dict[str, list[Any]], kind: TargetKind = "numeric", **settings: Any) -> Schema:
     source = Given(columns=columns, **settings)
     return Schema.learn(source.read(), source, kind)
 

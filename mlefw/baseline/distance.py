@@ -34,8 +34,10 @@ def skill(model: float, exact: float, null: float, null_error: float) -> float |
     return (null - model) / gained if gained > max(1e-6, 2 * null_error) else None
 
 
-def predictive_kl(model: Objective, exact: Objective, at_model: Tensor, at_exact: Tensor, weight: Tensor) -> float | None:
-    """Mean KL divergence of the model's predictive distributions from the exact estimate's, in nats; None without a formula."""
+def predictive_kl(
+    model: Objective, exact: Objective, at_model: Tensor, at_exact: Tensor, weight: Tensor
+) -> float | None:
+    """Mean KL divergence of the model's distributions from the exact estimate's, in nats; None without a formula."""
     try:
         divergence = kl_divergence(exact.head(at_exact), model.head(at_model))
     except NotImplementedError:

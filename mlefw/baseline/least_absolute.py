@@ -67,7 +67,7 @@ class Fit(NamedTuple):
 
 
 def interior_point(z: Tensor, y: Tensor, weight: Tensor, ridge: Tensor, max_steps: int = 100) -> Fit:
-    """argmin Σ w |y − z beta| + ½ Σ ridge · beta², for z (n, p), y and weight (n,), ridge (p,).
+    """Argmin Σ w |y − z beta| + ½ Σ ridge · beta², for z (n, p), y and weight (n,), ridge (p,).
 
     The residual is u − v with u, v ≥ 0, and d in [−w, w] are the dual values: (w − d) u = (w + d) v = mu.
     """
@@ -94,22 +94,39 @@ def interior_point(z: Tensor, y: Tensor, weight: Tensor, ridge: Tensor, max_step
         if bool(failed):
             break
 
-        def newton(on_u: Tensor, on_v: Tensor) -> tuple[Tensor, ...]:
-            rho = primal - on_u / up + on_v / down
-            right = root * (z.T @ (q * rho) + dual)
-            step = root * torch.cholesky_solve(right.unsqueeze(1), factor).squeeze(1)
-            dd = q * (rho - z @ step)
-            return step, (on_u + u * dd) / up, (on_v - v * dd) / down, dd
-
-        _, du, dv, dd = newton(-up * u, -down * v)
+        state = _State(z, u, v, up, down, q, primal, dual, root, factor)
+        _, du, dv, dd = state.newton(-up * u, -down * v)
         length = _length(u, v, up, down, du, dv, dd)
         mu = gap / (2 * len(y))
         after = float((up - length * dd) @ (u + length * du) + (down + length * dd) @ (v + length * dv)) / (2 * len(y))
         target = mu * (after / mu) ** 3
-        step, du, dv, dd = newton(target - up * u + dd * du, target - down * v - dd * dv)
+        step, du, dv, dd = state.newton(target - up * u + dd * du, target - down * v - dd * dv)
         length = min(1.0, 0.9995 * _length(u, v, up, down, du, dv, dd))
         beta, u, v, d = beta + length * step, u + length * du, v + length * dv, d + length * dd
     return best
+
+
+class _State(NamedTuple):
+    """One iterate with its factored system: a prediction and a correction share it."""
+
+    z: Tensor
+    u: Tensor
+    v: Tensor
+    up: Tensor
+    down: Tensor
+    q: Tensor
+    primal: Tensor
+    dual: Tensor
+    root: Tensor
+    factor: Tensor
+
+    def newton(self, on_u: Tensor, on_v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Steps of beta, u, v and d for given right sides of the two complementarity conditions."""
+        rho = self.primal - on_u / self.up + on_v / self.down
+        right = self.root * (self.z.T @ (self.q * rho) + self.dual)
+        step = self.root * torch.cholesky_solve(right.unsqueeze(1), self.factor).squeeze(1)
+        dd = self.q * (rho - self.z @ step)
+        return step, (on_u + self.u * dd) / self.up, (on_v - self.v * dd) / self.down, dd
 
 
 def _length(u: Tensor, v: Tensor, up: Tensor, down: Tensor, du: Tensor, dv: Tensor, dd: Tensor) -> float:

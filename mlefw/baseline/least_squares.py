@@ -1,6 +1,7 @@
 """The linear Gaussian model: least squares and ridge, with the scale fixed or learnt."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +77,7 @@ class _Moments:
         return 1.0 / (prior_scale * prior_scale)
 
     def ridge_weight(self, alpha: float) -> Tensor:
-        """argmin ½ Σ w r² + ½ alpha |weight|²."""
+        """Argmin ½ Σ w r² + ½ alpha |weight|²."""
         identity = torch.eye(len(self.gram), dtype=self.gram.dtype)
         factor = torch.linalg.cholesky(self.gram + alpha * identity)
         return torch.cholesky_solve(self.cross.unsqueeze(1), factor).squeeze(1)
@@ -165,9 +166,8 @@ def _profile_scale(problem: Problem, moments: _Moments, ridge: float) -> float:
     return math.exp(minimize_on(profile, low, high, 400))
 
 
-def minimize_on(function: "object", low: float, high: float, num_points: int) -> float:
+def minimize_on(function: Callable[[float], float], low: float, high: float, num_points: int) -> float:
     """The global minimiser on [low, high]: a grid, then Brent's method in each of its valleys."""
-    assert callable(function)
     grid = np.linspace(low, high, num_points)
     values = np.array([function(float(s)) for s in grid])
     best = int(values.argmin())

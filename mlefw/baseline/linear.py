@@ -79,7 +79,9 @@ def floored(solution: Solution, floor: float) -> Solution:
     for s, name in enumerate(problem.head.shared_names):
         if name in getattr(problem.head, "collapsible", ()):
             column = names.index(name)
-            lowest = (torch.tensor(floor, dtype=torch.float64).log() - problem.head.center[column]) / problem.head.gain[column]
+            lowest = (torch.tensor(floor, dtype=torch.float64).log() - problem.head.center[column]) / problem.head.gain[
+                column
+            ]
             index = problem.size - problem.head.shared_dim + s
             theta[index] = torch.maximum(theta[index], lowest)
     return replace(solution, theta=theta)

@@ -32,7 +32,8 @@ class Newton(Solver):
         free = problem.free
         here = problem.derivatives(theta)
         steps = 0
-        for steps in range(1, self.max_steps + 1):
+        while steps < self.max_steps:
+            steps += 1
             if not torch.isfinite(here.gradient).all():
                 break
             direction = self._direction(problem, theta, here, free)

@@ -145,6 +145,7 @@ class Problem:
             float(value), gradient / self.population + penalty.gradient, hessian / self.population + penalty.hessian
         )
 
+    @torch.enable_grad()
     def gradient(self, theta: Tensor) -> Tensor:
         """The gradient of the objective, (size,)."""
         gradient = torch.zeros(self.size, dtype=torch.float64)
@@ -196,6 +197,7 @@ class Problem:
         return Derivatives(value / self.population, gradient / self.population, hessian / self.population)
 
 
+@torch.enable_grad()
 def row_derivatives(head: Head, eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """NLL (n,), its gradient (n, K) and Hessian (n, K, K) in each row's complete eta (n, K), by autograd."""
     eta = eta.detach().requires_grad_()

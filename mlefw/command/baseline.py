@@ -30,7 +30,8 @@ def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
 
 def show(content: dict[str, Any], out: Console) -> None:
     """Print the estimate as a person reads it."""
-    title = f"Exact linear {'MLE' if content['prior'] == 'none' else 'MAP'}: head={content['head']} prior={content['prior']}"
+    name = "MLE" if content["prior"] == "none" else "MAP"
+    title = f"Exact linear {name}: head={content['head']} prior={content['prior']}"
     out.print(Text(title, style="bold"))
     if not content["exists"]:
         out.print(Text(f"no finite estimate: {content['reason']}"))

@@ -10,9 +10,8 @@ def run(config: dict[str, Any], run_dir: Path | None) -> str:
     """One paragraph on what a training run would do."""
     prepared = prepare(config, run_dir)
     rows = ", ".join(f"{split} {part.num_rows}" for split, part in prepared.data.splits.items())
-    count = sum(p.numel() for p in prepared.estimand.objective.parameters() if p.requires_grad)
     schema = prepared.data.schema
     return (
         f"Configuration and data are valid: rows {rows}; {schema.num_features} features, target {schema.target!r}; "
-        f"{count} parameters; null model {prepared.estimand.null.objective:.4f} nats per row."
+        f"{prepared.num_parameters} parameters; null model {prepared.estimand.null.objective:.4f} nats per row."
     )

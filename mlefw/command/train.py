@@ -49,7 +49,7 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
     exact = estimate(config, prepared)
     lines = exact.lines(estimand.objective, data.splits)
     baseline_s = time.monotonic() - clock
-    if exact.target is not None:
+    if exact.mle is not None:
         write_json(run_dir / "baseline.json", baseline_file(config, prepared, exact))
 
     clock = time.monotonic()
@@ -69,7 +69,7 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
         "seed": config["seed"],
         "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
         "num_features": data.schema.num_features,
-        "num_parameters": sum(p.numel() for p in objective.parameters() if p.requires_grad),
+        "num_parameters": prepared.num_parameters,
         "metrics": figures,
         "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
         "baseline": score.describe(exact.mle, lines.get("mle")),

@@ -45,6 +45,8 @@ class Head(nn.Module, ABC):
     center: Tensor
     gain: Tensor
     floor: Tensor
+    kink: float = 0.0
+    """Width over which a line search sees the kinks of the density rounded off; set by the step alone."""
 
     def __init__(self, eta_names: tuple[str, ...], shared_names: tuple[str, ...] = (), start: Start = "null") -> None:
         super().__init__()
@@ -87,7 +89,6 @@ class Head(nn.Module, ABC):
         """
         return None
 
-    @final
     def forward(self, eta: Tensor) -> Distribution:
         """The distribution of y for a predicted eta; its batch_shape is eta.shape[:-1]."""
         with torch.autocast(eta.device.type, enabled=False):
@@ -105,6 +106,10 @@ class Head(nn.Module, ABC):
             raise ValueError(f"{type(self).__name__}: y has shape {tuple(y.shape)}, expected {expected}")
         with torch.autocast(eta.device.type, enabled=False):
             return self.nll_complete(self.complete(eta), y)
+
+    def descent_nll(self, eta: Tensor, y: Tensor) -> Tensor:
+        """What training descends, (*batch,): the NLL, or a smooth stand-in less than `kink` off."""
+        return self.nll(eta, y)
 
     @final
     def nll_complete(self, eta: Tensor, y: Tensor) -> Tensor:
@@ -165,7 +170,9 @@ class FactorizedHead(Head):
         params = {}
         for name, link in self.inverse_links.items():
             value = link(columns[name]) if name in columns else eta.new_tensor(self.fixed[name])
-            params[name] = inverse_link.floored(value, self.floor) if name in self.collapsible & columns.keys() else value
+            params[name] = (
+                inverse_link.floored(value, self.floor) if name in self.collapsible & columns.keys() else value
+            )
         return params
 
     def _check_source(self, name: str, source: Source) -> None:

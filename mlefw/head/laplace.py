@@ -29,6 +29,15 @@ class LaplaceHead(FactorizedHead):
         """Laplace(loc, scale)."""
         return Laplace(loc, scale.expand_as(loc), validate_args=False)
 
+    def descent_nll(self, eta: Tensor, y: Tensor) -> Tensor:
+        """The NLL with |u| rounded to √(u² + kink²) − kink, u being the residual in scales."""
+        if not self.kink:
+            return self.nll(eta, y)
+        distribution: Laplace = self(eta)
+        u = (y - distribution.loc) / distribution.scale
+        rounded: Tensor = (u * u + self.kink**2).sqrt() - self.kink + (2 * distribution.scale).log()
+        return rounded
+
     def information(self, eta: Tensor) -> Tensor:
         """diag(1 / scale², 1) in (loc, log scale); the observed curvature in loc is zero almost everywhere."""
         precision = self.params(eta)["scale"].expand(eta.shape[:-1]) ** -2

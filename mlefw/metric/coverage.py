@@ -49,7 +49,9 @@ class Coverage(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""
-        figures = {f"coverage_{level}": share / self.population for level, share in zip(_LEVELS, self.inside, strict=True)}
+        figures = {
+            f"coverage_{level}": share / self.population for level, share in zip(_LEVELS, self.inside, strict=True)
+        }
         figures["width_90"] = self.width / self.population
         figures["sharpness"] = torch.sqrt(self.variance / self.population)
         return figures

@@ -52,7 +52,7 @@ def _(distribution: Poisson, y: Tensor) -> Tensor:
 
 
 class Crps(Metric):
-    """`crps`: mean continuous ranked probability score, in the unit of y; the mean absolute error of a point forecast."""
+    """`crps`: mean continuous ranked probability score, in the unit of y; for a point forecast, its absolute error."""
 
     population: Tensor
     total: Tensor

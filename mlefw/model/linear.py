@@ -18,7 +18,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The raw output."""
-        return self.layer(x)  # type: ignore[no-any-return]
+        return self.layer(x)
 
     @torch.no_grad()
     def load(self, weight: Tensor, bias: Tensor) -> None:

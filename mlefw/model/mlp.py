@@ -55,4 +55,4 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The raw output."""
-        return self.last(self.body(x))  # type: ignore[no-any-return]
+        return self.last(self.body(x))

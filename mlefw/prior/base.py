@@ -26,7 +26,7 @@ class Prior(nn.Module, ABC):
 
     def smooth_part(self, w: Tensor) -> Tensor:
         """The part that autograd descends, a scalar; what it leaves out is handled by `prox` alone."""
-        return self(w)  # type: ignore[no-any-return]
+        return self(w)
 
     def prox(self, w: Tensor, step: Tensor | float) -> Tensor:
         """argmin_v ½ (v − w)² / step + (non-smooth part)(v), elementwise; `step` is a scalar or shaped like w."""

@@ -10,6 +10,9 @@ class NoPrior(Prior):
 
     flat = True
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, w: Tensor) -> Tensor:
         """Zero."""
         return w.new_zeros(())

@@ -23,7 +23,7 @@ def write(folder: Path, content: str | bytes, name: str = "d.csv") -> str:
     return str(file)
 
 
-def read(folder: Path, content: str | bytes, **settings: Any) -> Table:  # noqa: ANN401 (whatever Csv takes)
+def read(folder: Path, content: str | bytes, **settings: Any) -> Table:
     return Csv(path=write(folder, content), target="y", **settings).read()
 
 

@@ -14,7 +14,7 @@ from mlefw.data.parquet import Parquet
 from mlefw.errors import UsageError
 
 
-def source(folder: Path, column: Any, name: str = "x", **settings: Any) -> Parquet:  # noqa: ANN401 (any Arrow array)
+def source(folder: Path, column: Any, name: str = "x", **settings: Any) -> Parquet:
     file = folder / "k=v,1" / "d.parquet"
     file.parent.mkdir()
     pq.write_table(pa.table({name: column, "y": pa.array(np.arange(len(column)) * 2.0)}), file)

@@ -19,12 +19,12 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def draw(kind: str, **more: Any) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401 (whatever Synthetic takes)
+def draw(kind: str, **more: Any) -> tuple[np.ndarray, np.ndarray]:
     columns = Synthetic(kind=kind, **{**SETTINGS, **more}).read().columns  # type: ignore[arg-type]
     return np.column_stack([columns["x0"], columns["x1"]]), columns["y"]
 
 
-def truth(kind: str, x: np.ndarray) -> Any:  # noqa: ANN401 (a frozen scipy distribution)
+def truth(kind: str, x: np.ndarray) -> Any:
     eta = 0.25 + 0.8 * x[:, 0] - 0.3 * x[:, 1]
     return {
         "gaussian": lambda: stats.norm(eta, 1.5),
