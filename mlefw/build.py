@@ -27,10 +27,11 @@ from mlefw.module import LikelihoodModule
 from mlefw.objective import Objective
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows, Table
+from mlefw.rows import Rows
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized, feature_statistics, target_statistics
 from mlefw.step import Step, check_optimizer
+from mlefw.support import check_support
 
 Config = dict[str, Any]
 
@@ -93,38 +94,6 @@ def build_head(config: Config, num_classes: int | None) -> Head:
     """The head, in the units it was written in."""
     head: Head = instantiate(config["head"], num_classes=num_classes)
     return head
-
-
-def check_support(head: Head, rows: Rows, table: Table, target: str) -> None:
-    """Hold every target value to the head's support.
-
-    Raises:
-        UsageError: naming rows and values, and what the head takes.
-    """
-    inside = head.support.check(rows.y)
-    inside = inside.reshape(rows.num_rows, -1).all(1)
-    if bool(inside.all()):
-        return
-    outside = (~inside).numpy()
-    values = ", ".join(f"{value:g}" for value in rows.y[~inside][:5].reshape(-1).tolist())
-    raise UsageError(
-        f"{table.origin}: column {target!r} has values that {type(head).__name__} cannot take\n"
-        f"  {table.where(outside)}: {values}\n  expected: {_support_words(head)}; {_other_heads(rows)}"
-    )
-
-
-def _support_words(head: Head) -> str:
-    name = type(head.support).__name__
-    words = {"_Boolean": "0 or 1", "_IntegerGreaterThan": "0, 1, 2, …", "_Real": "finite numbers"}
-    return words.get(name, str(head.support).replace("GreaterThan", "greater than "))
-
-
-def _other_heads(rows: Rows) -> str:
-    y = rows.y
-    whole = bool((y == y.round()).all())
-    if whole and len(y.unique()) <= 20:
-        return "for a few distinct labels use head=categorical, for any number head=gaussian"
-    return "for counts use head=poisson, for any number head=gaussian"
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def _compare(arguments: Sequence[str]) -> int:
 
 
 def _take_plugins(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The packages admitted by --plugin or MLEFW_PLUGINS, which jobs in other processes inherit; the other arguments."""
+    """The packages admitted by --plugin or MLEFW_PLUGINS (jobs in other processes inherit them); the rest."""
     plugins = [name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name]
     left: list[str] = []
     position = 0

@@ -11,6 +11,8 @@ from mlefw.data.parquet import Parquet
 from mlefw.errors import UsageError
 from mlefw.rows import Table
 
+_READING = ("delimiter", "decimal", "thousands", "encoding", "header")
+
 
 def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:
     """All rows of `data.path`, or without one the rows of a split of the run's own data.
@@ -30,13 +32,9 @@ def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:
         if split not in tables:
             raise UsageError(f"split={split}: the run's data have {', '.join(tables)}")
         return tables[split]
-    kind = Parquet if Path(str(given["path"])).suffix in (".parquet", ".pq") else Csv
-    schema = trained.schema
-    reading = {name: value for name, value in trained.config["data"].items() if name in _READING and kind is Csv}
-    features = [feature.name for feature in schema.features]
-    roles = {"target": schema.target, "categorical": [f.name for f in schema.features if f.kind == "category"]}
-    source = kind(**{**reading, **roles, "features": features, **given})
-    return source.read()
-
-
-_READING = ("delimiter", "decimal", "encoding", "header")
+    if Path(str(given["path"])).suffix in (".parquet", ".pq"):
+        fresh: Source = Parquet(**{name: value for name, value in given.items() if name not in _READING})
+    else:
+        trained_on = trained.config["data"]
+        fresh = Csv(**{**{name: trained_on[name] for name in _READING if name in trained_on}, **given})
+    return trained.schema.reading(fresh).read()

@@ -25,7 +25,7 @@ def check_free(path: Path) -> None:
         raise UsageError(f"run_dir={path}: is a file; expected a new or empty directory")
     if path.is_dir() and any(path.iterdir()):
         what = "already holds a run" if (path / "checkpoints").exists() else "is not empty"
-        raise UsageError(f"run_dir={path} {what}: expected a new or empty directory; resume={path} continues a run")
+        raise UsageError(f"run_dir={path} {what}: expected a new or empty directory")
     above = path.absolute()
     while not above.exists():
         above = above.parent

@@ -6,12 +6,13 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 
 from mlefw.errors import NumericalError
 from mlefw.module import LikelihoodModule
 
 
-class KeepCheckpoints(lightning.Callback):
+class KeepCheckpoints(Checkpoint):
     """`best.ckpt`: least NLL on the validation rows (without them: the latest state); `last.ckpt`: to resume from.
 
     Both are written at the end of an epoch, but not more often than every `min_seconds`, and always at the end of the
@@ -40,8 +41,11 @@ class KeepCheckpoints(lightning.Callback):
         for name, value in state_dict.items():
             setattr(self, name, value)
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Compare the state of this epoch with the best one, and write when it is time."""
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Compare the state of this epoch with the best one, and write when it is time.
+
+        As a `Checkpoint` this runs after the module's own hook, so that the scheduler's step is in what is saved.
+        """
         assert isinstance(module, LikelihoodModule)
         check_finite(module)
         watched = module.figures.get("validation")

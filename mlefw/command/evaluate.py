@@ -8,6 +8,7 @@ from mlefw.atomic import write_json
 from mlefw.errors import UsageError
 from mlefw.new_data import read_table
 from mlefw.objective import evaluate
+from mlefw.support import check_support
 
 
 def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
     trained = checkpoint.load(config["run"], plugins)
     table = read_table(trained, config["data"], config["split"])
     rows = trained.schema.rows(table, trained.objective.head.log_link)
-    build.check_support(trained.objective.head, rows, table, trained.schema.target)
+    check_support(trained.objective.head, rows, table, trained.schema.target)
     metrics = build.build_metrics(trained.config, trained.objective.head)
     evaluation = evaluate(trained.objective, rows)
     figures = score.figures(trained.objective, evaluation, rows, metrics)

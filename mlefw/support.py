@@ -1,0 +1,37 @@
+"""Whether a target is one that a head can take, said with rows and values."""
+
+from mlefw.errors import UsageError
+from mlefw.head.base import Head
+from mlefw.rows import Rows, Table
+
+
+def check_support(head: Head, rows: Rows, table: Table, target: str) -> None:
+    """Hold every target value to the head's support.
+
+    Raises:
+        UsageError: naming rows and values, and what the head takes.
+    """
+    inside = head.support.check(rows.y)
+    inside = inside.reshape(rows.num_rows, -1).all(1)
+    if bool(inside.all()):
+        return
+    outside = (~inside).numpy()
+    values = ", ".join(f"{value:g}" for value in rows.y[~inside][:5].reshape(-1).tolist())
+    raise UsageError(
+        f"{table.origin}: column {target!r} has values that {type(head).__name__} cannot take\n"
+        f"  {table.where(outside)}: {values}\n  expected: {_support_words(head)}; {_other_heads(rows)}"
+    )
+
+
+def _support_words(head: Head) -> str:
+    name = type(head.support).__name__
+    words = {"_Boolean": "0 or 1", "_IntegerGreaterThan": "0, 1, 2, …", "_Real": "finite numbers"}
+    return words.get(name, str(head.support).replace("GreaterThan", "greater than "))
+
+
+def _other_heads(rows: Rows) -> str:
+    y = rows.y
+    whole = bool((y == y.round()).all())
+    if whole and len(y.unique()) <= 20:
+        return "for a few distinct labels use head=categorical, for any number head=gaussian"
+    return "for counts use head=poisson, for any number head=gaussian"

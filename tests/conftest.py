@@ -1,0 +1,64 @@
+"""What the suites share: running the program as a user does, and small tables."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import csv
+
+ROOT = Path(__file__).resolve().parents[1]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def mlefw(tmp_path: Path) -> Run:
+    """Runs `mlefw` in a temporary directory in a process of its own, and returns what it printed."""
+
+    def run(*arguments: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+        return subprocess.run(
+            [sys.executable, "-m", "mlefw.cli", *arguments],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a CSV file of standard normal features and a target that depends on them through a known line."""
+
+    def write(kind: str = "gaussian", num_rows: int = 120, name: str = "d.csv", **more: Any) -> Path:
+        random = np.random.default_rng(0)
+        x = random.normal(size=(num_rows, 3))
+        eta = x @ [0.5, 0.0, -0.5]
+        draw = {
+            "gaussian": lambda: 100 + 10 * (eta + random.normal(size=num_rows)),
+            "laplace": lambda: eta + random.laplace(size=num_rows),
+            "bernoulli": lambda: (random.random(num_rows) < 1 / (1 + np.exp(-eta))).astype(int),
+            "poisson": lambda: random.poisson(np.exp(eta)),
+            "categorical": lambda: np.array(["low", "middle", "high"])[random.integers(0, 3, num_rows)],
+        }
+        columns = {f"x{j}": x[:, j] for j in range(3)} | {"y": draw[kind]()} | more
+        csv.write_csv(pa.table({key: pa.array(value) for key, value in columns.items()}), tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def summary_of(run_dir: Path) -> dict[str, Any]:
+    """The summary of a run."""
+    content: dict[str, Any] = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    return content
