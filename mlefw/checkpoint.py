@@ -52,8 +52,9 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path}: the checkpoint lacks a part of its description ({error})") from error
     _compare(path, wanted, state)
-    dtype = next((t.dtype for name, t in state.items() if name.startswith("model.model.")), torch.float32)
-    objective.to(dtype=dtype)
+    # Parameters take the precision they were trained in; buffers of statistics stay in 64 bit.
+    for name, parameter in objective.named_parameters():
+        parameter.data = parameter.data.to(state[name].dtype)
     objective.load_state_dict(state)
     return Trained(objective.eval(), schema, config, path)
 

@@ -167,7 +167,7 @@ def test_predict_classes_by_label(mlefw: Run, tmp_path: Path, table: Callable[..
     assert done.returncode == 0, done.stderr
     frame = csv.read_csv(tmp_path / "p.csv").to_pandas()
     assert list(frame) == ["row", "class", "prob_high", "prob_low", "prob_middle", "nll_nats"]
-    assert np.allclose(frame[["prob_high", "prob_low", "prob_middle"]].sum(1), 1)
+    assert np.allclose(frame[["prob_high", "prob_low", "prob_middle"]].to_numpy().sum(1), 1)
 
 
 def test_separated_classes_have_no_estimate(mlefw: Run, tmp_path: Path) -> None:

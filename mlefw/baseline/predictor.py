@@ -18,6 +18,9 @@ def as_objective(solution: Solution, objective: Objective) -> Objective:
     linear = Linear(num_features, eta_dim).double()
     linear.load(weight, bias)
     head = deepcopy(objective.head).double().cpu()
+    # Theta counts from the origin of its own problem: the null model was solved before the head was placed at it.
+    head.center.copy_(solution.problem.head.center)
+    head.gain.copy_(solution.problem.head.gain)
     with torch.no_grad():
         head.shared.copy_(shared)
     model = Standardized(linear, solution.problem.mean, solution.problem.scale)

@@ -63,7 +63,7 @@ def test_iris_is_separated_in_part() -> None:
     assert not solution.exists
     # Setosa leaves; versicolor and virginica overlap.
     rest = data("iris_12")
-    fit = sm.Logit(rest.y, sm.add_constant(rest.x)).fit(tol=1e-14, maxiter=100, disp=0)
+    fit = sm.Logit(rest.y, sm.add_constant(rest.x)).fit(tol=1e-9, maxiter=100, disp=0)
     assert -fit.llf / 150 == pytest.approx(0.0396618226, abs=1e-10)
     assert solution.infimum == pytest.approx(-fit.llf / 150, abs=1e-9)
 
@@ -146,7 +146,7 @@ def test_a_null_model_without_estimate(head: str, y: Array, num_classes: int) ->
 def test_a_class_without_training_rows() -> None:
     of = data("iris_12")
     solution = solve("categorical", Sample(of.x, of.names, 2 * of.y, of.weight, of.offset))
-    fit = sm.Logit(of.y, sm.add_constant(of.x)).fit(tol=1e-14, maxiter=100, disp=0)
+    fit = sm.Logit(of.y, sm.add_constant(of.x)).fit(tol=1e-9, maxiter=100, disp=0)
     assert not solution.exists
     assert solution.infimum == pytest.approx(-fit.llf / 100, abs=1e-9)
 
@@ -161,12 +161,18 @@ def test_a_perfect_fit_has_no_scale(head: str, name: str) -> None:
     assert "unbounded" in solution.reason
 
 
-@pytest.mark.parametrize("head", ["gaussian", "laplace", "heteroscedastic"])
+@pytest.mark.parametrize("head", ["gaussian", "laplace"])
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e6 + 0.1])
 def test_a_constant_target_has_no_scale(head: str, value: float) -> None:
     of = data("stackloss")
     solution = solve(head, Sample(of.x, of.names, np.full(len(of.y), value), of.weight, of.offset))
     assert not solution.exists
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6 + 0.1])
+def test_a_constant_target_has_no_predicted_scale(value: float) -> None:
+    of = data("stackloss")
+    assert not solve("heteroscedastic", Sample(of.x, of.names, np.full(len(of.y), value), of.weight, of.offset)).exists
 
 
 @pytest.mark.parametrize("head", ["gaussian_fixed", "laplace_fixed"])
@@ -243,7 +249,7 @@ def draw(head: str, seed: int, n: int, p: int) -> Sample:
 
 
 PROGRAMS = {"bernoulli": separated_binary, "categorical": separated_labels, "poisson": separated_counts}
-SMALL = {"bernoulli": (14, 3), "categorical": (22, 3), "poisson": (9, 3)}
+SMALL = {"bernoulli": (14, 3), "categorical": (16, 3), "poisson": (9, 3)}
 
 
 @pytest.mark.parametrize("head", PROGRAMS)
@@ -293,6 +299,6 @@ def test_a_row_of_weight_zero_separates_nothing() -> None:
     solution = solve("bernoulli", sample(x, of.y, weight=weight))
     assert solution.exists
     kept = weight > 0
-    fit = sm.Logit(of.y[kept], sm.add_constant(of.x[kept])).fit(tol=1e-14, maxiter=100, disp=0)
+    fit = sm.Logit(of.y[kept], sm.add_constant(of.x[kept])).fit(tol=1e-9, maxiter=100, disp=0)
     assert solution.objective == pytest.approx(-fit.llf / kept.sum(), rel=1e-10)
     assert torch.equal(solution.problem.active, torch.arange(3))
