@@ -196,6 +196,9 @@ def build_trainer(
     """Lightning's trainer, with our checkpoint files."""
     node = dict(config["trainer"])
     node["precision"] = precision(config)
+    if node.get("accelerator", "auto") == "auto":
+        # Lightning would choose Apple's MPS, which has no 64-bit floats for the likelihood.
+        node["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
     loggers = [instantiate(logger) for logger in (config["logger"] or {}).values()]
     extra = [instantiate(callback) for callback in (config["callback"] or {}).values()]
     trainer: lightning.Trainer = instantiate(

@@ -7,6 +7,14 @@ class MlefwError(Exception):
     exit_code = 70
 
 
+class Stopped(BaseException):
+    """A signal asked the program to end. Not an `Exception`, so that nothing on the way takes it for a failure."""
+
+    def __init__(self, name: str, exit_code: int) -> None:
+        super().__init__(f"stopped by {name}")
+        self.exit_code = exit_code
+
+
 class UsageError(MlefwError):
     """A mistake in a setting, the configuration or the data, found before anything is written."""
 

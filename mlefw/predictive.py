@@ -59,11 +59,14 @@ def _bisect(distribution: Distribution, level: float) -> Tensor:
     """Bisection from Cantelli's bracket: no quantile is further from the mean, whatever the distribution."""
     low = distribution.mean - distribution.stddev * math.sqrt((1 - level) / level)
     high = distribution.mean + distribution.stddev * math.sqrt(level / (1 - level))
+    lowest = getattr(distribution.support, "lower_bound", None)
+    if lowest is not None and not is_discrete(distribution):
+        low = low.clamp(min=lowest)
     num_steps = 100
     discrete = is_discrete(distribution)
     if discrete:
         low, high = low.floor() - 1, high.ceil()
-        num_steps = math.ceil(math.log2(float((high - low).max()) + 1)) if low.numel() else 0
+        num_steps = math.ceil(math.log2(float(torch.nan_to_num(high - low).max()) + 1)) if low.numel() else 0
     for _ in range(num_steps):
         middle = ((low + high) / 2).floor() if discrete else (low + high) / 2
         reached = cdf(distribution, middle) >= level

@@ -62,10 +62,13 @@ def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
     if dropped:
         warn(f"constant or collinear features are left out of the linear MLE: {', '.join(dropped)}")
     for name, solution in (("MLE", mle), ("MAP", posterior)):
-        if solution is not None and not solution.exists:
+        if solution is None or (name == "MLE" and not prior.flat):
+            continue
+        if not solution.exists:
             warn(f"no finite linear {name}: {solution.reason}. A prior on the weights (prior=l2) makes it finite")
-        elif solution is not None and not solution.converged:
-            warn(f"the linear {name} is not certified: its residual is {solution.residual:.2g}")
+        elif not solution.converged:
+            why = f"{solution.reason}, " if solution.reason else ""
+            warn(f"the linear {name} is not certified: {why}its residual is {solution.residual:.2g}")
     return Exact(estimand.null, mle, posterior, mle if prior.flat else posterior)
 
 
@@ -84,9 +87,9 @@ def _check_trainer(config: dict[str, Any]) -> None:
     accelerator = trainer.get("accelerator", "auto")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UsageError(f"trainer.accelerator={accelerator}: no GPU was found; expected auto or cpu")
-    if accelerator == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("trainer.accelerator=mps: no such device was found; expected auto or cpu")
-    if accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
-        raise UsageError(f"trainer.accelerator={accelerator!r}: expected auto, cpu, gpu or mps")
+    if accelerator == "mps":
+        raise UsageError("trainer.accelerator=mps: it has no 64-bit floats, which the likelihood needs; expected cpu")
+    if accelerator not in ("auto", "cpu", "gpu", "cuda"):
+        raise UsageError(f"trainer.accelerator={accelerator!r}: expected auto, cpu or gpu")
     if config["optimizer"].get("lr") == 0:
         warn("optimizer.lr=0: nothing will be learnt")

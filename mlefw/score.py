@@ -47,7 +47,7 @@ class Exact:
     def reference(self) -> tuple[str, Solution] | None:
         """What gaps are measured from: the MLE, or the MAP where there is no MLE."""
         for name, solution in (("mle", self.mle), ("map", self.map)):
-            if solution is not None and solution.exists:
+            if solution is not None and solution.exists and solution.converged:
                 return name, solution
         return None
 
@@ -91,7 +91,7 @@ def distances(
 ) -> dict[str, Any]:
     """The `distance` of `summary.json`: gaps in nats, skill, divergence, parameters, excess objective."""
     content: dict[str, Any] = {}
-    if exact.optimum is not None and exact.optimum.exists:
+    if exact.optimum is not None and exact.optimum.exists and exact.optimum.converged:
         at = _mean(evaluations["train"], splits["train"]) + float(objective.penalty()) / objective.population
         content["excess_objective"] = at - exact.optimum.objective
         parameter = distance.parameter_distance(objective, exact.optimum)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mlefw import warn
-from mlefw.errors import MlefwError
+from mlefw.errors import MlefwError, Stopped
+from mlefw.interrupt import handled
 
 Task = Callable[[], None]
 
@@ -18,11 +19,14 @@ Task = Callable[[], None]
 def guarded(task: Task) -> int:
     """Run a task; its exit code. Errors become a few lines on standard error."""
     try:
-        task()
+        with handled():
+            task()
     except MlefwError as error:
         return _fail(str(error), error.exit_code)
+    except Stopped as error:
+        return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("stopped by SIGINT", 130)
     except BrokenPipeError:
         # The reader went away (`| head -1`): the work is done, and its result is on disk.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

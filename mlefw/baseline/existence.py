@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,10 +10,15 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from mlefw.baseline.base import Solution
+from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
+from mlefw.head.base import FactorizedHead
+from mlefw.prior.none import NoPrior
 
 _STILL = 1e-6
 """Share of the largest movement below which a row's eta counts as unmoved by a direction."""
+_COLLAPSED = 1e-6
+"""Scale, in units of the target, below which a row counts as fitted exactly."""
 _NOTHING = 1e-9
 """NLL in nats below which a row counts as predicted without error."""
 
@@ -25,20 +31,50 @@ def examine(solution: Solution, max_seconds: float = 20.0) -> Solution:
     row, which proves non-existence; what is left undecided goes to a linear program, within `max_seconds`. The
     infimum is the mean NLL at the far end of such a direction from a point where the gradient vanishes.
     """
+    if not solution.exists:
+        return solution
+    if not solution.problem.head.convex:
+        return _examine_scales(solution)
+    if not solution.problem.prior.flat:
+        return _examine_biases(solution, max_seconds)
+    far = _recession(solution, time.monotonic() + max_seconds)
+    if far is None:
+        return solution
     problem = solution.problem
-    if not problem.prior.flat or not problem.head.convex or not solution.exists:
-        return solution
-    limit = _recession(solution, time.monotonic() + max_seconds)
-    if limit is None:
-        return solution
-    limit = torch.where(limit < _NOTHING, torch.zeros_like(limit), limit)
-    infimum = float(problem.rows.weight @ limit) / problem.population
+    infimum = float(problem.rows.weight @ far.nll) / problem.population
     return replace(
         solution,
         exists=False,
-        reason=_reason(problem, int((limit == 0).sum())),
+        reason=_reason(problem, int((far.moved & (far.nll == 0)).sum())),
         infimum=infimum if solution.converged else None,
     )
+
+
+def _examine_biases(solution: Solution, max_seconds: float) -> Solution:
+    """Under a prior on the weights only the flat biases can diverge: exactly where the null model has no maximum."""
+    problem = replace(solution.problem.restricted(torch.zeros(0, dtype=torch.long)), prior=NoPrior())
+    null = Newton().solve(problem)
+    far = _recession(null, time.monotonic() + max_seconds)
+    if far is None:
+        return solution
+    return replace(solution, exists=False, reason="the intercept goes to infinity: the target takes one value only")
+
+
+def _examine_scales(solution: Solution) -> Solution:
+    """Without a stationary point, a scale on its way to zero is the unbounded likelihood of rows fitted exactly."""
+    problem, head = solution.problem, solution.problem.head
+    if solution.converged or not isinstance(head, FactorizedHead) or not head.collapsible:
+        return solution
+    smallest, count = float("inf"), 0
+    for rows, _, eta in problem.etas(solution.theta):
+        params = head.params(eta)
+        scale = torch.stack([params[name].expand(rows.num_rows) for name in head.collapsible]).amin(0)
+        smallest = min(smallest, float(scale.min() / head.gain[0]))
+        count += int((scale < _COLLAPSED * head.gain[0]).sum())
+    if smallest >= _COLLAPSED:
+        return replace(solution, reason="no stationary point was found")
+    which = f"{count} of {problem.rows.num_rows} rows are fitted exactly"
+    return replace(solution, exists=False, reason=f"{which}: the likelihood is unbounded as their scale goes to 0")
 
 
 def _reason(problem: Problem, num_perfect: int) -> str:
@@ -55,8 +91,15 @@ def _reason(problem: Problem, num_perfect: int) -> str:
     )
 
 
-def _recession(solution: Solution, deadline: float) -> Tensor | None:
-    """NLL of each row (n,) at the far end of a direction of recession; None where there is none, or none was proved."""
+class _Far(NamedTuple):
+    """The far end of a direction of recession: the NLL of each row (n,), and which rows (n,) it moves to certainty."""
+
+    nll: Tensor
+    moved: Tensor
+
+
+def _recession(solution: Solution, deadline: float) -> _Far | None:
+    """The far end of a direction of recession; None where there is none, or none was proved."""
     problem, theta = solution.problem, solution.theta
     free = problem.free
     here = problem.derivatives(theta)
@@ -69,34 +112,34 @@ def _recession(solution: Solution, deadline: float) -> Tensor | None:
     step = torch.zeros_like(theta)
     step[free] = -root * (vectors @ ((vectors.T @ (root * here.gradient[free])) / values.clamp(min=1e-15)))
     for direction in (step, theta):
-        limit = _limit(problem, theta, direction)
-        if limit is not None:
-            return limit
+        far = _far(problem, theta, direction)
+        if far is not None:
+            return far
     found = _by_linear_program(problem, deadline)
-    return _limit(problem, theta, found) if found is not None else None
+    return _far(problem, theta, found) if found is not None else None
 
 
-def _limit(problem: Problem, theta: Tensor, direction: Tensor) -> Tensor | None:
-    """NLL of each row (n,) far along `direction` if no row's NLL rises on the way, else None."""
+def _far(problem: Problem, theta: Tensor, direction: Tensor) -> _Far | None:
+    """The far end of `direction` if no row's NLL rises on the way, else None."""
     now = torch.cat([eta for _, _, eta in problem.etas(theta)])
-    then = torch.cat([eta for _, _, eta in problem.etas(theta + direction)])
-    change = then - now
-    if problem.head.reference is not None:
-        change = change - change[:, problem.head.reference].unsqueeze(1)
-    size = change.abs().max(1).values
-    largest = float(size.max())
+    change = torch.cat([problem.movement(direction, design) for _, design, _ in problem.etas(theta)])
+    if problem.head.target == "labels":
+        # Adding one number to all logits changes nothing: count from the class that was observed.
+        change = change - change.gather(1, problem.rows.y.unsqueeze(1))
+    largest = float(change.abs().max())
     if not largest > 0:
         return None
-    change = torch.where((size > _STILL * largest).unsqueeze(1), change / largest, torch.zeros_like(change))
-    change = torch.where(change.abs() > _STILL, change, torch.zeros_like(change))
-    y = problem.rows.y
-    before = problem.head.nll_complete(now, y)
+    change = torch.where(change.abs() > _STILL * largest, change / largest, torch.zeros_like(change))
+    before = problem.head.nll_complete(now, problem.rows.y)
     for length in (1.0, 30.0, 1000.0):
-        after = problem.head.nll_complete(now + length * change, y)
+        after = problem.head.nll_complete(now + length * change, problem.rows.y)
         if not bool((after <= before + 1e-12 * (1 + before.abs())).all()):
             return None
         before = after
-    return before
+    nll = torch.where(before < _NOTHING, torch.zeros_like(before), before)
+    # Of classes every other one has to fall behind; of counts and pairs there is one eta to move.
+    others = change.shape[1] - 1 if problem.head.target == "labels" else 1
+    return _Far(nll, (change != 0).sum(1) == others)
 
 
 def _by_linear_program(problem: Problem, deadline: float) -> Tensor | None:

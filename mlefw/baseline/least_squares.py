@@ -59,7 +59,7 @@ class LeastSquares(Solver):
             residual=residual,
             solver="least squares",
             num_steps=1,
-            converged=residual < 1e-9 * max(1.0, abs(value)),
+            converged=residual < 1e-9 * max(1.0, abs(value)) * (1 + 1e-7 * abs(moments.origin)),
         )
 
 
@@ -74,6 +74,8 @@ class _Moments:
     total_square: float
     residual_square: float
     weight: Tensor
+    origin: float
+    """Mean of the raw target in units of its spread: how many digits its deviations have lost already."""
 
     @staticmethod
     def population_ratio(prior_scale: float) -> float:
@@ -110,7 +112,9 @@ def _moments(problem: Problem) -> _Moments:
     for rows in problem.rows.blocks(problem.block):
         z, y = problem.design(rows)[:, :-1] - mean_z, _target(problem, rows.y, rows.offset) - mean_y
         residual += float(rows.weight @ (y - z @ weight).square())
-    return _Moments(mean_z, mean_y, gram, cross, square, residual, weight)
+    center = float((problem.rows.weight @ problem.rows.y.double()) / total)
+    origin = center / (float(problem.head.gain[0]) * math.sqrt(square / total) or 1.0)
+    return _Moments(mean_z, mean_y, gram, cross, square, residual, weight, origin)
 
 
 def _least_squares(problem: Problem, gram: Tensor, cross: Tensor, mean_z: Tensor, mean_y: float) -> Tensor:

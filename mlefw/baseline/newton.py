@@ -1,10 +1,14 @@
 """Damped Newton for any head with a smooth objective."""
 
+import math
+
 import torch
 from torch import Tensor
 
+from mlefw import inverse_link
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.problem import Derivatives, Problem
+from mlefw.head.base import FactorizedHead
 
 _TOLERANCE = 1e-10
 
@@ -24,8 +28,8 @@ class Newton(Solver):
         return problem.prior.smooth
 
     def solve(self, problem: Problem) -> Solution:
-        """From the null model."""
-        return self.solve_from(problem, torch.zeros(problem.size, dtype=torch.float64))
+        """From the moments of the target."""
+        return self.solve_from(problem, origin(problem))
 
     def solve_from(self, problem: Problem, theta: Tensor) -> Solution:
         """From a given theta."""
@@ -59,9 +63,17 @@ class Newton(Solver):
             residual=residual,
             solver="newton",
             num_steps=steps,
-            converged=residual < _TOLERANCE * max(1.0, abs(here.value)),
+            converged=self._is_stationary(here, free, residual),
             is_global=problem.head.convex and problem.prior.convex,
         )
+
+    def _is_stationary(self, here: Derivatives, free: Tensor, residual: float) -> bool:
+        """By the gradient; or, where its rounding is larger (huge counts), by what a Newton step would gain."""
+        size = max(1.0, abs(here.value))
+        if not math.isfinite(residual) or residual < _TOLERANCE * size:
+            return math.isfinite(residual)
+        step = _positive_solve(here.hessian[free][:, free], here.gradient[free])
+        return step is not None and 0.5 * float(here.gradient[free] @ step) < 1e-14 * size
 
     def _direction(self, problem: Problem, theta: Tensor, here: Derivatives, free: Tensor) -> Tensor:
         hessian = here.hessian
@@ -89,6 +101,24 @@ class Newton(Solver):
                 return target
             length /= 2
         return None
+
+
+def origin(problem: Problem) -> Tensor:
+    """A start in the units of the target: its mean where a column is a location, its spread where it is a scale."""
+    head, rows = problem.head, problem.rows
+    theta = torch.zeros(problem.size, dtype=torch.float64)
+    if not isinstance(head, FactorizedHead) or not head.collapsible:
+        return theta
+    share = rows.weight / rows.weight.sum()
+    y = rows.y.double() - rows.offset
+    mean = float(share @ y)
+    spread = float(share @ (y - mean).square()) ** 0.5 or abs(mean) or 1.0
+    bias = problem.split(theta)[1]
+    for k, name in enumerate(head.eta_names):
+        wanted = mean if head.inverse_links[name] is inverse_link.identity else math.log(spread)
+        if name in head.collapsible or head.inverse_links[name] is inverse_link.identity:
+            bias[k] = (wanted - head.center[k]) / head.gain[k]
+    return theta
 
 
 def _norm(here: Derivatives, free: Tensor) -> float:

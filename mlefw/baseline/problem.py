@@ -95,11 +95,15 @@ class Problem:
 
     def eta(self, theta: Tensor, design: Tensor, offset: Tensor) -> Tensor:
         """The complete eta of rows, (n, eta_dim + shared_dim)."""
-        table = theta[: self.size - self.head.shared_dim].view(self.head.eta_dim, -1)
-        shared = theta[self.size - self.head.shared_dim :].expand(len(design), self.head.shared_dim)
-        eta = self.head.center + self.head.gain * torch.cat([design @ table.T, shared], 1)
+        eta = self.head.center + self.movement(theta, design)
         eta[:, 0] += offset
         return eta
+
+    def movement(self, direction: Tensor, design: Tensor) -> Tensor:
+        """By how much a direction of theta moves the complete eta of rows, (n, eta_dim + shared_dim)."""
+        table = direction[: self.size - self.head.shared_dim].view(self.head.eta_dim, -1)
+        shared = direction[self.size - self.head.shared_dim :].expand(len(design), self.head.shared_dim)
+        return self.head.gain * torch.cat([design @ table.T, shared], 1)
 
     def etas(self, theta: Tensor) -> Iterator[tuple[Rows, Tensor, Tensor]]:
         """Rows, design and complete eta, block by block."""

@@ -8,7 +8,8 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from mlefw.errors import NumericalError
+from mlefw.errors import NumericalError, Stopped
+from mlefw.interrupt import raise_pending
 from mlefw.module import LikelihoodModule
 
 
@@ -67,6 +68,15 @@ class KeepCheckpoints(Checkpoint):
                 check_finite(module)
                 trainer.save_checkpoint(self.folder / "last.ckpt")
                 self.written = time.monotonic()
+
+        raise_pending()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Write both once more where a signal ended the training."""
+        if isinstance(exception, Stopped):
+            self._write(trainer)
 
     def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Write both, whatever the cadence."""

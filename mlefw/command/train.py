@@ -17,7 +17,7 @@ from mlefw.callback.board import WriteBoard
 from mlefw.callback.figures import LogFigures
 from mlefw.callback.keep import KeepCheckpoints
 from mlefw.coefficient_table import baseline_content
-from mlefw.errors import MlefwError
+from mlefw.interrupt import deferred
 from mlefw.objective import evaluate
 from mlefw.preparation import Prepared, estimate, prepare
 from mlefw.run_directory import claim
@@ -36,8 +36,9 @@ def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     config = {**config, "run_dir": str(run_dir)}
     try:
         return _run(config, run_dir, prepared)
-    except MlefwError as error:
-        write_json(run_dir / "summary.json", {"status": "failed", "reason": str(error), "seed": config["seed"]})
+    except BaseException as error:
+        reason = str(error) or type(error).__name__
+        write_json(run_dir / "summary.json", {"status": "failed", "reason": reason, "seed": config["seed"]})
         raise
 
 
@@ -142,7 +143,8 @@ def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, lines: dict[
     described = checkpoint.card(config, data.schema, estimand.objective.population)
     trainer = build.build_trainer(config, run_dir, described, callbacks)
     clock = time.monotonic()
-    trainer.fit(module, datamodule=rows)
+    with deferred():
+        trainer.fit(module, datamodule=rows)
     seconds = time.monotonic() - clock
     keep.restore_best(module)
     module.objective.cpu()

@@ -153,7 +153,8 @@ class FactorizedHead(Head):
         The floor is `scale_floor` · spread; a target without spread gets a unit of its own size, or of 1.
         """
         unit = spread if spread > 0 else abs(mean) or 1.0
-        self.floor.fill_(self.scale_floor * unit)
+        if self.collapsible & {*self.eta_names, *self.shared_names}:
+            self.floor.fill_(self.scale_floor * unit)
         for column, name in enumerate(self.eta_names + self.shared_names):
             if self.inverse_links[name] is inverse_link.identity:
                 self.center[column], self.gain[column] = mean, unit

@@ -4,9 +4,18 @@ from typing import ClassVar
 
 from torch import Tensor
 from torch.distributions import Bernoulli, constraints
+from torch.nn.functional import logsigmoid
 
 from mlefw import inverse_link
 from mlefw.head.base import FactorizedHead, Start
+
+
+class LogitBernoulli(Bernoulli):
+    """Bernoulli distribution whose log-mass keeps full relative precision near probability one, for both outcomes."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-mass, (*batch,)."""
+        return logsigmoid((2 * value - 1) * self.logits)
 
 
 class BernoulliHead(FactorizedHead):
@@ -28,6 +37,6 @@ class BernoulliHead(FactorizedHead):
     def set_units(self, mean: float, spread: float) -> None:
         """Nothing to do: log-odds have no unit."""
 
-    def build(self, logits: Tensor) -> Bernoulli:  # type: ignore[override]
+    def build(self, logits: Tensor) -> LogitBernoulli:  # type: ignore[override]
         """Bernoulli(logits)."""
-        return Bernoulli(logits=logits, validate_args=False)
+        return LogitBernoulli(logits=logits, validate_args=False)

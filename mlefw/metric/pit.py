@@ -34,7 +34,10 @@ class Pit(Metric):
             self.discrete += 1
             edges = torch.linspace(0, 1, self.num_bins + 1, dtype=lower.dtype, device=lower.device).unsqueeze(-1)
             mass = (upper - lower).clamp(min=torch.finfo(lower.dtype).tiny)
-            self.counts += (weight * ((edges - lower) / mass).clamp(0, 1).diff(dim=0)).sum(-1)
+            below = ((edges - lower) / mass).clamp(0, 1)
+            # A count beyond the last representable probability still lies somewhere: in an outermost bin.
+            below[0], below[-1] = 0.0, 1.0
+            self.counts += (weight * below.diff(dim=0)).sum(-1)
         else:
             index = (upper * self.num_bins).long().clamp(0, self.num_bins - 1)
             self.counts += histogram(index, weight, self.num_bins)

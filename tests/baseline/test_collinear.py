@@ -140,7 +140,9 @@ def test_what_only_a_row_of_weight_zero_tells_apart_is_dropped() -> None:
     changed = with_columns(Sample(of.x, of.names, of.y, weight, of.offset), twin, lonely)
     solution = solve("gaussian", changed)
     assert solution.problem.active.tolist() == [0, 1, 2]
-    assert solution.objective == pytest.approx(estimate("gaussian", Sample(of.x, of.names, of.y, weight, of.offset)).nll)
+    assert solution.objective == pytest.approx(
+        estimate("gaussian", Sample(of.x, of.names, of.y, weight, of.offset)).nll
+    )
 
 
 def test_a_prior_keeps_every_column() -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from exact_oracles import data, estimate, varied
+from exact_oracles import Sample, data, estimate, varied
 from exact_solving import solve
 
 from mlefw.coefficient_table import baseline_content
@@ -104,3 +104,13 @@ def test_maximum_a_posteriori(head: str, name: str, tau: float, variant: str) ->
         unit = of.y.std() if title == "loc" else 1.0
         # In units of the standardised weights, so that each coefficient counts by what it moves.
         assert np.abs((found - params) * spread)[1:].max() < tolerance * unit
+
+
+@pytest.mark.parametrize("size", [1e4, 1e6, 1e8])
+def test_large_counts(size: float) -> None:
+    of = data("stackloss")
+    counts = Sample(of.x, of.names, np.floor(size * of.y), of.weight, of.offset)
+    expected = estimate("poisson", counts)
+    solution = solve("poisson", counts)
+    assert solution.converged
+    assert solution.objective == pytest.approx(expected.nll, rel=1e-8)

@@ -172,7 +172,16 @@ EXAMPLES = {
     "poisson": Example(
         poisson_nll,
         lambda eta: scipy.stats.poisson(math.exp(eta[0])),
-        [([0.3], 2.0), ([-2.0], 0.0), ([3.4], 29.0), ([3.4], 30.0), ([3.4], 31.0), ([5.0], 120.0)],
+        [
+            ([0.3], 2.0),
+            ([-2.0], 0.0),
+            ([2.0], 8.0),
+            ([2.0], 12.0),
+            ([3.4], 29.0),
+            ([3.4], 30.0),
+            ([3.4], 31.0),
+            ([5.0], 120.0),
+        ],
         [
             *(([e], y) for e in (-700.0, -40.0, 0.0, 40.0, 700.0) for y in (0.0, 1.0, 29.0, 30.0, 170.0, 1e6, 1e12)),
             *(([27.631021115928547], 1e12 + z * 1e6) for z in (-30.0, -5.0, 0.0, 0.5, 5.0, 30.0)),
@@ -400,13 +409,11 @@ def test_mass_is_one(name):
         assert float((weight * (-head.nll_complete(rows, y)).exp()).sum()) == pytest.approx(1, abs=1e-12)
 
 
-@each
+@pytest.mark.parametrize("name", [name for name in KNOWN if not EXAMPLES[name].integer])
 def test_mean_and_variance_are_those_of_the_density(name):
     head = make(name)
     for eta in distinct_etas(name):
         rows, y, weight = nodes(name, eta)
-        if EXAMPLES[name].integer:
-            continue
         mass = weight * (-head.nll_complete(rows, y)).exp()
         distribution = head.distribution(rows[:1])
         mean = (mass * y).sum()
@@ -625,9 +632,6 @@ def test_the_unit_and_the_floor_are_positive_for_any_target(name, mean, spread, 
 @each
 def test_the_shared_columns_follow_center_gain_and_parameter(name):
     head = make(name)
-    if not head.shared_dim:
-        assert head.complete(torch.ones(2, head.eta_dim)).shape == (2, head.eta_dim)
-        return
     head.center.copy_(torch.arange(head.eta_dim + head.shared_dim))
     head.gain.fill_(2.0)
     head.shared.data.fill_(0.25)

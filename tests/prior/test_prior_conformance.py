@@ -123,8 +123,10 @@ def test_the_whole_is_the_sum_over_entries(name):
 @proper
 def test_the_density_of_a_weight_integrates_to_one(name):
     prior = make(name)
-    halves = [scipy.integrate.quad(lambda w: math.exp(-value(prior, w)), *ends, epsabs=1e-13, epsrel=1e-12)[0]
-              for ends in ((-np.inf, 0), (0, np.inf))]
+    halves = [
+        scipy.integrate.quad(lambda w: math.exp(-value(prior, w)), *ends, epsabs=1e-13, epsrel=1e-12)[0]
+        for ends in ((-np.inf, 0), (0, np.inf))
+    ]
     assert sum(halves) == pytest.approx(1, abs=1e-10)
 
 
@@ -211,8 +213,10 @@ def test_an_elementwise_step_is_the_scalar_one_entry_by_entry(name):
     prior = make(name)
     w, step = weights(3, 4), weights(3, 4).abs()
     together = prior.prox(w, step)
-    apart = [prior.prox(entry.reshape(1, 1), length.item()).item()
-             for entry, length in zip(w.flatten(), step.flatten(), strict=True)]
+    apart = [
+        prior.prox(entry.reshape(1, 1), length.item()).item()
+        for entry, length in zip(w.flatten(), step.flatten(), strict=True)
+    ]
     assert together.flatten().tolist() == apart
 
 
@@ -287,10 +291,10 @@ PRIORS = {
 }
 
 OPTIMIZERS = {
-    "sgd": (lambda p: torch.optim.SGD(p, lr=0.1), [0.1] * 2000),
-    "momentum": (lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.8), [0.02] * 2000),
-    "nesterov": (lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.8, nesterov=True), [0.02] * 2000),
-    "dampening": (lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.8, dampening=0.5), [0.05] * 2000),
+    "sgd": (lambda p: torch.optim.SGD(p, lr=0.1), [0.1] * 1000),
+    "momentum": (lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.8), [0.02] * 1000),
+    "nesterov": (lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.8, nesterov=True), [0.02] * 1000),
+    "dampening": (lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.8, dampening=0.5), [0.05] * 1000),
     "adam": (lambda p: torch.optim.Adam(p), [0.1 * 0.997**k for k in range(5000)]),
     "adamw": (lambda p: torch.optim.AdamW(p, weight_decay=0.0), [0.1 * 0.997**k for k in range(5000)]),
 }
@@ -400,7 +404,7 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction():
         Step(objective, clip_norm=bound, max_rows=11)(Batch(rows, 1.0), optimizer, optimizer)
         got = gradients(objective)
         np.testing.assert_allclose(got, plain * min(1.0, bound / norm), rtol=1e-5)
-        assert float(got.norm()) <= max(bound, 0) * (1 + 1e-12) or bound > norm
+        assert float(got.norm()) <= bound
 
 
 def test_gradients_of_one_step_do_not_reach_the_next():
@@ -450,7 +454,9 @@ def test_a_frozen_weight_is_not_thresholded():
 
 def test_lbfgs_sees_a_smooth_prior_and_reaches_ridge():
     objective, rows = problem(L2Prior(0.5))
-    optimizer = torch.optim.LBFGS(objective.parameters(), line_search_fn="strong_wolfe", tolerance_grad=1e-13, tolerance_change=0)
+    optimizer = torch.optim.LBFGS(
+        objective.parameters(), line_search_fn="strong_wolfe", tolerance_grad=1e-13, tolerance_change=0
+    )
     step = Step(objective)
     for count in range(5):
         step(Batch(rows, 1.0), optimizer, optimizer, count=count)
@@ -464,7 +470,7 @@ def test_lbfgs_sees_a_smooth_prior_and_reaches_ridge():
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD])
 def test_weight_decay_beside_a_prior_is_refused(prior, kind):
     objective, _ = problem(prior)
-    with pytest.raises(UsageError, match="weight_decay=0.01 beside a prior"):
+    with pytest.raises(UsageError, match=r"weight_decay=0\.01 beside a prior"):
         check_optimizer(kind(objective.parameters(), lr=0.1, weight_decay=0.01), objective)
 
 
@@ -502,7 +508,7 @@ def test_a_prior_of_several_weight_groups_uses_the_rate_of_each():
     layer = objective.model.layer
     optimizer = torch.optim.SGD([{"params": [layer.weight], "lr": 0.1}, {"params": [layer.bias], "lr": 0.02}])
     step = Step(objective)
-    for _ in range(5000):
+    for _ in range(1500):
         step(Batch(rows, 1.0), optimizer, optimizer)
     weight, bias = fitted(objective)
     expected, intercept = oracle(objective.prior, rows)
@@ -515,7 +521,7 @@ def test_the_prior_is_on_the_weights_as_the_network_holds_them():
     objective, rows = problem(L1Prior(0.05))
     objective.head.set_units(2.0, 3.0)
     optimizer = torch.optim.SGD(objective.parameters(), lr=0.1 / 9)
-    repeat(objective, rows, optimizer, [0.1 / 9] * 3000)
+    repeat(objective, rows, optimizer, [0.1 / 9] * 1000)
     weight, bias = fitted(objective)
     expected, intercept = oracle(L1Prior(0.15), rows)
     np.testing.assert_allclose(3 * weight, expected, atol=1e-7)

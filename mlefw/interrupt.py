@@ -1,0 +1,59 @@
+"""Signals: training ends at the next clean boundary, everything else at once; a second signal never waits."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from mlefw.errors import Stopped
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_state = {"deferred": False}
+_pending: list[int] = []
+
+
+@contextmanager
+def handled() -> Iterator[None]:
+    """Turn SIGINT, SIGTERM and SIGHUP into `Stopped` while the block runs (in the main thread; elsewhere nothing)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _receive) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        _pending.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let a first signal wait for `raise_pending` while the block runs: weights are never left half-updated."""
+    _state["deferred"] = True
+    try:
+        yield
+    finally:
+        _state["deferred"] = False
+
+
+def raise_pending() -> None:
+    """Stop now, if a signal has come.
+
+    Raises:
+        Stopped: naming the signal.
+    """
+    if _pending:
+        raise _stopped(_pending[0])
+
+
+def _receive(number: int, frame: FrameType | None) -> None:
+    first = not _pending
+    _pending.append(number)
+    if not (first and _state["deferred"]):
+        raise _stopped(number)
+
+
+def _stopped(number: int) -> Stopped:
+    return Stopped(signal.Signals(number).name, 128 + number)
