@@ -40,6 +40,15 @@ def baseline_content(
     else:
         content["objective"] = solution.objective
     errors = covariance(solution, kind)
-    content["standard_errors"] = errors.kind if errors is not None else "none: the information is singular"
+    content["standard_errors"] = errors.kind if errors is not None else _reason(solution)
     content["coefficients"] = coefficient_tables(solution, names, labels, errors)
     return content
+
+
+def _reason(solution: Solution) -> str:
+    """Why there are no standard errors."""
+    if not solution.converged:
+        return "none: the estimate is not certified"
+    if not solution.problem.prior.smooth:
+        return "none: the prior has a kink at zero"
+    return "none: the information is singular"

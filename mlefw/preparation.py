@@ -51,11 +51,7 @@ def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
         return Exact(estimand.null)
     mle = baseline.solve(estimand.problem(train, NoPrior()))
     prior = estimand.objective.prior
-    posterior = None
-    if not prior.flat and prior.smooth:
-        posterior = baseline.solve(estimand.problem(train, prior))
-    elif not prior.flat:
-        warn("the exact MAP under a prior that is not smooth is not available yet: distances are from the MLE")
+    posterior = None if prior.flat else baseline.solve(estimand.problem(train, prior))
     names = prepared.data.schema.names
     kept = set(mle.problem.active.tolist())
     dropped = [name for j, name in enumerate(names) if j not in kept]

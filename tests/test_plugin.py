@@ -23,7 +23,7 @@ class ExponentialHead(FactorizedHead):
 
     inverse_links: ClassVar = {"rate": inverse_link.exp}
     support = constraints.nonnegative
-    convex: ClassVar = True
+    convex = True
 
     def __init__(self) -> None:
         super().__init__(rate="predicted")

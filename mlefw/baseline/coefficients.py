@@ -26,14 +26,17 @@ class Covariance:
 
 
 def covariance(solution: Solution, kind: StandardErrors = "default") -> Covariance | None:
-    """The inverse information of theta, or None where the estimate does not exist or the information is singular.
+    """The inverse information of theta, or None.
+
+    There is none where the estimate does not exist or is not certified, where the information is singular, and under a
+    prior with a kink (a coefficient at exactly zero has no curvature).
 
     By default: Gaussian with a constant scale RSS / (n − p) and t quantiles; Laplace expected information (Bassett &
     Koenker, 1978: the observed one is zero almost everywhere); the others observed information. Under a Gaussian
     prior the curvature of the prior is included: posterior standard deviations.
     """
     problem = solution.problem
-    if not solution.exists or not solution.converged:
+    if not solution.exists or not solution.converged or not problem.prior.smooth:
         return None
     classical = kind == "default" and isinstance(problem.head, GaussianHead) and problem.head.eta_names == ("loc",)
     expected = kind == "expected" or (kind == "default" and isinstance(problem.head, LaplaceHead))

@@ -115,7 +115,8 @@ def _recession(solution: Solution, deadline: float) -> _Far | None:
         far = _far(problem, theta, direction)
         if far is not None:
             return far
-    found = _by_linear_program(problem, deadline)
+    # The program knows classes and counts: an eta that falls for ever suits a count of zero and nothing else.
+    found = _by_linear_program(problem, deadline) if problem.head.support.is_discrete else None
     return _far(problem, theta, found) if found is not None else None
 
 

@@ -10,21 +10,26 @@ from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.least_squares import minimize_on
 from mlefw.baseline.problem import Problem
 from mlefw.head.laplace import LaplaceHead
+from mlefw.prior.base import Prior
+from mlefw.prior.elastic_net import ElasticNetPrior
+from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
+from mlefw.prior.none import NoPrior
 
 
 class LeastAbsolute(Solver):
     """A primal-dual interior point method with Mehrotra's corrector (Portnoy & Koenker, 1997), then the exact vertex.
 
-    The learnt scale is the weighted mean absolute residual. Under a Gaussian prior it is found by a search over
-    log scale with the exact convex inner solve. The residual reported is the duality gap per observation.
+    The learnt scale is the weighted mean absolute residual. Under a prior it is found by a search over log scale with
+    the exact convex inner solve; a Laplace prior is one more absolute deviation for each weight. The residual reported
+    is the duality gap per observation.
     """
 
     def supports(self, problem: Problem) -> bool:
-        """Laplace head with a constant scale, flat or Gaussian prior."""
+        """Laplace head with a constant scale, any of our priors."""
         head = problem.head
         constant = isinstance(head, LaplaceHead) and head.eta_names == ("loc",)
-        return constant and (problem.prior.flat or isinstance(problem.prior, L2Prior))
+        return constant and isinstance(problem.prior, NoPrior | L2Prior | L1Prior | ElasticNetPrior)
 
     def solve(self, problem: Problem) -> Solution:
         """The estimate, with its duality gap."""
@@ -36,8 +41,8 @@ class LeastAbsolute(Solver):
         z = problem.design(rows)
         y = (rows.y - rows.offset - head.center[0]) / gain
         fixed = head.fixed["scale"] / gain if "scale" in head.fixed else None
-        if isinstance(problem.prior, L2Prior):
-            fit, scale = _penalised(z, y, rows.weight, fixed, problem.prior.scale**-2)
+        if not problem.prior.flat:
+            fit, scale = _Penalised(z, y, rows.weight, *_strengths(problem.prior)).best(fixed)
         else:
             fit = to_vertex(z, y, rows.weight, interior_point(z, y, rows.weight, z.new_zeros(z.shape[1])))
             scale = fixed if fixed is not None else fit.loss / problem.population
@@ -163,35 +168,66 @@ def to_vertex(z: Tensor, y: Tensor, weight: Tensor, fit: Fit) -> Fit:
     return Fit(beta, loss, max(0.0, fit.gap - (fit.loss - loss)), fit.num_steps)
 
 
-def _penalised(z: Tensor, y: Tensor, weight: Tensor, fixed: float | None, precision: float) -> tuple[Fit, float]:
-    """The fit under weights of prior precision `precision` and its scale, given or the best one."""
-    unit = torch.ones(z.shape[1], dtype=z.dtype)
-    unit[-1] = 0.0
-    total = float(weight.sum())
+def _strengths(prior: Prior) -> tuple[float, float]:
+    """The coefficients of ½ weight² and of |weight| in the negative log-prior."""
+    if isinstance(prior, L2Prior):
+        return prior.scale**-2, 0.0
+    return (prior.l2_scale**-2 if isinstance(prior, ElasticNetPrior) else 0.0), prior.rate
 
-    def fit_at(scale: float) -> Fit:
-        return interior_point(z, y, weight, scale * precision * unit)
 
-    if fixed is not None:
-        return fit_at(fixed), fixed
+class _Penalised(NamedTuple):
+    """Least absolute deviations with ½ precision · weight² + rate · |weight| on all coefficients but the last."""
 
-    def profile(log_scale: float) -> float:
+    z: Tensor
+    y: Tensor
+    weight: Tensor
+    precision: float
+    rate: float
+
+    def at(self, scale: float) -> Fit:
+        """The fit for a given scale of the likelihood."""
+        z, y, weight = self.z, self.y, self.weight
+        unit = torch.ones(z.shape[1], dtype=z.dtype)
+        unit[-1] = 0.0
+        if self.rate:
+            extra = torch.eye(z.shape[1], dtype=z.dtype)[:-1]
+            z, y = torch.cat([z, extra]), torch.cat([y, y.new_zeros(len(extra))])
+            weight = torch.cat([weight, weight.new_full((len(extra),), scale * self.rate)])
+        fit = interior_point(z, y, weight, scale * self.precision * unit)
+        if self.rate and not self.precision:
+            fit = to_vertex(z, y, weight, fit)
+        if self.rate:
+            tiny = (unit > 0) & (fit.beta.abs() < 1e-9 * (1e-3 + fit.beta[:-1].abs().max()))
+            fit = fit._replace(beta=torch.where(tiny, torch.zeros_like(fit.beta), fit.beta))
+        return fit._replace(loss=float(self.weight @ (self.y - self.z @ fit.beta).abs()))
+
+    def best(self, fixed: float | None) -> tuple[Fit, float]:
+        """The fit with its scale, given or the best one.
+
+        A stationary scale is a mean absolute residual: between the unpenalised fit's and the null model's.
+        """
+        if fixed is not None:
+            return self.at(fixed), fixed
+        total = float(self.weight.sum())
+        none = torch.zeros(self.z.shape[1], dtype=self.z.dtype)
+        least = interior_point(self.z, self.y, self.weight, none).loss / total
+        most = interior_point(self.z[:, -1:], self.y, self.weight, none[-1:]).loss / total
+        if least <= 1e-12 * most:
+            return self.at(least), least
+        scale = math.exp(minimize_on(self._profile, math.log(least), math.log(max(most, least * (1 + 1e-9))), 13))
+        for _ in range(50):
+            fit = self.at(scale)
+            if abs(fit.loss / total - scale) < 1e-14 * scale:
+                break
+            scale = fit.loss / total
+        return self.at(scale), scale
+
+    def _profile(self, log_scale: float) -> float:
         scale = math.exp(log_scale)
-        fit = fit_at(scale)
-        return total * log_scale + fit.loss / scale + 0.5 * precision * float((unit * fit.beta.square()).sum())
-
-    # A stationary scale is a mean absolute residual: between the unpenalised fit's and the null model's.
-    least = interior_point(z, y, weight, 0 * unit).loss / total
-    most = interior_point(z[:, -1:], y, weight, 0 * unit[-1:]).loss / total
-    if least <= 1e-12 * most:
-        return fit_at(least), least
-    scale = math.exp(minimize_on(profile, math.log(least), math.log(max(most, least * (1 + 1e-9))), 13))
-    for _ in range(50):
-        fit = fit_at(scale)
-        if abs(fit.loss / total - scale) < 1e-14 * scale:
-            break
-        scale = fit.loss / total
-    return fit_at(scale), scale
+        fit = self.at(scale)
+        weights = fit.beta[:-1]
+        prior = 0.5 * self.precision * float(weights.square().sum()) + self.rate * float(weights.abs().sum())
+        return float(self.weight.sum()) * log_scale + fit.loss / scale + prior
 
 
 def _pack(problem: Problem, beta: Tensor, raw_scale: float) -> Tensor:

@@ -39,7 +39,7 @@ class Head(nn.Module, ABC):
     target: ClassVar[Literal["numeric", "binary", "labels"]] = "numeric"
     reference: ClassVar[int | None] = None
     """The eta column to hold at zero where adding one number to all columns changes nothing (softmax)."""
-    convex: ClassVar[bool] = False
+    convex: bool = False
     """Whether the NLL is convex in the complete eta, so that a stationary point is the global optimum."""
 
     center: Tensor

@@ -29,7 +29,7 @@ class BernoulliHead(FactorizedHead):
     inverse_links: ClassVar = {"logits": inverse_link.identity}
     support = constraints.boolean
     target: ClassVar = "binary"
-    convex: ClassVar = True
+    convex = True
 
     def __init__(self, start: Start = "null") -> None:
         super().__init__(logits="predicted", start=start)

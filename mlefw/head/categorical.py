@@ -36,7 +36,7 @@ class CategoricalHead(Head):
 
     target: ClassVar = "labels"
     reference: ClassVar = 0
-    convex: ClassVar = True
+    convex = True
 
     def __init__(self, num_classes: int, start: Start = "null") -> None:
         if num_classes < 2:

@@ -24,6 +24,7 @@ class LaplaceHead(FactorizedHead):
 
     def __init__(self, scale: Source = "shared", scale_floor: float = 1e-3, start: Start = "null") -> None:
         super().__init__(loc="predicted", scale=scale, scale_floor=scale_floor, start=start)
+        self.convex = not isinstance(scale, str)
 
     def build(self, loc: Tensor, scale: Tensor) -> Laplace:  # type: ignore[override]
         """Laplace(loc, scale)."""

@@ -50,7 +50,7 @@ class PoissonHead(FactorizedHead):
 
     inverse_links: ClassVar = {"rate": inverse_link.exp}
     support = constraints.nonnegative_integer
-    convex: ClassVar = True
+    convex = True
 
     def __init__(self, start: Start = "null") -> None:
         super().__init__(rate="predicted", start=start)

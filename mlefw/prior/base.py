@@ -15,10 +15,15 @@ class Prior(nn.Module, ABC):
     """
 
     convex: bool = True
-    smooth: bool = True
-    """Whether autograd can descend the whole density, so that `prox` is the identity."""
+    rate: float = 0.0
+    """Coefficient of |w| in −log p(w), the part with a kink, which is left to `prox`."""
     flat: bool = False
     """Whether the density is the improper constant one, so that MAP and maximum likelihood coincide."""
+
+    @property
+    def smooth(self) -> bool:
+        """Whether autograd can descend the whole density, so that `prox` is the identity."""
+        return self.rate == 0
 
     @abstractmethod
     def forward(self, w: Tensor) -> Tensor:
@@ -29,8 +34,8 @@ class Prior(nn.Module, ABC):
         return self(w)
 
     def prox(self, w: Tensor, step: Tensor | float) -> Tensor:
-        """argmin_v ½ (v − w)² / step + (non-smooth part)(v), elementwise; `step` is a scalar or shaped like w."""
-        return w
+        """argmin_v ½ (v − w)² / step + rate · |v|, elementwise; `step` is a scalar or shaped like w."""
+        return w.sign() * (w.abs() - step * self.rate).clamp(min=0) if self.rate else w
 
 
 def check_scale(setting: str, scale: float) -> float:
@@ -42,8 +47,3 @@ def check_scale(setting: str, scale: float) -> float:
     if not 0 < scale < float("inf"):
         raise UsageError(f"{setting}={scale}: expected a positive number, the scale of the prior density of a weight")
     return float(scale)
-
-
-def soft_threshold(w: Tensor, threshold: Tensor | float) -> Tensor:
-    """sign(w) max(|w| − threshold, 0): the proximal map of threshold · |·|."""
-    return w.sign() * (w.abs() - threshold).clamp(min=0)

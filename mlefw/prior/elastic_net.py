@@ -5,7 +5,7 @@ import math
 from scipy.special import erfcx
 from torch import Tensor
 
-from mlefw.prior.base import Prior, check_scale, soft_threshold
+from mlefw.prior.base import Prior, check_scale
 
 
 class ElasticNetPrior(Prior):
@@ -14,12 +14,11 @@ class ElasticNetPrior(Prior):
     Z = l2_scale √(2π) erfcx(l2_scale / (l1_scale √2)).
     """
 
-    smooth = False
-
     def __init__(self, l2_scale: float, l1_scale: float) -> None:
         super().__init__()
         self.l2_scale = check_scale("prior.l2_scale", l2_scale)
         self.l1_scale = check_scale("prior.l1_scale", l1_scale)
+        self.rate = 1 / self.l1_scale
         tail = float(erfcx(self.l2_scale / (self.l1_scale * math.sqrt(2))))
         self.log_normalizer = math.log(self.l2_scale) + 0.5 * math.log(2 * math.pi) + math.log(tail)
 
@@ -30,7 +29,3 @@ class ElasticNetPrior(Prior):
     def smooth_part(self, w: Tensor) -> Tensor:
         """The Gaussian exponent, a scalar."""
         return 0.5 * (w / self.l2_scale).square().sum()
-
-    def prox(self, w: Tensor, step: Tensor | float) -> Tensor:
-        """Soft threshold at step / l1_scale: the Gaussian part is descended by autograd, never twice."""
-        return soft_threshold(w, step / self.l1_scale)

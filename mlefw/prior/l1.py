@@ -4,17 +4,16 @@ import math
 
 from torch import Tensor
 
-from mlefw.prior.base import Prior, check_scale, soft_threshold
+from mlefw.prior.base import Prior, check_scale
 
 
 class L1Prior(Prior):
     """Each weight ~ Laplace(0, scale): −log p(w) = Σ |w| / scale + d log(2 scale) (Tibshirani, 1996)."""
 
-    smooth = False
-
     def __init__(self, scale: float) -> None:
         super().__init__()
         self.scale = check_scale("prior.scale", scale)
+        self.rate = 1 / self.scale
 
     def forward(self, w: Tensor) -> Tensor:
         """−log p(w), a scalar, in nats."""
@@ -23,7 +22,3 @@ class L1Prior(Prior):
     def smooth_part(self, w: Tensor) -> Tensor:
         """Zero: |w| is left to `prox`, whose zeros are exact."""
         return w.new_zeros(())
-
-    def prox(self, w: Tensor, step: Tensor | float) -> Tensor:
-        """Soft threshold at step / scale."""
-        return soft_threshold(w, step / self.scale)
