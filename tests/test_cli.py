@@ -13,6 +13,8 @@ from conftest import Run, summary_of
 from pyarrow import csv, parquet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mlefw.cli import run
+
 FAST = ("trainer.max_epochs=3", "model.hidden=[4]")
 
 
@@ -98,8 +100,8 @@ def test_sweep_runs_every_job_in_a_directory_of_its_own(mlefw: Run, tmp_path: Pa
     settings = {(s["head"], s["prior"], s["seed"]) for s in map(summary_of, runs)}
     assert settings == {(h, p, s) for h in ("gaussian", "laplace") for p in ("none", "l2") for s in (0, 1)}
     assert "8 of 8 jobs finished" in done.stdout
-    for run in runs:
-        tags = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0}).Reload().Tags()
+    for folder in runs:
+        tags = EventAccumulator(str(folder / "tensorboard"), size_guidance={"tensors": 0}).Reload().Tags()
         assert {"train/nll_nats", "mle/validation/nll_bits", "null/train/nll_nats"} <= set(tags["scalars"])
         assert {"configuration/text_summary", "result/text_summary", "custom_scalars__config__"} <= set(tags["tensors"])
     ranked = mlefw("compare", "runs=s")
@@ -243,16 +245,22 @@ def test_weights_are_frequencies(mlefw: Run, tmp_path: Path, table: Callable[...
     ],
 )
 def test_mistakes_end_with_two_and_a_few_lines(
-    mlefw: Run, tmp_path: Path, arguments: tuple[str, ...], words: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    words: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("mine", encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))
-    done = mlefw(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-    assert arguments[0] == "trian" or len(done.stderr.splitlines()) <= 6
+    code = run(arguments)
+    message = capsys.readouterr().err
+    assert code == 2, message
+    assert words in message
+    assert "Traceback" not in message
+    assert arguments[0] == "trian" or len(message.splitlines()) <= 6
     assert sorted(tmp_path.rglob("*")) == before
 
 
