@@ -74,8 +74,10 @@ def verdict(summary: Mapping[str, Any]) -> str:
             sentences.append(f"The model is level with the {name} ({amount}{where}).")
         else:
             sentences.append(f"The model {'beats' if gap < 0 else 'loses to'} the {name} by {amount}.")
-    if "excess_objective" in distance and summary["model"] == "linear":
-        sentences.append(f"Training stopped {distance['excess_objective']:.2g} nats per row above the exact optimum.")
+    if "parameter" in distance:
+        excess = distance["excess_objective"]
+        end = "reached the exact optimum" if abs(excess) < 1e-6 else "stopped short of the exact optimum"
+        sentences.append(f"Training {end} ({excess:.2g} nats per row above it).")
     return " ".join(sentences)
 
 
