@@ -1,6 +1,5 @@
 """The exact linear estimate beside a run: null model, maximum likelihood, MAP."""
 
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -70,19 +69,3 @@ def full_weight(solution: Solution) -> tuple[Tensor, Tensor, Tensor]:
     whole = torch.zeros(problem.head.eta_dim, problem.rows.x.shape[1], dtype=torch.float64)
     whole[:, problem.active] = weight
     return whole, bias, shared
-
-
-def floored(solution: Solution, floor: float) -> Solution:
-    """The solution with its log scales lifted to `floor`, where the likelihood has no maximum above it."""
-    problem = solution.problem
-    names = problem.head.eta_names + problem.head.shared_names
-    theta = solution.theta.clone()
-    for s, name in enumerate(problem.head.shared_names):
-        if name in getattr(problem.head, "collapsible", ()):
-            column = names.index(name)
-            lowest = (torch.tensor(floor, dtype=torch.float64).log() - problem.head.center[column]) / problem.head.gain[
-                column
-            ]
-            index = problem.size - problem.head.shared_dim + s
-            theta[index] = torch.maximum(theta[index], lowest)
-    return replace(solution, theta=theta)

@@ -53,10 +53,6 @@ class Problem:
         """The same on some of the features; with none it is the null model."""
         return replace(self, active=active)
 
-    def on(self, rows: Rows) -> "Problem":
-        """The same objective per observation of the whole, summed over some of the rows only."""
-        return replace(self, rows=rows)
-
     @property
     def num_active(self) -> int:
         """Number of features that take part."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 import yaml
 from lightning.pytorch.callbacks import EarlyStopping
 
@@ -177,9 +176,3 @@ def _finish(
     results |= {f"final/{split}_gap_nats": value for split, value in gaps.items()}
     page = console.markdown(console.run_table(summary), console.verdict(summary))
     fit.board.finish(fit.trainer, settings, results, {"result": page}, {"learning_curves": curves})
-
-
-def seed_everything(seed: int) -> None:
-    """Seed every generator."""
-    lightning.seed_everything(seed, verbose=False)
-    torch.use_deterministic_algorithms(False)
