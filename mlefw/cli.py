@@ -54,7 +54,8 @@ def run(arguments: Sequence[str]) -> int:
     if command not in COMMANDS:
         from mlefw.preflight import nearest
 
-        print(f"mlefw: error: no command {command!r}.{nearest(command, COMMANDS)}\n\n{help_page()}", file=sys.stderr)
+        known = ", ".join(COMMANDS)
+        print(f"mlefw: error: no command {command!r}.{nearest(command, COMMANDS)} Known: {known}", file=sys.stderr)
         return 2
     if "--help" in rest or "-h" in rest:
         print(help_page(command))
@@ -191,6 +192,8 @@ def help_page(command: str | None = None) -> str:
     if command in ("evaluate", "predict"):
         lines = (root / f"{command}.yaml").read_text(encoding="utf-8").split("hydra_logging: none\n", 1)[1]
         return f"{intro}\n\nsettings{lines.rstrip()}"
+    if command == "compare":
+        return f"{intro}\n\nruns: run directories, or the directory of a sweep: runs=DIR, runs=[DIR,DIR], or DIR DIR"
     flags = "flags: -m sweep, --cfg job show all settings, --config-dir DIR and --plugin PACKAGE for plugins"
     return f"{intro}\n\ngroups (choose one of each)\n{groups}\n\nexamples\n{EXAMPLES}\n\n{flags}"
 

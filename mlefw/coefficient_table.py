@@ -17,9 +17,6 @@ def baseline_content(
         "num_rows": problem.rows.num_rows,
         "population": problem.population,
         "exists": solution.exists,
-        "converged": solution.converged,
-        "is_global": solution.is_global,
-        "residual": solution.residual,
         "solver": solution.solver,
         "num_steps": solution.num_steps,
     }
@@ -31,6 +28,7 @@ def baseline_content(
         if solution.infimum is not None:
             content["nll_infimum"] = solution.infimum
         return content
+    content |= {name: getattr(solution, name) for name in ("converged", "is_global", "residual")}
     nll = problem.mean_nll(solution.theta)
     content |= {"log_likelihood": -nll * problem.population, "nll_nats": nll}
     if problem.prior.flat:

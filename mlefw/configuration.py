@@ -67,8 +67,8 @@ def read(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plu
         raise UsageError(
             "\n".join(f"{name} is missing: expected {name}={' | '.join(members(name))}" for name in missing)
         )
-    plain = _container(config)
-    check(plain, known, plugins)
+    check(_container(config), known, plugins)
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
     if "head" in known:
         plain["choices"] = {name: choice for name, choice in choices.items() if not name.startswith("hydra/")}
     return plain
@@ -78,8 +78,16 @@ def opened(overrides: Sequence[str]) -> list[str]:
     """The overrides with every plain `section.key=value` admitted, whether its YAML file names the key or not.
 
     A class takes more arguments than its YAML file lists; the check that follows knows them all.
+
+    Raises:
+        UsageError: a setting of Hydra that mlefw decides itself.
     """
-    return [f"++{item}" if re.match(r"(?!hydra\.)\w+\.[\w.]+=", item) else item for item in overrides]
+    for item in overrides:
+        if item.startswith(("hydra.run.dir=", "hydra.sweep.dir=")):
+            raise UsageError(f"{item}: expected run_dir=…, which says where runs and sweeps are written")
+    # A shell strips the quotes from data.delimiter=';', which Hydra's grammar needs.
+    quoted = [re.sub(r"^([\w.]+)=([;|,\s]+)$", r"\1='\2'", item) for item in overrides]
+    return [f"++{item}" if re.match(r"(?!hydra\.)\w+\.[\w.]+=", item) else item for item in quoted]
 
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
@@ -137,6 +145,7 @@ def _explain(command: str, message: str) -> str:
     """Hydra's message in a few words, with the nearest spelling."""
     lines = [line for line in message.splitlines() if line.strip()]
     if "Exception" in lines[0].split(":")[0] or "viable alternative" in lines[0]:
+        lines = [line.replace("++", "").split("Exception: ")[-1] for line in lines]
         lines.insert(0, "a setting cannot be read; expected key=value, lists as [a,b], text with odd signs in quotes:")
     if found := re.search(r"Could not find '([\w/]+)/([^']*)'", message):
         group, member = found.groups()
@@ -147,6 +156,8 @@ def _explain(command: str, message: str) -> str:
         return f"unknown setting {found.group(1)}.{_suggest(command, found.group(1))}"
     if found := re.search(r"Key '(\w+)' is not in struct\s+full_key: (\S+)", message):
         return f"unknown setting {found.group(2)}.{_suggest(command, found.group(2))}"
+    if message.startswith("Config group override must be"):
+        return "a group was given no member: expected a name, such as head=gaussian (mlefw --help lists them)"
     if message.startswith("Ambiguous value"):
         lines.insert(0, lines.pop(0) + ": -m runs a sweep over the values;")
     lines = [line for line in lines if not line.startswith(("See https", "To append to your", "    "))]

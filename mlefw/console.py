@@ -68,14 +68,13 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if split is not None:
         name = f"linear {distance['reference'].upper()}"
         gap, error = gaps[split], distance["gap_se"].get(split, float("inf"))
-        amount = f"{abs(gap):.3g} ± {error:.2g} nats per row on {split}"
+        amount = f"{abs(gap) if abs(gap) > 1e-12 else 0:.3g} ± {error:.2g} nats per row on {split}"
         if abs(gap) <= 2 * error:
-            where = "" if split == "train" else ": within two standard errors"
-            sentences.append(f"The model is level with the {name} ({amount}{where}).")
+            sentences.append(f"The model cannot be told from the {name}: they differ by {amount}.")
         else:
             sentences.append(f"The model {'beats' if gap < 0 else 'loses to'} the {name} by {amount}.")
     if "parameter" in distance:
-        excess = distance["excess_objective"]
+        excess = distance["excess_objective"] if abs(distance["excess_objective"]) > 1e-12 else 0.0
         end = "reached the exact optimum" if abs(excess) < 1e-6 else "stopped short of the exact optimum"
         sentences.append(f"Training {end} ({excess:.2g} nats per row above it).")
     return " ".join(sentences)
@@ -89,7 +88,7 @@ def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: 
         table.add_column(name, justify="right")
     keys = ("estimate", "std_error", "z", "p_value", "ci_low", "ci_high")
     for row in rows:
-        cells = [_p(row[key]) if key == "p_value" and key in row else number(row.get(key)) for key in keys]
+        cells = [_p(row[key]) if key == "p_value" and key in row else _digits(row.get(key)) for key in keys]
         table.add_row(escape(str(row["name"])), *cells)
     return table
 
@@ -102,6 +101,10 @@ def number(value: float | None, sign: bool = False) -> str:
         return str(value)
     style = ".4f" if 1e-3 <= abs(value) < 1e5 or value == 0 else ".4g"
     return f"{value:{'+' if sign else ''}{style}}"
+
+
+def _digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5g}"
 
 
 def _p(value: float) -> str:

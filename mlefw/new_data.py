@@ -14,6 +14,16 @@ from mlefw.rows import Table
 _READING = ("delimiter", "decimal", "thousands", "encoding", "header")
 
 
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuse to replace a file.
+
+    Raises:
+        UsageError: it is there, and `overwrite` is false.
+    """
+    if path.exists() and not overwrite:
+        raise UsageError(f"output={path} exists: expected a new file, or overwrite=true")
+
+
 def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:
     """All rows of `data.path`, or without one the rows of a split of the run's own data.
 
@@ -30,7 +40,7 @@ def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:
         source: Source = build.instantiate({**trained.config["data"], **given})
         tables = source.splits()
         if split not in tables:
-            raise UsageError(f"split={split}: the run's data have {', '.join(tables)}")
+            raise UsageError(f"the run's data have no {split} rows: choose split={' or split='.join(tables)}")
         return tables[split]
     if Path(str(given["path"])).suffix in (".parquet", ".pq"):
         fresh: Source = Parquet(**{name: value for name, value in given.items() if name not in _READING})

@@ -8,6 +8,7 @@ import lightning
 import torch
 
 from mlefw import build
+from mlefw.baseline.base import Solution
 from mlefw.build import Data, Estimand
 from mlefw.errors import UsageError
 from mlefw.prior.none import NoPrior
@@ -61,11 +62,22 @@ def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
         if solution is None or (name == "MLE" and not prior.flat):
             continue
         if not solution.exists:
-            warn(f"no finite linear {name}: {solution.reason}. A prior on the weights (prior=l2) makes it finite")
+            warn(f"no finite linear {name}: {solution.reason}. {_remedy(solution)}")
         elif not solution.converged:
             why = f"{solution.reason}, " if solution.reason else ""
             warn(f"the linear {name} is not certified: {why}its residual is {solution.residual:.2g}")
     return Exact(estimand.null, mle, posterior, mle if prior.flat else posterior)
+
+
+def _remedy(solution: Solution) -> str:
+    """What makes an estimate finite: a prior on the weights holds weights alone, neither intercepts nor scales."""
+    head = solution.problem.head
+    if not head.support.is_discrete:
+        return "A given scale (head=gaussian_fixed, head.scale=…) bounds it; check the target, too"
+    one_value = bool((solution.problem.rows.y == solution.problem.rows.y[0]).all())
+    if one_value or not solution.problem.prior.flat:
+        return "The target takes one value only, or lacks a class: there is nothing to tell apart"
+    return "A prior on the weights (prior=l2) makes it finite"
 
 
 def _check_trainer(config: dict[str, Any]) -> None:

@@ -104,7 +104,7 @@ class Schema:
         """
         if self.exposure and not log_link:
             raise UsageError(
-                f"data.exposure={self.exposure} needs a head with a log link, e.g. poisson or negative_binomial"
+                f"data.exposure={self.exposure} needs a head with a log link, e.g. head=poisson"
                 "\n  for other heads use data.offset, which is added to eta as it is"
             )
         asked = [feature.name for feature in self.features] + [n for n in (self.offset, self.exposure) if n]

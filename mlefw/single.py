@@ -55,7 +55,6 @@ def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = F
 def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
     from mlefw.configuration import resolve
 
-    warn.clear()
     listen()
     config = resolve({**config, "run_dir": str(run_dir)})
     if command == "train":
@@ -77,6 +76,8 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
     from mlefw.command import train
     from mlefw.console import console, heading, run_table, verdict
 
+    # Once more: importing lightning has turned its own messages on again.
+    listen()
     summary = train.run(config, run_dir)
     out = console()
     if quiet:

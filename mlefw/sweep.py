@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mlefw import configuration
+from mlefw import configuration, warn
 from mlefw.errors import UsageError
 from mlefw.run_directory import check_free, default_path
 from mlefw.single import run_job
@@ -73,6 +73,7 @@ def _job(config: DictConfig) -> int:
     hydra_config = HydraConfig.get()
     command = str(hydra_config.job.config_name)
     configuration.register_plugins()
+    warn.clear()
     swept = set(os.environ.get("MLEFW_SWEPT", "").split(","))
     task = [override.lstrip("+") for override in hydra_config.overrides.task]
     task = [override for override in task if override.split("=")[0] in swept]

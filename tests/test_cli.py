@@ -131,7 +131,7 @@ def test_a_failed_job_does_not_end_the_sweep(mlefw: Run, tmp_path: Path) -> None
 
 
 def test_baseline_command(mlefw: Run, tmp_path: Path) -> None:
-    done = mlefw("baseline", "run_dir=b", "data.test_fraction=0", "data.validation_fraction=0")
+    done = mlefw("baseline", "run_dir=b")
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "b" / "baseline.json").read_text(encoding="utf-8"))
     assert content["num_rows"] == 442
@@ -148,6 +148,9 @@ def test_evaluate_and_predict_agree_with_training(mlefw: Run, tmp_path: Path, ta
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))["metrics"]
     assert figures == pytest.approx(expected, rel=1e-9)
+    again = mlefw("evaluate", "run=r", "output=e.json")
+    assert again.returncode == 2
+    assert "overwrite=true" in again.stderr
 
     done = mlefw("predict", "run=r", f"data.path={path}", "output=p.parquet", "level=0.8")
     assert done.returncode == 0, done.stderr
@@ -159,6 +162,23 @@ def test_evaluate_and_predict_agree_with_training(mlefw: Run, tmp_path: Path, ta
     y = csv.read_csv(path).to_pandas().y
     nll = 0.5 * np.log(2 * np.pi) + np.log(frame.sd) + 0.5 * ((y - frame["mean"]) / frame.sd) ** 2
     assert np.allclose(frame.nll_nats, nll, rtol=1e-9)
+
+
+def test_a_delimiter_needs_no_quotes_and_new_rows_are_matched_by_name(mlefw: Run, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("b;a;y\n" + "\n".join(f"{k % 7};{k};{k % 5 + k}" for k in range(40)), "utf-8")
+    done = mlefw("train", "data=csv", "data.path=d.csv", "data.target=y", "data.delimiter=;", *FAST, "run_dir=r")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "new.csv").write_text("a;extra;b\n" + "\n".join(f"{k};x;{k % 7}" for k in range(40)), "utf-8")
+    assert mlefw("predict", "run=r", "data.path=new.csv", "output=p.csv").returncode == 0
+    assert mlefw("predict", "run=r", "data.path=d.csv", "output=q.csv").returncode == 0
+    p, q = (csv.read_csv(tmp_path / f"{name}.csv").to_pandas() for name in "pq")
+    assert p["row"].tolist() == list(range(40))
+    assert p["mean"].tolist() == q["mean"].tolist()
+    (tmp_path / "other.csv").write_text("c;d\n1;2\n3;4\n", "utf-8")
+    done = mlefw("predict", "run=r", "data.path=other.csv", "output=o.csv")
+    assert done.returncode == 2
+    assert "'a'" in done.stderr
+    assert not (tmp_path / "o.csv").exists()
 
 
 def test_predict_classes_by_label(mlefw: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
@@ -238,6 +258,8 @@ def test_weights_are_frequencies(mlefw: Run, tmp_path: Path, table: Callable[...
         (("train", "run_dir=taken"), "not empty"),
         (("train", "model._target_=os.system"), "refused"),
         (("train", "data.path=${oc.env:NOPE_X}"), "NOPE_X"),
+        (("train", "head=null"), "head=gaussian"),
+        (("train", "hydra.run.dir=x"), "run_dir="),
         (("evaluate", "run=nowhere"), "nowhere"),
         (("evaluate", "run=http://127.0.0.1:9/x.ckpt"), "only local files"),
         (("predict", "run=nowhere", "level=2"), "level=2"),
@@ -264,8 +286,9 @@ def test_mistakes_end_with_two_and_a_few_lines(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_divergence_ends_with_three_and_keeps_no_bad_weights(mlefw: Run, tmp_path: Path) -> None:
-    done = mlefw("train", "optimizer.lr=1e30", "step.clip_norm=0", "run_dir=r", "logger=none")
+@pytest.mark.parametrize("clip", [0, 1])
+def test_divergence_ends_with_three_and_keeps_no_bad_weights(mlefw: Run, tmp_path: Path, clip: int) -> None:
+    done = mlefw("train", "model=linear", "optimizer.lr=1e30", f"step.clip_norm={clip}", "run_dir=r", "logger=none")
     assert done.returncode == 3
     assert "diverged" in done.stderr
     assert summary_of(tmp_path / "r")["status"] == "failed"
@@ -299,9 +322,13 @@ def test_two_runs_started_at_once_have_two_directories(mlefw: Run, tmp_path: Pat
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda _: mlefw("train", *FAST, "logger=none"), range(2)))
+        done = list(pool.map(lambda _: mlefw("train", *FAST), range(2)))
     assert [one.returncode for one in done] == [0, 0]
-    assert len(list((tmp_path / "outputs").glob("*/*/summary.json"))) == 2
+    runs = [file.parent for file in (tmp_path / "outputs").glob("*/*/summary.json")]
+    assert len(runs) == 2
+    # Everything a run writes lies in its own directory, also where run_dir was left to mlefw.
+    assert [folder.name for folder in tmp_path.iterdir()] == ["outputs"]
+    assert all(list((folder / "tensorboard").glob("events*")) for folder in runs)
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda _: mlefw("train", *FAST, "logger=none", "run_dir=same"), range(2)))
     assert sorted(one.returncode for one in done) == [0, 2]

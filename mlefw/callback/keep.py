@@ -12,6 +12,9 @@ from mlefw.errors import NumericalError, Stopped
 from mlefw.interrupt import raise_pending
 from mlefw.module import LikelihoodModule
 
+_DIVERGED = 1e12
+"""No weight of a model that works on standardised features comes near it."""
+
 
 class KeepCheckpoints(Checkpoint):
     """`best.ckpt`: least NLL on the validation rows (without them: the latest state); `last.ckpt`: to resume from.
@@ -101,14 +104,14 @@ class KeepCheckpoints(Checkpoint):
 
 
 def check_finite(module: LikelihoodModule) -> None:
-    """Refuse weights that are not finite.
+    """Refuse weights that are not finite, or finite by gradient clipping alone.
 
     Raises:
         NumericalError: naming the tensor.
     """
     for name, p in module.objective.named_parameters():
-        if not bool(torch.isfinite(p).all()):
+        if not bool((p.abs() < _DIVERGED).all()):
             raise NumericalError(
-                f"training diverged: {name} is not finite after step {module.global_step} (epoch "
-                f"{module.current_epoch}). Try a smaller optimizer.lr, or step.clip_norm=1"
+                f"training diverged: {name} is beyond {_DIVERGED:g} or not a number after step {module.global_step} "
+                f"(epoch {module.current_epoch}). Try a smaller optimizer.lr, or step.clip_norm=1"
             )

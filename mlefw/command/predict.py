@@ -14,7 +14,7 @@ from mlefw import checkpoint, predictive
 from mlefw.atomic import write_atomically
 from mlefw.checkpoint import Trained
 from mlefw.errors import UsageError
-from mlefw.new_data import read_table
+from mlefw.new_data import check_output, read_table
 from mlefw.rows import Table
 
 
@@ -32,6 +32,7 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> Path:
         raise UsageError(f"output={output}: expected a file that ends in .parquet or .csv")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"output={output}: there is no directory {output.absolute().parent}")
+    check_output(output, config["overwrite"])
     if not 0 < level < 1:
         raise UsageError(f"level={level}: expected a probability between 0 and 1, such as 0.9")
     trained = checkpoint.load(config["run"], plugins)
@@ -52,7 +53,7 @@ def _columns(trained: Trained, table: Table, level: float) -> dict[str, Any]:
     objective, schema = trained.objective, trained.schema
     known = schema.target in table.columns
     rows = schema.rows(table, objective.head.log_link, target_required=False)
-    columns: dict[str, Any] = {"row": table.row_numbers(np.arange(table.num_rows))}
+    columns: dict[str, Any] = {"row": np.arange(table.num_rows)}
     if schema.id is not None and schema.id in table.columns:
         columns[schema.id] = pa.array(table.columns[schema.id].tolist())
     eta = objective.eta(rows.x, rows.offset)

@@ -20,7 +20,7 @@ from mlefw.interrupt import deferred
 from mlefw.objective import evaluate
 from mlefw.preparation import Prepared, estimate, prepare
 from mlefw.run_directory import claim
-from mlefw.warn import collected
+from mlefw.warn import collected, warn
 
 
 def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
@@ -57,6 +57,11 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
     fit_s = time.monotonic() - clock
 
     objective = estimand.objective.eval()
+    if fit.keeper.best_epoch == 0 and fit.trainer.current_epoch > 10 and "validation" in data.splits:
+        warn(
+            "the validation NLL was least after the first epoch: the model extrapolates badly, or learns too fast "
+            "(try a smaller optimizer.lr, a prior, or transformed features)"
+        )
     evaluations = {split: evaluate(objective, rows) for split, rows in data.splits.items()}
     metrics = build.build_metrics(config, objective.head)
     figures = {

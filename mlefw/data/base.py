@@ -103,7 +103,9 @@ class Source(ABC):
         if self.features is None:
             return list(names)
         roles = {*self.features, self.target, self.offset, self.exposure, self.weight, self.id}
-        return [name for name in names if name in roles]
+        named = [name for name in names if name in roles]
+        # Without any of them the table is not the one that was meant: all columns are read, so that this can be said.
+        return named or list(names)
 
     def _check_fractions(self) -> None:
         for setting in ("test_fraction", "validation_fraction"):
