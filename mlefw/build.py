@@ -121,10 +121,22 @@ def build_estimand(config: Config, data: Data) -> Estimand:
     model = instantiate(config["model"], num_features=data.schema.num_features, eta_dim=head.eta_dim)
     prior = instantiate(config["prior"])
     objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population)
-    with torch.no_grad():
-        # One row through the whole chain: a plugin of the wrong shape fails here, not in the first epoch.
-        objective.eval().nll(data.train.take(slice(0, 1)))
+    _try_one_row(config, objective, data.train)
     return Estimand(objective.train(), null, mean, scale)
+
+
+@torch.no_grad()
+def _try_one_row(config: Config, objective: Objective, train: Rows) -> None:
+    """Send one row through the whole chain: a plugin of the wrong shape fails here, not in the first epoch.
+
+    Raises:
+        UsageError: naming the head and model, and what they said.
+    """
+    try:
+        objective.eval().nll(train.take(slice(0, 1)))
+    except (ValueError, TypeError, RuntimeError) as error:
+        parts = f"{config['model']['_target_']} and {config['head']['_target_']}"
+        raise UsageError(f"{parts} do not fit each other or the data: {error}") from error
 
 
 def place(head: Head, null: Solution) -> Head:

@@ -84,3 +84,22 @@ def test_plugins_reach_the_jobs_of_a_sweep(mlefw: Run, tmp_path: Path, plugin: t
     done = mlefw("train", "-m", "seed=0,1", *plugin, *few, MLEFW_PLUGINS="waiting")
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "s").glob("*/summary.json"))) == 2
+
+
+def test_a_plugin_model_is_given_its_sizes_and_held_to_its_shape(mlefw: Run, tmp_path: Path) -> None:
+    code = (
+        "import torch\n\n\nclass Net(torch.nn.Module):\n"
+        "    def __init__(self, num_features, eta_dim, flat=False):\n"
+        "        super().__init__()\n        self.layer, self.flat = torch.nn.Linear(num_features, eta_dim), flat\n\n"
+        "    def forward(self, x):\n        return self.layer(x)[..., 0] if self.flat else self.layer(x)\n"
+    )
+    (tmp_path / "nets.py").write_text(code, encoding="utf-8")
+    (tmp_path / "my_conf" / "model").mkdir(parents=True)
+    (tmp_path / "my_conf" / "model" / "net.yaml").write_text("# mine\n_target_: nets.Net\nflat: false\n", "utf-8")
+    common = ("train", "model=net", "--config-dir", "my_conf", "--plugin", "nets", "trainer.max_epochs=2", "run_dir=r")
+    refused = mlefw(*common, "model.flat=true")
+    assert refused.returncode == 2
+    assert "expected (1, 1)" in refused.stderr
+    done = mlefw(*common)
+    assert done.returncode == 0, done.stderr
+    assert summary_of(tmp_path / "r")["num_parameters"] == 12
