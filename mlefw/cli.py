@@ -1,5 +1,6 @@
 """The `mlefw` program."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,10 @@ HYDRA_PAGES = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hy
 def main() -> None:
     """Run the program on `sys.argv`, and exit with the code of `reliability`: 0, 2, 3, 4, 5, 6, 70, 130."""
     os.umask(os.umask(0) | 0o022)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without UTF-8 shows question marks rather than ending the run.
+            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 

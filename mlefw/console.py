@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,10 +14,17 @@ from rich.table import Table
 _CALIBRATION = ("coverage_90", "pit_rmse", "ece_15", "ece_null")
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Print no more: the reader went away, which is no failure of the run."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def console(stderr: bool = False) -> Console:
     """A console that writes plain ASCII-safe text where there is no UTF-8 terminal."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
+    return _Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
 
 
 def run_table(summary: Mapping[str, Any]) -> Table:

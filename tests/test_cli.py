@@ -333,3 +333,20 @@ def test_two_runs_started_at_once_have_two_directories(mlefw: Run, tmp_path: Pat
         done = list(pool.map(lambda _: mlefw("train", *FAST, "logger=none", "run_dir=same"), range(2)))
     assert sorted(one.returncode for one in done) == [0, 2]
     assert time.localtime(summary_of(tmp_path / "same")["time"]["total_s"])
+
+
+def test_a_terminal_without_utf8_and_a_reader_that_leaves(tmp_path: Path) -> None:
+    import os
+    import subprocess
+
+    program = str(Path(sys.executable).with_name("mlefw"))
+    plain = {**os.environ, "LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    few = ["trainer.max_epochs=1", "logger=none"]
+    done = subprocess.run(
+        [program, "train", *few, "run_dir=a"], cwd=tmp_path, env=plain, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"nats per row" in done.stdout
+    line = f"'{program}' train {' '.join(few)} run_dir=b | head -1; exit ${{PIPESTATUS[0]}}"
+    assert subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, check=False).returncode == 0
+    assert summary_of(tmp_path / "b")["status"] == "finished"
