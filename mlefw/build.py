@@ -17,7 +17,6 @@ from mlefw.archive import Archive
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
-from mlefw.batch.base import BatchRegime
 from mlefw.data.base import Source
 from mlefw.datamodule import RowsModule
 from mlefw.errors import MlefwError, UsageError
@@ -159,15 +158,14 @@ def build_metrics(config: Config, head: Head) -> list[Metric]:
     return [instantiate(node, **facts) for node in config["metric"].values()]
 
 
-def build_module(config: Config, data: Data, estimand: Estimand, watched: Sequence[str]) -> LikelihoodModule:
-    """The LightningModule."""
-    regime: BatchRegime = instantiate(config["batch"])
+def build_module(config: Config, estimand: Estimand, rows: RowsModule) -> LikelihoodModule:
+    """The LightningModule for the batches and watched splits of `rows`."""
     objective = estimand.objective
-    step = Step(objective, config["step"]["clip_norm"], regime.max_rows)
+    step = Step(objective, config["step"]["clip_norm"], rows.regime.max_rows)
     make_optimizer = partial(_optimizer, config["optimizer"], objective)
     scheduler = config["scheduler"] or {}
     make_scheduler = instantiate(scheduler) if "_target_" in scheduler else None
-    metrics = {split: build_metrics(config, objective.head) for split in watched}
+    metrics = {split: build_metrics(config, objective.head) for split in rows.watched}
     return LikelihoodModule(objective, step, make_optimizer, make_scheduler, metrics)
 
 

@@ -25,7 +25,7 @@ class RowsModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         self.splits, self.regime, self.seed, self.chunk, self.block = splits, regime, seed, chunk, block
-        self.watched = [name for name in ("train", "validation") if name in splits]
+        self.watched: list[str] = [name for name in ("train", "validation") if name in splits]
         """The splits that are evaluated after each epoch, in the order of the evaluation loaders."""
 
     def train_dataloader(self) -> "Chunks":

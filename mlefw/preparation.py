@@ -10,6 +10,7 @@ import torch
 from mlefw import build
 from mlefw.baseline.base import Solution
 from mlefw.build import Data, Estimand
+from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
 from mlefw.prior.none import NoPrior
 from mlefw.run_directory import check_free
@@ -19,10 +20,11 @@ from mlefw.warn import warn
 
 @dataclass(frozen=True)
 class Prepared:
-    """Coded data and the estimand, checked."""
+    """Coded data, the estimand, and the rows as Lightning sees them, checked."""
 
     data: Data
     estimand: Estimand
+    rows: RowsModule
     num_parameters: int
 
 
@@ -39,9 +41,9 @@ def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
     data = build.build_data(config)
     estimand = build.build_estimand(config, data)
     build.check_optimization(config, estimand.objective)
-    build.build_datamodule(config, data)
+    rows = build.build_datamodule(config, data)
     count = sum(p.numel() for p in estimand.objective.parameters() if p.requires_grad)
-    return Prepared(data, estimand, count)
+    return Prepared(data, estimand, rows, count)
 
 
 def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:

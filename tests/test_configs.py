@@ -52,9 +52,8 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
     config = resolve({**read("train", overrides, [], []), "run_dir": str(tmp_path)})
     assert config["choices"][group] == member
     prepared = prepare(config, None)
-    rows = build.build_datamodule(config, prepared.data)
-    module = build.build_module(config, prepared.data, prepared.estimand, rows.watched)
-    assert next(rows.batches(0)).rows.num_rows >= 1
+    module = build.build_module(config, prepared.estimand, prepared.rows)
+    assert next(prepared.rows.batches(0)).rows.num_rows >= 1
     assert len(module.metrics) == 2
     build.build_baseline(config)
 

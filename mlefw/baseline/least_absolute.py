@@ -1,4 +1,4 @@
-"""The linear Laplace model: least absolute deviations, with or without a Gaussian prior."""
+"""The linear Laplace model: least absolute deviations, under any of our priors."""
 
 import math
 from typing import NamedTuple
@@ -49,7 +49,7 @@ class LeastAbsolute(Solver):
         smallest = 1e-12 * float((rows.weight @ (y - y.median()).abs()) / problem.population)
         if fixed is None and scale <= smallest:
             return _perfect_fit(problem, fit)
-        theta = _pack(problem, fit.beta, scale)
+        theta = problem.with_scale(fit.beta, scale)
         gap = fit.gap / (scale * problem.population)
         return Solution(
             problem=problem,
@@ -230,16 +230,8 @@ class _Penalised(NamedTuple):
         return float(self.weight.sum()) * log_scale + fit.loss / scale + prior
 
 
-def _pack(problem: Problem, beta: Tensor, raw_scale: float) -> Tensor:
-    head = problem.head
-    if not head.shared_dim:
-        return beta
-    log_scale = math.log(raw_scale * float(head.gain[0]))
-    return torch.cat([beta, beta.new_tensor([(log_scale - float(head.center[1])) / float(head.gain[1])])])
-
-
 def _perfect_fit(problem: Problem, fit: Fit) -> Solution:
-    theta = _pack(problem, fit.beta, 1e-3)
+    theta = problem.with_scale(fit.beta, 1e-3)
     return Solution(
         problem=problem,
         theta=theta,

@@ -192,12 +192,7 @@ def minimize_on(function: Callable[[float], float], low: float, high: float, num
 
 def _pack(problem: Problem, moments: _Moments, weight: Tensor, raw_scale: float) -> Tensor:
     bias = moments.mean_y - float(weight @ moments.mean_z)
-    theta = torch.cat([weight, weight.new_tensor([bias])])
-    head = problem.head
-    if not head.shared_dim:
-        return theta
-    log_scale = math.log(raw_scale * float(head.gain[0]))
-    return torch.cat([theta, theta.new_tensor([(log_scale - float(head.center[1])) / float(head.gain[1])])])
+    return problem.with_scale(torch.cat([weight, weight.new_tensor([bias])]), raw_scale)
 
 
 def _perfect_fit(problem: Problem, moments: _Moments) -> Solution:

@@ -1,5 +1,6 @@
 """The linear estimation problem: a head, a prior and the training rows, as one smooth objective of a vector theta."""
 
+import math
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -79,6 +80,17 @@ class Problem:
         """Weights (eta_dim, num_active), biases (eta_dim,), shared raw values (shared_dim,)."""
         table = theta[: self.size - self.head.shared_dim].view(self.head.eta_dim, self.num_active + 1)
         return table[:, :-1], table[:, -1], theta[self.size - self.head.shared_dim :]
+
+    def with_scale(self, beta: Tensor, raw_scale: float) -> Tensor:
+        """Theta of a location-scale head: its location's weights and bias, and a scale in units of the raw output.
+
+        A scale that is given rather than learnt is no part of theta.
+        """
+        if not self.head.shared_dim:
+            return beta
+        log_scale = math.log(raw_scale * float(self.head.gain[0]))
+        shared = (log_scale - float(self.head.center[1])) / float(self.head.gain[1])
+        return torch.cat([beta, beta.new_tensor([shared])])
 
     def design(self, rows: Rows) -> Tensor:
         """Standardised active features and a column of ones, (n, num_active + 1)."""

@@ -67,11 +67,7 @@ class KeepCheckpoints(Checkpoint):
         if self.every_steps and trainer.global_step - self.last_steps >= self.every_steps:
             self.last_steps = trainer.global_step
             if time.monotonic() - self.written >= min(1.0, self.min_seconds):
-                assert isinstance(module, LikelihoodModule)
-                check_finite(module)
-                trainer.save_checkpoint(self.folder / "last.ckpt")
-                self.written = time.monotonic()
-
+                self._write_last(trainer)
         raise_pending()
 
     def on_exception(
@@ -90,17 +86,24 @@ class KeepCheckpoints(Checkpoint):
         if self.best_state:
             module.objective.load_state_dict(self.best_state)
 
-    def _write(self, trainer: lightning.Trainer) -> None:
+    def _write_last(self, trainer: lightning.Trainer) -> LikelihoodModule:
+        """Write `last.ckpt`, whatever asked for it: an epoch, a step, a signal."""
+        module = trainer.lightning_module
+        assert isinstance(module, LikelihoodModule)
+        check_finite(module)
         trainer.save_checkpoint(self.folder / "last.ckpt")
+        self.written = time.monotonic()
+        return module
+
+    def _write(self, trainer: lightning.Trainer) -> None:
+        module = self._write_last(trainer)
         if not self.best_is_written:
-            module = trainer.lightning_module
-            assert isinstance(module, LikelihoodModule)
             now = {name: t.detach().clone() for name, t in module.objective.state_dict().items()}
             self.restore_best(module)
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
             module.objective.load_state_dict(now)
             self.best_is_written = True
-        self.written = time.monotonic()
+            self.written = time.monotonic()
 
 
 def check_finite(module: LikelihoodModule) -> None:

@@ -132,8 +132,7 @@ class Fit:
 
 def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, lines: dict[str, dict[str, float]]) -> Fit:
     data, estimand = prepared.data, prepared.estimand
-    rows = build.build_datamodule(config, data)
-    module = build.build_module(config, data, estimand, rows.watched)
+    module = build.build_module(config, estimand, prepared.rows)
     keep = KeepCheckpoints(run_dir / "checkpoints", **config["checkpoint"])
     log = LogFigures(run_dir / "metrics.csv", lines)
     board = WriteBoard({"configuration": "    " + yaml.safe_dump(config, sort_keys=False).replace("\n", "\n    ")})
@@ -148,7 +147,7 @@ def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, lines: dict[
     trainer = build.build_trainer(config, run_dir, described, callbacks)
     clock = time.monotonic()
     with deferred():
-        trainer.fit(module, datamodule=rows)
+        trainer.fit(module, datamodule=prepared.rows)
     seconds = time.monotonic() - clock
     keep.restore_best(module)
     module.objective.cpu()
