@@ -1,10 +1,12 @@
 """What a solver is, and what it returns."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import Tensor
 
+from mlefw.baseline.derivatives import Derivatives
 from mlefw.baseline.problem import Problem
 
 
@@ -22,6 +24,7 @@ class Solution:
         exists: whether the likelihood (without the floor of scales) has a finite maximum.
         reason: one sentence, where it has none or the solver gave up.
         infimum: what the mean NLL comes arbitrarily close to, where it has no minimum and this is known.
+        known: the derivatives at theta, if the solver has them.
     """
 
     problem: Problem
@@ -35,6 +38,12 @@ class Solution:
     exists: bool = True
     reason: str | None = None
     infimum: float | None = None
+    known: Derivatives | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def derivatives(self) -> Derivatives:
+        """Objective, gradient and observed Hessian at theta; one pass over the rows, the first time."""
+        return self.known or self.problem.derivatives(self.theta)
 
 
 class Solver(ABC):

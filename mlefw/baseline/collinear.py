@@ -1,8 +1,11 @@
 """Which feature columns are linear combinations of others."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from mlefw.baseline.moments import weighted_products
 from mlefw.baseline.problem import Problem
 
 
@@ -13,23 +16,35 @@ def independent_columns(problem: Problem) -> tuple[Tensor, Tensor]:
     by what they add; a column is dropped where the part of it that the others leave unexplained is below rounding.
     Columns that are suspect at the accuracy of a Gram matrix (1e-8) are judged again by a QR of the rows.
     """
-    gram, total = torch.zeros(problem.num_active, problem.num_active, dtype=torch.float64), 0.0
-    mean = torch.zeros(problem.num_active, dtype=torch.float64)
-    for rows in problem.rows.blocks(problem.block):
-        z = problem.design(rows)[:, :-1]
-        mean += rows.weight @ z
-        total += float(rows.weight.sum())
-    mean /= total
-    for rows in problem.rows.blocks(problem.block):
-        z = problem.design(rows)[:, :-1] - mean
-        gram += z.T @ (rows.weight.unsqueeze(1) * z)
-    size = gram.diagonal() / total
+    if _sample_decides(problem):
+        return problem.active, problem.active[:0]
+    mean, gram = weighted_products(problem, exact=True)
+    unit = problem.scale[problem.active]
+    mean, gram = (mean - problem.mean[problem.active]) / unit, gram / unit / unit.unsqueeze(1)
+    size = gram.diagonal() / problem.population
     # Rounding of a standardised column: eps times the size its mean had before centring, in units of its spread.
-    noise = (1e-14 * (1 + (problem.mean[problem.active] / problem.scale[problem.active]).abs() + mean.abs())) ** 2
+    noise = (1e-14 * (1 + (problem.mean[problem.active] / unit).abs() + mean.abs())) ** 2
     varies = size > noise
     root = torch.where(varies, gram.diagonal().clamp(min=1e-300).rsqrt(), torch.zeros_like(size))
     kept = _sequential(root.unsqueeze(1) * gram * root, varies, problem, mean)
     return problem.active[kept], problem.active[~kept]
+
+
+def _sample_decides(problem: Problem) -> bool:
+    """Whether a sample of the rows shows already that no column depends on others: then no more rows can undo it."""
+    step = problem.rows.num_rows // (50 * (problem.num_active + 1))
+    if step < 4 or not problem.num_active:
+        return False
+    rows = problem.rows.take(slice(0, None, step))
+    gram = weighted_products(replace(problem, rows=rows, population=rows.population))[1]
+    total = problem.population / rows.population * gram.diagonal()
+    spread = problem.scale[problem.active].square() * problem.population
+    # A column that hardly varies in the sample, against all rows, is left to all rows.
+    if not bool((total > 1e-2 * spread).all()):
+        return False
+    root = gram.diagonal().rsqrt()
+    factor, failed = torch.linalg.cholesky_ex(root.unsqueeze(1) * gram * root)
+    return not bool(failed) and float(factor.diagonal().min()) > 1e-3
 
 
 def _sequential(correlation: Tensor, varies: Tensor, problem: Problem, mean: Tensor) -> Tensor:

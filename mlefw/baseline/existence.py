@@ -102,7 +102,7 @@ def _recession(solution: Solution, deadline: float) -> _Far | None:
     """The far end of a direction of recession; None where there is none, or none was proved."""
     problem, theta = solution.problem, solution.theta
     free = problem.free
-    here = problem.derivatives(theta)
+    here = solution.derivatives
     curvature = here.hessian[free][:, free]
     root = curvature.diagonal().clamp(min=1e-300).rsqrt()
     values, vectors = torch.linalg.eigh(root.unsqueeze(1) * curvature * root)
@@ -123,7 +123,7 @@ def _recession(solution: Solution, deadline: float) -> _Far | None:
 def _far(problem: Problem, theta: Tensor, direction: Tensor) -> _Far | None:
     """The far end of `direction` if no row's NLL rises on the way, else None."""
     now = torch.cat([eta for _, _, eta in problem.etas(theta)])
-    change = torch.cat([problem.movement(direction, design) for _, design, _ in problem.etas(theta)])
+    change = torch.cat(list(problem.movements(direction)))
     if problem.head.target == "labels":
         # Adding one number to all logits changes nothing: count from the class that was observed.
         change = change - change.gather(1, problem.rows.y.unsqueeze(1))

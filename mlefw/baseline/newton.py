@@ -5,12 +5,15 @@ import math
 import torch
 from torch import Tensor
 
-from mlefw import inverse_link
 from mlefw.baseline.base import Solution, Solver
-from mlefw.baseline.problem import Derivatives, Problem
-from mlefw.head.base import FactorizedHead
+from mlefw.baseline.derivatives import Derivatives
+from mlefw.baseline.problem import Problem
+from mlefw.baseline.quasi_newton import approach, sample
+from mlefw.baseline.starts import starts
 
 _TOLERANCE = 1e-10
+_TRIED = 20000
+"""Rows on which several starts are tried."""
 
 
 class Newton(Solver):
@@ -28,8 +31,25 @@ class Newton(Solver):
         return problem.prior.smooth
 
     def solve(self, problem: Problem) -> Solution:
-        """From the moments of the target."""
-        return self.solve_from(problem, origin(problem))
+        """From the moments of the target; a large convex problem by quasi-Newton first, which mostly is enough."""
+        first, *others = starts(problem)
+        if others:
+            return self._best(problem, [first, *others])
+        near = approach(problem, first)
+        if near is None:
+            return self.solve_from(problem, first)
+        residual = float(near.gradient[problem.free].abs().max())
+        if near.settled:
+            return Solution(problem, near.theta, near.value, residual, "quasi-newton", near.num_passes)
+        return self.solve_from(problem, near.theta if math.isfinite(near.value) else first)
+
+    def _best(self, problem: Problem, points: list[Tensor]) -> Solution:
+        """The best end over several starts; those of many rows are tried on a sample, and the best one on all."""
+        step = problem.rows.num_rows // _TRIED
+        tried = sample(problem, step) if step > 1 else problem
+        ends = [self.solve_from(tried, point) for point in points]
+        best = min(ends, key=lambda end: (not end.converged, end.objective))
+        return best if tried is problem else self.solve_from(problem, best.theta)
 
     def solve_from(self, problem: Problem, theta: Tensor) -> Solution:
         """From a given theta."""
@@ -65,6 +85,7 @@ class Newton(Solver):
             num_steps=steps,
             converged=self._is_stationary(here, free, residual),
             is_global=problem.head.convex and problem.prior.convex,
+            known=here,
         )
 
     def _is_stationary(self, here: Derivatives, free: Tensor, residual: float) -> bool:
@@ -101,24 +122,6 @@ class Newton(Solver):
                 return target
             length /= 2
         return None
-
-
-def origin(problem: Problem) -> Tensor:
-    """A start in the units of the target: its mean where a column is a location, its spread where it is a scale."""
-    head, rows = problem.head, problem.rows
-    theta = torch.zeros(problem.size, dtype=torch.float64)
-    if not isinstance(head, FactorizedHead) or not head.collapsible:
-        return theta
-    share = rows.weight / rows.weight.sum()
-    y = rows.y.double() - rows.offset
-    mean = float(share @ y)
-    spread = float(share @ (y - mean).square()) ** 0.5 or abs(mean) or 1.0
-    bias = problem.split(theta)[1]
-    for k, name in enumerate(head.eta_names):
-        wanted = mean if head.inverse_links[name] is inverse_link.identity else math.log(spread)
-        if name in head.collapsible or head.inverse_links[name] is inverse_link.identity:
-            bias[k] = (wanted - head.center[k]) / head.gain[k]
-    return theta
 
 
 def _norm(here: Derivatives, free: Tensor) -> float:

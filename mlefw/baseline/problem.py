@@ -4,22 +4,18 @@ import math
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from mlefw.baseline.derivatives import Derivatives, add_gradient, add_hessian, product, row_derivatives, row_slopes
 from mlefw.head.base import Head
 from mlefw.prior.base import Prior
 from mlefw.rows import Rows
 
-
-class Derivatives(NamedTuple):
-    """Objective (a number), its gradient (size,) and Hessian (size, size), in nats per observation."""
-
-    value: float
-    gradient: Tensor
-    hessian: Tensor
+_FAR = 100.0
+"""Mean of a feature, in units of its spread, from which it is centred before use rather than afterwards."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Problem:
     prior: Prior
     active: Tensor
     population: float
-    block: int = 16384
+    block_rows: int | None = None
 
     @classmethod
     def of(cls, head: Head, rows: Rows, mean: Tensor, scale: Tensor, prior: Prior) -> "Problem":
@@ -92,34 +88,78 @@ class Problem:
         shared = (log_scale - float(self.head.center[1])) / float(self.head.gain[1])
         return torch.cat([beta, beta.new_tensor([shared])])
 
+    @property
+    def block(self) -> int:
+        """Rows that are worked on at a time: two megabytes of features, to stay in the processor's cache."""
+        return self.block_rows or min(max(2**18 // (self.num_active + 1), 1024), 16384)
+
+    @cached_property
+    def is_far(self) -> bool:
+        """Whether some feature lies so many spreads away from zero that a linear map of it would lose digits."""
+        return bool(((self.mean / self.scale)[self.active].abs() > _FAR).any())
+
+    def etas(self, theta: Tensor) -> Iterator[tuple[Rows, Tensor, Tensor]]:
+        """Rows, their active features (n, num_active) and complete eta (n, eta_dim + shared_dim), block by block.
+
+        The features are as they are, or less their mean where `is_far`; they hold until the next block is asked for.
+        """
+        for rows, features, eta in self._columns(theta, self.head.center):
+            if self.has_offset:
+                eta[:, 0] += rows.offset
+            yield rows, features, eta
+
+    def movements(self, direction: Tensor) -> Iterator[Tensor]:
+        """By how much a direction of theta moves the complete eta of rows, (n, eta_dim + shared_dim), by blocks."""
+        for _, _, movement in self._columns(direction, torch.zeros_like(self.head.center)):
+            yield movement
+
+    def _columns(self, theta: Tensor, origin: Tensor) -> Iterator[tuple[Rows, Tensor, Tensor]]:
+        weight, bias, shared = self.split(theta)
+        gain, eta_dim, mean = self.head.gain, self.head.eta_dim, self.mean[self.active]
+        slope = gain[:eta_dim].unsqueeze(1) * weight / self.scale[self.active]
+        start = origin[:eta_dim] + gain[:eta_dim] * bias - (0.0 if self.is_far else slope @ mean)
+        tail = origin[eta_dim:] + gain[eta_dim:] * shared
+        # Without a copy there is nothing to keep in the cache, and longer blocks cost fewer calls.
+        block = self.block if self.is_far else self.block_rows or max(2**16 // eta_dim, self.block)
+        buffer = torch.empty(min(block, self.rows.num_rows) if self.is_far else 0, self.num_active, dtype=torch.float64)
+        for rows in self.rows.blocks(block):
+            x = self.active_features(rows)
+            features = torch.sub(x, mean, out=buffer[: len(x)]) if self.is_far else x
+            eta = product(features, slope.T).add_(start)
+            yield rows, features, torch.cat([eta, tail.expand(len(x), -1)], 1) if len(tail) else eta
+
+    @cached_property
+    def has_offset(self) -> bool:
+        """Whether any row has an offset."""
+        return bool(self.rows.offset.any())
+
+    @cached_property
+    def is_weighted(self) -> bool:
+        """Whether any row counts other than once."""
+        return bool((self.rows.weight != 1).any())
+
     def design(self, rows: Rows) -> Tensor:
         """Standardised active features and a column of ones, (n, num_active + 1)."""
-        x = rows.x if self.num_active == rows.x.shape[1] else rows.x[:, self.active]
         z = torch.empty(rows.num_rows, self.num_active + 1, dtype=torch.float64)
-        torch.sub(x, self.mean[self.active], out=z[:, :-1])
+        torch.sub(self.active_features(rows), self.mean[self.active], out=z[:, :-1])
         z[:, :-1] /= self.scale[self.active]
         z[:, -1] = 1.0
         return z
 
-    def eta(self, theta: Tensor, design: Tensor, offset: Tensor) -> Tensor:
-        """The complete eta of rows, (n, eta_dim + shared_dim)."""
-        eta = self.head.center + self.movement(theta, design)
-        eta[:, 0] += offset
-        return eta
-
-    def movement(self, direction: Tensor, design: Tensor) -> Tensor:
-        """By how much a direction of theta moves the complete eta of rows, (n, eta_dim + shared_dim)."""
-        table = direction[: self.size - self.head.shared_dim].view(self.head.eta_dim, -1)
-        shared = direction[self.size - self.head.shared_dim :].expand(len(design), self.head.shared_dim)
-        return self.head.gain * torch.cat([design @ table.T, shared], 1)
-
-    def etas(self, theta: Tensor) -> Iterator[tuple[Rows, Tensor, Tensor]]:
-        """Rows, design and complete eta, block by block."""
+    def designs(self) -> Iterator[tuple[Rows, Tensor]]:
+        """Rows and their design, block by block; a design holds until the next block is asked for."""
+        buffer = torch.ones(min(self.block, self.rows.num_rows), self.num_active + 1, dtype=torch.float64)
+        mean, unit = self.mean[self.active], 1 / self.scale[self.active]
         for rows in self.rows.blocks(self.block):
-            design = self.design(rows)
-            yield rows, design, self.eta(theta, design, rows.offset)
+            design = buffer[: rows.num_rows]
+            torch.sub(self.active_features(rows), mean, out=design[:, :-1])
+            design[:, :-1] *= unit
+            yield rows, design
 
-    @torch.no_grad()
+    def active_features(self, rows: Rows) -> Tensor:
+        """The active columns of x as they are, (n, num_active)."""
+        return rows.x if self.num_active == rows.x.shape[1] else rows.x[:, self.active]
+
     def value(self, theta: Tensor) -> float:
         """The objective."""
         return self.mean_nll(theta) + float(self._penalty(theta).value)
@@ -132,6 +172,26 @@ class Problem:
             total += float((rows.weight * self.head.nll_complete(eta, rows.y)).sum())
         return total / self.population
 
+    def slope(self, theta: Tensor) -> tuple[float, Tensor]:
+        """The objective and its gradient, (size,)."""
+        eta_dim, gain = self.head.eta_dim, self.head.gain
+        total, cross = 0.0, torch.zeros(eta_dim, self.num_active, dtype=torch.float64)
+        across = torch.zeros_like(gain)
+        for rows, features, eta in self.etas(theta):
+            nll, slope = row_slopes(self.head, eta, rows.y)
+            if self.is_weighted:
+                nll, slope = rows.weight * nll, rows.weight.unsqueeze(1) * slope
+            total += float(nll.sum())
+            cross += product(features.T, slope[:, :eta_dim]).T
+            across += slope.sum(0)
+        if not self.is_far:
+            cross -= across[:eta_dim].unsqueeze(1) * self.mean[self.active]
+        cross /= self.scale[self.active]
+        table = gain[:eta_dim].unsqueeze(1) * torch.cat([cross, across[:eta_dim].unsqueeze(1)], 1)
+        gradient = torch.cat([table.reshape(-1), (gain * across)[eta_dim:]])
+        penalty = self._penalty(theta)
+        return float(total / self.population + penalty.value), gradient / self.population + penalty.gradient
+
     def derivatives(self, theta: Tensor, expected: bool = False) -> Derivatives:
         """Objective, gradient and Hessian; with `expected`, the head's information blocks in place of observed ones.
 
@@ -140,55 +200,27 @@ class Problem:
         """
         total, gradient = 0.0, torch.zeros(self.size, dtype=torch.float64)
         hessian = torch.zeros(self.size, self.size, dtype=torch.float64)
-        for rows, design, eta in self.etas(theta):
+        table, shared = theta[: self.size - self.head.shared_dim].view(self.head.eta_dim, -1), self.split(theta)[2]
+        gain, eta_dim = self.head.gain, self.head.eta_dim
+        scratch = torch.empty(min(self.block, self.rows.num_rows), self.num_active + 1, dtype=torch.float64)
+        for rows, design in self.designs():
+            eta = self.head.center + gain * torch.cat([design @ table.T, shared.expand(len(design), -1)], 1)
+            eta[:, 0] += rows.offset
             nll, slope, curvature = row_derivatives(self.head, eta, rows.y)
             if expected:
                 information = self.head.information(eta)
                 if information is None:
                     raise NotImplementedError(f"{type(self.head).__name__} states no expected information")
                 curvature = information
-            total += float((rows.weight * nll).sum())
-            gain = self.head.gain
-            self._add_gradient(gradient, design, rows.weight.unsqueeze(1) * slope * gain)
-            self._add_hessian(hessian, design, rows.weight.view(-1, 1, 1) * curvature * (gain * gain.unsqueeze(1)))
+            total += float(rows.weight @ nll)
+            add_gradient(gradient, design, rows.weight.unsqueeze(1) * slope * gain, eta_dim)
+            weighted = rows.weight.view(-1, 1, 1) * curvature * (gain * gain.unsqueeze(1))
+            add_hessian(hessian, design, weighted, eta_dim, scratch[: len(design)])
         penalty = self._penalty(theta)
         value = total / self.population + penalty.value
         return Derivatives(
             float(value), gradient / self.population + penalty.gradient, hessian / self.population + penalty.hessian
         )
-
-    @torch.enable_grad()
-    def gradient(self, theta: Tensor) -> Tensor:
-        """The gradient of the objective, (size,)."""
-        gradient = torch.zeros(self.size, dtype=torch.float64)
-        for rows, design, eta in self.etas(theta):
-            eta.requires_grad_()
-            (slope,) = torch.autograd.grad(self.head.nll_complete(eta, rows.y).sum(), eta)
-            self._add_gradient(gradient, design, rows.weight.unsqueeze(1) * slope * self.head.gain)
-        return gradient / self.population + self._penalty(theta).gradient
-
-    def _add_gradient(self, gradient: Tensor, design: Tensor, slope: Tensor) -> None:
-        predicted = self.size - self.head.shared_dim
-        gradient[:predicted] += (slope[:, : self.head.eta_dim].T @ design).reshape(-1)
-        gradient[predicted:] += slope[:, self.head.eta_dim :].sum(0)
-
-    def _add_hessian(self, hessian: Tensor, design: Tensor, curvature: Tensor) -> None:
-        """Add Σ_i z_i' B_i z_i, a block for each pair of eta columns; a shared column has a design of ones."""
-        width, ones = self.num_active + 1, design[:, -1:]
-        spans, designs = [], []
-        for k in range(self.head.eta_dim):
-            spans.append(slice(k * width, (k + 1) * width))
-            designs.append(design)
-        for s in range(self.head.shared_dim):
-            start = self.size - self.head.shared_dim + s
-            spans.append(slice(start, start + 1))
-            designs.append(ones)
-        for k, (rows, left) in enumerate(zip(spans, designs, strict=True)):
-            for j in range(k + 1):
-                block = left.T @ (curvature[:, k, j].unsqueeze(1) * designs[j])
-                hessian[rows, spans[j]] += block
-                if j != k:
-                    hessian[spans[j], rows] += block.T
 
     def _penalty(self, theta: Tensor) -> Derivatives:
         """The prior per observation; its Hessian is diagonal, a prior being a product over weights."""
@@ -207,19 +239,3 @@ class Problem:
                 if slope.requires_grad:
                     hessian = torch.diag(torch.autograd.grad(slope.sum(), leaf)[0])
         return Derivatives(value / self.population, gradient / self.population, hessian / self.population)
-
-
-@torch.enable_grad()
-def row_derivatives(head: Head, eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """NLL (n,), its gradient (n, K) and Hessian (n, K, K) in each row's complete eta (n, K), by autograd."""
-    eta = eta.detach().requires_grad_()
-    nll = head.nll_complete(eta, y)
-    (slope,) = torch.autograd.grad(nll.sum(), eta, create_graph=True)
-    columns = []
-    for k in range(eta.shape[1]):
-        if slope.requires_grad:
-            (column,) = torch.autograd.grad(slope[:, k].sum(), eta, retain_graph=True, materialize_grads=True)
-        else:
-            column = torch.zeros_like(eta)
-        columns.append(column)
-    return nll.detach(), slope.detach(), torch.stack(columns, -1)

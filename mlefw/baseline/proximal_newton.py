@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from mlefw.baseline.base import Solution, Solver
-from mlefw.baseline.newton import origin
-from mlefw.baseline.problem import Derivatives, Problem
+from mlefw.baseline.derivatives import Derivatives
+from mlefw.baseline.problem import Problem
+from mlefw.baseline.starts import starts
 
 _TOLERANCE = 1e-10
 
@@ -30,11 +31,7 @@ class ProximalNewton(Solver):
 
     def solve(self, problem: Problem) -> Solution:
         """The best end over all starts."""
-        starts = [origin(problem)]
-        if not problem.head.convex and problem.head.shared_dim + problem.head.eta_dim > 1:
-            for shift in (-1.0, -2.0, -4.0):
-                starts.append(_with_scale(problem, starts[0], shift))
-        ends = [self.solve_from(problem, start) for start in starts]
+        ends = [self.solve_from(problem, start) for start in starts(problem, (-1.0, -2.0, -4.0))]
         return min(ends, key=lambda end: (not end.converged, end.objective))
 
     def solve_from(self, problem: Problem, theta: Tensor) -> Solution:
@@ -173,13 +170,3 @@ def _search(problem: Problem, theta: Tensor, change: Tensor, value: float, predi
             return target
         length /= 2
     return None
-
-
-def _with_scale(problem: Problem, theta: Tensor, shift: float) -> Tensor:
-    """Theta with its log-linked dispersion columns moved by `shift`."""
-    moved = theta.clone()
-    _, bias, shared = problem.split(moved)
-    head = problem.head
-    bias[1:] += shift / head.gain[1 : head.eta_dim]
-    shared += shift / head.gain[head.eta_dim :]
-    return moved

@@ -1,0 +1,86 @@
+"""Derivatives of a head row by row, and their sums over a design."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlefw.head.base import Head
+
+_WIDE = 64
+"""Columns from which the symmetric product of numpy, which computes one half, is the faster one."""
+
+
+class Derivatives(NamedTuple):
+    """Objective (a number), its gradient (size,) and Hessian (size, size), in nats per observation."""
+
+    value: float
+    gradient: Tensor
+    hessian: Tensor
+
+
+@torch.enable_grad()
+def row_slopes(head: Head, eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """NLL (n,) and its gradient (n, K) in each row's complete eta (n, K), by autograd."""
+    eta = eta.detach().requires_grad_()
+    nll = head.nll_complete(eta, y)
+    (slope,) = torch.autograd.grad(nll.sum(), eta)
+    return nll.detach(), slope
+
+
+@torch.enable_grad()
+def row_derivatives(head: Head, eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """NLL (n,), its gradient (n, K) and Hessian (n, K, K) in each row's complete eta (n, K), by autograd."""
+    eta = eta.detach().requires_grad_()
+    nll = head.nll_complete(eta, y)
+    (slope,) = torch.autograd.grad(nll.sum(), eta, create_graph=True)
+    columns = []
+    for k in range(eta.shape[1]):
+        if slope.requires_grad:
+            (column,) = torch.autograd.grad(slope[:, k].sum(), eta, retain_graph=True, materialize_grads=True)
+        else:
+            column = torch.zeros_like(eta)
+        columns.append(column)
+    return nll.detach(), slope.detach(), torch.stack(columns, -1)
+
+
+def add_gradient(gradient: Tensor, design: Tensor, slope: Tensor, eta_dim: int) -> None:
+    """Add Σ_i s_i ⊗ z_i to the entries of the predicted columns, Σ_i s_i to those of the shared ones."""
+    predicted = eta_dim * design.shape[1]
+    gradient[:predicted] += (slope[:, :eta_dim].T @ design).reshape(-1)
+    gradient[predicted:] += slope[:, eta_dim:].sum(0)
+
+
+def add_hessian(hessian: Tensor, design: Tensor, curvature: Tensor, eta_dim: int, scratch: Tensor) -> None:
+    """Add Σ_i B_i ⊗ z_i z_i', a block for each pair of eta columns; a shared column has a design of ones.
+
+    Shapes: hessian (size, size), design (n, width) with a last column of ones, curvature (n, K, K); scratch like
+    design, overwritten.
+    """
+    width, num_shared = design.shape[1], curvature.shape[1] - eta_dim
+    spans = [slice(k * width, (k + 1) * width) for k in range(eta_dim)]
+    spans += [slice(eta_dim * width + s, eta_dim * width + s + 1) for s in range(num_shared)]
+    designs = [design] * eta_dim + [design[:, -1:]] * num_shared
+    for k, rows in enumerate(spans):
+        hessian[rows, rows] += gram(designs[k], curvature[:, k, k], scratch[:, : designs[k].shape[1]])
+        for j in range(k):
+            weighted = torch.mul(curvature[:, k, j].unsqueeze(1), designs[j], out=scratch[:, : designs[j].shape[1]])
+            block = designs[k].T @ weighted
+            hessian[rows, spans[j]] += block
+            hessian[spans[j], rows] += block.T
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Matrix product, by the routine for a vector where `right` has one column: it is twice as fast."""
+    return (left @ right[:, 0]).unsqueeze(1) if right.shape[1] == 1 else left @ right
+
+
+def gram(z: Tensor, weight: Tensor | None, scratch: Tensor) -> Tensor:
+    """Σ_i w_i z_i z_i', (p, p), for z (n, p) and weight (n,), None being ones; scratch (n, p) is overwritten.
+
+    Fresh memory for a weighted copy of z would cost more than the product itself.
+    """
+    if z.shape[1] < _WIDE or (weight is not None and not bool((weight >= 0).all())):
+        return z.T @ (z if weight is None else torch.mul(z, weight.unsqueeze(1), out=scratch))
+    half = (z if weight is None else torch.mul(z, weight.sqrt().unsqueeze(1), out=scratch)).numpy()
+    return torch.from_numpy(half.T @ half)

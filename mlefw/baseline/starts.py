@@ -1,0 +1,80 @@
+"""Where the solvers start: at the moments of the target, and, where an optimum may be local, at several points."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from mlefw import inverse_link
+from mlefw.baseline.derivatives import gram
+from mlefw.baseline.moments import moments
+from mlefw.baseline.problem import Problem
+from mlefw.head.base import FactorizedHead
+
+_LOG_NORMAL = 0.6351814227307392
+"""Minus the mean of log |u| for a standard normal u: (Euler's constant + log 2) / 2."""
+
+
+def starts(problem: Problem, shifts: tuple[float, ...] = (-1.0,)) -> list[Tensor]:
+    """The origin; for a problem that is not convex also the scale of a residual, and dispersions off by `shifts`."""
+    first = origin(problem)
+    head = problem.head
+    if (head.convex and problem.prior.convex) or head.eta_dim + head.shared_dim == 1:
+        return [first]
+    found = [first, *(_shifted(problem, first, shift) for shift in shifts)]
+    staged = _staged(problem, first)
+    return found if staged is None else [staged, *found]
+
+
+def origin(problem: Problem) -> Tensor:
+    """A start in the units of the target: its mean where a column is a location, its spread where it is a scale."""
+    head, rows = problem.head, problem.rows
+    theta = torch.zeros(problem.size, dtype=torch.float64)
+    if not isinstance(head, FactorizedHead) or not head.collapsible:
+        return theta
+    share = rows.weight / rows.weight.sum()
+    y = rows.y.double() - rows.offset
+    mean = float(share @ y)
+    spread = float(share @ (y - mean).square()) ** 0.5 or abs(mean) or 1.0
+    bias = problem.split(theta)[1]
+    for k, name in enumerate(head.eta_names):
+        wanted = mean if head.inverse_links[name] is inverse_link.identity else math.log(spread)
+        if name in head.collapsible or head.inverse_links[name] is inverse_link.identity:
+            bias[k] = (wanted - head.center[k]) / head.gain[k]
+    return theta
+
+
+def _shifted(problem: Problem, theta: Tensor, shift: float) -> Tensor:
+    """Theta with its dispersion columns, all but the first, moved by `shift`."""
+    moved = theta.clone()
+    _, bias, shared = problem.split(moved)
+    head = problem.head
+    bias[1:] += shift / head.gain[1 : head.eta_dim]
+    shared += shift / head.gain[head.eta_dim :]
+    return moved
+
+
+def _staged(problem: Problem, first: Tensor) -> Tensor | None:
+    """Least squares, then a regression of the logarithm of its residuals (Harvey, 1976), for a predicted log scale."""
+    head = problem.head
+    if not isinstance(head, FactorizedHead) or head.eta_dim != 2 or head.eta_names[1] not in head.collapsible:
+        return None
+    if head.inverse_links[head.eta_names[0]] is not inverse_link.identity or not problem.num_active:
+        return None
+    fit = moments(problem)
+    if fit.is_perfect:
+        return None
+    theta = first.clone()
+    weight, bias, _ = problem.split(theta)
+    weight[0], bias[0] = fit.weight, fit.mean_y - float(fit.weight @ fit.mean_z)
+    width = problem.num_active + 1
+    products, cross = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+    least = 1e-6 * math.sqrt(fit.total_square / problem.population) * float(head.gain[0])
+    for rows, design in problem.designs():
+        residual = rows.y - rows.offset - head.center[0] - head.gain[0] * (design @ theta[:width])
+        response = residual.abs().clamp(min=least).log() + _LOG_NORMAL
+        products += gram(design, rows.weight, torch.empty_like(design))
+        cross += (rows.weight * (response - head.center[1]) / head.gain[1]) @ design
+    ridge = 1e-8 * products.diagonal().max() * torch.eye(width, dtype=torch.float64)
+    theta[width : 2 * width] = torch.linalg.solve(products + ridge, cross)
+    return theta
