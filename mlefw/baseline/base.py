@@ -24,6 +24,7 @@ class Solution:
         exists: whether the likelihood (without the floor of scales) has a finite maximum.
         reason: one sentence, where it has none or the solver gave up.
         infimum: what the mean NLL comes arbitrarily close to, where it has no minimum and this is known.
+        gap: the duality gap in nats per observation, where the solver has one.
         known: the derivatives at theta, if the solver has them.
     """
 
@@ -38,6 +39,7 @@ class Solution:
     exists: bool = True
     reason: str | None = None
     infimum: float | None = None
+    gap: float | None = None
     known: Derivatives | None = field(default=None, repr=False, compare=False)
 
     @cached_property

@@ -93,16 +93,16 @@ class Newton(Solver):
         size = max(1.0, abs(here.value))
         if not math.isfinite(residual) or residual < _TOLERANCE * size:
             return math.isfinite(residual)
-        step = _positive_solve(here.hessian[free][:, free], here.gradient[free])
+        step = positive_solve(here.hessian[free][:, free], here.gradient[free])
         return step is not None and 0.5 * float(here.gradient[free] @ step) < 1e-14 * size
 
     def _direction(self, problem: Problem, theta: Tensor, here: Derivatives, free: Tensor) -> Tensor:
         hessian = here.hessian
-        step = _positive_solve(hessian[free][:, free], here.gradient[free])
+        step = positive_solve(hessian[free][:, free], here.gradient[free])
         if step is None:
             try:
                 hessian = problem.derivatives(theta, expected=True).hessian
-                step = _positive_solve(hessian[free][:, free], here.gradient[free])
+                step = positive_solve(hessian[free][:, free], here.gradient[free])
             except NotImplementedError:
                 step = None
         if step is None:
@@ -129,7 +129,7 @@ def _norm(here: Derivatives, free: Tensor) -> float:
     return float(gradient.abs().max()) if gradient.numel() else 0.0
 
 
-def _positive_solve(hessian: Tensor, gradient: Tensor) -> Tensor | None:
+def positive_solve(hessian: Tensor, gradient: Tensor) -> Tensor | None:
     """hessian⁻¹ gradient where the Hessian, scaled to a unit diagonal, is safely positive definite; else None."""
     diagonal = hessian.diagonal()
     if not bool((diagonal > 0).all()) or not bool(torch.isfinite(hessian).all()):

@@ -85,7 +85,7 @@ class _Model:
         self.hessian, self.slope, self.point = hessian, slope, point
         self.diagonal = np.maximum(hessian.diagonal(), 1e-12)
         self.free = problem.free.numpy()
-        self.threshold = np.where(_under_prior(problem), problem.prior.rate / problem.population, 0.0)
+        self.threshold = np.where(under_prior(problem), problem.prior.rate / problem.population, 0.0)
 
     def sweep(self) -> float:
         """Minimise over each coordinate in turn; the largest movement, in units of the model's curvature."""
@@ -130,12 +130,12 @@ class _Model:
 def optimality(problem: Problem, theta: Tensor, gradient: Tensor) -> float:
     """Largest entry of theta − prox(theta − gradient): zero exactly at a stationary point."""
     moved = theta - gradient
-    under_prior = torch.from_numpy(_under_prior(problem))
-    moved[under_prior] = problem.prior.prox(moved[under_prior], 1.0 / problem.population)
+    weights = torch.from_numpy(under_prior(problem))
+    moved[weights] = problem.prior.prox(moved[weights], 1.0 / problem.population)
     return float((theta - moved)[problem.free].abs().max())
 
 
-def _under_prior(problem: Problem) -> np.ndarray:
+def under_prior(problem: Problem) -> np.ndarray:
     """Which entries of theta are weights, (size,)."""
     mask = torch.zeros(problem.size, dtype=torch.bool)
     problem.split(mask)[0].fill_(True)

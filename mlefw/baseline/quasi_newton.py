@@ -120,7 +120,7 @@ def _descend(problem: Problem, theta: Tensor, root: Tensor, enough: float, max_p
         if resolved and not there_value <= value + 1e-4 * promised:
             memory.shrink()
             continue
-        if not resolved and not size < 4 * least:
+        if not resolved and not size < 100 * least:
             break
         memory.add(move, there - here)
         theta, value, gradient, here, least = theta + change, there_value, there_gradient, there, size

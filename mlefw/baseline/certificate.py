@@ -1,0 +1,30 @@
+"""What a solution proves about itself: how far above its optimum it can be."""
+
+import torch
+
+from mlefw.baseline.base import Solution
+from mlefw.baseline.newton import positive_solve
+from mlefw.baseline.proximal_newton import under_prior
+
+
+def excess_bound(solution: Solution) -> float | None:
+    """By how many nats per observation the objective can exceed its minimum; None where nothing is proved.
+
+    A duality gap where the solver has one. Else v' H⁻¹ v, for the least subgradient v and the Hessian H at theta:
+    twice what a Newton step would gain, so a bound as long as the curvature does not halve within two such steps
+    (Boyd & Vandenberghe, 2004, 9.1.2). It speaks of the optimum of the basin where `is_global` is false.
+    """
+    if not solution.exists or not solution.converged:
+        return None
+    if solution.gap is not None:
+        return solution.gap
+    problem, here = solution.problem, solution.derivatives
+    slope = here.gradient.clone()
+    mask = torch.from_numpy(under_prior(problem))
+    weights, rate = solution.theta[mask], problem.prior.rate / problem.population
+    kinked = slope[mask]
+    at_zero = kinked.sign() * (kinked.abs() - rate).clamp(min=0)
+    slope[mask] = torch.where(weights == 0, at_zero, kinked + rate * weights.sign())
+    free = problem.free
+    step = positive_solve(here.hessian[free][:, free], slope[free])
+    return None if step is None else max(0.0, float(slope[free] @ step))
