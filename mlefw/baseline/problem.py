@@ -167,6 +167,14 @@ class Problem:
             self._add_gradient(gradient, design, rows.weight.unsqueeze(1) * slope * self.head.gain)
         return gradient / self.population + self._penalty(theta).gradient
 
+    def score_products(self, theta: Tensor) -> Tensor:
+        """Σ w·s sᵀ over rows, (size, size), s being a row's gradient of its NLL in theta: weights are frequencies."""
+        total = torch.zeros(self.size, self.size, dtype=torch.float64)
+        for rows, design, eta in self.etas(theta):
+            slope = row_gradient(self.head, eta, rows.y) * self.head.gain
+            self._add_hessian(total, design, rows.weight.view(-1, 1, 1) * slope.unsqueeze(2) * slope.unsqueeze(1))
+        return total
+
     def _add_gradient(self, gradient: Tensor, design: Tensor, slope: Tensor) -> None:
         predicted = self.size - self.head.shared_dim
         gradient[:predicted] += (slope[:, : self.head.eta_dim].T @ design).reshape(-1)
@@ -223,3 +231,11 @@ def row_derivatives(head: Head, eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor,
             column = torch.zeros_like(eta)
         columns.append(column)
     return nll.detach(), slope.detach(), torch.stack(columns, -1)
+
+
+@torch.enable_grad()
+def row_gradient(head: Head, eta: Tensor, y: Tensor) -> Tensor:
+    """Gradient of each row's NLL in its complete eta, (n, K), by autograd."""
+    eta = eta.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(head.nll_complete(eta, y).sum(), eta)
+    return slope
