@@ -1,5 +1,6 @@
 """`baseline.json`: the exact estimate as a table of coefficients."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -74,4 +75,4 @@ def _certificate(solution: Solution) -> dict[str, Any]:
     """Whatever a solver says in numbers about how sure its estimate is."""
     known = {"objective", "solver", "num_steps", "exists", "reason", "infimum"}
     values = {field.name: getattr(solution, field.name) for field in fields(solution) if field.name not in known}
-    return {name: value for name, value in values.items() if isinstance(value, bool | int | float)}
+    return {name: value for name, value in values.items() if isinstance(value, int | float) and math.isfinite(value)}

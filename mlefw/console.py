@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -91,8 +91,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
     return " ".join(sentences)
 
 
-def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: str) -> Table:
-    """Coefficients in original units, aligned; columns that no row has are left out."""
+def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: str) -> Group:
+    """Coefficients in original units under their title, aligned; columns that no row has are left out."""
     columns = {
         "estimate": ("coef", _digits),
         "std_error": ("std err", _digits),
@@ -102,13 +102,13 @@ def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: 
         "ci_high": ("0.975]", _digits),
     }
     known = [key for key in columns if any(key in row for row in rows)]
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("", overflow="fold", min_width=8)
     for key in known:
         table.add_column(escape(columns[key][0]), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(Text(str(row["name"])), *(columns[key][1](row[key]) if key in row else "-" for key in known))
-    return table
+    return Group(Text(title, style="bold"), table)
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> Table:
@@ -139,7 +139,7 @@ def p_value(value: float) -> str:
 
 
 def _digits(value: float) -> str:
-    return f"{value:#.5g}".rstrip(".")
+    return f"{value:.0f}" if 1e5 <= abs(value) < 1e8 else f"{value:#.5g}".rstrip(".")
 
 
 def _statistic(value: float) -> str:

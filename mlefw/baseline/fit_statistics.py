@@ -7,7 +7,6 @@ from scipy import stats
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import num_coefficients
-from mlefw.baseline.problem import Problem
 from mlefw.head.gaussian import GaussianHead
 
 
@@ -24,6 +23,8 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
     problem, head = solution.problem, solution.problem.head
     n, count = problem.population, int(problem.free.sum())
     log_likelihood = -n * problem.mean_nll(solution.theta)
+    if not math.isfinite(log_likelihood):
+        return {}
     content = {"log_likelihood": log_likelihood, "nll_nats": -log_likelihood / n}
     if problem.prior.flat:
         content |= {"num_parameters": count, "df_resid": n - num_coefficients(problem)}
@@ -34,7 +35,7 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
         content["deviance"] = deviance
     if head.support.is_discrete and head.target == "numeric":
         content |= _pearson(solution)
-    if null is None or not null.exists or not null.converged:
+    if null is None or not all(end.exists and end.converged for end in (solution, null)):
         return content
     lowest = -n * null.problem.mean_nll(null.theta)
     content["null_log_likelihood"] = lowest
@@ -76,9 +77,5 @@ def _pearson(solution: Solution) -> dict[str, float]:
         return {}
     if not math.isfinite(total):
         return {}
-    left = _residual_df(problem)
+    left = problem.population - num_coefficients(problem)
     return {"pearson_chi2": total} | ({"dispersion": total / left} if left > 0 and problem.prior.flat else {})
-
-
-def _residual_df(problem: Problem) -> float:
-    return problem.population - num_coefficients(problem)

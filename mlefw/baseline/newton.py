@@ -11,6 +11,8 @@ from mlefw.baseline.problem import Derivatives, Problem
 from mlefw.head.base import FactorizedHead
 
 _TOLERANCE = 1e-10
+_FAR = 30.0
+"""An eta, on a log or logit scale, from which an offset of this size leaves nothing to descend."""
 
 
 class Newton(Solver):
@@ -107,9 +109,12 @@ def origin(problem: Problem) -> Tensor:
     """A start in the units of the target: its mean where a column is a location, its spread where it is a scale."""
     head, rows = problem.head, problem.rows
     theta = torch.zeros(problem.size, dtype=torch.float64)
-    if not isinstance(head, FactorizedHead) or not head.collapsible:
-        return theta
     share = rows.weight / rows.weight.sum()
+    if not isinstance(head, FactorizedHead) or not head.collapsible:
+        middle = float(head.center[0] + share @ rows.offset)
+        if head.reference is None and abs(middle) > _FAR:
+            problem.split(theta)[1][0] = -middle / float(head.gain[0])
+        return theta
     y = rows.y.double() - rows.offset
     mean = float(share @ y)
     spread = float(share @ (y - mean).square()) ** 0.5 or abs(mean) or 1.0
