@@ -7,11 +7,16 @@ from torch import Tensor
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import StandardErrors
-from mlefw.baseline.problem import Problem
+from mlefw.baseline.problem import Problem, row_derivatives
 from mlefw.head.gaussian import GaussianHead
 
-_SINGULAR = 3e-7
+ROBUST = ("sandwich", "hc0", "hc1")
+_DOUBTFUL = 1e-3
+"""Pivot of the information on a unit diagonal below which the inverse loses more than six digits."""
+_SINGULAR = 3e-6
 """Pivot of the information on a unit diagonal below which its inverse is rounding."""
+_DEPENDENT = 1e-13
+"""Share of a column that the others leave unexplained, below which it is rounding."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def covariance(solution: Solution, kind: StandardErrors = "default") -> Covarian
         return found
     inverse, name = found
     head = problem.head
-    if kind in ("sandwich", "hc0", "hc1"):
+    if kind in ROBUST:
         factor = problem.population / left if kind == "hc1" else 1.0
         meat = problem.score_products(_beside_kinks(solution) if name.startswith("expected") else solution.theta)
         label = "HC1" if kind == "hc1" else "HC0"
@@ -86,9 +91,12 @@ def _information(solution: Solution, kind: StandardErrors) -> tuple[Tensor, str]
         if not expected and not bool((information.diagonal() > 0).all()):
             # Absolute deviations have no curvature anywhere.
             continue
-        inverse = _inverse(information)
+        inverse, pivot = _by_cholesky(information)
+        if pivot < _DOUBTFUL and kind not in ROBUST:
+            better = _by_triangle(solution, information, expected)
+            inverse = better if better is not None else inverse
         if inverse is None:
-            return "the information is singular"
+            return "the information is singular, or too near to it for 64 bits"
         matrix = torch.zeros(problem.size, problem.size, dtype=torch.float64)
         index = free.nonzero().squeeze(1)
         matrix[index.unsqueeze(1), index] = inverse
@@ -96,16 +104,48 @@ def _information(solution: Solution, kind: StandardErrors) -> tuple[Tensor, str]
     return f"the observed information of {name} is zero in some direction; standard_errors=expected may exist"
 
 
-def _inverse(information: Tensor) -> Tensor | None:
-    """The inverse of a positive definite matrix, by Cholesky on a unit diagonal; None where it is singular."""
+def _by_cholesky(information: Tensor) -> tuple[Tensor | None, float]:
+    """The inverse of a positive definite matrix, None where rounding drowns it; its least pivot on a unit diagonal."""
     diagonal = information.diagonal()
     if not bool((diagonal > 0).all()) or not bool(torch.isfinite(information).all()):
-        return None
+        return None, 0.0
     root = diagonal.rsqrt()
     factor, failed = torch.linalg.cholesky_ex(root.unsqueeze(1) * information * root)
-    if bool(failed) or float(factor.diagonal().min()) < _SINGULAR:
+    pivot = 0.0 if bool(failed) else float(factor.diagonal().min())
+    if pivot < _SINGULAR:
+        return None, pivot
+    return root.unsqueeze(1) * torch.cholesky_inverse(factor) * root, pivot
+
+
+def _by_triangle(solution: Solution, information: Tensor, expected: bool) -> Tensor | None:
+    """The same by QR of the weighted rows, block by block, which squares no condition number.
+
+    For one eta column, without a prior, and shared parameters that tell nothing about it; else None. Polynomials in
+    powers as they are (Filip of NIST: 1e10) have no Cholesky factor in 64 bits.
+    """
+    problem, head = solution.problem, solution.problem.head
+    width = problem.num_active + 1
+    if not bool((information.diagonal() > 0).all()):
         return None
-    inverse: Tensor = root.unsqueeze(1) * torch.cholesky_inverse(factor) * root
+    root = information.diagonal().rsqrt()
+    apart = (root.unsqueeze(1) * information * root)[:width, width:]
+    if head.eta_dim > 1 or head.shared_dim > 1 or not problem.prior.flat or bool((apart.abs() > 1e-6).any()):
+        return None
+    triangle = torch.zeros(0, width, dtype=torch.float64)
+    for rows, design, eta in problem.etas(solution.theta):
+        curvature = head.information(eta) if expected else row_derivatives(head, eta, rows.y)[2]
+        assert curvature is not None
+        share = rows.weight * curvature[:, 0, 0] * head.gain[0].square()
+        if bool((share < 0).any()):
+            return None
+        triangle = torch.linalg.qr(torch.cat([triangle, share.sqrt().unsqueeze(1) * design]), mode="r").R
+    norm = triangle.norm(dim=0)
+    if len(triangle) < width or float((triangle / norm).diagonal().abs().min()) < _DEPENDENT:
+        return None
+    back = torch.linalg.solve_triangular(triangle / norm, torch.eye(width, dtype=torch.float64), upper=True)
+    back /= norm.unsqueeze(1)
+    inverse = torch.diag(1 / information.diagonal())
+    inverse[:width, :width] = back @ back.T
     return inverse
 
 
