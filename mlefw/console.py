@@ -102,8 +102,8 @@ def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: 
         "ci_high": ("0.975]", _digits),
     }
     known = [key for key in columns if any(key in row for row in rows)]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("", overflow="fold", min_width=8)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    table.add_column("", overflow="fold", min_width=11)
     for key in known:
         table.add_column(escape(columns[key][0]), justify="right", no_wrap=True)
     for row in rows:

@@ -8,7 +8,8 @@ def remedy(solution: Solution) -> str:
     head = solution.problem.head
     if not head.support.is_discrete:
         return "A given scale (head=gaussian_fixed, head.scale=…) bounds it; check the target, too"
-    one_value = bool((solution.problem.rows.y == solution.problem.rows.y[0]).all())
+    y = solution.problem.rows.y[solution.problem.rows.weight > 0]
+    one_value = bool((y == y[0]).all())
     if one_value or not solution.problem.prior.flat:
         return "The target takes one value only, or lacks a class: there is nothing to tell apart"
     return "A prior on the weights (prior=l2) makes it finite"
