@@ -97,20 +97,31 @@ def build_head(config: Config, num_classes: int | None) -> Head:
 
 @dataclass(frozen=True)
 class Estimand:
-    """What is estimated: the objective of the run, its null model, and the linear problem beside it."""
+    """What is estimated: the objective of the run, its null model, and the linear problem beside it.
+
+    `asked` holds the positions of the features that take part in the linear problem.
+    """
 
     objective: Objective
     null: Solution
     mean: torch.Tensor
     scale: torch.Tensor
+    asked: list[int]
+
+    @property
+    def is_subset(self) -> bool:
+        """Whether the linear problem has fewer features than the network."""
+        return len(self.asked) < len(self.mean)
 
     def problem(self, train: Rows, prior: Prior) -> Problem:
         """The linear problem with the same head, on the same rows and standardised features."""
-        return Problem.of(self.objective.head, train, self.mean, self.scale, prior)
+        problem = Problem.of(self.objective.head, train, self.mean, self.scale, prior)
+        return problem.restricted(torch.tensor(self.asked, dtype=torch.long)) if self.is_subset else problem
 
 
 def build_estimand(config: Config, data: Data) -> Estimand:
     """Head at the null model in the units of the target, standardised model, prior."""
+    asked = data.schema.columns_of((config["baseline"] or {}).get("features"), "baseline.features")
     head = build_head(config, data.num_classes)
     if data.source.standardize_target and head.target == "numeric":
         head.set_units(*target_statistics(data.train))
@@ -121,7 +132,7 @@ def build_estimand(config: Config, data: Data) -> Estimand:
     prior = instantiate(config["prior"])
     objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population)
     _try_one_row(config, objective, data.train)
-    return Estimand(objective.train(), null, mean, scale)
+    return Estimand(objective.train(), null, mean, scale, asked)
 
 
 @torch.no_grad()

@@ -1,17 +1,35 @@
 """`baseline.json`: the exact estimate as a table of coefficients."""
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 from mlefw.baseline.base import Solution
-from mlefw.baseline.coefficients import coefficient_tables, covariance
+from mlefw.baseline.certificate import excess_bound
+from mlefw.baseline.coefficients import coefficient_tables, table_titles
+from mlefw.baseline.covariance import Covariance, covariance
+from mlefw.baseline.fit_statistics import fit_statistics
 from mlefw.baseline.linear import StandardErrors
+from mlefw.baseline.remedy import remedy
 
 
 def baseline_content(
-    solution: Solution, names: list[str], labels: list[str] | None, kind: StandardErrors
+    solution: Solution,
+    names: list[str],
+    labels: list[str] | None,
+    kind: StandardErrors,
+    null: Solution | None = None,
+    asked: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Everything `baseline.json` says about one estimate; what is not defined is absent."""
+    """Everything `baseline.json` says about one estimate; what is not defined is absent.
+
+    Args:
+        solution: the estimate.
+        names: design column names, in the order of the features.
+        labels: class labels of a target that has them.
+        kind: of standard errors.
+        null: the intercept-only estimate, which the likelihood ratio and every R² are measured from.
+        asked: positions of the features that were to take part; all by default.
+    """
     problem = solution.problem
     content: dict[str, Any] = {
         "num_rows": problem.rows.num_rows,
@@ -19,34 +37,41 @@ def baseline_content(
         "exists": solution.exists,
         "solver": solution.solver,
         "num_steps": solution.num_steps,
+        "dropped": dropped(solution, names, asked),
     }
-    kept = set(problem.active.tolist())
-    content["dropped"] = [name for j, name in enumerate(names) if j not in kept]
     if solution.reason is not None:
         content["reason"] = solution.reason
     if not solution.exists:
+        content["remedy"] = remedy(solution)
         if solution.infimum is not None:
             content["nll_infimum"] = solution.infimum
         return content
-    content |= {name: getattr(solution, name) for name in ("converged", "is_global", "residual")}
-    nll = problem.mean_nll(solution.theta)
-    content |= {"log_likelihood": -nll * problem.population, "nll_nats": nll}
-    if problem.prior.flat:
-        count = int(problem.free.sum())
-        content |= {"num_parameters": count, "aic": 2 * (nll * problem.population + count)}
-        content["bic"] = 2 * nll * problem.population + count * math.log(problem.population)
-    else:
+    content |= _certificate(solution)
+    if not problem.prior.flat:
         content["objective"] = solution.objective
+    content |= fit_statistics(solution, null)
     errors = covariance(solution, kind)
-    content["standard_errors"] = errors.kind if errors is not None else _reason(solution)
-    content["coefficients"] = coefficient_tables(solution, names, labels, errors)
+    content["standard_errors"] = errors.kind if isinstance(errors, Covariance) else f"none: {errors}"
+    content["titles"] = table_titles(problem.head, labels)
+    stated = errors if isinstance(errors, Covariance) else None
+    content["coefficients"] = coefficient_tables(solution, names, labels, stated)
     return content
 
 
-def _reason(solution: Solution) -> str:
-    """Why there are no standard errors."""
-    if not solution.converged:
-        return "none: the estimate is not certified"
-    if not solution.problem.prior.smooth:
-        return "none: the prior has a kink at zero"
-    return "none: the information is singular"
+def dropped(solution: Solution, names: Sequence[str], asked: Sequence[int] | None = None) -> list[str]:
+    """Names of the features that were to take part and do not: constant or collinear ones."""
+    kept = set(solution.problem.active.tolist())
+    return [names[j] for j in (range(len(names)) if asked is None else asked) if j not in kept]
+
+
+def shortened(names: Sequence[str], limit: int = 8) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _certificate(solution: Solution) -> dict[str, Any]:
+    """How sure the estimate is, in numbers."""
+    values = {name: getattr(solution, name) for name in ("converged", "is_global", "residual")}
+    bound = excess_bound(solution)
+    return values if bound is None else values | {"excess_bound": bound}

@@ -5,11 +5,14 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 _CALIBRATION = ("coverage_90", "pit_rmse", "ece_15", "ece_null")
 
@@ -88,16 +91,35 @@ def verdict(summary: Mapping[str, Any]) -> str:
     return " ".join(sentences)
 
 
-def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: str) -> Table:
-    """Coefficients in original units, aligned."""
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column("")
-    for name in ("estimate", "std. error", statistic, "p", "95% low", "95% high"):
-        table.add_column(name, justify="right")
-    keys = ("estimate", "std_error", "z", "p_value", "ci_low", "ci_high")
+def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: str) -> Group:
+    """Coefficients in original units under their title, aligned; columns that no row has are left out."""
+    columns = {
+        "estimate": ("coef", _digits),
+        "std_error": ("std err", _digits),
+        "z": (statistic, _statistic),
+        "p_value": (f"P>|{statistic}|", p_value),
+        "ci_low": ("[0.025", _digits),
+        "ci_high": ("0.975]", _digits),
+    }
+    known = [key for key in columns if any(key in row for row in rows)]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    table.add_column("", overflow="fold", min_width=11)
+    for key in known:
+        table.add_column(escape(columns[key][0]), justify="right", no_wrap=True)
     for row in rows:
-        cells = [_p(row[key]) if key == "p_value" and key in row else _digits(row.get(key)) for key in keys]
-        table.add_row(escape(str(row["name"])), *cells)
+        table.add_row(Text(str(row["name"])), *(columns[key][1](row[key]) if key in row else "-" for key in known))
+    return Group(Text(title, style="bold"), table)
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> Table:
+    """Names and values in two columns, read downwards."""
+    table = Table.grid(padding=(0, 2))
+    for _ in range(2):
+        table.add_column()
+        table.add_column(justify="right")
+    half = (len(pairs) + 1) // 2
+    for left, right in zip_longest(pairs[:half], pairs[half:], fillvalue=("", "")):
+        table.add_row(*(Text(cell) for cell in (*left, *right)))
     return table
 
 
@@ -111,12 +133,17 @@ def number(value: float | None, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}{style}}"
 
 
-def _digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.5g}"
-
-
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """A probability, to four decimals."""
     return "<0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if 1e5 <= abs(value) < 1e8 else f"{value:#.5g}".rstrip(".")
+
+
+def _statistic(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.4g}"
 
 
 def _cells(figures: Mapping[str, Mapping[str, float]], key: str) -> list[str]:

@@ -8,8 +8,9 @@ import lightning
 import torch
 
 from mlefw import build
-from mlefw.baseline.base import Solution
+from mlefw.baseline.remedy import remedy
 from mlefw.build import Data, Estimand
+from mlefw.coefficient_table import dropped, shortened
 from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
 from mlefw.prior.none import NoPrior
@@ -55,31 +56,20 @@ def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
     mle = baseline.solve(estimand.problem(train, NoPrior()))
     prior = estimand.objective.prior
     posterior = None if prior.flat else baseline.solve(estimand.problem(train, prior))
-    names = prepared.data.schema.names
-    kept = set(mle.problem.active.tolist())
-    dropped = [name for j, name in enumerate(names) if j not in kept]
-    if dropped:
-        warn(f"constant or collinear features are left out of the linear MLE: {', '.join(dropped)}")
+    left_out = dropped(mle, prepared.data.schema.names, estimand.asked)
+    if left_out:
+        warn(f"constant or collinear features are left out of the linear MLE: {shortened(left_out)}")
     for name, solution in (("MLE", mle), ("MAP", posterior)):
         if solution is None or (name == "MLE" and not prior.flat):
             continue
         if not solution.exists:
-            warn(f"no finite linear {name}: {solution.reason}. {_remedy(solution)}")
+            warn(f"no finite linear {name}: {solution.reason}. {remedy(solution)}")
         elif not solution.converged:
             why = f"{solution.reason}, " if solution.reason else ""
             warn(f"the linear {name} is not certified: {why}its residual is {solution.residual:.2g}")
-    return Exact(estimand.null, mle, posterior, mle if prior.flat else posterior)
-
-
-def _remedy(solution: Solution) -> str:
-    """What makes an estimate finite: a prior on the weights holds weights alone, neither intercepts nor scales."""
-    head = solution.problem.head
-    if not head.support.is_discrete:
-        return "A given scale (head=gaussian_fixed, head.scale=…) bounds it; check the target, too"
-    one_value = bool((solution.problem.rows.y == solution.problem.rows.y[0]).all())
-    if one_value or not solution.problem.prior.flat:
-        return "The target takes one value only, or lacks a class: there is nothing to tell apart"
-    return "A prior on the weights (prior=l2) makes it finite"
+    # Training has all features: an estimate on some of them is not what it descends to.
+    optimum = None if estimand.is_subset else mle if prior.flat else posterior
+    return Exact(estimand.null, mle, posterior, optimum)
 
 
 def _check_trainer(config: dict[str, Any]) -> None:

@@ -76,6 +76,18 @@ class Schema:
         """Number of design columns."""
         return len(self.names)
 
+    def columns_of(self, features: Iterable[str] | None, setting: str) -> list[int]:
+        """Positions of the design columns of some features (None: of all), in order.
+
+        Raises:
+            UsageError: a name that is not a feature, with the nearest one that is.
+        """
+        present = [feature.name for feature in self.features]
+        wanted = list(present if features is None else features)
+        _require(wanted, present, "the model", setting)
+        chosen = [feature.name in wanted for feature in self.features for _ in feature.names]
+        return [j for j, taken in enumerate(chosen) if taken]
+
     def reading(self, source: Source) -> Source:
         """The source, made to read what the model needs and as training read it: `007` stays text among numbers."""
         text = [f.name for f in self.features if f.kind == "category" and f.levels != BOOLEANS]

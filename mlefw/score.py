@@ -35,7 +35,8 @@ def figures(objective: Objective, evaluation: Evaluation, rows: Rows, metrics: S
 class Exact:
     """The exact estimates of a run: null model, linear MLE, under a prior the linear MAP.
 
-    `optimum` is what training itself would reach with a linear model: the MLE without a prior, else the MAP.
+    `optimum` is what training itself would reach with a linear model: the MLE without a prior, else the MAP; None
+    where the estimates were asked for on a part of the features.
     """
 
     null: Solution

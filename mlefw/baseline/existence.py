@@ -31,6 +31,15 @@ def examine(solution: Solution, max_seconds: float = 20.0) -> Solution:
     row, which proves non-existence; what is left undecided goes to a linear program, within `max_seconds`. The
     infimum is the mean NLL at the far end of such a direction from a point where the gradient vanishes.
     """
+    whole = solution.problem
+    used = whole.rows.weight > 0
+    if not bool(used.all()):
+        # A row of weight zero is no row: it would hide a separation of the others.
+        solution = replace(solution, problem=replace(whole, rows=whole.rows.take(used)))
+    return replace(_examine(solution, max_seconds), problem=whole)
+
+
+def _examine(solution: Solution, max_seconds: float) -> Solution:
     if not solution.exists:
         return solution
     if not solution.problem.head.convex:

@@ -1,6 +1,6 @@
 """The exact linear estimate beside a run: null model, maximum likelihood, MAP."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton
 from mlefw.errors import UsageError
 
-StandardErrors = Literal["default", "observed", "expected"]
+StandardErrors = Literal["default", "observed", "expected", "sandwich", "hc0", "hc1"]
 
 _SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), ProximalNewton(), Newton())
 
@@ -24,16 +24,23 @@ class LinearBaseline:
     """The linear model with the run's own head, features and training rows, solved exactly.
 
     Args:
-        standard_errors: `observed` or `expected` information, or what is usual for the head.
+        standard_errors: `observed` or `expected` information, `sandwich` (also `hc0`) or `hc1` against a wrong noise
+            model, or what is usual for the head.
         max_seconds: bound on the linear program that decides whether a maximum exists.
+        features: names of the columns that take part, a categorical one with all its levels; all by default. They are
+            known to the composition root, which restricts the problem.
     """
 
-    def __init__(self, standard_errors: StandardErrors = "default", max_seconds: float = 20.0) -> None:
-        if standard_errors not in ("default", "observed", "expected"):
-            raise UsageError(
-                f"baseline.standard_errors={standard_errors!r}: expected 'default', 'observed' or 'expected'"
-            )
-        self.standard_errors, self.max_seconds = standard_errors, max_seconds
+    def __init__(
+        self,
+        standard_errors: StandardErrors = "default",
+        max_seconds: float = 20.0,
+        features: list[str] | None = None,
+    ) -> None:
+        known = get_args(StandardErrors)
+        if standard_errors not in known:
+            raise UsageError(f"baseline.standard_errors={standard_errors!r}: expected {', '.join(known)}")
+        self.features, self.standard_errors, self.max_seconds = features, standard_errors, max_seconds
 
     def solve(self, problem: Problem) -> Solution:
         """The estimate of a problem; without a prior, collinear features are left out."""

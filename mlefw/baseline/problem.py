@@ -146,15 +146,19 @@ class Problem:
         z[:, -1] = 1.0
         return z
 
-    def designs(self) -> Iterator[tuple[Rows, Tensor]]:
-        """Rows and their design, block by block; a design holds until the next block is asked for."""
+    def designs(self, theta: Tensor) -> Iterator[tuple[Rows, Tensor, Tensor]]:
+        """Rows, their design and complete eta, block by block; a design holds until the next block is asked for."""
         buffer = torch.ones(min(self.block, self.rows.num_rows), self.num_active + 1, dtype=torch.float64)
         mean, unit = self.mean[self.active], 1 / self.scale[self.active]
+        table, shared = theta[: self.size - self.head.shared_dim].view(self.head.eta_dim, -1), self.split(theta)[2]
         for rows in self.rows.blocks(self.block):
             design = buffer[: rows.num_rows]
             torch.sub(self.active_features(rows), mean, out=design[:, :-1])
             design[:, :-1] *= unit
-            yield rows, design
+            movement = torch.cat([design @ table.T, shared.expand(len(design), -1)], 1)
+            eta = self.head.center + self.head.gain * movement
+            eta[:, 0] += rows.offset
+            yield rows, design, eta
 
     def active_features(self, rows: Rows) -> Tensor:
         """The active columns of x as they are, (n, num_active)."""
@@ -200,12 +204,9 @@ class Problem:
         """
         total, gradient = 0.0, torch.zeros(self.size, dtype=torch.float64)
         hessian = torch.zeros(self.size, self.size, dtype=torch.float64)
-        table, shared = theta[: self.size - self.head.shared_dim].view(self.head.eta_dim, -1), self.split(theta)[2]
         gain, eta_dim = self.head.gain, self.head.eta_dim
         scratch = torch.empty(min(self.block, self.rows.num_rows), self.num_active + 1, dtype=torch.float64)
-        for rows, design in self.designs():
-            eta = self.head.center + gain * torch.cat([design @ table.T, shared.expand(len(design), -1)], 1)
-            eta[:, 0] += rows.offset
+        for rows, design, eta in self.designs(theta):
             nll, slope, curvature = row_derivatives(self.head, eta, rows.y)
             if expected:
                 information = self.head.information(eta)
@@ -221,6 +222,15 @@ class Problem:
         return Derivatives(
             float(value), gradient / self.population + penalty.gradient, hessian / self.population + penalty.hessian
         )
+
+    def score_products(self, theta: Tensor) -> Tensor:
+        """Σ w·s sᵀ over rows, (size, size), s being a row's gradient of its NLL in theta: weights are frequencies."""
+        total = torch.zeros(self.size, self.size, dtype=torch.float64)
+        for rows, design, eta in self.designs(theta):
+            slope = row_slopes(self.head, eta, rows.y)[1] * self.head.gain
+            products = rows.weight.view(-1, 1, 1) * slope.unsqueeze(2) * slope.unsqueeze(1)
+            add_hessian(total, design, products, self.head.eta_dim, torch.empty_like(design))
+        return total
 
     def _penalty(self, theta: Tensor) -> Derivatives:
         """The prior per observation; its Hessian is diagonal, a prior being a product over weights."""

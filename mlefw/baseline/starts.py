@@ -14,6 +14,9 @@ from mlefw.head.base import FactorizedHead
 _LOG_NORMAL = 0.6351814227307392
 """Minus the mean of log |u| for a standard normal u: (Euler's constant + log 2) / 2."""
 
+_FAR = 30.0
+"""An eta, on a log or logit scale, from which an offset of this size leaves nothing to descend."""
+
 
 def starts(problem: Problem, shifts: tuple[float, ...] = (-1.0,)) -> list[Tensor]:
     """The origin; for a problem that is not convex also the scale of a residual, and dispersions off by `shifts`."""
@@ -30,9 +33,12 @@ def origin(problem: Problem) -> Tensor:
     """A start in the units of the target: its mean where a column is a location, its spread where it is a scale."""
     head, rows = problem.head, problem.rows
     theta = torch.zeros(problem.size, dtype=torch.float64)
-    if not isinstance(head, FactorizedHead) or not head.collapsible:
-        return theta
     share = rows.weight / rows.weight.sum()
+    if not isinstance(head, FactorizedHead) or not head.collapsible:
+        middle = float(head.center[0] + share @ rows.offset)
+        if head.reference is None and abs(middle) > _FAR:
+            problem.split(theta)[1][0] = -middle / float(head.gain[0])
+        return theta
     y = rows.y.double() - rows.offset
     mean = float(share @ y)
     spread = float(share @ (y - mean).square()) ** 0.5 or abs(mean) or 1.0
@@ -70,9 +76,8 @@ def _staged(problem: Problem, first: Tensor) -> Tensor | None:
     width = problem.num_active + 1
     products, cross = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
     least = 1e-6 * math.sqrt(fit.total_square / problem.population) * float(head.gain[0])
-    for rows, design in problem.designs():
-        residual = rows.y - rows.offset - head.center[0] - head.gain[0] * (design @ theta[:width])
-        response = residual.abs().clamp(min=least).log() + _LOG_NORMAL
+    for rows, design, eta in problem.designs(theta):
+        response = (rows.y - eta[:, 0]).abs().clamp(min=least).log() + _LOG_NORMAL
         products += gram(design, rows.weight, torch.empty_like(design))
         cross += (rows.weight * (response - head.center[1]) / head.gain[1]) @ design
     ridge = 1e-8 * products.diagonal().max() * torch.eye(width, dtype=torch.float64)

@@ -1,17 +1,36 @@
 """mlefw baseline: only the exact estimate, as a table of coefficients."""
 
+import math
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.text import Text
 
 from mlefw import console
 from mlefw.atomic import write_json
+from mlefw.coefficient_table import shortened
 from mlefw.command.train import baseline_file
 from mlefw.errors import UsageError
 from mlefw.preparation import estimate, prepare
 from mlefw.run_directory import claim
+
+_TOTALS = {
+    "log_likelihood": "log-likelihood",
+    "null_log_likelihood": "of the null model",
+    "aic": "AIC",
+    "bic": "BIC",
+    "deviance": "deviance",
+    "null_deviance": "of the null model",
+    "pearson_chi2": "Pearson chi2",
+}
+_SHARES = {
+    "dispersion": "dispersion",
+    "r_squared": "R-squared",
+    "mcfadden_r2": "McFadden R-squared",
+    "cox_snell_r2": "Cox-Snell R-squared",
+}
+_BOUNDS = ("residual", "duality_gap", "gap", "bound")
 
 
 def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
@@ -31,23 +50,63 @@ def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
 def show(content: dict[str, Any], out: Console) -> None:
     """Print the estimate as a person reads it."""
     name = "MLE" if content["prior"] == "none" else "MAP"
-    title = f"Exact linear {name}: head={content['head']} prior={content['prior']}"
-    out.print(Text(title, style="bold"))
+    out.print(Text(f"Exact linear {name} of {content['target']}", style="bold"))
+    out.print(console.facts(_facts(content)))
+    out.print()
     if not content["exists"]:
-        out.print(Text(f"no finite estimate: {content['reason']}"))
-        if "nll_infimum" in content:
-            out.print(f"infimum of the NLL: {content['nll_infimum']:.6f} nats per row")
+        _show_absence(content, out)
         return
-    parts = [f"{content['num_rows']} rows", f"log-likelihood {content['log_likelihood']:.4f}"]
-    parts += [f"NLL {content['nll_nats']:.6f} nats per row"]
-    parts += [f"{name.upper()} {content[name]:.2f}" for name in ("aic", "bic") if name in content]
-    out.print("  ".join(parts))
-    sure = "stationary" if content["converged"] else "NOT converged"
-    kind = "global optimum" if content["is_global"] else "local optimum"
-    out.print(f"{content['solver']}, {content['num_steps']} steps: {sure} ({kind}), residual {content['residual']:.1e}")
+    out.print(Text(_certificate(content)))
     statistic = "t" if "t quantiles" in content["standard_errors"] else "z"
-    tables = [console.coefficient_table(name, rows, statistic) for name, rows in content["coefficients"].items()]
-    out.print(Group(*tables))
-    out.print(f"standard errors: {content['standard_errors']}")
+    for key, rows in content["coefficients"].items():
+        title = content["titles"][key] + (" (one for all rows)" if rows[0]["name"] == "(shared)" else "")
+        out.print()
+        out.print(console.coefficient_table(title, rows, statistic))
+    out.print(Text(f"\nstandard errors: {content['standard_errors']}"))
+    if content["standard_errors"].startswith("posterior"):
+        out.print(
+            Text(
+                "Intervals are 95% credible intervals, the posterior being taken as normal about the MAP; "
+                "z and P state how far zero is in posterior standard deviations."
+            )
+        )
     if content["dropped"]:
-        out.print(Text(f"left out (constant or collinear): {', '.join(content['dropped'])}"))
+        out.print(Text(f"left out (constant or collinear): {shortened(content['dropped'])}"))
+    if not content.get("mle", {"exists": True})["exists"]:
+        out.print(Text(f"Without the prior there is no finite estimate: {content['mle']['reason']}."))
+
+
+def _show_absence(content: dict[str, Any], out: Console) -> None:
+    out.print(Text(f"No finite estimate: {content['reason']}."))
+    if "nll_infimum" in content:
+        nats = content["nll_infimum"]
+        out.print(f"The NLL comes as close as one likes to {nats:.6g} nats ({nats / math.log(2):.6g} bits) per row.")
+    out.print(Text(f"{content['remedy']}."))
+
+
+def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is known of the fit as a whole, in the order in which it is read."""
+    pairs = [(name, str(content[name])) for name in ("head", "prior")] + [("rows", str(content["num_rows"]))]
+    if content["population"] != content["num_rows"]:
+        pairs.append(("sum of weights", f"{content['population']:.8g}"))
+    for key, name in (("num_parameters", "parameters"), ("df_resid", "residual df")):
+        if key in content:
+            pairs.append((name, f"{content[key]:.8g}"))
+    if "nll_nats" in content:
+        nats = content["nll_nats"]
+        pairs += [("NLL per row, nats", f"{nats:.6g}"), ("in bits", f"{nats / math.log(2):.6g}")]
+    pairs += [(name, f"{content[key]:.8g}") for key, name in _TOTALS.items() if key in content]
+    pairs += [(name, f"{content[key]:.4f}") for key, name in _SHARES.items() if key in content]
+    if "lr_chi2" in content:
+        pairs.append((f"LR chi2({content['lr_df']}) against null", f"{content['lr_chi2']:.6g}"))
+        pairs.append(("its P", console.p_value(content["lr_p_value"])))
+    return pairs
+
+
+def _certificate(content: dict[str, Any]) -> str:
+    """How sure the estimate is, in one line."""
+    sure = "stationary" if content["converged"] else "NOT certified"
+    kind = "global optimum" if content["is_global"] else "a local optimum, perhaps not the global one"
+    bounds = [f"{key.replace('_', ' ')} {content[key]:.1e}" for key in _BOUNDS if key in content]
+    steps = f"{content['num_steps']} step{'' if content['num_steps'] == 1 else 's'}"
+    return f"{content['solver']}, {steps}: {sure}, {kind}; {', '.join(bounds)}"

@@ -105,15 +105,16 @@ def choice(config: dict[str, Any], group: str) -> str:
 
 def baseline_file(config: dict[str, Any], prepared: Prepared, exact: score.Exact) -> dict[str, Any]:
     """The content of `baseline.json`: under a prior the MAP, with the MLE nested."""
-    schema = prepared.data.schema
+    schema, asked = prepared.data.schema, prepared.estimand.asked
     kind = config["baseline"]["standard_errors"]
     labels = list(schema.labels) if schema.labels is not None else None
     contents = [
-        baseline_content(solution, schema.names, labels, kind)
+        baseline_content(solution, schema.names, labels, kind, exact.null, asked)
         for solution in (exact.map, exact.mle)
         if solution is not None
     ]
-    content = {"head": choice(config, "head"), "prior": choice(config, "prior"), **contents[0]}
+    chosen = {"head": choice(config, "head"), "prior": choice(config, "prior"), "target": schema.target}
+    content = {**chosen, **contents[0]}
     if len(contents) == 2:
         content["mle"] = contents[1]
     return content

@@ -89,6 +89,14 @@ class Head(nn.Module, ABC):
         """
         return None
 
+    def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor | None:
+        """Twice the NLL above that of a perfect prediction, (*batch,), for a complete eta; None where not defined.
+
+        A dispersion that is learnt once for all rows is left out, as in a generalised linear model: squared residuals
+        for a Gaussian (McCullagh & Nelder, 1989).
+        """
+        return None
+
     def forward(self, eta: Tensor) -> Distribution:
         """The distribution of y for a predicted eta; its batch_shape is eta.shape[:-1]."""
         with torch.autocast(eta.device.type, enabled=False):

@@ -40,3 +40,11 @@ class BernoulliHead(FactorizedHead):
     def build(self, logits: Tensor) -> LogitBernoulli:  # type: ignore[override]
         """Bernoulli(logits)."""
         return LogitBernoulli(logits=logits, validate_args=False)
+
+    def information(self, eta: Tensor) -> Tensor:
+        """The variance p (1 − p): the link is canonical, so the observed information is the expected one."""
+        return (eta[..., 0].sigmoid() * (-eta[..., 0]).sigmoid())[..., None, None]
+
+    def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor:
+        """Twice the NLL: a perfect prediction of single outcomes has none."""
+        return 2 * self.nll_complete(eta, y)

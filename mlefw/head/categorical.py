@@ -48,3 +48,12 @@ class CategoricalHead(Head):
     def distribution(self, eta: Tensor) -> Categorical:
         """Categorical(logits = eta)."""
         return Categorical(eta)
+
+    def information(self, eta: Tensor) -> Tensor:
+        """The variance diag(p) − p pᵀ: the link is canonical, so the observed information is the expected one."""
+        p = eta.softmax(-1)
+        return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
+
+    def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor:
+        """Twice the NLL: a perfect prediction of single outcomes has none."""
+        return 2 * self.nll_complete(eta, y)

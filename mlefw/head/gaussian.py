@@ -44,3 +44,11 @@ class GaussianHead(FactorizedHead):
         """diag(1 / scale², 2) in (loc, log scale)."""
         precision = self.params(eta)["scale"].expand(eta.shape[:-1]) ** -2
         return torch.diag_embed(torch.stack([precision, 2 * torch.ones_like(precision)], -1)[..., : eta.shape[-1]])
+
+    def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor | None:
+        """(y − loc)², over the variance where that is given; None where the scale is predicted."""
+        if "scale" in self.eta_names:
+            return None
+        params = self.params(eta)
+        square = (y - params["loc"]).square()
+        return square if "scale" in self.shared_names else square / params["scale"].square()

@@ -62,3 +62,13 @@ class PoissonHead(FactorizedHead):
     def build(self, rate: Tensor) -> LogPoisson:  # type: ignore[override]
         """Poisson(rate)."""
         return LogPoisson(rate.log())
+
+    def information(self, eta: Tensor) -> Tensor:
+        """The rate: the link is canonical, so the observed information is the expected one."""
+        return eta[..., 0].exp()[..., None, None]
+
+    def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor:
+        """2 (y log(y / rate) − (y − rate)), as one difference that loses no digits near rate = y."""
+        log_rate = eta[..., 0]
+        ratio = log_rate - y.clamp(min=1).log()
+        return 2 * torch.where(y > 0, y * (torch.expm1(ratio) - ratio), log_rate.exp())

@@ -321,3 +321,13 @@ def test_a_prior_on_the_weights_does_not_hold_the_bias(head: str, value: float) 
 def test_a_prior_on_the_weights_does_not_hold_the_bias_of_a_class_without_rows() -> None:
     of = data("iris_12")
     assert not solve("categorical", Sample(of.x, of.names, 2 * of.y, of.weight, of.offset), tau=1.0).exists
+
+
+def test_a_row_of_weight_zero_hides_no_separation() -> None:
+    of = sample(np.arange(1.0, 7.0)[:, None], np.array([0.0, 0, 1, 0, 1, 1]))
+    assert solve("bernoulli", of).exists
+    ignored = sample(of.x, of.y, weight=np.array([0.0, 0, 0, 1, 1, 1]))
+    solution = solve("bernoulli", ignored)
+    assert not solution.exists
+    assert solution.infimum == pytest.approx(0, abs=1e-12)
+    assert solution.problem.rows.num_rows == 6

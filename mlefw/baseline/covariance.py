@@ -1,0 +1,161 @@
+"""How far theta might be off: inverse information, and the sandwich that does without it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlefw.baseline.base import Solution
+from mlefw.baseline.derivatives import row_derivatives
+from mlefw.baseline.linear import StandardErrors
+from mlefw.baseline.problem import Problem
+from mlefw.head.gaussian import GaussianHead
+
+ROBUST = ("sandwich", "hc0", "hc1")
+_DOUBTFUL = 1e-3
+"""Pivot of the information on a unit diagonal below which the inverse loses more than six digits."""
+_SINGULAR = 3e-6
+"""Pivot of the information on a unit diagonal below which its inverse is rounding."""
+_DEPENDENT = 1e-13
+"""Share of a column that the others leave unexplained, below which it is rounding."""
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Covariance of theta (size, size), zero for entries that are not free; `df` for t quantiles, None for normal."""
+
+    matrix: Tensor
+    kind: str
+    df: float | None = None
+
+
+def covariance(solution: Solution, kind: StandardErrors = "default") -> Covariance | str:
+    """The covariance of theta, or a phrase that says why there is none.
+
+    By default: Gaussian with a constant scale RSS / (n − p) and t quantiles; the others observed information, or the
+    expected one where the observed one says nothing (Laplace: Bassett & Koenker, 1978). Under a Gaussian prior the
+    curvature of the prior is included: posterior standard deviations.
+
+    `sandwich` (or `hc0`) is A⁻¹ Σ w·s sᵀ A⁻¹ with A the information and s the score of a row (Huber, 1967; White,
+    1980), which holds where the model is wrong about the noise; `hc1` multiplies it by n / (n − p).
+    """
+    problem = solution.problem
+    if not solution.exists:
+        return "the estimate does not exist"
+    if not solution.converged:
+        return "the estimate is not certified"
+    if not problem.prior.smooth:
+        return "the prior has a kink at zero, where a coefficient has no curvature"
+    left = problem.population - num_coefficients(problem)
+    if kind == "hc1" and left <= 0:
+        return f"hc1 divides by n - p, which is {left:g}"
+    found = _information(solution, kind)
+    if isinstance(found, str):
+        return found
+    inverse, name = found
+    head = problem.head
+    if kind in ROBUST:
+        factor = problem.population / left if kind == "hc1" else 1.0
+        meat = problem.score_products(_beside_kinks(solution) if name.startswith("expected") else solution.theta)
+        label = "HC1" if kind == "hc1" else "HC0"
+        label += ", expected information" if name.startswith("expected") else ""
+        of_map = "" if problem.prior.flat else " of the MAP"
+        return Covariance(factor * inverse @ meat @ inverse, f"sandwich ({label}){of_map}")
+    if not problem.prior.flat:
+        return Covariance(inverse, f"posterior ({name} and prior)")
+    classical = isinstance(head, GaussianHead) and head.eta_names == ("loc",) and head.shared_dim and left > 0
+    if kind == "default" and classical:
+        width = problem.num_active + 1
+        inverse[:width, :width] *= problem.population / left
+        return Covariance(inverse, "RSS / (n - p), t quantiles", left)
+    return Covariance(inverse, name)
+
+
+def num_coefficients(problem: Problem) -> int:
+    """Number of free coefficients, shared parameters aside."""
+    return int(problem.free.sum()) - problem.head.shared_dim
+
+
+def _information(solution: Solution, kind: StandardErrors) -> tuple[Tensor, str] | str:
+    """The inverse information of theta with its name, or why there is none."""
+    problem = solution.problem
+    name = type(problem.head).__name__
+    for expected in (False, True):
+        if kind == ("observed" if expected else "expected"):
+            continue
+        try:
+            here = problem.derivatives(solution.theta, expected=True) if expected else solution.derivatives
+        except NotImplementedError:
+            return f"{name} states no expected information"
+        free = problem.free
+        information = problem.population * here.hessian[free][:, free]
+        if not expected and not bool((information.diagonal() > 0).all()):
+            # Absolute deviations have no curvature anywhere.
+            continue
+        inverse, pivot = _by_cholesky(information)
+        if pivot < _DOUBTFUL and kind not in ROBUST:
+            better = _by_triangle(solution, information, expected)
+            inverse = better if better is not None else inverse
+        if inverse is None:
+            return "the information is singular, or too near to it for 64 bits"
+        matrix = torch.zeros(problem.size, problem.size, dtype=torch.float64)
+        index = free.nonzero().squeeze(1)
+        matrix[index.unsqueeze(1), index] = inverse
+        return matrix, "expected information" if expected else "observed information"
+    return f"the observed information of {name} is zero in some direction; standard_errors=expected may exist"
+
+
+def _by_cholesky(information: Tensor) -> tuple[Tensor | None, float]:
+    """The inverse of a positive definite matrix, None where rounding drowns it; its least pivot on a unit diagonal."""
+    diagonal = information.diagonal()
+    if not bool((diagonal > 0).all()) or not bool(torch.isfinite(information).all()):
+        return None, 0.0
+    root = diagonal.rsqrt()
+    factor, failed = torch.linalg.cholesky_ex(root.unsqueeze(1) * information * root)
+    pivot = 0.0 if bool(failed) else float(factor.diagonal().min())
+    if pivot < _SINGULAR:
+        return None, pivot
+    return root.unsqueeze(1) * torch.cholesky_inverse(factor) * root, pivot
+
+
+def _by_triangle(solution: Solution, information: Tensor, expected: bool) -> Tensor | None:
+    """The same by QR of the weighted rows, block by block, which squares no condition number.
+
+    For one eta column, without a prior, and shared parameters that tell nothing about it; else None. Polynomials in
+    powers as they are (Filip of NIST: 1e10) have no Cholesky factor in 64 bits.
+    """
+    problem, head = solution.problem, solution.problem.head
+    width = problem.num_active + 1
+    if not bool((information.diagonal() > 0).all()):
+        return None
+    root = information.diagonal().rsqrt()
+    apart = (root.unsqueeze(1) * information * root)[:width, width:]
+    if head.eta_dim > 1 or head.shared_dim > 1 or not problem.prior.flat or bool((apart.abs() > 1e-6).any()):
+        return None
+    triangle = torch.zeros(0, width, dtype=torch.float64)
+    for rows, design, eta in problem.designs(solution.theta):
+        curvature = head.information(eta) if expected else row_derivatives(head, eta, rows.y)[2]
+        assert curvature is not None
+        share = rows.weight * curvature[:, 0, 0] * head.gain[0].square()
+        if bool((share < 0).any()):
+            return None
+        triangle = torch.linalg.qr(torch.cat([triangle, share.sqrt().unsqueeze(1) * design]), mode="r").R
+    norm = triangle.norm(dim=0)
+    if len(triangle) < width or float((triangle / norm).diagonal().abs().min()) < _DEPENDENT:
+        return None
+    back = torch.linalg.solve_triangular(triangle / norm, torch.eye(width, dtype=torch.float64), upper=True)
+    back /= norm.unsqueeze(1)
+    inverse = torch.diag(1 / information.diagonal())
+    inverse[:width, :width] = back @ back.T
+    return inverse
+
+
+def _beside_kinks(solution: Solution) -> Tensor:
+    """Theta with its first bias moved by next to nothing.
+
+    Least absolute deviations fit p rows exactly, where rounding would choose the sign of the score.
+    """
+    theta = solution.theta.clone()
+    bias = solution.problem.split(theta)[1]
+    bias[0] += 1e-8 * max(1.0, float(bias[0].abs()))
+    return theta

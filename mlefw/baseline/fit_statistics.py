@@ -1,0 +1,81 @@
+"""How well an exact estimate fits: deviance, R², and the likelihood ratio against the null model."""
+
+import math
+
+import torch
+from scipy import stats
+
+from mlefw.baseline.base import Solution
+from mlefw.baseline.covariance import num_coefficients
+from mlefw.head.gaussian import GaussianHead
+
+
+def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float]:
+    """What is defined of an estimate that exists; weights are frequencies throughout.
+
+    `mcfadden_r2` (discrete targets) is 1 − ll / ll₀, `cox_snell_r2` 1 − exp(2 (ll₀ − ll) / n), which for least squares
+    is R² itself. Under a prior there is neither AIC nor a likelihood ratio test: they are about the maximum.
+
+    Args:
+        solution: the MLE or the MAP.
+        null: the intercept-only estimate of the same rows, with the same offset.
+    """
+    problem, head = solution.problem, solution.problem.head
+    n, count = problem.population, int(problem.free.sum())
+    log_likelihood = -n * problem.mean_nll(solution.theta)
+    if not math.isfinite(log_likelihood):
+        return {}
+    content = {"log_likelihood": log_likelihood, "nll_nats": -log_likelihood / n}
+    if problem.prior.flat:
+        content |= {"num_parameters": count, "df_resid": n - num_coefficients(problem)}
+        content["aic"] = 2 * (count - log_likelihood)
+        content["bic"] = count * math.log(n) - 2 * log_likelihood
+    deviance = _deviance(solution)
+    if deviance is not None:
+        content["deviance"] = deviance
+    if head.support.is_discrete and head.target == "numeric":
+        content |= _pearson(solution)
+    if null is None or not all(end.exists and end.converged for end in (solution, null)):
+        return content
+    lowest = -n * null.problem.mean_nll(null.theta)
+    content["null_log_likelihood"] = lowest
+    null_deviance = _deviance(null)
+    if deviance is not None and null_deviance is not None:
+        content["null_deviance"] = null_deviance
+        if isinstance(head, GaussianHead) and null_deviance > 0:
+            content["r_squared"] = 1 - deviance / null_deviance
+    if head.support.is_discrete and lowest < 0:
+        content["mcfadden_r2"] = 1 - log_likelihood / lowest
+    content["cox_snell_r2"] = -math.expm1(2 * (lowest - log_likelihood) / n)
+    df = count - int(null.problem.free.sum())
+    if problem.prior.flat and df > 0:
+        ratio = max(2 * (log_likelihood - lowest), 0.0)
+        content |= {"lr_chi2": ratio, "lr_df": df, "lr_p_value": float(stats.chi2.sf(ratio, df))}
+    return content
+
+
+@torch.no_grad()
+def _deviance(solution: Solution) -> float | None:
+    total = 0.0
+    for rows, _, eta in solution.problem.etas(solution.theta):
+        unit = solution.problem.head.unit_deviance(eta, rows.y)
+        if unit is None:
+            return None
+        total += float(rows.weight @ unit)
+    return total
+
+
+@torch.no_grad()
+def _pearson(solution: Solution) -> dict[str, float]:
+    """Σ w (y − mean)² / variance, and over n − p the dispersion, which is 1 where the variance is right."""
+    problem, total = solution.problem, 0.0
+    try:
+        for rows, _, eta in problem.etas(solution.theta):
+            distribution = problem.head.distribution(eta)
+            total += float(rows.weight @ ((rows.y - distribution.mean).square() / distribution.variance))
+    except NotImplementedError:
+        return {}
+    if not math.isfinite(total):
+        return {}
+    left = problem.population - num_coefficients(problem)
+    return {"pearson_chi2": total} | ({"dispersion": total / left} if left > 0 and problem.prior.flat else {})
