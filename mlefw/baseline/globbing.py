@@ -21,13 +21,13 @@ class Globbing:
     the whole one, and an equal one where no row of a group is on the wrong side: so its dual values bound the error
     of the whole fit, and wrong rows come back until that bound is rounding. X is read block by block.
 
-    Args:
-        problem: whose design is used.
-        y: target in units of the raw output, (n,).
+    z is the design of the problem and y its target less its offset, in units of the raw output.
     """
 
-    def __init__(self, problem: Problem, y: Array) -> None:
-        self.problem, self.y = problem, y
+    def __init__(self, problem: Problem) -> None:
+        rows, head = problem.rows, problem.head
+        self.problem = problem
+        self.y: Array = ((rows.y - rows.offset - head.center[0]) / head.gain[0]).numpy()
         self.guess: _Guess | None = None
 
     def fit(self, weight: Array, ridge: Array, rate: Array) -> Fit:
@@ -84,7 +84,7 @@ class Globbing:
         """Rows nearer to the guess than its uncertainty, and the sums over those above and those below."""
         side = np.zeros(len(weight), dtype=np.int8)
         sums, kept = np.zeros((2, len(guess.beta) + 2)), []
-        for rows, z, y, w in self._blocks(weight):
+        for rows, z, y, w in self.blocks(weight):
             residual = y - z @ guess.beta
             here = np.sign(residual).astype(np.int8)
             band = np.sqrt(np.square(z @ guess.whiten).sum(1))
@@ -101,7 +101,7 @@ class Globbing:
     def _check(self, parts: "_Parts", beta: Array, weight: Array) -> tuple[Array, float]:
         """Globbed rows on the wrong side of the plane, and by how much the whole objective exceeds the reduced one."""
         wrong, sizes, means = [], np.zeros(2), np.zeros(2)
-        for rows, z, y, w in self._blocks(weight):
+        for rows, z, y, w in self.blocks(weight):
             side, residual = parts.side[rows], y - z @ beta
             off = np.flatnonzero(side * residual < 0)
             off = off[w[off] > 0]
@@ -114,7 +114,7 @@ class Globbing:
         excess = 2 * sizes + 2 * np.minimum(means, 0)
         return np.concatenate(wrong), float(np.maximum(excess, 0).sum())
 
-    def _blocks(self, weight: Array) -> Iterator[tuple[slice, Array, Array, Array]]:
+    def blocks(self, weight: Array) -> Iterator[tuple[slice, Array, Array, Array]]:
         """Which rows, their design, target and weight, block by block."""
         start = 0
         for rows in self.problem.rows.blocks(self.problem.block):

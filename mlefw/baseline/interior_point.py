@@ -86,7 +86,7 @@ def _start(of: Deviations) -> Array:
 
 
 def gram(z: Array, weight: Array) -> Array:
-    """z' diag(weight) z, (p, p): with equal factors, which BLAS computes in half the time."""
+    """The matrix z' diag(weight) z, (p, p), with equal factors, which BLAS computes in half the time."""
     total = np.zeros((z.shape[1], z.shape[1]))
     for start in range(0, len(z), _BLOCK):
         rows = slice(start, start + _BLOCK)
@@ -163,7 +163,7 @@ def _vertex(of: Deviations, beta: Array, d: Array, q: Array, count: int) -> Fit:
     if len(y) < p:
         return none
     candidates = np.argpartition(-q, min(4 * p + 16, len(y)) - 1)[: 4 * p + 16]
-    _, triangle, order = qr((z[candidates] * q[candidates, None]).T, mode="economic", pivoting=True)
+    order = qr((z[candidates] * q[candidates, None]).T, mode="r", pivoting=True)[-1]
     basis = candidates[order[:p]]
     try:
         beta = np.linalg.solve(z[basis], y[basis])
