@@ -124,7 +124,7 @@ class _Turns:
         return np.concatenate(parts)
 
     def _newton(self, deviation: Array, gamma: Array) -> tuple[Array, Array, bool]:
-        """Argmin Σ w (s + deviation · exp(−s)) + ½ Σ ridge gamma², s = log scale; its slope, and whether s falls to −∞."""
+        """Argmin Σ w (s + deviation · exp(−s)) + ½ Σ ridge gamma², s log scale; its slope, and whether s goes to −∞."""
         value, slope, curvature, lowest = self._derivatives(deviation, gamma)
         shown: tuple[Array, Array] | None = None
         for _ in range(100):

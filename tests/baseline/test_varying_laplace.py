@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from exact_oracles import Array, Sample, data, sample, varied
-from exact_solving import problem_of, solve
+from exact_solving import solve
 from scipy.optimize import linprog, minimize
 
 from mlefw.baseline.base import Solution
