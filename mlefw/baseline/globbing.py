@@ -35,7 +35,7 @@ class Globbing:
         used = np.flatnonzero(weight > 0)
         if self.problem.num_active == 0:
             return _median(self.y[used], weight[used])
-        size = round(1.5 * len(ridge) ** 0.5 * len(used) ** (2 / 3))
+        size = round(1.2 * len(ridge) ** 0.5 * len(used) ** (2 / 3))
         while 3 * size < len(used):
             found = self._reduced(size, used, weight, ridge, rate)
             if found is not None:
@@ -78,7 +78,7 @@ class Globbing:
         root, (triangle, _) = factored(gram(z, w) + np.diag(share * ridge + 1e-12 * size))
         whiten = root[:, None] * solve_triangular(triangle, np.eye(len(beta)), lower=True).T
         score = np.abs(y - z @ beta) / np.linalg.norm(z @ whiten, axis=1)
-        return _Guess(beta, whiten, float(np.quantile(score, min(1.0, 0.8 * size / len(used)))))
+        return _Guess(beta, whiten, float(np.quantile(score, min(1.0, 1.2 * size / len(used)))))
 
     def _split(self, guess: "_Guess", weight: Array) -> "_Parts":
         """Rows nearer to the guess than its uncertainty, and the sums over those above and those below."""
@@ -179,6 +179,9 @@ def _under_prior(z: Array, y: Array, weight: Array, ridge: Array, rate: Array) -
 
 def _median(y: Array, weight: Array) -> Fit:
     """The weighted median, the middle of the interval where it is not unique."""
+    if (weight == weight[0]).all():
+        beta = float(np.median(y))
+        return Fit(np.array([beta]), float(weight @ np.abs(y - beta)), 0.0, 1)
     order = np.argsort(y, kind="stable")
     above = np.cumsum(weight[order])
     half = 0.5 * above[-1]

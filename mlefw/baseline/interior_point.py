@@ -46,7 +46,7 @@ def interior_point(of: Deviations, tolerance: float = 1e-13, max_steps: int = 10
     nothing = 1e-15 * float(weight @ np.abs(y))
     if best.objective <= nothing:
         return best
-    spread = float(weight @ np.abs(residual)) / float(weight.sum()) + 1e-300
+    spread = float(np.abs(residual).mean()) + 1e-300
     u, v = np.maximum(residual, 0) + spread, np.maximum(-residual, 0) + spread
     # w − d and w + d are carried along: their difference from d would lose what is left of the smaller one.
     up, down = weight.copy(), weight.copy()
