@@ -13,11 +13,12 @@ from mlefw.baseline.least_squares import LeastSquares
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton
+from mlefw.baseline.varying_laplace import VaryingLaplace
 from mlefw.errors import UsageError
 
 StandardErrors = Literal["default", "observed", "expected", "sandwich", "hc0", "hc1"]
 
-_SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), ProximalNewton(), Newton())
+_SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), VaryingLaplace(), ProximalNewton(), Newton())
 
 
 class LinearBaseline:

@@ -30,6 +30,7 @@ def new_head(name: str, num_classes: int = 0, scale: float = 1.0) -> Head:
         "heteroscedastic": lambda: GaussianHead(scale="predicted"),
         "laplace": lambda: LaplaceHead(),
         "laplace_fixed": lambda: LaplaceHead(scale=scale),
+        "laplace_varying": lambda: LaplaceHead(scale="predicted"),
         "bernoulli": lambda: BernoulliHead(),
         "categorical": lambda: CategoricalHead(num_classes),
         "poisson": lambda: PoissonHead(),

@@ -1,0 +1,191 @@
+"""Least absolute deviations of many rows, reduced to the few whose residual has an unknown sign."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.linalg import solve_triangular
+
+from mlefw.baseline.interior_point import Array, Deviations, Fit, factored, gram, interior_point
+from mlefw.baseline.problem import Problem
+
+_MAX_ROUNDS = 12
+
+
+class Globbing:
+    """Preprocessing after Portnoy & Koenker (1997) for Σ w |y − z beta| + ½ Σ ridge beta² + Σ rate |beta|.
+
+    A fit to a sample of rows says which rows lie surely above or below the plane; each of these two groups is
+    replaced by its mean, with its total weight. The triangle inequality makes the reduced objective a lower bound of
+    the whole one, and an equal one where no row of a group is on the wrong side: so its dual values bound the error
+    of the whole fit, and wrong rows come back until that bound is rounding. X is read block by block.
+
+    z is the design of the problem and y its target less its offset, in units of the raw output.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        rows, head = problem.rows, problem.head
+        self.problem = problem
+        self.y: Array = ((rows.y - rows.offset - head.center[0]) / head.gain[0]).numpy()
+        self.guess: _Guess | None = None
+
+    def fit(self, weight: Array, ridge: Array, rate: Array) -> Fit:
+        """The minimum for weights (n,), ridge (p,) and rate (p,); a like problem solved before makes it faster."""
+        used = np.flatnonzero(weight > 0)
+        if self.problem.num_active == 0:
+            return _median(self.y[used], weight[used])
+        size = round(1.2 * len(ridge) ** 0.5 * len(used) ** (2 / 3))
+        while 3 * size < len(used):
+            found = self._reduced(size, used, weight, ridge, rate)
+            if found is not None:
+                return found
+            size *= 2
+        return interior_point(_under_prior(*self._take(used, weight), ridge, rate))
+
+    def _take(self, index: Array, weight: Array) -> tuple[Array, Array, Array]:
+        z = self.problem.design(self.problem.rows.take(torch.from_numpy(index))).numpy()
+        return z, self.y[index], weight[index]
+
+    def _reduced(self, size: int, used: Array, weight: Array, ridge: Array, rate: Array) -> Fit | None:
+        """By way of a guess, from a sample unless an earlier one serves; None where it was wrong on too many rows."""
+        warm = self.guess is not None
+        guess = self.guess or self._from_sample(size, used, weight, ridge, rate)
+        parts, nothing = self._split(guess, weight), 1e-15 * float(weight @ np.abs(self.y))
+        for count in range(_MAX_ROUNDS):
+            fit = interior_point(_under_prior(*parts.reduced(), ridge, rate))
+            wrong, excess = self._check(parts, fit.beta, weight)
+            self.guess = guess._replace(beta=fit.beta)
+            gap = fit.gap + excess
+            if not len(wrong) or excess <= 1e-14 * fit.objective + nothing:
+                return fit._replace(objective=fit.objective + excess, gap=gap)
+            if len(wrong) > size and not count:
+                break
+            parts = parts.released(wrong, *self._take(wrong, weight))
+        self.guess = None
+        return self._reduced(size, used, weight, ridge, rate) if warm else None
+
+    def _from_sample(self, size: int, used: Array, weight: Array, ridge: Array, rate: Array) -> "_Guess":
+        """The fit to one random observation of each of `size` equal stretches, and how far from it a row is unsure."""
+        jitter = torch.rand(size, dtype=torch.float64, generator=torch.Generator().manual_seed(size)).numpy()
+        reached = np.cumsum(weight[used])
+        drawn = np.searchsorted(reached, (np.arange(size) + jitter) * (reached[-1] / size), side="right")
+        index, times = np.unique(np.minimum(drawn, len(used) - 1), return_counts=True)
+        z, y, _ = self._take(used[index], weight)
+        w = times.astype(np.float64)
+        share = size / float(reached[-1])
+        beta = interior_point(_under_prior(z, y, w, share * ridge, share * rate), tolerance=1e-6).beta
+        root, (triangle, _) = factored(gram(z, w) + np.diag(share * ridge + 1e-12 * size))
+        whiten = root[:, None] * solve_triangular(triangle, np.eye(len(beta)), lower=True).T
+        score = np.abs(y - z @ beta) / np.linalg.norm(z @ whiten, axis=1)
+        return _Guess(beta, whiten, float(np.quantile(score, min(1.0, 1.2 * size / len(used)))))
+
+    def _split(self, guess: "_Guess", weight: Array) -> "_Parts":
+        """Rows nearer to the guess than its uncertainty, and the sums over those above and those below."""
+        side = np.zeros(len(weight), dtype=np.int8)
+        sums, kept = np.zeros((2, len(guess.beta) + 2)), []
+        for rows, z, y, w in self.blocks(weight):
+            residual = y - z @ guess.beta
+            here = np.sign(residual).astype(np.int8)
+            band = np.sqrt(np.square(z @ guess.whiten).sum(1))
+            unsure = (np.abs(residual) <= guess.cut * band) & (w > 0)
+            here[unsure] = 0
+            side[rows] = here
+            for k, sign in enumerate((1, -1)):
+                share = w * (here == sign)
+                sums[k] += np.concatenate([share @ z, [share @ y, share.sum()]])
+            kept.append((z[unsure], y[unsure], w[unsure]))
+        z, y, w = (np.concatenate(part) for part in zip(*kept, strict=True))
+        return _Parts(z, y, w, side, sums)
+
+    def _check(self, parts: "_Parts", beta: Array, weight: Array) -> tuple[Array, float]:
+        """Globbed rows on the wrong side of the plane, and by how much the whole objective exceeds the reduced one."""
+        wrong, sizes, means = [], np.zeros(2), np.zeros(2)
+        for rows, z, y, w in self.blocks(weight):
+            side, residual = parts.side[rows], y - z @ beta
+            off = np.flatnonzero(side * residual < 0)
+            off = off[w[off] > 0]
+            wrong.append(off + rows.start)
+            for k, sign in enumerate((1, -1)):
+                sizes[k] += float(w[off] @ (np.abs(residual[off]) * (side[off] == sign)))
+        for k, sign in enumerate((1, -1)):
+            means[k] = sign * float(parts.sums[k, -2] - parts.sums[k, :-2] @ beta)
+        # Where a mean is on the wrong side itself, all its rows count twice over.
+        excess = 2 * sizes + 2 * np.minimum(means, 0)
+        return np.concatenate(wrong), float(np.maximum(excess, 0).sum())
+
+    def blocks(self, weight: Array) -> Iterator[tuple[slice, Array, Array, Array]]:
+        """Which rows, their design, target and weight, block by block."""
+        start = 0
+        for rows in self.problem.rows.blocks(self.problem.block):
+            here = slice(start, start + rows.num_rows)
+            start = here.stop
+            yield here, self.problem.design(rows).numpy(), self.y[here], weight[here]
+
+
+class _Guess(NamedTuple):
+    """beta (p,), a matrix (p, p) that turns a row into a vector as long as its error, and the cut in such errors."""
+
+    beta: Array
+    whiten: Array
+    cut: float
+
+
+class _Parts(NamedTuple):
+    """Rows kept, the side (n,) of every row (0 where kept), and Σ w (z, y, 1) above and below, (2, p + 2)."""
+
+    z: Array
+    y: Array
+    weight: Array
+    side: Array
+    sums: Array
+
+    def reduced(self) -> tuple[Array, Array, Array]:
+        """The kept rows and the means of both groups."""
+        sums = self.sums[self.sums[:, -1] > 0]
+        total = sums[:, -1]
+        return (
+            np.concatenate([self.z, sums[:, :-2] / total[:, None]]),
+            np.concatenate([self.y, sums[:, -2] / total]),
+            np.concatenate([self.weight, total]),
+        )
+
+    def released(self, index: Array, z: Array, y: Array, weight: Array) -> "_Parts":
+        """With the rows at `index` kept, too."""
+        side, sums = self.side.copy(), self.sums.copy()
+        for k, sign in enumerate((1, -1)):
+            share = weight * (side[index] == sign)
+            sums[k] -= np.concatenate([share @ z, [share @ y, share.sum()]])
+            if not (side == sign).sum() - (side[index] == sign).sum():
+                sums[k] = 0.0
+        side[index] = 0
+        return _Parts(
+            np.concatenate([self.z, z]),
+            np.concatenate([self.y, y]),
+            np.concatenate([self.weight, weight]),
+            side,
+            sums,
+        )
+
+
+def _under_prior(z: Array, y: Array, weight: Array, ridge: Array, rate: Array) -> Deviations:
+    """The rows with one more for each coefficient under a Laplace prior."""
+    under = rate > 0
+    if under.any():
+        z = np.concatenate([z, np.eye(len(rate))[under]])
+        y, weight = np.concatenate([y, np.zeros(under.sum())]), np.concatenate([weight, rate[under]])
+    return Deviations(z, y, weight, ridge)
+
+
+def _median(y: Array, weight: Array) -> Fit:
+    """The weighted median, the middle of the interval where it is not unique."""
+    if (weight == weight[0]).all():
+        beta = float(np.median(y))
+        return Fit(np.array([beta]), float(weight @ np.abs(y - beta)), 0.0, 1)
+    order = np.argsort(y, kind="stable")
+    above = np.cumsum(weight[order])
+    half = 0.5 * above[-1]
+    first = int(np.searchsorted(above, half * (1 - 1e-15)))
+    last = min(first + 1, len(y) - 1) if above[first] <= half * (1 + 1e-15) else first
+    beta = 0.5 * (y[order[first]] + y[order[last]])
+    return Fit(np.array([beta]), float(weight @ np.abs(y - beta)), 0.0, 1)

@@ -1,0 +1,138 @@
+"""The constant scale of a Laplace likelihood under a prior, by branch and bound."""
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mlefw.baseline.globbing import Globbing
+from mlefw.baseline.interior_point import Array, Fit
+from mlefw.baseline.problem import Problem
+from mlefw.prior.base import Prior
+from mlefw.prior.elastic_net import ElasticNetPrior
+from mlefw.prior.l2 import L2Prior
+
+
+def strengths(prior: Prior, size: int) -> tuple[Array, Array]:
+    """The coefficients of ½ beta² and of |beta| in the negative log-prior, (size,) each; the bias comes last."""
+    precision = 0.0
+    if isinstance(prior, L2Prior):
+        precision = prior.scale**-2
+    elif isinstance(prior, ElasticNetPrior):
+        precision = prior.l2_scale**-2
+    covered = np.append(np.ones(size - 1), 0.0)
+    return precision * covered, prior.rate * covered
+
+
+class Found(NamedTuple):
+    """beta (p,), Σ w|r| at it, the scale, the duality gap in units of y, all steps, and whether it is the optimum."""
+
+    beta: Array
+    loss: float
+    scale: float
+    gap: float
+    num_steps: int
+    is_global: bool = True
+
+
+class Penalised:
+    """Σ w |r| / scale + −log prior, and the scale with the least total."""
+
+    def __init__(self, problem: Problem, weight: Array) -> None:
+        self.globbing, self.weight, self.total = Globbing(problem), weight, problem.population
+        self.ridge, self.rate = strengths(problem.prior, problem.num_active + 1)
+        self.flat = problem.prior.flat
+        self.problem, self.num_steps = problem, 0
+
+    def best(self, fixed: float | None) -> Found:
+        """The fit with its scale, given or the best one."""
+        if self.flat:
+            fit = self._fit(0.0)
+            return self._found(fit, fit.objective, fixed if fixed is not None else fit.objective / self.total)
+        if fixed is not None:
+            return self.at(fixed)
+        # A stationary scale is a mean absolute residual: between the unpenalised fit's and the null model's.
+        least = self._fit(0.0).objective / self.total
+        null = self.problem.restricted(torch.zeros(0, dtype=torch.long))
+        most = Globbing(null).fit(self.weight, np.zeros(1), np.zeros(1)).objective / self.total
+        if least <= 1e-12 * most:
+            return self.at(least)
+        found, is_global = self._search(least, max(most, least))
+        return self._settle(found)._replace(is_global=is_global, num_steps=self.num_steps)
+
+    def at(self, scale: float) -> Found:
+        """The fit for a given scale."""
+        fit = self._fit(scale)
+        beta = fit.beta
+        weights = np.abs(beta[:-1])
+        if self.rate.any() and len(weights):
+            beta = np.where((self.rate > 0) & (np.abs(beta) < 1e-9 * (1e-3 + weights.max())), 0.0, beta)
+        return self._found(fit._replace(beta=beta), fit.objective - scale * self._penalty(beta), scale)
+
+    def _fit(self, scale: float) -> Fit:
+        fit = self.globbing.fit(self.weight, scale * self.ridge, scale * self.rate)
+        self.num_steps += fit.num_steps
+        return fit
+
+    def _found(self, fit: Fit, loss: float, scale: float) -> Found:
+        return Found(fit.beta, loss, scale, fit.gap, self.num_steps)
+
+    def _penalty(self, beta: Array) -> float:
+        return float(0.5 * self.ridge @ beta**2 + self.rate @ np.abs(beta))
+
+    def _search(self, least: float, most: float) -> tuple[Found, bool]:
+        """The best scale of [least, most] up to 1e-9 nats per observation, by branch and bound.
+
+        In precision = 1 / scale the minimum over beta, precision · loss + penalty, is concave: it lies above its
+        chords, so on each interval − total · log(precision) + chord is a lower bound, with its minimum in closed form.
+        """
+        points = [self._point(1 / most), self._point(1 / least)]
+        for _ in range(100):
+            best = min(points, key=lambda point: point.value)
+            bound, middle = min(_chord(self.total, *pair) for pair in pairwise(points))
+            if bound >= best.value - 1e-9 * self.total:
+                return best.found, True
+            points = sorted([*points, self._point(middle)], key=lambda point: point.precision)
+        return best.found, False
+
+    def _point(self, precision: float) -> "_Point":
+        found = self.at(1 / precision)
+        inner = precision * found.loss + self._penalty(found.beta)
+        return _Point(precision, inner, inner - self.total * math.log(precision), found)
+
+    def _settle(self, found: Found) -> Found:
+        """From near the best scale to where the scale is the mean absolute residual, by the secant method."""
+        before: tuple[float, float] | None = None
+        for _ in range(50):
+            scale, miss = found.scale, found.loss / self.total - found.scale
+            if abs(miss) < 1e-14 * scale:
+                break
+            step = miss
+            if before is not None and before[1] != miss and abs(miss) < abs(before[1]):
+                step = -miss * (scale - before[0]) / (miss - before[1])
+                step = step if abs(step) < 10 * abs(miss) else miss
+            before = (scale, miss)
+            found = self.at(scale + step)
+        return found
+
+
+class _Point(NamedTuple):
+    precision: float
+    inner: float
+    value: float
+    found: Found
+
+
+def _chord(total: float, left: _Point, right: _Point) -> tuple[float, float]:
+    """A lower bound on an interval of precisions, and where it is attained."""
+    width = right.precision - left.precision
+    if width <= 1e-12 * right.precision:
+        return math.inf, left.precision
+    gap = max(left.found.gap * left.precision, right.found.gap * right.precision)
+    slope = (right.inner - left.inner) / width
+    middle = total / slope if slope > 0 else right.precision
+    middle = min(max(middle, left.precision), right.precision)
+    bound = left.inner + slope * (middle - left.precision) - total * math.log(middle) - gap
+    return bound, min(max(middle, left.precision + 0.02 * width), right.precision - 0.02 * width)

@@ -1,0 +1,162 @@
+"""The linear Laplace model whose scale varies with x."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.linalg import cho_solve
+
+from mlefw.baseline.base import Solution, Solver
+from mlefw.baseline.globbing import Globbing
+from mlefw.baseline.interior_point import Array, factored, gram
+from mlefw.baseline.laplace_scale import strengths
+from mlefw.baseline.problem import Problem
+from mlefw.head.laplace import LaplaceHead
+from mlefw.prior.l2 import L2Prior
+from mlefw.prior.none import NoPrior
+
+_COLLAPSED = -100.0
+"""Log scale, in units of the target, at which a descent is taken to go on for ever."""
+_SHOWN = math.log(1e-7)
+"""Log scale that is shown of such a descent."""
+_LONGEST = 2.0
+"""Largest change of a log scale coefficient in one step of Newton's method."""
+
+
+class VaryingLaplace(Solver):
+    """Least absolute deviations for the location and Newton's method for the log scale in turn, from several starts.
+
+    Each half is convex and solved exactly. A row on the plane has no slope in its scale, so that the subdifferential
+    is a product: a pair at which both halves are optimal is stationary jointly. Without a prior the location is a
+    vertex, of which there are finitely many, and each turn descends, so the turns end. The residual is the larger of
+    the duality gap of the location, in nats per observation, and the gradient in the log scale.
+    """
+
+    def __init__(self, num_starts: int = 4, max_turns: int = 100) -> None:
+        self.num_starts, self.max_turns = num_starts, max_turns
+
+    def supports(self, problem: Problem) -> bool:
+        """Laplace head with a predicted scale, flat or Gaussian prior."""
+        varying = isinstance(problem.head, LaplaceHead) and problem.head.eta_names == ("loc", "scale")
+        return varying and isinstance(problem.prior, NoPrior | L2Prior)
+
+    def solve(self, problem: Problem) -> Solution:
+        """The best stationary point over all starts; or an end on the way to −∞, which proves that there is no best."""
+        turns, ends = _Turns(problem), list[_End]()
+        generator = torch.Generator().manual_seed(0)
+        for count in range(self.num_starts):
+            gamma = 0.5 * torch.randn(problem.num_active + 1, dtype=torch.float64, generator=generator).numpy()
+            ends.append(turns.run((count > 0) * gamma, self.max_turns))
+        best = min(ends, key=lambda end: (not end.collapsed, end.residual > 1e-8, end.value))
+        theta = torch.from_numpy(np.concatenate([best.beta, best.gamma]))
+        return Solution(
+            problem=problem,
+            theta=theta,
+            objective=problem.value(theta),
+            residual=best.residual,
+            solver="interior point and newton",
+            num_steps=best.num_steps,
+            converged=best.residual < 1e-8 and not best.collapsed,
+            is_global=problem.num_active == 0,
+        )
+
+
+class _End(NamedTuple):
+    """Location and log scale coefficients (p,) each, objective up to a constant, residual, number of turns, and
+    whether the objective falls without end from here.
+    """
+
+    beta: Array
+    gamma: Array
+    value: float
+    residual: float
+    num_steps: int
+    collapsed: bool = False
+
+
+class _Turns:
+    """Alternates between the two halves; all scales are in units of the raw output."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.globbing, self.weight, self.total = Globbing(problem), problem.rows.weight.numpy(), problem.population
+        self.ridge, self.rate = strengths(problem.prior, problem.num_active + 1)
+        self.origin = float(problem.head.center[1] - problem.head.gain[0].log())
+        self.slope = float(problem.head.gain[1])
+        self.ends: list[_End] = []
+
+    def run(self, gamma: Array, max_turns: int) -> _End:
+        """From log scale coefficients to where neither half can move; the end of an earlier run that came by here."""
+        fit = self.globbing.fit(self.weight * np.exp(-self._log_scale(gamma)), self.ridge, self.rate)
+        # A level that fits all rows on average, before its shape is trusted.
+        gamma[-1] += math.log(fit.objective / self.total + 1e-300) / self.slope
+        for count in range(1, max_turns + 1):
+            deviation, beta = self._deviation(fit.beta), fit.beta
+            gamma, slope, collapsed = self._newton(deviation, gamma)
+            log_scale = self._log_scale(gamma)
+            value = float(self.weight @ (log_scale + deviation * np.exp(-log_scale)))
+            value += 0.5 * float(self.ridge @ (beta**2 + gamma**2))
+            if collapsed:
+                return _End(beta, gamma, value, float(np.abs(slope).max()) / self.total, count, collapsed)
+            for end in self.ends:
+                if end.residual < 1e-8 and np.allclose(end.beta, beta, rtol=1e-9, atol=1e-12):
+                    return end
+            weight = self.weight * np.exp(-log_scale)
+            fit = self.globbing.fit(weight, self.ridge, self.rate)
+            here = float(weight @ deviation) + 0.5 * float(self.ridge @ beta**2)
+            residual = max(max(here - fit.objective, 0.0) + fit.gap, float(np.abs(slope).max())) / self.total
+            end = _End(beta, gamma, value, residual, count)
+            if residual < 1e-12:
+                break
+        self.ends.append(end)
+        return end
+
+    def _log_scale(self, gamma: Array) -> Array:
+        parts = [self.origin + self.slope * (z @ gamma) for _, z, _, _ in self.globbing.blocks(self.weight)]
+        return np.concatenate(parts)
+
+    def _deviation(self, beta: Array) -> Array:
+        """|y − z beta|, (n,), zero where it is rounding."""
+        parts = []
+        for _, z, y, _ in self.globbing.blocks(self.weight):
+            deviation = np.abs(y - z @ beta)
+            parts.append(np.where(deviation < 1e-13 * (1 + np.abs(y)), 0.0, deviation))
+        return np.concatenate(parts)
+
+    def _newton(self, deviation: Array, gamma: Array) -> tuple[Array, Array, bool]:
+        """Argmin Σ w (s + deviation · exp(−s)) + ½ Σ ridge gamma², s log scale; its slope, and whether s goes to −∞."""
+        value, slope, curvature, lowest = self._derivatives(deviation, gamma)
+        shown: tuple[Array, Array] | None = None
+        for _ in range(100):
+            if np.abs(slope).max() < 1e-13 * self.total or lowest < _COLLAPSED:
+                break
+            root, factor = factored(curvature)
+            step = -root * cho_solve(factor, root * slope)
+            step *= min(1.0, _LONGEST / max(float(np.abs(step).max()), 1e-300))
+            decrement, length = -float(slope @ step), 1.0
+            for _ in range(60):
+                there = self._derivatives(deviation, gamma + length * step)
+                polishing = decrement < 1e-12 * self.total and np.abs(there[1]).max() < np.abs(slope).max()
+                if there[0] <= value - 1e-4 * length * decrement or polishing:
+                    break
+                length /= 2
+            else:
+                break
+            gamma = gamma + length * step
+            value, slope, curvature, lowest = there
+            if shown is None and lowest < _SHOWN:
+                shown = gamma, slope
+        return (*shown, True) if shown is not None and lowest < _COLLAPSED else (gamma, slope, False)
+
+    def _derivatives(self, deviation: Array, gamma: Array) -> tuple[float, Array, Array, float]:
+        """Value, gradient (p,) and Hessian (p, p) in gamma, and the lowest log scale."""
+        value, slope, curvature = 0.5 * float(self.ridge @ gamma**2), self.ridge * gamma, np.diag(self.ridge)
+        lowest = math.inf
+        for rows, z, _, w in self.globbing.blocks(self.weight):
+            log_scale = self.origin + self.slope * (z @ gamma)
+            ratio = deviation[rows] * np.exp(np.minimum(-log_scale, 500.0))
+            value += float(w @ (log_scale + ratio))
+            slope = slope + self.slope * ((w * (1 - ratio)) @ z)
+            curvature = curvature + self.slope**2 * gram(z, w * ratio)
+            lowest = min(lowest, float(log_scale[w > 0].min(initial=math.inf)))
+        return value, slope, curvature, lowest
