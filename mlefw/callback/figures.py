@@ -10,6 +10,7 @@ import lightning
 
 from mlefw.atomic import write_text
 from mlefw.module import LikelihoodModule
+from mlefw.score import Yardstick
 
 _DENSE = 500
 """Up to this epoch every one is logged; after it the gap between logged epochs grows in proportion."""
@@ -23,12 +24,12 @@ class LogFigures(lightning.Callback):
 
     Args:
         path: of `metrics.csv`.
-        lines: reference NLL in nats by name and split, such as {"mle": {"train": 1.1}}; an exact estimate is a
-            constant, logged with each epoch so that its line spans the axis of a chart.
+        yardstick: the exact estimates; the NLL of each is a constant, logged with each epoch so that its line spans
+            the axis of a chart, and beside it the distance of the epoch's state.
     """
 
-    def __init__(self, path: Path, lines: dict[str, dict[str, float]], min_seconds: float = 5.0) -> None:
-        self.path, self.lines, self.min_seconds = path, lines, min_seconds
+    def __init__(self, path: Path, yardstick: Yardstick, min_seconds: float = 5.0) -> None:
+        self.path, self.yardstick, self.min_seconds = path, yardstick, min_seconds
         self.history: list[dict[str, float]] = []
         self.written = time.monotonic()
 
@@ -59,7 +60,9 @@ class LogFigures(lightning.Callback):
         values: dict[str, float] = {}
         for split, figures in module.figures.items():
             values |= {f"{split}/{name}": value for name, value in figures.items()}
-            for name, nats in self.lines.items():
+            distances = self.yardstick.epoch(split, figures, module.objective)
+            values |= {f"{split}/{name}": value for name, value in distances.items()}
+            for name, nats in self.yardstick.lines.items():
                 if split in nats:
                     values[f"{name}/{split}/nll_nats"] = nats[split]
                     values[f"{name}/{split}/nll_bits"] = nats[split] / math.log(2)

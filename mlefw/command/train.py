@@ -47,13 +47,14 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
     data, estimand = prepared.data, prepared.estimand
     clock = time.monotonic()
     exact = estimate(config, prepared)
-    lines = exact.lines(estimand.objective, data.splits)
+    yardstick = score.Yardstick(exact, estimand.objective, data.splits)
+    lines = yardstick.lines
     baseline_s = time.monotonic() - clock
     if exact.mle is not None:
         write_json(run_dir / "baseline.json", baseline_file(config, prepared, exact))
 
     clock = time.monotonic()
-    fit = _fit(config, run_dir, prepared, lines)
+    fit = _fit(config, run_dir, prepared, yardstick)
     fit_s = time.monotonic() - clock
 
     objective = estimand.objective.eval()
@@ -79,7 +80,7 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
         "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
         "baseline": score.describe(exact.mle, lines.get("mle")),
         "baseline_map": score.describe(exact.map, lines.get("map")),
-        "distance": score.distances(objective, evaluations, data.splits, exact, lines),
+        "distance": score.distances(objective, evaluations, data.splits, yardstick),
         "time": {
             "total_s": time.monotonic() - start,
             "fit_s": fit_s,
@@ -130,11 +131,11 @@ class Fit:
     rows_per_s: float
 
 
-def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, lines: dict[str, dict[str, float]]) -> Fit:
+def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, yardstick: score.Yardstick) -> Fit:
     data, estimand = prepared.data, prepared.estimand
     module = build.build_module(config, estimand, prepared.rows)
     keep = KeepCheckpoints(run_dir / "checkpoints", **config["checkpoint"])
-    log = LogFigures(run_dir / "metrics.csv", lines)
+    log = LogFigures(run_dir / "metrics.csv", yardstick)
     board = WriteBoard({"configuration": "    " + yaml.safe_dump(config, sort_keys=False).replace("\n", "\n    ")})
     callbacks: list[lightning.Callback] = [board, log, keep]
     patience = config["early_stopping"]["patience"]

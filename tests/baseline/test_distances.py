@@ -6,6 +6,7 @@ from copy import deepcopy
 import mpmath
 import numpy as np
 import pytest
+import scipy.stats
 import statsmodels.api as sm
 import torch
 from exact_oracles import Sample, data, varied
@@ -330,3 +331,27 @@ def test_every_head_has_a_divergence(head: str, name: str) -> None:
     at_model, at_exact = evaluate(model, rows), evaluate(reference, rows)
     assert distance.predictive_kl(model, reference, at_model.eta, at_exact.eta, rows.weight) > 0
     assert distance.predictive_kl(reference, reference, at_exact.eta, at_exact.eta, rows.weight) == 0
+
+
+# ------------------------------------------------------------------------------------------- the region of confidence
+
+
+def test_the_confidence_region_is_that_of_the_likelihood_ratio() -> None:
+    """For a Gaussian of known scale the log-likelihood ratio is RSS over sigma squared: exactly chi-squared."""
+    solution, reference = solved("gaussian_fixed", "stackloss", "plain")
+    rows = solution.problem.rows
+    design = sm.add_constant(data("stackloss").x)
+    limit = scipy.stats.chi2(4).ppf(0.95)
+    for factor, inside in ((0.99, True), (1.01, False)):
+        model = deepcopy(reference)
+        with torch.no_grad():
+            model.model.model.layer.bias += SCALE * math.sqrt(factor * limit / len(design)) / float(model.head.gain[0])
+        gap, _ = distance.gap(evaluate(model, rows), evaluate(reference, rows), rows)
+        assert distance.inside_95_region(solution, gap) is inside
+
+
+def test_the_reference_class_counts_no_parameters() -> None:
+    solution, _ = solved("categorical", "wine_2", "plain")
+    limit = scipy.stats.chi2(2 * 3).ppf(0.95) / (2 * len(data("wine_2").y))
+    assert distance.inside_95_region(solution, 0.999 * limit)
+    assert not distance.inside_95_region(solution, 1.001 * limit)
