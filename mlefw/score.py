@@ -43,6 +43,7 @@ class Exact:
     mle: Solution | None = None
     map: Solution | None = None
     optimum: Solution | None = None
+    seconds: float = 0.0
 
     @property
     def reference(self) -> tuple[str, Solution] | None:

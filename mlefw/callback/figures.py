@@ -19,6 +19,8 @@ _DENSE = 500
 class LogFigures(lightning.Callback):
     """Writes every figure of every watched split, the learning rate, the rows per second, and flat reference lines.
 
+    The state before training, where the trainer evaluates it, is epoch -1.
+
     A run of very many epochs is logged at a thinning cadence, so that its log stays small; the last epoch is always
     there.
 
@@ -67,8 +69,9 @@ class LogFigures(lightning.Callback):
                     values[f"{name}/{split}/nll_nats"] = nats[split]
                     values[f"{name}/{split}/nll_bits"] = nats[split] / math.log(2)
         values["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
-        values["rows_per_s"] = module.rows_seen / max(module.seconds, 1e-9)
-        epoch = trainer.current_epoch
+        if not trainer.sanity_checking:
+            values["rows_per_s"] = module.rows_seen / max(module.seconds, 1e-9)
+        epoch = -1 if trainer.sanity_checking else trainer.current_epoch
         if self.history and self.history[-1]["step"] == trainer.global_step:
             return
         self.history.append({"epoch": epoch, "step": trainer.global_step, **values})
