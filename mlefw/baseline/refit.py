@@ -10,10 +10,12 @@ from mlefw.baseline.problem import Problem
 from mlefw.model.base import HasLastLayer
 from mlefw.objective import Objective
 from mlefw.rows import Rows
-from mlefw.standardize import feature_statistics
+from mlefw.standardize import Standardized, feature_statistics
 
-_MAX_WORK = 1e8
+_MAX_WORK = 5e8
 """Rows · (size of theta)²: what one step of the solver costs, in multiplications. Beyond it there is no refit."""
+_STEPS = 25
+"""How many times more steps Newton's method may need where several columns are not jointly convex."""
 _MAX_SECONDS = 2.0
 _ROUNDING = 1e-9
 
@@ -25,28 +27,30 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
     large and whose refit gap is zero lacks features, not steps. The run's prior holds the last layer in both. Scales
     are free of their floor. Where the refitted likelihood has no maximum (separation), its infimum takes the place.
 
-    None where it is not defined or not known: a model that names no `last` layer, terms beside that layer in more
-    than one eta column, an infimum that is not known, no certified minimum, or more than `max_work`.
+    None where it is not defined or not known: a model that names no `last` layer (with a bias), terms beside that layer
+    in more than one eta column, an infimum that is not known, no certified minimum, or more than `max_work`.
     """
-    model = objective.model.model if hasattr(objective.model, "model") else objective.model
-    if not isinstance(model, HasLastLayer) or not isinstance(model.last, nn.Linear):
+    model = objective.model.model if isinstance(objective.model, Standardized) else objective.model
+    if not isinstance(model, HasLastLayer) or not isinstance(model.last, nn.Linear) or model.last.bias is None:
         return None
-    size = objective.head.eta_dim * (model.last.in_features + 1) + objective.head.shared_dim
-    if train.num_rows * size**2 > max_work or model.last.out_features != objective.head.eta_dim:
+    head = objective.head
+    work = train.num_rows * (head.eta_dim * (model.last.in_features + 1) + head.shared_dim) ** 2
+    work *= 1 if head.convex or head.eta_dim == 1 else _STEPS
+    if work > max_work or model.last.out_features != head.eta_dim:
         return None
     split = _features(objective.model, model.last, train)
     if split is None:
         return None
     phi, rest = split
-    if objective.head.eta_dim > 1 and float(rest.abs().max()) > _ROUNDING:
+    if head.eta_dim > 1 and float(rest.abs().max()) > _ROUNDING:
         return None
-    rows = Rows(phi, train.y, train.weight, train.offset + objective.head.gain[0] * rest[:, 0])
+    rows = Rows(phi, train.y, train.weight, train.offset + head.gain[0] * rest[:, 0])
     mean, scale = feature_statistics(rows, True)
     if not objective.prior.flat:
         # The prior is on the weights as they are; biases are flat, so that features may still be centred.
         scale = torch.ones_like(scale)
-    problem = Problem.of(objective.head, rows, mean, scale, objective.prior)
-    now = problem.value(_theta(model.last, objective.head.shared, mean, scale))
+    problem = Problem.of(head, rows, mean, scale, objective.prior)
+    now = problem.value(_theta(model.last, head.shared, mean, scale))
     least = _least(problem)
     if least is None or now - least < -_ROUNDING * max(1.0, abs(now)) or not now < float("inf"):
         return None
@@ -64,7 +68,7 @@ def _least(problem: Problem) -> float | None:
 def _theta(last: nn.Linear, shared: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """The last layer and shared values as they are, in the layout of a problem on standardised features."""
     weight = last.weight.detach().double()
-    bias = weight @ mean if last.bias is None else last.bias.detach().double() + weight @ mean
+    bias = last.bias.detach().double() + weight @ mean
     table = torch.cat([weight * scale, bias.unsqueeze(1)], 1)
     return torch.cat([table.reshape(-1), shared.detach().double()])
 

@@ -19,7 +19,7 @@ class LogitBernoulli(Bernoulli):
         return logsigmoid((2 * value - 1) * self.logits)
 
 
-@register_kl(LogitBernoulli, LogitBernoulli)
+@register_kl(LogitBernoulli, LogitBernoulli)  # type: ignore[untyped-decorator]
 def _divergence(p: LogitBernoulli, q: LogitBernoulli) -> Tensor:
     """KL(p, q) from log-probabilities, finite wherever the logits are: torch rounds probabilities to 0 and 1 first."""
     ones = p.probs * (logsigmoid(p.logits) - logsigmoid(q.logits))

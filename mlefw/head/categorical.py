@@ -26,7 +26,7 @@ class Categorical(TorchCategorical):
         return -torch.log1p(others) - (largest - chosen).squeeze(-1)
 
 
-@register_kl(Categorical, Categorical)
+@register_kl(Categorical, Categorical)  # type: ignore[untyped-decorator]
 def _divergence(p: Categorical, q: Categorical) -> Tensor:
     """KL(p, q) from log-probabilities, finite wherever the logits are: torch calls a probability below 1e-308 zero."""
     log_p, log_q = p.scores.log_softmax(-1), q.scores.log_softmax(-1)

@@ -34,7 +34,7 @@ class LogPoisson(Poisson):
         return torch.where(large, saddle, direct)
 
 
-@register_kl(LogPoisson, LogPoisson)
+@register_kl(LogPoisson, LogPoisson)  # type: ignore[untyped-decorator]
 def _divergence(p: LogPoisson, q: LogPoisson) -> Tensor:
     """KL(p, q) = λ (e^d − 1 − d), d being the difference of log rates: close rates subtract no large numbers."""
     d = q.log_rate - p.log_rate
