@@ -15,7 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from mlefw.archive import Archive
 from mlefw.baseline.base import Solution
-from mlefw.baseline.linear import LinearBaseline, solve_null
+from mlefw.baseline.linear import LinearBaseline, full_weight, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.data.base import Source
 from mlefw.datamodule import RowsModule
@@ -155,12 +155,23 @@ def place(head: Head, null: Solution) -> Head:
         head.center.zero_()
         return head
     _, bias, shared = null.problem.split(null.theta)
-    center = head.center + head.gain * torch.cat([bias, shared])
-    head.center.copy_(center)
+    _move_center(head, torch.cat([bias, shared]))
+    return head
+
+
+def start_at(objective: Objective, solution: Solution) -> None:
+    """Start a model at an exact linear estimate: the weights go into the model, and shared raw = 0 becomes theirs."""
+    weight, bias, shared = full_weight(solution)
+    objective.model.model.start_at(weight, bias)  # type: ignore[operator, union-attr]
+    _move_center(objective.head, torch.cat([torch.zeros_like(bias), shared]))
+
+
+def _move_center(head: Head, raw: torch.Tensor) -> None:
+    """Let raw = 0 land where `raw` (eta_dim + shared_dim,) does now, no scale below its floor."""
+    head.center.add_(head.gain * raw)
     for column, name in enumerate(head.eta_names + head.shared_names):
         if name in getattr(head, "collapsible", ()) and float(head.floor) > 0:
             head.center[column] = head.center[column].clamp(min=float(head.floor.log()))
-    return head
 
 
 def build_metrics(config: Config, head: Head) -> list[Metric]:

@@ -88,6 +88,9 @@ def verdict(summary: Mapping[str, Any]) -> str:
         excess = distance["excess_objective"] if abs(distance["excess_objective"]) > 1e-12 else 0.0
         end = "reached the exact optimum" if abs(excess) < 1e-6 else "stopped short of the exact optimum"
         sentences.append(f"Training {end} ({excess:.2g} nats per row above it).")
+    elif "head_refit_gap" in distance:
+        refit = distance["head_refit_gap"]
+        sentences.append(f"Refitting the last layer exactly would gain {refit:.2g} nats per row on train.")
     return " ".join(sentences)
 
 

@@ -35,9 +35,10 @@ def learning_curves(
                 label = f"{_NAMES[name]}, {split}: {value:.3f}"
                 axes.axhline(value, color=_COLORS[split], linestyle=style, linewidth=1, label=label)
                 shown.append(value)
-    if best_epoch >= 0:
+    if any(row["epoch"] == best_epoch for row in history):
         axes.axvline(best_epoch, color="0.6", linewidth=1)
-        axes.annotate(f" kept: epoch {best_epoch}", (best_epoch, 1), xycoords=("data", "axes fraction"), va="top")
+        kept = f"epoch {best_epoch}" if best_epoch >= 0 else "the start"
+        axes.annotate(f" kept: {kept}", (best_epoch, 1), xycoords=("data", "axes fraction"), va="top")
     margin = 0.05 * (max(shown) - min(shown)) or 0.1
     axes.set_ylim(min(shown) - margin, max(shown) + margin)
     axes.set(

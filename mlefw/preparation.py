@@ -1,6 +1,7 @@
 """All that can be checked or computed before the first step, and before anything is written."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mlefw.build import Data, Estimand
 from mlefw.coefficient_table import dropped, shortened
 from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
+from mlefw.model.base import StartsAtEstimate
 from mlefw.prior.none import NoPrior
 from mlefw.run_directory import check_free
 from mlefw.score import Exact
@@ -27,6 +29,8 @@ class Prepared:
     estimand: Estimand
     rows: RowsModule
     num_parameters: int
+    exact: Exact | None = None
+    """The exact estimates, where the model has to know them before training."""
 
 
 def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
@@ -47,29 +51,69 @@ def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
     return Prepared(data, estimand, rows, count)
 
 
+def start(config: dict[str, Any], prepared: Prepared) -> Prepared:
+    """Start a model that can at the exact linear estimate, which is what a linear model would train to.
+
+    Raises:
+        UsageError: there is no such estimate, why, and what to do.
+    """
+    objective = prepared.estimand.objective
+    if not isinstance(objective.model.model, StartsAtEstimate):
+        return prepared
+    exact = _solve(config, prepared)
+    solution, model = (
+        exact.mle if objective.prior.flat else exact.map,
+        f"model={config['choices'].get('model', 'model')}",
+    )
+    if solution is None:
+        raise UsageError(f"{model} starts at the exact linear estimate: expected baseline=linear, or model=mlp")
+    name = "MLE" if solution is exact.mle else "MAP"
+    if not solution.exists:
+        raise UsageError(
+            f"{model} starts at the exact linear {name}, and there is no finite one: {solution.reason}.\n"
+            f"  {remedy(solution)}; model=mlp starts without it"
+        )
+    if not solution.converged:
+        raise UsageError(
+            f"{model} starts at the exact linear {name}, and none was found (residual {solution.residual:.2g}).\n"
+            f"  A prior on the weights (prior=l2) may help; model=mlp starts without it"
+        )
+    build.start_at(objective, solution)
+    return replace(prepared, exact=exact)
+
+
 def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
     """The exact estimates beside the run, with a warning where one does not exist."""
-    train, estimand = prepared.data.train, prepared.estimand
-    baseline = build.build_baseline(config)
-    if baseline is None:
-        return Exact(estimand.null)
-    mle = baseline.solve(estimand.problem(train, NoPrior()))
-    prior = estimand.objective.prior
-    posterior = None if prior.flat else baseline.solve(estimand.problem(train, prior))
-    left_out = dropped(mle, prepared.data.schema.names, estimand.asked)
+    exact = prepared.exact or _solve(config, prepared)
+    if exact.mle is None:
+        return exact
+    left_out = dropped(exact.mle, prepared.data.schema.names, prepared.estimand.asked)
     if left_out:
         warn(f"constant or collinear features are left out of the linear MLE: {shortened(left_out)}")
-    for name, solution in (("MLE", mle), ("MAP", posterior)):
-        if solution is None or (name == "MLE" and not prior.flat):
+    flat = prepared.estimand.objective.prior.flat
+    for name, solution in (("MLE", exact.mle), ("MAP", exact.map)):
+        if solution is None or (name == "MLE" and not flat):
             continue
         if not solution.exists:
             warn(f"no finite linear {name}: {solution.reason}. {remedy(solution)}")
         elif not solution.converged:
             why = f"{solution.reason}, " if solution.reason else ""
             warn(f"the linear {name} is not certified: {why}its residual is {solution.residual:.2g}")
+    return exact
+
+
+def _solve(config: dict[str, Any], prepared: Prepared) -> Exact:
+    train, estimand = prepared.data.train, prepared.estimand
+    baseline = build.build_baseline(config)
+    if baseline is None:
+        return Exact(estimand.null)
+    clock = time.monotonic()
+    mle = baseline.solve(estimand.problem(train, NoPrior()))
+    prior = estimand.objective.prior
+    posterior = None if prior.flat else baseline.solve(estimand.problem(train, prior))
     # Training has all features: an estimate on some of them is not what it descends to.
     optimum = None if estimand.is_subset else mle if prior.flat else posterior
-    return Exact(estimand.null, mle, posterior, optimum)
+    return Exact(estimand.null, mle, posterior, optimum, time.monotonic() - clock)
 
 
 def _check_trainer(config: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The figures of a model on rows, and its distance from the exact estimate, as plain numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
 from mlefw.baseline.predictor import as_objective
+from mlefw.baseline.refit import head_refit_gap
 from mlefw.metric.base import Metric
 from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.rows import Rows
@@ -43,6 +44,7 @@ class Exact:
     mle: Solution | None = None
     map: Solution | None = None
     optimum: Solution | None = None
+    seconds: float = 0.0
 
     @property
     def reference(self) -> tuple[str, Solution] | None:
@@ -52,18 +54,49 @@ class Exact:
                 return name, solution
         return None
 
-    def lines(self, objective: Objective, splits: dict[str, Rows]) -> dict[str, dict[str, float]]:
-        """Mean NLL of each estimate that exists, by split."""
-        known = {"null": self.null, "mle": self.mle, "map": self.map}
-        lines = {}
-        for name, solution in known.items():
-            if solution is not None and (solution.exists or name == "null"):
-                exact = as_objective(solution, objective)
-                lines[name] = {split: _mean(evaluate(exact, rows), rows) for split, rows in splits.items()}
-        return {
-            name: {split: value for split, value in values.items() if abs(value) < float("inf")}
-            for name, values in lines.items()
+
+class Yardstick:
+    """The exact estimates on the rows of a run, evaluated once: what each epoch and the end are measured by.
+
+    Attributes:
+        lines: mean NLL by estimate that exists and split.
+        gained: NLL of the null model minus that of the reference, and the paired standard error, by split.
+        optimum: what training would reach with a linear model, where it exists and is certified.
+    """
+
+    def __init__(self, exact: Exact, objective: Objective, splits: dict[str, Rows]) -> None:
+        self.exact, self.gained = exact, dict[str, tuple[float, float]]()
+        found = exact.optimum
+        self.optimum = found if found is not None and found.exists and found.converged else None
+        self.measure = None if self.optimum is None else distance.parameter_measure(objective, self.optimum)
+        known = {"null": exact.null, "mle": exact.mle, "map": exact.map}
+        objectives = {
+            name: as_objective(solution, objective)
+            for name, solution in known.items()
+            if solution is not None and (solution.exists or name == "null")
         }
+        self.lines: dict[str, dict[str, float]] = {name: {} for name in objectives}
+        for split, rows in splits.items():
+            evaluations = {name: evaluate(exact_objective, rows) for name, exact_objective in objectives.items()}
+            for name, evaluation in evaluations.items():
+                if abs(value := _mean(evaluation, rows)) < float("inf"):
+                    self.lines[name][split] = value
+            if exact.reference is not None:
+                self.gained[split] = distance.gap(evaluations["null"], evaluations[exact.reference[0]], rows)
+
+    def epoch(self, split: str, figures: Mapping[str, float], objective: Objective) -> dict[str, float]:
+        """`gap_nats` and `skill` of an epoch's figures; on the training rows of a linear model also the distance of
+        its parameters and its `excess_objective`.
+        """
+        values: dict[str, float] = {}
+        if self.exact.reference is not None and split in self.lines[self.exact.reference[0]]:
+            gap = figures["nll_nats"] - self.lines[self.exact.reference[0]][split]
+            skill = distance.skill(gap, 0.0, *self.gained[split])
+            values |= {"gap_nats": gap} | ({} if skill is None else {"skill": skill})
+        if split == "train" and self.optimum is not None and self.measure is not None:
+            values["excess_objective"] = figures["objective"] - self.optimum.objective
+            values |= {f"parameter_{name}": value for name, value in self.measure(objective).items()}
+        return {name: value for name, value in values.items() if abs(value) < float("inf")}
 
 
 def describe(solution: Solution | None, line: dict[str, float] | None) -> dict[str, Any] | None:
@@ -84,43 +117,46 @@ def describe(solution: Solution | None, line: dict[str, float] | None) -> dict[s
 
 @torch.no_grad()
 def distances(
-    objective: Objective,
-    evaluations: dict[str, Evaluation],
-    splits: dict[str, Rows],
-    exact: Exact,
-    lines: dict[str, dict[str, float]],
+    objective: Objective, evaluations: dict[str, Evaluation], splits: dict[str, Rows], yardstick: Yardstick
 ) -> dict[str, Any]:
-    """The `distance` of `summary.json`: gaps in nats, skill, divergence, parameters, excess objective."""
+    """The `distance` of `summary.json`: gaps in nats, skill, divergence, parameters, excess objective, refit."""
     content: dict[str, Any] = {}
-    if exact.optimum is not None and exact.optimum.exists and exact.optimum.converged:
-        at = _mean(evaluations["train"], splits["train"]) + float(objective.penalty()) / objective.population
-        content["excess_objective"] = at - exact.optimum.objective
-        parameter = distance.parameter_distance(objective, exact.optimum)
-        if parameter is not None:
-            content["parameter"] = parameter
+    exact, optimum, train = yardstick.exact, yardstick.optimum, splits["train"]
+    if optimum is not None and _is_comparable(objective):
+        excess = _mean(evaluations["train"], train) + float(objective.penalty()) / objective.population
+        content["excess_objective"] = excess - optimum.objective
+        if yardstick.measure is not None:
+            content["parameter"] = dict[str, Any](yardstick.measure(objective))
+            if objective.prior.flat:
+                inside = distance.inside_95_region(optimum, content["excess_objective"])
+                content["parameter"]["inside_95_region"] = inside
+    refit = head_refit_gap(objective, train)
+    if refit is not None:
+        content["head_refit_gap"] = refit
     if exact.reference is None:
         return content
     name, solution = exact.reference
     content["reference"] = name
     reference = as_objective(solution, objective)
-    null = as_objective(exact.null, objective)
     content |= {"gap_nats": {}, "gap_se": {}, "skill": {}}
     for split, rows in splits.items():
         at_exact = evaluate(reference, rows)
         mean, error = distance.gap(evaluations[split], at_exact, rows)
-        gained, null_error = distance.gap(evaluate(null, rows), at_exact, rows)
-        skill = distance.skill(mean, 0.0, gained, null_error)
+        skill = distance.skill(mean, 0.0, *yardstick.gained[split])
         for key, value in (("gap_nats", mean), ("gap_se", error), ("skill", skill)):
             if value is not None and abs(value) < float("inf"):
                 content[key][split] = value
         if split == "train":
-            weight = rows.weight
-            divergence = distance.predictive_kl(
-                objective, reference, evaluations[split].eta.double(), at_exact.eta, weight
-            )
+            at_model = evaluations[split].eta.double()
+            divergence = distance.predictive_kl(objective, reference, at_model, at_exact.eta, rows.weight)
             if divergence is not None:
                 content["predictive_kl"] = {"train": divergence}
     return content
+
+
+def _is_comparable(objective: Objective) -> bool:
+    """Whether the objective holds all weights of the model, as that of a linear model does: none frozen out of it."""
+    return objective.prior.flat or all(p.requires_grad for p in objective.model.parameters())
 
 
 def _mean(evaluation: Evaluation, rows: Rows) -> float:

@@ -1,8 +1,10 @@
 """How far a trained model is from the exact estimate, in nats and in parameters."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -57,30 +59,64 @@ def parameters(objective: Objective, problem: Problem) -> Tensor | None:
     return torch.cat([table.reshape(-1), objective.head.shared]).detach().double().cpu()
 
 
-def parameter_distance(objective: Objective, solution: Solution) -> dict[str, Any] | None:
-    """`euclidean` and `mahalanobis` (in the total information at the estimate) distance of a linear model's theta.
+Measure = Callable[[Objective], dict[str, float]]
+
+
+def parameter_measure(objective: Objective, solution: Solution) -> Measure | None:
+    """What gives the `euclidean` and `mahalanobis` (in the total information at the estimate) distance of theta.
+
+    None for any model but a linear one on the features of the estimate. The information is computed once, here.
 
     Where a shift of all eta columns changes nothing (softmax), both thetas are centred over the columns first. The
     Mahalanobis distance squared is to be read against the number of parameters: the truth lies about that far.
     """
     whole = solution.problem.restricted(torch.arange(solution.problem.rows.x.shape[1]))
-    theta = parameters(objective, whole)
-    if theta is None or not solution.exists or solution.problem.num_active != whole.num_active:
+    if not solution.exists or solution.problem.num_active != whole.num_active:
+        return None
+    if parameters(objective, whole) is None:
         return None
     weight, bias, shared = full_weight(solution)
     exact = torch.cat([torch.cat([weight, bias.unsqueeze(1)], 1).reshape(-1), shared])
-    difference = theta - exact
-    if whole.head.reference is not None:
-        table = difference[: whole.size - whole.head.shared_dim].view(whole.head.eta_dim, -1)
-        shifted = table - table.mean(0) if whole.prior.flat else table
-        shifted[:, -1] = table[:, -1] - table[:, -1].mean()
-        difference = torch.cat([shifted.reshape(-1), difference[table.numel() :]])
-    hessian = whole.derivatives(exact).hessian
+    information = _information(whole, exact)
+
+    def measure(objective: Objective) -> dict[str, float]:
+        theta = parameters(objective, whole)
+        assert theta is not None
+        difference = _identified(theta - exact, whole)
+        squared = float(difference @ information @ difference) * whole.population
+        return {"euclidean": float(difference.norm()), "mahalanobis": max(squared, 0.0) ** 0.5}
+
+    return measure
+
+
+def parameter_distance(objective: Objective, solution: Solution) -> dict[str, Any] | None:
+    """The same of one state."""
+    measure = parameter_measure(objective, solution)
+    return None if measure is None else measure(objective)
+
+
+def _identified(difference: Tensor, problem: Problem) -> Tensor:
+    """A difference of thetas without what changes no distribution."""
+    if problem.head.reference is None:
+        return difference
+    table = difference[: problem.size - problem.head.shared_dim].view(problem.head.eta_dim, -1)
+    shifted = table - table.mean(0) if problem.prior.flat else table.clone()
+    shifted[:, -1] = table[:, -1] - table[:, -1].mean()
+    return torch.cat([shifted.reshape(-1), difference[table.numel() :]])
+
+
+def _information(problem: Problem, exact: Tensor) -> Tensor:
+    hessian = problem.derivatives(exact).hessian
     try:
         # Where the observed information is degenerate (least absolute deviations) the expected one measures.
-        if float(torch.linalg.eigvalsh(hessian).min()) <= 0 and whole.head.reference is None:
-            hessian = whole.derivatives(exact, expected=True).hessian
+        if problem.head.reference is None and float(torch.linalg.eigvalsh(hessian).min()) <= 0:
+            hessian = problem.derivatives(exact, expected=True).hessian
     except NotImplementedError:
         pass
-    squared = float(difference @ hessian @ difference) * whole.population
-    return {"euclidean": float(difference.norm()), "mahalanobis": max(squared, 0.0) ** 0.5}
+    return hessian
+
+
+def inside_95_region(solution: Solution, gap: float) -> bool:
+    """Whether a theta this gap (nats per row) above the MLE lies in its 95 % likelihood-ratio region (Wilks, 1938)."""
+    problem = solution.problem
+    return 2 * problem.population * gap <= float(chi2.ppf(0.95, int(problem.free.sum())))

@@ -52,6 +52,7 @@ class LeastAbsolute(Solver):
             num_steps=found.num_steps,
             converged=residual < 1e-8,
             is_global=found.is_global,
+            gap=residual,
         )
 
 

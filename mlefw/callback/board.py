@@ -13,7 +13,7 @@ matplotlib.use("Agg", force=False)
 
 
 class WriteBoard(lightning.Callback):
-    """Lays out one chart for nats and one for bits, each with train, validation, null and exact lines.
+    """Lays out charts of nats and bits with train, validation, null and exact lines, and charts of distances.
 
     Args:
         text: Markdown pages by tag, written at the start.
@@ -30,6 +30,11 @@ class WriteBoard(lightning.Callback):
                     "Distance to the exact estimate": {
                         f"NLL in {unit}": ["Multiline", [rf"^(null/|mle/|map/)?(train|validation)/nll_{unit}$"]]
                         for unit in ("nats", "bits")
+                    }
+                    | {
+                        "gap in nats": ["Multiline", [r"^(train|validation)/gap_nats$"]],
+                        "skill (0 null model, 1 exact)": ["Multiline", [r"^(train|validation)/skill$"]],
+                        "excess of a linear model's objective": ["Multiline", [r"^train/excess_objective$"]],
                     }
                 }
             )

@@ -10,6 +10,7 @@ import lightning
 
 from mlefw.atomic import write_text
 from mlefw.module import LikelihoodModule
+from mlefw.score import Yardstick
 
 _DENSE = 500
 """Up to this epoch every one is logged; after it the gap between logged epochs grows in proportion."""
@@ -18,17 +19,19 @@ _DENSE = 500
 class LogFigures(lightning.Callback):
     """Writes every figure of every watched split, the learning rate, the rows per second, and flat reference lines.
 
+    The state before training, where the trainer evaluates it, is epoch -1.
+
     A run of very many epochs is logged at a thinning cadence, so that its log stays small; the last epoch is always
     there.
 
     Args:
         path: of `metrics.csv`.
-        lines: reference NLL in nats by name and split, such as {"mle": {"train": 1.1}}; an exact estimate is a
-            constant, logged with each epoch so that its line spans the axis of a chart.
+        yardstick: the exact estimates; the NLL of each is a constant, logged with each epoch so that its line spans
+            the axis of a chart, and beside it the distance of the epoch's state.
     """
 
-    def __init__(self, path: Path, lines: dict[str, dict[str, float]], min_seconds: float = 5.0) -> None:
-        self.path, self.lines, self.min_seconds = path, lines, min_seconds
+    def __init__(self, path: Path, yardstick: Yardstick, min_seconds: float = 5.0) -> None:
+        self.path, self.yardstick, self.min_seconds = path, yardstick, min_seconds
         self.history: list[dict[str, float]] = []
         self.written = time.monotonic()
 
@@ -59,13 +62,16 @@ class LogFigures(lightning.Callback):
         values: dict[str, float] = {}
         for split, figures in module.figures.items():
             values |= {f"{split}/{name}": value for name, value in figures.items()}
-            for name, nats in self.lines.items():
+            distances = self.yardstick.epoch(split, figures, module.objective)
+            values |= {f"{split}/{name}": value for name, value in distances.items()}
+            for name, nats in self.yardstick.lines.items():
                 if split in nats:
                     values[f"{name}/{split}/nll_nats"] = nats[split]
                     values[f"{name}/{split}/nll_bits"] = nats[split] / math.log(2)
         values["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
-        values["rows_per_s"] = module.rows_seen / max(module.seconds, 1e-9)
-        epoch = trainer.current_epoch
+        if not trainer.sanity_checking:
+            values["rows_per_s"] = module.rows_seen / max(module.seconds, 1e-9)
+        epoch = -1 if trainer.sanity_checking else trainer.current_epoch
         if self.history and self.history[-1]["step"] == trainer.global_step:
             return
         self.history.append({"epoch": epoch, "step": trainer.global_step, **values})

@@ -19,6 +19,8 @@ _DIVERGED = 1e12
 class KeepCheckpoints(Checkpoint):
     """`best.ckpt`: least NLL on the validation rows (without them: the latest state); `last.ckpt`: to resume from.
 
+    The state before training takes part, as epoch -1, where the trainer evaluates it (`num_sanity_val_steps: -1`).
+
     Both are written at the end of an epoch, but not more often than every `min_seconds`, and always at the end of the
     fit; between writes the best state is held in memory. A state that is not finite is never kept.
     """
@@ -45,6 +47,11 @@ class KeepCheckpoints(Checkpoint):
         for name, value in state_dict.items():
             setattr(self, name, value)
 
+    def on_sanity_check_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Let the state before training, as epoch -1, be the best one until training finds a better."""
+        assert isinstance(module, LikelihoodModule)
+        self._compare(module, -1, 0)
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Compare the state of this epoch with the best one, and write when it is time.
 
@@ -52,15 +59,18 @@ class KeepCheckpoints(Checkpoint):
         """
         assert isinstance(module, LikelihoodModule)
         check_finite(module)
-        watched = module.figures.get("validation")
-        value = watched["nll_nats"] if watched is not None else -float(trainer.current_epoch)
-        # A first state is kept even with an infinite NLL: some finite weights are better than none.
-        if value < self.best_value or not self.best_state:
-            self.best_value, self.best_epoch, self.best_step = value, trainer.current_epoch, trainer.global_step
-            self.best_state = {name: t.detach().clone() for name, t in module.objective.state_dict().items()}
-            self.best_is_written = False
+        self._compare(module, trainer.current_epoch, trainer.global_step)
         if time.monotonic() - self.written >= self.min_seconds:
             self._write(trainer)
+
+    def _compare(self, module: LikelihoodModule, epoch: int, step: int) -> None:
+        watched = module.figures.get("validation")
+        value = watched["nll_nats"] if watched is not None else -float(epoch)
+        # A first state is kept even with an infinite NLL: some finite weights are better than none.
+        if value < self.best_value or not self.best_state:
+            self.best_value, self.best_epoch, self.best_step = value, epoch, step
+            self.best_state = {name: t.detach().clone() for name, t in module.objective.state_dict().items()}
+            self.best_is_written = False
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *args: Any) -> None:
         """Write `last.ckpt` within an epoch, too, every `every_steps` steps."""

@@ -29,7 +29,9 @@ class ShowProgress(lightning.Callback):
             assert isinstance(module, LikelihoodModule)
             figures = (f"{split} {values['nll_nats']:.4f}" for split, values in module.figures.items())
             self.progress.update(
-                self.task, completed=trainer.current_epoch + 1, description="nats  " + "  ".join(figures)
+                self.task,
+                completed=0 if trainer.sanity_checking else trainer.current_epoch + 1,
+                description="nats  " + "  ".join(figures),
             )
 
     def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:

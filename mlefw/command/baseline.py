@@ -30,7 +30,6 @@ _SHARES = {
     "mcfadden_r2": "McFadden R-squared",
     "cox_snell_r2": "Cox-Snell R-squared",
 }
-_BOUNDS = ("residual", "duality_gap", "gap", "bound")
 
 
 def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
@@ -107,6 +106,8 @@ def _certificate(content: dict[str, Any]) -> str:
     """How sure the estimate is, in one line."""
     sure = "stationary" if content["converged"] else "NOT certified"
     kind = "global optimum" if content["is_global"] else "a local optimum, perhaps not the global one"
-    bounds = [f"{key.replace('_', ' ')} {content[key]:.1e}" for key in _BOUNDS if key in content]
+    bounds = [f"residual {content['residual']:.1e}"]
+    if "excess_bound" in content:
+        bounds.append(f"at most {content['excess_bound']:.1e} nats per row above it")
     steps = f"{content['num_steps']} step{'' if content['num_steps'] == 1 else 's'}"
     return f"{content['solver']}, {steps}: {sure}, {kind}; {', '.join(bounds)}"

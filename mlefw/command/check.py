@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from mlefw.preparation import prepare
+from mlefw.preparation import prepare, start
 
 
 def run(config: dict[str, Any], run_dir: Path | None) -> str:
     """One paragraph on what a training run would do."""
-    prepared = prepare(config, run_dir)
+    prepared = start(config, prepare(config, run_dir))
     rows = ", ".join(f"{split} {part.num_rows}" for split, part in prepared.data.splits.items())
     schema = prepared.data.schema
     return (

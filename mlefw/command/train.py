@@ -18,7 +18,7 @@ from mlefw.callback.keep import KeepCheckpoints
 from mlefw.coefficient_table import baseline_content
 from mlefw.interrupt import deferred
 from mlefw.objective import evaluate
-from mlefw.preparation import Prepared, estimate, prepare
+from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.run_directory import claim
 from mlefw.warn import collected, warn
 
@@ -30,7 +30,7 @@ def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
         UsageError: before anything is written.
         NumericalError, StorageError: during the run, which then leaves a summary that says so.
     """
-    prepared = prepare(config, run_dir)
+    prepared = start(config, prepare(config, run_dir))
     run_dir = claim(run_dir)
     config = {**config, "run_dir": str(run_dir)}
     try:
@@ -45,21 +45,21 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
     start = time.monotonic()
     write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     data, estimand = prepared.data, prepared.estimand
-    clock = time.monotonic()
     exact = estimate(config, prepared)
-    lines = exact.lines(estimand.objective, data.splits)
-    baseline_s = time.monotonic() - clock
+    yardstick = score.Yardstick(exact, estimand.objective, data.splits)
+    lines = yardstick.lines
     if exact.mle is not None:
         write_json(run_dir / "baseline.json", baseline_file(config, prepared, exact))
 
     clock = time.monotonic()
-    fit = _fit(config, run_dir, prepared, lines)
+    fit = _fit(config, run_dir, prepared, yardstick)
     fit_s = time.monotonic() - clock
 
     objective = estimand.objective.eval()
-    if fit.keeper.best_epoch == 0 and fit.trainer.current_epoch > 10 and "validation" in data.splits:
+    if fit.keeper.best_epoch <= 0 and fit.trainer.current_epoch > 10 and "validation" in data.splits:
+        when = "before training" if fit.keeper.best_epoch < 0 else "after the first epoch"
         warn(
-            "the validation NLL was least after the first epoch: the model extrapolates badly, or learns too fast "
+            f"the validation NLL was least {when}: the model extrapolates badly, or learns too fast "
             "(try a smaller optimizer.lr, a prior, or transformed features)"
         )
     evaluations = {split: evaluate(objective, rows) for split, rows in data.splits.items()}
@@ -79,11 +79,11 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
         "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
         "baseline": score.describe(exact.mle, lines.get("mle")),
         "baseline_map": score.describe(exact.map, lines.get("map")),
-        "distance": score.distances(objective, evaluations, data.splits, exact, lines),
+        "distance": score.distances(objective, evaluations, data.splits, yardstick),
         "time": {
             "total_s": time.monotonic() - start,
             "fit_s": fit_s,
-            "baseline_s": baseline_s,
+            "baseline_s": exact.seconds,
             "rows_per_s": fit.rows_per_s,
         },
         "versions": {name: version(name) for name in ("mlefw", "torch", "lightning")},
@@ -131,11 +131,11 @@ class Fit:
     rows_per_s: float
 
 
-def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, lines: dict[str, dict[str, float]]) -> Fit:
+def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, yardstick: score.Yardstick) -> Fit:
     data, estimand = prepared.data, prepared.estimand
     module = build.build_module(config, estimand, prepared.rows)
     keep = KeepCheckpoints(run_dir / "checkpoints", **config["checkpoint"])
-    log = LogFigures(run_dir / "metrics.csv", lines)
+    log = LogFigures(run_dir / "metrics.csv", yardstick)
     board = WriteBoard({"configuration": "    " + yaml.safe_dump(config, sort_keys=False).replace("\n", "\n    ")})
     callbacks: list[lightning.Callback] = [board, log, keep]
     patience = config["early_stopping"]["patience"]

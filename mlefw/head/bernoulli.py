@@ -2,8 +2,9 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, constraints
+from torch.distributions import Bernoulli, constraints, register_kl
 from torch.nn.functional import logsigmoid
 
 from mlefw import inverse_link
@@ -16,6 +17,14 @@ class LogitBernoulli(Bernoulli):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-mass, (*batch,)."""
         return logsigmoid((2 * value - 1) * self.logits)
+
+
+@register_kl(LogitBernoulli, LogitBernoulli)  # type: ignore[untyped-decorator]
+def _divergence(p: LogitBernoulli, q: LogitBernoulli) -> Tensor:
+    """KL(p, q) from log-probabilities, finite wherever the logits are: torch rounds probabilities to 0 and 1 first."""
+    ones = p.probs * (logsigmoid(p.logits) - logsigmoid(q.logits))
+    zeros = torch.sigmoid(-p.logits) * (logsigmoid(-p.logits) - logsigmoid(-q.logits))
+    return ones + zeros
 
 
 class BernoulliHead(FactorizedHead):

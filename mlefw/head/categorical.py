@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.distributions import Categorical as TorchCategorical
-from torch.distributions import constraints
+from torch.distributions import constraints, register_kl
 
 from mlefw.errors import UsageError
 from mlefw.head.base import Head, Start
@@ -24,6 +24,13 @@ class Categorical(TorchCategorical):
         others = (self.scores - largest).exp().scatter(-1, index, 0.0).sum(-1)
         chosen = self.scores.gather(-1, value.long().unsqueeze(-1))
         return -torch.log1p(others) - (largest - chosen).squeeze(-1)
+
+
+@register_kl(Categorical, Categorical)  # type: ignore[untyped-decorator]
+def _divergence(p: Categorical, q: Categorical) -> Tensor:
+    """KL(p, q) from log-probabilities, finite wherever the logits are: torch calls a probability below 1e-308 zero."""
+    log_p, log_q = p.scores.log_softmax(-1), q.scores.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 class CategoricalHead(Head):

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Poisson, constraints
+from torch.distributions import Poisson, constraints, register_kl
 
 from mlefw import inverse_link
 from mlefw.head.base import FactorizedHead, Start
@@ -32,6 +32,14 @@ class LogPoisson(Poisson):
         ratio = torch.where(large, self.log_rate - big.log(), torch.zeros_like(self.log_rate))
         saddle = -big * (torch.expm1(ratio) - ratio) - 0.5 * torch.log(2 * math.pi * big) - _stirling_error(big)
         return torch.where(large, saddle, direct)
+
+
+@register_kl(LogPoisson, LogPoisson)  # type: ignore[untyped-decorator]
+def _divergence(p: LogPoisson, q: LogPoisson) -> Tensor:
+    """KL(p, q) = λ (e^d − 1 − d), d being the difference of log rates: close rates subtract no large numbers."""
+    d = q.log_rate - p.log_rate
+    close = p.rate * (torch.expm1(d.clamp(max=1.0)) - d)
+    return torch.where(d > 1.0, q.rate - p.rate - p.rate * d, close)
 
 
 def _stirling_error(y: Tensor) -> Tensor:

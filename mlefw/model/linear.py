@@ -16,6 +16,11 @@ class Linear(nn.Module):
         nn.init.zeros_(self.layer.weight)
         nn.init.zeros_(self.layer.bias)
 
+    @property
+    def last(self) -> nn.Linear:
+        """The only layer."""
+        return self.layer
+
     def forward(self, x: Tensor) -> Tensor:
         """The raw output."""
         return self.layer(x)

@@ -3,18 +3,22 @@
 import math
 from copy import deepcopy
 
+import mpmath
 import numpy as np
 import pytest
+import scipy.stats
 import statsmodels.api as sm
 import torch
 from exact_oracles import Sample, data, varied
-from exact_solving import solve
+from exact_solving import new_head, solve
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import full_weight
 from mlefw.baseline.predictor import as_objective
+from mlefw.head.laplace import LaplaceHead
 from mlefw.model.linear import Linear
 from mlefw.model.mlp import Mlp
 from mlefw.objective import Evaluation, Objective, evaluate
@@ -91,7 +95,7 @@ def shared_scale(objective: Objective) -> float:
 @pytest.mark.parametrize(("head", "name"), CANONICAL)
 def test_pythagoras(head: str, name: str, variant: str, size: float) -> None:
     """Under a canonical link the gap of any linear model on the training rows is its mean KL divergence."""
-    solution, reference = solved(head, name, "weight" if head == "categorical" else variant)
+    solution, reference = solved(head, name, variant)
     rows = solution.problem.rows
     model = moved(reference, size, seed=3)
     at_model, at_exact = evaluate(model, rows), evaluate(reference, rows)
@@ -103,6 +107,7 @@ def test_pythagoras(head: str, name: str, variant: str, size: float) -> None:
     assert gap > 0
     assert found == pytest.approx(closed, rel=1e-9, abs=1e-12)
     assert gap == pytest.approx(closed, rel=1e-9, abs=1e-10)
+    assert gap == pytest.approx(found, rel=1e-10, abs=1e-10)
 
 
 @pytest.mark.parametrize(("head", "name"), ALL)
@@ -259,3 +264,94 @@ def test_full_weight_puts_zeros_where_columns_left() -> None:
     rows = solution.problem.rows
     fitted = evaluate(exact(solution), rows).eta[:, 0].numpy()
     np.testing.assert_allclose(fitted, sm.OLS(of.y, sm.add_constant(of.x)).fit().fittedvalues, rtol=1e-9)
+
+
+# ------------------------------------------------------------------------------------------------------- divergence
+
+
+def kl(head: str, p: list[float], q: list[float]) -> float:
+    """KL between the distributions of a head at two etas."""
+    made = LaplaceHead(scale="predicted") if head == "laplace" else new_head(head, len(p))
+    a, b = (torch.tensor([eta], dtype=torch.float64) for eta in (p, q))
+    return float(kl_divergence(made.distribution(a), made.distribution(b)))
+
+
+def high_precision(head: str, p: list[float], q: list[float]) -> mpmath.mpf:
+    """The same as a sum or integral of the definition, in 60 digits."""
+    with mpmath.workdps(60):
+        if head in ("bernoulli", "categorical"):
+            a, b = (
+                [mpmath.mpf(0), mpmath.mpf(v[0])] if head == "bernoulli" else [mpmath.mpf(x) for x in v] for v in (p, q)
+            )
+            log_a, log_b = ([x - mpmath.log(mpmath.fsum(map(mpmath.exp, v))) for x in v] for v in (a, b))
+            return mpmath.fsum(mpmath.exp(x) * (x - y) for x, y in zip(log_a, log_b, strict=True))
+        if head == "poisson":
+            a, b = mpmath.mpf(p[0]), mpmath.mpf(q[0])
+            rate = mpmath.exp(a)
+            # E[y (a - b)] over the pmf, whose mean is the rate.
+            return rate * (a - b) - rate + mpmath.exp(b)
+        (m, s), (n, t) = ((mpmath.mpf(v[0]), mpmath.exp(mpmath.mpf(v[1]))) for v in (p, q))
+        log = {
+            "heteroscedastic": lambda y, m, s: -(((y - m) / s) ** 2) / 2 - mpmath.log(s * mpmath.sqrt(2 * mpmath.pi)),
+            "laplace": lambda y, m, s: -abs(y - m) / s - mpmath.log(2 * s),
+        }[head]
+        ends = sorted({m - 40 * s, m - 5 * s, m, n, m + 5 * s, m + 40 * s})
+        return mpmath.quad(lambda y: mpmath.exp(log(y, m, s)) * (log(y, m, s) - log(y, n, t)), ends)
+
+
+@pytest.mark.parametrize(
+    ("head", "p", "q", "tolerance"),
+    [
+        *(("bernoulli", [a], [b], 1e-13) for a, b in ((0.3, -1.2), (21, 20.5), (-25, -25.1), (30, 35), (40, -3))),
+        *(("bernoulli", [a], [b], 1e-13) for a, b in ((0, -800), (800, -800), (-800, 800), (-745, 0))),
+        *(
+            ("poisson", [a], [b], 1e-12)
+            for a, b in ((0.3, -1.2), (10, 10.001), (-800, 0), (0, -800), (5, 7), (-700, 3))
+        ),
+        ("poisson", [1.0], [1.0 + 1e-6], 1e-9),
+        ("categorical", [0, 1, 2], [0.5, 1, -2], 1e-13),
+        ("categorical", [0, 1, 2], [0, 1, 900], 1e-13),
+        ("categorical", [0, 0, -800], [0, 1, 2], 1e-13),
+        ("categorical", [900, 0, 0], [0, 0, 900], 1e-13),
+        ("heteroscedastic", [0.3, -0.2], [1.1, 0.4], 1e-12),
+        ("heteroscedastic", [0.3, -3.0], [0.4, 2.0], 1e-12),
+        ("laplace", [0.3, -0.2], [1.1, 0.4], 1e-12),
+        ("laplace", [0.3, 0.5], [-4.0, -1.0], 1e-12),
+    ],
+)
+def test_divergence_to_all_digits(head: str, p: list[float], q: list[float], tolerance: float) -> None:
+    assert kl(head, p, q) == pytest.approx(float(high_precision(head, p, q)), rel=tolerance)
+
+
+@pytest.mark.parametrize(("head", "name"), ALL)
+def test_every_head_has_a_divergence(head: str, name: str) -> None:
+    solution, reference = solved(head, name)
+    rows = solution.problem.rows
+    model = moved(reference, 0.1, 0)
+    at_model, at_exact = evaluate(model, rows), evaluate(reference, rows)
+    assert distance.predictive_kl(model, reference, at_model.eta, at_exact.eta, rows.weight) > 0
+    assert distance.predictive_kl(reference, reference, at_exact.eta, at_exact.eta, rows.weight) == 0
+
+
+# ------------------------------------------------------------------------------------------- the region of confidence
+
+
+def test_the_confidence_region_is_that_of_the_likelihood_ratio() -> None:
+    """For a Gaussian of known scale the log-likelihood ratio is RSS over sigma squared: exactly chi-squared."""
+    solution, reference = solved("gaussian_fixed", "stackloss", "plain")
+    rows = solution.problem.rows
+    design = sm.add_constant(data("stackloss").x)
+    limit = scipy.stats.chi2(4).ppf(0.95)
+    for factor, inside in ((0.99, True), (1.01, False)):
+        model = deepcopy(reference)
+        with torch.no_grad():
+            model.model.model.layer.bias += SCALE * math.sqrt(factor * limit / len(design)) / float(model.head.gain[0])
+        gap, _ = distance.gap(evaluate(model, rows), evaluate(reference, rows), rows)
+        assert distance.inside_95_region(solution, gap) is inside
+
+
+def test_the_reference_class_counts_no_parameters() -> None:
+    solution, _ = solved("categorical", "wine_2", "plain")
+    limit = scipy.stats.chi2(2 * 3).ppf(0.95) / (2 * len(data("wine_2").y))
+    assert distance.inside_95_region(solution, 0.999 * limit)
+    assert not distance.inside_95_region(solution, 1.001 * limit)

@@ -23,6 +23,11 @@ CONF = Path(__file__).parents[2] / "conf" / "model"
 
 EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "linear": [{}],
+    "residual": [
+        {},
+        {"hidden": [3], "linear": "trainable"},
+        {"hidden": [3, 2], "activation": "tanh", "dropout": 0.5, "layer_norm": True},
+    ],
     "mlp": [
         {},
         {"hidden": []},
@@ -52,6 +57,7 @@ def test_every_yaml_has_an_example_and_every_example_a_yaml():
 
 def test_every_member_module_has_a_yaml():
     modules = {f"mlefw.model.{info.name}" for info in pkgutil.iter_modules(mlefw.model.__path__)}
+    modules.remove("mlefw.model.base")
     assert modules == {node(name)["_target_"].rpartition(".")[0] for name in MEMBERS}
 
 

@@ -1,0 +1,95 @@
+"""What the last layer of a network leaves on the table: its head, refitted exactly on the frozen features before it."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from mlefw.baseline.linear import LinearBaseline
+from mlefw.baseline.problem import Problem
+from mlefw.model.base import HasLastLayer
+from mlefw.objective import Objective
+from mlefw.rows import Rows
+from mlefw.standardize import Standardized, feature_statistics
+
+_MAX_WORK = 5e8
+"""Rows · (size of theta)²: what one step of the solver costs, in multiplications. Beyond it there is no refit."""
+_STEPS = 25
+"""How many times more steps Newton's method may need where several columns are not jointly convex."""
+_MAX_SECONDS = 2.0
+_ROUNDING = 1e-9
+
+
+def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WORK) -> float | None:
+    """The objective minus its minimum over the last layer and the shared parameters, in nats per row; at least 0.
+
+    All other weights are held, so it is the optimisation error of the last layer alone: a network whose own gap is
+    large and whose refit gap is zero lacks features, not steps. The run's prior holds the last layer in both. Scales
+    are free of their floor. Where the refitted likelihood has no maximum (separation), its infimum takes the place.
+
+    None where it is not defined or not known: a model that names no `last` layer (with a bias), terms beside that layer
+    in more than one eta column, an infimum that is not known, no certified minimum, or more than `max_work`.
+    """
+    model = objective.model.model if isinstance(objective.model, Standardized) else objective.model
+    if not isinstance(model, HasLastLayer) or not isinstance(model.last, nn.Linear) or model.last.bias is None:
+        return None
+    head = objective.head
+    work = train.num_rows * (head.eta_dim * (model.last.in_features + 1) + head.shared_dim) ** 2
+    work *= 1 if head.convex or head.eta_dim == 1 else _STEPS
+    if work > max_work or model.last.out_features != head.eta_dim:
+        return None
+    split = _features(objective.model, model.last, train)
+    if split is None:
+        return None
+    phi, rest = split
+    if head.eta_dim > 1 and float(rest.abs().max()) > _ROUNDING:
+        return None
+    rows = Rows(phi, train.y, train.weight, train.offset + head.gain[0] * rest[:, 0])
+    mean, scale = feature_statistics(rows, True)
+    if not objective.prior.flat:
+        # The prior is on the weights as they are; biases are flat, so that features may still be centred.
+        scale = torch.ones_like(scale)
+    problem = Problem.of(head, rows, mean, scale, objective.prior)
+    now = problem.value(_theta(model.last, head.shared, mean, scale))
+    least = _least(problem)
+    if least is None or now - least < -_ROUNDING * max(1.0, abs(now)) or not now < float("inf"):
+        return None
+    return max(now - least, 0.0)
+
+
+def _least(problem: Problem) -> float | None:
+    """The minimum or infimum of a problem, or None."""
+    solution = LinearBaseline(max_seconds=_MAX_SECONDS).solve(problem)
+    if not solution.exists:
+        return solution.infimum
+    return solution.objective if solution.converged else None
+
+
+def _theta(last: nn.Linear, shared: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """The last layer and shared values as they are, in the layout of a problem on standardised features."""
+    weight = last.weight.detach().double()
+    bias = last.bias.detach().double() + weight @ mean
+    table = torch.cat([weight * scale, bias.unsqueeze(1)], 1)
+    return torch.cat([table.reshape(-1), shared.detach().double()])
+
+
+@torch.no_grad()
+def _features(model: nn.Module, last: nn.Linear, rows: Rows) -> tuple[Tensor, Tensor] | None:
+    """What goes into the last layer (n, width), and what is added to its output (n, eta_dim), in float64.
+
+    None where a forward pass does not go through the layer exactly once.
+    """
+    names = [name for name, module in model.named_modules() if module is last]
+    if not names:
+        return None
+    copy = deepcopy(model).double().cpu().eval()
+    layer = copy.get_submodule(names[0])
+    seen: list[Tensor] = []
+    layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    rests = []
+    for count, block in enumerate(rows.blocks(16384), start=1):
+        raw = copy(block.x)
+        if len(seen) != count or seen[-1].shape != (block.num_rows, last.in_features):
+            return None
+        rests.append(raw - nn.functional.linear(seen[-1], layer.weight, layer.bias))  # type: ignore[arg-type]
+    return torch.cat(seen), torch.cat(rests)
