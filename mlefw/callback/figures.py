@@ -4,11 +4,13 @@ import csv
 import io
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import lightning
 
 from mlefw.atomic import write_text
+from mlefw.callback.event_files import forgiving, usable
 from mlefw.module import LikelihoodModule
 
 _DENSE = 500
@@ -25,10 +27,13 @@ class LogFigures(lightning.Callback):
         path: of `metrics.csv`.
         lines: reference NLL in nats by name and split, such as {"mle": {"train": 1.1}}; an exact estimate is a
             constant, logged with each epoch so that its line spans the axis of a chart.
+        reference: the line that `gap/<split>` is measured from, if any.
     """
 
-    def __init__(self, path: Path, lines: dict[str, dict[str, float]], min_seconds: float = 5.0) -> None:
-        self.path, self.lines, self.min_seconds = path, lines, min_seconds
+    def __init__(
+        self, path: Path, lines: dict[str, dict[str, float]], reference: str | None = None, min_seconds: float = 5.0
+    ) -> None:
+        self.path, self.lines, self.reference, self.min_seconds = path, lines, reference, min_seconds
         self.history: list[dict[str, float]] = []
         self.written = time.monotonic()
 
@@ -59,6 +64,9 @@ class LogFigures(lightning.Callback):
         values: dict[str, float] = {}
         for split, figures in module.figures.items():
             values |= {f"{split}/{name}": value for name, value in figures.items()}
+            values |= {f"margin/{split}/{name}": value for name, value in margins(figures).items()}
+            if self.reference is not None and split in self.lines[self.reference]:
+                values[f"gap/{split}"] = figures["nll_nats"] - self.lines[self.reference][split]
             for name, nats in self.lines.items():
                 if split in nats:
                     values[f"{name}/{split}/nll_nats"] = nats[split]
@@ -70,6 +78,19 @@ class LogFigures(lightning.Callback):
             return
         self.history.append({"epoch": epoch, "step": trainer.global_step, **values})
         for logger in trainer.loggers:
-            logger.log_metrics({"epoch": epoch, **values}, step=trainer.global_step)
+            if usable(logger):
+                with forgiving(logger):
+                    logger.log_metrics({"epoch": epoch, **values}, step=trainer.global_step)
         if time.monotonic() - self.written >= self.min_seconds:
             self.write()
+
+
+def margins(figures: Mapping[str, float]) -> dict[str, float]:
+    """How far calibration figures are from those of a calibrated model: zero is right, whatever the sample size."""
+    found = {}
+    for name, value in figures.items():
+        if name.startswith("coverage_") and name.removeprefix("coverage_").isdigit():
+            found[name] = value - int(name.removeprefix("coverage_")) / 100
+    if "ece_15" in figures and "ece_null" in figures:
+        found["ece_15"] = figures["ece_15"] - figures["ece_null"]
+    return found
