@@ -81,14 +81,9 @@ def forecast(objective: Objective, eta: Tensor, rows: Rows) -> Forecast | None:
     defined = np.all([np.isfinite(values) for values in arrays], axis=0)
     if not defined.any():
         return None
-    mean, low, high, before, until = (values[defined] for values in arrays)
-    return Forecast(
-        y[defined],
-        weight[defined],
-        mean=mean,
-        interval=(low, high),
-        pit=(np.clip(before, 0, 1), np.clip(until, 0, 1)),
-    )
+    mean, lower, upper, below, reached = (values[defined] for values in arrays)
+    pit = (np.clip(below, 0, 1), np.clip(reached, 0, 1))
+    return Forecast(y[defined], weight[defined], mean=mean, interval=(lower, upper), pit=pit)
 
 
 def _array(values: Tensor) -> np.ndarray:

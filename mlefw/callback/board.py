@@ -143,7 +143,9 @@ def _distributions(writer: Any, seen: Forecast, step: int) -> None:
     moments = {"sum": float(counts @ middle), "sum_squares": float(counts @ middle**2)}
     # A first bucket of no count: the left edge of the histogram.
     limits, held = edges.tolist(), [0.0, *counts.tolist()]
-    writer.add_histogram_raw("pit", 0.0, 1.0, float(counts.sum()), **moments, bucket_limits=limits, bucket_counts=held, global_step=step)
+    writer.add_histogram_raw(
+        "pit", 0.0, 1.0, float(counts.sum()), **moments, bucket_limits=limits, bucket_counts=held, global_step=step
+    )
 
 
 def _image(tag: str, content: bytes) -> Summary:

@@ -3,8 +3,8 @@
 import lightning
 from torch import Tensor
 
+from mlefw.baseline.base import Solution
 from mlefw.baseline.distance import parameters
-from mlefw.baseline.problem import Problem
 from mlefw.module import LikelihoodModule
 
 _MAX_POINTS = 400
@@ -12,13 +12,13 @@ _MAX_SIZE = 4000
 
 
 class RecordCoefficients(lightning.Callback):
-    """Theta in the layout of the exact problem, at most some hundred times: when full, every other point is dropped.
+    """Theta in the layout of the exact estimate, at most some hundred times: when full, every other point is dropped.
 
     Any other model, or one of too many coefficients to be looked at, leaves nothing.
     """
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    def __init__(self, solution: Solution) -> None:
+        self.solution = solution
         self.epochs: list[int] = []
         self.thetas: list[Tensor] = []
         self.every = 1
@@ -40,7 +40,7 @@ class RecordCoefficients(lightning.Callback):
 
     def _note(self, module: lightning.LightningModule, epochs: int) -> None:
         assert isinstance(module, LikelihoodModule)
-        theta = parameters(module.objective, self.problem)
+        theta = parameters(module.objective, self.solution.problem)
         if theta is None or theta.numel() > _MAX_SIZE:
             return
         if len(self.epochs) >= _MAX_POINTS:

@@ -7,7 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mlefw import gallery
-from mlefw.atomic import write_atomically, write_text
+from mlefw.atomic import write_bytes, write_text
+from mlefw.baseline.base import Solution
 from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
 from mlefw.errors import StorageError
@@ -15,8 +16,11 @@ from mlefw.forecast import Forecast, Sample
 from mlefw.plot.style import png
 from mlefw.report.page import Picture
 from mlefw.report.run import run_report
-from mlefw.score import Exact
+from mlefw.schema import Schema
 from mlefw.warn import warn
+
+Exhibit = tuple[str, Picture]
+"""The name of its file, and a picture."""
 
 CAPTIONS = {
     "learning_curves": "Mean NLL after each epoch, with the exact estimates as flat lines.",
@@ -30,53 +34,40 @@ CAPTIONS = {
 }
 
 
-def draw(
-    log: LogFigures,
-    recorder: RecordCoefficients | None,
-    exact: Exact,
-    best_epoch: int,
-    sample: Sample,
-    seen: Forecast | None,
-    names: Sequence[str],
-    figures: Mapping[str, float],
-) -> list[tuple[str, Picture]]:
-    """Every picture that the run allows, by the name of its file.
+def curves(log: LogFigures, best_epoch: int, distance: Mapping[str, Any]) -> list[Exhibit]:
+    """The pictures of the training over epochs; `distance` is that of `summary.json`."""
+    return _ready(gallery.training(log.history, log.lines, best_epoch, log.reference, distance.get("gap_se", {})))
 
-    Args:
-        log: the history.
-        recorder: of the coefficients of a linear model.
-        exact: the exact estimates.
-        best_epoch: whose state was kept.
-        sample: the rows that are looked at.
-        seen: the predictive distributions on them.
-        names: of the design columns.
-        figures: of the metrics on the split of the sample.
-    """
-    drawn: dict[str, Figure] = gallery.training(log.history, log.lines, best_epoch, log.reference)
-    if recorder is not None and exact.optimum is not None and exact.optimum.converged:
-        way = gallery.Path(recorder.epochs, recorder.thetas)
-        name = "MLE" if exact.optimum.problem.prior.flat else "MAP"
-        drawn |= gallery.path(way, exact.optimum, names, best_epoch + 1, name)
-    if seen is not None:
-        drawn |= gallery.predictive(sample, seen, figures)
+
+def coefficients(recorder: RecordCoefficients, solution: Solution, schema: Schema, best_epoch: int) -> list[Exhibit]:
+    """The way of a linear model's coefficients; none for any other model."""
+    way = gallery.Path(recorder.epochs, recorder.thetas)
+    return _ready(gallery.path(way, solution, schema.names, best_epoch + 1, schema.labels))
+
+
+def predictive(sample: Sample, seen: Forecast, figures: Mapping[str, float]) -> list[Exhibit]:
+    """The pictures of the predictive distributions; `figures` are those of the metrics on the split of the sample."""
+    return _ready(gallery.predictive(sample, seen, figures))
+
+
+def _ready(drawn: Mapping[str, Figure]) -> list[Exhibit]:
     return [
         (name, Picture(png(figure), figure.get_suptitle().replace("\n", " ").replace(r"\$", "$"), CAPTIONS[name]))
         for name, figure in drawn.items()
     ]
 
 
-def store(folder: Path, pictures: Sequence[tuple[str, Picture]]) -> None:
+def store(folder: Path, pictures: Sequence[Exhibit]) -> None:
     """Write `<name>.png` for each; one that cannot be written is a warning, since the run itself is done."""
     try:
         folder.mkdir(mode=0o755, exist_ok=True)
         for name, picture in pictures:
-            content = picture.content
-            write_atomically(folder / f"{name}.png", lambda file, content=content: file.write(content))
+            write_bytes(folder / f"{name}.png", picture.content)
     except (OSError, StorageError) as error:
         warn(f"not every picture could be written: {error}")
 
 
-def report(run_dir: Path, summary: Mapping[str, Any], baseline: Any, pictures: Sequence[tuple[str, Picture]]) -> None:
+def report(run_dir: Path, summary: Mapping[str, Any], baseline: Any, pictures: Sequence[Exhibit]) -> None:
     """Write `report.html`; where it cannot be written, a warning."""
     try:
         configuration = (run_dir / "config.yaml").read_text(encoding="utf-8")

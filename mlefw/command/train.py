@@ -97,7 +97,9 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
         "warnings": collected(),
     }
     summary = {name: value for name, value in summary.items() if value is not None}
-    pictures = _finish(config, run_dir, prepared, exact, fit, summary, evaluations)
+    clock = time.monotonic()
+    pictures = _finish(config, run_dir, prepared, fit, summary, evaluations)
+    summary["time"] |= {"total_s": time.monotonic() - start, "pictures_s": time.monotonic() - clock}
     summary["warnings"] = collected()
     if config["report"]:
         exhibit.report(run_dir, summary, baseline, pictures)
@@ -153,7 +155,7 @@ def _fit(
     text = {"configuration": "    " + yaml.safe_dump(config, sort_keys=False).replace("\n", "\n    ")}
     board = WriteBoard(text, sample)
     callbacks: list[lightning.Callback] = [board, log, keep]
-    recorder = RecordCoefficients(exact.optimum.problem) if exact.optimum is not None else None
+    recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
     callbacks += [recorder] if recorder is not None else []
     patience = config["early_stopping"]["patience"]
     if patience is not None and "validation" in data.splits:
@@ -176,23 +178,21 @@ def _finish(
     config: dict[str, Any],
     run_dir: Path,
     prepared: Prepared,
-    exact: score.Exact,
     fit: Fit,
     summary: dict[str, Any],
     evaluations: dict[str, Evaluation],
-) -> list[tuple[str, exhibit.Picture]]:
+) -> list[exhibit.Exhibit]:
     """Pictures, and the last words to TensorBoard."""
-    sample, names = fit.board.sample, prepared.data.schema.names
-    figures = summary["metrics"][sample.split]
-    wanted = config["report"]
-    seen = (
-        forecast(prepared.estimand.objective, evaluations[sample.split].eta[sample.index], sample.rows)
-        if wanted
-        else None
-    )
-    recorder = fit.recorder if wanted else None
-    pictures = exhibit.draw(fit.log, recorder, exact, fit.keeper.best_epoch, sample, seen, names, figures)
-    exhibit.store(run_dir / "plots", pictures if wanted else pictures[:1])
+    best, sample = fit.keeper.best_epoch, fit.board.sample
+    pictures = exhibit.curves(fit.log, best, summary["distance"])
+    seen = None
+    if config["report"]:
+        if fit.recorder is not None:
+            pictures += exhibit.coefficients(fit.recorder, fit.recorder.solution, prepared.data.schema, best)
+        seen = forecast(prepared.estimand.objective, evaluations[sample.split].eta[sample.index], sample.rows)
+        if seen is not None:
+            pictures += exhibit.predictive(sample, seen, summary["metrics"][sample.split])
+    exhibit.store(run_dir / "plots", pictures)
     settings: dict[str, str | float | bool] = {
         name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
     }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from mlefw.plot.style import BLUE, GREY, VERMILION, drawn, label, legend, sheet
+from mlefw.plot.style import BLUE, GREY, VERMILION, drawn, label, sheet
 
 MAX_RUNS = 40
 
@@ -27,9 +27,8 @@ def comparison(names: Sequence[str], nats: Sequence[float], errors: Sequence[flo
     axes = figure.add_subplot()
     at = range(count)
     axes.errorbar(nats[:count], at, xerr=[2 * e for e in errors[:count]], fmt="none", ecolor=GREY, elinewidth=1)
-    axes.plot(nats[1:count], at[1:], "o", color=BLUE, label="run")
-    axes.plot(nats[0], 0, "o", color=VERMILION, label="best")
+    axes.plot(nats[1:count], at[1:], "o", color=BLUE)
+    axes.plot(nats[0], 0, "o", color=VERMILION)
     axes.set_yticks(at, [label(name, 34) for name in names[:count]], fontsize=8.5)
     axes.set(xlabel=f"negative log-likelihood on {split} rows (nats per row)", ylim=(count - 0.4, -0.6))
-    legend(axes, loc="lower right")
     return figure

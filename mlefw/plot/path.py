@@ -1,14 +1,16 @@
 """The way of a linear model's coefficients to the exact estimate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from mlefw.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, drawn, label, legend, sheet
+from mlefw.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, drawn, epoch_axis, label, legend, sheet
 
+_BELOW: Mapping[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
 _COLORS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 
 
@@ -41,17 +43,20 @@ def coefficient_path(
     outside = int((np.abs(away[at]) > 1.96).sum())
     worst = float(np.abs(away[at]).max())
     if outside:
-        title = f"{outside} of {len(names)} coefficients end outside the 95 % interval of the {reference}"
+        title = f"{outside} of {len(names)} kept coefficients lie outside the 95 % interval of the {reference}"
     else:
-        title = f"All {len(names)} coefficients end within {max(worst, 0.001):.2g} standard errors of the {reference}"
+        title = (
+            f"All {len(names)} kept coefficients lie within {max(worst, 0.001):.2g} standard errors of the {reference}"
+        )
     subtitle = f"Coefficients of standardised features over epochs, against the exact {reference}"
-    figure = sheet(title, subtitle, 4.6)
+    figure = sheet(title, subtitle, 5.4)
+    figure.subplots_adjust(bottom=1.42 / 5.4)
     slopes = [j for j, name in enumerate(names) if not name.startswith("(")]
     strongest = sorted(slopes, key=lambda j: -abs(estimate[j] / error[j]))
     if len(strongest) < 2:
         _standardized(figure.add_subplot(), epochs, away, names, list(range(len(names))), at, reference)
         return figure
-    figure.subplots_adjust(wspace=0.24)
+    figure.subplots_adjust(wspace=0.26)
     left, right = figure.subplots(1, 2)
     i, j = strongest[:2]
     _plane(left, path[:, [i, j]], estimate[[i, j]], covariance[np.ix_([i, j], [i, j])], at, reference)
@@ -60,9 +65,7 @@ def coefficient_path(
     return figure
 
 
-def _plane(
-    axes: Axes, path: np.ndarray, estimate: np.ndarray, covariance: np.ndarray, at: int, reference: str
-) -> None:
+def _plane(axes: Axes, path: np.ndarray, estimate: np.ndarray, covariance: np.ndarray, at: int, reference: str) -> None:
     angle = np.linspace(0, 2 * np.pi, 200)
     root = np.linalg.cholesky(covariance) * stats.chi2.ppf(0.95, 2) ** 0.5
     ring = estimate + (root @ np.stack([np.cos(angle), np.sin(angle)])).T
@@ -72,11 +75,17 @@ def _plane(
     axes.plot(*path[at], "o", color=VERMILION, markersize=8, label="kept")
     axes.plot(*estimate, "+", color="black", markersize=13, markeredgewidth=2, label=f"exact {reference}")
     axes.margins(0.1)
-    legend(axes, fontsize=8)
+    legend(axes, fontsize=8, ncols=2, **_BELOW)
 
 
 def _standardized(
-    axes: Axes, epochs: np.ndarray, away: np.ndarray, names: Sequence[str], order: Sequence[int], at: int, reference: str
+    axes: Axes,
+    epochs: np.ndarray,
+    away: np.ndarray,
+    names: Sequence[str],
+    order: Sequence[int],
+    at: int,
+    reference: str,
 ) -> None:
     """Every coefficient on one scale, so that one band serves them all; the strongest are named."""
     axes.axhspan(-1.96, 1.96, color=GREY, alpha=0.2, linewidth=0, label="95 % interval")
@@ -85,19 +94,20 @@ def _standardized(
     for j in set(range(len(names))) - set(named):
         axes.plot(epochs, away[:, j], color="0.7", linewidth=0.8)
     for color, j in zip(_COLORS, named, strict=False):
-        axes.plot(epochs, away[:, j], color=color, linewidth=1.5, label=label(names[j], 14))
+        axes.plot(epochs, away[:, j], color=color, linewidth=1.5, label=label(names[j], 22))
     axes.axvline(epochs[at], color="0.6", linewidth=1)
     if float(np.abs(away).max()) > 8:
         axes.set_yscale("symlog", linthresh=2)
     axes.set(xlabel="epochs", ylabel=f"(coefficient − {reference}) / standard error")
-    legend(axes, fontsize=8, ncols=2)
+    epoch_axis(axes.xaxis)
+    legend(axes, fontsize=8, ncols=2, **_BELOW)
 
 
 def _raw(
     epochs: np.ndarray, path: np.ndarray, names: Sequence[str], estimate: np.ndarray, at: int, reference: str
 ) -> Figure:
     distance = float(np.linalg.norm(path[at] - estimate))
-    title = f"Coefficients end {distance:.2g} from the {reference} (Euclidean)"
+    title = f"The kept coefficients lie {distance:.2g} from the {reference} (Euclidean)"
     figure = sheet(title, f"Coefficients of standardised features over epochs; dashed: the exact {reference}")
     axes = figure.add_subplot()
     slopes = [j for j, name in enumerate(names) if not name.startswith("(")] or list(range(len(names)))

@@ -4,7 +4,20 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from mlefw.plot.style import BLUE, GREY, SKY, VERMILION, binomial_band, drawn, legend, p_text, percent, percent_axis, sheet
+from mlefw.plot.style import (
+    BLUE,
+    FEW,
+    GREY,
+    SKY,
+    VERMILION,
+    binomial_band,
+    drawn,
+    legend,
+    p_text,
+    percent,
+    percent_axis,
+    sheet,
+)
 
 
 @drawn
@@ -14,7 +27,7 @@ def pit_histogram(
     """Density of the PIT with the band of a calibrated model.
 
     Discrete targets: each row spread over [P(Y < y), P(Y <= y)] (Czado, Gneiting & Held, 2009). The band is that of
-    a binomial count in each bin; a spread-out PIT varies less, so for discrete targets it is too wide, never too narrow.
+    a binomial count in each bin; a spread-out PIT varies less, so for discrete targets it is too wide, if anything.
 
     Args:
         lower: P(Y < y), (n,).
@@ -68,12 +81,7 @@ def coverage_curve(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray, row
     nominal = np.linspace(0.01, 0.99, 99)
     observed = np.array([covered(lower, upper, weight, level) for level in nominal])
     at = float(observed[89])
-    low, high = (float(edge[0]) for edge in binomial_band(population, np.array([0.9])))
-    if low <= at <= high:
-        title = f"90 % intervals cover {percent(at)}: as they should"
-    else:
-        title = f"90 % intervals cover {percent(at)}: too {'narrow' if at < low else 'wide'}"
-    figure = sheet(title, f"Coverage of central prediction intervals: {rows}")
+    figure = sheet(_honest(nominal, observed, population), f"Coverage of central prediction intervals: {rows}")
     axes = figure.add_subplot()
     low_band, high_band = binomial_band(population, nominal)
     band = "calibrated: 95 % of samples (binomial, each level)"
@@ -122,15 +130,32 @@ def uniform_p_value(u: np.ndarray, weight: np.ndarray, num_bins: int) -> float:
     return float(stats.chi2.sf(((np.bincount(index, weight, num_bins) - expected) ** 2 / expected).sum(), num_bins - 1))
 
 
+def _honest(nominal: np.ndarray, observed: np.ndarray, population: float) -> str:
+    at = f"90 % intervals cover {percent(float(observed[89]))}"
+    low, high = (float(edge[0]) for edge in binomial_band(population, np.array([0.9])))
+    if not low <= observed[89] <= high:
+        return f"{at}: too {'narrow' if observed[89] < low else 'wide'}"
+    z = (observed - nominal)[9::10] / np.sqrt(nominal * (1 - nominal) / population)[9::10]
+    worst = int(np.abs(z).argmax())
+    if abs(z[worst]) > 3.5:
+        return f"{at}, but {10 * (worst + 1)} % intervals cover {percent(float(observed[10 * worst + 9]))}"
+    return f"{at}: within the band of a calibrated model"
+
+
 def _shape(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray, p_value: float) -> str:
     """Where the PIT is not uniform, the larger of its departures: in location, or in spread."""
     if p_value >= 0.05:
+        if weight.sum() < FEW:
+            return f"Too few rows to see whether predictive distributions are calibrated ({p_text(p_value)})"
         return f"Predictive distributions are calibrated ({p_text(p_value)})"
     share = weight / weight.sum()
     mean = float(share @ (lower + upper)) / 2
     square = float(share @ (lower**2 + lower * upper + upper**2)) / 3
     location = (mean - 0.5) * np.sqrt(12 * weight.sum())
     variance = (square - mean**2 - 1 / 12) * np.sqrt(180 * weight.sum())
+    tails = 1 - covered(lower, upper, weight, 0.98)
+    if variance < 0 and (tails - 0.02) * np.sqrt(weight.sum() / (0.02 * 0.98)) > 3:
+        return f"Observations have heavier tails than predicted ({p_text(p_value)})"
     if max(abs(location), abs(variance)) < 2:
         return f"Predictive distributions have the wrong shape ({p_text(p_value)})"
     if abs(location) > abs(variance):

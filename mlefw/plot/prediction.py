@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from mlefw.plot.style import BLUE, GREY, SKY, VERMILION, drawn, label, legend, p_text, percent, sheet
+from mlefw.plot.style import BLUE, FEW, GREY, SKY, VERMILION, drawn, label, legend, p_text, percent, sheet
 
 MAX_SHOWN = 300
 
@@ -36,11 +36,7 @@ def predictions(
     total = float(weight @ (y - center) ** 2)
     title = f"{percent(share)} of the observations lie in their 90 % interval"
     if total > 0:
-        explained = 1 - float(weight @ (y - mean) ** 2) / total
-        if explained >= 0.005:
-            title += f"; the means explain {percent(explained)} of the variance"
-        else:
-            title += "; the means explain none of the variance"
+        title += f"; R² = {1 - float(weight @ (y - mean) ** 2) / total:.2f}"
     order = np.argsort(mean, kind="stable")
     shown = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), MAX_SHOWN)).round().astype(int))]
     some = "" if len(shown) == len(order) else f", {len(shown)} of them shown"
@@ -85,7 +81,7 @@ def residuals(u: np.ndarray, mean: np.ndarray, weight: np.ndarray, rows: str, ta
     left.plot(mean[thin], residual[thin], ".", color=BLUE, alpha=0.5 if len(thin) > 500 else 0.8, markersize=5)
     left.set(xlabel=f"predicted mean of {label(target)}", ylabel="quantile residual (standard deviations)")
     reach = max(3.2, 1.05 * float(np.abs(residual).max()))
-    left.set_ylim(-reach, reach * 1.15)
+    left.set_ylim(-reach, reach * 1.25)
     legend(left, loc="upper left")
 
     order = np.argsort(residual, kind="stable")
@@ -109,43 +105,43 @@ def residuals(u: np.ndarray, mean: np.ndarray, weight: np.ndarray, rows: str, ta
 
 
 def pattern(residual: np.ndarray, mean: np.ndarray, weight: np.ndarray) -> str:
-    """The clearest departure from standard normal noise, at 5 % over three tests (Bonferroni), in words."""
-    population = float(weight.sum())
-    found = []
-    for values, words in (
-        (residual, ("Residuals rise with the predicted mean", "Residuals fall with the predicted mean")),
+    """The clearest of five departures from standard normal noise, at 5 % over all (Bonferroni), in words."""
+    share, root = weight / weight.sum(), float(weight.sum()) ** 0.5
+    trend = rank_correlation(residual, mean, weight)
+    fan = rank_correlation(np.abs(residual), mean, weight)
+    center, spread = float(share @ residual), float(share @ residual**2)
+    centred = residual - center
+    kurtosis = float(share @ centred**4) / max(float(share @ centred**2) ** 2, 1e-300) - 3
+    found = [
+        (trend * root, "Residuals rise with the predicted mean", "Residuals fall with the predicted mean"),
         (
-            np.abs(residual),
-            ("Residual spread grows with the predicted mean", "Residual spread shrinks with the predicted mean"),
+            fan * root,
+            "Residual spread grows with the predicted mean",
+            "Residual spread shrinks with the predicted mean",
         ),
-    ):
-        r = rank_correlation(values, mean, weight)
-        if r is not None:
-            p = float(2 * stats.norm.sf(abs(r) * max(population - 1, 0.0) ** 0.5))
-            found.append((p, words[0] if r > 0 else words[1]))
-    shift = float(weight @ residual / population)
-    excess = float(weight @ residual**2 / population) - 1
-    by_shift = float(2 * stats.norm.sf(abs(shift) * population**0.5))
-    by_spread = float(2 * min(stats.chi2.sf((excess + 1) * population, population), 0.5))
-    by_spread = min(by_spread, float(2 * stats.chi2.cdf((excess + 1) * population, population))) if excess < 0 else by_spread
-    found.append((by_shift, f"Observations lie {'above' if shift > 0 else 'below'} their predictions"))
-    found.append((by_spread, f"Residuals are {'wider' if excess > 0 else 'narrower'} than predicted"))
-    p, words = min(found)
-    if p >= 0.05 / len(found):
-        return "Quantile residuals look like those of a true model"
-    return f"{words} ({p_text(p)})"
+        (center * root, "Observations lie above their predictions", "Observations lie below their predictions"),
+        ((spread - 1) * root / 2**0.5, "Residuals are wider than predicted", "Residuals are narrower than predicted"),
+        (kurtosis * root / 24**0.5, "Residuals have heavier tails than predicted", "Residuals have lighter tails"),
+    ]
+    z, more, less = max(found, key=lambda one: abs(one[0]))
+    p = float(2 * stats.norm.sf(abs(z)))
+    if p < 0.05 / len(found):
+        return f"{more if z > 0 else less} ({p_text(p)})"
+    if weight.sum() < FEW:
+        return "Too few rows to tell the residuals from those of a true model"
+    return "Quantile residuals look like those of a true model"
 
 
-def rank_correlation(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> float | None:
-    """Spearman's correlation of weighted ranks; None where one of the two does not vary."""
+def rank_correlation(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> float:
+    """Spearman's correlation of weighted ranks; 0 where one of the two does not vary."""
     ranks = []
     for values in (a, b):
         distinct, index = np.unique(values, return_inverse=True)
         if len(distinct) < 2:
-            return None
+            return 0.0
         count = np.bincount(index, weight)
         rank = (np.cumsum(count) - count / 2)[index]
         ranks.append(rank - weight @ rank / weight.sum())
     first, second = ranks
     scale = float(weight @ first**2) * float(weight @ second**2)
-    return float(weight @ (first * second)) / scale**0.5 if scale > 0 else None
+    return float(weight @ (first * second)) / scale**0.5 if scale > 0 else 0.0

@@ -11,6 +11,7 @@ from scipy.optimize import isotonic_regression
 
 from mlefw.plot.style import (
     BLUE,
+    FEW,
     GREY,
     SKY,
     VERMILION,
@@ -33,7 +34,7 @@ def reliability(
     outcome: np.ndarray,
     weight: np.ndarray,
     rows: str,
-    event: str = "y = 1",
+    event: str | None = "y = 1",
     p_value: float | None = None,
 ) -> Figure:
     """Observed frequency against forecast probability: the isotonic (CORP) curve and equal-mass bins with their band.
@@ -45,21 +46,24 @@ def reliability(
         outcome: whether it happened, (n,), 0 or 1.
         weight: (n,), frequencies.
         rows: what they are, for the subtitle.
-        event: its name.
+        event: its name; None where it is that the likeliest class is right.
         p_value: of a test for calibration where one was made; else χ² over the bins shown.
     """
     bins = Bins.of(probability, outcome, weight)
-    title = conclusion(bins, probability, outcome, weight, bins.p_value if p_value is None else p_value)
+    title = conclusion(bins, probability, outcome, weight, bins.p_value if p_value is None else p_value, event is None)
+    of = "" if event is None else f" of {label(event)}"
     figure = sheet(title, f"Forecast probabilities against what happened: {rows}", 6.4)
     grid = figure.add_gridspec(2, 1, height_ratios=(5, 1), hspace=0.06)
     axes = figure.add_subplot(grid[0])
     _panel(axes, bins, probability, outcome, weight)
-    axes.set_ylabel(f"observed frequency of {label(event)}")
+    axes.set_ylabel(
+        "share of rows in which the likeliest class is right" if event is None else f"observed frequency{of}"
+    )
     axes.tick_params(labelbottom=False)
     legend(axes, loc="upper left")
     below = figure.add_subplot(grid[1], sharex=axes)
-    below.hist(probability, np.linspace(0, 1, 41), weights=weight, color=SKY, edgecolor="white", linewidth=0.5)
-    below.set(xlabel=f"forecast probability of {label(event)}", ylabel="rows", xlim=(-0.02, 1.02))
+    below.hist(probability, np.linspace(0, 1, 41).tolist(), weights=weight, color=SKY, edgecolor="white", linewidth=0.5)
+    below.set(xlabel=f"forecast probability{of or ' of the likeliest class'}", ylabel="rows", xlim=(-0.02, 1.02))
     percent_axis(below.xaxis)
     return figure
 
@@ -85,7 +89,7 @@ def reliability_by_class(
     """
     confidence, hit = probabilities.max(1), (probabilities.argmax(1) == code).astype(float)
     if len(names) > MAX_CLASSES:
-        return reliability(confidence, hit, weight, rows, "the likeliest class", p_value)
+        return reliability(confidence, hit, weight, rows, None, p_value)
     bins = Bins.of(confidence, hit, weight)
     title = conclusion(bins, confidence, hit, weight, bins.p_value if p_value is None else p_value, top=True)
     panels = [("likeliest class", confidence, hit)]
@@ -93,19 +97,22 @@ def reliability_by_class(
     columns = 2 if len(panels) <= 4 else 3
     num_rows = -(-len(panels) // columns)
     figure = sheet(title, f"Forecast probabilities against what happened: {rows}", 0.9 + 3.0 * num_rows)
-    figure.subplots_adjust(hspace=0.34, wspace=0.16)
+    height = figure.get_figheight()
+    figure.subplots_adjust(hspace=0.34, wspace=0.2, bottom=0.85 / height, top=figure.subplotpars.top - 0.18 / height)
     for position, (name, probability, outcome) in enumerate(panels):
         axes = figure.add_subplot(num_rows, columns, position + 1)
         panel = Bins.of(probability, outcome, weight)
         _panel(axes, panel, probability, outcome, weight)
         known = "" if panel.p_value is None else f": {p_text(panel.p_value)}"
         axes.set_title(f"{label(name, 20)}{known}", fontsize=10, loc="left")
-        if position == 0:
-            legend(axes, loc="upper left", fontsize=7.5)
+        percent_axis(axes.xaxis, 4)
+        percent_axis(axes.yaxis, 4)
         if position % columns == 0:
             axes.set_ylabel("observed frequency")
         if position + columns >= len(panels):
             axes.set_xlabel("forecast probability")
+    handles, words = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, [*words[:2], "equal bins"], loc="lower center", ncols=3)
     return figure
 
 
@@ -173,10 +180,11 @@ def conclusion(
         errors = float(weight @ np.abs(outcome - (probability >= 0.5)))
         expected = float(weight @ np.minimum(probability, 1 - probability))
         rare = float(stats.poisson.sf(round(errors) - 1, expected)) if errors else 1.0
-        verdict = f"calibrated as far as can be seen: {errors:g}" if rare >= 0.05 else f"overconfident: {errors:g}"
-        return f"Nearly certain forecasts, {verdict} errors where {expected:.2g} are expected"
+        verdict = "" if rare >= 0.05 else ", overconfident"
+        return f"Nearly certain forecasts{verdict}: {errors:g} errors where {expected:.2g} are expected"
     if p_value is None or p_value >= 0.05:
-        return "Probabilities are calibrated" + ("" if p_value is None else f" ({p_text(p_value)})")
+        subject = "Too few rows to see whether probabilities" if weight.sum() < FEW else "Probabilities"
+        return f"{subject} are calibrated" + ("" if p_value is None else f" ({p_text(p_value)})")
     deviation = weight * (outcome - probability)
     bias = float(deviation.sum()) / variance**0.5
     centred = probability - float(weight @ probability) / weight.sum()

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, GREY = (
@@ -26,7 +27,10 @@ BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, GREY = (
 
 SPLITS: Mapping[str, str] = {"train": BLUE, "validation": VERMILION, "test": GREEN}
 
-_STYLE = {
+FEW = 30
+"""Of fewer rows no picture says that all is well: it could not see that it is not."""
+
+_STYLE: Any = {
     "text.usetex": False,
     "font.family": ["DejaVu Sans"],
     "font.size": 10,
@@ -55,11 +59,13 @@ def drawn(picture: Callable[_P, Figure]) -> Callable[_P, Figure]:
 def sheet(title: str, subtitle: str, height: float = 5.0) -> Figure:
     """An empty figure 800 pixels wide: the conclusion in words on top, below it what is shown."""
     figure = Figure(figsize=(8, height), dpi=100)
-    lines = textwrap.wrap(title, 76)[:2]
+    # No line ends within "p = 0.04".
+    whole = title.replace(" = ", "\u00a0=\u00a0")
+    lines = [line.replace("\u00a0", " ") for line in textwrap.wrap(whole, 76)[:2]]
     figure.suptitle("\n".join(lines), x=0.02, y=1 - 0.1 / height, ha="left", va="top", fontsize=12.5, weight="bold")
     depth = 0.1 + 0.25 * len(lines) + 0.03
     figure.text(0.02, 1 - depth / height, subtitle, ha="left", va="top", fontsize=9, color=GREY)
-    figure.subplots_adjust(left=0.095, right=0.975, top=1 - (depth + 0.42) / height, bottom=0.52 / height)
+    figure.subplots_adjust(left=0.115, right=0.965, top=1 - (depth + 0.42) / height, bottom=0.52 / height)
     return figure
 
 
@@ -90,10 +96,15 @@ def binomial_band(count: float, share: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return stats.binom.ppf(0.025, n, share) / n, stats.binom.ppf(0.975, n, share) / n
 
 
-def percent_axis(axis: Any) -> None:
-    """Ticks at 0, 20, …, 100 %."""
-    ticks = np.linspace(0, 1, 6)
+def percent_axis(axis: Any, steps: int = 5) -> None:
+    """Even ticks from 0 to 100 %."""
+    ticks = np.linspace(0, 1, steps + 1)
     axis.set_ticks(ticks, [f"{round(100 * tick)} %" for tick in ticks])
+
+
+def epoch_axis(axis: Any) -> None:
+    """Ticks at whole numbers."""
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
 
 def legend(axes: Axes, **where: Any) -> None:

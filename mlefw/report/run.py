@@ -7,6 +7,7 @@ from mlefw.console import number, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
 _EXACT = {"null": "null model (intercept only)", "baseline": "linear MLE (exact)", "baseline_map": "linear MAP (exact)"}
+_GAPS = {"gap_nats": "minus the exact estimate", "gap_se": "± standard error", "skill": "skill"}
 _LEADING = ("nll_nats", "nll_bits", "nll_se")
 
 
@@ -69,7 +70,7 @@ def _nll(summary: Mapping[str, Any]) -> Table:
         if any(value is not None for value in values.values()):
             rows.append(Row(name, _cells(splits, values), strong=key == "nll_nats"))
     distance = summary.get("distance", {})
-    for key, name in (("gap_nats", "minus the exact estimate"), ("gap_se", "± standard error"), ("skill", "skill")):
+    for key, name in _GAPS.items():
         if distance.get(key):
             rows.append(Row(name, _cells(splits, distance[key], sign=key == "gap_nats"), strong=key == "gap_nats"))
     return Table(["", *(f"{split} ({summary['num_rows'][split]} rows)" for split in splits)], rows)
@@ -89,6 +90,8 @@ def _figures(summary: Mapping[str, Any]) -> Table:
 def _distance(summary: Mapping[str, Any]) -> Table:
     rows = []
     for name, value in summary["distance"].items():
+        if name in _GAPS:
+            continue
         parts = value.items() if isinstance(value, Mapping) else [("", value)]
         for part, content in parts:
             text = content if isinstance(content, str) else number(content)
@@ -122,8 +125,8 @@ def _estimate(title: str, content: Mapping[str, Any]) -> Section:
         tables.append(Table(header, rows, str(parameter), file="baseline.json"))
     sure = "stationary" if content["converged"] else "not converged"
     note = (
-        f"{content['num_rows']} rows, log-likelihood {content['log_likelihood']:.4f} nats; {content['solver']}: {sure}, "
-        f"residual {content['residual']:.1e}; original units; standard errors: {content['standard_errors']}"
+        f"{content['num_rows']} rows, log-likelihood {content['log_likelihood']:.4f} nats; {content['solver']}: "
+        f"{sure}, residual {content['residual']:.1e}; original units; standard errors: {content['standard_errors']}"
     )
     if content["dropped"]:
         note += f"; left out (constant or collinear): {', '.join(content['dropped'][:50])}"
