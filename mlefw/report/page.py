@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 MAX_ROWS = 200
 """Of a table; a file beside the report holds the rest."""
 
@@ -90,6 +88,9 @@ class Page:
 
     def html(self) -> str:
         """The page as one file that asks nothing of a network."""
+        # A run without a report does not wait for this import.
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
         loader = FileSystemLoader(Path(__file__).parent)
         room = Environment(autoescape=True, undefined=StrictUndefined, loader=loader, trim_blocks=True)
         parts = ("title", "verdict", "about", "sections", "warnings", "footer")
