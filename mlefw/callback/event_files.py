@@ -18,10 +18,14 @@ def forgiving(logger: Logger) -> Iterator[None]:
     """Let the first failure to write a log be a warning, and give the log up; the training does not depend on it."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        # Lightning wraps what a scalar meets into a ValueError.
+        cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__
+        if not isinstance(cause, OSError):
+            raise
         if logger not in _lost:
             _lost.add(logger)
-            what = error.strerror or error
+            what = cause.strerror or cause
             warn(f"{type(logger).__name__}: the log could not be written ({what}); training goes on without it")
 
 
