@@ -16,6 +16,10 @@ MAX_ROWS = 50_000
 """More rows than these change no picture; they are taken evenly over the split."""
 
 
+MAX_CELLS = 20_000_000
+"""Rows times classes: with very many classes fewer rows are taken."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """Rows of one split, and what they and their target are called."""
@@ -34,7 +38,8 @@ class Sample:
         held = splits[split].weight.nonzero().squeeze(1)
         held = held if len(held) else torch.arange(splits[split].num_rows)
         count = len(held)
-        index = held[torch.linspace(0, count - 1, min(count, MAX_ROWS), dtype=torch.float64).round().long()]
+        most = min(count, MAX_ROWS, max(1000, MAX_CELLS // max(1, len(labels or ()))))
+        index = held[torch.linspace(0, count - 1, most, dtype=torch.float64).round().long()]
         rows = splits[split].take(index)
         what = "training" if split == "train" else split
         some = "" if len(index) == count else f"{len(index):,} of "

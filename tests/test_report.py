@@ -12,8 +12,10 @@ import pytest
 from conftest import Run, summary_of
 from pyarrow import csv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from mlefw.callback import board
 from mlefw.callback.figures import margins
 from mlefw.cli import run
 from mlefw.forecast import MAX_ROWS, Sample
@@ -171,6 +173,32 @@ def test_every_head_has_its_pictures(
     scalars = set(tags["scalars"])
     assert {"gap/train", "gap/validation"} <= scalars
     assert any(tag.startswith("margin/validation/") for tag in scalars)
+
+
+def test_pictures_come_at_powers_of_two_and_within_their_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: Callable[..., Path]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = ["train", "data=csv", f"data.path={table()}", "data.target=y", "batch=full", "trainer.max_epochs=6"]
+    few += ["callback=none", "early_stopping.patience=null"]
+    for share, steps in ((1e9, [1, 2, 4, 6]), (0.0, [6])):
+        monkeypatch.setattr(board, "_SHARE", share)
+        assert run([*few, f"run_dir=r{len(steps)}"]) == 0
+        sizes = {"tensors": 0, "images": 0, "histograms": 0}
+        events = EventAccumulator(str(tmp_path / f"r{len(steps)}" / "tensorboard"), size_guidance=sizes).Reload()
+        for seen in (
+            events.Images("pit"),
+            events.Histograms("pit"),
+            events.Histograms("weights/model.model.last.bias"),
+        ):
+            assert [event.step for event in seen] == steps
+        layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+        charts = [chart for category in layout.category for chart in category.chart]
+        scalars = events.Tags()["scalars"]
+        assert len(charts) == 4
+        for chart in charts:
+            pattern = chart.multiline.tag[0]
+            assert [tag for tag in scalars if re.match(pattern, tag)], chart.title
 
 
 def test_without_a_report_there_are_curves_alone(mlefw: Run, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What TensorBoard shows beside the scalars: charts, text, hyperparameters, pictures, distributions."""
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from mlefw import gallery
 from mlefw.callback.event_files import forgiving, usable
+from mlefw.callback.figures import margins
 from mlefw.forecast import Forecast, Sample, forecast
 from mlefw.module import LikelihoodModule
 from mlefw.objective import evaluate
@@ -22,9 +24,12 @@ from mlefw.rows import Rows
 _SHARE = 0.05
 """Of the training time, what pictures may cost before its end."""
 
+_MAX_WEIGHTS = 1_000_000
+"""Of a tensor, no more enter its histogram."""
+
 
 class WriteBoard(lightning.Callback):
-    """Lays out the charts at the start; shows calibration and weights after 1, 2, 4, 8, … epochs, as time allows.
+    """Lays out the charts; shows calibration and weights after 1, 2, 4, 8, … epochs, as time allows.
 
     Args:
         text: Markdown pages by tag, written at the start.
@@ -35,24 +40,32 @@ class WriteBoard(lightning.Callback):
         self.text, self.sample = text, sample
         self.started = time.monotonic()
         self.spent, self.cost = 0.0, 0.25
+        self.is_laid_out = False
 
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Write the layout and the pages."""
+        """Write the pages."""
         self.started = time.monotonic()
         for board in _boards(trainer):
             with forgiving(board):
-                board.experiment.add_custom_scalars(_LAYOUT)
                 for tag, page in self.text.items():
                     board.experiment.add_text(tag, page)
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Show the state where the number of epochs is a power of two and the time is there."""
+        """Show the state where the number of epochs is a power of two and the time is there.
+
+        The charts are laid out here, too: it is known only now which figures there are.
+        """
+        assert isinstance(module, LikelihoodModule)
+        if not self.is_laid_out:
+            self.is_laid_out = True
+            for board in _boards(trainer):
+                with forgiving(board):
+                    board.experiment.add_custom_scalars(_layout(module.figures["train"]))
         epochs = trainer.current_epoch + 1
         clock = time.monotonic()
         if epochs & (epochs - 1) or self.spent + self.cost > _SHARE * (clock - self.started):
             return
         if _boards(trainer):
-            assert isinstance(module, LikelihoodModule)
             self._show(trainer, module)
             self.cost = time.monotonic() - clock
             self.spent += self.cost
@@ -81,7 +94,8 @@ class WriteBoard(lightning.Callback):
                 writer = board.experiment
                 for name, weights in module.objective.named_parameters():
                     if weights.numel():
-                        writer.add_histogram(f"weights/{name}", weights.detach().cpu(), step)
+                        some = weights.detach().flatten()[:: 1 + weights.numel() // _MAX_WEIGHTS]
+                        writer.add_histogram(f"weights/{name}", some.cpu(), step)
                 if seen is not None:
                     _distributions(writer, seen, step)
                 for tag, content in pictures.items():
@@ -117,17 +131,25 @@ class WriteBoard(lightning.Callback):
                 writer.flush()
 
 
-_LAYOUT = {
-    "Distance to the exact estimate": {
-        "NLL in nats": ["Multiline", [r"^(null/|mle/|map/)?(train|validation)/nll_nats$"]],
-        "NLL in bits": ["Multiline", [r"^(null/|mle/|map/)?(train|validation)/nll_bits$"]],
-        "Gap to the exact estimate, nats": ["Multiline", [r"^gap/(train|validation)$"]],
-    },
-    "Calibration": {
-        "Coverage minus nominal": ["Multiline", [r"^margin/(train|validation)/coverage_(50|80|90|95)$"]],
-        "ECE minus that of a calibrated model": ["Multiline", [r"^margin/(train|validation)/ece_15$"]],
-    },
-}
+def _layout(figures: Mapping[str, float]) -> dict[str, dict[str, list[Any]]]:
+    """The charts that the figures of a split allow, each with the scalars that its lines are."""
+    nll = {
+        f"NLL in {unit}": ["Multiline", [rf"^(null/|mle/|map/)?(train|validation)/nll_{unit}$"]]
+        for unit in ("nats", "bits")
+    }
+    gap = {"Gap to the exact estimate, in nats": ["Multiline", [r"^gap/(train|validation)$"]]}
+    known = margins(figures)
+    charts = {
+        "Coverage minus nominal": r"^margin/(train|validation)/coverage_\d+$",
+        "ECE minus that of a calibrated model": r"^margin/(train|validation)/ece_15$",
+    }
+    calibration = {
+        name: ["Multiline", [pattern]]
+        for name, pattern in charts.items()
+        if any(re.match(pattern, f"margin/train/{key}") for key in known)
+    }
+    layout = {"Distance to the exact estimate": nll | gap}
+    return layout | ({"Calibration": calibration} if calibration else {})
 
 
 def _distributions(writer: Any, seen: Forecast, step: int) -> None:

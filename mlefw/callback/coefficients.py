@@ -1,5 +1,7 @@
 """Notes the coefficients of a linear model after each epoch."""
 
+import sys
+
 import lightning
 from torch import Tensor
 
@@ -42,6 +44,7 @@ class RecordCoefficients(lightning.Callback):
         assert isinstance(module, LikelihoodModule)
         theta = parameters(module.objective, self.solution.problem)
         if theta is None or theta.numel() > _MAX_SIZE:
+            self.every = sys.maxsize
             return
         if len(self.epochs) >= _MAX_POINTS:
             self.epochs, self.thetas, self.every = self.epochs[::2], self.thetas[::2], 2 * self.every

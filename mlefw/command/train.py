@@ -152,7 +152,7 @@ def _fit(
     keep = KeepCheckpoints(run_dir / "checkpoints", **config["checkpoint"])
     log = LogFigures(run_dir / "metrics.csv", lines, exact.reference[0] if exact.reference else None)
     sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
-    text = {"configuration": "    " + yaml.safe_dump(config, sort_keys=False).replace("\n", "\n    ")}
+    text = {"settings": "    " + yaml.safe_dump(config, sort_keys=False).replace("\n", "\n    ")}
     board = WriteBoard(text, sample)
     callbacks: list[lightning.Callback] = [board, log, keep]
     recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
