@@ -12,7 +12,7 @@ COMMANDS = {
     "baseline": "only the exact estimate: a table of coefficients",
     "evaluate": "score a trained run on data: run=DIR [data.path=FILE]",
     "predict": "predictive distributions of new rows: run=DIR data.path=FILE output=FILE",
-    "compare": "one ranked table over runs or a sweep: runs=DIR",
+    "compare": "one ranked table over runs or a sweep: runs=DIR [report=FILE.html]",
     "check": "compose and validate configuration and data; train nothing",
 }
 
@@ -126,10 +126,23 @@ def _compare(arguments: Sequence[str]) -> int:
     from mlefw.console import console
 
     runs: list[str] = []
+    report, overwrite = "", False
     for argument in arguments:
-        value = argument.removeprefix("runs=").strip("[]")
-        runs += [part for part in value.split(",") if part]
-    console().print(compare.table(compare.run(runs)))
+        if argument.startswith("report="):
+            report = argument.removeprefix("report=")
+        elif argument.startswith("overwrite="):
+            overwrite = argument.lower() == "overwrite=true"
+        else:
+            value = argument.removeprefix("runs=").strip("[]")
+            runs += [part for part in value.split(",") if part]
+    if report:
+        compare.check_report(Path(report), overwrite)
+    summaries = compare.run(runs)
+    out = console()
+    out.print(compare.table(summaries))
+    if report:
+        compare.write_report(summaries, Path(report))
+        out.print(f"written: {report}", soft_wrap=True, markup=False)
     return 0
 
 
@@ -198,7 +211,10 @@ def help_page(command: str | None = None) -> str:
         lines = (root / f"{command}.yaml").read_text(encoding="utf-8").split("hydra_logging: none\n", 1)[1]
         return f"{intro}\n\nsettings{lines.rstrip()}"
     if command == "compare":
-        return f"{intro}\n\nruns: run directories, or the directory of a sweep: runs=DIR, runs=[DIR,DIR], or DIR DIR"
+        return (
+            f"{intro}\n\nruns: run directories, or the directory of a sweep: runs=DIR, runs=[DIR,DIR], or DIR DIR\n"
+            "report=FILE.html: the same as a page with pictures (overwrite=true replaces a file)"
+        )
     flags = "flags: -m sweep, --cfg job show all settings, --config-dir DIR and --plugin PACKAGE for plugins"
     return f"{intro}\n\ngroups (choose one of each)\n{groups}\n\nexamples\n{EXAMPLES}\n\n{flags}"
 

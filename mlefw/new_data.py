@@ -14,14 +14,14 @@ from mlefw.rows import Table
 _READING = ("delimiter", "decimal", "thousands", "encoding", "header")
 
 
-def check_output(path: Path, overwrite: bool) -> None:
+def check_output(path: Path, overwrite: bool, setting: str = "output") -> None:
     """Refuse to replace a file.
 
     Raises:
         UsageError: it is there, and `overwrite` is false.
     """
     if path.exists() and not overwrite:
-        raise UsageError(f"output={path} exists: expected a new file, or overwrite=true")
+        raise UsageError(f"{setting}={path} exists: expected a new file, or overwrite=true")
 
 
 def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:

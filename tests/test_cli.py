@@ -103,7 +103,7 @@ def test_sweep_runs_every_job_in_a_directory_of_its_own(mlefw: Run, tmp_path: Pa
     for folder in runs:
         tags = EventAccumulator(str(folder / "tensorboard"), size_guidance={"tensors": 0}).Reload().Tags()
         assert {"train/nll_nats", "mle/validation/nll_bits", "null/train/nll_nats"} <= set(tags["scalars"])
-        assert {"configuration/text_summary", "result/text_summary", "custom_scalars__config__"} <= set(tags["tensors"])
+        assert {"settings/text_summary", "result/text_summary", "custom_scalars__config__"} <= set(tags["tensors"])
     ranked = mlefw("compare", "runs=s")
     assert ranked.returncode == 0
     assert ranked.stdout.count("laplace") >= 4

@@ -16,6 +16,7 @@ def test_an_installed_wheel_trains_from_another_directory(tmp_path: Path) -> Non
     names = zipfile.ZipFile(wheel).namelist()
     assert "mlefw/conf/train.yaml" in names
     assert "mlefw/conf/head/poisson.yaml" in names
+    assert "mlefw/report/page.html" in names
     assert any(name.endswith("LICENSE") for name in names)
 
     environment = tmp_path / "env"
@@ -32,3 +33,4 @@ def test_an_installed_wheel_trains_from_another_directory(tmp_path: Path) -> Non
     done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert summary_of(tmp_path / "r")["status"] == "finished"
+    assert (tmp_path / "r" / "report.html").is_file()

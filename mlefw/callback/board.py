@@ -1,45 +1,107 @@
-"""What TensorBoard shows beside the scalars: charts, text, hyperparameters, pictures."""
+"""What TensorBoard shows beside the scalars: charts, text, hyperparameters, pictures, distributions."""
 
+import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import lightning
-import matplotlib
+import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
-matplotlib.use("Agg", force=False)
+from mlefw import gallery
+from mlefw.callback.event_files import forgiving, usable
+from mlefw.callback.figures import margins
+from mlefw.forecast import Forecast, Sample, forecast
+from mlefw.module import LikelihoodModule
+from mlefw.objective import evaluate
+from mlefw.plot.pit import spread
+from mlefw.plot.style import png
+from mlefw.rows import Rows
+
+_SHARE = 0.05
+"""Of the training time, what pictures may cost before its end."""
+
+_MAX_WEIGHTS = 1_000_000
+"""Of a tensor, no more enter its histogram."""
 
 
 class WriteBoard(lightning.Callback):
-    """Lays out charts of nats and bits with train, validation, null and exact lines, and charts of distances.
+    """Lays out the charts; shows calibration and weights after 1, 2, 4, 8, … epochs, as time allows.
 
     Args:
         text: Markdown pages by tag, written at the start.
+        sample: the rows whose predictive distributions are shown.
     """
 
-    def __init__(self, text: Mapping[str, str]) -> None:
-        self.text = text
+    def __init__(self, text: Mapping[str, str], sample: Sample) -> None:
+        self.text, self.sample = text, sample
+        self.started = time.monotonic()
+        self.spent, self.cost = 0.0, 0.25
+        self.is_laid_out = False
 
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Write the layout and the pages."""
+        """Write the pages."""
+        self.started = time.monotonic()
         for board in _boards(trainer):
-            board.experiment.add_custom_scalars(
-                {
-                    "Distance to the exact estimate": {
-                        f"NLL in {unit}": ["Multiline", [rf"^(null/|mle/|map/)?(train|validation)/nll_{unit}$"]]
-                        for unit in ("nats", "bits")
-                    }
-                    | {
-                        "gap in nats": ["Multiline", [r"^(train|validation)/gap_nats$"]],
-                        "skill (0 null model, 1 exact)": ["Multiline", [r"^(train|validation)/skill$"]],
-                        "excess of a linear model's objective": ["Multiline", [r"^train/excess_objective$"]],
-                    }
-                }
-            )
-            for tag, page in self.text.items():
-                board.experiment.add_text(tag, page)
+            with forgiving(board):
+                for tag, page in self.text.items():
+                    board.experiment.add_text(tag, page)
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Show the state where the number of epochs is a power of two and the time is there.
+
+        The charts are laid out here, too: it is known only now which figures there are.
+        """
+        assert isinstance(module, LikelihoodModule)
+        if trainer.sanity_checking:
+            return
+        if not self.is_laid_out:
+            self.is_laid_out = True
+            for board in _boards(trainer):
+                with forgiving(board):
+                    board.experiment.add_custom_scalars(_layout(module.figures["train"]))
+        epochs = trainer.current_epoch + 1
+        clock = time.monotonic()
+        if epochs & (epochs - 1) or self.spent + self.cost > _SHARE * (clock - self.started):
+            return
+        if _boards(trainer):
+            self._show(trainer, module)
+            self.cost = time.monotonic() - clock
+            self.spent += self.cost
+
+    def _show(self, trainer: lightning.Trainer, module: LikelihoodModule) -> None:
+        objective = module.objective
+        rows = Rows(*(column.to(module.device) for column in self.sample.rows))
+        seen = forecast(objective, evaluate(objective, rows).eta, rows)
+        pictures = {}
+        if seen is not None:
+            # The figures of the whole split hold for the sample where it is one of the watched ones.
+            drawn = gallery.calibration(self.sample, seen, module.figures.get(self.sample.split, {}))
+            pictures = {name: png(figure) for name, figure in drawn.items()}
+        self._write(trainer, module, seen, pictures)
+
+    def _write(
+        self,
+        trainer: lightning.Trainer,
+        module: LikelihoodModule,
+        seen: Forecast | None,
+        pictures: Mapping[str, bytes],
+    ) -> None:
+        step = trainer.global_step
+        for board in _boards(trainer):
+            with forgiving(board):
+                writer = board.experiment
+                for name, weights in module.objective.named_parameters():
+                    if weights.numel():
+                        some = weights.detach().flatten()[:: 1 + weights.numel() // _MAX_WEIGHTS]
+                        writer.add_histogram(f"weights/{name}", some.cpu(), step)
+                if seen is not None:
+                    _distributions(writer, seen, step)
+                for tag, content in pictures.items():
+                    writer.file_writer.add_summary(_image(tag, content), step)
 
     def finish(
         self,
@@ -47,26 +109,79 @@ class WriteBoard(lightning.Callback):
         settings: Mapping[str, str | float | bool],
         results: Mapping[str, float],
         text: Mapping[str, str],
-        figures: Mapping[str, Figure],
+        pictures: Mapping[str, bytes],
+        seen: Forecast | None,
     ) -> None:
-        """Write the final table, the pictures, and the run's row of the hyperparameter table.
+        """Write the final table, the pictures (PNG), and the run's row of the hyperparameter table.
 
         Only the summaries that start and end a session are written: each run then carries its own columns, and the
         tab shows the union over a sweep.
         """
+        module = trainer.lightning_module
+        assert isinstance(module, LikelihoodModule)
+        self._write(trainer, module, seen, pictures)
         for board in _boards(trainer):
-            writer = board.experiment
-            for tag, page in text.items():
-                writer.add_text(tag, page)
-            for tag, figure in figures.items():
-                writer.add_figure(tag, figure, global_step=trainer.global_step, close=False)
-            start, begin, end = hparams(dict(settings), dict(results))
-            for summary in (start, begin, end):
-                writer.file_writer.add_summary(summary)
-            for name, value in results.items():
-                writer.add_scalar(name, value, trainer.global_step)
-            writer.flush()
+            with forgiving(board):
+                writer = board.experiment
+                for tag, page in text.items():
+                    writer.add_text(tag, page)
+                start, begin, end = hparams(dict(settings), dict(results))
+                for summary in (start, begin, end):
+                    writer.file_writer.add_summary(summary)
+                for name, value in results.items():
+                    writer.add_scalar(name, value, trainer.global_step)
+                writer.flush()
+
+
+def _layout(figures: Mapping[str, float]) -> dict[str, dict[str, list[Any]]]:
+    """The charts that the figures of a split allow, each with the scalars that its lines are."""
+    nll = {
+        f"NLL in {unit}": ["Multiline", [rf"^(null/|mle/|map/)?(train|validation)/nll_{unit}$"]]
+        for unit in ("nats", "bits")
+    }
+    distances = {
+        "Gap to the exact estimate, in nats": ["Multiline", [r"^(train|validation)/gap_nats$"]],
+        "Skill (0 null model, 1 exact)": ["Multiline", [r"^(train|validation)/skill$"]],
+        "Excess of a linear model's objective": ["Multiline", [r"^train/excess_objective$"]],
+    }
+    known = margins(figures)
+    charts = {
+        "Coverage minus nominal": r"^margin/(train|validation)/coverage_\d+$",
+        "ECE minus that of a calibrated model": r"^margin/(train|validation)/ece_15$",
+    }
+    calibration = {
+        name: ["Multiline", [pattern]]
+        for name, pattern in charts.items()
+        if any(re.match(pattern, f"margin/train/{key}") for key in known)
+    }
+    layout = {"Distance to the exact estimate": nll | distances}
+    return layout | ({"Calibration": calibration} if calibration else {})
+
+
+def _distributions(writer: Any, seen: Forecast, step: int) -> None:
+    """The precision-recall curve of a binary target, the histogram of the PIT of any number."""
+    if seen.probabilities is not None:
+        if seen.probabilities.shape[1] == 2:
+            writer.add_pr_curve("precision_recall", seen.y, seen.probabilities[:, 1], step, weights=seen.weight)
+        return
+    assert seen.pit is not None
+    edges = np.linspace(0, 1, 21)
+    counts = spread(*seen.pit, seen.weight, edges)
+    middle = (edges[1:] + edges[:-1]) / 2
+    moments = {"sum": float(counts @ middle), "sum_squares": float(counts @ middle**2)}
+    # A first bucket of no count: the left edge of the histogram.
+    limits, held = edges.tolist(), [0.0, *counts.tolist()]
+    writer.add_histogram_raw(
+        "pit", 0.0, 1.0, float(counts.sum()), **moments, bucket_limits=limits, bucket_counts=held, global_step=step
+    )
+
+
+def _image(tag: str, content: bytes) -> Summary:
+    """A PNG file as TensorBoard stores it, without decoding it (width and height stand in its header)."""
+    width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
+    image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=content)
+    return Summary(value=[Summary.Value(tag=tag, image=image)])
 
 
 def _boards(trainer: lightning.Trainer) -> list[Any]:
-    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger) and usable(logger)]

@@ -4,11 +4,13 @@ import csv
 import io
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import lightning
 
 from mlefw.atomic import write_text
+from mlefw.callback.event_files import forgiving, usable
 from mlefw.module import LikelihoodModule
 from mlefw.score import Yardstick
 
@@ -62,6 +64,7 @@ class LogFigures(lightning.Callback):
         values: dict[str, float] = {}
         for split, figures in module.figures.items():
             values |= {f"{split}/{name}": value for name, value in figures.items()}
+            values |= {f"margin/{split}/{name}": value for name, value in margins(figures).items()}
             distances = self.yardstick.epoch(split, figures, module.objective)
             values |= {f"{split}/{name}": value for name, value in distances.items()}
             for name, nats in self.yardstick.lines.items():
@@ -76,6 +79,19 @@ class LogFigures(lightning.Callback):
             return
         self.history.append({"epoch": epoch, "step": trainer.global_step, **values})
         for logger in trainer.loggers:
-            logger.log_metrics({"epoch": epoch, **values}, step=trainer.global_step)
+            if usable(logger):
+                with forgiving(logger):
+                    logger.log_metrics({"epoch": epoch, **values}, step=trainer.global_step)
         if time.monotonic() - self.written >= self.min_seconds:
             self.write()
+
+
+def margins(figures: Mapping[str, float]) -> dict[str, float]:
+    """How far calibration figures are from those of a calibrated model: zero is right, whatever the sample size."""
+    found = {}
+    for name, value in figures.items():
+        if name.startswith("coverage_") and name.removeprefix("coverage_").isdigit():
+            found[name] = value - int(name.removeprefix("coverage_")) / 100
+    if "ece_15" in figures and "ece_null" in figures:
+        found["ece_15"] = figures["ece_15"] - figures["ece_null"]
+    return found

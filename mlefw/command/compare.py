@@ -8,8 +8,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from mlefw.atomic import write_text
 from mlefw.console import number
 from mlefw.errors import UsageError
+from mlefw.new_data import check_output
 
 
 def run(runs: Sequence[str]) -> list[dict[str, Any]]:
@@ -57,6 +59,37 @@ def table(summaries: Sequence[dict[str, Any]]) -> Table:
         values += [distance.get(name, {}).get(split) for name in ("gap_nats", "skill")]
         shown.add_row(*labels, *(number(value) for value in values))
     return shown
+
+
+def write_report(summaries: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the comparison as one self-contained HTML file."""
+    from mlefw.plot.comparison import comparison
+    from mlefw.plot.style import png
+    from mlefw.report.comparison import comparison_report
+    from mlefw.report.page import Picture
+
+    pictures = []
+    ranked = [s for s in summaries if s["status"] == "finished" and "nll_nats" in s["metrics"][s["ranked_by"]]]
+    if ranked:
+        split = ranked[0]["ranked_by"]
+        names = [Path(summary["run_dir"]).name for summary in ranked]
+        figures = [summary["metrics"][split] for summary in ranked]
+        nats, errors = ([values.get(key, 0.0) for values in figures] for key in ("nll_nats", "nll_se"))
+        figure = comparison(names, nats, errors, split)
+        conclusion = f"{names[0]} has the least NLL on {split} rows"
+        pictures.append(Picture(png(figure), conclusion, "Mean NLL of each run ± 2 standard errors."))
+    write_text(path, comparison_report(summaries, pictures))
+
+
+def check_report(path: Path, overwrite: bool) -> None:
+    """Refuse a place for the report before anything is read.
+
+    Raises:
+        UsageError: it is taken, or there is no such folder.
+    """
+    check_output(path, overwrite, "report")
+    if not path.parent.is_dir():
+        raise UsageError(f"report={path}: there is no directory {path.parent.absolute()}")
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -10,14 +10,17 @@ import lightning
 import yaml
 from lightning.pytorch.callbacks import EarlyStopping
 
-from mlefw import build, checkpoint, console, plots, score
-from mlefw.atomic import write_atomically, write_json, write_text
+from mlefw import build, checkpoint, console, score
+from mlefw.atomic import write_json, write_text
 from mlefw.callback.board import WriteBoard
+from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
 from mlefw.callback.keep import KeepCheckpoints
 from mlefw.coefficient_table import baseline_content
+from mlefw.command import exhibit
+from mlefw.forecast import Sample, forecast
 from mlefw.interrupt import deferred
-from mlefw.objective import evaluate
+from mlefw.objective import Evaluation, evaluate
 from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.run_directory import claim
 from mlefw.warn import collected, warn
@@ -48,8 +51,9 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
     exact = estimate(config, prepared)
     yardstick = score.Yardstick(exact, estimand.objective, data.splits)
     lines = yardstick.lines
-    if exact.mle is not None:
-        write_json(run_dir / "baseline.json", baseline_file(config, prepared, exact))
+    baseline = baseline_file(config, prepared, exact) if exact.mle is not None else None
+    if baseline is not None:
+        write_json(run_dir / "baseline.json", baseline)
 
     clock = time.monotonic()
     fit = _fit(config, run_dir, prepared, yardstick)
@@ -93,7 +97,12 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
         "warnings": collected(),
     }
     summary = {name: value for name, value in summary.items() if value is not None}
-    _finish(config, run_dir, fit, summary, lines)
+    clock = time.monotonic()
+    pictures = _finish(config, run_dir, prepared, fit, summary, evaluations)
+    summary["time"] |= {"total_s": time.monotonic() - start, "pictures_s": time.monotonic() - clock}
+    summary["warnings"] = collected()
+    if config["report"]:
+        exhibit.report(run_dir, summary, baseline, pictures)
     write_json(run_dir / "summary.json", summary)
     return summary
 
@@ -128,16 +137,21 @@ class Fit:
     keeper: KeepCheckpoints
     log: LogFigures
     board: WriteBoard
+    recorder: RecordCoefficients | None
     rows_per_s: float
 
 
 def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, yardstick: score.Yardstick) -> Fit:
-    data, estimand = prepared.data, prepared.estimand
+    data, estimand, exact = prepared.data, prepared.estimand, yardstick.exact
     module = build.build_module(config, estimand, prepared.rows)
     keep = KeepCheckpoints(run_dir / "checkpoints", **config["checkpoint"])
     log = LogFigures(run_dir / "metrics.csv", yardstick)
-    board = WriteBoard({"configuration": "    " + yaml.safe_dump(config, sort_keys=False).replace("\n", "\n    ")})
+    sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
+    text = {"settings": "    " + yaml.safe_dump(config, sort_keys=False).replace("\n", "\n    ")}
+    board = WriteBoard(text, sample)
     callbacks: list[lightning.Callback] = [board, log, keep]
+    recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
+    callbacks += [recorder] if recorder is not None else []
     patience = config["early_stopping"]["patience"]
     if patience is not None and "validation" in data.splits:
         delta = config["early_stopping"]["min_delta"]
@@ -152,20 +166,28 @@ def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, yardstick: s
     seconds = time.monotonic() - clock
     keep.restore_best(module)
     module.objective.cpu()
-    return Fit(trainer, keep, log, board, trainer.current_epoch * data.train.num_rows / max(seconds, 1e-9))
+    return Fit(trainer, keep, log, board, recorder, trainer.current_epoch * data.train.num_rows / max(seconds, 1e-9))
 
 
 def _finish(
     config: dict[str, Any],
     run_dir: Path,
+    prepared: Prepared,
     fit: Fit,
     summary: dict[str, Any],
-    lines: dict[str, dict[str, float]],
-) -> None:
+    evaluations: dict[str, Evaluation],
+) -> list[exhibit.Exhibit]:
     """Pictures, and the last words to TensorBoard."""
-    (run_dir / "plots").mkdir(mode=0o755)
-    curves = plots.learning_curves(fit.log.history, lines, fit.keeper.best_epoch)
-    write_atomically(run_dir / "plots" / "learning_curves.png", lambda file: curves.savefig(file, format="png"))
+    best, sample = fit.keeper.best_epoch, fit.board.sample
+    pictures = exhibit.curves(fit.log, best, summary["distance"])
+    seen = None
+    if config["report"]:
+        if fit.recorder is not None:
+            pictures += exhibit.coefficients(fit.recorder, fit.recorder.solution, prepared.data.schema, best)
+        seen = forecast(prepared.estimand.objective, evaluations[sample.split].eta[sample.index], sample.rows)
+        if seen is not None:
+            pictures += exhibit.predictive(sample, seen, summary["metrics"][sample.split])
+    exhibit.store(run_dir / "plots", pictures)
     settings: dict[str, str | float | bool] = {
         name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
     }
@@ -180,4 +202,6 @@ def _finish(
     gaps = summary["distance"].get("gap_nats", {})
     results |= {f"final/{split}_gap_nats": value for split, value in gaps.items()}
     page = console.markdown(console.run_table(summary), console.verdict(summary))
-    fit.board.finish(fit.trainer, settings, results, {"result": page}, {"learning_curves": curves})
+    images = {name: picture.content for name, picture in pictures}
+    fit.board.finish(fit.trainer, settings, results, {"result": page}, images, seen)
+    return pictures

@@ -1,0 +1,52 @@
+"""Notes the coefficients of a linear model after each epoch."""
+
+import sys
+
+import lightning
+from torch import Tensor
+
+from mlefw.baseline.base import Solution
+from mlefw.baseline.distance import parameters
+from mlefw.module import LikelihoodModule
+
+_MAX_POINTS = 400
+_MAX_SIZE = 4000
+
+
+class RecordCoefficients(lightning.Callback):
+    """Theta in the layout of the exact estimate, at most some hundred times: when full, every other point is dropped.
+
+    Any other model, or one of too many coefficients to be looked at, leaves nothing.
+    """
+
+    def __init__(self, solution: Solution) -> None:
+        self.solution = solution
+        self.epochs: list[int] = []
+        self.thetas: list[Tensor] = []
+        self.every = 1
+
+    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Note the start."""
+        if trainer.current_epoch == 0:
+            self._note(module, 0)
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Note the epoch, where the cadence has it."""
+        if not trainer.sanity_checking and (trainer.current_epoch + 1) % self.every == 0:
+            self._note(module, trainer.current_epoch + 1)
+
+    def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Note the last epoch."""
+        if self.epochs and self.epochs[-1] != trainer.current_epoch:
+            self._note(module, trainer.current_epoch)
+
+    def _note(self, module: lightning.LightningModule, epochs: int) -> None:
+        assert isinstance(module, LikelihoodModule)
+        theta = parameters(module.objective, self.solution.problem)
+        if theta is None or theta.numel() > _MAX_SIZE:
+            self.every = sys.maxsize
+            return
+        if len(self.epochs) >= _MAX_POINTS:
+            self.epochs, self.thetas, self.every = self.epochs[::2], self.thetas[::2], 2 * self.every
+        self.epochs.append(epochs)
+        self.thetas.append(theta)

@@ -1,0 +1,73 @@
+"""TensorBoard event files whose loss ends no training."""
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from mlefw.warn import warn
+
+_lost: weakref.WeakSet[Logger] = weakref.WeakSet()
+
+
+@contextmanager
+def forgiving(logger: Logger) -> Iterator[None]:
+    """Let the first failure to write a log be a warning, and give the log up; the training does not depend on it."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        # Lightning wraps what a scalar meets into a ValueError.
+        cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        if logger not in _lost:
+            _lost.add(logger)
+            what = cause.strerror or cause
+            warn(f"{type(logger).__name__}: the log could not be written ({what}); training goes on without it")
+
+
+def usable(logger: Logger) -> bool:
+    """Whether the log has not been given up."""
+    return logger not in _lost
+
+
+class EventFiles(TensorBoardLogger):
+    """Lightning's TensorBoard logger; a full disk or a deleted folder is one warning."""
+
+    def __init__(self, save_dir: str, name: str = "", version: str = "") -> None:
+        super().__init__(save_dir, name, version)
+        threading.excepthook = _quiet
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Write scalars."""
+        self._attempt(lambda: super(EventFiles, self).log_metrics(metrics, step))
+
+    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
+        """Write settings."""
+        self._attempt(lambda: super(EventFiles, self).log_hyperparams(params, metrics, step))
+
+    def log_graph(self, model: Any, input_array: Any = None) -> None:
+        """Write nothing: the graph of a model says little, and tracing it may fail."""
+
+    def save(self) -> None:
+        """Write what is left."""
+        self._attempt(super().save)
+
+    def finalize(self, status: str) -> None:
+        """Write what is left, and close."""
+        self._attempt(lambda: super(EventFiles, self).finalize(status))
+
+    def _attempt(self, write: Any) -> None:
+        if usable(self):
+            with forgiving(self):
+                write()
+
+
+def _quiet(args: Any) -> None:
+    """TensorBoard's writer thread ends with the error that its next caller gets; it need not be shown twice."""
+    module = type(args.thread).__module__
+    if not (issubclass(args.exc_type, OSError) and module.startswith("tensorboard.")):
+        threading.__excepthook__(args)

@@ -1,0 +1,79 @@
+"""The pictures and the report that a run leaves behind."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from mlefw import gallery
+from mlefw.atomic import write_bytes, write_text
+from mlefw.baseline.base import Solution
+from mlefw.callback.coefficients import RecordCoefficients
+from mlefw.callback.figures import LogFigures
+from mlefw.errors import StorageError
+from mlefw.forecast import Forecast, Sample
+from mlefw.plot.style import png
+from mlefw.report.page import Picture
+from mlefw.report.run import run_report
+from mlefw.schema import Schema
+from mlefw.warn import warn
+
+Exhibit = tuple[str, Picture]
+"""The name of its file, and a picture."""
+
+CAPTIONS = {
+    "learning_curves": "Mean NLL after each epoch, with the exact estimates as flat lines.",
+    "gap": "NLL of the model minus that of the exact estimate, after each epoch.",
+    "coefficient_path": "Coefficients over epochs, in standard errors from the exact estimate, and two in their plane.",
+    "reliability": "Observed frequency against forecast probability: isotonic curve and equal bins.",
+    "pit": "Histogram of the probability integral transform: flat where predictive distributions are right.",
+    "coverage": "Share of observations in central prediction intervals against the share that was promised.",
+    "predictions": "Predicted mean and 90 % interval beside each observation.",
+    "residuals": "Quantile residuals against the predicted mean, and their normal quantile-quantile plot.",
+}
+
+
+def curves(log: LogFigures, best_epoch: int, distance: Mapping[str, Any]) -> list[Exhibit]:
+    """The pictures of the training over epochs; `distance` is that of `summary.json`."""
+    lines, reference = log.yardstick.lines, log.yardstick.exact.reference
+    name = None if reference is None else reference[0]
+    return _ready(gallery.training(log.history, lines, best_epoch, name, distance.get("gap_se", {})))
+
+
+def coefficients(recorder: RecordCoefficients, solution: Solution, schema: Schema, best_epoch: int) -> list[Exhibit]:
+    """The way of a linear model's coefficients; none for any other model."""
+    way = gallery.Path(recorder.epochs, recorder.thetas)
+    return _ready(gallery.path(way, solution, schema.names, best_epoch + 1, schema.labels))
+
+
+def predictive(sample: Sample, seen: Forecast, figures: Mapping[str, float]) -> list[Exhibit]:
+    """The pictures of the predictive distributions; `figures` are those of the metrics on the split of the sample."""
+    return _ready(gallery.predictive(sample, seen, figures))
+
+
+def _ready(drawn: Mapping[str, Figure]) -> list[Exhibit]:
+    return [
+        (name, Picture(png(figure), figure.get_suptitle().replace("\n", " ").replace(r"\$", "$"), CAPTIONS[name]))
+        for name, figure in drawn.items()
+    ]
+
+
+def store(folder: Path, pictures: Sequence[Exhibit]) -> None:
+    """Write `<name>.png` for each; one that cannot be written is a warning, since the run itself is done."""
+    try:
+        folder.mkdir(mode=0o755, exist_ok=True)
+        for name, picture in pictures:
+            write_bytes(folder / f"{name}.png", picture.content)
+    except (OSError, StorageError) as error:
+        warn(f"not every picture could be written: {error}")
+
+
+def report(run_dir: Path, summary: Mapping[str, Any], baseline: Any, pictures: Sequence[Exhibit]) -> None:
+    """Write `report.html`; where it cannot be written, a warning."""
+    try:
+        configuration = (run_dir / "config.yaml").read_text(encoding="utf-8")
+        shown = [picture for _, picture in pictures]
+        write_text(run_dir / "report.html", run_report(run_dir.name, summary, baseline, configuration, shown))
+    except (OSError, StorageError) as error:
+        warn(f"the report could not be written: {error}")

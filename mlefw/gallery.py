@@ -1,0 +1,138 @@
+"""Which pictures a run has."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from mlefw.baseline.base import Solution
+from mlefw.baseline.covariance import Covariance, covariance
+from mlefw.baseline.linear import full_weight
+from mlefw.forecast import Forecast, Sample
+from mlefw.plot.path import coefficient_path
+from mlefw.plot.pit import coverage_curve, pit_histogram, randomised
+from mlefw.plot.prediction import predictions, residuals
+from mlefw.plot.reliability import reliability, reliability_by_class
+from mlefw.plot.training import Errors, History, Lines, gap_curve, learning_curves
+
+
+@dataclass(frozen=True)
+class Path:
+    """Theta of a linear model, (size,) each, after a number of epochs."""
+
+    epochs: Sequence[int]
+    thetas: Sequence[Tensor]
+
+
+def training(
+    history: History, lines: Lines, best_epoch: int, reference: str | None, errors: Errors
+) -> dict[str, Figure]:
+    """Pictures of the training over epochs.
+
+    Args:
+        history: rows of `metrics.csv`.
+        lines: nats by estimate and split.
+        best_epoch: whose state was kept.
+        reference: the estimate that gaps are measured from.
+        errors: standard error of the gap, by split.
+    """
+    if not history:
+        return {}
+    drawn = {"learning_curves": learning_curves(history, lines, best_epoch, errors)}
+    if reference is not None and "train" in lines.get(reference, {}):
+        drawn["gap"] = gap_curve(history, lines, best_epoch, reference, errors)
+    return drawn
+
+
+def calibration(sample: Sample, forecast: Forecast, figures: Mapping[str, float]) -> dict[str, Figure]:
+    """The one picture that is drawn during training, too: is what is predicted true on average?
+
+    Args:
+        sample: the rows.
+        forecast: the predictive distributions on them.
+        figures: those of the metrics on the whole split, whose p-values win over those of a picture.
+    """
+    weight, rows = forecast.weight, sample.description
+    p_value = figures.get("calibration_p_value")
+    if forecast.probabilities is not None:
+        if sample.labels is not None and forecast.probabilities.shape[1] > 2:
+            picture = reliability_by_class(forecast.probabilities, forecast.y, weight, sample.labels, rows, p_value)
+            return {"reliability": picture}
+        event = f"{sample.target} = {sample.labels[1] if sample.labels else 1}"
+        return {"reliability": reliability(forecast.probabilities[:, 1], forecast.y, weight, rows, event, p_value)}
+    assert forecast.pit is not None
+    return {"pit": pit_histogram(*forecast.pit, weight, rows, figures.get("pit_p_value"))}
+
+
+def predictive(sample: Sample, forecast: Forecast, figures: Mapping[str, float]) -> dict[str, Figure]:
+    """All pictures of the predictive distributions on rows."""
+    drawn = calibration(sample, forecast, figures)
+    if forecast.mean is None or forecast.interval is None or forecast.pit is None:
+        return drawn
+    y, mean, weight, rows = forecast.y, forecast.mean, forecast.weight, sample.description
+    drawn["coverage"] = coverage_curve(*forecast.pit, weight, rows)
+    drawn["predictions"] = predictions(y, mean, *forecast.interval, weight, sample.target, rows)
+    drawn["residuals"] = residuals(randomised(*forecast.pit), mean, weight, rows, sample.target)
+    return drawn
+
+
+def path(
+    way: Path, solution: Solution, names: Sequence[str], kept: int, labels: Sequence[str] | None
+) -> dict[str, Figure]:
+    """The way of a linear model's coefficients to the exact estimate, where there is one.
+
+    Args:
+        way: as recorded.
+        solution: the exact estimate.
+        names: of the design columns.
+        kept: epochs behind the state that was kept.
+        labels: of the target's classes.
+    """
+    if not way.epochs or not solution.exists or not solution.converged:
+        return {}
+    weight, bias, shared = full_weight(solution)
+    estimate = np.concatenate([np.column_stack([weight.numpy(), bias.numpy()]).ravel(), shared.numpy()])
+    titles, active, contrast, shown = _layout(solution, names, labels)
+    errors = covariance(solution)
+    matrix = None
+    if isinstance(errors, Covariance):
+        whole = np.zeros((len(titles), len(titles)))
+        whole[np.ix_(active, active)] = errors.matrix.numpy()
+        matrix = (contrast @ whole @ contrast.T)[np.ix_(shown, shown)]
+    thetas = np.stack([theta.numpy() for theta in way.thetas])
+    figure = coefficient_path(
+        np.array(way.epochs),
+        (thetas @ contrast.T)[:, shown],
+        [titles[j] for j in np.flatnonzero(shown)],
+        (contrast @ estimate)[shown],
+        matrix,
+        kept,
+        "MLE" if solution.problem.prior.flat else "MAP",
+    )
+    return {"coefficient_path": figure}
+
+
+def _layout(
+    solution: Solution, names: Sequence[str], labels: Sequence[str] | None
+) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Names of theta over all features (P,), which entries were estimated, contrasts (P, P), and which are shown.
+
+    Only differences of logits are determined, so that all are taken from those of the reference class.
+    """
+    problem, head = solution.problem, solution.problem.head
+    columns = [*names, "(intercept)"]
+    width = len(columns)
+    etas = labels if labels is not None and head.reference is not None else head.eta_names
+    titles = [f"{eta}: {name}" if head.eta_dim > 1 else name for eta in etas for name in columns]
+    titles += [f"({name})" for name in head.shared_names]
+    active = np.ones(len(titles), dtype=bool)
+    active[: head.eta_dim * width] = np.tile([*np.isin(range(len(names)), problem.active), True], head.eta_dim)
+    contrast, shown = np.eye(len(titles)), active.copy()
+    if head.reference is not None:
+        first = slice(head.reference * width, (head.reference + 1) * width)
+        for k in range(head.eta_dim):
+            contrast[k * width : (k + 1) * width, first] -= np.eye(width)
+        shown[first] = False
+    return titles, active, contrast, shown

@@ -1,0 +1,1 @@
+"""Reports: one HTML file each, self-contained, in which all text from data is inert."""

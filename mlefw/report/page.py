@@ -1,0 +1,97 @@
+"""The parts of a report, and their rendering by a template that escapes every value."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_ROWS = 200
+"""Of a table; a file beside the report holds the rest."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: its name, and cells as text."""
+
+    name: str
+    cells: Sequence[str]
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first `num_text` cells of a row are words, the others numbers."""
+
+    header: Sequence[str]
+    all_rows: Sequence[Row]
+    title: str = ""
+    num_text: int = 0
+    file: str = ""
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The lines that are shown."""
+        return self.all_rows[:MAX_ROWS]
+
+    @property
+    def left_out(self) -> int:
+        """How many are not."""
+        return len(self.all_rows) - len(self.rows)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file, its conclusion in words, and what it shows."""
+
+    content: bytes
+    conclusion: str
+    caption: str
+
+    @property
+    def base64(self) -> str:
+        """The file as text."""
+        return base64.b64encode(self.content).decode()
+
+    @property
+    def width(self) -> int:
+        """In pixels, from the header of the file."""
+        return int.from_bytes(self.content[16:20], "big")
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return int.from_bytes(self.content[20:24], "big")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with tables, pictures, or text to unfold."""
+
+    title: str
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+    text: str = ""
+    note: str = ""
+    open: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report: the verdict first."""
+
+    title: str
+    verdict: str
+    about: str
+    sections: Sequence[Section]
+    warnings: Sequence[str] = ()
+    footer: str = ""
+
+    def html(self) -> str:
+        """The page as one file that asks nothing of a network."""
+        # A run without a report does not wait for this import.
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+        loader = FileSystemLoader(Path(__file__).parent)
+        room = Environment(autoescape=True, undefined=StrictUndefined, loader=loader, trim_blocks=True)
+        parts = ("title", "verdict", "about", "sections", "warnings", "footer")
+        return room.get_template("page.html").render({name: getattr(self, name) for name in parts})

@@ -1,0 +1,144 @@
+"""The report of a run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlefw.console import number, verdict
+from mlefw.report.page import Page, Picture, Row, Section, Table
+
+_EXACT = {"null": "null model (intercept only)", "baseline": "linear MLE (exact)", "baseline_map": "linear MAP (exact)"}
+_GAPS = {"gap_nats": "minus the exact estimate", "gap_se": "± standard error", "skill": "skill"}
+_LEADING = ("nll_nats", "nll_bits", "nll_se")
+
+
+def run_report(
+    name: str,
+    summary: Mapping[str, Any],
+    baseline: Mapping[str, Any] | None,
+    configuration: str,
+    pictures: Sequence[Picture],
+) -> str:
+    """The report of a run as HTML.
+
+    Args:
+        name: of the run.
+        summary: the content of `summary.json`.
+        baseline: the content of `baseline.json`.
+        configuration: the text of `config.yaml`.
+        pictures: in the order in which they are shown.
+    """
+    sections = [Section("Negative log-likelihood", [_nll(summary)])]
+    if pictures:
+        sections.append(Section("Pictures", pictures=pictures))
+    sections.append(Section("Figures", [_figures(summary)], note="of the state that was kept, by split"))
+    if summary.get("distance"):
+        sections.append(Section("Distance from the exact estimate", [_distance(summary)]))
+    if baseline is not None:
+        sections += _estimates(baseline)
+    sections.append(Section("Configuration", text=configuration))
+    sections.append(Section("Time and versions", [_time(summary)]))
+    words = verdict(summary) or "There is no exact estimate to be compared with."
+    return Page(
+        f"mlefw run {name}",
+        words,
+        _about(summary),
+        sections,
+        summary.get("warnings", ()),
+        f"mlefw {summary['versions']['mlefw']}. All NLL in nats per row, constants included, in units of the target.",
+    ).html()
+
+
+def _about(summary: Mapping[str, Any]) -> str:
+    words = ", ".join(f"{key} {summary[key]}" for key in ("head", "prior", "batch", "model", "seed"))
+    return f"{words}; {summary['num_parameters']} parameters, {summary['num_features']} features"
+
+
+def _nll(summary: Mapping[str, Any]) -> Table:
+    splits = list(summary["metrics"])
+    rows = []
+    for key, name in _EXACT.items():
+        line = summary.get(key)
+        if line is None:
+            continue
+        if line.get("exists", True):
+            rows.append(Row(name, _cells(splits, {split: line.get(split, {}).get("nll_nats") for split in splits})))
+        else:
+            infimum = f"infimum {number(line['nll_infimum'])}" if "nll_infimum" in line else "-"
+            rows.append(Row(f"{name}: none", [infimum, *["-"] * (len(splits) - 1)]))
+    for key, name in zip(_LEADING, (f"{summary['model']}, nats per row", "in bits", "± standard error"), strict=True):
+        values = {split: figures.get(key) for split, figures in summary["metrics"].items()}
+        if any(value is not None for value in values.values()):
+            rows.append(Row(name, _cells(splits, values), strong=key == "nll_nats"))
+    distance = summary.get("distance", {})
+    for key, name in _GAPS.items():
+        if distance.get(key):
+            rows.append(Row(name, _cells(splits, distance[key], sign=key == "gap_nats"), strong=key == "gap_nats"))
+    return Table(["", *(f"{split} ({summary['num_rows'][split]} rows)" for split in splits)], rows)
+
+
+def _figures(summary: Mapping[str, Any]) -> Table:
+    splits = list(summary["metrics"])
+    names = dict.fromkeys(name for figures in summary["metrics"].values() for name in figures)
+    rows = [
+        Row(name, _cells(splits, {split: figures.get(name) for split, figures in summary["metrics"].items()}))
+        for name in names
+        if name not in _LEADING
+    ]
+    return Table(["", *splits], rows, file="summary.json")
+
+
+def _distance(summary: Mapping[str, Any]) -> Table:
+    rows = []
+    for name, value in summary["distance"].items():
+        if name in _GAPS:
+            continue
+        parts = value.items() if isinstance(value, Mapping) else [("", value)]
+        for part, content in parts:
+            text = content if isinstance(content, str) else number(content)
+            rows.append(Row(f"{name} {part}".replace("_", " ").strip(), [text]))
+    return Table(["", "value"], rows)
+
+
+def _estimates(baseline: Mapping[str, Any]) -> list[Section]:
+    """The exact estimate, and the MLE nested in it under a prior."""
+    name = "MLE" if baseline.get("prior", "none") == "none" else "MAP"
+    sections = [_estimate(f"Exact linear {name}", baseline)]
+    if "mle" in baseline:
+        sections.append(_estimate("Exact linear MLE", baseline["mle"]))
+    return sections
+
+
+def _estimate(title: str, content: Mapping[str, Any]) -> Section:
+    if not content["exists"]:
+        return Section(title, note=f"There is none: {content['reason']}.")
+    statistic = "t" if "t quantiles" in content["standard_errors"] else "z"
+    header = ["", "estimate", "std. error", statistic, "p", "95 % low", "95 % high"]
+    keys = ("estimate", "std_error", "z", "p_value", "ci_low", "ci_high")
+    tables = []
+    for parameter, coefficients in content["coefficients"].items():
+        rows = []
+        for row in coefficients:
+            cells = ["-" if row.get(key) is None else f"{row[key]:.5g}" for key in keys]
+            if row.get("p_value") is not None:
+                cells[3] = "<0.0001" if row["p_value"] < 1e-4 else f"{row['p_value']:.4f}"
+            rows.append(Row(str(row["name"]), cells))
+        tables.append(Table(header, rows, str(parameter), file="baseline.json"))
+    sure = "stationary" if content["converged"] else "not converged"
+    note = (
+        f"{content['num_rows']} rows, log-likelihood {content['log_likelihood']:.4f} nats; {content['solver']}: "
+        f"{sure}, residual {content['residual']:.1e}; original units; standard errors: {content['standard_errors']}"
+    )
+    if content["dropped"]:
+        note += f"; left out (constant or collinear): {', '.join(content['dropped'][:50])}"
+    return Section(title, tables, note=note)
+
+
+def _time(summary: Mapping[str, Any]) -> Table:
+    rows = [Row(name.replace("_", " "), [number(value)]) for name, value in summary.get("time", {}).items()]
+    rows += [Row(key.replace("_", " "), [str(summary[key])]) for key in ("num_epochs", "num_steps") if key in summary]
+    rows += [Row(name, [str(version)]) for name, version in summary["versions"].items()]
+    return Table(["", ""], rows)
+
+
+def _cells(splits: Sequence[str], values: Mapping[str, float | None], sign: bool = False) -> list[str]:
+    return [number(values.get(split), sign=sign) for split in splits]
