@@ -25,10 +25,17 @@ def half_line(integrand: Integrand, scale: Tensor, num_nodes: int = 96) -> Tenso
     return _sum(integrand, 0 * scale, scale, node, node * (1 + np.exp(-s)) * (s[1] - s[0]))
 
 
-def segment(integrand: Integrand, start: Tensor, length: Tensor, num_nodes: int = 96) -> Tensor:
-    """∫ integrand(v) dv over start < v < start + length; algebraic singularities at the start do no harm.
+def half_line_heavy(integrand: Integrand, scale: Tensor, num_nodes: int = 181) -> Tensor:
+    """The same for an integrand that may decay like a power, with t = scale · exp(½ π sinh s)."""
+    s = np.linspace(-3.8, 3.8, num_nodes)
+    node = np.exp(math.pi / 2 * np.sinh(s))
+    return _sum(integrand, 0 * scale, scale, node, math.pi / 2 * np.cosh(s) * node * (s[1] - s[0]))
 
-    Source: Takahasi & Mori (1974), v = start + length · σ(π sinh s).
+
+def segment(integrand: Integrand, length: Tensor, start: Tensor, num_nodes: int = 96) -> Tensor:
+    """∫ integrand(v) dv between start and start + length, which may lie below it; the result is not negative for that.
+
+    Algebraic singularities at both ends do no harm. Source: Takahasi & Mori (1974), v = start + length · σ(π sinh s).
     """
     s = np.linspace(-3.6, 3.6, num_nodes)
     node = 1 / (1 + np.exp(-math.pi * np.sinh(s)))
@@ -40,4 +47,4 @@ def _sum(integrand: Integrand, start: Tensor, length: Tensor, node: np.ndarray, 
     shape = (-1, *(1 for _ in length.shape))
     at = torch.as_tensor(node, dtype=length.dtype, device=length.device).reshape(shape)
     by = torch.as_tensor(weight, dtype=length.dtype, device=length.device).reshape(shape)
-    return length * (by * integrand(start + length * at)).sum(0)
+    return length.abs() * (by * integrand(start + length * at)).sum(0)
