@@ -86,10 +86,11 @@ class ClasswiseError(Metric):
         """Add the rows of a block."""
         probs, weight, size = class_probabilities(distribution, y), promote(weight), self.num_classes * NUM_BINS
         first = NUM_BINS * torch.arange(self.num_classes, device=probs.device)
-        index = (probs * NUM_BINS).long().clamp(max=NUM_BINS - 1) + first
-        share = weight.unsqueeze(-1) * probs
-        self.predicted += histogram(index.flatten(), share.flatten(), size)
-        self.square += histogram(index.flatten(), (share * probs).flatten(), size)
+        index = (probs * NUM_BINS).long().clamp_(max=NUM_BINS - 1).add_(first)
+        # A head lays probabilities out class by class: flattened in that order, nothing is copied.
+        place, share = index.mT.flatten(), weight.unsqueeze(-1) * probs
+        self.predicted += histogram(place, share.mT.flatten(), size)
+        self.square += histogram(place, share.mul_(probs).mT.flatten(), size)
         self.observed += histogram(index.gather(-1, y.unsqueeze(-1)).squeeze(-1), weight, size)
         self.population += weight.sum()
 

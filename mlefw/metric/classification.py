@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution
 
-from mlefw.metric.base import Metric, class_probabilities, confidence_and_hit, sums
+from mlefw.metric.base import Metric, class_probabilities, confidence_and_hit, log_prob, sums
 from mlefw.precision import promote
 
 
@@ -27,11 +27,10 @@ class Classification(Metric):
             miss = torch.sigmoid((1 - 2 * y) * logits).square()
             self.totals += sums(weight, miss, (logits >= 0) == (y == 1))
             return
-        probs = class_probabilities(distribution, y)
-        others = probs.scatter(-1, y.unsqueeze(-1), 0.0)
-        one = probs.new_ones(probs.shape[-1])
-        # What the observed class lacks is what the others have: nothing cancels where the model is sure.
-        square = (others @ one).square() + others.square() @ one
+        probs, log_chosen = class_probabilities(distribution, y), log_prob(distribution, y)
+        # From the log-mass, what the observed class lacks does not cancel where the model is sure.
+        others = (probs.square() @ probs.new_ones(probs.shape[-1]) - (2 * log_chosen).exp()).clamp(min=0)
+        square = torch.expm1(log_chosen).square() + others
         self.totals += sums(weight, square, confidence_and_hit(distribution, y)[1])
 
     def compute(self) -> dict[str, Tensor]:

@@ -42,14 +42,14 @@ class Temperature(Metric):
         """Add the rows of a block."""
         scores, chosen, weight = *_scores(distribution, y), promote(weight)
         one = scores.new_ones(scores.shape[-1])
-        power = (scores / 4).exp()
+        power = (scores / 4).exp_()
+        product = torch.empty_like(power)
         values, slopes = [], []
-        for node in range(_NODES):
+        for _ in range(_NODES):
             total = power @ one
             values.append(torch.dot(weight, total.log()))
-            slopes.append(torch.dot(weight / total, (power * scores) @ one))
-            if node < _NODES - 1:
-                power = power.square()
+            slopes.append(torch.dot(weight / total, torch.mul(power, scores, out=product) @ one))
+            power.square_()
         linear = torch.dot(weight, chosen)
         beta = 2.0 ** torch.arange(-2, _NODES - 2, device=scores.device, dtype=scores.dtype)
         self.population += weight.sum()
@@ -90,11 +90,11 @@ class Temperature(Metric):
 
 
 def _scores(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits less the largest one, (n, num_classes), and that of the observed class, (n,)."""
+    """Normalised logits, (n, num_classes), and that of the observed class, (n,)."""
     if not isinstance(distribution, Categorical):
         raise TypeError(f"no class probabilities in {type(distribution).__name__}")
-    logits = promote(distribution.logits)
-    scores = logits - logits.amax(-1, keepdim=True)
+    # The largest is at least −log num_classes: its powers do not underflow.
+    scores = promote(distribution.logits)
     return scores, scores.gather(-1, y.unsqueeze(-1)).squeeze(-1)
 
 
