@@ -160,8 +160,8 @@ def _(distribution: TransformedDistribution, y: Tensor, above: bool) -> Tensor:
     return torch.where(rising > 0, tail(base, y, above), tail(base, y, not above))
 
 
-@tail.register
-def _(distribution: Independent, y: Tensor, above: bool) -> Tensor:
+@tail.register(Independent)
+def _(distribution: Independent[Distribution], y: Tensor, above: bool) -> Tensor:
     if distribution.event_shape.numel() != 1:
         raise NotImplementedError(f"a cdf of {distribution.event_shape.numel()} dimensions")
     inside = tail(distribution.base_dist, y, above)

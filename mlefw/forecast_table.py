@@ -32,8 +32,9 @@ class ForecastTable:
         """The table of distinct logits of rows, which is exact; rows without weight are left out."""
         seen = weight > 0
         distinct, group = np.unique(logit[seen], return_inverse=True)
-        sums = [np.bincount(group, values[seen], len(distinct)) for values in (weight, weight * hits)]
-        return cls(distinct, *sums, np.zeros((3, len(distinct))), float(sums[1] @ distinct))
+        total = np.bincount(group, weight[seen], len(distinct))
+        ones = np.bincount(group, (weight * hits)[seen], len(distinct))
+        return cls(distinct, total, ones, np.zeros((3, len(distinct))), float(ones @ distinct))
 
     @property
     def population(self) -> float:

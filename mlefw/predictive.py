@@ -101,7 +101,7 @@ def _(distribution: Poisson, level: Level) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _poisson_thresholds(level: float) -> Tensor:
-    """The largest rates at which P(Y <= k) still reaches the level, for k = 0, 1, …"""
+    """The largest rates at which P(Y <= k) still reaches the level, for k = 0, 1, 2 and so on."""
     return torch.as_tensor(scipy.special.gammainccinv(np.arange(_TABLE) + 1.0, level))
 
 
@@ -135,8 +135,8 @@ def _(distribution: TransformedDistribution, level: Level) -> Tensor:
     return y
 
 
-@quantile.register
-def _(distribution: Independent, level: Level) -> Tensor:
+@quantile.register(Independent)
+def _(distribution: Independent[Distribution], level: Level) -> Tensor:
     return quantile(distribution.base_dist, level)
 
 

@@ -33,7 +33,9 @@ def betainc(a: Tensor, b: Tensor, x: Tensor, other: Tensor) -> Tensor:
     """Regularised incomplete beta function I_x(a, b), float64; `other` is 1 − x, to full relative precision."""
     if x.device.type != "cpu":
         return beta_tails(a, b, x, other)[0]
-    return torch.where(x <= 0.5, _scipy("betainc", a, b, x), _scipy("betaincc", b, a, other))
+    # scipy's betaincc is 1 where it should be 1 − 1e-10 (shapes ½, ½): ask it in its own tail only.
+    high = torch.where(a * other < b * x, 1 - _scipy("betainc", b, a, other), _scipy("betaincc", b, a, other))
+    return torch.where(x <= 0.5, _scipy("betainc", a, b, x), high)
 
 
 def gammaincinv(a: Tensor, p: Tensor) -> Tensor:

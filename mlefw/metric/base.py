@@ -71,9 +71,31 @@ def remembered(function: Callable[[Distribution, Tensor], T]) -> Callable[[Distr
 
 
 @remembered
+def class_probabilities(distribution: Distribution, y: Tensor) -> Tensor:
+    """P(Y = k | x), (n, num_classes).
+
+    Raises:
+        TypeError: the distribution has no classes.
+    """
+    if not isinstance(distribution, Categorical):
+        raise TypeError(f"no class probabilities in {type(distribution).__name__}")
+    # The logits are normalised already; torch's own softmax is thirty times slower than exp on the CPU.
+    return promote(distribution.logits).exp()
+
+
+@remembered
 def log_prob(distribution: Distribution, y: Tensor) -> Tensor:
-    """Log-density or log-mass of each row, (n,), in the widest float."""
-    return promote(distribution.log_prob(y))
+    """Log-density or log-mass of each row, (n,), in the widest float.
+
+    That of a class comes from the probabilities, which the metrics need anyway: its logarithm where it is small, the
+    others' sum where it is large, so that it keeps full relative precision near probability one.
+    """
+    if not isinstance(distribution, Categorical):
+        return promote(distribution.log_prob(y))
+    probs, label = class_probabilities(distribution, y), y.long().unsqueeze(-1)
+    others = probs.scatter(-1, label, 0.0) @ probs.new_ones(probs.shape[-1])
+    chosen = promote(distribution.logits).gather(-1, label).squeeze(-1)
+    return torch.where(others < 0.5, torch.log1p(-others), chosen)
 
 
 @remembered
@@ -89,19 +111,6 @@ def pit_bounds(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
 def central_90(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
     """The ends of the central 90 % interval, each (n,)."""
     return predictive.interval(distribution, 0.9)
-
-
-@remembered
-def class_probabilities(distribution: Distribution, y: Tensor) -> Tensor:
-    """P(Y = k | x), (n, num_classes).
-
-    Raises:
-        TypeError: the distribution has no classes.
-    """
-    if not isinstance(distribution, Categorical):
-        raise TypeError(f"no class probabilities in {type(distribution).__name__}")
-    # The logits are normalised already; torch's own softmax is thirty times slower than exp on the CPU.
-    return promote(distribution.logits).exp()
 
 
 @remembered

@@ -110,7 +110,9 @@ def _(distribution: StudentT, y: Tensor) -> Tensor:
     u = (y - distribution.loc) / distribution.scale
     density = (log_prob(distribution, y) + distribution.scale.log()).exp()
     ratio = torch.exp(_betaln(torch.full_like(df, 0.5), df - 0.5) - 2 * _betaln(torch.full_like(df, 0.5), df / 2))
-    value = u * (2 * pit_bounds(distribution, y)[1] - 1) + (2 * density * (df + u * u) - 2 * df.sqrt() * ratio) / (df - 1)
+    value = u * (2 * pit_bounds(distribution, y)[1] - 1) + (2 * density * (df + u * u) - 2 * df.sqrt() * ratio) / (
+        df - 1
+    )
     return torch.where(df > 1, distribution.scale * value, torch.full_like(value, math.inf))
 
 

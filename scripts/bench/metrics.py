@@ -17,9 +17,9 @@ from collections.abc import Callable
 FEATURES, CLASSES = 20, 10
 
 
-def measure(job: tuple[str, int, int]) -> dict[str, float]:
+def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
     """Seconds of both passes, and the growth of the peak memory in MiB, for one head and number of rows."""
-    head_name, num_rows, repeat = job
+    head_name, num_rows, repeat, block = job
     import torch
 
     from mlefw import build
@@ -40,12 +40,13 @@ def measure(job: tuple[str, int, int]) -> dict[str, float]:
     torch.nn.init.normal_(model.model.last.weight, std=0.5)
     objective = Objective(model, head, NoPrior(), num_rows).eval()
     x = torch.randn(num_rows, FEATURES, dtype=torch.float64)
-    y = {"labels": lambda: torch.randint(CLASSES, (num_rows,)), "binary": lambda: (torch.rand(num_rows) < 0.5).double()}
-    counts = head_name == "poisson"
-    numeric = (lambda: torch.poisson(torch.ones(num_rows)).double()) if counts else (lambda: torch.randn(num_rows).double())
     ones = torch.ones(num_rows, dtype=torch.float64)
-    rows = Rows(x, y.get(head.target, numeric)(), ones, torch.zeros_like(ones))
-    blocks = Blocks(rows, int(os.environ.get("BL","8192")))
+    y = {
+        "labels": lambda: torch.randint(CLASSES, (num_rows,)),
+        "binary": lambda: torch.bernoulli(ones / 2),
+        "numeric": lambda: torch.poisson(ones) if head_name == "poisson" else torch.randn_like(ones),
+    }[head.target]()
+    blocks = Blocks(Rows(x, y, ones, torch.zeros_like(ones)), block)
     metrics = build.build_metrics(config, head)
 
     def forward() -> None:
@@ -85,6 +86,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000])
     parser.add_argument("--heads", nargs="+", default=["heteroscedastic", "categorical"])
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--block", type=int, default=8192, help="rows of one block, as the evaluation loaders have")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     columns = ("rows", "forward, s", "with metrics, s", "ratio", "memory, MiB")
@@ -92,9 +94,10 @@ def main() -> None:
     for head in arguments.heads:
         for num_rows in arguments.rows:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                (got,) = pool.map(measure, [(head, num_rows, arguments.repeat)])
+                (got,) = pool.map(measure, [(head, num_rows, arguments.repeat, arguments.block)])
             ratio = got["both"] / got["forward"]
-            cells = (f"{num_rows}", f"{got['forward']:.4f}", f"{got['both']:.4f}", f"{ratio:.2f}", f"{got['memory']:.1f}")
+            seconds = (f"{got['forward']:.4f}", f"{got['both']:.4f}")
+            cells = (f"{num_rows}", *seconds, f"{ratio:.2f}", f"{got['memory']:.1f}")
             print(f"{head:<18}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra.utils
+import mpmath
 import numpy as np
 import pytest
 import scipy.stats
@@ -16,7 +17,7 @@ import scoringrules
 import sklearn.metrics
 import torch
 from omegaconf import OmegaConf
-from torch.distributions import Bernoulli, Distribution, Gamma, Laplace, Normal, Poisson
+from torch.distributions import Bernoulli, Distribution, Laplace, Normal, Poisson
 
 import mlefw.metric
 from mlefw.head.categorical import Categorical
@@ -208,6 +209,18 @@ def test_nll(kind):
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
+def test_nll_of_sure_labels_keeps_its_relative_precision():
+    logits = np.array([[40.0, 0.0, 1.0], [3.0, 2.0, -800.0], [0.0, 0.0, 0.0], [-5.0, 30.0, 2.0]])
+    for y in itertools.product(range(3), repeat=2):
+        label = np.array([*y, *y])
+        for row in range(4):
+            a = logits[row] - logits[row, label[row]]
+            with mpmath.workdps(50):
+                expected = float(mpmath.log(mpmath.fsum(mpmath.exp(mpmath.mpf(v)) for v in a)))
+            got = measure(Nll(), Sample(Categorical, (logits[[row]],), label[[row]], None))["nll_nats"]
+            assert got == pytest.approx(expected, rel=1e-13)
 
 
 def test_nll_weights_rows_and_not_batches():
