@@ -1,71 +1,163 @@
-"""Cdf, quantiles, intervals and PIT of any univariate distribution, on its device, also where torch has none."""
+"""Quantiles, intervals, draws and PIT of any univariate distribution, on its device, also where torch has none."""
 
 import math
-from functools import singledispatch
+from functools import lru_cache, singledispatch
 
+import numpy as np
+import scipy.special
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, Poisson
+from torch.distributions import (
+    Beta,
+    Categorical,
+    Distribution,
+    Gamma,
+    Independent,
+    Laplace,
+    MixtureSameFamily,
+    Normal,
+    Poisson,
+    StudentT,
+    TransformedDistribution,
+)
+
+from mlefw.distribution_function import cdf as cdf
+from mlefw.distribution_function import is_discrete as is_discrete
+from mlefw.distribution_function import survival as survival
+from mlefw.precision import promote
+from mlefw.special_function import betaincinv, gammaincinv
+
+Level = float | Tensor
+"""A probability in (0, 1): one for all rows, or one for each."""
+
+_TABLE = 2048
+"""Up to about this rate the quantiles of a Poisson are read off a table."""
 
 
 @singledispatch
-def cdf(distribution: Distribution, y: Tensor) -> Tensor:
-    """P(Y <= y), broadcast over the batch shape."""
-    return distribution.cdf(y)
+def quantile(distribution: Distribution, level: Level) -> Tensor:
+    """The smallest y with P(Y <= y) >= level, one for each batch element.
 
-
-@cdf.register
-def _(distribution: Poisson, y: Tensor) -> Tensor:
-    count = y.floor()
-    below = torch.special.gammaincc(count.clamp(min=0) + 1, distribution.rate)
-    return torch.where(count < 0, torch.zeros_like(below), below)
-
-
-@cdf.register
-def _(distribution: Bernoulli, y: Tensor) -> Tensor:
-    below = torch.where(y >= 1, torch.ones_like(distribution.probs), torch.sigmoid(-distribution.logits))
-    return torch.where(y < 0, torch.zeros_like(below), below)
-
-
-@cdf.register
-def _(distribution: Categorical, y: Tensor) -> Tensor:
-    cumulated = distribution.probs.cumsum(-1)
-    index = y.floor().long().clamp(0, cumulated.shape[-1] - 1)
-    below = cumulated.gather(-1, index.expand(cumulated.shape[:-1]).unsqueeze(-1)).squeeze(-1)
-    return torch.where(y < 0, torch.zeros_like(below), below)
-
-
-def is_discrete(distribution: Distribution) -> bool:
-    """Whether the distribution has a mass rather than a density."""
-    return bool(distribution.support.is_discrete)  # type: ignore[union-attr]
-
-
-def quantile(distribution: Distribution, level: float) -> Tensor:
-    """The smallest y with P(Y <= y) >= level, one for each batch element, for a level in (0, 1).
-
-    From `icdf` where the distribution has one, else by bisection of its cdf.
+    From `icdf` where the distribution has one and nothing better is known here, else by bisection of its cdf.
     """
-    if isinstance(distribution, Categorical):
-        return (distribution.probs.cumsum(-1) < level).sum(-1).clamp(max=distribution.probs.shape[-1] - 1)
     if not is_discrete(distribution):
         try:
-            return distribution.icdf(torch.full_like(distribution.mean, level))
+            return distribution.icdf(_like(distribution.mean, level))
         except NotImplementedError:
             pass
-    return _bisect(distribution, level)
+    return _bisect(distribution, level, *_cantelli(distribution, level))
 
 
-def _bisect(distribution: Distribution, level: float) -> Tensor:
-    """Bisection from Cantelli's bracket: no quantile is further from the mean, whatever the distribution."""
-    low = distribution.mean - distribution.stddev * math.sqrt((1 - level) / level)
-    high = distribution.mean + distribution.stddev * math.sqrt(level / (1 - level))
+@quantile.register
+def _(distribution: Normal, level: Level) -> Tensor:
+    u = torch.special.ndtri(level) if isinstance(level, Tensor) else float(scipy.special.ndtri(level))
+    return distribution.loc + distribution.scale * u
+
+
+@quantile.register
+def _(distribution: Laplace, level: Level) -> Tensor:
+    if isinstance(level, Tensor):
+        u = torch.where(level < 0.5, (2 * level).log(), -(2 * (1 - level)).log())
+        return distribution.loc + distribution.scale * u
+    return distribution.loc + distribution.scale * (math.log(2 * level) if level < 0.5 else -math.log(2 * (1 - level)))
+
+
+@quantile.register
+def _(distribution: StudentT, level: Level) -> Tensor:
+    df = distribution.df
+    p, half = _like(df, level), torch.full_like(df, 0.5)
+    tail = 2 * torch.minimum(p, 1 - p)
+    # x = 1 / (1 + u² / df) has no digits left near the median, and its complement none in the tails.
+    x, other = betaincinv(df / 2, half, tail), betaincinv(half, df / 2, 1 - tail)
+    square = torch.where(tail < 0.5, (1 - x) / x, other / (1 - other))
+    return distribution.loc + distribution.scale * torch.sign(p - 0.5) * (df * square).sqrt()
+
+
+@quantile.register
+def _(distribution: Gamma, level: Level) -> Tensor:
+    a = distribution.concentration
+    return gammaincinv(a, _like(a, level)) / distribution.rate
+
+
+@quantile.register
+def _(distribution: Beta, level: Level) -> Tensor:
+    a, b = distribution.concentration1, distribution.concentration0
+    return betaincinv(a, b, _like(a, level))
+
+
+@quantile.register
+def _(distribution: Poisson, level: Level) -> Tensor:
+    rate = distribution.rate
+    if isinstance(level, Tensor):
+        return _bisect(distribution, level, *_cantelli(distribution, level))
+    thresholds = _poisson_thresholds(level).to(rate.device)
+    q = torch.searchsorted(thresholds, rate.double().contiguous()).to(rate.dtype)
+    large = rate > thresholds[-1]
+    if bool(large.any()):
+        rest = Poisson(rate[large], validate_args=False)
+        q[large] = _bisect(rest, level, *_cantelli(rest, level))
+    return q
+
+
+@lru_cache(maxsize=32)
+def _poisson_thresholds(level: float) -> Tensor:
+    """The largest rates at which P(Y <= k) still reaches the level, for k = 0, 1, 2 and so on."""
+    return torch.as_tensor(scipy.special.gammainccinv(np.arange(_TABLE) + 1.0, level))
+
+
+@quantile.register
+def _(distribution: Categorical, level: Level) -> Tensor:
+    cumulated = distribution.probs.cumsum(-1)
+    reached = level.unsqueeze(-1) if isinstance(level, Tensor) else level
+    return (cumulated < reached).sum(-1).clamp(max=cumulated.shape[-1] - 1)
+
+
+@quantile.register
+def _(distribution: MixtureSameFamily, level: Level) -> Tensor:
+    per_component = level.unsqueeze(-1) if isinstance(level, Tensor) else level
+    each = quantile(distribution.component_distribution, per_component)
+    margin = 1e-9 * (each.amax(-1) - each.amin(-1)) + (1.0 if is_discrete(distribution) else 0.0)
+    return _bisect(distribution, level, each.amin(-1) - margin, each.amax(-1) + margin)
+
+
+@quantile.register
+def _(distribution: TransformedDistribution, level: Level) -> Tensor:
+    if not all(transform.bijective for transform in distribution.transforms):
+        return distribution.icdf(_like(distribution.mean, level))
+    rising = torch.ones((), dtype=torch.float64)
+    for transform in distribution.transforms:
+        rising = rising * torch.as_tensor(transform.sign, dtype=torch.float64)
+    flip = rising.to(distribution.base_dist.mean.device) < 0
+    y = _like(distribution.base_dist.mean, level)
+    y = quantile(distribution.base_dist, torch.where(flip, 1 - y, y))
+    for transform in distribution.transforms:
+        y = transform(y)
+    return y
+
+
+@quantile.register(Independent)
+def _(distribution: Independent[Distribution], level: Level) -> Tensor:
+    return quantile(distribution.base_dist, level)
+
+
+def _like(parameter: Tensor, level: Level) -> Tensor:
+    return level.expand_as(parameter) if isinstance(level, Tensor) else torch.full_like(promote(parameter), level)
+
+
+def _cantelli(distribution: Distribution, level: Level) -> tuple[Tensor, Tensor]:
+    """Cantelli's bracket: no quantile is further from the mean, whatever the distribution."""
+    p = _like(distribution.mean, level)
+    low = distribution.mean - distribution.stddev * ((1 - p) / p).sqrt()
+    high = distribution.mean + distribution.stddev * (p / (1 - p)).sqrt()
+    if is_discrete(distribution):
+        return low.floor() - 1, high.ceil()
     lowest = getattr(distribution.support, "lower_bound", None)
-    if lowest is not None and not is_discrete(distribution):
-        low = low.clamp(min=lowest)
-    num_steps = 100
-    discrete = is_discrete(distribution)
+    return (low if lowest is None else low.clamp(min=lowest)), high
+
+
+def _bisect(distribution: Distribution, level: Level, low: Tensor, high: Tensor) -> Tensor:
+    num_steps, discrete = 100, is_discrete(distribution)
     if discrete:
-        low, high = low.floor() - 1, high.ceil()
         num_steps = math.ceil(math.log2(float(torch.nan_to_num(high - low).max()) + 1)) if low.numel() else 0
     for _ in range(num_steps):
         middle = ((low + high) / 2).floor() if discrete else (low + high) / 2
@@ -81,7 +173,27 @@ def interval(distribution: Distribution, level: float) -> tuple[Tensor, Tensor]:
     return quantile(distribution, (1 - level) / 2), quantile(distribution, (1 + level) / 2)
 
 
+def median(distribution: Distribution) -> Tensor:
+    """The quantile at one half."""
+    return quantile(distribution, 0.5)
+
+
+def sample(distribution: Distribution, generator: torch.Generator | None = None) -> Tensor:
+    """One draw for each batch element, by inversion, so that a generator decides it on every device."""
+    shape, device = distribution.batch_shape, distribution.mean.device
+    level = torch.rand(shape, generator=generator, dtype=torch.float64, device=device)
+    return quantile(distribution, level.clamp(min=2.0**-54))
+
+
 def pit_bounds(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
     """P(Y < y) and P(Y <= y): equal where the distribution is continuous; the PIT lies between them."""
     upper = cdf(distribution, y)
     return (cdf(distribution, y - 1), upper) if is_discrete(distribution) else (upper, upper)
+
+
+def normal_score(distribution: Distribution, y: Tensor) -> Tensor:
+    """Φ⁻¹ of the PIT of a continuous distribution: standard normal under the truth; residual / scale for a Gaussian."""
+    if isinstance(distribution, Normal):
+        return (y - distribution.loc) / distribution.scale
+    below, above = cdf(distribution, y), survival(distribution, y)
+    return torch.where(below < above, torch.special.ndtri(below), -torch.special.ndtri(above))

@@ -17,7 +17,7 @@ from mlefw.rows import Rows
 
 @torch.no_grad()
 def figures(objective: Objective, evaluation: Evaluation, rows: Rows, metrics: Sequence[Metric]) -> dict[str, float]:
-    """Every metric over the rows of an evaluation; a figure that is not finite is not defined, and left out."""
+    """Every metric over the rows of an evaluation, exact; a figure that is not finite is not defined, and left out."""
     values: dict[str, float] = {}
     for metric in metrics:
         metric.reset()
@@ -25,7 +25,9 @@ def figures(objective: Objective, evaluation: Evaluation, rows: Rows, metrics: S
             part = rows.take(slice(start, start + 16384))
             distribution = objective.head(evaluation.eta[start : start + 16384])
             metric.update(distribution, part.y, part.weight)
-        values |= {name: float(value) for name, value in metric.compute().items()}
+        whole = objective.head(evaluation.eta)
+        known = metric.compute() | metric.exact(whole, rows.y, rows.weight)
+        values |= {name: float(value) for name, value in known.items()}
         metric.reset()
     penalty = float(objective.penalty())
     values |= {"penalty": penalty, "objective": values["nll_nats"] + penalty / objective.population}

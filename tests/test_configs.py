@@ -45,6 +45,8 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
     overrides = [f"{group}={member}", *GROUPS[group]]
     if group == "head":
         overrides.append(f"data.kind={KINDS.get(member, member)}")
+    if (group, member) == ("metric", "categorical"):
+        overrides += ["head=categorical", "data=iris"]
     if group == "data":
         if member in ("csv", "parquet"):
             pytest.skip("a file source has no rows of its own: its reading is tested with the sources")

@@ -13,7 +13,7 @@ from torch.distributions.transforms import Transform
 
 from mlefw import inverse_link
 from mlefw.errors import UsageError
-from mlefw.precision import promote
+from mlefw.precision import promote, widest
 
 Source = Literal["predicted", "shared"] | float
 """Where a distribution parameter comes from: the network, one learnt value, or a fixed number."""
@@ -98,9 +98,12 @@ class Head(nn.Module, ABC):
         return None
 
     def forward(self, eta: Tensor) -> Distribution:
-        """The distribution of y for a predicted eta; its batch_shape is eta.shape[:-1]."""
+        """The distribution of y for a predicted eta; its batch_shape is eta.shape[:-1].
+
+        Its parameters are laid out column by column, which makes what metrics do across a few columns vectorise.
+        """
         with torch.autocast(eta.device.type, enabled=False):
-            return self.distribution(self.complete(eta))
+            return self.distribution(_by_column(self.complete(_by_column(eta))))
 
     @final
     def nll(self, eta: Tensor, y: Tensor) -> Tensor:
@@ -123,6 +126,13 @@ class Head(nn.Module, ABC):
     def nll_complete(self, eta: Tensor, y: Tensor) -> Tensor:
         """The same for a complete eta: what the exact solvers differentiate."""
         return -self.distribution(eta).log_prob(y)
+
+
+def _by_column(eta: Tensor) -> Tensor:
+    """Eta in the widest float, each column contiguous."""
+    if eta.ndim != 2:
+        return eta
+    return eta.mT.to(widest(eta.device), memory_format=torch.contiguous_format).mT
 
 
 class FactorizedHead(Head):

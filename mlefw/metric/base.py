@@ -1,19 +1,26 @@
 """What a metric is: sums over rows, so that it does not depend on batches, order or the number of devices."""
 
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torchmetrics
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Bernoulli, Categorical, Distribution
+
+from mlefw import predictive
+from mlefw.precision import promote
+
+T = TypeVar("T")
 
 
 class Metric(torchmetrics.Metric):
     """A set of named figures of a predictive distribution against observed targets.
 
-    `update` takes a Distribution of batch shape (n,), y (n, *event_shape) and weight (n,); `compute` returns scalars
-    by their names in `summary.json`. A figure that is not defined on the rows seen is left out.
+    `update` takes a Distribution of batch shape (n,), y (n, *event_shape) and weight (n,), which are frequencies;
+    `compute` returns scalars by their names in `summary.json`. A figure that is not defined on the rows seen is left
+    out. Where sums of fixed size can only approximate a figure, `exact` has it from all rows at once.
     """
 
     full_state_update = False
@@ -33,7 +40,90 @@ class Metric(torchmetrics.Metric):
     def compute(self) -> dict[str, Tensor]:
         """The figures over all rows added."""
 
+    def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """The figures that `compute` approximates, over these rows alone, in memory of O(n): for the end of a run."""
+        return {}
+
+
+def sums(weight: Tensor, *values: Tensor) -> Tensor:
+    """Σ w, and Σ w·value for each of the values (n,), in float64: (1 + len(values),)."""
+    weight = promote(weight)
+    return torch.stack([weight.sum(), *(torch.dot(weight, promote(value)) for value in values)])
+
 
 def histogram(index: Tensor, weight: Tensor, num_bins: int) -> Tensor:
     """Sum of weights in each bin, (num_bins,), for bin indices (n,)."""
+    weight = promote(weight)
     return torch.zeros(num_bins, dtype=weight.dtype, device=weight.device).index_add_(0, index, weight)
+
+
+def remembered(function: Callable[[Distribution, Tensor], T]) -> Callable[[Distribution, Tensor], T]:
+    """`function`, whose latest result is kept on the distribution: the metrics of a block share what they need."""
+
+    def ask(distribution: Distribution, y: Tensor) -> T:
+        memory: Any = distribution.__dict__.setdefault("_remembered", {})
+        if function not in memory or memory[function][0] is not y:
+            memory[function] = (y, function(distribution, y))
+        return memory[function][1]
+
+    ask.__doc__ = function.__doc__
+    return ask
+
+
+@remembered
+def class_probabilities(distribution: Distribution, y: Tensor) -> Tensor:
+    """P(Y = k | x), (n, num_classes).
+
+    Raises:
+        TypeError: the distribution has no classes.
+    """
+    if not isinstance(distribution, Categorical):
+        raise TypeError(f"no class probabilities in {type(distribution).__name__}")
+    # The logits are normalised already; torch's own softmax is thirty times slower than exp on the CPU.
+    return promote(distribution.logits).exp()
+
+
+@remembered
+def log_prob(distribution: Distribution, y: Tensor) -> Tensor:
+    """Log-density or log-mass of each row, (n,), in the widest float.
+
+    That of a class comes from the probabilities, which the metrics need anyway: its logarithm where it is small, the
+    others' sum where it is large, so that it keeps full relative precision near probability one.
+    """
+    if not isinstance(distribution, Categorical):
+        return promote(distribution.log_prob(y))
+    probs, label = class_probabilities(distribution, y), y.long().unsqueeze(-1)
+    others = probs.scatter(-1, label, 0.0) @ probs.new_ones(probs.shape[-1])
+    chosen = promote(distribution.logits).gather(-1, label).squeeze(-1)
+    return torch.where(others < 0.5, torch.log1p(-others), chosen)
+
+
+@remembered
+def pit_bounds(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
+    """P(Y < y) and P(Y <= y), each (n,), for y in the support; equal where the distribution is continuous."""
+    upper = promote(predictive.cdf(distribution, y))
+    if not predictive.is_discrete(distribution):
+        return upper, upper
+    return (upper - log_prob(distribution, y).exp()).clamp(min=0), upper
+
+
+@remembered
+def central_90(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The ends of the central 90 % interval, each (n,)."""
+    return predictive.interval(distribution, 0.9)
+
+
+@remembered
+def confidence_and_hit(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The probability that a calibration table bins, and what it forecasts (0 or 1), each (n,).
+
+    Bernoulli: P(y = 1) and y. Categorical: the largest probability and whether that class, the first one among
+    equals, is right (Guo et al., 2017).
+
+    Raises:
+        TypeError: the distribution has no class probabilities.
+    """
+    if isinstance(distribution, Bernoulli):
+        return promote(distribution.probs), promote(y)
+    confidence, label = class_probabilities(distribution, y).max(-1)
+    return confidence, promote(label == y)

@@ -4,20 +4,28 @@ import math
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution
+from torch.distributions import Distribution
 
-from mlefw.metric.base import Metric, histogram
+from mlefw.metric.base import Metric, class_probabilities, confidence_and_hit, histogram
+from mlefw.precision import promote
+
+NUM_BINS = 15
 
 
 class CalibrationError(Metric):
-    """`ece_15` over 15 bins of equal width and `ece_null`, its expectation for a calibrated model of that sharpness.
+    """`ece_15` over 15 bins of equal width, its expectation for a calibrated model, and a version without that bias.
 
     Bernoulli: bins of P(y = 1). Categorical: bins of the largest probability against whether that class is right
-    (Guo et al., 2017). Bins are [a, b), the last one closed. The null is Σ (n_b / n) √(2 v_b / (π n_b)), v_b being
-    the mean of p (1 − p) in bin b: the error is biased upwards, so it means nothing without it.
+    (Guo et al., 2017). Bins are [a, b), the last one closed; p̄, t̄ are means in bin b, n_b = Σ w there.
+
+    - `ece_15` = Σ (n_b / n) |p̄ − t̄|.
+    - `ece_null` = Σ (n_b / n) √(2 v_b / (π n_b)), v_b the mean of p (1 − p): what `ece_15` is on average for a
+      calibrated model with these probabilities. The error is biased upwards, so it means nothing without it.
+    - `ece_debiased` = Σ (n_b / n) [(p̄ − t̄)² − t̄ (1 − t̄) / (n_b − 1)], the *squared* l2 error without its bias
+      (Kumar et al., 2019): zero on average for a calibrated model, hence negative half of the time.
     """
 
-    num_bins = 15
+    num_bins = NUM_BINS
     counts: Tensor
     predicted: Tensor
     observed: Tensor
@@ -31,29 +39,69 @@ class CalibrationError(Metric):
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
         """Add the rows of a block."""
         confidence, hit = confidence_and_hit(distribution, y)
+        weight = promote(weight)
         index = (confidence * self.num_bins).long().clamp(max=self.num_bins - 1)
+        share = weight * confidence
         self.counts += histogram(index, weight, self.num_bins)
-        self.predicted += histogram(index, weight * confidence, self.num_bins)
+        self.predicted += histogram(index, share, self.num_bins)
         self.observed += histogram(index, weight * hit, self.num_bins)
-        self.variance += histogram(index, weight * confidence * (1 - confidence), self.num_bins)
+        self.variance += histogram(index, share * (1 - confidence), self.num_bins)
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""
         population = self.counts.sum()
-        error = (self.predicted - self.observed).abs().sum() / population
-        null = torch.sqrt(2 / math.pi * self.variance).sum() / population
-        return {"ece_15": error, "ece_null": null}
+        gap = self.predicted - self.observed
+        count = self.counts.clamp(min=torch.finfo(self.counts.dtype).tiny)
+        spread = torch.where(self.counts > 1, self.observed * (1 - self.observed / count) / (count - 1), 0.0)
+        return {
+            "ece_15": gap.abs().sum() / population,
+            "ece_null": expected_error(self.variance).sum() / population,
+            "ece_debiased": (gap.square() / count - spread).sum() / population,
+        }
 
 
-def confidence_and_hit(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The probability that is binned, and what it forecasts (0 or 1), each (n,).
+class ClasswiseError(Metric):
+    """`ece_classwise_15`: mean over classes of the calibration error of P(y = k); `ece_classwise_null` its expectation.
 
-    Raises:
-        TypeError: the distribution has no class probabilities.
+    Σ_k Σ_b (n_kb / n) |p̄_kb − t̄_kb| / K over 15 bins of equal width (Kull et al., 2019); the expectation for a
+    calibrated model as for `ece_null`.
+
+    Args:
+        num_classes: K.
     """
-    if isinstance(distribution, Bernoulli):
-        return distribution.probs, y.to(distribution.probs.dtype)
-    if isinstance(distribution, Categorical):
-        confidence, label = distribution.probs.max(-1)
-        return confidence, (label == y).to(confidence.dtype)
-    raise TypeError(f"no class probabilities in {type(distribution).__name__}")
+
+    predicted: Tensor
+    observed: Tensor
+    square: Tensor
+    population: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        for name in ("predicted", "observed", "square"):
+            self.add_sum(name, num_classes * NUM_BINS)
+        self.add_sum("population")
+
+    def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
+        """Add the rows of a block."""
+        probs, weight, size = class_probabilities(distribution, y), promote(weight), self.num_classes * NUM_BINS
+        first = NUM_BINS * torch.arange(self.num_classes, device=probs.device)
+        index = (probs * NUM_BINS).long().clamp_(max=NUM_BINS - 1).add_(first)
+        # A head lays probabilities out class by class: flattened in that order, nothing is copied.
+        place, share = index.mT.flatten(), weight.unsqueeze(-1) * probs
+        self.predicted += histogram(place, share.mT.flatten(), size)
+        self.square += histogram(place, share.mul_(probs).mT.flatten(), size)
+        self.observed += histogram(index.gather(-1, y.unsqueeze(-1)).squeeze(-1), weight, size)
+        self.population += weight.sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures."""
+        total = self.population * self.num_classes
+        error = (self.predicted - self.observed).abs().sum() / total
+        null = expected_error((self.predicted - self.square).clamp(min=0)).sum() / total
+        return {"ece_classwise_15": error, "ece_classwise_null": null}
+
+
+def expected_error(variance: Tensor) -> Tensor:
+    """E|Σ w (t − p)| of each bin for a calibrated model, by the normal limit, given Σ w p (1 − p)."""
+    return torch.sqrt(2 / math.pi * variance)

@@ -4,33 +4,36 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution
 
-from mlefw.metric.base import Metric
+from mlefw.metric.base import Metric, class_probabilities, confidence_and_hit, log_prob, sums
+from mlefw.precision import promote
 
 
 class Classification(Metric):
-    """`brier`: (p − y)² for a binary target, Σ_k (p_k − 1{y = k})² over classes; `accuracy` of the likeliest class."""
+    """`brier`: (p − y)² for a binary target, Σ_k (p_k − 1{y = k})² over classes; `accuracy` of the likeliest class.
 
-    population: Tensor
-    square: Tensor
-    hits: Tensor
+    Source: Brier (1950). A binary target is predicted 1 from p = ½ on; of equal classes the first one counts.
+    """
+
+    totals: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("population", "square", "hits"):
-            self.add_sum(name)
+        self.add_sum("totals", 3)
 
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
         """Add the rows of a block."""
-        probs: Tensor = distribution.probs  # type: ignore[attr-defined]
         if isinstance(distribution, Bernoulli):
-            square, hit = (probs - y).square(), (probs >= 0.5) == (y == 1)
-        else:
-            observed = torch.nn.functional.one_hot(y, probs.shape[-1])
-            square, hit = (probs - observed).square().sum(-1), probs.argmax(-1) == y
-        self.population += weight.sum()
-        self.square += (weight * square).sum()
-        self.hits += (weight * hit).sum()
+            logits = promote(distribution.logits)
+            miss = torch.sigmoid((1 - 2 * y) * logits).square()
+            self.totals += sums(weight, miss, (logits >= 0) == (y == 1))
+            return
+        probs, log_chosen = class_probabilities(distribution, y), log_prob(distribution, y)
+        # From the log-mass, what the observed class lacks does not cancel where the model is sure.
+        others = (probs.square() @ probs.new_ones(probs.shape[-1]) - (2 * log_chosen).exp()).clamp(min=0)
+        square = torch.expm1(log_chosen).square() + others
+        self.totals += sums(weight, square, confidence_and_hit(distribution, y)[1])
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""
-        return {"brier": self.square / self.population, "accuracy": self.hits / self.population}
+        population, square, hits = self.totals
+        return {"brier": square / population, "accuracy": hits / population}

@@ -1,57 +1,66 @@
-"""Coverage and width of central prediction intervals."""
+"""Coverage, width and score of central prediction intervals."""
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from mlefw import predictive
-from mlefw.metric.base import Metric
+from mlefw.metric.base import Metric, central_90, histogram, pit_bounds, sums
+from mlefw.precision import promote
 
 _LEVELS = (50, 80, 90, 95)
 
 
 class Coverage(Metric):
-    """`coverage_50`, `_80`, `_90`, `_95`; `width_90`, the mean width; `sharpness`, the root mean variance.
+    """How often central intervals hold the target, and how wide they are.
 
-    Discrete targets: the probability that the randomised PIT falls in the central interval, so that a true model
-    covers exactly the nominal share (Czado et al., 2009).
+    - `coverage_50`, `_80`, `_90`, `_95`: share of rows inside. Discrete targets: the probability that the randomised
+      PIT falls in the central interval, so that a true model covers exactly the nominal share (Czado et al., 2009).
+    - `coverage_50_z`, …: (share − c) / √(c (1 − c) / n), standard normal under a true model; continuous targets only,
+      since the expected share of a discrete one varies less.
+    - `width_90`: mean width of the 90 % interval; `sharpness`: the root mean variance.
+    - `interval_score_90`: mean of width + 2/α (distance outside), α = 0.1 (Gneiting & Raftery, 2007).
     """
 
-    population: Tensor
+    totals: Tensor
     inside: Tensor
-    width: Tensor
-    variance: Tensor
+    discrete: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_sum("population")
+        self.add_sum("totals", 4)
         self.add_sum("inside", len(_LEVELS))
-        self.add_sum("width")
-        self.add_sum("variance")
+        self.add_sum("discrete")
 
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
         """Add the rows of a block."""
-        lower, upper = predictive.pit_bounds(distribution, y)
-        level = torch.tensor(_LEVELS, dtype=lower.dtype, device=lower.device).div(100).unsqueeze(-1)
-        edge = (1 - level) / 2
+        lower, upper = pit_bounds(distribution, y)
+        weight = promote(weight)
+        level = torch.tensor(_LEVELS, dtype=lower.dtype, device=lower.device) / 100
         if predictive.is_discrete(distribution):
+            self.discrete += 1
+            edge = ((1 - level) / 2).unsqueeze(-1)
             overlap = torch.minimum(upper, 1 - edge) - torch.maximum(lower, edge)
             share = (overlap / (upper - lower)).clamp(0, 1)
             # A row whose own mass underflows lies outside every interval.
-            inside = torch.where(upper > lower, share, torch.zeros_like(share))
+            self.inside += torch.where(upper > lower, share, torch.zeros_like(share)) @ weight
         else:
-            inside = ((upper >= edge) & (upper <= 1 - edge)).to(weight.dtype)
-        low, high = predictive.interval(distribution, 0.9)
-        self.population += weight.sum()
-        self.inside += (weight * inside).sum(-1)
-        self.width += (weight * (high - low)).sum()
-        self.variance += (weight * distribution.variance).sum()
+            narrowest = torch.bucketize((2 * upper - 1).abs(), level)
+            self.inside += histogram(narrowest, weight, len(_LEVELS) + 1)[:-1].cumsum(0)
+        low, high = central_90(distribution, y)
+        outside = torch.relu(low - y) + torch.relu(y - high)
+        self.totals += sums(weight, high - low, distribution.variance, outside)
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""
-        figures = {
-            f"coverage_{level}": share / self.population for level, share in zip(_LEVELS, self.inside, strict=True)
-        }
-        figures["width_90"] = self.width / self.population
-        figures["sharpness"] = torch.sqrt(self.variance / self.population)
+        population, width, variance, outside = self.totals
+        figures = {f"coverage_{level}": share / population for level, share in zip(_LEVELS, self.inside, strict=True)}
+        if self.discrete == 0:
+            for level in _LEVELS:
+                c = level / 100
+                excess = figures[f"coverage_{level}"] - c
+                figures[f"coverage_{level}_z"] = excess * torch.sqrt(population / (c * (1 - c)))
+        figures["width_90"] = width / population
+        figures["sharpness"] = torch.sqrt(variance / population)
+        figures["interval_score_90"] = (width + 20 * outside) / population
         return figures

@@ -1,27 +1,93 @@
-"""The continuous ranked probability score, in closed form."""
+"""The continuous ranked probability score: closed forms, else a quadrature."""
 
 import math
 from functools import singledispatch
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Laplace, Normal, Poisson
+from torch.distributions import (
+    Bernoulli,
+    Beta,
+    Distribution,
+    Exponential,
+    Gamma,
+    Laplace,
+    LogNormal,
+    MixtureSameFamily,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    StudentT,
+)
 
 from mlefw import predictive
-from mlefw.metric.base import Metric
+from mlefw.metric.base import Metric, log_prob, pit_bounds, sums
+from mlefw.quadrature import half_line_heavy, segment
+
+
+class Crps(Metric):
+    """`crps`: mean of ∫ (F(v) − 1{y <= v})² dv, in the unit of y; for a point forecast, its absolute error.
+
+    Source: Gneiting & Raftery (2007). A distribution with a method `crps(y)` is asked for it; closed forms are known
+    for the normal, Laplace, Student-t, gamma, exponential, beta, lognormal, Bernoulli, Poisson and negative binomial
+    distributions and normal mixtures (Jordan et al., 2019). Another density is integrated to 1e-10 relative where it
+    is smooth, another mass summed.
+    """
+
+    totals: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_sum("totals", 2)
+
+    def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
+        """Add the rows of a block."""
+        own = getattr(distribution, "crps", None)
+        self.totals += sums(weight, crps(distribution, y) if own is None else own(y))
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figure."""
+        return {"crps": self.totals[1] / self.totals[0]}
 
 
 @singledispatch
 def crps(distribution: Distribution, y: Tensor) -> Tensor:
-    """CRPS of each row, (n,), in the unit of y (Gneiting & Raftery, 2007).
+    """CRPS of each row, (n,), in the unit of y."""
+    return _by_sum(distribution, y) if predictive.is_discrete(distribution) else _by_quadrature(distribution, y)
 
-    Without a closed form: the pinball loss of the quantiles, 2 ∫ (1{y < q} − p)(q − y) dp, at 99 equal-mass midpoints.
+
+def _by_quadrature(distribution: Distribution, y: Tensor) -> Tensor:
+    """The score at the median, and from there to y the integral of its slope 2 F − 1.
+
+    No integral then runs over a step of F that lies far from both of its ends, however far out y is.
     """
-    total = torch.zeros_like(distribution.mean)
-    levels = [(k + 0.5) / 99 for k in range(99)]
-    for level in levels:
-        q = predictive.quantile(distribution, level)
-        total += 2 * ((y < q).to(q.dtype) - level) * (q - y) / len(levels)
+    median = predictive.median(distribution)
+    support = distribution.support
+    total = torch.zeros_like(median)
+    for above, level, bound in ((False, 0.25, "lower_bound"), (True, 0.75, "upper_bound")):
+        scale = (predictive.quantile(distribution, level) - median).abs()
+        sign, end = (1.0 if above else -1.0), getattr(support, bound, None)
+        tail = predictive.survival if above else predictive.cdf
+
+        def integral(start: Tensor, power: int) -> Tensor:
+            if end is not None:  # noqa: B023
+                length = torch.relu(sign * (end - start))  # noqa: B023
+                return segment(lambda v: tail(distribution, v) ** power, sign * length, start)  # noqa: B023
+            return half_line_heavy(lambda t: tail(distribution, start + sign * t) ** power, scale)  # noqa: B023
+
+        beyond = torch.relu(sign * (y - median))
+        outside = integral(median, 1) - integral(torch.where(beyond > 0, y, median), 1)
+        total = total + integral(median, 2) + beyond - 2 * outside
+    return total
+
+
+def _by_sum(distribution: Distribution, y: Tensor) -> Tensor:
+    first = torch.minimum(predictive.quantile(distribution, 1e-13), y)
+    last = torch.maximum(predictive.quantile(distribution, 1 - 1e-13), y)
+    total = torch.zeros_like(last)
+    for step in range(int((last - first).max()) + 1 if y.numel() else 0):
+        k = first + step
+        total += (predictive.cdf(distribution, k) - (y <= k).to(total.dtype)).square() * (k <= last)
     return total
 
 
@@ -39,34 +105,100 @@ def _(distribution: Laplace, y: Tensor) -> Tensor:
 
 
 @crps.register
+def _(distribution: StudentT, y: Tensor) -> Tensor:
+    df = distribution.df
+    u = (y - distribution.loc) / distribution.scale
+    density = (log_prob(distribution, y) + distribution.scale.log()).exp()
+    ratio = torch.exp(_betaln(torch.full_like(df, 0.5), df - 0.5) - 2 * _betaln(torch.full_like(df, 0.5), df / 2))
+    value = u * (2 * pit_bounds(distribution, y)[1] - 1) + (2 * density * (df + u * u) - 2 * df.sqrt() * ratio) / (
+        df - 1
+    )
+    return torch.where(df > 1, distribution.scale * value, torch.full_like(value, math.inf))
+
+
+@crps.register
+def _(distribution: Gamma, y: Tensor) -> Tensor:
+    a, mean = distribution.concentration, distribution.mean
+    longer = predictive.cdf(Gamma(a + 1, distribution.rate, validate_args=False), y)
+    spread = torch.exp(-_betaln(torch.full_like(a, 0.5), a)) / distribution.rate
+    return y * (2 * pit_bounds(distribution, y)[1] - 1) - mean * (2 * longer - 1) - spread
+
+
+@crps.register
+def _(distribution: Exponential, y: Tensor) -> Tensor:
+    inside = y.clamp(min=0)
+    gained = 2 * torch.expm1(-distribution.rate * inside)
+    return (y - inside).abs() + inside + (gained + 0.5) / distribution.rate
+
+
+@crps.register
+def _(distribution: Beta, y: Tensor) -> Tensor:
+    a, b, inside = distribution.concentration1, distribution.concentration0, y.clamp(0, 1)
+    longer = predictive.cdf(Beta(a + 1, b, validate_args=False), inside)
+    spread = torch.exp(_betaln(2 * a, 2 * b) - 2 * _betaln(a, b)) * 2 / a
+    value = inside * (2 * pit_bounds(distribution, y)[1] - 1) + distribution.mean * (1 - 2 * longer - spread)
+    return value + (y - inside).abs()
+
+
+@crps.register
+def _(distribution: LogNormal, y: Tensor) -> Tensor:
+    inside = y.clamp(min=0)
+    standard = Normal(torch.zeros_like(distribution.loc), torch.ones_like(distribution.loc), validate_args=False)
+    u = (inside.log() - distribution.loc) / distribution.scale
+    shifted = predictive.cdf(standard, u - distribution.scale) - torch.special.erfc(0.5 * distribution.scale) / 2
+    value = inside * (2 * predictive.cdf(standard, u) - 1) - 2 * distribution.mean * shifted
+    return value + (y - inside).abs()
+
+
+@crps.register
 def _(distribution: Bernoulli, y: Tensor) -> Tensor:
-    return (distribution.probs - y).square()
+    return torch.sigmoid((1 - 2 * y) * distribution.logits).square()
 
 
 @crps.register
 def _(distribution: Poisson, y: Tensor) -> Tensor:
     rate = distribution.rate
     bessel = torch.special.i0e(2 * rate) + torch.special.i1e(2 * rate)
-    mass = distribution.log_prob(y.floor()).exp()
-    return (y - rate) * (2 * predictive.cdf(distribution, y) - 1) + rate * (2 * mass - bessel)
+    mass = log_prob(distribution, y).exp()
+    return (y - rate) * (2 * pit_bounds(distribution, y)[1] - 1) + rate * (2 * mass - bessel)
 
 
-class Crps(Metric):
-    """`crps`: mean continuous ranked probability score, in the unit of y; for a point forecast, its absolute error."""
+@crps.register
+def _(distribution: NegativeBinomial, y: Tensor) -> Tensor:
+    size, odds = distribution.total_count, distribution.logits.exp()
+    fail = torch.sigmoid(-distribution.logits)
+    # E|Y − Y'| / 2 is mean / fail · 2F1(size + 1, ½; 2; −4 success / fail²), by Euler's integral in t / (1 − t) = v².
+    steep = 4 * odds / fail
 
-    population: Tensor
-    total: Tensor
+    def euler(v: Tensor) -> Tensor:
+        above = 1 + v.square()
+        return torch.exp(-(size + 1) * torch.log1p(steep * v.square() / above)) / above.square()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_sum("population")
-        self.add_sum("total")
+    spread = half_line_heavy(euler, (1 + steep * (size + 1)).rsqrt())
+    longer = predictive.cdf(NegativeBinomial(size + 1, logits=distribution.logits, validate_args=False), y - 1)
+    mean = size * odds
+    value = y * (2 * pit_bounds(distribution, y)[1] - 1) - mean * (2 * longer - 1)
+    return value - mean / fail * 4 / math.pi * spread
 
-    def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
-        """Add the rows of a block."""
-        self.population += weight.sum()
-        self.total += (weight * crps(distribution, y)).sum()
 
-    def compute(self) -> dict[str, Tensor]:
-        """The figure."""
-        return {"crps": self.total / self.population}
+@crps.register
+def _(distribution: MixtureSameFamily, y: Tensor) -> Tensor:
+    each = distribution.component_distribution
+    if not isinstance(each, Normal):
+        return _by_sum(distribution, y) if predictive.is_discrete(distribution) else _by_quadrature(distribution, y)
+    share = distribution.mixture_distribution.probs
+    error = (share * _mean_distance(y.unsqueeze(-1) - each.loc, each.scale)).sum(-1)
+    apart = each.loc.unsqueeze(-1) - each.loc.unsqueeze(-2)
+    both = (each.scale.square().unsqueeze(-1) + each.scale.square().unsqueeze(-2)).sqrt()
+    pairs = share.unsqueeze(-1) * share.unsqueeze(-2) * _mean_distance(apart, both)
+    return error - pairs.sum((-1, -2)) / 2
+
+
+def _mean_distance(loc: Tensor, scale: Tensor) -> Tensor:
+    """E|X| of a Normal(loc, scale)."""
+    u = loc / scale
+    return loc * torch.erf(u / math.sqrt(2)) + scale * math.sqrt(2 / math.pi) * torch.exp(-0.5 * u * u)
+
+
+def _betaln(a: Tensor, b: Tensor) -> Tensor:
+    return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)

@@ -4,28 +4,24 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from mlefw.metric.base import Metric
+from mlefw.metric.base import Metric, sums
 
 
 class PointError(Metric):
-    """`rmse` and `mae` of the predictive mean."""
+    """`rmse` = √(Σ w (y − mean)² / Σ w) and `mae` = Σ w |y − mean| / Σ w of the predictive mean."""
 
-    population: Tensor
-    square: Tensor
-    absolute: Tensor
+    totals: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("population", "square", "absolute"):
-            self.add_sum(name)
+        self.add_sum("totals", 3)
 
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
         """Add the rows of a block."""
         error = y - distribution.mean
-        self.population += weight.sum()
-        self.square += (weight * error.square()).sum()
-        self.absolute += (weight * error.abs()).sum()
+        self.totals += sums(weight, error.square(), error.abs())
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""
-        return {"rmse": torch.sqrt(self.square / self.population), "mae": self.absolute / self.population}
+        population, square, absolute = self.totals
+        return {"rmse": torch.sqrt(square / population), "mae": absolute / population}

@@ -5,7 +5,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from mlefw import predictive
-from mlefw.metric.base import Metric, histogram
+from mlefw.metric.base import Metric, histogram, pit_bounds
+from mlefw.precision import promote
 
 
 class Pit(Metric):
@@ -28,7 +29,8 @@ class Pit(Metric):
 
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
         """Add the rows of a block."""
-        lower, upper = predictive.pit_bounds(distribution, y)
+        lower, upper = pit_bounds(distribution, y)
+        weight = promote(weight)
         self.population += weight.sum()
         if predictive.is_discrete(distribution):
             self.discrete += 1
@@ -37,7 +39,7 @@ class Pit(Metric):
             below = ((edges - lower) / mass).clamp(0, 1)
             # A count beyond the last representable probability still lies somewhere: in an outermost bin.
             below[0], below[-1] = 0.0, 1.0
-            self.counts += (weight * below.diff(dim=0)).sum(-1)
+            self.counts += (below @ weight).diff()
         else:
             index = (upper * self.num_bins).long().clamp(0, self.num_bins - 1)
             self.counts += histogram(index, weight, self.num_bins)

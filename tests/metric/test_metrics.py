@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra.utils
+import mpmath
 import numpy as np
 import pytest
 import scipy.stats
@@ -16,14 +17,14 @@ import scoringrules
 import sklearn.metrics
 import torch
 from omegaconf import OmegaConf
-from torch.distributions import Bernoulli, Distribution, Gamma, Laplace, Normal, Poisson
+from torch.distributions import Bernoulli, Distribution, Laplace, Normal, Poisson
 
 import mlefw.metric
 from mlefw.head.categorical import Categorical
 from mlefw.head.gaussian import Gaussian, GaussianHead
 from mlefw.head.poisson import LogPoisson
 from mlefw.metric.base import Metric
-from mlefw.metric.calibration_error import CalibrationError
+from mlefw.metric.calibration_error import CalibrationError, ClasswiseError
 from mlefw.metric.classification import Classification
 from mlefw.metric.coverage import Coverage
 from mlefw.metric.crps import Crps, crps
@@ -85,7 +86,7 @@ GROUPS = {
     "continuous": ["normal", "laplace"],
     "count": ["poisson"],
 }
-FACTS = {"scale_floor": {"floor": 0.7}}
+FACTS = {"scale_floor": {"floor": 0.7}, "classwise_error": {"num_classes": 4}}
 
 YAMLS = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in sorted(CONF.glob("*.yaml"))}
 CASES = [
@@ -210,6 +211,18 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
 
 
+def test_nll_of_sure_labels_keeps_its_relative_precision():
+    logits = np.array([[40.0, 0.0, 1.0], [3.0, 2.0, -800.0], [0.0, 0.0, 0.0], [-5.0, 30.0, 2.0]])
+    for y in itertools.product(range(3), repeat=2):
+        label = np.array([*y, *y])
+        for row in range(4):
+            a = logits[row] - logits[row, label[row]]
+            with mpmath.workdps(50):
+                expected = float(mpmath.log(mpmath.fsum(mpmath.exp(mpmath.mpf(v)) for v in a)))
+            got = measure(Nll(), Sample(Categorical, (logits[[row]],), label[[row]], None))["nll_nats"]
+            assert got == pytest.approx(expected, rel=1e-13)
+
+
 def test_nll_weights_rows_and_not_batches():
     # 105 rows in batches of 50: the mean of batch means would weigh the last five tenfold.
     sample = draw("normal", n=105)
@@ -268,22 +281,6 @@ def test_crps_by_its_definition(kind):
         assert crps(sample.distribution(), sample.target())[row].item() == pytest.approx(total, rel=1e-9)
 
 
-def test_crps_without_a_closed_form_is_the_pinball_loss_of_99_quantiles():
-    y = np.array([0.5, 2.0, 9.0])
-    levels = (np.arange(99) + 0.5) / 99
-    quantiles = scipy.stats.gamma(3, scale=0.5).ppf(levels)
-    expected = [2 * sklearn_pinball(v, quantiles, levels) for v in y]
-    three = torch.full((3,), 3.0, dtype=torch.float64)
-    got = crps(Gamma(three, 2.0 * three / 3.0, validate_args=False), torch.as_tensor(y))
-    np.testing.assert_allclose(got, expected, rtol=1e-8)
-    np.testing.assert_allclose(got, scoringrules.crps_gamma(y, 3.0, 2.0), rtol=2e-3)
-
-
-def sklearn_pinball(y: float, quantiles: np.ndarray, levels: np.ndarray) -> float:
-    losses = [sklearn.metrics.mean_pinball_loss([y], [q], alpha=p) for q, p in zip(quantiles, levels, strict=True)]
-    return float(np.mean(losses))
-
-
 @pytest.mark.parametrize("kind", ["normal", "laplace", "poisson"])
 def test_the_truth_has_the_least_crps_and_nll(kind):
     true, wide, narrow = (draw(kind, n=20_000, distortion=d) for d in (1.0, 1.5, 0.67))
@@ -329,8 +326,8 @@ def test_classification_of_labels():
 # ------------------------------------------------------------------------------------------------ calibration
 
 
-def binned(p: np.ndarray, hit: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """ECE and its null from numpy's histograms, whose last bin is closed."""
+def binned(p: np.ndarray, hit: np.ndarray, weight: np.ndarray) -> tuple[float, float, float]:
+    """ECE, its null and the debiased square from numpy's histograms, whose last bin is closed."""
     edges = np.arange(16) / 15
 
     def total(values):
@@ -338,25 +335,37 @@ def binned(p: np.ndarray, hit: np.ndarray, weight: np.ndarray) -> tuple[float, f
 
     n = total(np.ones_like(p))
     full = n > 0
-    gap = np.abs(total(p)[full] / n[full] - total(hit)[full] / n[full])
+    mean = total(hit)[full] / n[full]
+    gap = np.abs(total(p)[full] / n[full] - mean)
+    noise = np.divide(mean * (1 - mean), n[full] - 1, out=np.zeros_like(mean), where=n[full] > 1)
     variance = total(p * (1 - p))[full] / n[full]
     share = n[full] / n.sum()
-    return float(share @ gap), float(share @ np.sqrt(2 * variance / (np.pi * n[full])))
+    null = np.sqrt(2 * variance / (np.pi * n[full]))
+    return float(share @ gap), float(share @ null), float(share @ (gap**2 - noise))
 
 
 def test_calibration_error_of_a_binary_target():
     sample, weight = draw("bernoulli"), np.random.default_rng(1).integers(1, 4, size=N).astype(float)
-    ece, null = binned(sample.frozen.mean(), sample.y, weight)
+    ece, null, debiased = binned(sample.frozen.mean(), sample.y, weight)
     got = measure(CalibrationError(), sample, weight)
-    assert got == {"ece_15": pytest.approx(ece, rel=1e-11), "ece_null": pytest.approx(null, rel=1e-11)}
+    assert got == pytest.approx({"ece_15": ece, "ece_null": null, "ece_debiased": debiased}, rel=1e-11)
 
 
 def test_calibration_error_of_labels():
     sample = draw("categorical")
     probs = softmax(sample.params[0])
-    ece, null = binned(probs.max(1), (probs.argmax(1) == sample.y).astype(float), np.ones(N))
+    ece, null, debiased = binned(probs.max(1), (probs.argmax(1) == sample.y).astype(float), np.ones(N))
     got = measure(CalibrationError(), sample)
-    assert got == {"ece_15": pytest.approx(ece, rel=1e-11), "ece_null": pytest.approx(null, rel=1e-11)}
+    assert got == pytest.approx({"ece_15": ece, "ece_null": null, "ece_debiased": debiased}, rel=1e-11)
+
+
+def test_calibration_error_of_each_class():
+    sample, weight = draw("categorical"), np.random.default_rng(1).integers(1, 4, size=N).astype(float)
+    probs = softmax(sample.params[0])
+    each = [binned(probs[:, k], (sample.y == k).astype(float), weight) for k in range(4)]
+    got = measure(ClasswiseError(4), sample, weight)
+    assert got["ece_classwise_15"] == pytest.approx(np.mean([ece for ece, _, _ in each]), rel=1e-11)
+    assert got["ece_classwise_null"] == pytest.approx(np.mean([null for _, null, _ in each]), rel=1e-11)
 
 
 def bernoulli_of(*probs: float) -> Bernoulli:
@@ -452,7 +461,11 @@ def test_coverage_of_a_density(kind):
     low, high = sample.frozen.interval(0.9)
     assert got["width_90"] == pytest.approx(np.average(high - low, weights=weight), rel=1e-10)
     assert got["sharpness"] == pytest.approx(np.sqrt(np.average(sample.frozen.var(), weights=weight)), rel=1e-12)
-    assert len(got) == 6
+    n, inside = weight.sum(), got["coverage_90"]
+    assert got["coverage_90_z"] == pytest.approx((inside - 0.9) / math.sqrt(0.9 * 0.1 / n), rel=1e-9)
+    score = scoringrules.interval_score(sample.y, low, high, alpha=0.1)
+    assert got["interval_score_90"] == pytest.approx(np.average(score, weights=weight), rel=1e-10)
+    assert len(got) == 11
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.7, 4.0, 150.0])

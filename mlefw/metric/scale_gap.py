@@ -1,0 +1,44 @@
+"""What a wrong scale costs in nats."""
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Laplace
+
+from mlefw import predictive
+from mlefw.metric.base import Metric, sums
+
+
+class ScaleGap(Metric):
+    """`scale_gap_nats`: the mean NLL that one common factor on all scales would save; `scale_ratio`: that factor.
+
+    - Gaussian: ½ (R − 1 − log R) and √R, R the mean of u², u = (y − loc) / scale.
+    - Laplace: a − 1 − log a and a, the mean of |u|.
+    - Any other continuous distribution: as for a Gaussian, with its normal scores u = Φ⁻¹(F(y)), which are standard
+      normal under a true model (Berkowitz, 2001).
+
+    Zero gap and ratio one for a right scale; a ratio above one means intervals that are too narrow.
+    """
+
+    totals: Tensor
+    absolute: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_sum("totals", 2)
+        self.add_sum("absolute")
+
+    def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
+        """Add the rows of a block."""
+        if isinstance(distribution, Laplace):
+            self.absolute += 1
+            self.totals += sums(weight, ((y - distribution.loc) / distribution.scale).abs())
+        else:
+            self.totals += sums(weight, predictive.normal_score(distribution, y).square())
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures."""
+        mean = self.totals[1] / self.totals[0]
+        gap = mean - 1 - torch.log(mean)
+        if self.absolute > 0:
+            return {"scale_gap_nats": gap, "scale_ratio": mean}
+        return {"scale_gap_nats": gap / 2, "scale_ratio": mean.sqrt()}

@@ -1,0 +1,138 @@
+"""Temperature: the one factor on the logits of a class forecast that would calibrate it best."""
+
+import math
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+from torch import Tensor
+from torch.distributions import Categorical, Distribution
+
+from mlefw.metric.base import Metric
+from mlefw.precision import promote
+
+_NODES = 5
+"""Powers of two from ¼ to 4, at which the sums know the NLL as a function of the inverse temperature."""
+
+_RANGE = (0.05, 20.0)
+_BLOCK = 16384
+
+
+class Temperature(Metric):
+    """`temperature` T, and what dividing all logits by it saves: `calibration_gap_nats`, `calibration_p_value`.
+
+    T minimises the NLL of softmax(logits / T), which is convex in 1 / T (Guo et al., 2017); above one means
+    overconfident. The p-value is that of the likelihood ratio 2n·gap by χ² with 1 df.
+
+    The sums hold NLL and slope at T = ¼, ½, 1, 2, 4: T is the minimum of the polynomial through them, within [¼, 4],
+    to some 1e-3. `exact` has it to full precision within [0.05, 20].
+    """
+
+    population: Tensor
+    value: Tensor
+    slope: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_sum("population")
+        self.add_sum("value", _NODES)
+        self.add_sum("slope", _NODES)
+
+    def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
+        """Add the rows of a block."""
+        scores, chosen, weight = *_scores(distribution, y), promote(weight)
+        one = scores.new_ones(scores.shape[-1])
+        power = (scores / 4).exp_()
+        product = torch.empty_like(power)
+        values, slopes = [], []
+        for _ in range(_NODES):
+            total = power @ one
+            values.append(torch.dot(weight, total.log()))
+            slopes.append(torch.dot(weight / total, torch.mul(power, scores, out=product) @ one))
+            power.square_()
+        linear = torch.dot(weight, chosen)
+        beta = 2.0 ** torch.arange(-2, _NODES - 2, device=scores.device, dtype=scores.dtype)
+        self.population += weight.sum()
+        self.value += torch.stack(values) - beta * linear
+        self.slope += torch.stack(slopes) - linear
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures."""
+        value, slope = (self.value / self.population).tolist(), (self.slope / self.population).tolist()
+        beta, least = _minimum(value, slope)
+        return self._figures(beta, value[2] - least, self.population)
+
+    def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """The figures by Newton's method on all rows, safeguarded by bisection."""
+        scores, chosen, weight = *_scores(distribution, y), promote(weight)
+        parts = list(zip(scores.split(_BLOCK), chosen.split(_BLOCK), weight.split(_BLOCK), strict=True))
+        low, high, beta = 1 / _RANGE[1], 1 / _RANGE[0], 1.0
+        before = _nll(parts, beta)[0]
+        for end in (low, high):
+            if _nll(parts, end)[1] * (1 if end == low else -1) >= 0:
+                low = high = beta = end
+        while high > low:
+            _, slope, curvature = _nll(parts, beta)
+            low, high = (low, beta) if slope > 0 else (beta, high)
+            new = beta - slope / curvature if curvature > 0 else low - 1
+            new = new if low < new < high else math.sqrt(low * high)
+            if abs(new - beta) <= 1e-14 * beta or not low < new < high:
+                break
+            beta = new
+        population = weight.sum()
+        gap = (before - _nll(parts, beta)[0]) / float(population)
+        return self._figures(beta, gap, population)
+
+    def _figures(self, beta: float, gap: float, population: Tensor) -> dict[str, Tensor]:
+        saved = population.new_tensor(max(0.0, gap))
+        figures = {"temperature": population.new_tensor(1 / beta), "calibration_gap_nats": saved}
+        return figures | {"calibration_p_value": torch.special.erfc((population * saved).sqrt())}
+
+
+def _scores(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Normalised logits, (n, num_classes), and that of the observed class, (n,)."""
+    if not isinstance(distribution, Categorical):
+        raise TypeError(f"no class probabilities in {type(distribution).__name__}")
+    # The largest is at least −log num_classes: its powers do not underflow.
+    scores = promote(distribution.logits)
+    return scores, scores.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+
+
+def _nll(parts: list[tuple[Tensor, Tensor, Tensor]], beta: float) -> tuple[float, float, float]:
+    """NLL, its slope and its curvature in the inverse temperature, summed over rows."""
+    total = torch.zeros(3, dtype=parts[0][0].dtype, device=parts[0][0].device)
+    for scores, chosen, weight in parts:
+        power = (beta * scores).exp()
+        mass = power.sum(-1)
+        mean = (power * scores).sum(-1) / mass
+        spread = (power * scores.square()).sum(-1) / mass - mean.square()
+        rows = torch.stack([mass.log() - beta * chosen, mean - chosen, spread])
+        total += rows @ weight
+    value, slope, curvature = total.tolist()
+    return value, slope, curvature
+
+
+def _minimum(value: list[float], slope: list[float]) -> tuple[float, float]:
+    """Where a convex function of the inverse temperature is least, and its value there, from the nodes.
+
+    By the polynomial in log₂ of it that has these values and slopes.
+    """
+    right = next((node for node in range(_NODES) if slope[node] > 0), _NODES)
+    if right in (0, _NODES):
+        node = min(right, _NODES - 1)
+        return 2.0 ** (node - 2), value[node]
+    place = np.arange(_NODES)[:, None] - 2.0
+    power = np.arange(2 * _NODES)
+    matrix = np.concatenate([place**power, power * place ** np.maximum(power - 1, 0)])
+    known = np.concatenate([value, np.array(slope) * math.log(2) * 2.0 ** place[:, 0]])
+    curve = np.linalg.solve(matrix, known)[::-1].tolist()
+    rising = [coefficient * k for coefficient, k in zip(curve, power[:0:-1].tolist(), strict=False)]
+    least = brentq(lambda x: _horner(rising, x), right - 3.0, right - 2.0)
+    return 2.0**least, _horner(curve, least)
+
+
+def _horner(coefficients: list[float], x: float) -> float:
+    total = 0.0
+    for coefficient in coefficients:
+        total = total * x + coefficient
+    return total
