@@ -1,35 +1,27 @@
 """The composition root: from a configuration to objects. Nothing below it knows all the parts."""
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import hydra.utils
-import lightning
 import torch
 from hydra.errors import InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from mlefw.archive import Archive
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, full_weight, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.data.base import Source
-from mlefw.datamodule import RowsModule
 from mlefw.errors import MlefwError, UsageError
 from mlefw.head.base import Head
 from mlefw.metric.base import Metric
-from mlefw.module import LikelihoodModule
 from mlefw.objective import Objective
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized, feature_statistics, target_statistics
-from mlefw.step import Step, check_optimizer
 from mlefw.support import check_support
 
 Config = dict[str, Any]
@@ -178,88 +170,6 @@ def build_metrics(config: Config, head: Head) -> list[Metric]:
     """The metrics of one split."""
     facts = {"num_classes": getattr(head, "num_classes", None), "floor": float(head.floor)}
     return [instantiate(node, **facts) for node in config["metric"].values()]
-
-
-def build_module(config: Config, estimand: Estimand, rows: RowsModule) -> LikelihoodModule:
-    """The LightningModule for the batches and watched splits of `rows`."""
-    objective = estimand.objective
-    step = Step(objective, config["step"]["clip_norm"], rows.regime.max_rows)
-    make_optimizer = partial(_optimizer, config["optimizer"], objective)
-    scheduler = config["scheduler"] or {}
-    make_scheduler = instantiate(scheduler) if "_target_" in scheduler else None
-    metrics = {split: build_metrics(config, objective.head) for split in rows.watched}
-    return LikelihoodModule(objective, step, make_optimizer, make_scheduler, metrics)
-
-
-def _optimizer(node: Config, objective: Objective, parameters: Any) -> torch.optim.Optimizer:
-    optimizer: torch.optim.Optimizer = instantiate(node)(parameters)
-    check_optimizer(optimizer, objective)
-    return optimizer
-
-
-def check_optimization(config: Config, objective: Objective) -> None:
-    """Build the optimiser once, before anything is written.
-
-    Raises:
-        UsageError: it refuses its settings, or does not fit the prior.
-    """
-    lr = config["optimizer"].get("lr")
-    if lr is not None and not 0 <= lr < float("inf"):
-        raise UsageError(f"optimizer.lr={lr}: expected a finite number of at least 0")
-    try:
-        _optimizer(config["optimizer"], objective, [p for p in objective.parameters() if p.requires_grad])
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"optimizer: {error}") from error
-    if "LBFGS" in config["optimizer"]["_target_"] and not config["batch"]["_target_"].endswith("FullBatch"):
-        raise UsageError("optimizer=lbfgs searches along a line of one objective: it needs batch=full")
-
-
-def build_datamodule(config: Config, data: Data) -> RowsModule:
-    """The rows as Lightning sees them."""
-    per_chunk = config["step"]["per_chunk"]
-    if per_chunk < 1:
-        raise UsageError(f"step.per_chunk={per_chunk}: expected a whole number of at least 1")
-    return RowsModule(data.splits, instantiate(config["batch"]), config["seed"], per_chunk)
-
-
-def build_trainer(
-    config: Config, run_dir: Path, card: Config, callbacks: Sequence[lightning.Callback]
-) -> lightning.Trainer:
-    """Lightning's trainer, with our checkpoint files."""
-    node = dict(config["trainer"])
-    node["precision"] = precision(config)
-    if node.get("accelerator", "auto") == "auto":
-        # Lightning would choose Apple's MPS, which has no 64-bit floats for the likelihood.
-        node["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
-    loggers = [instantiate(logger) for logger in (config["logger"] or {}).values()]
-    extra = [instantiate(callback) for callback in (config["callback"] or {}).values()]
-    trainer: lightning.Trainer = instantiate(
-        {**node, "default_root_dir": str(run_dir)},
-        logger=loggers,
-        callbacks=[*callbacks, *extra],
-        plugins=[Archive(card)],
-    )
-    return trainer
-
-
-def precision(config: Config) -> str:
-    """The trainer's precision: 64 bit by default where a line search looks for an exact optimum, else 32 bit.
-
-    Raises:
-        UsageError: a precision that would round the likelihood itself, or one that Lightning does not know.
-    """
-    wanted = config["trainer"].get("precision")
-    if wanted is None:
-        return "64-true" if "LBFGS" in config["optimizer"]["_target_"] else "32-true"
-    known = {64: "64-true", 32: "32-true", "64": "64-true", "32": "32-true"}
-    wanted = known.get(wanted, wanted)
-    allowed = ("32-true", "64-true", "bf16-mixed")
-    if wanted not in allowed:
-        raise UsageError(
-            f"trainer.precision={wanted!r}: expected {', '.join(allowed)} "
-            f"(true half precision and scaled 16-bit losses would round the likelihood)"
-        )
-    return str(wanted)
 
 
 def build_baseline(config: Config) -> LinearBaseline | None:

@@ -8,7 +8,7 @@ from typing import Any
 import lightning
 import torch
 
-from mlefw import build
+from mlefw import build, training
 from mlefw.baseline.remedy import remedy
 from mlefw.build import Data, Estimand
 from mlefw.coefficient_table import dropped, shortened
@@ -45,8 +45,8 @@ def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
     lightning.seed_everything(config["seed"], verbose=False)
     data = build.build_data(config)
     estimand = build.build_estimand(config, data)
-    build.check_optimization(config, estimand.objective)
-    rows = build.build_datamodule(config, data)
+    training.check_optimization(config, estimand.objective)
+    rows = training.build_datamodule(config, data)
     count = sum(p.numel() for p in estimand.objective.parameters() if p.requires_grad)
     return Prepared(data, estimand, rows, count)
 
@@ -118,7 +118,7 @@ def _solve(config: dict[str, Any], prepared: Prepared) -> Exact:
 
 def _check_trainer(config: dict[str, Any]) -> None:
     trainer = config["trainer"]
-    build.precision(config)
+    training.precision(config)
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     if epochs is not None and epochs < 1 and not (epochs == -1 and (steps > 0 or trainer.get("max_time"))):
         raise UsageError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")

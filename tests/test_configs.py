@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlefw import build
+from mlefw import build, training
 from mlefw.configuration import config_root, members, read, resolve
 from mlefw.errors import UsageError
 from mlefw.preflight import accepts, describe, nearest
@@ -54,7 +54,7 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
     config = resolve({**read("train", overrides, [], []), "run_dir": str(tmp_path)})
     assert config["choices"][group] == member
     prepared = prepare(config, None)
-    module = build.build_module(config, prepared.estimand, prepared.rows)
+    module = training.build_module(config, prepared.estimand, prepared.rows)
     assert next(prepared.rows.batches(0)).rows.num_rows >= 1
     assert len(module.metrics) == 2
     build.build_baseline(config)

@@ -10,7 +10,7 @@ import lightning
 import yaml
 from lightning.pytorch.callbacks import EarlyStopping
 
-from mlefw import build, checkpoint, console, score
+from mlefw import build, checkpoint, console, score, training
 from mlefw.atomic import write_json, write_text
 from mlefw.callback.board import WriteBoard
 from mlefw.callback.coefficients import RecordCoefficients
@@ -143,7 +143,7 @@ class Fit:
 
 def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, yardstick: score.Yardstick) -> Fit:
     data, estimand, exact = prepared.data, prepared.estimand, yardstick.exact
-    module = build.build_module(config, estimand, prepared.rows)
+    module = training.build_module(config, estimand, prepared.rows)
     keep = KeepCheckpoints(run_dir / "checkpoints", **config["checkpoint"])
     log = LogFigures(run_dir / "metrics.csv", yardstick)
     sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
@@ -159,7 +159,7 @@ def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, yardstick: s
             EarlyStopping("validation/nll_nats", patience=patience, min_delta=delta, mode="min", check_finite=False)
         )
     described = checkpoint.card(config, data.schema, estimand.objective.population)
-    trainer = build.build_trainer(config, run_dir, described, callbacks)
+    trainer = training.build_trainer(config, run_dir, described, callbacks)
     clock = time.monotonic()
     with deferred():
         trainer.fit(module, datamodule=prepared.rows)
