@@ -195,7 +195,7 @@ def test_pictures_come_at_powers_of_two_and_within_their_time(
         layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
         charts = [chart for category in layout.category for chart in category.chart]
         scalars = events.Tags()["scalars"]
-        assert len(charts) == 4
+        assert len(charts) == 5
         for chart in charts:
             pattern = chart.multiline.tag[0]
             assert [tag for tag in scalars if re.match(pattern, tag)], chart.title
@@ -246,7 +246,7 @@ def test_a_log_that_cannot_be_written_is_one_warning(
     summary = summary_of(tmp_path / "r")
     assert summary["status"] == "finished"
     assert any("No space left" in text for text in summary["warnings"])
-    assert len(csv.read_csv(tmp_path / "r" / "metrics.csv")) == 30
+    assert len(csv.read_csv(tmp_path / "r" / "metrics.csv")) == 31
 
 
 def test_a_deleted_log_folder_ends_no_training(

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning
@@ -13,7 +13,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from mlefw import gallery
 from mlefw.callback.event_files import forgiving, usable
-from mlefw.callback.figures import margins
+from mlefw.callback.figures import LogFigures
 from mlefw.forecast import Forecast, Sample, forecast
 from mlefw.module import LikelihoodModule
 from mlefw.objective import evaluate
@@ -34,10 +34,11 @@ class WriteBoard(lightning.Callback):
     Args:
         text: Markdown pages by tag, written at the start.
         sample: the rows whose predictive distributions are shown.
+        figures: which there are; it has to come first among the callbacks.
     """
 
-    def __init__(self, text: Mapping[str, str], sample: Sample) -> None:
-        self.text, self.sample = text, sample
+    def __init__(self, text: Mapping[str, str], sample: Sample, figures: LogFigures) -> None:
+        self.text, self.sample, self.figures = text, sample, figures
         self.started = time.monotonic()
         self.spent, self.cost = 0.0, 0.25
         self.is_laid_out = False
@@ -62,7 +63,7 @@ class WriteBoard(lightning.Callback):
             self.is_laid_out = True
             for board in _boards(trainer):
                 with forgiving(board):
-                    board.experiment.add_custom_scalars(_layout(module.figures["train"]))
+                    board.experiment.add_custom_scalars(_layout(self.figures.history[0]))
         epochs = trainer.current_epoch + 1
         clock = time.monotonic()
         if epochs & (epochs - 1) or self.spent + self.cost > _SHARE * (clock - self.started):
@@ -133,29 +134,31 @@ class WriteBoard(lightning.Callback):
                 writer.flush()
 
 
-def _layout(figures: Mapping[str, float]) -> dict[str, dict[str, list[Any]]]:
-    """The charts that the figures of a split allow, each with the scalars that its lines are."""
-    nll = {
-        f"NLL in {unit}": ["Multiline", [rf"^(null/|mle/|map/)?(train|validation)/nll_{unit}$"]]
-        for unit in ("nats", "bits")
-    }
-    distances = {
-        "Gap to the exact estimate, in nats": ["Multiline", [r"^(train|validation)/gap_nats$"]],
-        "Skill (0 null model, 1 exact)": ["Multiline", [r"^(train|validation)/skill$"]],
-        "Excess of a linear model's objective": ["Multiline", [r"^train/excess_objective$"]],
-    }
-    known = margins(figures)
+def _layout(names: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
+    """The charts of which there is anything to show, each with the scalars that its lines are."""
+    known = list(names)
     charts = {
-        "Coverage minus nominal": r"^margin/(train|validation)/coverage_\d+$",
-        "ECE minus that of a calibrated model": r"^margin/(train|validation)/ece_15$",
+        "Distance to the exact estimate": {
+            "NLL in nats": r"^(null/|mle/|map/)?(train|validation)/nll_nats$",
+            "NLL in bits": r"^(null/|mle/|map/)?(train|validation)/nll_bits$",
+            "Gap to the exact estimate, in nats": r"^(train|validation)/gap_nats$",
+            "Skill (0 null model, 1 exact)": r"^(train|validation)/skill$",
+            "Excess of a linear model's objective": r"^train/excess_objective$",
+        },
+        "Calibration": {
+            "Coverage minus nominal": r"^margin/(train|validation)/coverage_\d+$",
+            "ECE minus that of a calibrated model": r"^margin/(train|validation)/ece_15$",
+        },
     }
-    calibration = {
-        name: ["Multiline", [pattern]]
-        for name, pattern in charts.items()
-        if any(re.match(pattern, f"margin/train/{key}") for key in known)
+    layout = {
+        category: {
+            title: ["Multiline", [pattern]]
+            for title, pattern in members.items()
+            if any(re.match(pattern, name) for name in known)
+        }
+        for category, members in charts.items()
     }
-    layout = {"Distance to the exact estimate": nll | distances}
-    return layout | ({"Calibration": calibration} if calibration else {})
+    return {category: members for category, members in layout.items() if members}
 
 
 def _distributions(writer: Any, seen: Forecast, step: int) -> None:

@@ -148,8 +148,8 @@ def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, yardstick: s
     log = LogFigures(run_dir / "metrics.csv", yardstick)
     sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
     text = {"settings": "    " + yaml.safe_dump(config, sort_keys=False).replace("\n", "\n    ")}
-    board = WriteBoard(text, sample)
-    callbacks: list[lightning.Callback] = [board, log, keep]
+    board = WriteBoard(text, sample, log)
+    callbacks: list[lightning.Callback] = [log, board, keep]
     recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
     callbacks += [recorder] if recorder is not None else []
     patience = config["early_stopping"]["patience"]

@@ -15,6 +15,8 @@ _NODES = 5
 """Powers of two from ¼ to 4, at which the sums know the NLL as a function of the inverse temperature."""
 
 _RANGE = (0.05, 20.0)
+_FLAT = 1e-13
+"""Slope in nats a row below which the temperature changes nothing: all classes are alike, and it stays at one."""
 _BLOCK = 16384
 
 
@@ -68,9 +70,13 @@ class Temperature(Metric):
         parts = list(zip(scores.split(_BLOCK), chosen.split(_BLOCK), weight.split(_BLOCK), strict=True))
         low, high, beta = 1 / _RANGE[1], 1 / _RANGE[0], 1.0
         before = _nll(parts, beta)[0]
-        for end in (low, high):
-            if _nll(parts, end)[1] * (1 if end == low else -1) >= 0:
-                low = high = beta = end
+        slopes = {end: _nll(parts, end)[1] for end in (low, high)}
+        if max(abs(slope) for slope in slopes.values()) <= _FLAT * float(weight.sum()):
+            low = high = beta
+        elif slopes[low] >= 0:
+            high = beta = low
+        elif slopes[high] <= 0:
+            low = beta = high
         while high > low:
             _, slope, curvature = _nll(parts, beta)
             low, high = (low, beta) if slope > 0 else (beta, high)
@@ -117,6 +123,8 @@ def _minimum(value: list[float], slope: list[float]) -> tuple[float, float]:
 
     By the polynomial in log₂ of it that has these values and slopes.
     """
+    if max(abs(at) for at in slope) <= _FLAT:
+        return 1.0, value[2]
     right = next((node for node in range(_NODES) if slope[node] > 0), _NODES)
     if right in (0, _NODES):
         node = min(right, _NODES - 1)
@@ -127,7 +135,12 @@ def _minimum(value: list[float], slope: list[float]) -> tuple[float, float]:
     known = np.concatenate([value, np.array(slope) * math.log(2) * 2.0 ** place[:, 0]])
     curve = np.linalg.solve(matrix, known)[::-1].tolist()
     rising = [coefficient * k for coefficient, k in zip(curve, power[:0:-1].tolist(), strict=False)]
-    least = brentq(lambda x: _horner(rising, x), right - 3.0, right - 2.0)
+    start, end = right - 3.0, right - 2.0
+    if _horner(rising, start) >= 0 or _horner(rising, end) <= 0:
+        # The minimum is at a node, where rounding chooses the sign of the slope.
+        node = right - 1 if abs(slope[right - 1]) < abs(slope[right]) else right
+        return 2.0 ** (node - 2), value[node]
+    least = brentq(lambda x: _horner(rising, x), start, end)
     return 2.0**least, _horner(curve, least)
 
 

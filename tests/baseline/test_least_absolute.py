@@ -174,7 +174,7 @@ def test_the_same_rows_give_the_same_bits() -> None:
 def test_blocks_of_rows_give_the_same_fit() -> None:
     of = drawn("scale varies", 1)
     problem = problem_of("laplace", of)
-    one, other = LeastAbsolute().solve(problem), LeastAbsolute().solve(replace(problem, block=501))
+    one, other = LeastAbsolute().solve(problem), LeastAbsolute().solve(replace(problem, block_rows=501))
     torch.testing.assert_close(one.theta, other.theta, rtol=1e-11, atol=1e-12)
 
 
