@@ -4,7 +4,7 @@
 
 Every row of a table is one data set: process CPU time of the estimate, the ratio to the pass that it is measured by,
 and the peers' times at a gradient of 1e-9 (their own gradient is shown: some do not reach it). Peers are scikit-learn
-and, where installed, glum and statsmodels. `MiB` is the growth of the peak resident memory during the estimate; X
+and, where installed, glum; least absolute deviations are in lad.py. `MiB` is the growth of the peak resident memory during the estimate; X
 itself is stated in the name.
 """
 
@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from scipy.special import expit, softmax
-from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, QuantileRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import solver_for
@@ -30,7 +30,6 @@ from mlefw.head.base import Head
 from mlefw.head.bernoulli import BernoulliHead
 from mlefw.head.categorical import CategoricalHead
 from mlefw.head.gaussian import GaussianHead
-from mlefw.head.laplace import LaplaceHead
 from mlefw.head.poisson import PoissonHead
 from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
@@ -80,14 +79,12 @@ def simulate(kind: str, num_rows: int, num_features: int, condition: float = 1.0
     eta = 0.7 * eta / eta.std() - 0.3
     heads: dict[str, Head] = {
         "gaussian": GaussianHead(),
-        "laplace": LaplaceHead(),
         "bernoulli": BernoulliHead(),
         "poisson": PoissonHead(),
         "categorical": CategoricalHead(10),
     }
     draws: dict[str, Callable[[], np.ndarray]] = {
         "gaussian": lambda: eta[:, 0] + random.normal(size=num_rows),
-        "laplace": lambda: eta[:, 0] + random.laplace(size=num_rows),
         "bernoulli": lambda: (random.random(num_rows) < expit(eta[:, 0])).astype(float),
         "poisson": lambda: random.poisson(np.exp(eta[:, 0])).astype(float),
         "categorical": lambda: (eta + random.gumbel(size=eta.shape)).argmax(1),
@@ -97,7 +94,7 @@ def simulate(kind: str, num_rows: int, num_features: int, condition: float = 1.0
     ones = torch.ones(num_rows, dtype=torch.float64)
     rows = Rows(features, torch.from_numpy(y), ones, torch.zeros_like(ones))
     head = heads[kind]
-    if kind in ("gaussian", "laplace"):
+    if kind == "gaussian":
         head.set_units(float(y.mean()), float(y.std()))
     problem = Problem.of(head, rows, features.mean(0), features.std(0, correction=0), NoPrior())
     name = f"{num_rows:.0e} x {num_features}".replace("e+0", "e")
@@ -150,21 +147,6 @@ def smooth(title: str, cases: list[Case], peers: dict[str, Callable[[Case], np.n
     return table
 
 
-def least_absolute(cases: list[Case]) -> Table:
-    """Against scikit-learn's linear program where it ends within minutes."""
-    table = Table("least absolute deviations", "estimate", "duality gap", "MiB", "scikit-learn (HiGHS)")
-    for case in cases:
-        ours, solution = timed(lambda case=case: solve(case), 2)
-        memory = extra_memory(lambda case=case: solve(case))
-        peer = "-"
-        if len(case.y) <= 10000:
-            fit = QuantileRegressor(quantile=0.5, alpha=0, solver="highs")
-            seconds = timed(lambda case=case, fit=fit: fit.fit(case.x, case.y), 1)[0]
-            peer = f"{1e3 * seconds:.0f} ms: {seconds / ours:.0f} times ours"
-        table.add_row(case.name, *_times(ours), f"{solution.residual:.0e}", f"{memory:.0f}", peer)
-    return table
-
-
 def _times(*seconds: float) -> list[str]:
     return [f"{1e3 * value:.1f} ms" for value in seconds]
 
@@ -209,8 +191,6 @@ def main() -> None:
         out.print(smooth(kind, cases, {"scikit-learn": fit, **_glum(family)}, passes=True))
     cases = [simulate("categorical", *shape) for shape in ((10**4, 50, 1.0), (10**5, 50, 1.0), (10**5, 50, 100.0))]
     out.print(smooth("categorical, 10 classes", cases, {"scikit-learn": _logistic}, passes=False))
-    shapes = [(10**4, 10, 1.0), (10**5, 10, 1.0), (10**5, 50, 1.0)] + ([(10**6, 10, 1.0)] if large else [])
-    out.print(least_absolute([simulate("laplace", *shape) for shape in shapes]))
 
 
 if __name__ == "__main__":
