@@ -4,8 +4,8 @@
 
 Every row of a table is one data set: process CPU time of the estimate, the ratio to the pass that it is measured by,
 and the peers' times at a gradient of 1e-9 (their own gradient is shown: some do not reach it). Peers are scikit-learn
-and, where installed, glum; least absolute deviations are in lad.py. `MiB` is the growth of the peak resident memory during the estimate; X
-itself is stated in the name.
+and, where installed, glum; least absolute deviations are in lad.py. `MiB` is the growth of the peak resident memory
+during the estimate; the size of X is in the name.
 """
 
 import argparse
