@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from mlefw.baseline import absence
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.moments import Moments, moments
 from mlefw.baseline.newton import Newton
@@ -140,7 +141,6 @@ def _pack(problem: Problem, found: Moments, weight: Tensor, raw_scale: float) ->
 def _perfect_fit(problem: Problem, found: Moments) -> Solution:
     """The fit itself is exact, but its scale is not: the likelihood grows without bound as it goes to zero."""
     spread = math.sqrt(max(found.total_square / problem.population, 0.0)) or 1e-6
-    what = "the target is constant" if found.total_square == 0 else "the linear model fits every row exactly"
     theta = _pack(problem, found, found.weight, 1e-3 * spread)
     return Solution(
         problem=problem,
@@ -150,5 +150,6 @@ def _perfect_fit(problem: Problem, found: Moments) -> Solution:
         solver="least squares",
         num_steps=1,
         exists=False,
-        reason=f"{what}: the likelihood is unbounded as scale goes to 0",
+        determined=True,
+        reason=absence.perfect_fit(found.total_square == 0),
     )
