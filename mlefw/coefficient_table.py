@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mlefw.baseline.absence import remedy
 from mlefw.baseline.base import Solution
 from mlefw.baseline.certificate import excess_bound
 from mlefw.baseline.coefficients import coefficient_tables, table_titles
 from mlefw.baseline.covariance import Covariance, covariance
 from mlefw.baseline.fit_statistics import fit_statistics
 from mlefw.baseline.linear import StandardErrors
-from mlefw.baseline.remedy import remedy
+from mlefw.head.base import FactorizedHead
 
 
 def baseline_content(
@@ -45,7 +46,7 @@ def baseline_content(
         content["remedy"] = remedy(solution)
         if solution.infimum is not None:
             content["nll_infimum"] = solution.infimum
-        return content
+        return content | (_location(solution, names, labels) if solution.determined else {})
     content |= _certificate(solution)
     if not problem.prior.flat:
         content["objective"] = solution.objective
@@ -56,6 +57,17 @@ def baseline_content(
     stated = errors if isinstance(errors, Covariance) else None
     content["coefficients"] = coefficient_tables(solution, names, labels, stated)
     return content
+
+
+def _location(solution: Solution, names: list[str], labels: list[str] | None) -> dict[str, Any]:
+    """The coefficients of a perfect fit: all but those of its scale, and without errors."""
+    head = solution.problem.head
+    scales = head.collapsible if isinstance(head, FactorizedHead) else frozenset()
+    tables = coefficient_tables(solution, names, labels, None)
+    return {
+        "titles": table_titles(head, labels),
+        "coefficients": {key: rows for key, rows in tables.items() if key not in scales},
+    }
 
 
 def dropped(solution: Solution, names: Sequence[str], asked: Sequence[int] | None = None) -> list[str]:

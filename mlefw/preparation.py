@@ -9,7 +9,7 @@ import lightning
 import torch
 
 from mlefw import build, training
-from mlefw.baseline.remedy import remedy
+from mlefw.baseline.absence import remedy
 from mlefw.build import Data, Estimand
 from mlefw.coefficient_table import dropped, shortened
 from mlefw.datamodule import RowsModule

@@ -109,3 +109,20 @@ def test_where_there_is_no_finite_estimate() -> None:
     found = page({key: plain[key] for key in kept} | gone)
     for words in ("No finite estimate: separated.", "0.25 nats (0.360674 bits)", "A prior makes it finite."):
         assert words in found
+
+
+def test_a_perfect_fit_shows_what_it_fitted() -> None:
+    table = {"titles": {"loc": "loc"}, "coefficients": {"loc": [{"name": "(intercept)", "estimate": 3.0}]}}
+    gone = {"exists": False, "reason": "the target is constant", "remedy": "Check it"} | table
+    kept = ("head", "prior", "target", "num_rows", "population", "solver", "num_steps", "dropped")
+    found = page({key: content()[key] for key in kept} | gone)
+    assert "No finite estimate: the target is constant." in found
+    assert "3.0000" in found
+    assert "std err" not in found
+
+
+def test_no_share_is_a_negative_zero_and_both_null_figures_are_named() -> None:
+    found = page(content(cox_snell_r2=-2e-16, null_log_likelihood=-50.0, null_deviance=9.0), 100)
+    assert "-0.0000" not in found
+    assert "null log-likelihood" in found
+    assert "null deviance" in found

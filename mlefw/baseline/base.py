@@ -22,6 +22,7 @@ class Solution:
         converged: whether the residual is small enough to call theta a stationary point.
         is_global: whether theta is known to be the global optimum.
         exists: whether the likelihood (without the floor of scales) has a finite maximum.
+        determined: whether the location is known although no maximum exists: every row is fitted exactly.
         reason: one sentence, where it has none or the solver gave up.
         infimum: what the mean NLL comes arbitrarily close to, where it has no minimum and this is known.
         gap: the duality gap in nats per observation, where the solver has one.
@@ -37,6 +38,7 @@ class Solution:
     converged: bool = True
     is_global: bool = True
     exists: bool = True
+    determined: bool = False
     reason: str | None = None
     infimum: float | None = None
     gap: float | None = None

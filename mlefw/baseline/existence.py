@@ -9,7 +9,10 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
+from mlefw import inverse_link
+from mlefw.baseline import absence
 from mlefw.baseline.base import Solution
+from mlefw.baseline.moments import moments
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
 from mlefw.head.base import FactorizedHead
@@ -54,7 +57,7 @@ def _examine(solution: Solution, max_seconds: float) -> Solution:
     return replace(
         solution,
         exists=False,
-        reason=_reason(problem, int((far.moved & (far.nll == 0)).sum())),
+        reason=absence.separation(problem, int((far.moved & (far.nll == 0)).sum())),
         infimum=infimum if solution.converged else None,
     )
 
@@ -66,7 +69,8 @@ def _examine_biases(solution: Solution, max_seconds: float) -> Solution:
     far = _recession(null, time.monotonic() + max_seconds)
     if far is None:
         return solution
-    return replace(solution, exists=False, reason="the intercept goes to infinity: the target takes one value only")
+    reason = absence.one_value(problem) or "a class has no rows: its intercept goes to minus infinity"
+    return replace(solution, exists=False, reason=reason)
 
 
 def _examine_scales(solution: Solution) -> Solution:
@@ -74,6 +78,8 @@ def _examine_scales(solution: Solution) -> Solution:
     problem, head = solution.problem, solution.problem.head
     if solution.converged or not isinstance(head, FactorizedHead) or not head.collapsible:
         return solution
+    if inverse_link.identity is head.inverse_links[head.eta_names[0]] and moments(problem).is_perfect:
+        return _perfect_fit(solution)
     smallest, count = float("inf"), 0
     for rows, _, eta in problem.etas(solution.theta):
         params = head.params(eta)
@@ -86,18 +92,13 @@ def _examine_scales(solution: Solution) -> Solution:
     return replace(solution, exists=False, reason=f"{which}: the likelihood is unbounded as their scale goes to 0")
 
 
-def _reason(problem: Problem, num_perfect: int) -> str:
-    if problem.head.target == "numeric":
-        return (
-            "some coefficients go to infinity: a combination of the features (or their intercept) "
-            "tells rows with a count of zero from the rest"
-        )
-    if num_perfect == problem.rows.num_rows:
-        return "the classes are completely separated by a linear combination of the features"
-    return (
-        f"{num_perfect} of {problem.rows.num_rows} rows are predicted without error in the limit: a linear combination "
-        f"of the features separates some classes (quasi-complete separation)"
-    )
+def _perfect_fit(solution: Solution) -> Solution:
+    """Of a scale that is predicted: the location is that of least squares, whatever its scale does."""
+    problem, fit, theta = solution.problem, moments(solution.problem), solution.theta.clone()
+    weight, bias, _ = problem.split(theta)
+    weight[0], bias[0] = fit.weight, fit.mean_y - float(fit.weight @ fit.mean_z)
+    reason = absence.perfect_fit(fit.total_square == 0)
+    return replace(solution, theta=theta, known=None, exists=False, determined=problem.prior.flat, reason=reason)
 
 
 class _Far(NamedTuple):

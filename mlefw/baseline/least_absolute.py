@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from mlefw.baseline import absence
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.laplace_scale import Found, Penalised
 from mlefw.baseline.problem import Problem
@@ -58,6 +59,7 @@ class LeastAbsolute(Solver):
 
 def _perfect_fit(problem: Problem, found: Found) -> Solution:
     theta = problem.with_scale(torch.from_numpy(found.beta), 1e-3)
+    y = (problem.rows.y - problem.rows.offset)[problem.rows.weight > 0]
     return Solution(
         problem=problem,
         theta=theta,
@@ -66,5 +68,6 @@ def _perfect_fit(problem: Problem, found: Found) -> Solution:
         solver="interior point",
         num_steps=found.num_steps,
         exists=False,
-        reason="the linear model fits every row exactly: the likelihood is unbounded as scale goes to 0",
+        determined=problem.prior.flat,
+        reason=absence.perfect_fit(bool((y == y[0]).all())),
     )

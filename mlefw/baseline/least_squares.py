@@ -8,12 +8,15 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from mlefw.baseline import absence
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.moments import Moments, moments
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
 from mlefw.head.gaussian import GaussianHead
 from mlefw.prior.l2 import L2Prior
+
+_TOLERANCE = 1e-9
 
 
 class LeastSquares(Solver):
@@ -55,7 +58,7 @@ class LeastSquares(Solver):
             residual=residual,
             solver="least squares",
             num_steps=1,
-            converged=residual < 1e-9 * max(1.0, abs(value)) * (1 + 1e-7 * abs(found.origin)),
+            converged=residual < _TOLERANCE * max(1.0, abs(value)) or _is_rounding(problem, theta, gradient, scale),
         )
 
 
@@ -64,6 +67,31 @@ def _fixed_scale(problem: Problem) -> float | None:
     head = problem.head
     assert isinstance(head, GaussianHead)
     return head.fixed["scale"] / float(head.gain[0]) if "scale" in head.fixed else None
+
+
+def _is_rounding(problem: Problem, theta: Tensor, gradient: Tensor, raw_scale: float) -> bool:
+    """Whether a gradient is what 64 bits leave of the terms that cancel in it (Higham, 2002, 3.1 and 7.1).
+
+    A residual y − Σ z θ is known to eps times the sum of its absolute terms, in units of its scale, and so is each
+    entry of the gradient, a mean of z times residuals: then theta is the exact minimum for rows that differ by
+    rounding. The scale's own entry is a mean of squares.
+    """
+    weight, bias, _ = problem.split(theta)
+    head, coefficients = problem.head, torch.cat([weight[0], bias]).abs()
+    # Of features with a mean the map is taken of x itself, and that of the mean subtracted afterwards.
+    mean = (problem.mean / problem.scale)[problem.active].abs() * (0.0 if problem.is_far else 1.0)
+    total = torch.zeros_like(gradient)
+    for rows, design, eta in problem.designs(theta):
+        residual = (rows.y - eta[:, 0]).abs() / head.gain[0] / raw_scale
+        size = design.abs()
+        size[:, :-1] += mean
+        target = (rows.y.abs() + rows.offset.abs() + head.center[0].abs()) / head.gain[0]
+        terms = (target + size @ coefficients) / raw_scale
+        total[: size.shape[1]] += (rows.weight * terms) @ size / raw_scale
+        if head.shared_dim:
+            total[-1] += float(rows.weight @ (1 + 2 * residual * terms) * head.gain[1])
+    rounding = (problem.num_active + 3) * torch.finfo(torch.float64).eps * total / problem.population
+    return bool((gradient.abs() <= rounding).all())
 
 
 def _profile_scale(problem: Problem, found: Moments, ridge: float) -> float:
@@ -113,7 +141,6 @@ def _pack(problem: Problem, found: Moments, weight: Tensor, raw_scale: float) ->
 def _perfect_fit(problem: Problem, found: Moments) -> Solution:
     """The fit itself is exact, but its scale is not: the likelihood grows without bound as it goes to zero."""
     spread = math.sqrt(max(found.total_square / problem.population, 0.0)) or 1e-6
-    what = "the target is constant" if found.total_square == 0 else "the linear model fits every row exactly"
     theta = _pack(problem, found, found.weight, 1e-3 * spread)
     return Solution(
         problem=problem,
@@ -123,5 +150,6 @@ def _perfect_fit(problem: Problem, found: Moments) -> Solution:
         solver="least squares",
         num_steps=1,
         exists=False,
-        reason=f"{what}: the likelihood is unbounded as scale goes to 0",
+        determined=True,
+        reason=absence.perfect_fit(found.total_square == 0),
     )

@@ -1,6 +1,5 @@
 """Weighted products of features and target, and the least squares fit that they give."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -19,8 +18,7 @@ _ILL = 1e-4
 class Moments:
     """Products of z and of the target in raw units, about their means, and the least squares fit.
 
-    Shapes: mean_z, cross, weight (p,), gram (p, p) = Σ w (z − mean)(z − mean)'; `origin` is the mean of the raw target
-    in units of its spread: how many digits its deviations have lost already.
+    Shapes: mean_z, cross, weight (p,), gram (p, p) = Σ w (z − mean)(z − mean)'.
     """
 
     mean_z: Tensor
@@ -30,7 +28,6 @@ class Moments:
     total_square: float
     residual_square: float
     weight: Tensor
-    origin: float
 
     @property
     def is_perfect(self) -> bool:
@@ -51,16 +48,14 @@ def raw_target(problem: Problem, y: Tensor, offset: Tensor) -> Tensor:
 
 def moments(problem: Problem) -> Moments:
     """One pass for the products; where they have lost digits, one more for the residuals of the fit that they give."""
-    p, total = problem.num_active, problem.population
+    p = problem.num_active
     mean, products = weighted_products(problem, with_target=True)
     unit = problem.scale[problem.active]
     products_z, cross = products[:p, :p] / unit / unit.unsqueeze(1), products[:p, p] / unit
     mean_z, mean_y = (mean[:p] - problem.mean[problem.active]) / unit, float(mean[p])
     square = float(products[p, p])
     weight, residual = _least_squares(problem, products_z, cross, square, mean_z, mean_y)
-    center = float((problem.rows.weight @ problem.rows.y.double()) / total)
-    origin = center / (float(problem.head.gain[0]) * math.sqrt(square / total) or 1.0)
-    return Moments(mean_z, mean_y, products_z, cross, square, residual, weight, origin)
+    return Moments(mean_z, mean_y, products_z, cross, square, residual, weight)
 
 
 def weighted_products(problem: Problem, with_target: bool = False, exact: bool = False) -> tuple[Tensor, Tensor]:

@@ -17,11 +17,11 @@ from mlefw.run_directory import claim
 
 _TOTALS = {
     "log_likelihood": "log-likelihood",
-    "null_log_likelihood": "of the null model",
+    "null_log_likelihood": "null log-likelihood",
     "aic": "AIC",
     "bic": "BIC",
     "deviance": "deviance",
-    "null_deviance": "of the null model",
+    "null_deviance": "null deviance",
     "pearson_chi2": "Pearson chi2",
 }
 _SHARES = {
@@ -57,10 +57,7 @@ def show(content: dict[str, Any], out: Console) -> None:
         return
     out.print(Text(_certificate(content)))
     statistic = "t" if "t quantiles" in content["standard_errors"] else "z"
-    for key, rows in content["coefficients"].items():
-        title = content["titles"][key] + (" (one for all rows)" if rows[0]["name"] == "(shared)" else "")
-        out.print()
-        out.print(console.coefficient_table(title, rows, statistic))
+    _show_coefficients(content, out, statistic)
     out.print(Text(f"\nstandard errors: {content['standard_errors']}"))
     if content["standard_errors"].startswith("posterior"):
         out.print(
@@ -81,6 +78,18 @@ def _show_absence(content: dict[str, Any], out: Console) -> None:
         nats = content["nll_infimum"]
         out.print(f"The NLL comes as close as one likes to {nats:.6g} nats ({nats / math.log(2):.6g} bits) per row.")
     out.print(Text(f"{content['remedy']}."))
+    if "coefficients" in content:
+        out.print(Text("\nIts scale apart, the fit is determined; where it is perfect there are no standard errors."))
+        _show_coefficients(content, out, "t")
+    if content["dropped"]:
+        out.print(Text(f"left out (constant or collinear): {shortened(content['dropped'])}"))
+
+
+def _show_coefficients(content: dict[str, Any], out: Console, statistic: str) -> None:
+    for key, rows in content["coefficients"].items():
+        title = content["titles"][key] + (" (one for all rows)" if rows[0]["name"] == "(shared)" else "")
+        out.print()
+        out.print(console.coefficient_table(title, rows, statistic))
 
 
 def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
@@ -95,7 +104,7 @@ def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
         nats = content["nll_nats"]
         pairs += [("NLL per row, nats", f"{nats:.6g}"), ("in bits", f"{nats / math.log(2):.6g}")]
     pairs += [(name, f"{content[key]:.8g}") for key, name in _TOTALS.items() if key in content]
-    pairs += [(name, f"{content[key]:.4f}") for key, name in _SHARES.items() if key in content]
+    pairs += [(name, f"{content[key]:z.4f}") for key, name in _SHARES.items() if key in content]
     if "lr_chi2" in content:
         pairs.append((f"LR chi2({content['lr_df']}) against null", f"{content['lr_chi2']:.6g}"))
         pairs.append(("its P", console.p_value(content["lr_p_value"])))

@@ -2,16 +2,19 @@
 
 import math
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from exact_oracles import data, least_absolute, sample, varied
+from exact_oracles import Sample, data, least_absolute, sample, varied
 from exact_solving import problem_of, solve
 from torch import Tensor
 
+from mlefw.baseline import least_squares
 from mlefw.baseline.least_absolute import LeastAbsolute
 from mlefw.baseline.least_squares import LeastSquares
+from mlefw.baseline.moments import Moments
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
 
@@ -187,3 +190,53 @@ def test_the_global_optimum_among_two() -> None:
     assert len(reached) > 3
     assert best.objective <= min(reached) + 1e-12
     assert best.objective == pytest.approx(min(reached), rel=1e-10)
+
+
+def powers(degree: int = 10) -> Sample:
+    """Powers as they are, like Filip of NIST: correlation matrix with a condition number beyond 64 bits."""
+    x = -3.0 - 6 * np.arange(1, 61) / 64
+    y = np.round(np.sin(x) + 0.1 * np.cos(37 * x), 6)
+    return sample(np.stack([x**k for k in range(1, degree + 1)], 1), y)
+
+
+def rational_least_squares(of: Sample) -> np.ndarray:
+    """Normal equations, intercept first, in rational numbers."""
+    rows = [
+        [Fraction(1), *map(Fraction, row), Fraction(y)] for row, y in zip(of.x.tolist(), of.y.tolist(), strict=True)
+    ]
+    size = of.x.shape[1] + 1
+    table = [[sum(row[i] * row[j] for row in rows) for j in range(size + 1)] for i in range(size)]
+    for i in range(size):
+        table[i] = [cell / table[i][i] for cell in table[i]]
+        for k in range(size):
+            if k != i:
+                table[k] = [cell - table[k][i] * other for cell, other in zip(table[k], table[i], strict=True)]
+    return np.array([float(line[-1]) for line in table])
+
+
+def test_terms_that_cancel_are_no_doubt_about_a_fit() -> None:
+    """The gradient of an ill-conditioned fit is the rounding of terms far larger than itself."""
+    of = powers()
+    solution = solve("gaussian", of)
+    problem, weight = solution.problem, solution.problem.split(solution.theta)[0]
+    slopes = (problem.head.gain[0] * weight[0] / problem.scale).numpy()
+    expected = rational_least_squares(of)
+    np.testing.assert_allclose(slopes, expected[1:], rtol=1e-5)
+    assert solution.residual > 1e-9
+    assert solution.converged
+
+
+@pytest.mark.parametrize("error", [1e-12, -1e-9])
+def test_a_fit_that_is_off_by_more_than_rounding_is_not_certified(
+    error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, problem = least_squares.moments, problem_of("gaussian", powers())
+
+    def wrong(problem: Problem) -> Moments:
+        found = right(problem)
+        weight = found.weight.clone()
+        weight[3] *= 1 + error
+        return replace(found, weight=weight)
+
+    monkeypatch.setattr(least_squares, "moments", wrong)
+    assert not LeastSquares().solve(problem).converged

@@ -12,8 +12,10 @@ from exact_solving import new_head, rows_of, solve
 from scipy.optimize import linprog
 from sklearn.linear_model import LogisticRegression
 
+from mlefw.baseline.absence import remedy
 from mlefw.baseline.linear import solve_null
 from mlefw.baseline.problem import Problem
+from mlefw.coefficient_table import baseline_content
 from mlefw.prior.none import NoPrior
 from mlefw.standardize import feature_statistics
 
@@ -164,6 +166,45 @@ def test_a_perfect_fit_has_no_scale(head: str, name: str) -> None:
     solution = solve(head, Sample(of.x, of.names, y, of.weight, of.offset))
     assert not solution.exists
     assert "unbounded" in solution.reason
+
+
+@pytest.mark.parametrize("head", ["gaussian", "laplace", "heteroscedastic"])
+@pytest.mark.parametrize("slope", [0.0, 2.5])
+def test_a_perfect_fit_states_its_coefficients_without_errors(head: str, slope: float) -> None:
+    of = data("stackloss")
+    y = 3.0 + of.x @ np.array([slope, 2 * slope, -slope])
+    solution = solve(head, Sample(of.x, of.names, y, of.weight, of.offset))
+    assert solution.reason.startswith("the linear model fits" if slope else "the target is constant")
+    content = baseline_content(solution, list(of.names), None, "default")
+    assert not content["exists"]
+    assert list(content["coefficients"]) == ["loc"]
+    rows = content["coefficients"]["loc"]
+    found = [row["estimate"] for row in rows]
+    np.testing.assert_allclose(found, [3.0, slope, 2 * slope, -slope], rtol=1e-9, atol=1e-12)
+    assert all(set(row) == {"name", "estimate"} for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("head", "setting"), [("gaussian", "head=gaussian_fixed head.scale"), ("laplace", "(head.scale")]
+)
+def test_the_remedy_names_the_setting_of_the_head(head: str, setting: str) -> None:
+    of = data("stackloss")
+    assert setting in remedy(solve(head, Sample(of.x, of.names, 0 * of.y, of.weight, of.offset)))
+
+
+@pytest.mark.parametrize("tau", [None, 1.0])
+@pytest.mark.parametrize(
+    ("head", "value", "words"), [("poisson", 0.0, "every count is 0"), ("bernoulli", 1.0, "one value only")]
+)
+def test_one_value_alone_is_no_separation(head: str, value: float, words: str, tau: float | None) -> None:
+    of = data("spector")
+    weight = np.where(np.arange(len(of.y)) == 3, 0.0, 1.0)
+    y = np.where(weight > 0, value, 1 - value)
+    solution = solve(head, Sample(of.x, of.names, y, weight, of.offset), tau)
+    assert not solution.exists
+    assert words in solution.reason
+    assert "separat" not in solution.reason
+    assert "prior=l2" not in remedy(solution)
 
 
 @pytest.mark.parametrize("head", ["gaussian", "laplace"])

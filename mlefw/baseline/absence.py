@@ -1,0 +1,55 @@
+"""Why an estimate is not finite, in words, and what a person can do."""
+
+from mlefw.baseline.base import Solution
+from mlefw.baseline.problem import Problem
+from mlefw.head.base import FactorizedHead
+from mlefw.head.gaussian import GaussianHead
+
+
+def perfect_fit(is_constant: bool) -> str:
+    """Why a learnt scale has no estimate."""
+    what = "the target is constant" if is_constant else "the linear model fits every row exactly"
+    return f"{what}: the likelihood is unbounded as scale goes to 0"
+
+
+def one_value(problem: Problem) -> str | None:
+    """What the intercept does where the target takes one value only; None where it takes more."""
+    y = problem.rows.y[problem.rows.weight > 0]
+    if not bool((y == y[0]).all()):
+        return None
+    if problem.head.target == "numeric":
+        return f"every count is {float(y[0]):g}: the intercept goes to minus infinity"
+    return "the target takes one value only: the intercept goes to infinity"
+
+
+def separation(problem: Problem, num_perfect: int) -> str:
+    """Why a discrete target has no maximum, where `num_perfect` rows can be predicted without error."""
+    one = one_value(problem)
+    if one is not None:
+        return one
+    if problem.head.target == "numeric":
+        return (
+            "some coefficients go to infinity: a combination of the features (or their intercept) "
+            "tells rows with a count of zero from the rest"
+        )
+    if num_perfect == problem.rows.num_rows:
+        return "the classes are completely separated by a linear combination of the features"
+    return (
+        f"{num_perfect} of {problem.rows.num_rows} rows are predicted without error in the limit: a linear combination "
+        f"of the features separates some classes (quasi-complete separation)"
+    )
+
+
+def remedy(solution: Solution) -> str:
+    """What makes it finite: a prior on the weights holds weights alone, neither intercepts nor scales."""
+    head = solution.problem.head
+    if not head.support.is_discrete:
+        if not isinstance(head, FactorizedHead) or not head.collapsible:
+            return "Check the target and the features"
+        name = min(head.collapsible)
+        setting = f"head.{name}=…"
+        setting = f"head=gaussian_fixed {setting}" if isinstance(head, GaussianHead) else setting
+        return f"A given {name} ({setting}) bounds it; check the target, too"
+    if one_value(solution.problem) is not None or not solution.problem.prior.flat:
+        return "Only rows with other values of the target can tell: a prior on the weights leaves intercepts free"
+    return "A prior on the weights (prior=l2) makes it finite"
