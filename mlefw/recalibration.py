@@ -9,7 +9,7 @@ from mlefw.calibrate.base import CalibratedHead, Calibration
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.objective import Evaluation, Objective
-from mlefw.rows import Rows
+from mlefw.rows import Rows, total
 
 FITTED_ON = "validation"
 """The split that a recalibration is fitted on: test rows stay unseen, and those of training are fitted already."""
@@ -71,6 +71,5 @@ def describe(
 
 def nll(evaluation: Evaluation, rows: Rows) -> dict[str, float]:
     """The mean NLL of evaluated rows, where it is finite."""
-    held = rows.weight > 0
-    value = float((rows.weight[held] * evaluation.nll[held]).sum() / rows.weight.sum())
+    value = float(total(rows.weight, evaluation.nll) / rows.weight.sum())
     return {"nll_nats": value} if abs(value) < float("inf") else {}

@@ -12,7 +12,7 @@ from mlefw.baseline.predictor import as_objective
 from mlefw.baseline.refit import head_refit_gap
 from mlefw.metric.base import Metric
 from mlefw.objective import Evaluation, Objective, evaluate
-from mlefw.rows import Rows
+from mlefw.rows import Rows, total
 
 
 @torch.no_grad()
@@ -171,4 +171,4 @@ def _is_comparable(objective: Objective) -> bool:
 
 
 def _mean(evaluation: Evaluation, rows: Rows) -> float:
-    return float((rows.weight * evaluation.nll).sum() / rows.weight.sum())
+    return float(total(rows.weight, evaluation.nll) / rows.weight.sum())
