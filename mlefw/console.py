@@ -116,12 +116,19 @@ def verdict(summary: Mapping[str, Any]) -> str:
 
 def recalibration(content: Mapping[str, Any]) -> str:
     """How a model was recalibrated and what that changed, in a sentence: `calibration` of `summary.json`."""
-    parameters = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in content["parameters"].items())
-    text = f"Recalibrated by {content['method']} ({parameters}), fitted on the {content['fitted_on']} rows"
+    text = f"Recalibrated {fitted_by(content)}"
     test = [content[key].get("test", {}).get("nll_nats") for key in ("before", "after")]
     if None in test:
         return f"{text}, so that no figure on them is an independent one."
     return f"{text}: {number(test[0])} became {number(test[1])} nats per row on test."
+
+
+def fitted_by(content: Mapping[str, Any]) -> str:
+    """A recalibration with its parameters, and the rows they come from."""
+    known = content["parameters"]
+    words = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in known.items()]
+    parameters = ", ".join(words) if len(known) > 1 else f"{next(iter(known.values())):.4g}"
+    return f"by {content['method']} ({parameters}), fitted on the {content['fitted_on']} rows"
 
 
 def model_name(summary: Mapping[str, Any], split: str | None = None) -> str:

@@ -180,7 +180,8 @@ def _finish(
     """Pictures, and the last words to TensorBoard."""
     best = fit.keeper.best_epoch
     sample = fit.board.sample if "calibration" not in summary else _unseen(prepared.data)
-    pictures = exhibit.curves(fit.log, best, summary["distance"])
+    # Curves are those of the training: the errors of a recalibrated model's gaps are not theirs.
+    pictures = exhibit.curves(fit.log, best, {} if "calibration" in summary else summary["distance"])
     seen = None
     if config["report"]:
         if fit.recorder is not None:
@@ -188,11 +189,13 @@ def _finish(
         seen = forecast(final, evaluate(final, sample.rows).eta, sample.rows)
         if seen is not None:
             pictures += exhibit.predictive(sample, seen, summary["metrics"][sample.split])
+    pictures = exhibit.told(pictures) if "calibration" in summary else pictures
     exhibit.store(run_dir / "plots", pictures)
     settings: dict[str, str | float | bool] = {
         name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
     }
-    settings |= {group: choice(config, group) for group in ("optimizer", "calibrate")}
+    settings["optimizer"] = choice(config, "optimizer")
+    settings |= {"calibrate": summary["calibration"]["method"]} if "calibration" in summary else {}
     lr = config["optimizer"].get("lr")
     settings |= {"lr": lr} if lr is not None else {}
     results = {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlefw.console import EXACT, model_name, number, rows_of, verdict
+from mlefw.console import EXACT, fitted_by, model_name, number, rows_of, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
 _GAPS = {"gap_nats": "minus the exact estimate", "gap_se": "± standard error", "skill": "skill"}
@@ -28,11 +28,11 @@ def run_report(
         pictures: in the order in which they are shown.
     """
     sections = [Section("Negative log-likelihood", [_nll(summary)])]
+    if "calibration" in summary:
+        sections.append(_recalibration(summary))
     if pictures:
         sections.append(Section("Pictures", pictures=pictures))
     sections.append(Section("Figures", [_figures(summary)], note=_kept(summary)))
-    if "calibration" in summary:
-        sections.append(_recalibration(summary))
     if summary.get("distance"):
         sections.append(Section("Distance from the exact estimate", [_distance(summary)]))
     if baseline is not None:
@@ -85,9 +85,8 @@ def _recalibration(summary: Mapping[str, Any]) -> Section:
     lines = [(f"nats per row {key}", {s: content[key].get(s, {}).get("nll_nats") for s in splits}) for key in _STAGES]
     rows = [Row(name, _cells(splits, values), strong=name.endswith("after")) for name, values in lines]
     header = ["", *(f"{split}: {rows_of(summary, split)}" for split in splits)]
-    parameters = [Row(name.replace("_", " "), [f"{value:.6g}"]) for name, value in content["parameters"].items()]
-    note = f"by {content['method']}, fitted on the {content['fitted_on']} rows, whose figures are therefore optimistic"
-    return Section("Recalibration", [Table(header, rows), Table(["", "value"], parameters)], note=note)
+    note = f"{fitted_by(content)}, whose figures are therefore optimistic"
+    return Section("Recalibration", [Table(header, rows)], note=note)
 
 
 def _figures(summary: Mapping[str, Any]) -> Table:
