@@ -34,6 +34,12 @@ class Archive(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def amend(path: Path, **content: Any) -> None:
+    """Write a checkpoint file again with more in it."""
+    whole = {**read(path), **content}
+    write_atomically(path, lambda file: torch.save(whole, file))
+
+
 def read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint file, on the CPU; nothing in it is ever executed.
 

@@ -12,6 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, full_weight, solve_null
 from mlefw.baseline.problem import Problem
+from mlefw.calibrate.base import Calibration
 from mlefw.data.base import Source
 from mlefw.errors import MlefwError, UsageError
 from mlefw.head.base import Head
@@ -170,6 +171,12 @@ def build_metrics(config: Config, head: Head) -> list[Metric]:
     """The metrics of one split."""
     facts = {"num_classes": getattr(head, "num_classes", None), "floor": float(head.floor)}
     return [instantiate(node, **facts) for node in config["metric"].values()]
+
+
+def build_calibration(config: Config) -> Calibration | None:
+    """The recalibration, not fitted yet, or None for `calibrate=none`."""
+    node = config.get("calibrate") or {}
+    return instantiate(node) if "_target_" in node else None
 
 
 def build_baseline(config: Config) -> LinearBaseline | None:

@@ -7,22 +7,30 @@ from typing import Any
 import torch
 
 from mlefw import archive, build
+from mlefw.calibrate.base import Calibration
 from mlefw.errors import UsageError
 from mlefw.objective import Objective
 from mlefw.preflight import check_targets
+from mlefw.recalibration import recalibrated
 from mlefw.run_directory import checkpoint_of
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized
+from mlefw.warn import warn
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model: its objective in evaluation mode, on the CPU, and what its columns mean."""
+    """A trained model: its objective in evaluation mode, on the CPU, and what its columns mean.
+
+    `trained` is the objective before the recalibration that the checkpoint holds, where it holds one.
+    """
 
     objective: Objective
     schema: Schema
     config: dict[str, Any]
     path: Path
+    trained: Objective | None = None
+    calibration: Calibration | None = None
 
 
 def card(config: dict[str, Any], schema: Schema, population: float) -> dict[str, Any]:
@@ -41,7 +49,8 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     try:
         described = content["mlefw"]
         config, schema = described["config"], Schema.from_dict(described["schema"])
-        check_targets({name: config[name] for name in ("head", "model", "prior", "metric")}, plugins)
+        parts = {name: config[name] for name in ("head", "model", "prior", "metric")}
+        check_targets({**parts, "calibrate": config.get("calibrate") or {}}, plugins)
         objective = _rebuild(config, schema, float(described["population"]))
         wanted = objective.state_dict()
         state = {
@@ -56,7 +65,24 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     for name, parameter in objective.named_parameters():
         parameter.data = parameter.data.to(state[name].dtype)
     objective.load_state_dict(state)
-    return Trained(objective.eval(), schema, config, path)
+    calibration = _calibration(path, config, content.get("calibration"))
+    if calibration is None:
+        return Trained(objective.eval(), schema, config, path)
+    return Trained(recalibrated(objective, calibration), schema, config, path, objective.eval(), calibration)
+
+
+def _calibration(path: Path, config: dict[str, Any], stored: Any) -> Calibration | None:
+    """The fitted recalibration of a checkpoint, or None where none was asked for, or none is in this file."""
+    calibration = build.build_calibration(config)
+    if calibration is None:
+        return None
+    if stored is None:
+        warn(f"{path} holds no recalibration: it is fitted at the end of a run, for best.ckpt; what follows is without")
+        return None
+    if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):
+        raise UsageError(f"{path}: its recalibration is not made of tensors")
+    calibration.restore(stored)
+    return calibration
 
 
 def _rebuild(config: dict[str, Any], schema: Schema, population: float) -> Objective:

@@ -23,7 +23,7 @@ EXAMPLES = """\
   mlefw train -m head=gaussian,laplace,heteroscedastic seed=0,1   a sweep
   mlefw predict run=outputs/… data.path=new.csv output=predictions.csv level=0.9"""
 
-GROUPS = ("head", "prior", "batch", "model", "data", "baseline", "optimizer", "scheduler")
+GROUPS = ("head", "prior", "batch", "model", "data", "baseline", "optimizer", "scheduler", "calibrate")
 
 FLAGS_WITH_VALUE = (
     "--config-dir",
@@ -104,7 +104,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
 
 
 def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) -> int:
-    from mlefw.console import console, number
+    from mlefw.console import console, evaluation_lines
 
     if command == "predict":
         from mlefw.command import predict
@@ -115,9 +115,8 @@ def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) ->
 
     content = evaluate.run(config, plugins)
     out = console()
-    out.print(f"{content['run']}: {content['num_rows']} rows", soft_wrap=True)
-    for name, value in content["metrics"].items():
-        out.print(f"  {name:<18}{number(value):>14}")
+    for line in evaluation_lines(content):
+        out.print(line, soft_wrap=True, markup=False)
     return 0
 
 

@@ -14,6 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+EXACT = {"null": "null model (intercept only)", "baseline": "linear MLE (exact)", "baseline_map": "linear MAP (exact)"}
+"""What stands beside a model, by its name in `summary.json`."""
+
 _CALIBRATION = ("coverage_90", "pit_rmse", "ece_15", "ece_null")
 
 
@@ -36,13 +39,8 @@ def run_table(summary: Mapping[str, Any]) -> Table:
     table = Table()
     table.add_column("")
     for split in splits:
-        table.add_column(f"{split}\n{summary['num_rows'][split]} rows", justify="right")
-    names = {
-        "null": "null model (intercept only)",
-        "baseline": "linear MLE (exact)",
-        "baseline_map": "linear MAP (exact)",
-    }
-    for key, name in names.items():
+        table.add_column(f"{split}\n{rows_of(summary, split)}", justify="right")
+    for key, name in EXACT.items():
         line = summary.get(key)
         if line is None:
             continue
@@ -52,8 +50,13 @@ def run_table(summary: Mapping[str, Any]) -> Table:
             infimum = number(line.get("nll_infimum")) if "nll_infimum" in line else "-"
             table.add_row(f"{name}: none, infimum", *([infimum] + ["-"] * (len(splits) - 1)))
     figures = summary["metrics"]
-    table.add_row(f"[bold]{escape(str(summary['model']))}, nats per row", *_cells(figures, "nll_nats"), style="bold")
+    table.add_row(f"[bold]{escape(model_name(summary))}, nats per row", *_cells(figures, "nll_nats"), style="bold")
     table.add_row("  in bits", *_cells(figures, "nll_bits"))
+    if "calibration" in summary:
+        before = summary["calibration"]["before"]
+        table.add_row(
+            "  before recalibration, in nats", *(number(before.get(split, {}).get("nll_nats")) for split in splits)
+        )
     gaps = summary.get("distance", {}).get("gap_nats")
     if gaps:
         errors = summary["distance"].get("gap_se", {})
@@ -65,6 +68,21 @@ def run_table(summary: Mapping[str, Any]) -> Table:
         if any(key in figures[split] for split in splits):
             table.add_row(f"  {key}", *_cells(figures, key))
     return table
+
+
+def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
+    """The figures of an evaluation, the null model and the exact estimates on the same rows first where known."""
+    on = f"{content['split']} rows" if "split" in content else "rows"
+    lines = [f"{content['run']}: {content['num_rows']} {on}"]
+    rows = [(name, content[key].get("nll_nats")) for key, name in EXACT.items() if key in content]
+    if "calibration" in content:
+        rows.append(("before recalibration", content["calibration"]["before"].get("nll_nats")))
+    rows = [(f"{name}, in nats", value) for name, value in rows] + list(content["metrics"].items())
+    width = max(len(name) for name, _ in rows)
+    lines += [f"  {name:<{width}}{number(value):>14}" for name, value in rows]
+    if content.get("calibration", {}).get("fitted_on") == content.get("split", ""):
+        lines.append(f"The recalibration ({content['calibration']['method']}) was fitted on these rows.")
+    return lines
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
@@ -91,7 +109,41 @@ def verdict(summary: Mapping[str, Any]) -> str:
     elif "head_refit_gap" in distance:
         refit = distance["head_refit_gap"]
         sentences.append(f"Refitting the last layer exactly would gain {refit:.2g} nats per row on train.")
+    if "calibration" in summary:
+        sentences.append(recalibration(summary["calibration"]))
     return " ".join(sentences)
+
+
+def recalibration(content: Mapping[str, Any]) -> str:
+    """How a model was recalibrated and what that changed, in a sentence: `calibration` of `summary.json`."""
+    text = f"Recalibrated {fitted_by(content)}"
+    test = [content[key].get("test", {}).get("nll_nats") for key in ("before", "after")]
+    if None in test:
+        return f"{text}, so that no figure on them is an independent one."
+    return f"{text}: {number(test[0])} became {number(test[1])} nats per row on test."
+
+
+def fitted_by(content: Mapping[str, Any]) -> str:
+    """A recalibration with its parameters, and the rows they come from."""
+    known = content["parameters"]
+    words = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in known.items()]
+    parameters = ", ".join(words) if len(known) > 1 else f"{next(iter(known.values())):.4g}"
+    return f"by {content['method']} ({parameters}), fitted on the {content['fitted_on']} rows"
+
+
+def model_name(summary: Mapping[str, Any], split: str | None = None) -> str:
+    """The model and what recalibrated it, and whether that was fitted to the rows of the split."""
+    name = str(summary.get("model", ""))
+    if "calibration" not in summary:
+        return name
+    fitted = " (fitted on these rows)" if summary["calibration"]["fitted_on"] == split else ""
+    return f"{name} + {summary['calibration']['method']}{fitted}"
+
+
+def rows_of(summary: Mapping[str, Any], split: str) -> str:
+    """The number of rows of a split, and whether figures on them are those of a recalibration fitted to them."""
+    fitted = summary.get("calibration", {}).get("fitted_on") == split
+    return f"{summary['num_rows'][split]} rows" + (" (fitted on)" if fitted else "")
 
 
 def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: str) -> Group:

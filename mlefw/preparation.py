@@ -8,9 +8,10 @@ from typing import Any
 import lightning
 import torch
 
-from mlefw import build, training
+from mlefw import build, recalibration, training
 from mlefw.baseline.absence import remedy
 from mlefw.build import Data, Estimand
+from mlefw.calibrate.base import Calibration
 from mlefw.coefficient_table import dropped, shortened
 from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
@@ -29,6 +30,8 @@ class Prepared:
     estimand: Estimand
     rows: RowsModule
     num_parameters: int
+    calibration: Calibration | None = None
+    """What recalibrates the trained model, to be fitted."""
     exact: Exact | None = None
     """The exact estimates, where the model has to know them before training."""
 
@@ -46,9 +49,13 @@ def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
     data = build.build_data(config)
     estimand = build.build_estimand(config, data)
     training.check_optimization(config, estimand.objective)
+    calibration = build.build_calibration(config)
+    if calibration is not None:
+        method = str(config["choices"].get("calibrate", "calibrate"))
+        recalibration.check(calibration, method, estimand.objective.head, data.splits)
     rows = training.build_datamodule(config, data)
     count = sum(p.numel() for p in estimand.objective.parameters() if p.requires_grad)
-    return Prepared(data, estimand, rows, count)
+    return Prepared(data, estimand, rows, count, calibration)
 
 
 def start(config: dict[str, Any], prepared: Prepared) -> Prepared:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -71,6 +72,11 @@ class Rows(NamedTuple):
         """Consecutive blocks of at most `size` rows."""
         for start in range(0, self.num_rows, size):
             yield self.take(slice(start, start + size))
+
+
+def total(weight: Tensor, value: Tensor) -> Tensor:
+    """Σ w·value over rows (n,), a scalar; a row of weight zero does not count, not even with an infinite value."""
+    return torch.dot(weight, torch.where(weight > 0, value, 0.0))
 
 
 class Batch(NamedTuple):

@@ -12,7 +12,7 @@ from mlefw.baseline.predictor import as_objective
 from mlefw.baseline.refit import head_refit_gap
 from mlefw.metric.base import Metric
 from mlefw.objective import Evaluation, Objective, evaluate
-from mlefw.rows import Rows
+from mlefw.rows import Rows, total
 
 
 @torch.no_grad()
@@ -119,9 +119,17 @@ def describe(solution: Solution | None, line: dict[str, float] | None) -> dict[s
 
 @torch.no_grad()
 def distances(
-    objective: Objective, evaluations: dict[str, Evaluation], splits: dict[str, Rows], yardstick: Yardstick
+    objective: Objective,
+    evaluations: dict[str, Evaluation],
+    splits: dict[str, Rows],
+    yardstick: Yardstick,
+    final: tuple[Objective, dict[str, Evaluation]] | None = None,
 ) -> dict[str, Any]:
-    """The `distance` of `summary.json`: gaps in nats, skill, divergence, parameters, excess objective, refit."""
+    """The `distance` of `summary.json`: gaps in nats, skill, divergence, parameters, excess objective, refit.
+
+    Gaps, skill and divergence are those of the `final` model, where a recalibration followed the training; all that
+    tells how far training came is that of the objective it descended.
+    """
     content: dict[str, Any] = {}
     exact, optimum, train = yardstick.exact, yardstick.optimum, splits["train"]
     if optimum is not None and _is_comparable(objective):
@@ -140,6 +148,7 @@ def distances(
     name, solution = exact.reference
     content["reference"] = name
     reference = as_objective(solution, objective)
+    predicts, evaluations = final or (objective, evaluations)
     content |= {"gap_nats": {}, "gap_se": {}, "skill": {}}
     for split, rows in splits.items():
         at_exact = evaluate(reference, rows)
@@ -150,7 +159,7 @@ def distances(
                 content[key][split] = value
         if split == "train":
             at_model = evaluations[split].eta.double()
-            divergence = distance.predictive_kl(objective, reference, at_model, at_exact.eta, rows.weight)
+            divergence = distance.predictive_kl(predicts, reference, at_model, at_exact.eta, rows.weight)
             if divergence is not None:
                 content["predictive_kl"] = {"train": divergence}
     return content
@@ -162,4 +171,4 @@ def _is_comparable(objective: Objective) -> bool:
 
 
 def _mean(evaluation: Evaluation, rows: Rows) -> float:
-    return float((rows.weight * evaluation.nll).sum() / rows.weight.sum())
+    return float(total(rows.weight, evaluation.nll) / rows.weight.sum())

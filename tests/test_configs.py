@@ -17,6 +17,7 @@ GROUPS = {
     "model": [],
     "data": [],
     "baseline": [],
+    "calibrate": ["data=synthetic", "data.num_rows=5000"],
     "optimizer": ["batch=full"],
     "scheduler": [],
     "trainer": [],
@@ -45,6 +46,9 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
     overrides = [f"{group}={member}", *GROUPS[group]]
     if group == "head":
         overrides.append(f"data.kind={KINDS.get(member, member)}")
+    if group == "calibrate":
+        head = "gaussian" if member in ("none", "scale") else "bernoulli"
+        overrides += [f"head={head}", f"data.kind={head}"]
     if (group, member) == ("metric", "categorical"):
         overrides += ["head=categorical", "data=iris"]
     if group == "data":

@@ -13,7 +13,7 @@ from mlefw.baseline.linear import full_weight
 from mlefw.baseline.problem import Problem
 from mlefw.model.linear import Linear
 from mlefw.objective import Evaluation, Objective
-from mlefw.rows import Rows
+from mlefw.rows import Rows, total
 from mlefw.standardize import Standardized
 
 
@@ -21,9 +21,9 @@ def gap(model: Evaluation, exact: Evaluation, rows: Rows) -> tuple[float, float]
     """Mean NLL of the model minus that of the exact estimate, and the paired standard error of that mean."""
     share = rows.weight / rows.weight.sum()
     difference = model.nll - exact.nll
-    mean = float(share @ difference)
+    mean = float(total(share, difference))
     count = rows.population
-    variance = float(share @ (difference - mean).square())
+    variance = float(total(share, (difference - mean).square()))
     return mean, (variance / (count - 1)) ** 0.5 if count > 1 else float("nan")
 
 
@@ -44,7 +44,7 @@ def predictive_kl(
         divergence = kl_divergence(exact.head(at_exact), model.head(at_model))
     except NotImplementedError:
         return None
-    value = float((weight / weight.sum()) @ divergence)
+    value = float(total(weight, divergence) / weight.sum())
     return value if value < float("inf") else None
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlefw.atomic import write_text
-from mlefw.console import number
+from mlefw.console import model_name, number
 from mlefw.errors import UsageError
 from mlefw.new_data import check_output
 
@@ -50,7 +50,8 @@ def table(summaries: Sequence[dict[str, Any]]) -> Table:
         shown.add_column(name, justify="right")
     for summary in summaries:
         labels = [escape(Path(summary["run_dir"]).name)]
-        labels += [escape(str(summary.get(name, ""))) for name in ("head", "prior", "model", "seed")]
+        words = {**summary, "model": model_name(summary, split)}
+        labels += [escape(str(words.get(name, ""))) for name in ("head", "prior", "model", "seed")]
         if summary["status"] != "finished":
             shown.add_row(*labels, "failed", *[""] * 4)
             continue

@@ -1,6 +1,7 @@
 """The pictures and the report that a run leaves behind."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ def coefficients(recorder: RecordCoefficients, solution: Solution, schema: Schem
 def predictive(sample: Sample, seen: Forecast, figures: Mapping[str, float]) -> list[Exhibit]:
     """The pictures of the predictive distributions; `figures` are those of the metrics on the split of the sample."""
     return _ready(gallery.predictive(sample, seen, figures))
+
+
+def told(pictures: Sequence[Exhibit]) -> list[Exhibit]:
+    """The same where the model was recalibrated: captions say what shows it before that."""
+    before = {"learning_curves", "gap", "coefficient_path"}
+    return [
+        (name, replace(picture, caption=f"{picture.caption} Before recalibration.") if name in before else picture)
+        for name, picture in pictures
+    ]
 
 
 def _ready(drawn: Mapping[str, Figure]) -> list[Exhibit]:

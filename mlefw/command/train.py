@@ -1,7 +1,7 @@
 """mlefw train: fit a network, and say how far it is from the exact estimate."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import lightning
 import yaml
 from lightning.pytorch.callbacks import EarlyStopping
 
-from mlefw import build, checkpoint, console, score, training
+from mlefw import archive, build, checkpoint, console, recalibration, score, training
 from mlefw.atomic import write_json, write_text
 from mlefw.callback.board import WriteBoard
 from mlefw.callback.coefficients import RecordCoefficients
@@ -20,7 +20,7 @@ from mlefw.coefficient_table import baseline_content
 from mlefw.command import exhibit
 from mlefw.forecast import Sample, forecast
 from mlefw.interrupt import deferred
-from mlefw.objective import Evaluation, evaluate
+from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.run_directory import claim
 from mlefw.warn import collected, warn
@@ -66,11 +66,10 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
             f"the validation NLL was least {when}: the model extrapolates badly, or learns too fast "
             "(try a smaller optimizer.lr, a prior, or transformed features)"
         )
-    evaluations = {split: evaluate(objective, rows) for split, rows in data.splits.items()}
-    metrics = build.build_metrics(config, objective.head)
-    figures = {
-        split: score.figures(objective, evaluations[split], rows, metrics) for split, rows in data.splits.items()
-    }
+    before = {split: evaluate(objective, rows) for split, rows in data.splits.items()}
+    final, evaluations, calibration = _recalibrate(config, run_dir, prepared, before)
+    metrics = build.build_metrics(config, final.head)
+    figures = {split: score.figures(final, evaluations[split], rows, metrics) for split, rows in data.splits.items()}
     steps = fit.trainer.global_step
     summary: dict[str, Any] = {
         "status": "finished",
@@ -80,10 +79,11 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
         "num_features": data.schema.num_features,
         "num_parameters": prepared.num_parameters,
         "metrics": figures,
+        "calibration": calibration,
         "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
         "baseline": score.describe(exact.mle, lines.get("mle")),
         "baseline_map": score.describe(exact.map, lines.get("map")),
-        "distance": score.distances(objective, evaluations, data.splits, yardstick),
+        "distance": score.distances(objective, before, data.splits, yardstick, (final, evaluations)),
         "time": {
             "total_s": time.monotonic() - start,
             "fit_s": fit_s,
@@ -98,7 +98,7 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
     }
     summary = {name: value for name, value in summary.items() if value is not None}
     clock = time.monotonic()
-    pictures = _finish(config, run_dir, prepared, fit, summary, evaluations)
+    pictures = _finish(config, run_dir, prepared, fit, summary, final)
     summary["time"] |= {"total_s": time.monotonic() - start, "pictures_s": time.monotonic() - clock}
     summary["warnings"] = collected()
     if config["report"]:
@@ -175,23 +175,27 @@ def _finish(
     prepared: Prepared,
     fit: Fit,
     summary: dict[str, Any],
-    evaluations: dict[str, Evaluation],
+    final: Objective,
 ) -> list[exhibit.Exhibit]:
     """Pictures, and the last words to TensorBoard."""
-    best, sample = fit.keeper.best_epoch, fit.board.sample
-    pictures = exhibit.curves(fit.log, best, summary["distance"])
+    best = fit.keeper.best_epoch
+    sample = fit.board.sample if "calibration" not in summary else _unseen(prepared.data)
+    # Curves are those of the training: the errors of a recalibrated model's gaps are not theirs.
+    pictures = exhibit.curves(fit.log, best, {} if "calibration" in summary else summary["distance"])
     seen = None
     if config["report"]:
         if fit.recorder is not None:
             pictures += exhibit.coefficients(fit.recorder, fit.recorder.solution, prepared.data.schema, best)
-        seen = forecast(prepared.estimand.objective, evaluations[sample.split].eta[sample.index], sample.rows)
+        seen = forecast(final, evaluate(final, sample.rows).eta, sample.rows)
         if seen is not None:
             pictures += exhibit.predictive(sample, seen, summary["metrics"][sample.split])
+    pictures = exhibit.told(pictures) if "calibration" in summary else pictures
     exhibit.store(run_dir / "plots", pictures)
     settings: dict[str, str | float | bool] = {
         name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
     }
     settings["optimizer"] = choice(config, "optimizer")
+    settings |= {"calibrate": summary["calibration"]["method"]} if "calibration" in summary else {}
     lr = config["optimizer"].get("lr")
     settings |= {"lr": lr} if lr is not None else {}
     results = {
@@ -203,5 +207,29 @@ def _finish(
     results |= {f"final/{split}_gap_nats": value for split, value in gaps.items()}
     page = console.markdown(console.run_table(summary), console.verdict(summary))
     images = {name: picture.content for name, picture in pictures}
+    # TensorBoard draws its own of the rows of every epoch, which those of a recalibrated model are not.
+    seen = seen if sample is fit.board.sample else None
     fit.board.finish(fit.trainer, settings, results, {"result": page}, images, seen)
     return pictures
+
+
+def _recalibrate(
+    config: dict[str, Any], run_dir: Path, prepared: Prepared, before: dict[str, Evaluation]
+) -> tuple[Objective, dict[str, Evaluation], dict[str, Any] | None]:
+    """The model that is kept, its evaluations, and what recalibrated it; `best.ckpt` then holds that, too."""
+    objective, calibration, splits = prepared.estimand.objective, prepared.calibration, prepared.data.splits
+    if calibration is None:
+        return objective, before, None
+    held = recalibration.FITTED_ON
+    final = recalibration.fit(objective, calibration, before[held], splits[held])
+    after = {split: evaluate(final, rows) for split, rows in splits.items()}
+    archive.amend(run_dir / "checkpoints" / "best.ckpt", calibration=dict(calibration.state_dict()))
+    return final, after, recalibration.describe(choice(config, "calibrate"), calibration, before, after, splits)
+
+
+def _unseen(data: build.Data) -> Sample:
+    """Rows to look at after a recalibration: those of the test, else the ones it was fitted on, and called so."""
+    held = "test" if "test" in data.splits else recalibration.FITTED_ON
+    sample = Sample.of({held: data.splits[held]}, data.schema.target, data.schema.labels)
+    note = "" if held == "test" else ", recalibrated on them"
+    return replace(sample, description=sample.description.replace(")", f"{note})"))

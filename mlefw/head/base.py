@@ -13,7 +13,7 @@ from torch.distributions.transforms import Transform
 
 from mlefw import inverse_link
 from mlefw.errors import UsageError
-from mlefw.precision import promote, widest
+from mlefw.precision import promote
 
 Source = Literal["predicted", "shared"] | float
 """Where a distribution parameter comes from: the network, one learnt value, or a fixed number."""
@@ -132,7 +132,8 @@ def _by_column(eta: Tensor) -> Tensor:
     """Eta in the widest float, each column contiguous."""
     if eta.ndim != 2:
         return eta
-    return eta.mT.to(widest(eta.device), memory_format=torch.contiguous_format).mT
+    # `to` with a memory format leaves a transposed tensor of the right type as it is.
+    return promote(eta.mT).contiguous().mT
 
 
 class FactorizedHead(Head):

@@ -11,6 +11,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution
 
 from mlefw import predictive
 from mlefw.precision import promote
+from mlefw.rows import total
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ class Metric(torchmetrics.Metric):
 def sums(weight: Tensor, *values: Tensor) -> Tensor:
     """Σ w, and Σ w·value for each of the values (n,), in float64: (1 + len(values),)."""
     weight = promote(weight)
-    return torch.stack([weight.sum(), *(torch.dot(weight, promote(value)) for value in values)])
+    return torch.stack([weight.sum(), *(total(weight, promote(value)) for value in values)])
 
 
 def histogram(index: Tensor, weight: Tensor, num_bins: int) -> Tensor:

@@ -60,7 +60,7 @@ def reliability(
         "share of rows in which the likeliest class is right" if event is None else f"observed frequency{of}"
     )
     axes.tick_params(labelbottom=False)
-    legend(axes, loc="upper left")
+    legend(axes, loc="best")
     below = figure.add_subplot(grid[1], sharex=axes)
     below.hist(probability, np.linspace(0, 1, 41).tolist(), weights=weight, color=SKY, edgecolor="white", linewidth=0.5)
     below.set(xlabel=f"forecast probability{of or ' of the likeliest class'}", ylabel="rows", xlim=(-0.02, 1.02))

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlefw.console import number, verdict
+from mlefw.console import model_name, number, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
 
@@ -44,6 +44,7 @@ def _ranking(summaries: Sequence[Mapping[str, Any]]) -> Table:
             rows.append(Row(_name(summary), [*cells, summary["status"], *[""] * 4]))
             continue
         split, distance = summary["ranked_by"], summary.get("distance", {})
+        cells[words.index("model")] = model_name(summary, split)
         figures = summary["metrics"][split]
         values = [figures.get(name) for name in ("nll_nats", "nll_se", "nll_bits")]
         values += [distance.get(name, {}).get(split) for name in ("gap_nats", "skill")]

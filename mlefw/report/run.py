@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlefw.console import number, verdict
+from mlefw.console import EXACT, fitted_by, model_name, number, rows_of, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
-_EXACT = {"null": "null model (intercept only)", "baseline": "linear MLE (exact)", "baseline_map": "linear MAP (exact)"}
 _GAPS = {"gap_nats": "minus the exact estimate", "gap_se": "± standard error", "skill": "skill"}
+_STAGES = ("before", "after")
 _LEADING = ("nll_nats", "nll_bits", "nll_se")
 
 
@@ -28,9 +28,11 @@ def run_report(
         pictures: in the order in which they are shown.
     """
     sections = [Section("Negative log-likelihood", [_nll(summary)])]
+    if "calibration" in summary:
+        sections.append(_recalibration(summary))
     if pictures:
         sections.append(Section("Pictures", pictures=pictures))
-    sections.append(Section("Figures", [_figures(summary)], note="of the state that was kept, by split"))
+    sections.append(Section("Figures", [_figures(summary)], note=_kept(summary)))
     if summary.get("distance"):
         sections.append(Section("Distance from the exact estimate", [_distance(summary)]))
     if baseline is not None:
@@ -56,7 +58,7 @@ def _about(summary: Mapping[str, Any]) -> str:
 def _nll(summary: Mapping[str, Any]) -> Table:
     splits = list(summary["metrics"])
     rows = []
-    for key, name in _EXACT.items():
+    for key, name in EXACT.items():
         line = summary.get(key)
         if line is None:
             continue
@@ -65,7 +67,9 @@ def _nll(summary: Mapping[str, Any]) -> Table:
         else:
             infimum = f"infimum {number(line['nll_infimum'])}" if "nll_infimum" in line else "-"
             rows.append(Row(f"{name}: none", [infimum, *["-"] * (len(splits) - 1)]))
-    for key, name in zip(_LEADING, (f"{summary['model']}, nats per row", "in bits", "± standard error"), strict=True):
+    for key, name in zip(
+        _LEADING, (f"{model_name(summary)}, nats per row", "in bits", "± standard error"), strict=True
+    ):
         values = {split: figures.get(key) for split, figures in summary["metrics"].items()}
         if any(value is not None for value in values.values()):
             rows.append(Row(name, _cells(splits, values), strong=key == "nll_nats"))
@@ -73,7 +77,16 @@ def _nll(summary: Mapping[str, Any]) -> Table:
     for key, name in _GAPS.items():
         if distance.get(key):
             rows.append(Row(name, _cells(splits, distance[key], sign=key == "gap_nats"), strong=key == "gap_nats"))
-    return Table(["", *(f"{split} ({summary['num_rows'][split]} rows)" for split in splits)], rows)
+    return Table(["", *(f"{split}: {rows_of(summary, split)}" for split in splits)], rows)
+
+
+def _recalibration(summary: Mapping[str, Any]) -> Section:
+    content, splits = summary["calibration"], list(summary["metrics"])
+    lines = [(f"nats per row {key}", {s: content[key].get(s, {}).get("nll_nats") for s in splits}) for key in _STAGES]
+    rows = [Row(name, _cells(splits, values), strong=name.endswith("after")) for name, values in lines]
+    header = ["", *(f"{split}: {rows_of(summary, split)}" for split in splits)]
+    note = f"{fitted_by(content)}, whose figures are therefore optimistic"
+    return Section("Recalibration", [Table(header, rows)], note=note)
 
 
 def _figures(summary: Mapping[str, Any]) -> Table:
@@ -85,6 +98,10 @@ def _figures(summary: Mapping[str, Any]) -> Table:
         if name not in _LEADING
     ]
     return Table(["", *splits], rows, file="summary.json")
+
+
+def _kept(summary: Mapping[str, Any]) -> str:
+    return "of the state that was kept, by split" + (", recalibrated" if "calibration" in summary else "")
 
 
 def _distance(summary: Mapping[str, Any]) -> Table:

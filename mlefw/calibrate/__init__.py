@@ -1,0 +1,1 @@
+"""Recalibration: maps of predictive distributions, fitted on validation rows after training."""

@@ -1,0 +1,45 @@
+"""Temperature scaling of class forecasts."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Distribution
+from torch.distributions import Categorical as TorchCategorical
+
+from mlefw.calibrate.base import Calibration, logit, scalar
+from mlefw.head.bernoulli import LogitBernoulli
+from mlefw.head.categorical import Categorical
+from mlefw.metric.temperature import Temperature as TemperatureMetric
+from mlefw.precision import promote
+
+
+class Temperature(Calibration):
+    """Logits / T, with the T in [0.05, 20] of the least NLL (Guo et al., 2017); never changes the likeliest class."""
+
+    takes: ClassVar = "classes: head=bernoulli or head=categorical"
+
+    temperature: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("temperature", scalar(1.0))
+
+    def fits(self, distribution: Distribution) -> bool:
+        """Classes, two or more."""
+        return isinstance(distribution, Bernoulli | TorchCategorical)
+
+    def fit(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
+        """Newton's method on the NLL, which is convex in 1 / T."""
+        if isinstance(distribution, Bernoulli):
+            odds = logit(distribution)
+            distribution = Categorical(torch.stack([torch.zeros_like(odds), odds], -1))
+        figures = TemperatureMetric().exact(distribution, y.long(), weight)
+        self.temperature.fill_(figures["temperature"])
+
+    def forward(self, distribution: Distribution) -> Distribution:
+        """The logits divided by T."""
+        if isinstance(distribution, Bernoulli):
+            return LogitBernoulli(logits=logit(distribution) / self.temperature, validate_args=False)
+        assert isinstance(distribution, TorchCategorical)
+        return Categorical(promote(distribution.logits) / self.temperature)
