@@ -4,6 +4,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,7 +17,7 @@ from mlefw.rows import Table
 EXACT = 2**53
 """From here on not every integer has a float64 of its own."""
 
-Missing = Literal["error", "drop"]
+Missing = Literal["error", "drop", "impute"]
 
 
 def to_table(
@@ -25,6 +26,7 @@ def to_table(
     text: Collection[str] = (),
     identifier: str | None = None,
     missing: Missing = "error",
+    lenient: Collection[str] = (),
 ) -> Table:
     """Arrow columns as a Table.
 
@@ -33,7 +35,8 @@ def to_table(
         place: a Table without columns that says where the rows come from.
         text: columns that are categories even where they hold numbers.
         identifier: a column whose integers are kept as they are.
-        missing: whether rows with missing cells are an error or dropped with a warning.
+        missing: whether rows with missing cells are an error, or dropped with a warning.
+        lenient: columns whose missing cells are kept as holes of the table, whatever `missing` says.
 
     Raises:
         UsageError: a type that is neither a number, a boolean nor text; missing or infinite values; no rows.
@@ -49,12 +52,23 @@ def to_table(
         plain[name] = values
         if hole.any():
             holes[name] = hole
-    table = Table(plain, place.origin, place.first_row, place.numbers)
+    kept = {name: hole for name, hole in holes.items() if name in lenient}
+    table = replace(place, columns=plain, holes=kept)
     if table.num_rows == 0:
         raise UsageError(f"{place.origin} has 0 data rows\n  expected: a table with at least one row")
     _check_infinite(table, holes)
     _warn_of_names(table)
-    return _without_holes(table, holes, missing)
+    return _without_holes(table, {name: hole for name, hole in holes.items() if name not in lenient}, missing)
+
+
+def is_index_name(name: str) -> bool:
+    """Whether a column is called as pandas calls an index without a name."""
+    return not name or re.fullmatch(r"__index_level_\d+__", name) is not None
+
+
+def empty_table(names: Iterable[str], place: Table) -> Table:
+    """A table without rows."""
+    return replace(place, columns={name: np.empty(0) for name in names})
 
 
 def check_names(names: list[str], origin: str) -> None:
@@ -104,7 +118,7 @@ def _strings(column: pa.ChunkedArray) -> np.ndarray:
 
 def _is_index(name: str, values: np.ndarray, place: Table) -> bool:
     """Whether the column is the row number that pandas writes without a name; refuses other columns without one."""
-    if name and not re.fullmatch(r"__index_level_\d+__", name):
+    if not is_index_name(name):
         return False
     if values.dtype.kind in "fiu" and np.array_equal(values, np.arange(len(values))):
         warnings.warn(f"{place.origin}: the unnamed column that counts the rows is not used", UserWarning, stacklevel=2)
@@ -130,11 +144,13 @@ def _without_holes(table: Table, holes: dict[str, np.ndarray], missing: Missing)
     if not holes:
         return table
     anywhere = np.logical_or.reduce(list(holes.values()))
-    if missing == "error":
+    if missing != "drop":
         shown = [f"  column {name!r}: {int(hole.sum())}, {table.where(hole)}" for name, hole in list(holes.items())[:8]]
         lines = [f"{table.origin} has missing values", *shown]
         lines += [f"  and {len(holes) - 8} more columns"] if len(holes) > 8 else []
-        raise UsageError("\n".join([*lines, "  fill them, or drop these rows: data.missing=drop"]))
+        remedy = "fill them, or drop these rows: data.missing=drop"
+        remedy += "; of features, data.missing=impute fills them" if missing == "error" else ""
+        raise UsageError("\n".join([*lines, f"  {remedy}"]))
     if anywhere.all():
         raise UsageError(f"{table.origin}: every row has a missing value, 0 data rows are left\n  fill them")
     warnings.warn(

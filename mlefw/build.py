@@ -1,6 +1,7 @@
 """The composition root: from a configuration to objects. Nothing below it knows all the parts."""
 
 import inspect
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,10 @@ def instantiate(node: Config, **facts: Any) -> Any:
     names = inspect.signature(target).parameters
     wanted = {name: fact for name, fact in facts.items() if name in names}
     try:
-        return hydra.utils.instantiate(node, **wanted, _convert_="all")
+        with warnings.catch_warnings():
+            # torch says this of the weights of a model without features, which is an intercept
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            return hydra.utils.instantiate(node, **wanted, _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, MlefwError):
             raise error.__cause__ from None
@@ -74,6 +78,7 @@ def build_data(config: Config) -> Data:
     table = source.read()
     schema = Schema.learn(table, source, kind.target)
     tables = source.splits(table)
+    schema = schema.of_training(tables["train"])
     head = build_head(config, None if schema.labels is None else len(schema.labels))
     splits = {}
     for split, part in tables.items():

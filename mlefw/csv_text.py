@@ -16,16 +16,14 @@ BYTE_ORDER_MARKS = {  # the longer mark first: UTF-32 begins like UTF-16
 }
 
 
-def to_utf8(raw: bytes, origin: str, encoding: str, delimiter: str) -> bytes:
-    """The same text in UTF-8 without a byte order mark.
+def to_utf8(raw: bytes, origin: str, encoding: str, delimiter: str, shift: int = 0) -> bytes:
+    """The same text in UTF-8 without a byte order mark; line numbers in messages are `shift` higher.
 
     Raises:
         UsageError: bytes that are not of `encoding`, a NUL byte, or nothing but blank lines.
     """
-    try:
-        utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
-    except LookupError:
-        raise UsageError(f"data.encoding={encoding} is not known\n  examples: utf-8, latin-1, cp1252, utf-16") from None
+    check_encoding(encoding)
+    utf8 = is_utf8(encoding)
     mark = next((name for mark, name in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), None)
     if mark and utf8:
         raise UsageError(f"{origin} is {mark.upper()} text, not UTF-8\n  set data.encoding={mark}")
@@ -35,13 +33,30 @@ def to_utf8(raw: bytes, origin: str, encoding: str, delimiter: str) -> bytes:
         elif not raw.isascii():
             raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(_undecodable(raw, origin, error, encoding, delimiter)) from None
+        raise UsageError(_undecodable(raw, origin, error, encoding, delimiter, shift)) from None
     raw = raw.removeprefix(codecs.BOM_UTF8)
     if (nul := raw.find(b"\0")) >= 0:
-        raise UsageError(f"{origin} has a NUL byte in line {line_at(raw, nul)}\n  expected: text; remove it")
+        raise UsageError(f"{origin} has a NUL byte in line {line_at(raw, nul) + shift}\n  expected: text; remove it")
     if not raw.strip():
         raise UsageError(f"{origin} holds only blank lines\n  expected: a header line and data rows")
     return raw
+
+
+def check_encoding(encoding: str) -> None:
+    """Refuses an encoding that Python does not know.
+
+    Raises:
+        UsageError: naming some that it does.
+    """
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise UsageError(f"data.encoding={encoding} is not known\n  examples: utf-8, latin-1, cp1252, utf-16") from None
+
+
+def is_utf8(encoding: str) -> bool:
+    """Whether text in the encoding is UTF-8 as it is."""
+    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
 
 
 def line_at(raw: bytes, position: int) -> int:
@@ -62,7 +77,7 @@ def check_delimiter(raw: bytes, origin: str, delimiter: str) -> None:
         raise UsageError(f"{origin} has one column with data.delimiter='{delimiter}'\n  set data.delimiter='{shown}'")
 
 
-def broken_record(raw: bytes, delimiter: str) -> str | None:
+def broken_record(raw: bytes, delimiter: str, shift: int = 0) -> str | None:
     """What is wrong with the first record whose number of fields differs, or None: the slow way, after a failure."""
     reader = csv.reader(io.StringIO(raw.decode(), newline=""), delimiter=delimiter, strict=True)
     width, start = 0, 1
@@ -70,11 +85,11 @@ def broken_record(raw: bytes, delimiter: str) -> str | None:
         for fields in reader:
             if fields and width and len(fields) != width:
                 shown = delimiter.join(fields)[:60]
-                return f"line {reader.line_num} has {len(fields)} fields, the first line {width}: {shown!r}"
+                return f"line {reader.line_num + shift} has {len(fields)} fields, the first line {width}: {shown!r}"
             width = width or len(fields)
             start = reader.line_num + 1
     except csv.Error as error:
-        return f"line {start} cannot be read: {error}"
+        return f"line {start + shift} cannot be read: {error}"
     return None
 
 
@@ -94,10 +109,10 @@ def record_lines(raw: bytes, header: bool, num_rows: int) -> np.ndarray | None:
     return lines if len(lines) == num_rows else None
 
 
-def _undecodable(raw: bytes, origin: str, error: UnicodeDecodeError, encoding: str, delimiter: str) -> str:
+def _undecodable(raw: bytes, origin: str, error: UnicodeDecodeError, encoding: str, delimiter: str, shift: int) -> str:
     line_start = raw.rfind(b"\n", 0, error.start) + 1
     field = raw[line_start : error.start].count(delimiter.encode())
     names = raw.split(b"\n", 1)[0].strip().decode(errors="replace").split(delimiter)
     name = f" ({names[field]!r})" if field < len(names) else ""
-    place = f"line {line_at(raw, error.start)}, column {field + 1}{name}, byte 0x{raw[error.start]:02X}"
+    place = f"line {line_at(raw, error.start) + shift}, column {field + 1}{name}, byte 0x{raw[error.start]:02X}"
     return f"{origin} is not {encoding} text: {place}\n  name its encoding, e.g. data.encoding=latin-1"

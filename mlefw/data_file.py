@@ -1,10 +1,15 @@
 """Opening a data file that a user named, with a message for every way in which this can fail."""
 
+import glob
 import gzip
+import re
 import stat
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import IO, Any
 
 from mlefw.errors import UsageError
 
@@ -38,24 +43,48 @@ def regular_file(path: str | None, setting: str) -> Path:
     return file
 
 
-def read_bytes(file: Path) -> bytes:
-    """All bytes of a file, unpacked if it is gzip.
+def regular_files(path: str | None, setting: str, suffixes: tuple[str, ...]) -> list[Path]:
+    """The file at a path; or those of a folder that end in one of `suffixes`; or those that match `*`, `?` and `[]`.
+
+    Several are in the order of their names.
+
+    Raises:
+        UsageError: as `regular_file`, or there is none.
+    """
+    place = Path(path or "").expanduser().absolute()
+    if path and place.is_dir():
+        found = sorted(file for file in place.iterdir() if file.name.endswith(suffixes) and file.name[0] not in "._")
+        if not found:
+            raise UsageError(f"{place} is a directory without files that end in {' or '.join(suffixes)} ({setting})")
+    elif path and re.search(r"[*?\[]", path) and not place.exists():
+        found = [Path(name) for name in sorted(glob.glob(str(place), recursive=True)) if not Path(name).is_dir()]  # noqa: PTH207 (takes absolute patterns)
+        if not found:
+            raise UsageError(f"{place} matches no file ({setting})")
+    else:
+        return [regular_file(path, setting)]
+    return [regular_file(str(file), setting) for file in found]
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[tuple[IO[bytes], Callable[[], float]]]:
+    """A stream of the bytes of a file, unpacked if it is gzip, and the share of the file that was read so far.
 
     Raises:
         UsageError: the file cannot be read or unpacked, is empty, or is of a binary format.
     """
     try:
-        raw = file.read_bytes()
-        if raw.startswith(b"\x1f\x8b"):
-            raw = gzip.decompress(raw)
+        with file.open("rb") as packed:
+            size = max(file.stat().st_size, 1)
+            start = packed.peek(4)
+            stream: Any = gzip.open(packed) if start.startswith(b"\x1f\x8b") else packed  # noqa: SIM115 (ends with it)
+            if not stream.peek(1):
+                raise UsageError(f"{file} is empty (0 bytes)\n  expected: a header line and data rows")
+            for magic, message in FOREIGN.items():
+                if start.startswith(magic):
+                    raise UsageError(f"{file} {message}")
+            yield stream, lambda: packed.tell() / size
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{file} cannot be read: {error}") from None
-    if not raw:
-        raise UsageError(f"{file} is empty (0 bytes)\n  expected: a header line and data rows")
-    for magic, message in FOREIGN.items():
-        if raw.startswith(magic):
-            raise UsageError(f"{file} {message}")
-    return raw
 
 
 def _near(file: Path) -> str:

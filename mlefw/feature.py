@@ -1,6 +1,7 @@
 """One raw feature column and the design columns it becomes."""
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,31 +12,81 @@ from mlefw.rows import Table
 
 BOOLEANS = ("False", "True")
 
+Unseen = Literal["error", "reference", "ignore"]
+
 MAX_LEVELS = 100
 """A category with more levels than this, and than half of the rows, is an identifier or free text."""
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A raw feature column: a number, or a category whose first sorted level is the reference."""
+    """A raw feature column: a number, or a category whose first sorted level is the reference.
+
+    `means` are those of its design columns over the training rows, without the rows that lack it. `indicator` says
+    that training rows lacked it: a last design column is 1 where a row does, as `{name} is missing`.
+    """
 
     name: str
     kind: Literal["numeric", "category"]
     levels: tuple[str, ...] = ()
+    means: tuple[float, ...] = ()
+    indicator: bool = False
 
     @property
     def names(self) -> list[str]:
         """The design columns that the feature becomes."""
-        return [self.name] if self.kind == "numeric" else [f"{self.name}={level}" for level in self.levels[1:]]
+        names = [self.name] if self.kind == "numeric" else [f"{self.name}={level}" for level in self.levels[1:]]
+        return [*names, f"{self.name} is missing"] if self.indicator else names
 
-    def fill(self, x: np.ndarray, table: Table) -> None:
-        """Writes the design columns of the feature into x, (n, len(names)), which holds zeros."""
-        if self.kind == "numeric":
-            x[:, 0] = numbers(table, self.name, "a numeric feature")
+    def learn_means(self, table: Table, weight: np.ndarray, impute: bool) -> "Feature":
+        """The same with the means of the training rows, and with an indicator if some lack it and are to be imputed.
+
+        Raises:
+            UsageError: a feature that no training row with a weight has.
+        """
+        present, index = table.present(self.name)
+        weight = weight[index]
+        if not weight.any():
+            raise _empty(table, self.name, "training row")
+        x = np.zeros((len(index), len(self.names)))
+        self._code(x, np.arange(len(index)), present, "error")
+        means = tuple((weight @ x / weight.sum()).tolist())
+        return replace(self, means=means, indicator=impute and len(index) < table.num_rows)
+
+    def fill(self, x: np.ndarray, table: Table, unseen: Unseen = "error") -> None:
+        """Writes the design columns of the feature into x, (n, len(names)), which holds zeros.
+
+        A missing cell takes the mean, or the reference level.
+        """
+        present, index = table.present(self.name)
+        self._code(x, index, present, unseen)
+        if self.name not in table.holes:
             return
-        code = codes(table, self.name, self.levels, "a category")
-        coded_rows = np.flatnonzero(code)
-        x[coded_rows, code[coded_rows] - 1] = 1
+        hole = table.holes[self.name]
+        if self.kind == "numeric":
+            x[hole, 0] = self.means[0]
+        if self.indicator:
+            x[hole, -1] = 1
+        else:
+            message = f"{table.origin}: column {self.name!r} has missing values, which the training rows had not"
+            what = "mean" if self.kind == "numeric" else "reference level"
+            warnings.warn(f"{message} ({table.where(hole)}): the {what} is taken", UserWarning, stacklevel=2)
+
+    def _code(self, x: np.ndarray, index: np.ndarray, present: Table, unseen: Unseen) -> None:
+        if self.kind == "numeric":
+            x[index, 0] = numbers(present, self.name, "a numeric feature")
+            return
+        code = codes(present, self.name, self.levels, "a category", unseen != "error")
+        known = code > 0
+        x[index[known], code[known] - 1] = 1
+        if unseen == "ignore" and (code < 0).any():
+            x[np.ix_(index[code < 0], np.arange(len(self.means)))] = self.means
+
+
+def _empty(table: Table, name: str, rows: str) -> UsageError:
+    return UsageError(
+        f"{table.origin}: column {name!r} is missing in every {rows}\n  leave it out: list the others in data.features"
+    )
 
 
 def learn_feature(table: Table, name: str, listed: bool) -> Feature:
@@ -44,6 +95,9 @@ def learn_feature(table: Table, name: str, listed: bool) -> Feature:
     Raises:
         UsageError: numbers that are not finite, or far too many levels.
     """
+    whole, (table, _) = table, table.present(name)
+    if whole.num_rows and not table.num_rows:
+        raise _empty(whole, name, "row")
     column = table.columns[name]
     if not (listed or is_text(column) or column.dtype.kind == "b"):
         numbers(table, name, "a numeric feature")

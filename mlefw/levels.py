@@ -1,5 +1,6 @@
 """The distinct values of a column as sorted strings, and a column as numbers or as codes of such levels."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,21 +29,36 @@ def factorize(column: np.ndarray) -> tuple[list[str], np.ndarray]:
     return [_written(value) for value in values.tolist()], codes.astype(np.int64)
 
 
-def codes(table: Table, name: str, levels: Sequence[str], setting: str) -> np.ndarray:
+def codes(table: Table, name: str, levels: Sequence[str], setting: str, unseen: bool = False) -> np.ndarray:
     """Each row's position among `levels`, int64.
 
+    Args:
+        table: holds the column.
+        name: of the column.
+        levels: sorted, as strings.
+        setting: by which the user gave the column its role.
+        unseen: whether a value that is not among the levels becomes -1, with a warning.
+
     Raises:
-        UsageError: a value that is not among them.
+        UsageError: a value that is not among them, or missing.
     """
+    check_whole(table, name, setting)
     found, code = factorize(table.columns[name])
     position = {level: known for known, level in enumerate(levels)}
     known: np.ndarray = np.array([position.get(level, -1) for level in found], dtype=np.int64)[code]
-    if (unseen := known < 0).any():
+    new = known < 0
+    if unseen and new.any():
+        values = [found[k] for k in np.unique(code[new])]
+        shown = ", ".join(map(repr, values[:MAX_SHOWN])) + (", …" if len(values) > MAX_SHOWN else "")
+        message = f"{table.origin}: column {name!r} holds levels that the training data do not: {shown}"
+        warnings.warn(f"{message}; {table.where(new)}", UserWarning, stacklevel=2)
+    elif new.any():
         shown = ", ".join(repr(level) for level in levels[:MAX_SHOWN])
         more = f" and {len(levels) - MAX_SHOWN} more" if len(levels) > MAX_SHOWN else ""
         raise UsageError(
             f"{table.origin}: column {name!r} ({setting}) holds a value that the training data do not"
-            f"\n  {table.where(unseen)}: {found[code[np.argmax(unseen)]]!r}\n  known: {shown}{more}"
+            f"\n  {table.where(new)}: {found[code[np.argmax(new)]]!r}\n  known: {shown}{more}"
+            + ("\n  data.unseen=reference or data.unseen=ignore lets it pass" if setting != "data.target" else "")
         )
     return known
 
@@ -53,6 +69,7 @@ def numbers(table: Table, name: str, setting: str, hint: str = "") -> np.ndarray
     Raises:
         UsageError: text, or a value that is not finite.
     """
+    check_whole(table, name, setting)
     column = table.columns[name]
     if is_text(column):
         text = np.array([not _is_number(str(value)) for value in column.tolist()], dtype=bool)
@@ -64,6 +81,20 @@ def numbers(table: Table, name: str, setting: str, hint: str = "") -> np.ndarray
     values: np.ndarray = column.astype(np.float64)
     check(table, name, setting, np.isfinite(values), "finite numbers")
     return values
+
+
+def check_whole(table: Table, name: str, setting: str) -> None:
+    """Refuses a column with missing cells.
+
+    Raises:
+        UsageError: naming the rows.
+    """
+    if name in table.holes:
+        hole = table.holes[name]
+        raise UsageError(
+            f"{table.origin}: column {name!r} ({setting}) has {int(hole.sum())} missing values\n  {table.where(hole)}"
+            "\n  fill them, or drop these rows: data.missing=drop"
+        )
 
 
 def check(table: Table, name: str, setting: str, good: np.ndarray, expected: str) -> None:

@@ -1,14 +1,19 @@
 """Tables for a model that is trained already."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlefw import build
 from mlefw.checkpoint import Trained
-from mlefw.data.base import Source
+from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
-from mlefw.data.parquet import Parquet
+from mlefw.data.parquet import SUFFIXES, Parquet
 from mlefw.errors import UsageError
+from mlefw.preflight import check_targets
 from mlefw.rows import Table
 
 _READING = ("delimiter", "decimal", "thousands", "encoding", "header")
@@ -24,6 +29,17 @@ def check_output(path: Path, overwrite: bool, setting: str = "output") -> None:
         raise UsageError(f"{setting}={path} exists: expected a new file, or overwrite=true")
 
 
+def adapted(trained: Trained, settings: dict[str, Any]) -> Trained:
+    """The model with other ways to treat missing and unseen values, where `settings` has them.
+
+    Raises:
+        UsageError: a way that there is not.
+    """
+    given = {name: settings[name] for name in ("missing", "unseen") if settings.get(name) is not None}
+    check_targets({"data": {"_target_": "mlefw.data.csv.Csv", **given}})
+    return replace(trained, schema=replace(trained.schema, **given))
+
+
 def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:
     """All rows of `data.path`, or without one the rows of a split of the run's own data.
 
@@ -35,16 +51,45 @@ def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:
     Raises:
         UsageError: no such split, or what the source raises.
     """
+    if settings.get("path") is not None:
+        return _source(trained, settings, prediction=False).read()
     given = {name: value for name, value in settings.items() if value is not None}
-    if "path" not in given:
-        source: Source = build.instantiate({**trained.config["data"], **given})
-        tables = source.splits()
-        if split not in tables:
-            raise UsageError(f"the run's data have no {split} rows: choose split={' or split='.join(tables)}")
-        return tables[split]
-    if Path(str(given["path"])).suffix in (".parquet", ".pq"):
-        fresh: Source = Parquet(**{name: value for name, value in given.items() if name not in _READING})
+    source: Source = build.instantiate({**trained.config["data"], **given})
+    tables = source.splits()
+    if split not in tables:
+        raise UsageError(f"the run's data have no {split} rows: choose split={' or split='.join(tables)}")
+    return tables[split]
+
+
+def read_blocks(trained: Trained, settings: dict[str, Any]) -> Iterator[Block]:
+    """The rows of `data.path` in tables of bounded size, or without one the test rows of the run's own data.
+
+    Raises:
+        UsageError: what the source raises.
+    """
+    if settings.get("path") is None:
+        table = read_table(trained, settings, "test")
+        yield Block(table, np.arange(table.num_rows), 1.0)
+    else:
+        yield from _source(trained, settings, prediction=True).read_blocks()
+
+
+def _source(trained: Trained, settings: dict[str, Any], prediction: bool) -> Source:
+    given = {name: value for name, value in settings.items() if value is not None}
+    kind: type[Source] = Csv
+    if _is_parquet(Path(str(given["path"]))):
+        kind, given = Parquet, {name: value for name, value in given.items() if name not in _READING}
     else:
         trained_on = trained.config["data"]
-        fresh = Csv(**{**{name: trained_on[name] for name in _READING if name in trained_on}, **given})
-    return trained.schema.reading(fresh).read()
+        given = {**{name: trained_on[name] for name in _READING if name in trained_on}, **given}
+    check_targets({"data": {"_target_": f"{kind.__module__}.{kind.__name__}", **given}})
+    source = trained.schema.reading(kind(**given), prediction)
+    # Columns that training did not know are no surprise where it was told which to take.
+    source.closed = trained.config["data"].get("features") is None
+    return source
+
+
+def _is_parquet(path: Path) -> bool:
+    if path.is_dir():
+        return any(file.name.endswith(SUFFIXES) for file in path.iterdir())
+    return path.name.endswith(SUFFIXES)

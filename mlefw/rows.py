@@ -1,12 +1,15 @@
 """The plain containers in which rows travel from a data source to the objective."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+FILE_STEP = 2**40
+"""More rows than any one file has."""
 
 
 @dataclass(frozen=True)
@@ -16,13 +19,17 @@ class Table:
     A column is a one-dimensional array: float64 (or integer) numbers, booleans, or objects holding `str`.
     `first_row` is the number a user would give to the first row (2 for a CSV file with a header), and
     `origin` says where the rows come from, both for error messages alone. `numbers` holds these numbers row by
-    row where they are not consecutive: after a random split, or between blank lines.
+    row where they are not consecutive: after a random split, or between blank lines. Of a table read from several
+    files they count on from file to file in steps of `FILE_STEP`, and `files` has the names.
+    `holes` marks the missing cells of a column that has any; what the column itself holds there means nothing.
     """
 
     columns: dict[str, np.ndarray]
     origin: str
     first_row: int = 0
     numbers: np.ndarray | None = None
+    files: tuple[str, ...] = ()
+    holes: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
@@ -32,7 +39,15 @@ class Table:
     def take(self, index: np.ndarray) -> "Table":
         """The rows at `index`, in that order."""
         columns = {name: column[index] for name, column in self.columns.items()}
-        return Table(columns, self.origin, self.first_row, self.row_numbers(index))
+        holes = {name: hole[index] for name, hole in self.holes.items() if hole[index].any()}
+        return Table(columns, self.origin, self.first_row, self.row_numbers(index), self.files, holes)
+
+    def present(self, name: str) -> tuple["Table", np.ndarray]:
+        """The rows that have a column, with that column alone, and their positions."""
+        hole = self.holes.get(name)
+        index = np.arange(self.num_rows) if hole is None else np.flatnonzero(~hole)
+        alone = replace(self, columns={name: self.columns[name]}, holes={})
+        return (alone if hole is None else alone.take(index)), index
 
     def row_numbers(self, index: np.ndarray) -> np.ndarray:
         """The numbers a user would give to the rows at `index`."""
@@ -41,9 +56,12 @@ class Table:
     def where(self, mask: np.ndarray, limit: int = 5) -> str:
         """The rows at which `mask` holds, as a message names them: `rows 3, 8, 9, 12, 40 and 7 more`."""
         index = np.flatnonzero(mask)
-        shown = ", ".join(str(number) for number in self.row_numbers(index[:limit]))
+        shown = ", ".join(map(self._called, self.row_numbers(index[:limit]).tolist()))
         more = f" and {len(index) - limit} more" if len(index) > limit else ""
         return f"{'row' if len(index) == 1 else 'rows'} {shown}{more}"
+
+    def _called(self, number: int) -> str:
+        return f"{number % FILE_STEP} of {self.files[number // FILE_STEP]}" if self.files else str(number)
 
 
 class Rows(NamedTuple):

@@ -4,18 +4,19 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 import torch
 
+from mlefw.arrow_table import Missing
+from mlefw.columns import require, shown, warn_of_constants, warn_of_copies
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
-from mlefw.feature import BOOLEANS, Feature, learn_feature
+from mlefw.feature import BOOLEANS, Feature, Unseen, learn_feature
 from mlefw.levels import check, numbers
 from mlefw.rows import Rows, Table
-from mlefw.target import TargetKind, absent, coded, learn_labels
+from mlefw.target import TargetKind, coded, learn_labels
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Schema:
     exposure: str | None = None
     weight: str | None = None
     id: str | None = None
+    missing: Missing = "error"
+    unseen: Unseen = "error"
 
     @classmethod
     def learn(cls, table: Table, source: Source, kind: TargetKind) -> "Schema":
@@ -49,7 +52,7 @@ class Schema:
         roles = (source.target, source.offset, source.exposure, source.weight, source.id)
         names = source.features if source.features is not None else [n for n in table.columns if n not in roles]
         listed = set(source.categorical or ())
-        _require(listed - {source.target}, names, table.origin, "data.categorical, not a feature")
+        require(listed - {source.target}, names, table.origin, "data.categorical, not a feature")
         features = tuple(learn_feature(table, name, name in listed) for name in names)
         schema = cls(
             source.target,
@@ -60,11 +63,23 @@ class Schema:
             source.exposure,
             source.weight,
             source.id,
+            source.missing,
+            source.unseen,
         )
-        if schema.num_features == 0:
-            raise UsageError(f"{table.origin}: no feature is left to predict {source.target!r} from\n  add a column")
-        _warn_of_constants(table, features)
+        if not features:
+            warnings.warn(f"{table.origin}: no feature: the model is an intercept", UserWarning, stacklevel=2)
+        warn_of_constants(table, names)
+        warn_of_copies(table, names)
         return schema
+
+    def of_training(self, table: Table) -> "Schema":
+        """The same with what stands for a missing or unseen value, learnt from the training rows.
+
+        Raises:
+            UsageError: a feature that no training row has.
+        """
+        weight, impute = self._weight(table), self.missing == "impute"
+        return replace(self, features=tuple(f.learn_means(table, weight, impute) for f in self.features))
 
     @property
     def names(self) -> list[str]:
@@ -84,15 +99,18 @@ class Schema:
         """
         present = [feature.name for feature in self.features]
         wanted = list(present if features is None else features)
-        _require(wanted, present, "the model", setting)
+        require(wanted, present, "the model", setting)
         chosen = [feature.name in wanted for feature in self.features for _ in feature.names]
         return [j for j, taken in enumerate(chosen) if taken]
 
-    def reading(self, source: Source) -> Source:
-        """The source, made to read what the model needs and as training read it: `007` stays text among numbers."""
+    def reading(self, source: Source, prediction: bool = False) -> Source:
+        """The source, made to read what the model needs and as training read it: `007` stays text among numbers.
+
+        For a prediction the target may be missing.
+        """
         text = [f.name for f in self.features if f.kind == "category" and f.levels != BOOLEANS]
         text += [self.target] if self.target in (source.categorical or ()) else []
-        return replace(
+        reading = replace(
             source,
             target=self.target,
             features=[feature.name for feature in self.features],
@@ -101,7 +119,10 @@ class Schema:
             exposure=self.exposure,
             weight=self.weight,
             id=self.id,
+            missing=self.missing,
         )
+        reading.prediction = prediction
+        return reading
 
     def rows(self, table: Table, log_link: bool, target_required: bool = True) -> Rows:
         """Coded rows: x (n, num_features), y (n,), weight (n,), offset (n,).
@@ -109,7 +130,7 @@ class Schema:
         Args:
             table: columns in any order; more of them do no harm.
             log_link: whether the head takes an exposure.
-            target_required: otherwise a missing target is NaN (code -1), and missing weights are one.
+            target_required: otherwise a missing target is NaN (code -1), and weights are one.
 
         Raises:
             UsageError: missing columns, unseen levels, or values that a role cannot hold.
@@ -121,23 +142,28 @@ class Schema:
             )
         asked = [feature.name for feature in self.features] + [n for n in (self.offset, self.exposure) if n]
         asked += [name for name in (self.target, self.weight) if name and target_required]
-        _require(asked, table.columns, table.origin, "the model needs it")
-        known = self.target in table.columns
-        y = coded(table, self.target, self.kind, self.labels) if known else absent(table.num_rows, self.kind)
-        columns = (self._x(table), y, self._weight(table), self._offset(table))
+        require(asked, table.columns, table.origin, "the model needs it")
+        y = coded(table, self.target, self.kind, self.labels, target_required)
+        weight = self._weight(table) if target_required else np.ones(table.num_rows)
+        columns = (self._x(table), y, weight, self._offset(table))
         return Rows(*(torch.from_numpy(np.ascontiguousarray(column)) for column in columns))
 
     def to_dict(self) -> dict[str, Any]:
         """The schema in dicts, lists and strings alone."""
         plain = asdict(self)
         plain["labels"] = None if self.labels is None else list(self.labels)
-        plain["features"] = [asdict(feature) | {"levels": list(feature.levels)} for feature in self.features]
+        plain["features"] = [
+            asdict(feature) | {"levels": list(feature.levels), "means": list(feature.means)}
+            for feature in self.features
+        ]
         return plain
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Schema":
         """The schema that `to_dict` wrote."""
-        features = tuple(Feature(f["name"], f["kind"], tuple(f["levels"])) for f in plain["features"])
+        features = tuple(
+            Feature(**{**f, "levels": tuple(f["levels"]), "means": tuple(f["means"])}) for f in plain["features"]
+        )
         labels = None if plain["labels"] is None else tuple(plain["labels"])
         return cls(**{**plain, "features": features, "labels": labels})
 
@@ -146,7 +172,7 @@ class Schema:
         start = 0
         for feature in self.features:
             stop = start + len(feature.names)
-            feature.fill(x[:, start:stop], table)
+            feature.fill(x[:, start:stop], table, self.unseen)
             start = stop
         return x
 
@@ -173,12 +199,12 @@ class Schema:
 
 def _check_roles(table: Table, source: Source) -> None:
     if not source.target:
-        raise UsageError(f"data.target is not set\n  {table.origin} has the columns {_shown(table.columns)}")
+        raise UsageError(f"data.target is not set\n  {table.origin} has the columns {shown(table.columns)}")
     roles = {role: getattr(source, role) for role in ("target", "offset", "exposure", "weight", "id")}
     roles = {role: name for role, name in roles.items() if name}
     for role, name in roles.items():
-        _require([name], table.columns, table.origin, f"data.{role}")
-    _require(source.features or (), table.columns, table.origin, "data.features")
+        require([name], table.columns, table.origin, f"data.{role}")
+    require(source.features or (), table.columns, table.origin, "data.features")
     for name, count in Counter(roles.values()).items():
         if count > 1:
             shared = " and ".join(f"data.{role}" for role in roles if roles[role] == name)
@@ -187,28 +213,3 @@ def _check_roles(table: Table, source: Source) -> None:
         if count > 1 or name == source.target:
             what = "is the target" if name == source.target else "occurs twice"
             raise UsageError(f"column {name!r} in data.features {what}\n  take it out of the list")
-
-
-def _require(names: Iterable[str], present: Iterable[str], origin: str, setting: str) -> None:
-    """Refuses names that are not present, with the nearest one that is."""
-    present = dict.fromkeys(present)
-    lines = []
-    for name in names:
-        if name not in present:
-            near = get_close_matches(name, present, n=1)
-            lines.append(f"  {name!r} ({setting})" + (f": did you mean {near[0]!r}?" if near else ""))
-    if lines:
-        more = [f"  and {len(lines) - 8} more"] if len(lines) > 8 else []
-        raise UsageError("\n".join([f"{origin} lacks these columns", *lines[:8], *more, f"  it has {_shown(present)}"]))
-
-
-def _shown(names: Iterable[str], limit: int = 10) -> str:
-    names = list(names)
-    return ", ".join(map(repr, names[:limit])) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def _warn_of_constants(table: Table, features: tuple[Feature, ...]) -> None:
-    columns = ((feature.name, table.columns[feature.name]) for feature in features)
-    constant = [name for name, column in columns if (column == column[0]).all()]
-    if constant:
-        warnings.warn(f"{table.origin}: constant features {_shown(constant)}", UserWarning, stacklevel=2)

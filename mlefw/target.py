@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.levels import check, codes, factorize, is_text, numbers
+from mlefw.levels import check, check_whole, codes, factorize, is_text, numbers
 from mlefw.rows import Table
 
 TargetKind = Literal["numeric", "binary", "labels"]
@@ -20,6 +20,7 @@ def learn_labels(table: Table, name: str, kind: TargetKind) -> tuple[str, ...] |
     Raises:
         UsageError: a target that the kind cannot hold, naming rows and values and the head that could.
     """
+    check_whole(table, name, "data.target")
     column = table.columns[name]
     if kind == "numeric":
         numbers(table, name, "data.target", _head_for_text(column))
@@ -43,21 +44,30 @@ def learn_labels(table: Table, name: str, kind: TargetKind) -> tuple[str, ...] |
     return tuple(levels)
 
 
-def coded(table: Table, name: str, kind: TargetKind, labels: tuple[str, ...] | None) -> np.ndarray:
+def coded(
+    table: Table, name: str, kind: TargetKind, labels: tuple[str, ...] | None, required: bool = True
+) -> np.ndarray:
     """The target, (n,): float64, or int64 codes where the kind is `labels`.
 
+    Args:
+        table: holds the column, or not.
+        name: of the column.
+        kind: what the head takes.
+        labels: in the order of their codes.
+        required: otherwise a missing one is NaN, or the code -1.
+
     Raises:
-        UsageError: a value that is not a number, or not one of the labels.
+        UsageError: a value that is not a number, or not one of the labels, or missing.
     """
-    if labels is None:
-        return numbers(table, name, "data.target")
-    code = codes(table, name, labels, "data.target")
-    return code if kind == "labels" else code.astype(np.float64)
-
-
-def absent(num_rows: int, kind: TargetKind) -> np.ndarray:
-    """What stands for a target that is not known: NaN, or -1 as a code."""
-    return np.full(num_rows, -1, dtype=np.int64) if kind == "labels" else np.full(num_rows, np.nan)
+    if required:
+        check_whole(table, name, "data.target")
+    y = np.full(table.num_rows, -1, dtype=np.int64) if kind == "labels" else np.full(table.num_rows, np.nan)
+    if name in table.columns:
+        present, index = table.present(name)
+        y[index] = (
+            numbers(present, name, "data.target") if labels is None else codes(present, name, labels, "data.target")
+        )
+    return y
 
 
 def _head_for_text(column: np.ndarray) -> str:

@@ -150,7 +150,6 @@ BAD_ROLES = [
     ({"features": ["x", "xx"]}, ["'xx' (data.features)", "did you mean 'x'"]),
     ({"features": ["x", "y"]}, ["'y' in data.features is the target"]),
     ({"features": ["x", "x"]}, ["'x' in data.features occurs twice"]),
-    ({"features": []}, ["no feature"]),
     ({"weight": "weigth"}, ["'weigth' (data.weight)"]),
     ({"weight": "y"}, ["data.target and data.weight"]),
     ({"offset": "o", "exposure": "o"}, ["data.offset and data.exposure"]),
@@ -165,9 +164,10 @@ def test_refuses_roles(settings: dict[str, Any], expected: list[str]) -> None:
     assert [part for part in expected if part not in str(caught.value)] == []
 
 
-def test_refuses_a_table_with_the_target_alone() -> None:
-    with pytest.raises(UsageError, match="no feature"):
-        learn({"y": [1, 2]})
+def test_a_table_with_the_target_alone_has_an_intercept() -> None:
+    with pytest.warns(UserWarning, match="no feature"):
+        schema = learn({"y": [1, 2]})
+    assert schema.rows(make({"y": [1, 2]}), log_link=False).x.shape == (2, 0)
 
 
 def test_refuses_free_text_as_category() -> None:
@@ -216,7 +216,7 @@ def test_exposure_needs_a_log_link() -> None:
 
 
 def test_missing_columns_and_the_nearest_present() -> None:
-    schema = learn({"height": [1, 2], "width": [1, 2], "y": [1, 2]})
+    schema = learn({"height": [1, 2], "width": [1, 3], "y": [1, 2]})
     with pytest.raises(UsageError, match=r"'height'.*did you mean 'hieght'"):
         schema.rows(make({"hieght": [1, 2], "width": [1, 2], "y": [1, 2]}), log_link=False)
 

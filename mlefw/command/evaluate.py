@@ -8,7 +8,7 @@ from mlefw import build, checkpoint, recalibration, score
 from mlefw.atomic import write_json
 from mlefw.console import EXACT
 from mlefw.errors import UsageError
-from mlefw.new_data import check_output, read_table
+from mlefw.new_data import adapted, check_output, read_table
 from mlefw.objective import evaluate
 from mlefw.support import check_support
 from mlefw.warn import warn
@@ -26,7 +26,7 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
         check_output(Path(config["output"]), config["overwrite"])
     if config["split"] is not None and config["data"]["path"] is not None:
         raise UsageError("split= is for the run's own data; all rows of data.path are scored")
-    trained = checkpoint.load(config["run"], plugins)
+    trained = adapted(checkpoint.load(config["run"], plugins), config["data"])
     table = read_table(trained, config["data"], config["split"] or "test")
     rows = trained.schema.rows(table, trained.objective.head.log_link)
     check_support(trained.objective.head, rows, table, trained.schema.target)

@@ -1,33 +1,33 @@
 """mlefw predict: the predictive distributions of new rows, as a file."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import torch
 from pyarrow import csv, parquet
-from torch import Tensor
-from torch.distributions import Categorical, Distribution
+from rich.progress import Progress
 
-from mlefw import checkpoint, predictive
+from mlefw import checkpoint
 from mlefw.atomic import write_atomically
-from mlefw.checkpoint import Trained
+from mlefw.console import console
+from mlefw.data.base import Block
 from mlefw.errors import UsageError
-from mlefw.new_data import check_output, read_table
-from mlefw.rows import Table
+from mlefw.new_data import adapted, check_output, read_blocks
+from mlefw.prediction import check_probabilities, predictions
+from mlefw.warn import warn
 
 
-@torch.no_grad()
 def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> Path:
-    """Write the predictions; their path.
+    """Write the predictions, a block of rows at a time; their path.
 
     Raises:
         UsageError: a mistake in settings, checkpoint or data.
     """
     if not config["run"]:
         raise UsageError("run= is missing: expected a run directory or a .ckpt file")
-    output, level = Path(config["output"]), config["level"]
+    output, level, quantiles = Path(config["output"]), config["level"], config["quantiles"] or []
     if output.suffix not in (".parquet", ".csv"):
         raise UsageError(f"output={output}: expected a file that ends in .parquet or .csv")
     if not output.absolute().parent.is_dir():
@@ -35,56 +35,60 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> Path:
     check_output(output, config["overwrite"])
     if not 0 < level < 1:
         raise UsageError(f"level={level}: expected a probability between 0 and 1, such as 0.9")
-    trained = checkpoint.load(config["run"], plugins)
-    table = read_table(trained, config["data"], "test")
-    content = pa.table(_columns(trained, table, level))
+    trained = adapted(checkpoint.load(config["run"], plugins), config["data"])
+    check_probabilities(trained, level, quantiles)
 
     def write(file: Any) -> None:
-        if output.suffix == ".csv":
-            csv.write_csv(_inert(content), file)
-        else:
-            parquet.write_table(content, file)
+        with _progress(read_blocks(trained, config["data"])) as blocks:
+            _write(file, output.suffix == ".csv", (predictions(trained, *b[:2], level, quantiles) for b in blocks))
 
     write_atomically(output, write)
     return output.absolute()
 
 
-def _columns(trained: Trained, table: Table, level: float) -> dict[str, Any]:
-    objective, schema = trained.objective, trained.schema
-    known = schema.target in table.columns
-    rows = schema.rows(table, objective.head.log_link, target_required=False)
-    columns: dict[str, Any] = {"row": np.arange(table.num_rows)}
-    if schema.id is not None and schema.id in table.columns:
-        columns[schema.id] = pa.array(table.columns[schema.id].tolist())
-    eta = objective.eta(rows.x, rows.offset)
-    distribution = objective.head(eta)
-    if schema.labels is not None:
-        columns |= _classes(distribution, list(schema.labels))
-    else:
-        columns |= _numbers(distribution, level)
-    if known:
-        columns["nll_nats"] = objective.head.nll(eta, rows.y).numpy()
-    return columns
+@contextmanager
+def _progress(blocks: Iterable[Block]) -> Iterator[Iterator[Block]]:
+    """The same blocks; a terminal shows how much of the input is read."""
+    out = console(stderr=True)
+    with Progress(console=out, transient=True, disable=not out.is_terminal) as progress:
+        bar = progress.add_task("predicting", total=1.0)
+
+        def shown() -> Iterator[Block]:
+            for block in blocks:
+                yield block
+                progress.update(bar, completed=block.share)
+
+        yield shown()
 
 
-def _numbers(distribution: Distribution, level: float) -> dict[str, Any]:
-    lower, upper = predictive.interval(distribution, level)
-    values = {
-        "mean": distribution.mean,
-        "median": predictive.quantile(distribution, 0.5),
-        "sd": distribution.stddev,
-        "lower": lower,
-        "upper": upper,
-    }
-    return {name: value.numpy() for name, value in values.items()}
+def _write(file: Any, as_text: bool, tables: Iterable[pa.Table]) -> None:
+    writer: Any = None
+    num_rows = 0
+    for table in tables:
+        table = _inert(table) if as_text else table
+        if writer is None:
+            schema = table.schema
+            writer = csv.CSVWriter(file, schema) if as_text else parquet.ParquetWriter(file, schema)
+        writer.write_table(_like(table, schema))
+        num_rows += table.num_rows
+    if not num_rows:
+        warn("0 data rows: the predictions are a header without rows")
+    writer.close()
 
 
-def _classes(distribution: Distribution, labels: list[str]) -> dict[str, Any]:
-    probs: Tensor = distribution.probs  # type: ignore[attr-defined]
-    if not isinstance(distribution, Categorical):
-        probs = torch.stack([1 - probs, probs], -1)
-    columns: dict[str, Any] = {"class": [labels[k] for k in probs.argmax(-1).tolist()]}
-    return columns | {f"prob_{label}": probs[:, k].numpy() for k, label in enumerate(labels)}
+def _like(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the columns of the first: targets may be there or not, identifiers may be numbers or text."""
+    columns = [
+        table.column(field.name) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    try:
+        return pa.table([column.cast(field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
+    except pa.ArrowInvalid as error:
+        raise UsageError(
+            f"identifiers (data.id) are numbers in the first rows and text further down: {str(error).splitlines()[0]}"
+            "\n  write them all alike, for example with a letter in front"
+        ) from None
 
 
 def _inert(content: pa.Table) -> pa.Table:
@@ -95,6 +99,6 @@ def _inert(content: pa.Table) -> pa.Table:
 
     for k, field in enumerate(content.schema):
         if pa.types.is_string(field.type):
-            column = pa.array([None if text is None else mend(text) for text in content.column(k).to_pylist()])
-            content = content.set_column(k, field.name, column)
+            cells = [None if text is None else mend(text) for text in content.column(k).to_pylist()]
+            content = content.set_column(k, field.name, pa.array(cells, pa.string()))
     return content.rename_columns([mend(name) for name in content.column_names])

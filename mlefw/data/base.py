@@ -1,17 +1,28 @@
 """What every data source shares: the roles of its columns and the split of its rows."""
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from mlefw.arrow_table import is_index_name
+from mlefw.columns import shown
 from mlefw.errors import UsageError
 from mlefw.rows import Table
 
 FEWEST_TRAINING_ROWS = 2
 """A spread needs two values."""
+
+
+class Block(NamedTuple):
+    """Some rows of a source, their positions among all of its rows, and the share of it that is read so far."""
+
+    table: Table
+    row: np.ndarray
+    share: float
 
 
 @dataclass(kw_only=True)
@@ -31,7 +42,10 @@ class Source(ABC):
         seed: seed of the random split.
         standardize: whether features are centred and scaled inside the model.
         standardize_target: whether a location-scale target is in units of its spread inside the head.
-        missing: `error`, or `drop` to leave out rows with missing values.
+        missing: `error`; `drop` to leave out rows with missing values; or `impute` to put the mean of the training
+            rows, or the reference level, into missing cells of features, beside a column that says where.
+        unseen: what becomes of a level that no training row has: `error`; `reference` takes it for the reference
+            level; `ignore` leaves the feature out of account, at its mean over the training rows.
     """
 
     target: str | None = None
@@ -46,11 +60,21 @@ class Source(ABC):
     seed: int = 0
     standardize: bool = True
     standardize_target: bool = True
-    missing: Literal["error", "drop"] = "error"
+    missing: Literal["error", "drop", "impute"] = "error"
+    unseen: Literal["error", "reference", "ignore"] = "error"
+    prediction: bool = field(default=False, init=False)
+    """Whether the target may be missing, in part or altogether, and weights do not matter."""
+    closed: bool = field(default=False, init=False)
+    """Whether a column without a role is worth a warning, said once."""
 
     @abstractmethod
     def read(self) -> Table:
         """All rows that are not given by a validation or test file of their own."""
+
+    def read_blocks(self) -> Iterator["Block"]:
+        """The rows of `read` in tables of bounded size, where the source can; a table without rows is no error."""
+        table = self.read()
+        yield Block(table, np.arange(table.num_rows), 1.0)
 
     def read_validation(self) -> Table | None:
         """The validation rows, where they are given."""
@@ -102,10 +126,22 @@ class Source(ABC):
         """Those of `names` that play a role: nothing is asked of the values of the others."""
         if self.features is None:
             return list(names)
+        names = list(names)
         roles = {*self.features, self.target, self.offset, self.exposure, self.weight, self.id}
         named = [name for name in names if name in roles]
+        extra = [name for name in names if name not in roles and not is_index_name(name)]
+        if self.closed and extra and named:
+            self.closed = False
+            message = f"columns that the training data had not are not used: {shown(extra)}"
+            warnings.warn(message, UserWarning, stacklevel=2)
         # Without any of them the table is not the one that was meant: all columns are read, so that this can be said.
         return named or list(names)
+
+    def lenient(self, names: Iterable[str]) -> set[str]:
+        """Those of `names` whose missing cells are neither an error nor a reason to drop a row."""
+        roles = {self.offset, self.exposure, self.weight, self.target}
+        kept = {self.id, *([self.target, self.weight] if self.prediction else [])}
+        return {name for name in names if name in kept or (self.missing == "impute" and name not in roles)}
 
     def _check_fractions(self) -> None:
         for setting in ("test_fraction", "validation_fraction"):

@@ -1,24 +1,42 @@
-"""Tables from CSV files, plain or gzip."""
+"""Tables from CSV files, plain or gzip, one or several."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from mlefw.arrow_table import check_names, is_blank, to_table
+from mlefw.arrow_table import check_names, empty_table, is_blank, to_table
+from mlefw.csv_blocks import read_blocks
 from mlefw.csv_cells import MISSING_WORDS, NumberFormat, numbers_in_text
-from mlefw.csv_text import broken_record, check_delimiter, record_lines, to_utf8
-from mlefw.data.base import Source
-from mlefw.data_file import read_bytes, regular_file
+from mlefw.csv_text import broken_record, check_delimiter, check_encoding, is_utf8, record_lines, to_utf8
+from mlefw.data.base import Block, Source
+from mlefw.data_file import opened, regular_files
 from mlefw.errors import UsageError
-from mlefw.rows import Table
+from mlefw.rows import FILE_STEP, Table
 
 BLOCK_BYTES = 2**25
 """A record must fit into a block: fifty thousand columns are about a megabyte."""
 
 INTEGER = r"0|-?[1-9][0-9]{0,17}"
+
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+"""Files of a folder that are read."""
+
+
+class Parsed(NamedTuple):
+    """The records of one file, and the lines at which they begin unless they follow one another."""
+
+    arrow: pa.Table
+    lines: np.ndarray | None
+
+    def numbers(self, first: int) -> np.ndarray:
+        """The line of each record; without blank lines the first is at `first`."""
+        return np.arange(self.arrow.num_rows) + first if self.lines is None else self.lines
 
 
 @dataclass(kw_only=True)
@@ -29,9 +47,9 @@ class Csv(Source):
     among numbers.
 
     Attributes:
-        path: file of the rows to split.
-        validation_path: file of the validation rows.
-        test_path: file of the test rows.
+        path: file of the rows to split; or a folder, or a pattern such as `part-*.csv`, of files with the same columns.
+        validation_path: the same for the validation rows.
+        test_path: the same for the test rows.
         delimiter: sign between fields.
         decimal: decimal sign.
         thousands: sign that groups digits.
@@ -74,31 +92,78 @@ class Csv(Source):
         """All rows of `test_path`, if set."""
         return self._load(self.test_path, "data.test_path") if self.test_path else None
 
-    def _load(self, path: str | None, setting: str) -> Table:
-        file = regular_file(path, setting)
-        origin = str(file)
-        raw = to_utf8(read_bytes(file), origin, self.encoding, self.delimiter)
-        check_delimiter(raw, origin, self.delimiter)
-        arrow = self._parse(raw, origin)
-        self._check_header(arrow.column_names, origin)
-        place = Table({}, origin, 1 + self.header, record_lines(raw, self.header, arrow.num_rows))
-        return to_table(self._columns(arrow, place), place, self.categorical or (), self.id, self.missing)
+    def read_blocks(self) -> Iterator[Block]:
+        """The rows of `path`, some megabytes of text at a time."""
+        files = regular_files(self.path, "data.path", SUFFIXES)
+        start = 0
+        for k, file in enumerate(files):
+            check_encoding(self.encoding)
+            with opened(file) as (stream, share):
+                for raw, shift in self._raw_blocks(stream, file):
+                    parsed = self._parsed(raw, str(file), (), shift)
+                    place = Table({}, str(file), 1 + self.header + shift, parsed.lines)
+                    numbers = place.row_numbers(np.arange(parsed.arrow.num_rows))
+                    table = self._table(parsed.arrow, replace(place, numbers=numbers))
+                    kept = np.searchsorted(numbers, table.row_numbers(np.arange(table.num_rows)))
+                    yield Block(table, start + kept, (k + share()) / len(files))
+                    start += parsed.arrow.num_rows
 
-    def _parse(self, raw: bytes, origin: str) -> pa.Table:
+    def _raw_blocks(self, stream: Any, file: Path) -> Iterator[tuple[bytes, int]]:
+        try:
+            yield from read_blocks(stream, self.encoding, self.header)
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{file} is not {self.encoding} text: {error}") from None
+
+    def _load(self, path: str | None, setting: str) -> Table:
+        files = regular_files(path, setting, SUFFIXES)
+        parts = [self._parsed(_bytes(file), str(file)) for file in files]
+        if len(files) == 1:
+            place = Table({}, str(files[0]), 1 + self.header, parts[0].lines)
+        else:
+            differing = _differing([part.arrow for part in parts], files)
+            if differing:
+                parts = [self._parsed(_bytes(file), str(file), differing) for file in files]
+            lines = [part.numbers(1 + self.header) + k * FILE_STEP for k, part in enumerate(parts)]
+            names = tuple(file.name for file in files)
+            place = Table({}, str(Path(str(path)).absolute()), 0, np.concatenate(lines), names)
+        first = parts[0].arrow.column_names
+        arrow = pa.concat_tables([part.arrow.select(first) for part in parts], promote_options="permissive")
+        if arrow.num_rows == 0:
+            raise UsageError(f"{place.origin} has 0 data rows\n  expected: a table with at least one row")
+        return self._table(arrow, place)
+
+    def _table(self, arrow: pa.Table, place: Table) -> Table:
+        if arrow.num_rows == 0:
+            return empty_table(self.wanted(arrow.column_names), place)
+        text, lenient = self.categorical or (), self.lenient(arrow.column_names)
+        return to_table(self._columns(arrow, place), place, text, self.id, self.missing, lenient)
+
+    def _parsed(self, raw: bytes, origin: str, text: Collection[str] = (), shift: int | None = None) -> "Parsed":
+        """The records of a file, or under its header those of a block that lies `shift` lines further down."""
+        # Blocks are in UTF-8 already, whatever the file is in.
+        encoding = "utf-8" if shift is not None and not is_utf8(self.encoding) else self.encoding
+        raw = to_utf8(raw, origin, encoding, self.delimiter, shift or 0)
+        check_delimiter(raw, origin, self.delimiter)
+        arrow = self._parse(raw, origin, text, shift or 0)
+        self._check_header(arrow.column_names, origin)
+        lines = record_lines(raw, self.header, arrow.num_rows)
+        return Parsed(arrow, None if lines is None else lines + (shift or 0))
+
+    def _parse(self, raw: bytes, origin: str, text: Collection[str], shift: int) -> pa.Table:
         quoted = b'"' in raw
         # pyarrow closes a quote left open at the end of the file, and with it swallows the rows between
-        broken = broken_record(raw, self.delimiter) if raw.count(b'"') % 2 else None
-        text = dict.fromkeys([*(self.categorical or ()), *([self.id] if self.id else [])], pa.string())
+        broken = broken_record(raw, self.delimiter, shift) if raw.count(b'"') % 2 else None
+        types = dict.fromkeys([*text, *(self.categorical or ()), *([self.id] if self.id else [])], pa.string())
         try:
             if broken is None:
-                arrow = self._read(raw, quoted, text)
+                arrow = self._read(raw, quoted, types)
                 if b"0x" not in raw.lower():
                     return arrow
                 # pyarrow reads 0x1F as 31: let such columns come as text, to be refused by name
                 numeric = [field.name for field in arrow.schema if pa.types.is_integer(field.type)]
-                return self._read(raw, quoted, text | dict.fromkeys(numeric, pa.string()))
+                return self._read(raw, quoted, types | dict.fromkeys(numeric, pa.string()))
         except pa.ArrowInvalid as error:
-            broken = broken_record(raw, self.delimiter) or str(error).splitlines()[0]
+            broken = broken_record(raw, self.delimiter, shift) or str(error).splitlines()[0]
         raise UsageError(f"{origin}: {broken}\n  expected: equally many fields in every line, quotes closed")
 
     def _read(self, raw: bytes, quoted: bool, types: dict[str, pa.DataType]) -> pa.Table:
@@ -136,3 +201,31 @@ class Csv(Source):
             if pa.types.is_string(column.type):
                 column = pc.if_else(is_blank(column), pa.scalar(None, pa.string()), column)
             yield name, column
+
+
+def _bytes(file: Path) -> bytes:
+    with opened(file) as (stream, _):
+        return stream.read()
+
+
+def _differing(tables: Sequence[pa.Table], files: Sequence[Path]) -> list[str]:
+    """The columns that are numbers in one file and something else in another: they are read as text, then judged.
+
+    Raises:
+        UsageError: a file has other columns than the first.
+    """
+    first = tables[0].column_names
+    for table, file in zip(tables, files, strict=True):
+        if set(table.column_names) != set(first):
+            odd = sorted(set(table.column_names) ^ set(first))
+            raise UsageError(
+                f"{file} and {files[0].name} differ in columns: {', '.join(map(repr, odd[:8]))}"
+                "\n  expected: the same columns in every file"
+            )
+
+    def kind(name: str, table: pa.Table) -> str:
+        type_ = table.field(name).type
+        return "number" if pa.types.is_integer(type_) or pa.types.is_floating(type_) else str(type_)
+
+    kinds = {name: {kind(name, table) for table in tables} - {"null"} for name in first}
+    return [name for name, found in kinds.items() if len(found) > 1]

@@ -3,12 +3,14 @@
 import gzip
 import os
 import random
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mlefw import csv_blocks
 from mlefw.data.csv import Csv
 from mlefw.errors import UsageError
 from mlefw.rows import Table
@@ -118,16 +120,18 @@ def test_refuses_signs(settings: dict[str, str]) -> None:
 def test_refuses_paths(tmp_path: Path) -> None:
     write(tmp_path, GOOD, "table.csv")
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty").mkdir()
     cases = {
         str(tmp_path / "tabel.csv"): f"did you mean {tmp_path}/table.csv",
-        str(tmp_path): "is a directory",
+        str(tmp_path / "empty"): "is a directory without files that end in .csv",
+        str(tmp_path / "*.tsv"): "matches no file",
         str(tmp_path / "pipe"): "not a regular file",
         str(tmp_path / "table.csv" / "inside.csv"): "does not exist",
         "nul\0byte": "cannot be read",
         "": "data.path is not set",
     }
     for path, expected in cases.items():
-        with pytest.raises(UsageError, match=expected):
+        with pytest.raises(UsageError, match=re.escape(expected)):
             Csv(path=path, target="y").read()
 
 
@@ -211,12 +215,13 @@ def test_given_splits(tmp_path: Path) -> None:
 
 
 def test_refuses_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(self: Path) -> bytes:
+    def denied(self: Path, mode: str) -> bytes:
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "read_bytes", denied)  # root reads any file, whatever its mode
+    path = write(tmp_path, GOOD)
+    monkeypatch.setattr(Path, "open", denied)  # root reads any file, whatever its mode
     with pytest.raises(UsageError, match=r"d.csv cannot be read: .*Permission denied"):
-        Csv(path=str(tmp_path / write(tmp_path, GOOD)), target="y").read()
+        Csv(path=path, target="y").read()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -235,3 +240,84 @@ def test_mutilated_files_are_read_or_refused(tmp_path: Path) -> None:
             outcomes.add(type(error))
             assert str(tmp_path) in str(error)
     assert outcomes == {Table, UsageError}
+
+
+HALVES = {"a.csv": "x,c,z,y\n1,a,1,3\n2,b,2,4\n", "b.csv.gz": "z,y,c,x\nu,5,7,2.5\n\nu,6,a,4\n"}
+
+
+def halves(folder: Path) -> Path:
+    (folder / "parts").mkdir()
+    for name, text in HALVES.items():
+        (folder / "parts" / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    (folder / "parts" / "_SUCCESS").write_text("")
+    return folder / "parts"
+
+
+@pytest.mark.parametrize("pattern", ["", "*.csv*", "[ab].*"])
+def test_reads_the_files_of_a_folder_as_one_table(tmp_path: Path, pattern: str) -> None:
+    source = Csv(path=str(halves(tmp_path) / pattern), target="y")
+    table = source.read()
+    assert table.columns["x"].tolist() == [1, 2, 2.5, 4]
+    assert table.columns["c"].tolist() == ["a", "b", "7", "a"]
+    assert table.columns["z"].tolist() == ["1", "2", "u", "u"]
+    assert table.columns["y"].tolist() == [3, 4, 5, 6]
+    assert table.where(np.array([False, True, False, True])) == "rows 3 of a.csv, 4 of b.csv.gz"
+
+
+def test_files_of_a_folder_have_the_same_columns(tmp_path: Path) -> None:
+    folder = halves(tmp_path)
+    (folder / "c.csv").write_text("x,y\n1,2\n")
+    with pytest.raises(UsageError, match=r"c.csv and a.csv differ in columns: 'c', 'z'"):
+        Csv(path=str(folder), target="y").read()
+
+
+BLOCKS: dict[str, tuple[str, str]] = {
+    "plain": ("x,c,y\n" + "".join(f"{i}.5,{'ab'[i % 2]},{i}\n" for i in range(200)), "utf-8"),
+    "quoted newlines": ("x,c,y\n" + "".join(f'{i},"a\n,{i % 3}",{i}\n' for i in range(200)), "utf-8"),
+    "blank lines": ("\n\nx,c,y\n" + "".join(f"{i},é,{i}\n\n\n" for i in range(200)), "latin-1"),
+    "byte order mark": ("x,c,y\r\n" + "".join(f"{i},狐,{i}\r\n" for i in range(200)), "utf-8-sig"),
+    "two bytes a sign": ("x,c,y\n" + "".join(f"{i},狐,{i}\n" for i in range(200)), "utf-16"),
+    "no newline at the end": ("x,c,y\n" + "\n".join(f"{i},a,{i}" for i in range(200)), "ascii"),
+}
+
+
+@pytest.mark.parametrize("case", BLOCKS)
+@pytest.mark.parametrize("size", [1, 50, 10**6])
+def test_blocks_are_the_table_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, size: int) -> None:
+    text, encoding = BLOCKS[case]
+    source = Csv(path=write(tmp_path, text.encode(encoding)), target="y", encoding=encoding)
+    whole = source.read()
+    monkeypatch.setattr(csv_blocks.read_blocks, "__defaults__", (size,))
+    blocks = list(source.read_blocks())
+    assert (len(blocks) > 3) == (size < 100)
+    assert np.concatenate([block.row for block in blocks]).tolist() == list(range(200))
+    assert blocks[-1].share == pytest.approx(1)
+    for name, column in whole.columns.items():
+        assert np.concatenate([block.table.columns[name] for block in blocks]).tolist() == column.tolist()
+    every = np.arange(200)
+    lines = np.concatenate([b.table.row_numbers(np.arange(b.table.num_rows)) for b in blocks])
+    assert lines.tolist() == whole.row_numbers(every).tolist()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("1,2,3", "line 152 has 3 fields"), ("foo,1", "row 152: 'foo'"), ("1e400,1", "row 152"), ("1\0,2", "line 152")],
+)
+def test_messages_of_blocks_name_the_line_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, words: str
+) -> None:
+    lines = [f"{i}.5,{i}" for i in range(200)]
+    lines[150] = line
+    monkeypatch.setattr(csv_blocks.read_blocks, "__defaults__", (300,))
+    with pytest.raises(UsageError, match=words):
+        list(Csv(path=write(tmp_path, "x,y\n" + "\n".join(lines)), target="y").read_blocks())
+
+
+def test_blocks_tell_the_position_of_rows_that_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "x,y\n" + "".join(f"{i if i % 7 else ''},{i}\n" for i in range(100)))
+    monkeypatch.setattr(csv_blocks.read_blocks, "__defaults__", (100,))
+    with pytest.warns(UserWarning, match="missing values are dropped"):
+        blocks = list(Csv(path=path, target="y", missing="drop").read_blocks())
+    rows = np.concatenate([block.row for block in blocks]).tolist()
+    assert rows == np.concatenate([block.table.columns["y"] for block in blocks]).tolist()
+    assert rows == [i for i in range(100) if i % 7]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlefw.data import parquet
 from mlefw.data.parquet import Parquet
 from mlefw.errors import UsageError
 
@@ -101,3 +102,18 @@ def test_refuses_other_files(tmp_path: Path, content: bytes, expected: str) -> N
     file.write_bytes(content)
     with pytest.raises(UsageError, match=expected):
         Parquet(path=str(file), target="y").read()
+
+
+def test_reads_a_folder_and_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"x": pa.array([1, 2, 3]), "y": [1.0, 2, 3]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"y": [4.0, 5], "x": pa.array([4.5, None])}), tmp_path / "b.parquet")
+    whole = Parquet(path=str(tmp_path), target="y", missing="impute").read()
+    assert whole.columns["x"][:4].tolist() == [1, 2, 3, 4.5]
+    assert whole.holes["x"].tolist() == [False] * 4 + [True]
+    assert whole.where(whole.holes["x"]) == "row 1 of b.parquet"
+    monkeypatch.setattr(parquet, "BLOCK_CELLS", 4)
+    with pytest.warns(UserWarning, match="dropped"):
+        blocks = list(Parquet(path=str(tmp_path / "*.parquet"), target="y", missing="drop").read_blocks())
+    assert [block.row.tolist() for block in blocks] == [[0, 1], [2], [3]]
+    assert np.concatenate([block.table.columns["y"] for block in blocks]).tolist() == [1, 2, 3, 4]
+    assert blocks[-1].share == 1

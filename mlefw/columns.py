@@ -1,0 +1,62 @@
+"""Which columns a table has, and which of them say nothing new."""
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from mlefw.errors import UsageError
+from mlefw.rows import Table
+
+
+def require(names: Iterable[str], present: Iterable[str], origin: str, setting: str) -> None:
+    """Refuses names that are not present.
+
+    Raises:
+        UsageError: naming the nearest ones that are.
+    """
+    present = dict.fromkeys(present)
+    lines = []
+    for name in names:
+        if name not in present:
+            near = get_close_matches(name, present, n=1)
+            lines.append(f"  {name!r} ({setting})" + (f": did you mean {near[0]!r}?" if near else ""))
+    if lines:
+        more = [f"  and {len(lines) - 8} more"] if len(lines) > 8 else []
+        raise UsageError("\n".join([f"{origin} lacks these columns", *lines[:8], *more, f"  it has {shown(present)}"]))
+
+
+def shown(names: Iterable[str], limit: int = 10) -> str:
+    """Names in quotes, the first few of them."""
+    names = list(names)
+    return ", ".join(map(repr, names[:limit])) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def warn_of_constants(table: Table, names: Sequence[str]) -> None:
+    """Says which features are the same in every row."""
+    columns = ((name, table.columns[name]) for name in names)
+    constant = [name for name, column in columns if (column == column[0]).all()]
+    if constant:
+        warnings.warn(f"{table.origin}: constant features {shown(constant)}", UserWarning, stacklevel=2)
+
+
+def warn_of_copies(table: Table, names: Sequence[str]) -> None:
+    """Says which features are copies of one another: only the sum of their coefficients is estimable."""
+    groups: dict[Any, list[str]] = {}
+    for name in names:
+        column = table.columns[name]
+        content = column.tobytes() if column.dtype.kind in "fiub" else repr(column.tolist()).encode()
+        groups.setdefault(hashlib.blake2b(content).digest(), []).append(name)
+    copies = [
+        " = ".join(map(repr, names))
+        for names in groups.values()
+        if len(names) > 1 and not (table.columns[names[0]] == table.columns[names[0]][0]).all()
+    ]
+    if copies:
+        more = f" and {len(copies) - 8} more" if len(copies) > 8 else ""
+        warnings.warn(
+            f"{table.origin}: features that are equal in every row: {', '.join(copies[:8])}{more}",
+            UserWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,117 @@
+"""Predictive distributions as columns of a table."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Distribution
+
+from mlefw import predictive
+from mlefw.checkpoint import Trained
+from mlefw.errors import UsageError
+from mlefw.rows import Rows, Table
+from mlefw.support import check_support
+
+
+def check_probabilities(trained: Trained, level: float, quantiles: Sequence[float]) -> None:
+    """Refuse probabilities that are none, and quantiles of labels.
+
+    Raises:
+        UsageError: naming the setting.
+    """
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
+        raise UsageError(f"level={level}: expected a probability between 0 and 1, such as 0.9")
+    for p in quantiles:
+        if isinstance(p, bool) or not isinstance(p, int | float) or not 0 < p < 1:
+            raise UsageError(f"quantiles: {p} is not a probability between 0 and 1, such as 0.1")
+    if quantiles and trained.schema.labels is not None:
+        raise UsageError(f"quantiles: the target {trained.schema.target!r} has labels, which have no quantiles")
+
+
+@torch.no_grad()
+def predictions(
+    trained: Trained, table: Table, row: np.ndarray, level: float = 0.9, quantiles: Sequence[float] = ()
+) -> pa.Table:
+    """What the model says of each row of a table; a value that is not defined is null.
+
+    Args:
+        trained: the model.
+        table: holds the features; where it has the target, the NLL of each row is a column, too.
+        row: position of each row in what the table is a part of.
+        level: probability of the central interval.
+        quantiles: probabilities of further quantiles.
+
+    Raises:
+        UsageError: a table that does not fit the schema, or a target that the head cannot take.
+    """
+    objective, schema = trained.objective, trained.schema
+    rows = schema.rows(table, objective.head.log_link, target_required=False)
+    if table.num_rows == 0:
+        blank = Rows(torch.zeros(1, schema.num_features, dtype=torch.float64), rows.y, torch.ones(1), torch.zeros(1))
+        return pa.table(_columns(trained, blank, table, np.zeros(1, dtype=np.int64), level, quantiles)).slice(0, 0)
+    return pa.table(_columns(trained, rows, table, row, level, quantiles))
+
+
+def _columns(
+    trained: Trained, rows: Rows, table: Table, row: np.ndarray, level: float, quantiles: Sequence[float]
+) -> dict[str, Any]:
+    eta = trained.objective.eta(rows.x, rows.offset)
+    distribution = trained.objective.head(eta)
+    if trained.schema.labels is not None:
+        figures = _classes(distribution, list(trained.schema.labels))
+    else:
+        figures = _numbers(distribution, level, quantiles)
+    if trained.schema.target in table.columns:
+        figures["nll_nats"] = _nll(trained, eta, rows, table) if table.num_rows else _array(eta[:, 0])
+    columns: dict[str, Any] = {"row": pa.array(row)}
+    name = trained.schema.id
+    if name is not None and name in table.columns:
+        taken = name in columns or name in figures
+        columns[f"id_{name}" if taken else name] = _identifiers(table, name, len(row))
+    return columns | figures
+
+
+def _identifiers(table: Table, name: str, num_rows: int) -> pa.Array:
+    if table.num_rows == 0:
+        return pa.nulls(num_rows, pa.string())
+    return pa.array(table.columns[name].tolist(), mask=table.holes.get(name))
+
+
+def _nll(trained: Trained, eta: Tensor, rows: Rows, table: Table) -> pa.Array:
+    """NLL of the rows whose target is known."""
+    target, head = trained.schema.target, trained.objective.head
+    present, index = table.present(target)
+    nll = np.full(table.num_rows, np.nan)
+    if len(index):
+        known = torch.from_numpy(index)
+        check_support(head, rows.take(known), present, target)
+        nll[index] = head.nll(eta[known], rows.y[known]).numpy()
+    return pa.array(nll, from_pandas=True)
+
+
+def _numbers(distribution: Distribution, level: float, quantiles: Sequence[float]) -> dict[str, Any]:
+    lower, upper = predictive.interval(distribution, level)
+    values = {
+        "mean": distribution.mean,
+        "median": predictive.median(distribution),
+        "sd": distribution.stddev,
+        "lower": lower,
+        "upper": upper,
+        **{f"quantile_{p:g}": predictive.quantile(distribution, float(p)) for p in quantiles},
+    }
+    return {name: _array(value) for name, value in values.items()}
+
+
+def _classes(distribution: Distribution, labels: list[str]) -> dict[str, Any]:
+    probs: Tensor = distribution.probs  # type: ignore[attr-defined]
+    if not isinstance(distribution, Categorical):
+        probs = torch.stack([1 - probs, probs], -1)
+    columns: dict[str, Any] = {"class": pa.array([labels[k] for k in probs.argmax(-1).tolist()], pa.string())}
+    return columns | {f"prob_{label}": _array(probs[:, k]) for k, label in enumerate(labels)}
+
+
+def _array(values: Tensor) -> pa.Array:
+    return pa.array(values.double().numpy(), from_pandas=True)
