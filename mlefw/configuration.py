@@ -6,9 +6,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
@@ -16,6 +14,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mlefw.composition import compose
 from mlefw.errors import UsageError
 from mlefw.preflight import check, nearest
 from mlefw.warn import warn
@@ -90,6 +89,15 @@ def opened(overrides: Sequence[str]) -> list[str]:
     return [f"++{item}" if re.match(r"(?!hydra\.)\w+\.[\w.]+=", item) else item for item in quoted]
 
 
+def launcher_settings(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> dict[str, Any]:
+    """The settings of Hydra's launcher.
+
+    Raises:
+        UsageError: one that it does not have.
+    """
+    return _container(_compose(command, overrides, config_dirs)["hydra"]["launcher"])
+
+
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with every interpolation replaced by its value."""
     return _container(OmegaConf.create(config))
@@ -124,13 +132,11 @@ def members(group: str) -> list[str]:
 
 
 def _compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Any:
-    GlobalHydra.instance().clear()
     extra = [f"hydra.searchpath=[{','.join(f'file://{Path(folder).absolute()}' for folder in config_dirs)}]"]
     try:
-        with initialize_config_dir(str(config_root()), version_base="1.3"):
-            config = compose(command, overrides=[*overrides, *(extra if config_dirs else [])], return_hydra_config=True)
-            OmegaConf.set_struct(config, False)
-            return config
+        config = compose(config_root(), command, [*overrides, *(extra if config_dirs else [])])
+        OmegaConf.set_struct(config, False)
+        return config
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UsageError(_explain(command, str(error))) from error
 

@@ -48,6 +48,11 @@ def raise_pending() -> None:
         raise _stopped(_pending[0])
 
 
+def forked() -> None:
+    """Stop at once again in a process that was forked while signals waited in its parent."""
+    _state["deferred"] = False
+
+
 def _receive(number: int, frame: FrameType | None) -> None:
     first = not _pending
     _pending.append(number)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from mlefw.errors import UsageError
 
+SUPERSEDED = "superseded"
+"""The folder of a sweep that keeps failed attempts which were repeated."""
+
 
 def default_path(kind: str = "outputs") -> Path:
     """`<kind>/<date>/<time>-<process>`: two runs never choose the same."""

@@ -15,6 +15,8 @@ from mlefw.interrupt import handled
 
 Task = Callable[[], None]
 
+_NO_MEMORY = "out of memory: a smaller batch (batch=mini batch.size=…) or batch.max_rows needs less"
+
 
 def guarded(task: Task) -> int:
     """Run a task; its exit code. Errors become a few lines on standard error."""
@@ -32,12 +34,21 @@ def guarded(task: Task) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except MemoryError:
-        return _fail("out of memory: a smaller batch (batch=mini batch.size=…) or batch.max_rows needs less", 6)
+        return _fail(_NO_MEMORY, 6)
     except OSError as error:
         return _fail(f"storage: {error}", 4)
+    except RuntimeError as error:
+        # So torch says it, on a GPU by a class of its own.
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            return _fail(_NO_MEMORY, 6)
+        return _bug(error)
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever is left is a bug, and says so
-        return _fail(f"unexpected {type(error).__name__}: {error}\n  This is a bug; MLEFW_TRACEBACK=1 shows where", 70)
+        return _bug(error)
     return 0
+
+
+def _bug(error: Exception) -> int:
+    return _fail(f"unexpected {type(error).__name__}: {error}\n  This is a bug; MLEFW_TRACEBACK=1 shows where", 70)
 
 
 def _fail(message: str, code: int) -> int:
@@ -49,7 +60,14 @@ def _fail(message: str, code: int) -> int:
 
 def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = False) -> int:
     """Run train, baseline or check with a configuration that is composed but for its run directory."""
-    return guarded(lambda: _run(command, config, run_dir, quiet))
+
+    def task() -> None:
+        try:
+            _run(command, config, run_dir, quiet)
+        except SystemExit as error:
+            raise MlefwError(f"the run was left by sys.exit({error.code!r})") from error
+
+    return guarded(task)
 
 
 def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> None:

@@ -1,11 +1,11 @@
 """Sweeps: the whole grid is checked first, then Hydra's launcher runs one job for each combination."""
 
-import json
+import itertools
 import math
 import os
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mlefw import configuration, warn
-from mlefw.errors import UsageError
+from mlefw import configuration, launcher, warn
+from mlefw.errors import Stopped, UsageError
 from mlefw.run_directory import check_free, default_path
 from mlefw.single import run_job
+from mlefw.sweep_record import NAME, Job, Journal, label, plan, read, summary_of
 
 MAX_JOBS = 10_000
+
+_MOST_ROWS = 40
+"""Of the table in the terminal; `mlefw compare` shows all."""
 
 
 def run(
@@ -27,32 +31,91 @@ def run(
 ) -> int:
     """Run a sweep into a directory of its own; 0, or 5 where a job failed.
 
+    A directory that holds a sweep is gone on with: what is missing or has failed is run.
+
     Raises:
         UsageError: a mistake in any value of the grid; no job has run then.
+        Stopped: a signal ended the sweep; what did not run is listed.
     """
-    overrides = configuration.opened(overrides)
+    overrides = configuration.opened(_with_defaults(command, overrides))
+    launcher.register()
     swept = configuration.sweep_values(overrides)
     count = math.prod(len(values) for values in swept.values())
     if count > MAX_JOBS:
         raise UsageError(f"this sweep has {count} jobs: expected at most {MAX_JOBS}")
     fixed = [override for override in overrides if override.split("=")[0].lstrip("+") not in swept]
-    _check_grid(command, fixed, swept, config_dirs, plugins)
+    settings = [override for override in overrides if not override.startswith(("hydra.launcher", "hydra/"))]
+    _check_grid(command, settings, swept, config_dirs, plugins)
     given = [override.partition("=")[2] for override in fixed if override.startswith("run_dir=")]
-    root = Path(given[-1]) if given else default_path("multirun")
-    check_free(root)
+    root = (Path(given[-1]) if given else default_path("multirun")).absolute()
+    first = [values[0] for values in swept.values()]
+    forks = launcher.check(configuration.launcher_settings(command, [*fixed, *first], config_dirs))
+    if not (forks and (root / NAME).is_file() and not root.is_symlink()):
+        check_free(root)
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
-    root = root.absolute()
     os.environ["MLEFW_SWEPT"] = ",".join(swept)
+    # Hydra would end the program with a traceback of its own.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     kept = [override for override in overrides if not override.startswith("run_dir=")]
     sys.argv = ["mlefw", *kept, f"run_dir='{root}'", f"hydra.sweep.dir='{root}'", *flags]
     GlobalHydra.instance().clear()
-    hydra.main(version_base="1.3", config_path=str(configuration.config_root()), config_name=command)(_job)()
-    return _report(root, count)
+    with locked(root):
+        try:
+            hydra.main(version_base="1.3", config_path=str(configuration.config_root()), config_name=command)(_job)()
+        except Stopped:
+            _report(root, read(root))
+            raise
+        if not forks:
+            _note(command, root, swept)
+        return _report(root, read(root))
+
+
+def _with_defaults(command: str, overrides: Sequence[str]) -> list[str]:
+    """What is set in a sweep unless the command line says otherwise."""
+    keys = {override.partition("=")[0] for override in overrides}
+    more = []
+    if command == "train" and "report" not in keys:
+        # Pictures take longer than a small job; one looks at those of the best.
+        more.append("report=false")
+    if "hydra/launcher" not in keys and not hasattr(os, "fork"):
+        more.append("hydra/launcher=basic")
+    elif "hydra/launcher" not in keys:
+        wanted = os.environ.get("OMP_NUM_THREADS", "")
+        if wanted.isdigit() and int(wanted) and "hydra.launcher.threads" not in keys:
+            more.append(f"hydra.launcher.threads={wanted}")
+        # Threads that a library starts when it is imported would be lost in the forks; jobs start their own.
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return [*more, *overrides]
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold the directory for this sweep, and for jobs that should outlive it.
+
+    Raises:
+        UsageError: another sweep holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        # A file system without locks is no reason not to run.
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"run_dir={root}: another sweep is running in it") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _check_grid(
     command: str,
-    fixed: Sequence[str],
+    overrides: Sequence[str],
     swept: dict[str, list[str]],
     config_dirs: Sequence[str],
     plugins: Sequence[str],
@@ -62,10 +125,12 @@ def _check_grid(
     tried: set[tuple[str, ...]] = set()
     for key, values in swept.items():
         for value in values:
-            chosen = tuple({**first, key: value}.values())
-            if chosen not in tried:
-                tried.add(chosen)
-                configuration.read(command, [*fixed, *chosen], config_dirs, plugins)
+            chosen = {**first, key: value}
+            if tuple(chosen.values()) not in tried:
+                tried.add(tuple(chosen.values()))
+                keys = [override.split("=")[0].lstrip("+") for override in overrides]
+                task = [chosen.get(key, override) for key, override in zip(keys, overrides, strict=True)]
+                configuration.read(command, task, config_dirs, plugins)
 
 
 def _job(config: DictConfig) -> int:
@@ -77,8 +142,7 @@ def _job(config: DictConfig) -> int:
     swept = set(os.environ.get("MLEFW_SWEPT", "").split(","))
     task = [override.lstrip("+") for override in hydra_config.overrides.task]
     task = [override for override in task if override.split("=")[0] in swept]
-    label = re.sub(r"[^\w=.,+-]+", "_", ",".join(task))[:120]
-    run_dir = Path(str(config.run_dir)) / f"{int(hydra_config.job.num):03d}_{label}"
+    run_dir = Path(str(config.run_dir)) / f"{int(hydra_config.job.num):03d}_{label(task)}"
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     choices = {name: choice for name, choice in hydra_config.runtime.choices.items() if not name.startswith("hydra/")}
@@ -86,17 +150,37 @@ def _job(config: DictConfig) -> int:
     return run_job(command, settings, run_dir, quiet=True)
 
 
-def _report(root: Path, count: int) -> int:
-    """Print the ranked table; 5 if a job is missing or failed."""
+def _note(command: str, root: Path, swept: dict[str, list[str]]) -> None:
+    """Write down what another launcher's jobs have left."""
+    jobs = plan(root, itertools.product(*swept.values()), swept)
+    for job in jobs:
+        summary = summary_of(job.run_dir)
+        if summary.get("status") == "finished" or (command == "baseline" and (job.run_dir / "baseline.json").is_file()):
+            job.finish("finished")
+        elif summary or job.run_dir.is_dir():
+            job.status, job.reason = "failed", str(summary.get("reason", "ended without a result"))
+    Journal(root, jobs).close()
+
+
+def _report(root: Path, jobs: Sequence[Job]) -> int:
+    """Print the ranked table and what is missing; 5 if a job is missing or failed."""
     from mlefw.command import compare
     from mlefw.console import console
 
     out = console()
-    finished = 0
-    for file in root.glob("*/summary.json"):
-        finished += json.loads(file.read_text(encoding="utf-8")).get("status") == "finished"
-    if finished:
-        out.print(compare.table(compare.run([str(root)])))
-    out.print(f"sweep: {finished} of {count} jobs finished in {root}", soft_wrap=True)
+    if any(job.nll_nats is not None for job in jobs):
+        summaries = [s for s in compare.run([str(root)]) if s["status"] == "finished"]
+        out.print(compare.table(summaries[:_MOST_ROWS]))
+        if len(summaries) > _MOST_ROWS:
+            out.print(f"… and {len(summaries) - _MOST_ROWS} more: mlefw compare runs={root}", soft_wrap=True)
+    missing = [job for job in jobs if not job.is_done]
+    for job in missing:
+        reason = f": {job.reason}" if job.reason else ""
+        out.print(f"{job.status:<8}  {job.run_dir.name}{reason}", soft_wrap=True, markup=False)
+    kept = sum(job.status == "kept" for job in jobs)
+    before = f" ({kept} of them before)" if kept else ""
+    out.print(f"sweep: {len(jobs) - len(missing)} of {len(jobs)} jobs finished{before} in {root}", soft_wrap=True)
+    if missing:
+        out.print("       the same command with this run_dir runs the others", soft_wrap=True)
     out.print(f"look:  tensorboard --logdir {root}", soft_wrap=True)
-    return 0 if finished == count else 5
+    return 5 if missing else 0

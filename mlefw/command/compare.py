@@ -12,6 +12,7 @@ from mlefw.atomic import write_text
 from mlefw.console import model_name, number
 from mlefw.errors import UsageError
 from mlefw.new_data import check_output
+from mlefw.run_directory import SUPERSEDED
 
 
 def run(runs: Sequence[str]) -> list[dict[str, Any]]:
@@ -27,7 +28,7 @@ def run(runs: Sequence[str]) -> list[dict[str, Any]]:
         root = Path(name)
         if not root.is_dir():
             raise UsageError(f"runs={name}: there is no such directory ({root.absolute()})")
-        files = [root / "summary.json"] if (root / "summary.json").is_file() else sorted(root.rglob("summary.json"))
+        files = [root / "summary.json"] if (root / "summary.json").is_file() else _below(root)
         if not files:
             raise UsageError(f"runs={name}: no summary.json in it or below it")
         found += [_read(file) for file in files]
@@ -91,6 +92,11 @@ def check_report(path: Path, overwrite: bool) -> None:
     check_output(path, overwrite, "report")
     if not path.parent.is_dir():
         raise UsageError(f"report={path}: there is no directory {path.parent.absolute()}")
+
+
+def _below(root: Path) -> list[Path]:
+    """The summaries in the runs of a directory; attempts that a sweep has repeated do not count."""
+    return [file for file in sorted(root.rglob("summary.json")) if SUPERSEDED not in file.relative_to(root).parts]
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -1,0 +1,102 @@
+"""A sweep as it goes: how each job ended, in the terminal and on disk."""
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+
+from mlefw.atomic import write_json
+from mlefw.console import console, number
+from mlefw.errors import StorageError
+from mlefw.forked import Ended
+from mlefw.sweep_record import Job, Journal, summary_of
+
+_STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+_TAIL = 20_000
+_ERROR = "mlefw: error: "
+
+
+class Progress:
+    """Prints a line for each job that ends, and notes it.
+
+    Args:
+        journal: of the sweep.
+        has_summary: whether a job that ended well leaves a summary.
+        timeout_s: what a job may take.
+    """
+
+    def __init__(self, journal: Journal, has_summary: bool, timeout_s: float | None) -> None:
+        self.journal, self.has_summary, self.timeout_s = journal, has_summary, timeout_s
+        self.out: Console = console()
+        self.count = 0
+
+    def log(self, job: Job) -> Path:
+        """What the job prints goes there, and into its directory in the end."""
+        return self.journal.root / f"{job.run_dir.name}.log"
+
+    def ended(self, index: int, how: Ended) -> None:
+        """Note how a process ended."""
+        job = self.journal.jobs[index]
+        job.seconds = how.seconds
+        job.exit_code = how.code if how.code >= 0 else 128 - how.code
+        said = _tail(self.log(job))
+        summary = summary_of(job.run_dir)
+        if how.code == 0 and (not self.has_summary or summary.get("status") == "finished"):
+            job.finish("finished")
+        else:
+            job.status = "stopped" if job.exit_code in _STOPPED and not how.is_late else "failed"
+            job.reason = self._reason(how, said)
+            with suppress(OSError, StorageError):
+                job.run_dir.mkdir(mode=0o755, exist_ok=True)
+                if not summary:
+                    write_json(job.run_dir / "summary.json", {"status": "failed", "reason": job.reason})
+        self._store_log(job)
+        self.tell(job)
+        if job.is_done and not job.run_dir.exists():
+            self.out.print(said.rstrip(), soft_wrap=True, markup=False)
+
+    def tell(self, job: Job) -> None:
+        """Print the job's line."""
+        self.count += 1
+        total = len(self.journal.jobs)
+        words = [f"[{self.count:{len(str(total))}}/{total}] {job.status:<8}  {job.run_dir.name}"]
+        if job.nll_nats is not None:
+            words.append(f"{number(job.nll_nats)} nats per row on {job.split}")
+        if job.seconds is not None:
+            words.append(f"{job.seconds:.1f} s")
+        if job.reason:
+            words.append(f"exit code {job.exit_code}: {job.reason}")
+        self.out.print("  ".join(words), soft_wrap=True, markup=False)
+        self.journal.tick()
+
+    def _reason(self, how: Ended, said: str) -> str:
+        if how.is_late:
+            return f"took longer than {self.timeout_s:g} s"
+        if how.code < 0:
+            name = signal.Signals(-how.code).name
+            return f"killed by {name}" + (" (by hand, or out of memory)" if name == "SIGKILL" else "")
+        if _ERROR in said:
+            return said.rpartition(_ERROR)[2].strip()
+        if how.code == 0:
+            return "ended without a result"
+        lines = [line for line in said.splitlines() if line.strip()]
+        return lines[-1].strip() if lines else "ended without a word"
+
+    def _store_log(self, job: Job) -> None:
+        log, place = self.log(job), job.run_dir / "output.log"
+        with suppress(OSError):
+            if log.stat().st_size == 0 or not job.run_dir.exists():
+                log.unlink()
+            elif not place.exists():
+                log.rename(place)
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,137 @@
+"""What became of each job of a sweep: `sweep.json` and `sweep.csv` in its directory."""
+
+import csv
+import io
+import json
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlefw.atomic import write_json, write_text
+from mlefw.run_directory import SUPERSEDED
+
+NAME = "sweep.json"
+_WRITE_S = 2.0
+
+
+@dataclass
+class Job:
+    """One job of a sweep and what became of it.
+
+    Args:
+        number: in the order of the grid, from 0.
+        overrides: the swept settings with their values.
+        run_dir: where it is written.
+        status: finished, kept (finished in an earlier attempt), failed, stopped (by a signal), or not run.
+        exit_code: of the job; 128 + n where signal n killed it.
+        reason: why it is not finished.
+        nll_nats, split: the headline, on test rows where there are any.
+        seconds: that it took.
+    """
+
+    number: int
+    overrides: list[str]
+    run_dir: Path
+    status: str = "not run"
+    exit_code: int | None = None
+    reason: str | None = None
+    nll_nats: float | None = None
+    split: str | None = None
+    seconds: float | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its result is there."""
+        return self.status in ("finished", "kept")
+
+    @property
+    def label(self) -> str:
+        """The overrides as a part of a file name."""
+        return label(self.overrides)
+
+    def finish(self, status: str) -> None:
+        """Take over the headline of the summary."""
+        self.status = status
+        metrics = summary_of(self.run_dir).get("metrics", {})
+        for split in ("test", "validation", "train"):
+            if "nll_nats" in metrics.get(split, {}):
+                self.nll_nats, self.split = metrics[split]["nll_nats"], split
+                return
+
+
+def label(overrides: Iterable[str]) -> str:
+    """Overrides as a part of a file name."""
+    return re.sub(r"[^\w=.,+-]+", "_", ",".join(overrides))[:120]
+
+
+def plan(root: Path, overrides: Iterable[Sequence[str]], swept: Iterable[str], first: int = 0) -> list[Job]:
+    """The jobs of a grid, each with its directory."""
+    chosen, names = [], set(swept)
+    for number, task in enumerate(overrides, first):
+        kept = [item for item in (item.lstrip("+") for item in task) if item.split("=")[0] in names]
+        chosen.append(Job(number, kept, root / f"{number:03d}_{label(kept)}"))
+    return chosen
+
+
+def summary_of(run_dir: Path) -> dict[str, Any]:
+    """The summary of a run; empty where there is none that can be read."""
+    try:
+        content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read(root: Path) -> list[Job]:
+    """The jobs of the sweep in a directory; none where it has not begun."""
+    try:
+        content = json.loads((root / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [Job(**{**row, "run_dir": root / row["run_dir"]}) for row in content["jobs"]]
+
+
+def attempts(root: Path, job: Job) -> list[Path]:
+    """Directories in which the same settings were tried before, whatever number they had in the grid then."""
+    return [path for path in sorted(root.glob(f"[0-9]*_{job.label}")) if path.is_dir() and not path.is_symlink()]
+
+
+def supersede(root: Path, path: Path) -> None:
+    """Put a failed attempt aside: nothing is deleted."""
+    folder = root / SUPERSEDED
+    folder.mkdir(mode=0o755, exist_ok=True)
+    count = sum(1 for _ in folder.glob(f"{path.name}.*"))
+    path.rename(folder / f"{path.name}.{count + 1}")
+
+
+class Journal:
+    """The jobs of a sweep on disk, written whole every now and then, and at the end."""
+
+    def __init__(self, root: Path, jobs: Sequence[Job]) -> None:
+        self.root, self.jobs = root, list(jobs)
+        self.written = -_WRITE_S
+        self.tick()
+
+    def tick(self) -> None:
+        """Write `sweep.json` where the last time is some seconds ago."""
+        if time.monotonic() - self.written >= _WRITE_S:
+            self._write()
+
+    def close(self) -> None:
+        """Write both files."""
+        self._write()
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(self._rows()[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "overrides": " ".join(row["overrides"])} for row in self._rows())
+        write_text(self.root / "sweep.csv", text.getvalue())
+
+    def _write(self) -> None:
+        write_json(self.root / NAME, {"jobs": self._rows()})
+        self.written = time.monotonic()
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [{**asdict(job), "run_dir": str(job.run_dir.relative_to(self.root))} for job in self.jobs]

@@ -1,0 +1,265 @@
+"""A sweep always finishes: whatever happens to a job happens to that job alone, and can be repeated."""
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Run, summary_of
+
+from mlefw import sweep
+from mlefw.cli import run as run_program
+from mlefw.errors import UsageError
+from mlefw.forked import Ended, Pool
+from mlefw.interrupt import deferred
+from mlefw.run_directory import claim, default_path
+
+FAULTY = """
+import os, resource, signal, sys, time
+from pathlib import Path
+
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self, num_features, eta_dim, fault="none"):
+        super().__init__()
+        self.layer, self.fault = torch.nn.Linear(num_features, eta_dim), fault
+
+    def forward(self, x):
+        if self.training and not os.environ.get("MENDED"):
+            getattr(self, self.fault)()
+        return self.layer(x)
+
+    def none(self):
+        pass
+
+    def error(self):
+        raise ValueError("no such luck")
+
+    def leave(self):
+        sys.exit(0)
+
+    def abort(self):
+        os.abort()
+
+    def killed(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def vanish(self):
+        os._exit(0)
+
+    def memory(self):
+        resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))
+        torch.empty(2**40, dtype=torch.uint8)
+
+    def slow(self):
+        Path("started").write_text(str(os.getpid()))
+        time.sleep(0.05)
+
+    def deaf(self):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self.slow()
+        time.sleep(600)
+"""
+FAULTS = {"error": 70, "leave": 70, "abort": 134, "killed": 137, "vanish": 0, "memory": 6}
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> tuple[str, ...]:
+    (tmp_path / "faulty.py").write_text(FAULTY, encoding="utf-8")
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "net.yaml").write_text("# mine\n_target_: faulty.Net\nfault: none\n", "utf-8")
+    few = ("model=net", "--config-dir", "conf", "--plugin", "faulty", "logger=none", "run_dir=s")
+    return ("train", "-m", *few)
+
+
+def jobs_of(root: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((root / "sweep.json").read_text(encoding="utf-8"))["jobs"]
+    return found
+
+
+def test_a_fault_costs_one_job_and_the_same_command_runs_it_again(
+    mlefw: Run, tmp_path: Path, faulty: tuple[str, ...]
+) -> None:
+    grid = ("model.fault=none," + ",".join(FAULTS), "trainer.max_epochs=2")
+    done = mlefw(*faulty, *grid)
+    assert done.returncode == 5, done.stderr
+    jobs = {job["overrides"][0].partition("=")[2]: job for job in jobs_of(tmp_path / "s")}
+    assert {name: job["exit_code"] for name, job in jobs.items()} == {"none": 0, **FAULTS}
+    assert [name for name, job in jobs.items() if job["status"] == "finished"] == ["none"]
+    assert {job["status"] for name, job in jobs.items() if name != "none"} == {"failed"}
+    words = {
+        "error": "no such luck",
+        "leave": "sys.exit(0)",
+        "abort": "SIGABRT",
+        "killed": "SIGKILL",
+        "vanish": "without a result",
+        "memory": "out of memory",
+    }
+    for name, word in words.items():
+        assert word in jobs[name]["reason"]
+        assert word in done.stdout
+        assert summary_of(tmp_path / "s" / jobs[name]["run_dir"])["status"] == "failed"
+    assert "faulty.py" in (tmp_path / "s" / jobs["abort"]["run_dir"] / "output.log").read_text("utf-8")
+    assert "1 of 7 jobs finished" in done.stdout
+    with (tmp_path / "s" / "sweep.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == [job["status"] for job in jobs.values()]
+
+    kept = tmp_path / "s" / jobs["none"]["run_dir"] / "summary.json"
+    before = kept.read_bytes()
+    again = mlefw(*faulty, *grid, MENDED="1")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert [job["status"] for job in jobs_of(tmp_path / "s")] == ["kept"] + ["finished"] * 6
+    assert kept.read_bytes() == before
+    assert "7 of 7 jobs finished (1 of them before)" in again.stdout
+    assert len(list((tmp_path / "s" / "superseded").iterdir())) == 6
+    assert json.loads(before)["metrics"]["test"]["nll_nats"] == jobs["none"]["nll_nats"]
+
+
+def started(tmp_path: Path, arguments: tuple[str, ...]) -> tuple[subprocess.Popen[str], int]:
+    """A sweep whose first job is in its first steps, and the process of that job."""
+    program = subprocess.Popen(
+        [sys.executable, "-m", "mlefw.cli", *arguments, "hydra.launcher.jobs=1", "trainer.max_epochs=2000"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    marker = tmp_path / "started"
+    while not (marker.exists() and marker.read_text(encoding="utf-8")):
+        assert program.poll() is None, program.communicate()
+        time.sleep(0.05)
+    return program, int(marker.read_text(encoding="utf-8"))
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_sweep_with_checkpoints(
+    tmp_path: Path, faulty: tuple[str, ...], number: signal.Signals, code: int
+) -> None:
+    program, pid = started(tmp_path, (*faulty, "model.fault=slow", "seed=0,1,2"))
+    with pytest.raises(UsageError, match="another sweep"), sweep.locked(tmp_path / "s"):
+        pytest.fail("two sweeps in one directory")
+    program.send_signal(number)
+    out, error = program.communicate(timeout=120)
+    assert program.returncode == code, out + error
+    assert number.name in error
+    assert is_gone(pid)
+    first, *others = jobs_of(tmp_path / "s")
+    assert (first["status"], first["exit_code"]) == ("stopped", code)
+    assert (tmp_path / "s" / first["run_dir"] / "checkpoints" / "last.ckpt").is_file()
+    assert [job["status"] for job in others] == ["not run", "not run"]
+    assert out.count("not run") == 2
+
+
+def test_a_second_signal_leaves_at_once(tmp_path: Path, faulty: tuple[str, ...]) -> None:
+    program, pid = started(tmp_path, (*faulty, "model.fault=deaf", "seed=0,1"))
+    time.sleep(0.2)
+    program.terminate()
+    time.sleep(1)
+    assert program.poll() is None
+    program.terminate()
+    out, error = program.communicate(timeout=60)
+    assert program.returncode == 143, out + error
+    assert is_gone(pid)
+    assert [job["exit_code"] for job in jobs_of(tmp_path / "s")] == [137, None]
+
+
+def test_a_job_that_takes_too_long_is_ended_with_its_own_children(tmp_path: Path) -> None:
+    found: dict[int, Ended] = {}
+    assert torch.get_num_threads()  # what a fork would import takes part of its time, too
+
+    def sleep() -> int:
+        child = subprocess.Popen(["sleep", "600"])
+        (tmp_path / "child").write_text(str(child.pid), encoding="utf-8")
+        time.sleep(600)
+        return 0
+
+    with deferred(), Pool(2, 1, 2.0, found.__setitem__) as pool:
+        pool.submit(0, sleep, tmp_path / "0.log")
+        pool.submit(1, lambda: 3, tmp_path / "1.log")
+        pool.drain()
+    assert (found[0].code, found[0].is_late) == (-signal.SIGTERM, True)
+    assert (found[1].code, found[1].is_late) == (3, False)
+    for _ in range(100):
+        if is_gone(int((tmp_path / "child").read_text(encoding="utf-8"))):
+            return
+        time.sleep(0.05)
+    pytest.fail("a grandchild is left")
+
+
+def test_a_sweep_may_grow(mlefw: Run, tmp_path: Path) -> None:
+    few = ("train", "-m", "model=linear", "trainer.max_epochs=1", "logger=none", "run_dir=s")
+    assert mlefw(*few, "seed=1,2").returncode == 0
+    done = mlefw(*few, "seed=0,1,2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = {job["overrides"][0]: (job["status"], job["run_dir"]) for job in jobs_of(tmp_path / "s")}
+    expected = {
+        "seed=0": ("finished", "000_seed=0"),
+        "seed=1": ("kept", "000_seed=1"),
+        "seed=2": ("kept", "001_seed=2"),
+    }
+    assert jobs == expected
+    other = mlefw(*few, "seed=1,2", "optimizer.lr=0.5")
+    assert other.returncode == 5
+    assert "already holds a run" in other.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("hydra.launcher.jobs=0", "hydra.launcher.jobs=0"),
+        ("hydra.launcher.job=2", "hydra.launcher.job"),
+        ("hydra.launcher.timeout_s=-1", "timeout_s=-1"),
+        ("hydra.launcher.threads=many", "threads=many"),
+    ],
+)
+def test_settings_of_the_launcher_are_checked_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], setting: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    assert run_program(["train", "-m", "seed=0,1", setting, "run_dir=s"]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
+def _claims(path: Callable[[], Path], barrier: Any, results: Any) -> None:
+    barrier.wait()
+    try:
+        results.put(str(claim(path())))
+    except UsageError:
+        results.put("")
+
+
+@pytest.mark.parametrize(("path", "count"), [(default_path, 8), (lambda: Path("same"), 1)])
+def test_eight_runs_started_at_once_share_no_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: Callable[[], Path], count: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(8), context.Queue()
+    processes = [context.Process(target=_claims, args=(path, barrier, results)) for _ in range(8)]
+    for process in processes:
+        process.start()
+    claimed = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert len(set(claimed) - {""}) == count == len([name for name in claimed if name])
