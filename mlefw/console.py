@@ -37,12 +37,7 @@ def run_table(summary: Mapping[str, Any]) -> Table:
     table.add_column("")
     for split in splits:
         table.add_column(f"{split}\n{summary['num_rows'][split]} rows", justify="right")
-    names = {
-        "null": "null model (intercept only)",
-        "baseline": "linear MLE (exact)",
-        "baseline_map": "linear MAP (exact)",
-    }
-    for key, name in names.items():
+    for key, name in exact_names(summary).items():
         line = summary.get(key)
         if line is None:
             continue
@@ -67,6 +62,23 @@ def run_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def exact_names(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What the exact estimates are called, by their key in a summary."""
+    part = _part(summary)
+    exact = f"exact, {part}" if part else "exact"
+    return {
+        "null": "null model (intercept only)",
+        "baseline": f"linear MLE ({exact})",
+        "baseline_map": f"linear MAP ({exact})",
+    }
+
+
+def _part(summary: Mapping[str, Any]) -> str:
+    """How many of the features the exact estimates have, where it is not all of them."""
+    count = summary.get("baseline_num_features")
+    return "" if count is None else f"{count} of {summary['num_features']} features"
+
+
 def verdict(summary: Mapping[str, Any]) -> str:
     """The result in one or two sentences."""
     distance = summary.get("distance", {})
@@ -77,7 +89,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     gaps = distance.get("gap_nats", {})
     split = next((split for split in ("test", "validation", "train") if split in gaps), None)
     if split is not None:
-        name = f"linear {distance['reference'].upper()}"
+        name = f"linear {distance['reference'].upper()}" + (f" on {_part(summary)}" if _part(summary) else "")
         gap, error = gaps[split], distance["gap_se"].get(split, float("inf"))
         amount = f"{abs(gap) if abs(gap) > 1e-12 else 0:.3g} ± {error:.2g} nats per row on {split}"
         if abs(gap) <= 2 * error:

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlefw.console import number, verdict
+from mlefw.console import exact_names, number, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
-_EXACT = {"null": "null model (intercept only)", "baseline": "linear MLE (exact)", "baseline_map": "linear MAP (exact)"}
 _GAPS = {"gap_nats": "minus the exact estimate", "gap_se": "± standard error", "skill": "skill"}
 _LEADING = ("nll_nats", "nll_bits", "nll_se")
 
@@ -56,7 +55,7 @@ def _about(summary: Mapping[str, Any]) -> str:
 def _nll(summary: Mapping[str, Any]) -> Table:
     splits = list(summary["metrics"])
     rows = []
-    for key, name in _EXACT.items():
+    for key, name in exact_names(summary).items():
         line = summary.get(key)
         if line is None:
             continue
