@@ -40,7 +40,7 @@ def run_table(summary: Mapping[str, Any]) -> Table:
     table.add_column("")
     for split in splits:
         table.add_column(f"{split}\n{rows_of(summary, split)}", justify="right")
-    for key, name in EXACT.items():
+    for key, name in exact_names(summary).items():
         line = summary.get(key)
         if line is None:
             continue
@@ -74,7 +74,7 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
     """The figures of an evaluation, the null model and the exact estimates on the same rows first where known."""
     on = f"{content['split']} rows" if "split" in content else "rows"
     lines = [f"{content['run']}: {content['num_rows']} {on}"]
-    rows = [(name, content[key].get("nll_nats")) for key, name in EXACT.items() if key in content]
+    rows = [(name, content[key].get("nll_nats")) for key, name in exact_names({}).items() if key in content]
     if "calibration" in content:
         rows.append(("before recalibration", content["calibration"]["before"].get("nll_nats")))
     rows = [(f"{name}, in nats", value) for name, value in rows] + list(content["metrics"].items())
@@ -83,6 +83,23 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
     if content.get("calibration", {}).get("fitted_on") == content.get("split", ""):
         lines.append(f"The recalibration ({content['calibration']['method']}) was fitted on these rows.")
     return lines
+
+
+def exact_names(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What the exact estimates are called, by their key in a summary."""
+    part = _part(summary)
+    exact = f"exact, {part}" if part else "exact"
+    return {
+        "null": "null model (intercept only)",
+        "baseline": f"linear MLE ({exact})",
+        "baseline_map": f"linear MAP ({exact})",
+    }
+
+
+def _part(summary: Mapping[str, Any]) -> str:
+    """How many of the features the exact estimates have, where it is not all of them."""
+    count = summary.get("baseline_num_features")
+    return "" if count is None else f"{count} of {summary['num_features']} features"
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
@@ -95,7 +112,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     gaps = distance.get("gap_nats", {})
     split = next((split for split in ("test", "validation", "train") if split in gaps), None)
     if split is not None:
-        name = f"linear {distance['reference'].upper()}"
+        name = f"linear {distance['reference'].upper()}" + (f" on {_part(summary)}" if _part(summary) else "")
         gap, error = gaps[split], distance["gap_se"].get(split, float("inf"))
         amount = f"{abs(gap) if abs(gap) > 1e-12 else 0:.3g} ± {error:.2g} nats per row on {split}"
         if abs(gap) <= 2 * error:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlefw.console import EXACT, fitted_by, model_name, number, rows_of, verdict
+from mlefw.console import exact_names, fitted_by, model_name, number, rows_of, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
 _GAPS = {"gap_nats": "minus the exact estimate", "gap_se": "± standard error", "skill": "skill"}
@@ -58,7 +58,7 @@ def _about(summary: Mapping[str, Any]) -> str:
 def _nll(summary: Mapping[str, Any]) -> Table:
     splits = list(summary["metrics"])
     rows = []
-    for key, name in EXACT.items():
+    for key, name in exact_names(summary).items():
         line = summary.get(key)
         if line is None:
             continue

@@ -36,6 +36,11 @@ def test_distances_are_from_the_estimate_on_that_part(
     y = columns["y"].to_numpy()
     whole = sm.OLS(y, sm.add_constant(np.column_stack([columns[f"x{j}"].to_numpy() for j in range(3)]))).fit()
     part = sm.OLS(y, sm.add_constant(columns["x2"].to_numpy())).fit()
+    estimate = "MAP" if prior == "l2" else "MLE"
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    for text in (run.stdout, report):
+        assert f"linear {estimate} (exact, 1 of 3 features)" in text
+        assert "linear MLE on 1 of 3 features" in text
     summary = summary_of(tmp_path / "run")
     assert summary["baseline"]["train"]["nll_nats"] == pytest.approx(-part.llf / 100, rel=1e-9)
     distance = summary["distance"]
@@ -55,6 +60,7 @@ def test_all_features_by_name_are_all_features(mlefw: Run, table: Callable[..., 
     common = ("train", "data=csv", f"data.path={table()}", "data.target=y", *SHORT)
     named = mlefw(*common, "baseline.features=[x2,x0,x1]", "run_dir=named")
     assert named.returncode == 0, named.stderr
+    assert "of 3 features" not in named.stdout
     distance = summary_of(tmp_path / "named")["distance"]
     assert abs(distance["excess_objective"]) < 1e-9
     assert distance["parameter"]["mahalanobis"] < 1e-3
