@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-EXACT = {"null": "null model (intercept only)", "baseline": "linear MLE (exact)", "baseline_map": "linear MAP (exact)"}
+EXACT = ("null", "baseline", "baseline_map")
 """What stands beside a model, by its name in `summary.json`."""
 
 _CALIBRATION = ("coverage_90", "pit_rmse", "ece_15", "ece_null")
