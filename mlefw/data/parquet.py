@@ -17,7 +17,7 @@ from mlefw.rows import FILE_STEP, Table
 
 MAGIC = b"PAR1"
 SUFFIXES = (".parquet", ".pq")
-BLOCK_CELLS = 2**21
+BLOCK_CELLS = 2**20
 
 
 @dataclass(kw_only=True)
@@ -101,7 +101,8 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
             if stream.read(len(MAGIC)) != MAGIC:
                 raise UsageError(f"{path} is not a Parquet file\n  read a text table with data=csv")
             stream.seek(0)
-            file = pq.ParquetFile(stream)
+            # A buffer read ahead is kept until the file is closed: memory would grow with the file.
+            file = pq.ParquetFile(stream, pre_buffer=False)
             check_names(file.schema_arrow.names, str(path))
             yield file
     except (pa.ArrowException, OSError) as error:
