@@ -179,15 +179,17 @@ def _finish(
 ) -> list[exhibit.Exhibit]:
     """Pictures, and the last words to TensorBoard."""
     best, sample = fit.keeper.best_epoch, fit.board.sample
-    pictures = exhibit.curves(fit.log, best, summary["distance"])
-    seen = None
-    if config["report"]:
+    seen, pictures = None, list[exhibit.Exhibit]()
+    if config["plots"]:
+        pictures += exhibit.curves(fit.log, best, summary["distance"])
+    if config["plots"] and config["report"]:
         if fit.recorder is not None:
             pictures += exhibit.coefficients(fit.recorder, fit.recorder.solution, prepared.data.schema, best)
         seen = forecast(prepared.estimand.objective, evaluations[sample.split].eta[sample.index], sample.rows)
         if seen is not None:
             pictures += exhibit.predictive(sample, seen, summary["metrics"][sample.split])
-    exhibit.store(run_dir / "plots", pictures)
+    if pictures:
+        exhibit.store(run_dir / "plots", pictures)
     settings: dict[str, str | float | bool] = {
         name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
     }
