@@ -42,4 +42,4 @@ def _is_plain(override: Override) -> bool:
     key = override.key_or_group
     if override.is_force_add():
         return re.fullmatch(r"(?!hydra\.)\w+(\.\w+)+", key) is not None
-    return key in ("seed", "report", "run_dir") and not (override.is_add() or override.is_delete())
+    return key in ("seed", "report", "plots", "run_dir") and not (override.is_add() or override.is_delete())

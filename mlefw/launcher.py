@@ -187,10 +187,14 @@ def register() -> None:
 
 def _warm() -> None:
     """Import what jobs need, and let forks share the pages of it."""
+    from mlefw.plot.style import png, sheet
+
     for user, modules in _WARM.items():
         if user in sys.modules:
             for name in modules:
                 importlib.import_module(name)
+    # In case jobs draw: fonts and the parser of formulas are found at the first picture.
+    png(sheet("$10^{-1}$", "1"))
     gc.collect()
     gc.freeze()
 

@@ -74,9 +74,9 @@ def _with_defaults(command: str, overrides: Sequence[str]) -> list[str]:
     """What is set in a sweep unless the command line says otherwise."""
     keys = {override.partition("=")[0] for override in overrides}
     more = []
-    if command == "train" and "report" not in keys:
-        # Pictures take longer than a small job; one looks at those of the best.
-        more.append("report=false")
+    if command == "train" and not keys & {"report", "plots"}:
+        # Pictures take longer than a small job; TensorBoard draws the same curves.
+        more += ["report=false", "plots=false"]
     if "hydra/launcher" not in keys and not hasattr(os, "fork"):
         more.append("hydra/launcher=basic")
     elif "hydra/launcher" not in keys:

@@ -181,17 +181,19 @@ def _finish(
     """Pictures, and the last words to TensorBoard."""
     best = fit.keeper.best_epoch
     sample = fit.board.sample if "calibration" not in summary else _unseen(prepared.data)
-    # Curves are those of the training: the errors of a recalibrated model's gaps are not theirs.
-    pictures = exhibit.curves(fit.log, best, {} if "calibration" in summary else summary["distance"])
-    seen = None
-    if config["report"]:
+    seen, pictures = None, list[exhibit.Exhibit]()
+    if config["plots"]:
+        # Curves are those of the training: the errors of a recalibrated model's gaps are not theirs.
+        pictures += exhibit.curves(fit.log, best, {} if "calibration" in summary else summary["distance"])
+    if config["plots"] and config["report"]:
         if fit.recorder is not None:
             pictures += exhibit.coefficients(fit.recorder, fit.recorder.solution, prepared.data.schema, best)
         seen = forecast(final, evaluate(final, sample.rows).eta, sample.rows)
         if seen is not None:
             pictures += exhibit.predictive(sample, seen, summary["metrics"][sample.split])
     pictures = exhibit.told(pictures) if "calibration" in summary else pictures
-    exhibit.store(run_dir / "plots", pictures)
+    if pictures:
+        exhibit.store(run_dir / "plots", pictures)
     settings: dict[str, str | float | bool] = {
         name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
     }
