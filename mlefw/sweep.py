@@ -31,6 +31,8 @@ def run(
         UsageError: a mistake in any value of the grid; no job has run then.
     """
     overrides = configuration.opened(overrides)
+    if any(override.startswith("resume=") for override in overrides):
+        raise UsageError("resume= continues one run: expected it without -m")
     swept = configuration.sweep_values(overrides)
     count = math.prod(len(values) for values in swept.values())
     if count > MAX_JOBS:
