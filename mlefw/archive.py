@@ -1,9 +1,13 @@
 """Checkpoint files: tensors and plain containers, written atomically, read without running anything."""
 
+import hashlib
+import os
 import pickle
+import struct
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -11,19 +15,21 @@ from lightning.fabric.plugins import CheckpointIO
 from mlefw.atomic import write_atomically
 from mlefw.errors import UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+_MARK = b"mlefw sha256 "
+_COMMENT = len(_MARK) + 64
 
 
 class Archive(CheckpointIO):
     """How the trainer saves: each checkpoint carries `card`, all that is needed to rebuild the model from raw data."""
 
     def __init__(self, card: dict[str, Any]) -> None:
-        self.card = {"version": SCHEMA_VERSION, **card}
+        self.card = {"version": SCHEMA_VERSION, "written_by": version("mlefw"), **card}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint whole, or leave what stood there."""
-        content = {**checkpoint, "mlefw": self.card}
-        write_atomically(Path(path), lambda file: torch.save(content, file))
+        write(Path(path), {**checkpoint, "mlefw": self.card})
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint of ours."""
@@ -37,41 +43,139 @@ class Archive(CheckpointIO):
 def amend(path: Path, **content: Any) -> None:
     """Write a checkpoint file again with more in it."""
     whole = {**read(path), **content}
-    write_atomically(path, lambda file: torch.save(whole, file))
+    write(path, whole)
+
+
+class _Digesting:
+    """A file that torch writes to: it keeps the digest, and the error of the system that torch would hide."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest, self.error = file, hashlib.sha256(), None
+
+    file: BinaryIO
+    error: OSError | None
+
+    def write(self, data: Any) -> int:
+        try:
+            self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.digest.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint atomically: a file of `torch.save`, with a digest of it as the comment of the zip archive.
+
+    Raises:
+        StorageError: it could not be written whole; what stood at `path` is untouched.
+    """
+
+    def fill(file: BinaryIO) -> None:
+        target = _Digesting(file)
+        try:
+            torch.save(content, target)  # type: ignore[arg-type]
+        except RuntimeError:
+            if target.error is not None:
+                raise target.error from None
+            raise
+        # The last two bytes of a zip archive are the length of its comment.
+        file.seek(-2, os.SEEK_END)
+        file.write(struct.pack("<H", _COMMENT) + _MARK + target.digest.hexdigest().encode())
+
+    write_atomically(path, fill)
 
 
 def read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint file, on the CPU; nothing in it is ever executed.
 
     Raises:
-        UsageError: no such file, not a checkpoint of mlefw, damaged, or holding code.
+        UsageError: no such file, not a checkpoint of mlefw, damaged, of another version, or holding code.
     """
     if not path.is_file():
         raise UsageError(f"no checkpoint at {path.absolute()}: expected a run directory or a .ckpt file")
-    if not zipfile.is_zipfile(path):
-        raise UsageError(f"{path.absolute()} is damaged or not a checkpoint{_others(path)}")
+    whole = _is_whole(path)
+    if whole is False:
+        raise UsageError(f"{path.absolute()} is damaged: its digest is wrong{_others(path)}")
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise UsageError(f"{path.absolute()} is damaged: the checksum of {broken} is wrong{_others(path)}")
+        _check_members(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UsageError, MemoryError):
+        raise
     except pickle.UnpicklingError as error:
-        raise UsageError(f"{path.absolute()} holds code or foreign objects and was refused: nothing was run") from error
-    except (RuntimeError, zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise UsageError(f"{path.absolute()} is damaged: {str(error).splitlines()[0]}{_others(path)}") from error
-    card = content.get("mlefw") if isinstance(content, dict) else None
-    if not isinstance(card, dict) or "state_dict" not in content:
-        raise UsageError(f"{path.absolute()} is not a checkpoint of mlefw: it lacks the description of its model")
-    if card.get("version") != SCHEMA_VERSION:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise UsageError(
+                f"{path.absolute()} holds code or foreign objects and was refused: nothing was run"
+            ) from error
+        raise UsageError(f"{path.absolute()} is damaged: its index cannot be read{_others(path)}") from error
+    except Exception as error:
+        # A damaged or foreign file may make the reader stumble anywhere.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{path.absolute()} is damaged or not a checkpoint: {reason}{_others(path)}") from error
+    _check_content(path, content)
+    if whole is None:
         raise UsageError(
-            f"{path.absolute()} has checkpoint version {card.get('version')}, this mlefw reads {SCHEMA_VERSION}"
+            f"{path.absolute()} lacks the digest at its end: it is damaged, or was saved by another program"
+            f"{_others(path)}"
         )
     return content
 
 
+def _is_whole(path: Path) -> bool | None:
+    """Whether the digest that the file carries is the right one; None where it carries none."""
+    length = path.stat().st_size - _COMMENT - 2
+    with path.open("rb") as file:
+        file.seek(max(0, length))
+        tail = file.read()
+        if length < 0 or not tail[2:].startswith(_MARK):
+            return None
+        file.seek(0)
+        digest = hashlib.sha256()
+        while length > 0:
+            block = file.read(min(length, 1 << 20))
+            length -= len(block)
+            digest.update(block)
+    digest.update(b"\0\0")
+    return tail == struct.pack("<H", _COMMENT) + _MARK + digest.hexdigest().encode()
+
+
+def _check_members(path: Path) -> None:
+    """Refuse members that would grow in memory; torch stores its records as they are."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if packed or sum(member.file_size for member in members) > path.stat().st_size:
+        raise UsageError(f"{path.absolute()} was refused: it holds compressed parts, which no checkpoint of mlefw does")
+
+
+def _check_content(path: Path, content: Any) -> None:
+    card = content.get("mlefw") if isinstance(content, dict) else None
+    if not isinstance(card, dict) or not isinstance(content.get("state_dict"), dict):
+        raise UsageError(f"{path.absolute()} is not a checkpoint of mlefw: it lacks the description of its model")
+    if card.get("version") != SCHEMA_VERSION:
+        raise UsageError(
+            f"{path.absolute()} has checkpoint version {card.get('version')}, and this mlefw {version('mlefw')} reads "
+            f"version {SCHEMA_VERSION}\n"
+            f"  mlefw {card.get('written_by', 'of an earlier version')} wrote it and reads it; or train anew"
+        )
+    if too_large := _inflated(content, path.stat().st_size):
+        raise UsageError(f"{path.absolute()} is damaged: tensor {too_large} claims to be larger than the file")
+
+
+def _inflated(node: Any, limit: int, name: str = "") -> str:
+    """The name of a tensor whose elements exceed what the file can hold, or an empty string."""
+    if isinstance(node, torch.Tensor):
+        return name if node.numel() * node.element_size() > limit else ""
+    parts = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
+    return next((found for key, part in parts if (found := _inflated(part, limit, f"{name}.{key}".strip(".")))), "")
+
+
 def _others(path: Path) -> str:
     """A hint at the newest other checkpoint beside it."""
-    others = [other for other in path.parent.glob("*.ckpt") if other != path and zipfile.is_zipfile(other)]
+    others = [other for other in path.parent.glob("*.ckpt") if other != path and other.is_file() and _is_whole(other)]
     newest = max(others, key=lambda other: other.stat().st_mtime, default=None)
     return f"; the newest whole one beside it is {newest.absolute()}" if newest is not None else ""

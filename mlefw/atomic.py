@@ -10,6 +10,11 @@ from typing import Any, BinaryIO
 from mlefw.errors import StorageError
 
 
+def leftovers(folder: Path) -> list[Path]:
+    """The temporary files below a folder that a killed process left behind."""
+    return [path for path in folder.rglob(".*.tmp") if path.is_file() and not path.is_symlink()]
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file in the folder of `path`, then put it in the place of `path`.
 

@@ -7,8 +7,11 @@ from typing import Any
 import torch
 
 from mlefw import archive, build
+from mlefw.build import Data
 from mlefw.calibrate.base import Calibration
+from mlefw.callback.resume import objective_state
 from mlefw.errors import UsageError
+from mlefw.fingerprint import fingerprint
 from mlefw.objective import Objective
 from mlefw.preflight import check_targets
 from mlefw.recalibration import recalibrated
@@ -33,9 +36,10 @@ class Trained:
     calibration: Calibration | None = None
 
 
-def card(config: dict[str, Any], schema: Schema, population: float) -> dict[str, Any]:
+def card(config: dict[str, Any], data: Data, population: float) -> dict[str, Any]:
     """What a checkpoint carries beside its tensors: plain containers only."""
-    return {"config": config, "schema": schema.to_dict(), "population": population}
+    rows = {split: fingerprint(part) for split, part in data.splits.items()}
+    return {"config": config, "schema": data.schema.to_dict(), "population": population, "fingerprint": rows}
 
 
 def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
@@ -53,14 +57,10 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
         check_targets({**parts, "calibrate": config.get("calibrate") or {}}, plugins)
         objective = _rebuild(config, schema, float(described["population"]))
         wanted = objective.state_dict()
-        state = {
-            name.removeprefix("objective."): value
-            for name, value in content["state_dict"].items()
-            if name.startswith("objective.")
-        }
+        state = objective_state(content)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path}: the checkpoint lacks a part of its description ({error})") from error
-    _compare(path, wanted, state)
+    compare(path, wanted, state)
     # Parameters take the precision they were trained in; buffers of statistics stay in 64 bit.
     for name, parameter in objective.named_parameters():
         parameter.data = parameter.data.to(state[name].dtype)
@@ -93,8 +93,12 @@ def _rebuild(config: dict[str, Any], schema: Schema, population: float) -> Objec
     return Objective(Standardized(model, blank, blank.clone()), head, prior, population)
 
 
-def _compare(path: Path, wanted: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
-    """Names and shapes first, so that no tensor of a wrong size is ever copied."""
+def compare(path: Path, wanted: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
+    """Names and shapes first, so that no tensor of a wrong size is ever copied.
+
+    Raises:
+        UsageError: they differ.
+    """
     if wanted.keys() != state.keys():
         names = sorted(wanted.keys() ^ state.keys())[:3]
         raise UsageError(

@@ -20,6 +20,7 @@ EXAMPLES = """\
   mlefw train                                                     the diabetes data, a network, beside its linear MLE
   mlefw train head=poisson data=csv data.path=claims.csv data.target=n data.exposure=years
   mlefw train model=linear batch=full optimizer=lbfgs             training that reaches the exact MLE
+  mlefw train resume=outputs/… trainer.max_epochs=800             go on with a run that was interrupted, or longer
   mlefw train -m head=gaussian,laplace,heteroscedastic seed=0,1   a sweep
   mlefw predict run=outputs/… data.path=new.csv output=predictions.csv level=0.9"""
 
@@ -83,6 +84,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     if command == "compare":
         return _compare([*overrides, *flags])
     from mlefw import configuration
+    from mlefw.errors import UsageError
 
     configuration.register_plugins()
     admitted = (*plugins, *configuration.installed_plugins())
@@ -93,7 +95,11 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         from mlefw import sweep
 
         return sweep.run(command, overrides, flags, config_dirs, admitted)
+    if command == "train" and any(item.startswith("resume=") for item in overrides):
+        return _resume(overrides, config_dirs, admitted)
     config = configuration.read(command, overrides, config_dirs, admitted)
+    if config.get("resume"):
+        raise UsageError(f"resume={config['resume']}: expected on the command line of mlefw train alone")
     if command in ("evaluate", "predict"):
         return _apply(command, config, admitted)
     from mlefw.run_directory import default_path
@@ -101,6 +107,16 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
 
     run_dir = Path(config["run_dir"]) if config["run_dir"] else default_path()
     return run_job(command, config, run_dir)
+
+
+def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:
+    from mlefw import resumption
+    from mlefw.run_directory import run_of
+    from mlefw.single import run_job
+
+    given = [item.partition("=")[2] for item in overrides if item.startswith("resume=")]
+    run_dir = run_of(given[-1].strip("'\""))
+    return run_job("train", resumption.settings(run_dir, overrides, config_dirs, plugins), run_dir)
 
 
 def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) -> int:

@@ -1,6 +1,7 @@
 """Rows as Lightning sees them: chunks of batches for training, large blocks for evaluation."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import lightning
 import torch
@@ -27,6 +28,8 @@ class RowsModule(lightning.LightningDataModule):
         self.splits, self.regime, self.seed, self.chunk, self.block = splits, regime, seed, chunk, block
         self.watched: list[str] = [name for name in ("train", "validation") if name in splits]
         """The splits that are evaluated after each epoch, in the order of the evaluation loaders."""
+        self.start = (0, 0)
+        """The epoch in which a resumed run goes on, and how many of its batches are done."""
 
     def train_dataloader(self) -> "Chunks":
         """Chunks of batches of the current epoch."""
@@ -40,7 +43,8 @@ class RowsModule(lightning.LightningDataModule):
         """The batches of an epoch."""
         rows = self.splits["train"]
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        for index, scale in self.regime.batches(rows.num_rows, epoch, generator):
+        done = self.start[1] if epoch == self.start[0] else 0
+        for index, scale in islice(self.regime.batches(rows.num_rows, epoch, generator), done, None):
             whole = len(index) == rows.num_rows and scale == 1.0
             yield Batch(rows if whole else rows.take(index), scale)
 

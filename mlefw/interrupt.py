@@ -9,7 +9,7 @@ from types import FrameType
 from mlefw.errors import Stopped
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_state = {"deferred": False}
+_state = {"handled": False, "deferred": False}
 _pending: list[int] = []
 
 
@@ -20,12 +20,21 @@ def handled() -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, _receive) for number in _SIGNALS}
+    _state["handled"] = True
     try:
         yield
     finally:
+        _state["handled"] = False
         _pending.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def take() -> None:
+    """Handle the signals again, inside a block of `handled`, after other code has put handlers of its own."""
+    if _state["handled"] and threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            signal.signal(number, _receive)
 
 
 @contextmanager
@@ -36,6 +45,11 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _state["deferred"] = False
+
+
+def is_pending() -> bool:
+    """Whether a signal has come."""
+    return bool(_pending)
 
 
 def raise_pending() -> None:

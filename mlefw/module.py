@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mlefw.errors import NumericalError
 from mlefw.metric.base import Metric
-from mlefw.objective import Objective
+from mlefw.objective import Objective, not_finite
 from mlefw.rows import Batch, Rows
 from mlefw.step import Step
 
@@ -66,9 +66,10 @@ class LikelihoodModule(lightning.LightningModule):
         finite = torch.isfinite(torch.stack(losses)).tolist()
         if not all(finite):
             at = self.global_step - len(losses) + finite.index(False) + 1
+            cause = not_finite(self.objective, chunk[finite.index(False)].rows)
             raise NumericalError(
-                f"training diverged: the objective was not finite at step {at} (epoch {self.current_epoch}). "
-                f"Try a smaller optimizer.lr, or step.clip_norm=1"
+                f"training diverged: the objective was not finite at step {at} (epoch {self.current_epoch})"
+                f"{cause and f'; after it {cause}'}. Try a smaller optimizer.lr, or step.clip_norm=1"
             )
         self.rows_seen += sum(batch.rows.num_rows for batch in chunk)
 

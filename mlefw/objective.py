@@ -64,6 +64,23 @@ class Objective(nn.Module):
         return (rows.weight * self.nll(rows)).sum() / self.population + self.penalty() / self.population
 
 
+def not_finite(objective: Objective, rows: Rows, limit: int = 5) -> str:
+    """What is not finite: the first such parameter, else rows (from 0) whose NLL is not; empty where all is finite."""
+    for name, parameter in objective.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            return f"{name} holds a value that is not a finite number"
+    device = objective.head.center.device
+    found: list[int] = []
+    for number, part in enumerate(rows.blocks(16384)):
+        with torch.no_grad():
+            finite = torch.isfinite(objective.nll(Rows(*(column.to(device) for column in part))))
+        found += [16384 * number + index for index in (~finite).nonzero().flatten().tolist()]
+        if len(found) > limit:
+            break
+    shown = ", ".join(map(str, found[:limit])) + (" and more" if len(found) > limit else "")
+    return f"the NLL is not finite at position {shown} of the rows" if found else ""
+
+
 class Evaluation(NamedTuple):
     """What a pass over rows yields: eta (n, eta_dim) and the NLL of each row (n,)."""
 

@@ -1,6 +1,9 @@
 """Where a run is written: a directory claimed by exactly one process."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -50,6 +53,45 @@ def claim(path: Path) -> Path:
         raise UsageError(f"run_dir={path} was taken by another run: expected a new or empty directory") from error
     except OSError as error:
         raise UsageError(f"run_dir={path} cannot be made: {error.strerror}") from error
+    return path.absolute()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a run directory for this process; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        UsageError: another process is at work in it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"{path}: another process is training in it; wait for its end, or stop it") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def run_of(resume: str) -> Path:
+    """The run directory that `resume=` means, which holds a `last.ckpt`; the absolute path.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = Path(resume)
+    if "://" in resume:
+        raise UsageError(f"resume={resume}: only a local run directory can be continued")
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise UsageError(f"resume={resume}: {what}; expected the directory of a run ({path.absolute()})")
+    if not (path / "checkpoints" / "last.ckpt").is_file():
+        why = "the run ended before its first checkpoint" if (path / "checkpoints").is_dir() else "it holds no run"
+        raise UsageError(f"resume={resume}: there is no checkpoints/last.ckpt ({why}); start it anew with run_dir=…")
+    for name in ("checkpoints", "config.yaml", "metrics.csv", "summary.json"):
+        if (path / name).is_symlink():
+            raise UsageError(f"resume={resume}: {name} is a link; a run is written in its own directory alone")
     return path.absolute()
 
 

@@ -33,21 +33,24 @@ def guarded(task: Task) -> int:
         # The reader went away (`| head -1`): the work is done, and its result is on disk.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except MemoryError:
-        return _fail(_NO_MEMORY, 6)
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            return _fail(_NO_MEMORY, 6)
+        return _unexpected(error)
     except OSError as error:
         return _fail(f"storage: {error}", 4)
-    except RuntimeError as error:
-        # So torch says it, on a GPU by a class of its own.
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-            return _fail(_NO_MEMORY, 6)
-        return _bug(error)
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever is left is a bug, and says so
-        return _bug(error)
+        return _unexpected(error)
     return 0
 
 
-def _bug(error: Exception) -> int:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a failure is one of memory: torch has an error of its own for GPUs alone."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
+def _unexpected(error: Exception) -> int:
     return _fail(f"unexpected {type(error).__name__}: {error}\n  This is a bug; MLEFW_TRACEBACK=1 shows where", 70)
 
 
@@ -74,7 +77,8 @@ def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> No
     from mlefw.configuration import resolve
 
     listen()
-    config = resolve({**config, "run_dir": str(run_dir)})
+    # Absolute, so that whoever goes on with the run finds its parts from any directory.
+    config = resolve({**config, "run_dir": str(run_dir.absolute())})
     if command == "train":
         _train(config, run_dir, quiet)
     elif command == "baseline":

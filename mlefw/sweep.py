@@ -37,6 +37,8 @@ def run(
         UsageError: a mistake in any value of the grid; no job has run then.
         Stopped: a signal ended the sweep; what did not run is listed.
     """
+    if any(override.startswith("resume=") for override in overrides):
+        raise UsageError("resume= continues one run: expected it without -m")
     overrides = configuration.opened(_with_defaults(command, overrides))
     launcher.register()
     swept = configuration.sweep_values(overrides)

@@ -60,15 +60,21 @@ def build_datamodule(config: Config, data: Data) -> RowsModule:
 
 
 def build_trainer(
-    config: Config, run_dir: Path, card: Config, callbacks: Sequence[lightning.Callback]
+    config: Config,
+    run_dir: Path,
+    card: Config,
+    callbacks: Sequence[lightning.Callback],
+    purge_step: int | None = None,
 ) -> lightning.Trainer:
-    """Lightning's trainer, with our checkpoint files."""
+    """Lightning's trainer, with our checkpoint files; the logs of a resumed run are void from `purge_step` on."""
     node = dict(config["trainer"])
+    if purge_step is not None:
+        node["num_sanity_val_steps"] = 0
     node["precision"] = precision(config)
     if node.get("accelerator", "auto") == "auto":
         # Lightning would choose Apple's MPS, which has no 64-bit floats for the likelihood.
         node["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
-    loggers = [instantiate(logger) for logger in (config["logger"] or {}).values()]
+    loggers = [instantiate(logger, purge_step=purge_step) for logger in (config["logger"] or {}).values()]
     extra = [instantiate(callback) for callback in (config["callback"] or {}).values()]
     trainer: lightning.Trainer = instantiate(
         {**node, "default_root_dir": str(run_dir)},

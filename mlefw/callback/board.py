@@ -43,9 +43,19 @@ class WriteBoard(lightning.Callback):
         self.spent, self.cost = 0.0, 0.25
         self.is_laid_out = False
 
+    def state_dict(self) -> dict[str, Any]:
+        """What is written once a run, not once a start of it."""
+        return {"is_laid_out": self.is_laid_out}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up again."""
+        self.is_laid_out = state_dict["is_laid_out"]
+
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Write the pages."""
         self.started = time.monotonic()
+        if trainer.global_step > 0:
+            return
         for board in _boards(trainer):
             with forgiving(board):
                 for tag, page in self.text.items():

@@ -1,8 +1,10 @@
 """Notes the coefficients of a linear model after each epoch."""
 
 import sys
+from typing import Any
 
 import lightning
+import torch
 from torch import Tensor
 
 from mlefw.baseline.base import Solution
@@ -25,9 +27,19 @@ class RecordCoefficients(lightning.Callback):
         self.thetas: list[Tensor] = []
         self.every = 1
 
+    def state_dict(self) -> dict[str, Any]:
+        """The way so far."""
+        thetas = torch.stack(self.thetas) if self.thetas else torch.empty(0)
+        return {"epochs": self.epochs, "thetas": thetas, "every": self.every}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up again."""
+        self.epochs, self.every = list(state_dict["epochs"]), state_dict["every"]
+        self.thetas = list(state_dict["thetas"])
+
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Note the start."""
-        if trainer.current_epoch == 0:
+        if trainer.global_step == 0:
             self._note(module, 0)
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:

@@ -37,8 +37,9 @@ def usable(logger: Logger) -> bool:
 class EventFiles(TensorBoardLogger):
     """Lightning's TensorBoard logger; a full disk or a deleted folder is one warning."""
 
-    def __init__(self, save_dir: str, name: str = "", version: str = "") -> None:
-        super().__init__(save_dir, name, version)
+    def __init__(self, save_dir: str, name: str = "", version: str = "", purge_step: int | None = None) -> None:
+        # From `purge_step` on a resumed run writes anew: TensorBoard leaves out what was written there before.
+        super().__init__(save_dir, name, version, purge_step=purge_step)
         threading.excepthook = _quiet
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning
 
@@ -13,6 +14,7 @@ from mlefw.atomic import write_text
 from mlefw.callback.event_files import forgiving, usable
 from mlefw.module import LikelihoodModule
 from mlefw.score import Yardstick
+from mlefw.warn import warn
 
 _DENSE = 500
 """Up to this epoch every one is logged; after it the gap between logged epochs grows in proportion."""
@@ -35,7 +37,25 @@ class LogFigures(lightning.Callback):
     def __init__(self, path: Path, yardstick: Yardstick, min_seconds: float = 5.0) -> None:
         self.path, self.yardstick, self.min_seconds = path, yardstick, min_seconds
         self.history: list[dict[str, float]] = []
+        self.num_resumed = self.num_written = 0
         self.written = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many epochs are logged; they themselves are in the file."""
+        return {"num_logged": len(self.history)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up again."""
+        self.num_resumed = state_dict["num_logged"]
+
+    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Read what a resumed run has logged up to its checkpoint, and forget what came after."""
+        if trainer.global_step == 0:
+            return
+        self.history = _read(self.path)[: self.num_resumed]
+        if len(self.history) != self.num_resumed:
+            warn(f"{self.path.name} was changed: it has {len(self.history)} of {self.num_resumed} logged epochs")
+        self.write()
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Log the epoch, where the cadence has it."""
@@ -49,6 +69,14 @@ class LogFigures(lightning.Callback):
             self._log(trainer, module)
         self.write()
 
+    def settle(self, trainer: lightning.Trainer) -> None:
+        """Bring to disk what was logged, before a checkpoint that counts on it."""
+        if len(self.history) != self.num_written:
+            self.write()
+        for logger in trainer.loggers:
+            if usable(logger):
+                logger.save()
+
     def write(self) -> None:
         """Write `metrics.csv` whole."""
         names = list(dict.fromkeys(name for row in self.history for name in row))
@@ -57,7 +85,7 @@ class LogFigures(lightning.Callback):
         writer.writeheader()
         writer.writerows(self.history)
         write_text(self.path, text.getvalue())
-        self.written = time.monotonic()
+        self.written, self.num_written = time.monotonic(), len(self.history)
 
     def _log(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, LikelihoodModule)
@@ -84,6 +112,17 @@ class LogFigures(lightning.Callback):
                     logger.log_metrics({"epoch": epoch, **values}, step=trainer.global_step)
         if time.monotonic() - self.written >= self.min_seconds:
             self.write()
+
+
+def _read(path: Path) -> list[dict[str, float]]:
+    """The rows of a file that `LogFigures` wrote; none where there is none, or it is not one."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [{name: text for name, text in row.items() if text} for row in csv.DictReader(file)]
+        whole = ("epoch", "step")
+        return [{name: int(text) if name in whole else float(text) for name, text in row.items()} for row in rows]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
 
 
 def margins(figures: Mapping[str, float]) -> dict[str, float]:

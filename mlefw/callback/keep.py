@@ -1,6 +1,8 @@
 """Keeps the best and the last state of a run on disk."""
 
+import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,8 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from mlefw.errors import NumericalError, Stopped
-from mlefw.interrupt import raise_pending
+from mlefw.errors import NumericalError
+from mlefw.interrupt import is_pending, raise_pending, take
 from mlefw.module import LikelihoodModule
 
 _DIVERGED = 1e12
@@ -23,15 +25,28 @@ class KeepCheckpoints(Checkpoint):
 
     Both are written at the end of an epoch, but not more often than every `min_seconds`, and always at the end of the
     fit; between writes the best state is held in memory. A state that is not finite is never kept.
+
+    Args:
+        folder: of both files.
+        min_seconds: least time between writes.
+        every_steps: write within epochs, too (0: at their end only).
+        before: called before each write, so that no log on disk is behind a checkpoint.
     """
 
-    def __init__(self, folder: Path, min_seconds: float = 5.0, every_steps: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        min_seconds: float = 5.0,
+        every_steps: int = 0,
+        before: Callable[[lightning.Trainer], None] | None = None,
+    ) -> None:
+        self.before = before
         self.folder, self.min_seconds, self.every_steps = folder, min_seconds, every_steps
         self.best_value, self.best_epoch, self.best_step = float("inf"), -1, 0
         self.best_state: dict[str, torch.Tensor] = {}
         self.written = time.monotonic()
         self.best_is_written = True
-        self.last_steps = 0
+        self.last_steps, self.first_step, self.written_step = 0, 0, -1
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on comparing."""
@@ -46,6 +61,21 @@ class KeepCheckpoints(Checkpoint):
         """Take it up again."""
         for name, value in state_dict.items():
             setattr(self, name, value)
+        # A kill between the two files may have left an older or a newer one.
+        self.best_is_written = False
+
+    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """What a resumed run starts from is written already."""
+        self.last_steps = self.first_step = trainer.global_step
+        self.written_step = trainer.global_step or -1
+
+    def on_sanity_check_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Take the signals back from Lightning, which would end at SIGTERM wherever it is."""
+        take()
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """The same where there was no evaluation before training."""
+        take()
 
     def on_sanity_check_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Let the state before training, as epoch -1, be the best one until training finds a better."""
@@ -60,60 +90,76 @@ class KeepCheckpoints(Checkpoint):
         assert isinstance(module, LikelihoodModule)
         check_finite(module)
         self._compare(module, trainer.current_epoch, trainer.global_step)
-        if time.monotonic() - self.written >= self.min_seconds:
+        if time.monotonic() - self.written >= self.min_seconds or is_pending():
             self._write(trainer)
+        raise_pending()
 
     def _compare(self, module: LikelihoodModule, epoch: int, step: int) -> None:
         watched = module.figures.get("validation")
         value = watched["nll_nats"] if watched is not None else -float(epoch)
-        # A first state is kept even with an infinite NLL: some finite weights are better than none.
+        # A first state is kept even with an infinite NLL: some finite weights are better than none. NaN is no better,
+        # and nothing would ever be less than it.
+        value = math.inf if math.isnan(value) else value
         if value < self.best_value or not self.best_state:
             self.best_value, self.best_epoch, self.best_step = value, epoch, step
             self.best_state = {name: t.detach().clone() for name, t in module.objective.state_dict().items()}
             self.best_is_written = False
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *args: Any) -> None:
-        """Write `last.ckpt` within an epoch, too, every `every_steps` steps."""
-        if self.every_steps and trainer.global_step - self.last_steps >= self.every_steps:
+        """Write within an epoch, too: every `every_steps` steps, and where a limit or a signal ends the training.
+
+        After the last batch of an epoch its end is waited for: a checkpoint is either within an epoch or after it.
+        """
+        if trainer.is_last_batch:
+            return
+        is_due = self.every_steps and trainer.global_step - self.last_steps >= self.every_steps
+        if is_due:
             self.last_steps = trainer.global_step
-            if time.monotonic() - self.written >= min(1.0, self.min_seconds):
-                self._write_last(trainer)
+            is_due = time.monotonic() - self.written >= min(1.0, self.min_seconds)
+        if is_due or is_pending() or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
+            self._write(trainer)
         raise_pending()
 
     def on_exception(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Write both once more where a signal ended the training."""
-        if isinstance(exception, Stopped):
-            self._write(trainer)
+        """Where training diverged, the best state is still a good one: it goes to disk."""
+        if isinstance(exception, NumericalError):
+            self._write_best(trainer)
 
     def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Write both, whatever the cadence."""
-        self._write(trainer)
+        """Write both, whatever the cadence, if anything was trained."""
+        if trainer.global_step != self.first_step or self.written_step < 0:
+            self._write(trainer)
 
     def restore_best(self, module: LikelihoodModule) -> None:
         """Put the best state back into the objective."""
         if self.best_state:
             module.objective.load_state_dict(self.best_state)
 
-    def _write_last(self, trainer: lightning.Trainer) -> LikelihoodModule:
-        """Write `last.ckpt`, whatever asked for it: an epoch, a step, a signal."""
+    def _write(self, trainer: lightning.Trainer) -> None:
+        """Write what is not yet written, whatever asked for it: an epoch, a step, a signal."""
         module = trainer.lightning_module
         assert isinstance(module, LikelihoodModule)
         check_finite(module)
-        trainer.save_checkpoint(self.folder / "last.ckpt")
+        self._write_best(trainer)
+        # An epoch that a limit has cut short keeps the checkpoint from within it: a resumed run goes on there.
+        if trainer.global_step != self.written_step:
+            if self.before is not None:
+                self.before(trainer)
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+            self.written_step = trainer.global_step
         self.written = time.monotonic()
-        return module
 
-    def _write(self, trainer: lightning.Trainer) -> None:
-        module = self._write_last(trainer)
-        if not self.best_is_written:
+    def _write_best(self, trainer: lightning.Trainer) -> None:
+        module = trainer.lightning_module
+        assert isinstance(module, LikelihoodModule)
+        if not self.best_is_written and self.best_state:
             now = {name: t.detach().clone() for name, t in module.objective.state_dict().items()}
             self.restore_best(module)
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
             module.objective.load_state_dict(now)
             self.best_is_written = True
-            self.written = time.monotonic()
 
 
 def check_finite(module: LikelihoodModule) -> None:

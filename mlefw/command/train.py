@@ -1,28 +1,24 @@
 """mlefw train: fit a network, and say how far it is from the exact estimate."""
 
+import json
 import time
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lightning
 import yaml
-from lightning.pytorch.callbacks import EarlyStopping
 
-from mlefw import archive, build, checkpoint, console, recalibration, score, training
-from mlefw.atomic import write_json, write_text
-from mlefw.callback.board import WriteBoard
-from mlefw.callback.coefficients import RecordCoefficients
-from mlefw.callback.figures import LogFigures
-from mlefw.callback.keep import KeepCheckpoints
+from mlefw import archive, build, checkpoint, console, recalibration, resumption, score
+from mlefw.atomic import leftovers, write_json, write_text
 from mlefw.coefficient_table import baseline_content
-from mlefw.command import exhibit
+from mlefw.command import exhibit, fitting
+from mlefw.errors import StorageError
 from mlefw.forecast import Sample, forecast
-from mlefw.interrupt import deferred
 from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.preparation import Prepared, estimate, prepare, start
-from mlefw.run_directory import claim
+from mlefw.run_directory import claim, locked
 from mlefw.warn import collected, warn
 
 
@@ -33,18 +29,53 @@ def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
         UsageError: before anything is written.
         NumericalError, StorageError: during the run, which then leaves a summary that says so.
     """
+    if config.get("resume"):
+        return _resume({**config, "resume": None}, run_dir)
     prepared = start(config, prepare(config, run_dir))
     run_dir = claim(run_dir)
     config = {**config, "run_dir": str(run_dir)}
+    card = checkpoint.card(config, prepared.data, prepared.estimand.objective.population)
+    with locked(run_dir):
+        return _guarded(config, run_dir, prepared, card)
+
+
+def _resume(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    """Go on from `last.ckpt`; where nothing is left to do, the summary that is there."""
+    with locked(run_dir):
+        content = resumption.read(run_dir, config)
+        prepared = start(config, prepare(config, None))
+        objective = prepared.estimand.objective
+        card = checkpoint.card(config, prepared.data, objective.population)
+        resumption.check_rows(run_dir, content, card, prepared.data, objective)
+        for file in leftovers(run_dir):
+            file.unlink()
+        return _guarded(config, run_dir, prepared, card, content)
+
+
+def _guarded(
+    config: dict[str, Any],
+    run_dir: Path,
+    prepared: Prepared,
+    card: dict[str, Any],
+    content: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     try:
-        return _run(config, run_dir, prepared)
+        return _run(config, run_dir, prepared, card, content)
     except BaseException as error:
-        reason = str(error) or type(error).__name__
-        write_json(run_dir / "summary.json", {"status": "failed", "reason": reason, "seed": config["seed"]})
+        failed = {"status": "failed", "reason": str(error) or type(error).__name__, "seed": config["seed"]}
+        # A full disk takes this file, too; what is to be told is the first failure.
+        with suppress(StorageError):
+            write_json(run_dir / "summary.json", failed)
         raise
 
 
-def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str, Any]:
+def _run(
+    config: dict[str, Any],
+    run_dir: Path,
+    prepared: Prepared,
+    card: dict[str, Any],
+    content: dict[str, Any] | None,
+) -> dict[str, Any]:
     start = time.monotonic()
     write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     data, estimand = prepared.data, prepared.estimand
@@ -56,8 +87,10 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
         write_json(run_dir / "baseline.json", baseline)
 
     clock = time.monotonic()
-    fit = _fit(config, run_dir, prepared, yardstick)
+    fit = fitting.fit(config, run_dir, prepared, yardstick, card, content)
     fit_s = time.monotonic() - clock
+    if content is not None and (earlier := _finished(run_dir)) is not None:
+        return earlier
 
     objective = estimand.objective.eval()
     if fit.keeper.best_epoch <= 0 and fit.trainer.current_epoch > 10 and "validation" in data.splits:
@@ -108,6 +141,13 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
     return summary
 
 
+def _finished(run_dir: Path) -> dict[str, Any] | None:
+    """The summary of a finished run, which is removed as soon as its training goes on; None where there is none."""
+    file = run_dir / "summary.json"
+    summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return summary if summary.get("status") == "finished" else None
+
+
 def choice(config: dict[str, Any], group: str) -> str:
     """The name under which a member of a group was chosen."""
     return str(config["choices"].get(group, group))
@@ -130,51 +170,11 @@ def baseline_file(config: dict[str, Any], prepared: Prepared, exact: score.Exact
     return content
 
 
-@dataclass(frozen=True)
-class Fit:
-    """What training leaves behind."""
-
-    trainer: lightning.Trainer
-    keeper: KeepCheckpoints
-    log: LogFigures
-    board: WriteBoard
-    recorder: RecordCoefficients | None
-    rows_per_s: float
-
-
-def _fit(config: dict[str, Any], run_dir: Path, prepared: Prepared, yardstick: score.Yardstick) -> Fit:
-    data, estimand, exact = prepared.data, prepared.estimand, yardstick.exact
-    module = training.build_module(config, estimand, prepared.rows)
-    keep = KeepCheckpoints(run_dir / "checkpoints", **config["checkpoint"])
-    log = LogFigures(run_dir / "metrics.csv", yardstick)
-    sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
-    text = {"settings": "    " + yaml.safe_dump(config, sort_keys=False).replace("\n", "\n    ")}
-    board = WriteBoard(text, sample, log)
-    callbacks: list[lightning.Callback] = [log, board, keep]
-    recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
-    callbacks += [recorder] if recorder is not None else []
-    patience = config["early_stopping"]["patience"]
-    if patience is not None and "validation" in data.splits:
-        delta = config["early_stopping"]["min_delta"]
-        callbacks.append(
-            EarlyStopping("validation/nll_nats", patience=patience, min_delta=delta, mode="min", check_finite=False)
-        )
-    described = checkpoint.card(config, data.schema, estimand.objective.population)
-    trainer = training.build_trainer(config, run_dir, described, callbacks)
-    clock = time.monotonic()
-    with deferred():
-        trainer.fit(module, datamodule=prepared.rows)
-    seconds = time.monotonic() - clock
-    keep.restore_best(module)
-    module.objective.cpu()
-    return Fit(trainer, keep, log, board, recorder, trainer.current_epoch * data.train.num_rows / max(seconds, 1e-9))
-
-
 def _finish(
     config: dict[str, Any],
     run_dir: Path,
     prepared: Prepared,
-    fit: Fit,
+    fit: fitting.Fit,
     summary: dict[str, Any],
     final: Objective,
 ) -> list[exhibit.Exhibit]:

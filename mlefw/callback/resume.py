@@ -1,0 +1,105 @@
+"""What a resumed run goes on from: saved with each checkpoint, and taken up again."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import EarlyStopping
+
+from mlefw import random_state
+from mlefw.callback.converged import StopWhenConverged
+from mlefw.datamodule import RowsModule
+from mlefw.module import LikelihoodModule
+
+KEY = "resume"
+"""Of the section in a checkpoint."""
+
+
+class Resumable(lightning.Callback):
+    """Saves the place in the row order, the random states and the latest figures; restores them and all the rest.
+
+    Lightning's own record of where it was depends on the hook from which it was saved, so it is not used: the place is
+    the epoch and the number of steps taken in it. It has to come first among the callbacks.
+
+    Args:
+        content: of the checkpoint to go on from; None for a new run.
+        outdated: a file that no longer holds once training goes on: it is removed then.
+    """
+
+    def __init__(self, content: dict[str, Any] | None = None, outdated: Path | None = None) -> None:
+        self.content, self.outdated = content, outdated
+        self.epoch, self.first_step = 0, 0
+
+    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Restore weights, optimiser, scheduler, callbacks, and the place."""
+        if self.content is None:
+            return
+        assert isinstance(module, LikelihoodModule)
+        assert isinstance(trainer.datamodule, RowsModule)  # type: ignore[attr-defined]
+        content, place = self.content, self.content[KEY]
+        weights = objective_state(content)
+        module.objective.load_state_dict(weights)
+        trainer.strategy.load_optimizer_state_dict(content)
+        for scheduler, state in zip(trainer.lr_scheduler_configs, content["lr_schedulers"], strict=True):
+            scheduler.scheduler.load_state_dict(state)
+        self._restore_callbacks(trainer, content["callbacks"])
+        module.figures = {split: dict(figures) for split, figures in place["figures"].items()}
+        self.epoch, self.first_step = place["epoch"], place["first_step"]
+        trainer.datamodule.start = (self.epoch, place["step"] - self.first_step)  # type: ignore[attr-defined]
+        loop = trainer.fit_loop
+        for epochs in (loop.epoch_progress.total, loop.epoch_progress.current):
+            for name in ("ready", "started", "processed", "completed"):
+                setattr(epochs, name, self.epoch)
+        steps = loop.epoch_loop.manual_optimization.optim_step_progress.total
+        steps.ready = steps.completed = place["step"]
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Restore the random states, at the last moment before they are used."""
+        if self.content is not None:
+            random_state.restore(self.content[KEY]["random"])
+            self.content = None
+            if self.outdated is not None:
+                self.outdated.unlink(missing_ok=True)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Note the step at which an epoch begins; that of a resumed epoch is known."""
+        if trainer.current_epoch != self.epoch:
+            self.epoch, self.first_step = trainer.current_epoch, trainer.global_step
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """From here on the place is the start of the next epoch."""
+        self.epoch, self.first_step = trainer.current_epoch + 1, trainer.global_step
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the section."""
+        assert isinstance(module, LikelihoodModule)
+        checkpoint[KEY] = {
+            "epoch": self.epoch,
+            "first_step": self.first_step,
+            "step": trainer.global_step,
+            "figures": module.figures,
+            "random": random_state.capture(),
+        }
+
+    def _restore_callbacks(self, trainer: lightning.Trainer, states: dict[str, Any]) -> None:
+        """Restore each callback that was there, and stop where one of them has ended the training."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            patience = callback.patience if isinstance(callback, EarlyStopping) else None
+            if callback.state_key in states:
+                callback.load_state_dict(states[callback.state_key])
+            if isinstance(callback, EarlyStopping) and patience is not None:
+                # A longer patience may be asked for, and lets the run go on.
+                callback.patience = patience
+                trainer.should_stop |= callback.wait_count >= patience
+            if isinstance(callback, StopWhenConverged):
+                trainer.should_stop |= callback.converged
+
+
+def objective_state(content: dict[str, Any]) -> dict[str, Any]:
+    """The state of the objective in the content of a checkpoint."""
+    prefix = "objective."
+    return {
+        name.removeprefix(prefix): value for name, value in content["state_dict"].items() if name.startswith(prefix)
+    }

@@ -1,0 +1,189 @@
+"""Going on with a run: its settings, and whether what is to be continued is still the same run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from mlefw import archive, checkpoint, configuration
+from mlefw.build import Data
+from mlefw.callback.resume import KEY, objective_state
+from mlefw.errors import UsageError
+from mlefw.objective import Objective
+from mlefw.preflight import check
+
+FREE = (
+    *("resume", "run_dir", "report", "logger", "callback", "early_stopping", "checkpoint", "step.per_chunk"),
+    *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator", "trainer.devices"),
+    *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "data"),
+    *(f"choices.{group}" for group in ("data", "logger", "callback", "experiment")),
+)
+"""Settings that may change: how long, what is shown and written, where the rows are (they themselves are compared)."""
+
+HELD = ("data.standardize", "data.standardize_target")
+
+_MAX_CHARS = 1_000_000
+_MAX_LINES = 5
+
+
+def settings(
+    run_dir: Path, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]
+) -> dict[str, Any]:
+    """The configuration of a run directory, resolved, with the overrides of the command line on top.
+
+    Raises:
+        UsageError: it is not there or not one, an override is unknown, or asks for another run.
+    """
+    config = _read(run_dir / "config.yaml")
+    choices = config.pop("choices")
+    config = _moved(config, str(config.get("run_dir")), str(run_dir))
+    for override in _parsed([item for item in overrides if not item.startswith("resume=")]):
+        key, value = override.key_or_group.lstrip("+"), override.value()
+        if override.is_delete() or override.is_sweep_override():
+            raise UsageError(f"{override.input_line}: expected one value; resume= continues one run")
+        if key == "run_dir" and Path(str(value)).absolute() != run_dir:
+            raise UsageError(f"run_dir={value}: resume= goes on in the run's own directory")
+        if key not in choices:
+            OmegaConf.update(node := OmegaConf.create(config), key, value, force_add=True)
+            config = configuration.resolve(OmegaConf.to_container(node))  # type: ignore[arg-type]
+        elif value != choices[key]:
+            if key not in ("logger", "callback"):
+                raise UsageError(f"{key}={value}: the run in {run_dir} has {key}={choices[key]}; start another run")
+            known = configuration.read("train", [f"{key}={value}"], config_dirs, plugins)
+            config[key] = configuration.resolve({**known, "run_dir": str(run_dir)})[key]
+            choices[key] = value
+    check(config, configuration.known_settings("train"), plugins)
+    return {**config, "resume": str(run_dir), "run_dir": str(run_dir), "choices": choices}
+
+
+def read(run_dir: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The content of `last.ckpt`, held to the settings that are to go on with it.
+
+    Raises:
+        UsageError: it cannot be read or gone on from, or the settings are those of another run.
+    """
+    path = run_dir / "checkpoints" / "last.ckpt"
+    content = archive.read(path)
+    card = content["mlefw"]
+    try:
+        before, done = _flat(card["config"]), content[KEY]["epoch"]
+        lacking = [name for name in ("callbacks", "optimizer_states", "lr_schedulers") if name not in content]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} holds a model alone: it cannot be resumed from (it lacks {error})") from error
+    if lacking:
+        raise UsageError(f"{path} holds a model alone: it cannot be resumed from (it lacks {', '.join(lacking)})")
+    after = _flat(config)
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name) and not _is_free(name)]
+    _refuse(run_dir, [f"{name} is {_shown(after, name)}, and was {_shown(before, name)}" for name in sorted(names)])
+    _check_length(config, before, content[KEY], done)
+    return content
+
+
+def check_rows(run_dir: Path, content: dict[str, Any], card: dict[str, Any], data: Data, objective: Objective) -> None:
+    """Hold the coded rows and the model to those of the checkpoint.
+
+    Raises:
+        UsageError: naming what differs.
+    """
+    before, problems = content["mlefw"], []
+    if card["schema"] != before.get("schema"):
+        problems.append("the columns differ in names, roles, kinds or levels")
+    known = before.get("fingerprint", {})
+    for split in dict.fromkeys([*known, *card["fingerprint"]]):
+        if known.get(split) != card["fingerprint"].get(split):
+            now = data.splits[split].num_rows if split in data.splits else 0
+            problems.append(f"the {split} rows ({now} now) are not those of the run")
+    _refuse(run_dir, problems)
+    checkpoint.compare(run_dir / "checkpoints" / "last.ckpt", objective.state_dict(), objective_state(content))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A configuration file in plain YAML, without aliases, which could grow without bounds."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if len(text) > _MAX_CHARS or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise UsageError(f"{path} is not a configuration that mlefw wrote: it is too large or has aliases")
+        config = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("choices"), dict):
+        raise UsageError(f"{path} is not the configuration of a run")
+    return config
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(configuration.opened(overrides))
+    except HydraException as error:
+        raise UsageError(f"a setting cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _moved(node: Any, before: str, after: str) -> Any:
+    """The same with every path into a run directory that has since been moved."""
+    if isinstance(node, dict):
+        return {key: _moved(value, before, after) for key, value in node.items()}
+    if isinstance(node, str) and (node == before or node.startswith(f"{before}/")):
+        return after + node[len(before) :]
+    return node
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested dicts by dotted name."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {
+        name: leaf
+        for key, value in node.items()
+        for name, leaf in _flat(value, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def _is_free(name: str) -> bool:
+    return name not in HELD and any(name == free or name.startswith(f"{free}.") for free in FREE)
+
+
+def _shown(flat: dict[str, Any], name: str) -> str:
+    return str(flat[name]) if name in flat else "not set"
+
+
+def _check_length(config: dict[str, Any], before: dict[str, Any], place: dict[str, Any], done: int) -> None:
+    trainer = config["trainer"]
+    epochs, planned = trainer.get("max_epochs"), before.get("trainer.max_epochs")
+    if epochs is not None and 0 <= epochs < done:
+        raise UsageError(f"trainer.max_epochs={epochs}: the run has {done} epochs already; expected at least as many")
+    file = configuration.config_root() / "scheduler" / f"{config['choices'].get('scheduler')}.yaml"
+    if epochs != planned and file.is_file() and "${trainer.max_epochs}" in file.read_text(encoding="utf-8"):
+        raise UsageError(
+            f"trainer.max_epochs={epochs}: scheduler={file.stem} was planned over {planned} epochs\n"
+            "  a run of another length is another run: start it anew without resume="
+        )
+    partial = place["step"] > place["first_step"]
+    counted = [name for name in ("limit_train_batches", "val_check_interval") if trainer.get(name) not in (None, 1.0)]
+    if partial and counted:
+        raise UsageError(f"trainer.{counted[0]} counts from the start of an epoch, and the run stopped within one")
+
+
+def _refuse(run_dir: Path, problems: list[str]) -> None:
+    if problems:
+        more = [f"and {len(problems) - _MAX_LINES} more"] if len(problems) > _MAX_LINES else []
+        lines = "\n".join(f"  {line}" for line in [*problems[:_MAX_LINES], *more])
+        raise UsageError(
+            f"resume={run_dir}: this would be another run\n{lines}\n"
+            "  start it anew without resume=; trainer.max_epochs, early_stopping, checkpoint, logger, report may change"
+        )
+
+
+def purge_step(content: dict[str, Any] | None) -> int | None:
+    """The first step of which a log may hold what came after the checkpoint; None for a new run.
+
+    A checkpoint after an epoch comes after the log of that epoch, one within an epoch before any log of its step.
+    """
+    if content is None:
+        return None
+    place = content[KEY]
+    return int(place["step"]) + (place["step"] == place["first_step"])
