@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
@@ -199,8 +199,8 @@ class FactorizedHead(Head):
             if source not in ("predicted", "shared"):
                 raise UsageError(f"head.{name}={source!r}: expected 'predicted', 'shared' or a number")
             return
-        domain = self.inverse_links[name].codomain
+        link = self.inverse_links[name]
         value = torch.tensor(float(source), dtype=torch.float64)
-        if not (torch.isfinite(value) and domain.check(value)):
-            expected = "a positive number" if domain is constraints.positive else "a finite number"
+        if not (torch.isfinite(value) and link.codomain.check(value)):
+            expected = inverse_link.codomain_words(link)
             raise UsageError(f"head.{name}={source}: expected {expected}, 'predicted' or 'shared'")
