@@ -1,5 +1,6 @@
 """Whether a likelihood has a finite maximum: directions along which no row's NLL ever rises."""
 
+import math
 import time
 from dataclasses import replace
 from typing import NamedTuple
@@ -19,6 +20,12 @@ _STILL = 1e-6
 """Share of the largest movement below which a row's eta counts as unmoved by a direction."""
 _COLLAPSED = 1e-6
 """Scale, in units of the target, below which a row counts as fitted exactly."""
+_FAR = 60.0
+"""Eta of a parameter at which its head is the simpler one to all digits."""
+_BEYOND = 2.0
+"""How many times further out than the end of its range a parameter is that will not come back."""
+_EQUAL = 1e-12
+"""Share of an objective below which a difference is rounding."""
 _NOTHING = 1e-9
 """NLL in nats below which a row counts as predicted without error."""
 
@@ -43,7 +50,9 @@ def _examine(solution: Solution, max_seconds: float) -> Solution:
     if not solution.exists:
         return solution
     if not solution.problem.head.convex:
-        return _examine_scales(solution)
+        solution = _examine_limits(solution) or _examine_scales(solution)
+        if not solution.exists or not solution.problem.head.support.is_discrete:
+            return solution
     if not solution.problem.prior.flat:
         return _examine_biases(solution, max_seconds)
     far = _recession(solution, time.monotonic() + max_seconds)
@@ -67,6 +76,32 @@ def _examine_biases(solution: Solution, max_seconds: float) -> Solution:
     if far is None:
         return solution
     return replace(solution, exists=False, reason="the intercept goes to infinity: the target takes one value only")
+
+
+def _examine_limits(solution: Solution) -> Solution | None:
+    """The solution without a maximum, where a parameter is on its way to the end at which the head is a simpler one.
+
+    The rest is fitted again with the parameter that far out, which gives the infimum; None where it is no better.
+    """
+    problem, theta, reasons = solution.problem, solution.theta.clone(), []
+    head = problem.head
+    _, bias, shared = problem.split(theta)
+    names = head.eta_names + head.shared_names
+    for limit in (limit for limit in head.limits if limit.name in names):
+        k, far = names.index(limit.name), math.copysign(_FAR, limit.end)
+        entries, at = (bias, k) if k < head.eta_dim else (shared, k - head.eta_dim)
+        eta = float(head.center[k] + head.gain[k] * entries[at])
+        if eta * math.copysign(1.0, far) > _BEYOND * abs(limit.end):
+            entries[at] = (far - float(head.center[k])) / float(head.gain[k])
+            reasons.append(limit.reason)
+    if not reasons:
+        return None
+    there = Newton(max_steps=20).solve_from(problem, theta)
+    if not there.objective <= solution.objective + _EQUAL * max(1.0, abs(solution.objective)):
+        return None
+    return replace(
+        solution, exists=False, is_global=False, reason="; ".join(reasons), infimum=there.objective, converged=True
+    )
 
 
 def _examine_scales(solution: Solution) -> Solution:
