@@ -85,23 +85,22 @@ def _examine_limits(solution: Solution) -> Solution | None:
     """
     problem, theta, reasons = solution.problem, solution.theta.clone(), []
     head = problem.head
-    _, bias, shared = problem.split(theta)
     names = head.eta_names + head.shared_names
+    raw = problem.intercepts(theta)
     for limit in (limit for limit in head.limits if limit.name in names):
         k, far = names.index(limit.name), math.copysign(_FAR, limit.end)
-        entries, at = (bias, k) if k < head.eta_dim else (shared, k - head.eta_dim)
-        eta = float(head.center[k] + head.gain[k] * entries[at])
-        if eta * math.copysign(1.0, far) > _BEYOND * abs(limit.end):
-            entries[at] = (far - float(head.center[k])) / float(head.gain[k])
+        move = far - float(head.center[k] + head.gain[k] * raw[k])
+        if abs(far - move) > _BEYOND * abs(limit.end) and (far - move) * far > 0:
+            for column in {k, names.index(limit.beside) if limit.beside in names else k}:
+                raw[column] += move / head.gain[column]
             reasons.append(limit.reason)
     if not reasons:
         return None
-    there = Newton(max_steps=20).solve_from(problem, theta)
+    there = Newton(max_steps=20).solve_from(problem, problem.with_intercepts(theta, raw))
     if not there.objective <= solution.objective + _EQUAL * max(1.0, abs(solution.objective)):
         return None
-    return replace(
-        solution, exists=False, is_global=False, reason="; ".join(reasons), infimum=there.objective, converged=True
-    )
+    infimum = there.objective if there.converged else None
+    return replace(solution, exists=False, is_global=False, reason="; ".join(reasons), infimum=infimum)
 
 
 def _examine_scales(solution: Solution) -> Solution:

@@ -47,13 +47,12 @@ def origin(problem: Problem) -> Tensor:
         if head.reference is None and abs(middle) > _FAR:
             problem.split(theta)[1][0] = -middle / float(head.gain[0])
         return theta
-    _, bias, shared = problem.split(theta)
+    raw = problem.intercepts(theta)
     for k, name in enumerate(head.eta_names + head.shared_names):
         if name in rough:
             eta = rough[name] - (offset if k == 0 and head.log_link else 0.0)
-            raw = (eta - float(head.center[k])) / float(head.gain[k])
-            (bias if k < head.eta_dim else shared)[k - (0 if k < head.eta_dim else head.eta_dim)] = raw
-    return theta
+            raw[k] = (eta - head.center[k]) / head.gain[k]
+    return problem.with_intercepts(theta, raw)
 
 
 def _rough(head: FactorizedHead, rows: Rows, share: Tensor) -> dict[str, float]:

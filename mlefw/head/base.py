@@ -29,11 +29,13 @@ class Limit(NamedTuple):
         name: the parameter.
         end: the eta from which the two can hardly be told apart; infinity lies on its side of zero.
         reason: why a maximum may lie there, one clause, with the simpler head.
+        beside: a parameter whose eta goes there at the same rate, if any.
     """
 
     name: str
     end: float
     reason: str
+    beside: str | None = None
 
 
 class Head(nn.Module, ABC):
