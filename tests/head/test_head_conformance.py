@@ -4,6 +4,7 @@ import math
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import hydra.utils
 import mpmath
 import numpy as np
 import pytest
+import scipy.integrate
+import scipy.optimize
 import scipy.stats
 import torch
 from omegaconf import OmegaConf
@@ -83,6 +86,62 @@ def poisson_nll(eta, y):
     return mpmath.exp(eta[0]) - y * eta[0] + mpmath.loggamma(y + 1)
 
 
+def gamma_nll(eta, y):
+    k, mean = mpmath.exp(-eta[1]), mpmath.exp(eta[0])
+    return mpmath.loggamma(k) - k * mpmath.log(k) + k * eta[0] - (k - 1) * mpmath.log(y) + k * y / mean
+
+
+def negative_binomial_nll(eta, y):
+    size, t = mpmath.exp(-eta[1]), mpmath.exp(eta[0] + eta[1])
+    ways = mpmath.loggamma(y + size) - mpmath.loggamma(size) - mpmath.loggamma(y + 1)
+    return (y + size) * mpmath.log1p(t) - y * mpmath.log(t) - ways
+
+
+def student_t_nll(eta, y):
+    df, u = 1 + mpmath.exp(eta[2]), (y - eta[0]) / mpmath.exp(eta[1])
+    ratio = mpmath.loggamma((df + 1) / 2) - mpmath.loggamma(df / 2) - mpmath.log(mpmath.pi * df) / 2
+    return eta[1] - ratio + (df + 1) / 2 * mpmath.log1p(u * u / df)
+
+
+def huber_nll(eta, y, delta=None):
+    delta = mpmath.mpf(1.345) if delta is None else delta
+    u = abs(y - eta[0]) / mpmath.exp(eta[1])
+    z = mpmath.sqrt(2 * mpmath.pi) * mpmath.erf(delta / mpmath.sqrt(2)) + 2 / delta * mpmath.exp(-delta * delta / 2)
+    return mpmath.log(z) + eta[1] + (u * u / 2 if u <= delta else delta * u - delta * delta / 2)
+
+
+def lognormal_nll(eta, y):
+    return gaussian_nll([eta[0], eta[1]], mpmath.log(y)) + mpmath.log(y)
+
+
+def beta_nll(eta, y):
+    mean, rest = 1 / (1 + mpmath.exp(-eta[0])), 1 / (1 + mpmath.exp(eta[0]))
+    a, b = mean * mpmath.exp(eta[1]), rest * mpmath.exp(eta[1])
+    ways = mpmath.loggamma(a) + mpmath.loggamma(b) - mpmath.loggamma(a + b)
+    return ways - (a - 1) * mpmath.log(y) - (b - 1) * mpmath.log1p(-y)
+
+
+class FrozenHuber:
+    """Huber's density with its cdf by adaptive quadrature and its quantiles by a search."""
+
+    def __init__(self, eta: Row) -> None:
+        self.eta = eta
+
+    def logpdf(self, y: float) -> float:
+        return -float(huber_nll([mpmath.mpf(e) for e in self.eta], mpmath.mpf(y)))
+
+    def cdf(self, y: float) -> float:
+        loc, scale = self.eta[0], math.exp(self.eta[1])
+        u = min((y - loc) / scale, 1e3)
+        knots = [-60.0, *(k for k in (-1.345, 0.0, 1.345) if k < u), u]
+        density = np.vectorize(lambda v: math.exp(self.logpdf(loc + scale * v)) * scale)
+        return sum(scipy.integrate.quad(density, a, b, epsabs=1e-15, epsrel=1e-12)[0] for a, b in pairwise(knots))
+
+    def ppf(self, level: float) -> float:
+        loc, scale = self.eta[0], math.exp(self.eta[1])
+        return scipy.optimize.brentq(lambda y: self.cdf(y) - level, loc - 20 * scale, loc + 20 * scale, xtol=1e-10)
+
+
 def line(loc: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Legendre over loc ± 45 scale in panels of half a scale, with a panel border at loc."""
     node, weight = np.polynomial.legendre.leggauss(20)
@@ -92,6 +151,27 @@ def line(loc: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
 
 def whole(last: int) -> Callable[[Row], tuple[np.ndarray, np.ndarray]]:
     return lambda eta: (np.arange(last + 1.0), np.ones(last + 1))
+
+
+def huber_line(eta: Row) -> tuple[np.ndarray, np.ndarray]:
+    """The same with panel borders where the tails begin."""
+    node, weight = np.polynomial.legendre.leggauss(20)
+    border = 1.345 * np.arange(-40, 41) / 2
+    half = np.diff(border)[:, None] / 2
+    u = (border[:-1, None] + half * (node + 1)).ravel()
+    return eta[0] + math.exp(eta[1]) * u, math.exp(eta[1]) * (half * weight).ravel()
+
+
+def heavy_line(eta: Row) -> tuple[np.ndarray, np.ndarray]:
+    """Over loc + scale sinh(s): tails that fall like a power."""
+    s, weight = line(0.0, 2.0)
+    return eta[0] + math.exp(eta[1]) * np.sinh(s), math.exp(eta[1]) * np.cosh(s) * weight
+
+
+def between(eta: Row) -> tuple[np.ndarray, np.ndarray]:
+    """In logit y."""
+    t, weight = line(0.0, 0.75)
+    return 1 / (1 + np.exp(-t)), weight / (2 + np.exp(t) + np.exp(-t))
 
 
 def logarithmic(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
@@ -206,6 +286,116 @@ EXAMPLES = {
         outside=(-1.0, 0.5),
         log_link=True,
         set_units=([0.0], [1.0]),
+    ),
+    "gamma": Example(
+        gamma_nll,
+        lambda eta: scipy.stats.gamma(math.exp(-eta[1]), scale=math.exp(eta[0] + eta[1])),
+        [([0.3, 0.2], 1.1), ([-2.0, -1.5], 0.1), ([5.0, 1.0], 3.0), ([0.0, -4.0], 1.2), ([0.0, -4.0], 0.9)],
+        [
+            *(([e, s], y) for e in (-600.0, 0.0, 600.0) for s in (-30.0, -3.0, 0.1, 5.0, 300.0) for y in (1e-250, 1.0)),
+            *(([27.631021115928547, -27.6], 1e12 + z * 1e6) for z in (-30.0, 0.5, 5.0, 30.0)),
+            ([0.0, 0.0], 700.0),
+            ([-3.0, 2.0], 1e-300),
+        ],
+        lambda eta: logarithmic(eta[0] - 40 - 40 * math.exp(eta[1]), eta[0] + 8 + max(eta[1], 0)),
+        inside=1.0,
+        outside=(0.0, -1.0, math.nan),
+        log_link=True,
+        set_units=([0.0, 0.0], [1.0, 1.0]),
+    ),
+    "negative_binomial": Example(
+        negative_binomial_nll,
+        lambda eta: scipy.stats.nbinom(math.exp(-eta[1]), 1 / (1 + math.exp(eta[0] + eta[1]))),
+        [
+            ([0.3, -1.0], 2.0),
+            ([-2.0, 0.0], 0.0),
+            ([2.0, -3.0], 8.0),
+            ([2.0, -3.0], 40.0),
+            ([3.0, -6.0], 19.0),
+            ([1.0, 0.7], 0.0),
+            ([1.0, 0.7], 30.0),
+        ],
+        [
+            *(
+                ([e, s], y)
+                for e in (-600.0, -40.0, 0.0, 40.0, 600.0)
+                for s in (-300.0, -27.0, -3.0, 0.0, 5.0, 300.0)
+                for y in (0.0, 1.0, 29.0, 170.0, 1e6, 1e12)
+            ),
+            *(
+                ([27.631021115928547, s], 1e12 + z * 1e6)
+                for s in (-300.0, -27.6, -20.0, 0.0, 3.0)
+                for z in (-30.0, -5.0, 0.0, 0.5, 5.0, 30.0, 1e6)
+            ),
+            *(
+                ([4.605170185988092, s], y)
+                for s in (-36.0, -23.0, -12.0, 1.0)
+                for y in (99.0, 100.0, 101.0, 37.0, 271.0)
+            ),
+        ],
+        whole(3000),
+        outside=(-1.0, 0.5),
+        log_link=True,
+        set_units=([0.0, 0.0], [1.0, 1.0]),
+    ),
+    "student_t": Example(
+        student_t_nll,
+        lambda eta: scipy.stats.t(1 + math.exp(eta[2]), eta[0], math.exp(eta[1])),
+        [([0.3, 0.2, 1.0], 1.1), ([-2.0, -1.5, 2.0], -2.4), ([50.0, 3.0, 3.5], -10.0), ([0.0, 0.0, 0.8], 0.01)],
+        [
+            *(([*eta, df], y) for eta, y in LOCATION_SCALE_EXTREMES for df in (-30.0, 0.0, 1.5, 20.0, 40.0)),
+            *(
+                ([0.0, 0.0, df], y)
+                for df in (-1.0, 3.0, 5.0, 10.0, 18.0, 30.0, 300.0)
+                for y in (0.0, 0.1, 2.0, 30.0, 1e5)
+            ),
+        ],
+        heavy_line,
+        set_units=([3.0, math.log(2), 0.0], [2.0, 1.0, 1.0]),
+    ),
+    "huber": Example(
+        huber_nll,
+        FrozenHuber,
+        [([0.3, 0.2], 1.1), ([-2.0, -1.5], -2.4), ([50.0, 3.0], -10.0), ([0.0, 0.0], 0.01), ([0.0, 0.0], -4.0)],
+        [*LOCATION_SCALE_EXTREMES, ([0.0, -700.0], 1.0), ([0.0, 0.0], -1e300)],
+        huber_line,
+        location_scale=True,
+        set_units=([3.0, math.log(2)], [2.0, 1.0]),
+    ),
+    "lognormal": Example(
+        lognormal_nll,
+        lambda eta: scipy.stats.lognorm(math.exp(eta[1]), scale=math.exp(eta[0])),
+        [([0.3, 0.2], 1.1), ([-2.0, -1.5], 0.1), ([5.0, -1.0], 3.0), ([0.0, 0.0], 0.5)],
+        [
+            *(([e, s], y) for e in (-700.0, 0.0) for s in (-300.0, -20.0, 0.0, 600.0) for y in (1e-300, 1.5, 1e300)),
+            *(([1e100, s], y) for s in (0.0, 600.0) for y in (1e-300, 1e300)),
+        ],
+        lambda eta: (
+            (np.exp(line(*at)[0]), np.exp(line(*at)[0]) * line(*at)[1]) if (at := (eta[0], math.exp(eta[1]))) else None
+        ),
+        inside=1.0,
+        outside=(0.0, -1.0, math.nan),
+        log_link=True,
+        set_units=(
+            [math.log(3) - math.log(13 / 9) / 2, math.log(math.sqrt(math.log(13 / 9)))],
+            [math.sqrt(math.log(13 / 9)), 1.0],
+        ),
+    ),
+    "beta": Example(
+        beta_nll,
+        lambda eta: scipy.stats.beta(
+            math.exp(eta[1]) / (1 + math.exp(-eta[0])), math.exp(eta[1]) / (1 + math.exp(eta[0]))
+        ),
+        [([0.3, 1.5], 0.4), ([-1.0, 3.0], 0.1), ([2.0, 5.0], 0.9), ([0.0, 1.1], 0.99)],
+        [
+            *(([e, s], y) for e in (-300.0, -20.0, 0.0, 20.0) for s in (-300.0, 0.0, 5.0, 20.0) for y in (1e-300, 0.3)),
+            *(([0.0, s], 1 - 2.0**-53) for s in (-5.0, 0.0, 5.0, 25.0)),
+            *(([0.0, 27.6], 0.5 + z * 5e-7) for z in (-30.0, 0.5, 5.0, 30.0)),
+        ],
+        between,
+        inside=0.25,
+        outside=(0.0, 1.0, -1.0, 2.0, math.nan),
+        set_units=([0.0, 0.0], [1.0, 1.0]),
     ),
 }
 
