@@ -13,6 +13,7 @@ from torch import Tensor
 from mlefw.baseline.base import Solution
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.starts import intercepts, with_intercepts
 from mlefw.head.base import FactorizedHead
 from mlefw.prior.none import NoPrior
 
@@ -86,7 +87,7 @@ def _examine_limits(solution: Solution) -> Solution | None:
     problem, theta, reasons = solution.problem, solution.theta.clone(), []
     head = problem.head
     names = head.eta_names + head.shared_names
-    raw = problem.intercepts(theta)
+    raw = intercepts(problem, theta)
     for limit in (limit for limit in head.limits if limit.name in names):
         k, far = names.index(limit.name), math.copysign(_FAR, limit.end)
         move = far - float(head.center[k] + head.gain[k] * raw[k])
@@ -96,7 +97,7 @@ def _examine_limits(solution: Solution) -> Solution | None:
             reasons.append(limit.reason)
     if not reasons:
         return None
-    there = Newton(max_steps=20).solve_from(problem, problem.with_intercepts(theta, raw))
+    there = Newton(max_steps=20).solve_from(problem, with_intercepts(problem, theta, raw))
     if not there.objective <= solution.objective + _EQUAL * max(1.0, abs(solution.objective)):
         return None
     infimum = there.objective if there.converged else None

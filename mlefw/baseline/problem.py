@@ -77,18 +77,6 @@ class Problem:
         table = theta[: self.size - self.head.shared_dim].view(self.head.eta_dim, self.num_active + 1)
         return table[:, :-1], table[:, -1], theta[self.size - self.head.shared_dim :]
 
-    def intercepts(self, theta: Tensor) -> Tensor:
-        """Biases and shared raw values, one for each eta column: (eta_dim + shared_dim,)."""
-        return torch.cat(self.split(theta)[1:])
-
-    def with_intercepts(self, theta: Tensor, raw: Tensor) -> Tensor:
-        """Theta with these in their place."""
-        moved = theta.clone()
-        _, bias, shared = self.split(moved)
-        bias.copy_(raw[: self.head.eta_dim])
-        shared.copy_(raw[self.head.eta_dim :])
-        return moved
-
     def with_scale(self, beta: Tensor, raw_scale: float) -> Tensor:
         """Theta of a location-scale head: its location's weights and bias, and a scale in units of the raw output.
 

@@ -47,12 +47,26 @@ def origin(problem: Problem) -> Tensor:
         if head.reference is None and abs(middle) > _FAR:
             problem.split(theta)[1][0] = -middle / float(head.gain[0])
         return theta
-    raw = problem.intercepts(theta)
+    raw = intercepts(problem, theta)
     for k, name in enumerate(head.eta_names + head.shared_names):
         if name in rough:
             eta = rough[name] - (offset if k == 0 and head.log_link else 0.0)
             raw[k] = (eta - head.center[k]) / head.gain[k]
-    return problem.with_intercepts(theta, raw)
+    return with_intercepts(problem, theta, raw)
+
+
+def intercepts(problem: Problem, theta: Tensor) -> Tensor:
+    """Biases and shared raw values, one for each eta column: (eta_dim + shared_dim,)."""
+    return torch.cat(problem.split(theta)[1:])
+
+
+def with_intercepts(problem: Problem, theta: Tensor, raw: Tensor) -> Tensor:
+    """Theta with these in their place."""
+    moved = theta.clone()
+    _, bias, shared = problem.split(moved)
+    bias.copy_(raw[: problem.head.eta_dim])
+    shared.copy_(raw[problem.head.eta_dim :])
+    return moved
 
 
 def _rough(head: FactorizedHead, rows: Rows, share: Tensor) -> dict[str, float]:
