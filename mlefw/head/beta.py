@@ -24,6 +24,7 @@ class OpenUnitInterval(Constraint):
         return (value > 0) & (value < 1)
 
     def __repr__(self) -> str:
+        """In words, for messages."""
         return "numbers between 0 and 1, neither of the two included"
 
 
@@ -41,11 +42,11 @@ class Beta(TorchBeta):
 
     @property
     def variance(self) -> Tensor:
-        """mean (1 − mean) / (1 + precision), (*batch,)."""
+        """Mean (1 − mean) / (1 + precision), (*batch,)."""
         return self.logit_mean.sigmoid() * (-self.logit_mean).sigmoid() / (1 + self.precision)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density, (*batch,): Stirling's form of the normaliser, and precision times a Kullback-Leibler divergence."""
+        """Log-density, (*batch,): Stirling's form of the normaliser, and precision times a divergence."""
         log_mean, log_rest = logsigmoid(self.logit_mean), logsigmoid(-self.logit_mean)
         log_y, log_other = value.log(), torch.log1p(-value)
         d, e = log_y - log_mean, log_other - log_rest

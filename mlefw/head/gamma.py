@@ -27,7 +27,7 @@ class Gamma(TorchGamma):
 
     @property
     def variance(self) -> Tensor:
-        """dispersion · mean², (*batch,)."""
+        """Dispersion · mean², (*batch,)."""
         return self.dispersion * self.mean.square()
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class Gamma(TorchGamma):
 
 
 def half_deviance(log_mean: Tensor, y: Tensor) -> Tensor:
-    """y / mean − 1 − log(y / mean)."""
+    """Y / mean − 1 − log(y / mean)."""
     ratio = y.log() - log_mean
     return torch.expm1(ratio) - ratio
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
+from torch.types import _size
 
 from mlefw import inverse_link
 from mlefw.distribution_function import tail
@@ -67,7 +68,7 @@ class Huber(Distribution):
         left = torch.where(outside, line, _normal_quantile(lower - self.outer, self.delta))
         return self.loc + self.scale * torch.where(value < 0.5, left, -left)
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
         """By inversion."""
         shape = self._extended_shape(sample_shape)
         tiny = torch.finfo(self.loc.dtype).tiny

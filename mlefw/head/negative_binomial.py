@@ -35,7 +35,7 @@ class NegativeBinomial(TorchNegativeBinomial):
 
     @property
     def variance(self) -> Tensor:
-        """mean + dispersion · mean², (*batch,)."""
+        """The mean + dispersion · mean², (*batch,)."""
         return self.mean + self.log_dispersion.exp() * self.mean.square()
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class NegativeBinomial(TorchNegativeBinomial):
 
 
 def half_deviance(log_mean: Tensor, log_dispersion: Tensor, y: Tensor) -> Tensor:
-    """y log(y / mean) − (y + 1/α) log((1 + α y) / (1 + α mean)) for y > 0, without cancellation where mean is near y."""
+    """Of y > 0: y log(y / mean) − (y + 1/α) log((1 + α y) / (1 + α mean)), without cancellation near the mean."""
     ratio = log_mean - y.log()
     close = ratio.abs() < 1
     d = torch.where(close, ratio, torch.zeros_like(ratio))

@@ -73,7 +73,7 @@ class StudentTHead(FactorizedHead):
 
     def information(self, eta: Tensor) -> Tensor:
         """Of (loc, log scale, log(df − 1)): the location is orthogonal to the rest."""
-        here = self.distribution(eta)
+        here: StudentT = self.distribution(eta)  # type: ignore[assignment]
         df, slope = here.df, here.df - 1
         both = (df + 1) * (df + 3)
         trigamma = torch.special.polygamma(1, df / 2) - torch.special.polygamma(1, (df + 1) / 2)

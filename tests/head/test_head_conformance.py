@@ -121,6 +121,26 @@ def beta_nll(eta, y):
     return ways - (a - 1) * mpmath.log(y) - (b - 1) * mpmath.log1p(-y)
 
 
+def exponential_nll(eta, y):
+    return eta[0] + y * mpmath.exp(-eta[0])
+
+
+def weibull_nll(eta, y):
+    shape, ratio = mpmath.exp(eta[1]), y / mpmath.exp(eta[0])
+    return ratio**shape - eta[1] + eta[0] - (shape - 1) * mpmath.log(ratio)
+
+
+def zero_inflated_nll(counts, eta, y):
+    share, rest = 1 / (1 + mpmath.exp(-eta[-1])), 1 / (1 + mpmath.exp(eta[-1]))
+    return -mpmath.log((share if y == 0 else 0) + rest * mpmath.exp(-counts(eta[:-1], y)))
+
+
+def zero_inflated(counts, eta: Row) -> Any:
+    """The scipy distribution of the mixture, by its masses up to 2000."""
+    share, y = 1 / (1 + math.exp(-eta[-1])), np.arange(2001)
+    return scipy.stats.rv_discrete(values=(y, share * (y == 0) + (1 - share) * counts(eta[:-1]).pmf(y)))
+
+
 class FrozenHuber:
     """Huber's density with its cdf by adaptive quadrature and its quantiles by a search."""
 
@@ -396,6 +416,59 @@ EXAMPLES = {
         inside=0.25,
         outside=(0.0, 1.0, -1.0, 2.0, math.nan),
         set_units=([0.0, 0.0], [1.0, 1.0]),
+    ),
+    "exponential": Example(
+        exponential_nll,
+        lambda eta: scipy.stats.expon(scale=math.exp(eta[0])),
+        [([0.3], 1.1), ([-2.0], 0.5), ([5.0], 3.0)],
+        [([e], y) for e in (-600.0, -30.0, 0.5, 600.0) for y in (1e-300, 1e-3, 1.0, 1e30)],
+        lambda eta: logarithmic(eta[0] - 40, eta[0] + 8),
+        inside=1.0,
+        outside=(0.0, -1.0, math.nan),
+        log_link=True,
+        set_units=([0.0], [1.0]),
+    ),
+    "weibull": Example(
+        weibull_nll,
+        lambda eta: scipy.stats.weibull_min(math.exp(eta[1]), scale=math.exp(eta[0])),
+        [([0.3, 0.2], 1.1), ([-2.0, -0.5], 0.5), ([5.0, 1.5], 130.0)],
+        [([e, s], y) for e in (-300.0, 0.5, 300.0) for s in (-30.0, -3.0, 0.1) for y in (1e-200, 1e-3, 1.0, 1e30)],
+        lambda eta: logarithmic(eta[0] - 40 * math.exp(-eta[1]), eta[0] + 6 * math.exp(-eta[1])),
+        inside=1.0,
+        outside=(0.0, -1.0, math.nan),
+        log_link=True,
+        set_units=([0.0, 0.0], [1.0, 1.0]),
+    ),
+    "zero_inflated_poisson": Example(
+        lambda eta, y: zero_inflated_nll(poisson_nll, eta, y),
+        lambda eta: zero_inflated(EXAMPLES["poisson"].frozen, eta),
+        [([0.3, -1.0], 2.0), ([-2.0, 0.0], 0.0), ([2.0, 1.0], 8.0), ([2.0, -3.0], 0.0)],
+        [
+            ([e, s], y)
+            for e in (-600.0, -40.0, 0.0, 5.0)
+            for s in (-600.0, -40.0, 0.0, 40.0, 600.0)
+            for y in (0.0, 1.0, 29.0, 1e6)
+        ],
+        whole(400),
+        outside=(-1.0, 0.5),
+        log_link=True,
+        set_units=([0.0, 0.0], [1.0, 1.0]),
+    ),
+    "zero_inflated_negative_binomial": Example(
+        lambda eta, y: zero_inflated_nll(negative_binomial_nll, eta, y),
+        lambda eta: zero_inflated(EXAMPLES["negative_binomial"].frozen, eta),
+        [([0.3, -1.0, -1.0], 2.0), ([-2.0, 0.0, 0.0], 0.0), ([2.0, -3.0, 1.0], 8.0), ([2.0, -0.5, -3.0], 0.0)],
+        [
+            ([e, a, s], y)
+            for e in (-600.0, 0.0, 5.0)
+            for a in (-30.0, 0.0, 5.0)
+            for s in (-600.0, -40.0, 0.0, 600.0)
+            for y in (0.0, 1.0, 1e6)
+        ],
+        whole(2000),
+        outside=(-1.0, 0.5),
+        log_link=True,
+        set_units=([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
     ),
 }
 
