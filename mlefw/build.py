@@ -167,6 +167,11 @@ def place(head: Head, null: Solution) -> Head:
         return head
     _, bias, shared = null.problem.split(null.theta)
     _move_center(head, torch.cat([bias, shared]))
+    names = head.eta_names + head.shared_names
+    for limit in (limit for limit in head.limits if limit.name in names):
+        # Further out there is no slope left to train by.
+        near = {"max" if limit.end > 0 else "min": limit.end}
+        head.center[names.index(limit.name)] = head.center[names.index(limit.name)].clamp(**near)
     return head
 
 

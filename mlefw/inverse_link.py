@@ -2,10 +2,50 @@
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 from torch.distributions.transforms import ExpTransform, Transform, identity_transform
+
+
+class _Sigmoid(Transform):
+    """The standard logistic function, without the clipping of torch's own."""
+
+    domain, codomain, bijective, sign = constraints.real, constraints.unit_interval, True, 1
+
+    def _call(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y.log() - torch.log1p(-y)
+
+
+class _AboveOne(Transform):
+    """1 + exp(eta)."""
+
+    domain, codomain, bijective, sign = constraints.real, constraints.greater_than(1.0), True, 1
+
+    def _call(self, x: Tensor) -> Tensor:
+        return 1 + x.exp()
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return (y - 1).log()
+
 
 identity: Transform = identity_transform
 exp: Transform = ExpTransform()
+sigmoid: Transform = _Sigmoid()
+above_one: Transform = _AboveOne()
+
+
+def eta_words(link: Transform, name: str) -> str:
+    """What eta is of the parameter that the link makes of it: `log scale`."""
+    known = ((identity, name), (exp, f"log {name}"), (sigmoid, f"logit {name}"), (above_one, f"log ({name} - 1)"))
+    return next((words for one, words in known if one is link), f"{name} before its {type(link).__name__}")
+
+
+def codomain_words(link: Transform) -> str:
+    """Which numbers a link gives: `a positive number`."""
+    known = ((exp, "a positive number"), (sigmoid, "a number between 0 and 1"), (above_one, "a number above 1"))
+    return next((words for one, words in known if one is link), "a finite number")
 
 
 class _Floor(torch.autograd.Function):

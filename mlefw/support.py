@@ -1,5 +1,7 @@
 """Whether a target is one that a head can take, said with rows and values."""
 
+from torch.distributions import constraints
+
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.rows import Rows, Table
@@ -17,16 +19,23 @@ def check_support(head: Head, rows: Rows, table: Table, target: str) -> None:
         return
     outside = (~inside).numpy()
     values = ", ".join(f"{value:g}" for value in rows.y[~inside][:5].reshape(-1).tolist())
+    hint = head.outside or _other_heads(rows)
     raise UsageError(
         f"{table.origin}: column {target!r} has values that {type(head).__name__} cannot take\n"
-        f"  {table.where(outside)}: {values}\n  expected: {_support_words(head)}; {_other_heads(rows)}"
+        f"  {table.where(outside)}: {values}\n  expected: {_support_words(head)}; {hint}"
     )
 
 
 def _support_words(head: Head) -> str:
-    name = type(head.support).__name__
-    words = {"_Boolean": "0 or 1", "_IntegerGreaterThan": "0, 1, 2, …", "_Real": "finite numbers"}
-    return words.get(name, str(head.support).replace("GreaterThan", "greater than "))
+    words = (
+        (constraints.boolean, "0 or 1"),
+        (constraints.nonnegative_integer, "0, 1, 2, …"),
+        (constraints.real, "finite numbers"),
+        (constraints.positive, "numbers above 0"),
+        (constraints.nonnegative, "numbers from 0 on"),
+        (constraints.unit_interval, "numbers from 0 to 1"),
+    )
+    return next((text for support, text in words if support is head.support), str(head.support))
 
 
 def _other_heads(rows: Rows) -> str:

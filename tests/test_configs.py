@@ -2,10 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+import torch
+from hydra.utils import get_class
+from pyarrow import csv
 
 from mlefw import build, training
 from mlefw.configuration import config_root, members, read, resolve
+from mlefw.data import synthetic
 from mlefw.errors import UsageError
 from mlefw.preflight import accepts, describe, nearest
 from mlefw.preparation import prepare
@@ -44,8 +50,10 @@ def test_every_group_is_tried() -> None:
 @pytest.mark.parametrize(("group", "member"), CASES)
 def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, table: object) -> None:
     overrides = [f"{group}={member}", *GROUPS[group]]
-    if group == "head":
+    if group == "head" and KINDS.get(member, member) in synthetic.KINDS:
         overrides.append(f"data.kind={KINDS.get(member, member)}")
+    elif group == "head":
+        overrides = [f"head={member}", *some_table(member, tmp_path / "some.csv")]
     if group == "calibrate":
         head = "gaussian" if member in ("none", "scale") else "bernoulli"
         overrides += [f"head={head}", f"data.kind={head}"]
@@ -64,11 +72,25 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
     build.build_baseline(config)
 
 
+def some_table(head: str, file: Path) -> list[str]:
+    """Sixty rows whose target the head can take, and the settings that read them."""
+    random = np.random.default_rng(0)
+    drawn = {"share": random.beta(2, 3, 60), "count": random.negative_binomial(2, 0.3, 60)}
+    support = get_class(read("train", [f"head={head}"], [], [])["head"]["_target_"]).support
+    y = next(y for y in drawn.values() if bool(support.check(torch.as_tensor(y, dtype=torch.float64)).all()))
+    csv.write_csv(pa.table({"x": random.normal(size=60), "y": y}), file)
+    return ["data=csv", f"data.path={file}", "data.target=y"]
+
+
 @pytest.mark.parametrize("head", members("head"))
 def test_a_head_chooses_its_metrics(head: str) -> None:
     config = read("train", [f"head={head}"], [], [])
-    expected = {"bernoulli": "classification", "categorical": "classification", "poisson": "perplexity"}
-    assert expected.get(head, "pit") in config["metric"]
+    kind = get_class(config["head"]["_target_"])
+    labelled = kind.target != "numeric"
+    assert ("classification" in config["metric"]) == labelled
+    assert ("pit" in config["metric"]) != labelled
+    # The perplexity of a density would have a unit.
+    assert ("perplexity" in config["metric"]) == (labelled or kind.support.is_discrete)
 
 
 def test_every_mistake_is_reported_at_once() -> None:

@@ -19,20 +19,36 @@ def test_identity_and_exp():
     np.testing.assert_allclose(inverse_link.exp(eta), [math.exp(e) for e in eta.tolist()], rtol=1e-15)
 
 
-@pytest.mark.parametrize("name", ["identity", "exp"])
+@pytest.mark.parametrize("name", ["identity", "exp", "sigmoid", "above_one"])
 def test_a_link_is_a_bijection_from_the_reals_to_its_codomain(name):
     link = getattr(inverse_link, name)
     eta = torch.linspace(-20, 20, 41, dtype=torch.float64)
     assert link.bijective
     assert link.domain is constraints.real
     assert bool(link.codomain.check(link(eta)).all())
-    torch.testing.assert_close(link.inv(link(eta)), eta, rtol=1e-14, atol=1e-14)
+    # Near 1 a probability, and one more than a tiny number, has lost digits of the eta that it came from.
+    tolerance = 2.0**-52 * math.exp(20) if name in ("sigmoid", "above_one") else 1e-14
+    torch.testing.assert_close(link.inv(link(eta)), eta, rtol=1e-14, atol=tolerance)
 
 
 def test_the_codomains():
     minus = torch.tensor(-1.0)
     assert bool(inverse_link.identity.codomain.check(minus))
     assert not bool(inverse_link.exp.codomain.check(minus))
+
+
+def test_sigmoid_is_not_clipped():
+    eta = torch.tensor([-708.0, -40.0, 0.0, 30.0], dtype=torch.float64)
+    expected = [1 / (1 + math.exp(-e)) if e > 0 else math.exp(e) / (1 + math.exp(e)) for e in eta.tolist()]
+    np.testing.assert_allclose(inverse_link.sigmoid(eta), expected, rtol=1e-13)
+    assert inverse_link.above_one(eta).tolist() == [1 + math.exp(e) for e in eta.tolist()]
+
+
+def test_links_in_words():
+    named = [inverse_link.eta_words(getattr(inverse_link, n), "a") for n in ("identity", "exp", "sigmoid", "above_one")]
+    assert named == ["a", "log a", "logit a", "log (a - 1)"]
+    assert inverse_link.eta_words(torch.distributions.SoftplusTransform(), "a") == "a before its SoftplusTransform"
+    assert inverse_link.codomain_words(inverse_link.above_one) == "a number above 1"
 
 
 def test_floored_is_the_larger_one():

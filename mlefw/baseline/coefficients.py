@@ -57,9 +57,7 @@ def _columns(head: Head, labels: list[str] | None) -> list[tuple[int, str]]:
 
 def _eta_words(head: Head, name: str) -> str:
     link = head.inverse_links[name] if isinstance(head, FactorizedHead) else inverse_link.identity
-    if link is inverse_link.identity:
-        return name
-    return f"log {name}" if link is inverse_link.exp else f"{name} before its {type(link).__name__}"
+    return inverse_link.eta_words(link, name)
 
 
 def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Tensor, list[float | None]]:

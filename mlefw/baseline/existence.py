@@ -1,5 +1,6 @@
 """Whether a likelihood has a finite maximum: directions along which no row's NLL ever rises."""
 
+import math
 import time
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.moments import moments
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.starts import intercepts, with_intercepts
 from mlefw.head.base import FactorizedHead
 from mlefw.prior.none import NoPrior
 
@@ -22,6 +24,12 @@ _STILL = 1e-6
 """Share of the largest movement below which a row's eta counts as unmoved by a direction."""
 _COLLAPSED = 1e-6
 """Scale, in units of the target, below which a row counts as fitted exactly."""
+_FAR = 60.0
+"""Eta of a parameter at which its head is the simpler one to all digits."""
+_BEYOND = 2.0
+"""How many times further out than the end of its range a parameter is that will not come back."""
+_EQUAL = 1e-12
+"""Share of an objective below which a difference is rounding."""
 _NOTHING = 1e-9
 """NLL in nats below which a row counts as predicted without error."""
 
@@ -46,7 +54,9 @@ def _examine(solution: Solution, max_seconds: float) -> Solution:
     if not solution.exists:
         return solution
     if not solution.problem.head.convex:
-        return _examine_scales(solution)
+        solution = _examine_limits(solution) or _examine_scales(solution)
+        if not solution.exists or not solution.problem.head.support.is_discrete:
+            return solution
     if not solution.problem.prior.flat:
         return _examine_biases(solution, max_seconds)
     far = _recession(solution, time.monotonic() + max_seconds)
@@ -71,6 +81,31 @@ def _examine_biases(solution: Solution, max_seconds: float) -> Solution:
         return solution
     reason = absence.one_value(problem) or "a class has no rows: its intercept goes to minus infinity"
     return replace(solution, exists=False, reason=reason)
+
+
+def _examine_limits(solution: Solution) -> Solution | None:
+    """The solution without a maximum, where a parameter is on its way to the end at which the head is a simpler one.
+
+    The rest is fitted again with the parameter that far out, which gives the infimum; None where it is no better.
+    """
+    problem, theta, reasons = solution.problem, solution.theta.clone(), []
+    head = problem.head
+    names = head.eta_names + head.shared_names
+    raw = intercepts(problem, theta)
+    for limit in (limit for limit in head.limits if limit.name in names):
+        k, far = names.index(limit.name), math.copysign(_FAR, limit.end)
+        move = far - float(head.center[k] + head.gain[k] * raw[k])
+        if abs(far - move) > _BEYOND * abs(limit.end) and (far - move) * far > 0:
+            for column in {k, names.index(limit.beside) if limit.beside in names else k}:
+                raw[column] += move / head.gain[column]
+            reasons.append(limit.reason)
+    if not reasons:
+        return None
+    there = Newton(max_steps=20).solve_from(problem, with_intercepts(problem, theta, raw))
+    if not there.objective <= solution.objective + _EQUAL * max(1.0, abs(solution.objective)):
+        return None
+    infimum = there.objective if there.converged else None
+    return replace(solution, exists=False, is_global=False, reason="; ".join(reasons), infimum=infimum)
 
 
 def _examine_scales(solution: Solution) -> Solution:

@@ -9,7 +9,7 @@ from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.derivatives import Derivatives
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.quasi_newton import Approach, approach, sample
-from mlefw.baseline.starts import starts
+from mlefw.baseline.starts import is_unimodal, starts
 
 _TOLERANCE = 1e-10
 _TRIED = 20000
@@ -98,7 +98,7 @@ class Newton(Solver):
             solver="newton",
             num_steps=steps,
             converged=self._is_stationary(here, free, residual),
-            is_global=problem.head.convex and problem.prior.convex,
+            is_global=is_unimodal(problem),
             known=here,
         )
 

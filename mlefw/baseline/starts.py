@@ -10,6 +10,7 @@ from mlefw.baseline.derivatives import gram
 from mlefw.baseline.moments import moments
 from mlefw.baseline.problem import Problem
 from mlefw.head.base import FactorizedHead
+from mlefw.rows import Rows
 
 _LOG_NORMAL = 0.6351814227307392
 """Minus the mean of log |u| for a standard normal u: (Euler's constant + log 2) / 2."""
@@ -22,11 +23,16 @@ def starts(problem: Problem, shifts: tuple[float, ...] = (-1.0,)) -> list[Tensor
     """The origin; for a problem that is not convex also the scale of a residual, and dispersions off by `shifts`."""
     first = origin(problem)
     head = problem.head
-    if (head.convex and problem.prior.convex) or head.eta_dim + head.shared_dim == 1:
+    if is_unimodal(problem) or head.eta_dim + head.shared_dim == 1:
         return [first]
     found = [first, *(_shifted(problem, first, shift) for shift in shifts)]
     staged = _staged(problem, first)
     return found if staged is None else [staged, *found]
+
+
+def is_unimodal(problem: Problem) -> bool:
+    """Whether a stationary point is known to be the global optimum."""
+    return (problem.head.convex and problem.prior.convex) or (problem.head.unimodal and problem.prior.flat)
 
 
 def origin(problem: Problem) -> Tensor:
@@ -34,20 +40,42 @@ def origin(problem: Problem) -> Tensor:
     head, rows = problem.head, problem.rows
     theta = torch.zeros(problem.size, dtype=torch.float64)
     share = rows.weight / rows.weight.sum()
-    if not isinstance(head, FactorizedHead) or not head.collapsible:
-        middle = float(head.center[0] + share @ rows.offset)
+    offset = float(share @ rows.offset)
+    rough = _rough(head, rows, share) if isinstance(head, FactorizedHead) else {}
+    if not rough:
+        middle = float(head.center[0] + offset)
         if head.reference is None and abs(middle) > _FAR:
             problem.split(theta)[1][0] = -middle / float(head.gain[0])
         return theta
-    y = rows.y.double() - rows.offset
+    raw = intercepts(problem, theta)
+    for k, name in enumerate(head.eta_names + head.shared_names):
+        if name in rough:
+            eta = rough[name] - (offset if k == 0 and head.log_link else 0.0)
+            raw[k] = (eta - head.center[k]) / head.gain[k]
+    return with_intercepts(problem, theta, raw)
+
+
+def intercepts(problem: Problem, theta: Tensor) -> Tensor:
+    """Biases and shared raw values, one for each eta column: (eta_dim + shared_dim,)."""
+    return torch.cat(problem.split(theta)[1:])
+
+
+def with_intercepts(problem: Problem, theta: Tensor, raw: Tensor) -> Tensor:
+    """Theta with these in their place."""
+    moved = theta.clone()
+    _, bias, shared = problem.split(moved)
+    bias.copy_(raw[: problem.head.eta_dim])
+    shared.copy_(raw[problem.head.eta_dim :])
+    return moved
+
+
+def _rough(head: FactorizedHead, rows: Rows, share: Tensor) -> dict[str, float]:
+    """The eta of what the head makes of the moments of the target."""
+    y = rows.y.double() - (0.0 if head.log_link else rows.offset)
     mean = float(share @ y)
-    spread = float(share @ (y - mean).square()) ** 0.5 or abs(mean) or 1.0
-    bias = problem.split(theta)[1]
-    for k, name in enumerate(head.eta_names):
-        wanted = mean if head.inverse_links[name] is inverse_link.identity else math.log(spread)
-        if name in head.collapsible or head.inverse_links[name] is inverse_link.identity:
-            bias[k] = (wanted - head.center[k]) / head.gain[k]
-    return theta
+    rough = head.rough(mean, float(share @ (y - mean).square()) ** 0.5)
+    links = head.inverse_links
+    return {name: float(links[name].inv(torch.tensor(value, dtype=torch.float64))) for name, value in rough.items()}
 
 
 def _shifted(problem: Problem, theta: Tensor, shift: float) -> Tensor:

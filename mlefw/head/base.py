@@ -3,11 +3,11 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
@@ -20,6 +20,22 @@ Source = Literal["predicted", "shared"] | float
 
 Start = Literal["null", "zero"]
 """Where training starts: at the intercept-only maximum likelihood estimate, or at eta = 0."""
+
+
+class Limit(NamedTuple):
+    """A simpler distribution, reached as the eta of a parameter goes to infinity.
+
+    Attributes:
+        name: the parameter.
+        end: the eta from which the two can hardly be told apart; infinity lies on its side of zero.
+        reason: why a maximum may lie there, one clause, with the simpler head.
+        beside: a parameter whose eta goes there at the same rate, if any.
+    """
+
+    name: str
+    end: float
+    reason: str
+    beside: str | None = None
 
 
 class Head(nn.Module, ABC):
@@ -41,6 +57,11 @@ class Head(nn.Module, ABC):
     """The eta column to hold at zero where adding one number to all columns changes nothing (softmax)."""
     convex: bool = False
     """Whether the NLL is convex in the complete eta, so that a stationary point is the global optimum."""
+    unimodal: bool = False
+    """Whether a stationary point of a linear problem without a prior is its global optimum, convex or not."""
+    limits: ClassVar[tuple[Limit, ...]] = ()
+    outside: ClassVar[str] = ""
+    """What a person can do about a target outside the support, one clause."""
 
     center: Tensor
     gain: Tensor
@@ -180,6 +201,16 @@ class FactorizedHead(Head):
             elif name in self.collapsible:
                 self.center[column] = math.log(unit)
 
+    def rough(self, mean: float, spread: float) -> dict[str, float]:
+        """Parameters that fit a target of this mean and standard deviation roughly: where solvers start.
+
+        A parameter that is left out starts where the head's units put it.
+        """
+        if not self.collapsible:
+            return {}
+        located = {name: mean for name, link in self.inverse_links.items() if link is inverse_link.identity}
+        return located | dict.fromkeys(self.collapsible, spread or abs(mean) or 1.0)
+
     def distribution(self, eta: Tensor) -> Distribution:
         """The distribution for a complete eta."""
         return self.build(**self.params(eta))
@@ -200,8 +231,8 @@ class FactorizedHead(Head):
             if source not in ("predicted", "shared"):
                 raise UsageError(f"head.{name}={source!r}: expected 'predicted', 'shared' or a number")
             return
-        domain = self.inverse_links[name].codomain
+        link = self.inverse_links[name]
         value = torch.tensor(float(source), dtype=torch.float64)
-        if not (torch.isfinite(value) and domain.check(value)):
-            expected = "a positive number" if domain is constraints.positive else "a finite number"
+        if not (torch.isfinite(value) and link.codomain.check(value)):
+            expected = inverse_link.codomain_words(link)
             raise UsageError(f"head.{name}={source}: expected {expected}, 'predicted' or 'shared'")

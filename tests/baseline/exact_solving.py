@@ -1,7 +1,11 @@
 """The exact side of a run, without a run: from arrays to a Problem, as the composition root builds it."""
 
+from pathlib import Path
+
 import torch
 from exact_oracles import Sample
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, solve_null
@@ -19,6 +23,7 @@ from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
 from mlefw.standardize import feature_statistics, target_statistics
 
+CONF = Path(__file__).parents[2] / "conf" / "head"
 HEADS = ("gaussian", "gaussian_fixed", "heteroscedastic", "laplace", "bernoulli", "categorical", "poisson")
 
 
@@ -35,7 +40,15 @@ def new_head(name: str, num_classes: int = 0, scale: float = 1.0) -> Head:
         "categorical": lambda: CategoricalHead(num_classes),
         "poisson": lambda: PoissonHead(),
     }
-    head: Head = made[name]()
+    head: Head = made[name]() if name in made else configured(name)
+    return head
+
+
+def configured(name: str, **settings: object) -> Head:
+    """A head as its YAML has it, and with these settings."""
+    node = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    assert isinstance(node, dict)
+    head: Head = instantiate({key: node[key] for key in node if key != "defaults"} | settings, _convert_="all")
     return head
 
 

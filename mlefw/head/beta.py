@@ -1,0 +1,105 @@
+"""The beta head: shares between zero and one."""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Beta as TorchBeta
+from torch.distributions.constraints import Constraint
+from torch.nn.functional import logsigmoid
+
+from mlefw import inverse_link
+from mlefw.head.base import FactorizedHead, Source, Start
+from mlefw.special_function import stirling_error
+
+
+class OpenUnitInterval(Constraint):
+    """0 < y < 1."""
+
+    lower_bound, upper_bound = 0.0, 1.0
+
+    def check(self, value: Tensor) -> Tensor:
+        """Which values lie inside, elementwise."""
+        return (value > 0) & (value < 1)
+
+    def __repr__(self) -> str:
+        """In words, for messages."""
+        return "numbers between 0 and 1, neither of the two included"
+
+
+class Beta(TorchBeta):
+    """Beta distribution by the logit of its mean and its precision; its log-density subtracts no large numbers."""
+
+    def __init__(self, logit_mean: Tensor, precision: Tensor) -> None:
+        self.logit_mean, self.precision = logit_mean, precision
+        super().__init__(precision * logit_mean.sigmoid(), precision * (-logit_mean).sigmoid(), validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """(*batch,)."""
+        return self.logit_mean.sigmoid()
+
+    @property
+    def variance(self) -> Tensor:
+        """Mean (1 − mean) / (1 + precision), (*batch,)."""
+        return self.logit_mean.sigmoid() * (-self.logit_mean).sigmoid() / (1 + self.precision)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density, (*batch,): Stirling's form of the normaliser, and precision times a divergence."""
+        log_mean, log_rest = logsigmoid(self.logit_mean), logsigmoid(-self.logit_mean)
+        log_y, log_other = value.log(), torch.log1p(-value)
+        d, e = log_y - log_mean, log_other - log_rest
+        divergence = self.concentration1 * (torch.expm1(d) - d) + self.concentration0 * (torch.expm1(e) - e)
+        errors = stirling_error(self.concentration1) + stirling_error(self.concentration0)
+        normaliser = errors - stirling_error(self.precision) + 0.5 * math.log(2 * math.pi)
+        return 0.5 * (self.precision.log() + log_mean + log_rest) - normaliser - divergence - log_y - log_other
+
+
+class BetaHead(FactorizedHead):
+    """Shares that are neither 0 nor 1: rates, proportions of area, scores on a bounded scale.
+
+    Choose it over `gaussian` where the target is bounded on both sides and its spread falls towards the ends. For
+    shares that are counts out of a known total, give the counts to `bernoulli`, one row for each outcome with its
+    number as weight.
+
+    Domain: 0 < y < 1.
+    Link: mean = sigmoid(eta_1); precision φ = exp(eta_2); variance = mean (1 − mean) / (1 + φ).
+    NLL: lgamma(a) + lgamma(b) − lgamma(φ) − (a − 1) log y − (b − 1) log(1 − y), a = mean φ, b = (1 − mean) φ.
+
+    Source: Ferrari & Cribari-Neto (2004).
+    """
+
+    inverse_links: ClassVar = {"mean": inverse_link.sigmoid, "precision": inverse_link.exp}
+    support = OpenUnitInterval()
+    outside: ClassVar = (
+        "rows at exactly 0 or 1 have no density: give them a model of their own (head=bernoulli), "
+        "or move them inside, (y (n - 1) + 1/2) / n (Smithson & Verkuilen, 2006)"
+    )
+
+    def __init__(self, precision: Source = "shared", start: Start = "null") -> None:
+        super().__init__(mean="predicted", precision=precision, start=start)
+
+    def rough(self, mean: float, spread: float) -> dict[str, float]:
+        """By the method of moments."""
+        most = mean * (1 - mean)
+        return {"mean": mean, "precision": min(max(most / max(spread**2, 1e-6 * most) - 1, 0.1), 1e4)}
+
+    def distribution(self, eta: Tensor) -> Beta:
+        """Beta of a complete eta, without forming the mean first."""
+        return Beta(eta[..., 0], self.params(eta)["precision"].expand(eta.shape[:-1]))
+
+    def build(self, mean: Tensor, precision: Tensor) -> Beta:  # type: ignore[override]
+        """Beta of mean and precision."""
+        return Beta(inverse_link.sigmoid.inv(mean), precision.expand_as(mean))
+
+    def information(self, eta: Tensor) -> Tensor:
+        """Of (logit mean, log precision), by trigamma functions."""
+        here = self.distribution(eta)
+        m, rest, phi = here.mean, (-here.logit_mean).sigmoid(), here.precision
+        first, second = (torch.special.polygamma(1, a) for a in (here.concentration1, here.concentration0))
+        located = (phi * m * rest).square() * (first + second)
+        both = phi.square() * m * rest * (m * first - rest * second)
+        spread = phi.square() * (m.square() * first + rest.square() * second - torch.special.polygamma(1, phi))
+        whole = torch.stack([torch.stack([located, both], -1), torch.stack([both, spread], -1)], -1)
+        return whole[..., : eta.shape[-1], : eta.shape[-1]]

@@ -1,0 +1,99 @@
+"""The gamma head: positive numbers whose spread grows with their mean."""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Gamma as TorchGamma
+from torch.distributions import constraints
+
+from mlefw import inverse_link
+from mlefw.head.base import FactorizedHead, Source, Start
+from mlefw.special_function import stirling_error
+
+
+class Gamma(TorchGamma):
+    """Gamma distribution by log mean and dispersion; its log-density subtracts no large numbers."""
+
+    def __init__(self, log_mean: Tensor, dispersion: Tensor) -> None:
+        self.log_mean, self.dispersion = log_mean, dispersion
+        super().__init__(1 / dispersion, (-log_mean).exp() / dispersion, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """exp(log_mean), (*batch,)."""
+        return self.log_mean.exp()
+
+    @property
+    def variance(self) -> Tensor:
+        """Dispersion · mean², (*batch,)."""
+        return self.dispersion * self.mean.square()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density, (*batch,): Stirling's form of the normaliser, and half the unit deviance."""
+        normaliser = 0.5 * (math.log(2 * math.pi) + self.dispersion.log()) + stirling_error(self.concentration)
+        return -half_deviance(self.log_mean, value) / self.dispersion - normaliser - value.log()
+
+
+def half_deviance(log_mean: Tensor, y: Tensor) -> Tensor:
+    """Y / mean − 1 − log(y / mean)."""
+    ratio = y.log() - log_mean
+    return torch.expm1(ratio) - ratio
+
+
+class GammaHead(FactorizedHead):
+    """Positive numbers with a constant relative spread: costs, rainfall, durations.
+
+    Choose it over `lognormal` where the mean matters (sums of claims, say): its coefficients speak of the mean and are
+    consistent for it whatever the distribution. With `dispersion=1` it is the exponential distribution.
+
+    Domain: y > 0.
+    Link: mean = exp(eta_1); dispersion = max(exp(eta_2), floor), variance = dispersion · mean². The shape is
+        1 / dispersion. The floor is `scale_floor`²: a relative spread of `scale_floor`.
+    NLL: lgamma(k) − k log k + k eta_1 − (k − 1) log y + k y exp(−eta_1), k = 1 / dispersion.
+
+    Source: McCullagh & Nelder (1989), chapter 8; their dispersion is Pearson's, this one the maximum likelihood's.
+    """
+
+    inverse_links: ClassVar = {"mean": inverse_link.exp, "dispersion": inverse_link.exp}
+    collapsible: ClassVar = frozenset({"dispersion"})
+    support = constraints.positive
+    outside: ClassVar = (
+        "rows with 0 need a model of their own (whether y > 0, by head=bernoulli); head=gaussian takes any"
+    )
+
+    def __init__(self, dispersion: Source = "shared", scale_floor: float = 1e-3, start: Start = "null") -> None:
+        super().__init__(mean="predicted", dispersion=dispersion, scale_floor=scale_floor, start=start)
+        self.convex = not isinstance(dispersion, str)
+        self.unimodal = dispersion != "predicted"
+
+    def set_units(self, mean: float, spread: float) -> None:
+        """The floor alone: a dispersion has no unit, and a logarithm takes that of y."""
+        if "dispersion" not in self.fixed:
+            self.floor.fill_(self.scale_floor**2)
+
+    def rough(self, mean: float, spread: float) -> dict[str, float]:
+        """By the method of moments."""
+        return {"mean": mean, "dispersion": min(max((spread / mean) ** 2, 1e-3), 10.0)}
+
+    def distribution(self, eta: Tensor) -> Gamma:
+        """Gamma of a complete eta, without forming the mean first."""
+        return Gamma(eta[..., 0], self.params(eta)["dispersion"].expand(eta.shape[:-1]))
+
+    def build(self, mean: Tensor, dispersion: Tensor) -> Gamma:  # type: ignore[override]
+        """Gamma(mean, dispersion)."""
+        return Gamma(mean.log(), dispersion.expand_as(mean))
+
+    def information(self, eta: Tensor) -> Tensor:
+        """diag(k, k² ψ′(k) − k) in (log mean, log dispersion)."""
+        k = self.distribution(eta).concentration
+        spread = k * (k * torch.special.polygamma(1, k) - 1)
+        return torch.diag_embed(torch.stack([k, spread], -1)[..., : eta.shape[-1]])
+
+    def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor | None:
+        """2 (y / mean − 1 − log(y / mean)), over the dispersion where that is given; None where it is predicted."""
+        if "dispersion" in self.eta_names:
+            return None
+        deviance = 2 * half_deviance(eta[..., 0], y)
+        return deviance if "dispersion" in self.shared_names else deviance / self.params(eta)["dispersion"]

@@ -1,0 +1,130 @@
+"""The negative binomial head: counts that vary more than a Poisson."""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import NegativeBinomial as TorchNegativeBinomial
+from torch.distributions import constraints
+from torch.nn.functional import logsigmoid
+
+from mlefw import inverse_link
+from mlefw.head.base import FactorizedHead, Limit, Source, Start
+from mlefw.special_function import stirling_error
+
+_LEAST = -27.6
+"""Log dispersion below which cdf and draws are those at it: nothing else changes by more than 1e-12 of the variance."""
+
+
+class NegativeBinomial(TorchNegativeBinomial):
+    """Negative binomial distribution by log mean and log dispersion, Poisson as the dispersion goes to zero.
+
+    The log-mass is in saddle-point form (Loader, 2000), which subtracts neither large counts nor large sizes.
+    """
+
+    def __init__(self, log_mean: Tensor, log_dispersion: Tensor) -> None:
+        self.log_mean, self.log_dispersion = log_mean, log_dispersion
+        size = -log_dispersion.clamp(min=_LEAST)
+        super().__init__(size.exp(), logits=log_mean - size, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """exp(log_mean), (*batch,)."""
+        return self.log_mean.exp()
+
+    @property
+    def variance(self) -> Tensor:
+        """The mean + dispersion · mean², (*batch,)."""
+        return self.mean + self.log_dispersion.exp() * self.mean.square()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-mass, (*batch,)."""
+        some = value > 0
+        y = torch.where(some, value, torch.ones_like(value))
+        size = (-self.log_dispersion.clamp(min=-200.0)).exp()
+        overdispersed = -logsigmoid(-self.log_dispersion - y.log())
+        normaliser = 0.5 * (torch.log(2 * math.pi * y) + overdispersed)
+        normaliser = normaliser + stirling_error(y) - stirling_error(y + size) + stirling_error(size)
+        counted = -half_deviance(self.log_mean, self.log_dispersion, y) - normaliser
+        return torch.where(some, counted, -_all_zero(self.log_mean, self.log_dispersion))
+
+
+def half_deviance(log_mean: Tensor, log_dispersion: Tensor, y: Tensor) -> Tensor:
+    """Of y > 0: y log(y / mean) − (y + 1/α) log((1 + α y) / (1 + α mean)), without cancellation near the mean."""
+    ratio = log_mean - y.log()
+    close = ratio.abs() < 1
+    d = torch.where(close, ratio, torch.zeros_like(ratio))
+    at_y = log_dispersion + y.log()
+    share, rest = at_y.sigmoid(), (-at_y).sigmoid()
+    near = y * (torch.log1p(rest * torch.expm1(-d)) + rest * torch.expm1(d) * _log1p_ratio(share * torch.expm1(d)))
+    far_mean = torch.where(close, y.log() + 1, log_mean)
+    far = y * (logsigmoid(at_y) - logsigmoid(log_dispersion + far_mean))
+    far = far + _all_zero(far_mean, log_dispersion) - _all_zero(y.log(), log_dispersion)
+    return torch.where(close, near, far)
+
+
+def _all_zero(log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
+    """log(1 + α mean) / α: the NLL of a count of zero."""
+    t = log_mean + log_dispersion
+    small = t < -36
+    inside = torch.where(small, torch.zeros_like(t), t)
+    large = torch.exp((-logsigmoid(-inside)).log() - log_dispersion)
+    return torch.where(small, log_mean.exp(), large)
+
+
+def _log1p_ratio(z: Tensor) -> Tensor:
+    """log(1 + z) / z."""
+    small = z.abs() < 1e-5
+    inside = torch.where(small, torch.ones_like(z), z)
+    series = 1 - z * (1 / 2 - z * (1 / 3 - z / 4))
+    return torch.where(small, series, torch.log1p(inside) / inside)
+
+
+class NegativeBinomialHead(FactorizedHead):
+    """Counts whose variance exceeds their mean (NB2): mean + dispersion · mean².
+
+    Choose it over `poisson` where the dispersion among the figures of a Poisson fit is above one, as it is for most
+    counts of people and events. The Poisson distribution is its limit.
+
+    Domain: y in {0, 1, 2, …}.
+    Link: mean = exp(eta_1), a log exposure is an offset of eta; dispersion α = exp(eta_2).
+    NLL: −lgamma(y + 1/α) + lgamma(1/α) + lgamma(y + 1) + (y + 1/α) log(1 + α mean) − y log(α mean).
+
+    Source: Lawless (1987).
+    """
+
+    inverse_links: ClassVar = {"mean": inverse_link.exp, "dispersion": inverse_link.exp}
+    support = constraints.nonnegative_integer
+    limits: ClassVar = (
+        Limit(
+            "dispersion", -6.0, "the variance does not exceed the mean: the Poisson model (head=poisson) is the limit"
+        ),
+    )
+
+    def __init__(self, dispersion: Source = "shared", start: Start = "null") -> None:
+        super().__init__(mean="predicted", dispersion=dispersion, start=start)
+        self.convex = not isinstance(dispersion, str)
+
+    def rough(self, mean: float, spread: float) -> dict[str, float]:
+        """By the method of moments."""
+        mean = max(mean, 1e-6)
+        return {"mean": mean, "dispersion": min(max((spread**2 - mean) / mean**2, 0.02), 20.0)}
+
+    def distribution(self, eta: Tensor) -> NegativeBinomial:
+        """Negative binomial of a complete eta, without forming mean and dispersion first."""
+        given = math.log(self.fixed["dispersion"]) if "dispersion" in self.fixed else None
+        log_dispersion = eta[..., 1] if given is None else torch.full_like(eta[..., 0], given)
+        return NegativeBinomial(eta[..., 0], log_dispersion)
+
+    def build(self, mean: Tensor, dispersion: Tensor) -> NegativeBinomial:  # type: ignore[override]
+        """Negative binomial of mean and dispersion."""
+        return NegativeBinomial(mean.log(), dispersion.expand_as(mean).log())
+
+    def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor | None:
+        """That of a given dispersion, learnt or not; None where it is predicted."""
+        if "dispersion" in self.eta_names:
+            return None
+        here = self.distribution(eta)
+        counted = half_deviance(here.log_mean, here.log_dispersion, y.clamp(min=1))
+        return 2 * torch.where(y > 0, counted, _all_zero(here.log_mean, here.log_dispersion))

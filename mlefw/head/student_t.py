@@ -1,0 +1,86 @@
+"""The Student-t head: noise with heavy tails."""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import StudentT as TorchStudentT
+from torch.distributions import constraints
+
+from mlefw import inverse_link
+from mlefw.head.base import FactorizedHead, Limit, Source, Start
+from mlefw.special_function import stirling_error
+
+_FAR = 1e8
+
+
+class StudentT(TorchStudentT):
+    """Student-t distribution whose log-density is right from heavy tails to a Gaussian's, and far out."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density, (*batch,)."""
+        half = self.df / 2
+        # lgamma(half + ½) − lgamma(half) − ½ log(half), Stirling's leading terms cancelled by hand.
+        ratio = half * torch.log1p(0.5 / half) - 0.5 + stirling_error(half + 0.5) - stirling_error(half)
+        u = (value - self.loc) / self.scale / self.df.sqrt()
+        far = u.abs() > _FAR
+        near = torch.log1p(torch.where(far, torch.zeros_like(u), u).square())
+        outer = 2 * torch.where(far, u, torch.full_like(u, _FAR)).abs().log()
+        kernel = (half + 0.5) * torch.where(far, outer, near)
+        return ratio - kernel - self.scale.log() - 0.5 * math.log(2 * math.pi)
+
+
+class StudentTHead(FactorizedHead):
+    """Noise with heavy tails: rows far out lose their pull on the location, more so the further out they are.
+
+    Choose it over `gaussian` where a few rows are far off for reasons that the features do not know. A fixed df of 4
+    is robust; a learnt one says how heavy the tails are. Its likelihood can have several maxima: the exact estimate is
+    the best one from several starts.
+
+    Domain: y real.
+    Link: loc = eta_1; scale = max(exp(eta_2), floor), the floor being `scale_floor` · sd(y); df = 1 + exp(eta_3), so
+        that there is a mean. The scale is no standard deviation: the variance is scale² df / (df − 2), for df > 2.
+    NLL: lgamma(df / 2) − lgamma((df + 1) / 2) + ½ log(π df) + log scale + ½ (df + 1) log(1 + u² / df),
+        u = (y − loc) / scale.
+
+    Source: Lange, Little & Taylor (1989).
+    """
+
+    inverse_links: ClassVar = {
+        "loc": inverse_link.identity,
+        "scale": inverse_link.exp,
+        "df": inverse_link.above_one,
+    }
+    collapsible: ClassVar = frozenset({"scale"})
+    support = constraints.real
+    limits: ClassVar = (
+        Limit("df", 6.0, "the tails are no heavier than a Gaussian's: the Gaussian model (head=gaussian) is the limit"),
+    )
+
+    def __init__(
+        self, scale: Source = "shared", df: Source = "shared", scale_floor: float = 1e-3, start: Start = "null"
+    ) -> None:
+        super().__init__(loc="predicted", scale=scale, df=df, scale_floor=scale_floor, start=start)
+
+    def rough(self, mean: float, spread: float) -> dict[str, float]:
+        """Rather heavy tails, from which lighter ones are within reach."""
+        return super().rough(mean, spread) | {"df": 5.0}
+
+    def build(self, loc: Tensor, scale: Tensor, df: Tensor) -> StudentT:  # type: ignore[override]
+        """StudentT(df, loc, scale)."""
+        return StudentT(df.expand_as(loc), loc, scale.expand_as(loc), validate_args=False)
+
+    def information(self, eta: Tensor) -> Tensor:
+        """Of (loc, log scale, log(df − 1)): the location is orthogonal to the rest."""
+        here: StudentT = self.distribution(eta)  # type: ignore[assignment]
+        df, slope = here.df, here.df - 1
+        both = (df + 1) * (df + 3)
+        trigamma = torch.special.polygamma(1, df / 2) - torch.special.polygamma(1, (df + 1) / 2)
+        whole = eta.new_zeros((*eta.shape[:-1], 3, 3))
+        whole[..., 0, 0] = (df + 1) / (df + 3) / here.scale.square()
+        whole[..., 1, 1] = 2 * df / (df + 3)
+        whole[..., 1, 2] = whole[..., 2, 1] = -2 * slope / both
+        whole[..., 2, 2] = slope.square() * (trigamma / 4 - (df + 5) / (2 * df * both))
+        order = [list(self.inverse_links).index(name) for name in self.eta_names + self.shared_names]
+        return whole[..., order, :][..., order]

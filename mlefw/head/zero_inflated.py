@@ -1,0 +1,146 @@
+"""The zero-inflated heads: counts with more zeros than their distribution explains."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+from torch.nn.functional import logsigmoid
+from torch.types import _size
+
+from mlefw import inverse_link
+from mlefw.distribution_function import tail
+from mlefw.head.base import FactorizedHead, Limit, Source, Start
+from mlefw.head.negative_binomial import NegativeBinomial
+from mlefw.head.poisson import LogPoisson
+
+_INFLATION = Limit("inflation", -6.0, "there are no more zeros than without inflation, whose head is the limit")
+
+
+class ZeroInflated(Distribution):
+    """Zero with probability sigmoid(logits), else a draw from a distribution of counts. Shapes: (*batch,)."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.nonnegative_integer
+
+    def __init__(self, counts: Distribution, logits: Tensor) -> None:
+        self.counts, self.logits = counts, logits
+        super().__init__(counts.batch_shape, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """(*batch,)."""
+        return (-self.logits).sigmoid() * self.counts.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """(*batch,)."""
+        return (-self.logits).sigmoid() * (self.counts.variance + self.logits.sigmoid() * self.counts.mean.square())
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-mass, (*batch,)."""
+        zero, counted = value == 0, self.counts.log_prob(value)
+        none = torch.where(zero, counted, torch.full_like(counted, -1.0))
+        # Of a mass near one the complement has the digits.
+        other = (-self.logits).sigmoid() * -torch.expm1(none)
+        likely = other < 0.5
+        near = torch.log1p(-torch.where(likely, other, torch.zeros_like(other)))
+        far = torch.logaddexp(logsigmoid(self.logits), logsigmoid(-self.logits) + none)
+        return torch.where(zero, torch.where(likely, near, far), logsigmoid(-self.logits) + counted)
+
+    def sample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws, (*sample_shape, *batch)."""
+        drawn = self.counts.sample(sample_shape)
+        return torch.where(torch.rand_like(drawn) < self.logits.sigmoid(), torch.zeros_like(drawn), drawn)
+
+
+@tail.register
+def _(distribution: ZeroInflated, y: Tensor, above: bool) -> Tensor:
+    counted = (-distribution.logits).sigmoid() * tail(distribution.counts, y, above)
+    return counted if above else torch.where(y < 0, counted, counted + distribution.logits.sigmoid())
+
+
+class ZeroInflatedPoissonHead(FactorizedHead):
+    """Counts of which a share is zero for a reason of its own: no claim made, no trip taken, a machine switched off.
+
+    Choose it over `poisson` where `zeros_observed` exceeds `zeros_expected`, and over `negative_binomial` where the
+    counts above zero vary no more than a Poisson. Its likelihood can have several maxima.
+
+    Domain: y in {0, 1, 2, …}.
+    Link: rate = exp(eta_1) of the counts, a log exposure is an offset of eta; inflation π = sigmoid(eta_2).
+    NLL: −log(π + (1 − π) exp(−rate)) at 0, else −log(1 − π) + rate − y eta_1 + lgamma(y + 1).
+
+    Source: Lambert (1992).
+    """
+
+    inverse_links: ClassVar = {"rate": inverse_link.exp, "inflation": inverse_link.sigmoid}
+    support = constraints.nonnegative_integer
+    limits: ClassVar = (_INFLATION,)
+
+    def __init__(self, inflation: Source = "shared", start: Start = "null") -> None:
+        super().__init__(rate="predicted", inflation=inflation, start=start)
+
+    def rough(self, mean: float, spread: float) -> dict[str, float]:
+        """By the method of moments."""
+        mean = max(mean, 1e-6)
+        rate = min(max(mean, spread**2 / mean + mean - 1), 20 * mean)
+        return {"rate": rate, "inflation": min(max(1 - mean / rate, 0.02), 0.95)}
+
+    def distribution(self, eta: Tensor) -> ZeroInflated:
+        """Of a complete eta, without forming the parameters first."""
+        return ZeroInflated(LogPoisson(eta[..., 0]), _logits(self, eta))
+
+    def build(self, rate: Tensor, inflation: Tensor) -> ZeroInflated:  # type: ignore[override]
+        """Poisson counts of a rate, zero-inflated."""
+        return ZeroInflated(LogPoisson(rate.log()), inverse_link.sigmoid.inv(inflation).expand_as(rate))
+
+
+class ZeroInflatedNegativeBinomialHead(FactorizedHead):
+    """The same for counts that vary more than a Poisson above zero, too.
+
+    Choose it where neither `zero_inflated_poisson` nor `negative_binomial` does: the two explain the same zeros, so it
+    takes many rows to tell them apart.
+
+    Domain: y in {0, 1, 2, …}.
+    Link: mean = exp(eta_1) of the counts; dispersion α = exp(eta_2); inflation π = sigmoid(eta_3).
+    NLL: as for `zero_inflated_poisson`, with the mass of `negative_binomial`.
+
+    Source: Greene (1994).
+    """
+
+    inverse_links: ClassVar = {
+        "mean": inverse_link.exp,
+        "dispersion": inverse_link.exp,
+        "inflation": inverse_link.sigmoid,
+    }
+    support = constraints.nonnegative_integer
+    limits: ClassVar = (
+        Limit("dispersion", -6.0, "the counts vary no more than a Poisson: head=zero_inflated_poisson is the limit"),
+        _INFLATION,
+    )
+
+    def __init__(self, dispersion: Source = "shared", inflation: Source = "shared", start: Start = "null") -> None:
+        super().__init__(mean="predicted", dispersion=dispersion, inflation=inflation, start=start)
+
+    def rough(self, mean: float, spread: float) -> dict[str, float]:
+        """Some of both."""
+        mean = max(mean, 1e-6)
+        return {"mean": 1.2 * mean, "dispersion": min(max((spread**2 - mean) / mean**2, 0.1), 10.0), "inflation": 0.2}
+
+    def distribution(self, eta: Tensor) -> ZeroInflated:
+        """Of a complete eta."""
+        log_dispersion = self.params(eta)["dispersion"].log().expand(eta.shape[:-1])
+        if "dispersion" not in self.fixed:
+            log_dispersion = eta[..., (self.eta_names + self.shared_names).index("dispersion")]
+        return ZeroInflated(NegativeBinomial(eta[..., 0], log_dispersion), _logits(self, eta))
+
+    def build(self, mean: Tensor, dispersion: Tensor, inflation: Tensor) -> ZeroInflated:  # type: ignore[override]
+        """Negative binomial counts, zero-inflated."""
+        counts = NegativeBinomial(mean.log(), dispersion.log().expand_as(mean))
+        return ZeroInflated(counts, inverse_link.sigmoid.inv(inflation).expand_as(mean))
+
+
+def _logits(head: FactorizedHead, eta: Tensor) -> Tensor:
+    if "inflation" in head.fixed:
+        return inverse_link.sigmoid.inv(eta.new_tensor(head.fixed["inflation"])).expand(eta.shape[:-1])
+    return eta[..., (head.eta_names + head.shared_names).index("inflation")]
