@@ -64,6 +64,13 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
+def extend(path: Path, more: dict[str, Any]) -> None:
+    """Add to what a checkpoint carries beside its tensors; the file is replaced whole, or stays as it was."""
+    content = read(path)
+    content["mlefw"] = {**content["mlefw"], **more}
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
 def _others(path: Path) -> str:
     """A hint at the newest other checkpoint beside it."""
     others = [other for other in path.parent.glob("*.ckpt") if other != path and zipfile.is_zipfile(other)]

@@ -23,7 +23,7 @@ EXAMPLES = """\
   mlefw train -m head=gaussian,laplace,heteroscedastic seed=0,1   a sweep
   mlefw predict run=outputs/… data.path=new.csv output=predictions.csv level=0.9"""
 
-GROUPS = ("head", "prior", "batch", "model", "data", "baseline", "optimizer", "scheduler")
+GROUPS = ("head", "prior", "batch", "model", "data", "baseline", "uncertainty", "optimizer", "scheduler")
 
 FLAGS_WITH_VALUE = (
     "--config-dir",
@@ -116,8 +116,11 @@ def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) ->
     content = evaluate.run(config, plugins)
     out = console()
     out.print(f"{content['run']}: {content['num_rows']} rows", soft_wrap=True)
+    beside = content.get("laplace", {})
+    if beside:
+        out.print(f"  {'':<18}{'as fitted':>14}{'laplace':>14}")
     for name, value in content["metrics"].items():
-        out.print(f"  {name:<18}{number(value):>14}")
+        out.print(f"  {name:<18}{number(value):>14}" + (f"{number(beside[name]):>14}" if name in beside else ""))
     return 0
 
 

@@ -46,6 +46,9 @@ def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
     data = build.build_data(config)
     estimand = build.build_estimand(config, data)
     training.check_optimization(config, estimand.objective)
+    uncertainty = build.build_uncertainty(config)
+    if uncertainty is not None:
+        uncertainty.check(estimand.objective)
     rows = training.build_datamodule(config, data)
     count = sum(p.numel() for p in estimand.objective.parameters() if p.requires_grad)
     return Prepared(data, estimand, rows, count)

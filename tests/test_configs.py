@@ -17,6 +17,7 @@ GROUPS = {
     "model": [],
     "data": [],
     "baseline": [],
+    "uncertainty": [],
     "optimizer": ["batch=full"],
     "scheduler": [],
     "trainer": [],

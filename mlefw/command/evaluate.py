@@ -8,6 +8,7 @@ from mlefw.atomic import write_json
 from mlefw.errors import UsageError
 from mlefw.new_data import check_output, read_table
 from mlefw.objective import evaluate
+from mlefw.run_posterior import averaged_figures, posterior_of
 from mlefw.support import check_support
 
 
@@ -24,6 +25,7 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
     if config["split"] is not None and config["data"]["path"] is not None:
         raise UsageError("split= is for the run's own data; all rows of data.path are scored")
     trained = checkpoint.load(config["run"], plugins)
+    posterior = posterior_of(trained, build.build_uncertainty(config), stored=True)
     table = read_table(trained, config["data"], config["split"] or "test")
     rows = trained.schema.rows(table, trained.objective.head.log_link)
     check_support(trained.objective.head, rows, table, trained.schema.target)
@@ -31,6 +33,8 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
     evaluation = evaluate(trained.objective, rows)
     figures = score.figures(trained.objective, evaluation, rows, metrics)
     content = {"run": str(trained.path), "num_rows": rows.num_rows, "metrics": figures}
+    if posterior is not None:
+        content["laplace"] = averaged_figures(trained.objective, posterior, rows)
     if config["output"]:
         write_json(Path(config["output"]), content)
     return content

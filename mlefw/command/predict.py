@@ -10,12 +10,15 @@ from pyarrow import csv, parquet
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from mlefw import checkpoint, predictive
+from mlefw import build, checkpoint, predictive
 from mlefw.atomic import write_atomically
 from mlefw.checkpoint import Trained
 from mlefw.errors import UsageError
 from mlefw.new_data import check_output, read_table
 from mlefw.rows import Table
+from mlefw.run_posterior import posterior_of
+from mlefw.uncertainty.marginal import predictive as averaged
+from mlefw.uncertainty.posterior import Posterior
 
 
 @torch.no_grad()
@@ -36,8 +39,9 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> Path:
     if not 0 < level < 1:
         raise UsageError(f"level={level}: expected a probability between 0 and 1, such as 0.9")
     trained = checkpoint.load(config["run"], plugins)
+    posterior = posterior_of(trained, build.build_uncertainty(config))
     table = read_table(trained, config["data"], "test")
-    content = pa.table(_columns(trained, table, level))
+    content = pa.table(_columns(trained, table, level, posterior))
 
     def write(file: Any) -> None:
         if output.suffix == ".csv":
@@ -49,7 +53,7 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> Path:
     return output.absolute()
 
 
-def _columns(trained: Trained, table: Table, level: float) -> dict[str, Any]:
+def _columns(trained: Trained, table: Table, level: float, posterior: Posterior | None) -> dict[str, Any]:
     objective, schema = trained.objective, trained.schema
     known = schema.target in table.columns
     rows = schema.rows(table, objective.head.log_link, target_required=False)
@@ -57,13 +61,14 @@ def _columns(trained: Trained, table: Table, level: float) -> dict[str, Any]:
     if schema.id is not None and schema.id in table.columns:
         columns[schema.id] = pa.array(table.columns[schema.id].tolist())
     eta = objective.eta(rows.x, rows.offset)
-    distribution = objective.head(eta)
+    distribution = objective.head(eta) if posterior is None else averaged(objective, posterior, rows)
     if schema.labels is not None:
         columns |= _classes(distribution, list(schema.labels))
     else:
         columns |= _numbers(distribution, level)
     if known:
-        columns["nll_nats"] = objective.head.nll(eta, rows.y).numpy()
+        nll = objective.head.nll(eta, rows.y) if posterior is None else -distribution.log_prob(rows.y)
+        columns["nll_nats"] = nll.numpy()
     return columns
 
 

@@ -23,6 +23,7 @@ from mlefw.interrupt import deferred
 from mlefw.objective import Evaluation, evaluate
 from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.run_directory import claim
+from mlefw.run_posterior import keep_posterior
 from mlefw.warn import collected, warn
 
 
@@ -83,6 +84,7 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
         "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
         "baseline": score.describe(exact.mle, lines.get("mle")),
         "baseline_map": score.describe(exact.map, lines.get("map")),
+        "laplace": keep_posterior(config, run_dir, objective, data.splits),
         "distance": score.distances(objective, evaluations, data.splits, yardstick),
         "time": {
             "total_s": time.monotonic() - start,
