@@ -23,6 +23,7 @@ from mlefw.interrupt import deferred
 from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.run_directory import claim
+from mlefw.run_posterior import keep_posterior
 from mlefw.warn import collected, warn
 
 
@@ -84,6 +85,7 @@ def _run(config: dict[str, Any], run_dir: Path, prepared: Prepared) -> dict[str,
         "baseline_num_features": len(estimand.asked) if estimand.is_subset else None,
         "baseline": score.describe(exact.mle, lines.get("mle")),
         "baseline_map": score.describe(exact.map, lines.get("map")),
+        "laplace": keep_posterior(config, run_dir, objective, data.splits),
         "distance": score.distances(objective, before, data.splits, yardstick, (final, evaluations)),
         "time": {
             "total_s": time.monotonic() - start,
