@@ -26,6 +26,7 @@ from mlefw.rows import Rows
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized, feature_statistics, target_statistics
 from mlefw.support import check_support
+from mlefw.uncertainty.laplace import Laplace
 
 Config = dict[str, Any]
 
@@ -205,4 +206,10 @@ def build_calibration(config: Config) -> Calibration | None:
 def build_baseline(config: Config) -> LinearBaseline | None:
     """The exact side, or None for `baseline=none`."""
     node = config["baseline"] or {}
+    return instantiate(node) if "_target_" in node else None
+
+
+def build_uncertainty(config: Config) -> Laplace | None:
+    """What finds the uncertainty of the parameters, or None for `uncertainty=none`."""
+    node = config.get("uncertainty") or {}
     return instantiate(node) if "_target_" in node else None

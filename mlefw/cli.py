@@ -24,7 +24,18 @@ EXAMPLES = """\
   mlefw train -m head=gaussian,laplace,heteroscedastic seed=0,1   a sweep
   mlefw predict run=outputs/… data.path=new.csv output=predictions.csv level=0.9"""
 
-GROUPS = ("head", "prior", "batch", "model", "data", "baseline", "optimizer", "scheduler", "calibrate")
+GROUPS = (
+    "head",
+    "prior",
+    "batch",
+    "model",
+    "data",
+    "baseline",
+    "optimizer",
+    "scheduler",
+    "calibrate",
+    "uncertainty",
+)
 
 FLAGS_WITH_VALUE = (
     "--config-dir",

@@ -79,7 +79,12 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
         rows.append(("before recalibration", content["calibration"]["before"].get("nll_nats")))
     rows = [(f"{name}, in nats", value) for name, value in rows] + list(content["metrics"].items())
     width = max(len(name) for name, _ in rows)
-    lines += [f"  {name:<{width}}{number(value):>14}" for name, value in rows]
+    averaged = content.get("laplace", {})
+    if averaged:
+        lines.append(f"  {'':<{width}}{'as fitted':>14}{'laplace':>14}")
+    for name, value in rows:
+        beside = f"{number(averaged[name]):>14}" if name in averaged else ""
+        lines.append(f"  {name:<{width}}{number(value):>14}{beside}")
     if content.get("calibration", {}).get("fitted_on") == content.get("split", ""):
         lines.append(f"The recalibration ({content['calibration']['method']}) was fitted on these rows.")
     return lines

@@ -14,6 +14,11 @@ from mlefw.checkpoint import Trained
 from mlefw.errors import UsageError
 from mlefw.rows import Rows, Table
 from mlefw.support import check_support
+from mlefw.uncertainty.marginal import predictive as averaged
+from mlefw.uncertainty.posterior import Posterior
+
+_AVERAGED_ROWS = 4096
+"""An average over parameters holds up to a thousand nodes for each row of a block."""
 
 
 def check_probabilities(trained: Trained, level: float, quantiles: Sequence[float]) -> None:
@@ -33,7 +38,12 @@ def check_probabilities(trained: Trained, level: float, quantiles: Sequence[floa
 
 @torch.no_grad()
 def predictions(
-    trained: Trained, table: Table, row: np.ndarray, level: float = 0.9, quantiles: Sequence[float] = ()
+    trained: Trained,
+    table: Table,
+    row: np.ndarray,
+    level: float = 0.9,
+    quantiles: Sequence[float] = (),
+    posterior: Posterior | None = None,
 ) -> pa.Table:
     """What the model says of each row of a table; a value that is not defined is null.
 
@@ -43,29 +53,46 @@ def predictions(
         row: position of each row in what the table is a part of.
         level: probability of the central interval.
         quantiles: probabilities of further quantiles.
+        posterior: of the parameters, to average over; None for the fitted ones.
 
     Raises:
-        UsageError: a table that does not fit the schema, or a target that the head cannot take.
+        UsageError: a table that does not fit the schema, a target that the head cannot take, or rows whose prediction
+            the training rows leave undetermined.
     """
+    if posterior is not None and table.num_rows > _AVERAGED_ROWS:
+        parts = np.split(np.arange(table.num_rows), range(_AVERAGED_ROWS, table.num_rows, _AVERAGED_ROWS))
+        tables = [predictions(trained, table.take(k), row[k], level, quantiles, posterior) for k in parts]
+        return pa.concat_tables(tables, promote_options="default")
     objective, schema = trained.objective, trained.schema
     rows = schema.rows(table, objective.head.log_link, target_required=False)
     if table.num_rows == 0:
         blank = Rows(torch.zeros(1, schema.num_features, dtype=torch.float64), rows.y, torch.ones(1), torch.zeros(1))
         return pa.table(_columns(trained, blank, table, np.zeros(1, dtype=np.int64), level, quantiles)).slice(0, 0)
-    return pa.table(_columns(trained, rows, table, row, level, quantiles))
+    return pa.table(_columns(trained, rows, table, row, level, quantiles, posterior))
 
 
 def _columns(
-    trained: Trained, rows: Rows, table: Table, row: np.ndarray, level: float, quantiles: Sequence[float]
+    trained: Trained,
+    rows: Rows,
+    table: Table,
+    row: np.ndarray,
+    level: float,
+    quantiles: Sequence[float],
+    posterior: Posterior | None = None,
 ) -> dict[str, Any]:
-    eta = trained.objective.eta(rows.x, rows.offset)
-    distribution = trained.objective.head(eta)
+    objective = trained.objective
+    eta = objective.eta(rows.x, rows.offset)
+    distribution = objective.head(eta) if posterior is None else averaged(objective, posterior, rows)
     if trained.schema.labels is not None:
         figures = _classes(distribution, list(trained.schema.labels))
     else:
         figures = _numbers(distribution, level, quantiles)
     if trained.schema.target in table.columns:
-        figures["nll_nats"] = _nll(trained, eta, rows, table) if table.num_rows else _array(eta[:, 0])
+        figures["nll_nats"] = (
+            _nll(trained, eta, rows, table, None if posterior is None else distribution)
+            if table.num_rows
+            else _array(eta[:, 0])
+        )
     columns: dict[str, Any] = {"row": pa.array(row)}
     name = trained.schema.id
     if name is not None and name in table.columns:
@@ -80,15 +107,19 @@ def _identifiers(table: Table, name: str, num_rows: int) -> pa.Array:
     return pa.array(table.columns[name].tolist(), mask=table.holes.get(name))
 
 
-def _nll(trained: Trained, eta: Tensor, rows: Rows, table: Table) -> pa.Array:
-    """NLL of the rows whose target is known."""
+def _nll(trained: Trained, eta: Tensor, rows: Rows, table: Table, averaged: Distribution | None) -> pa.Array:
+    """NLL of the rows whose target is known: under `averaged` where there is one."""
     target, head = trained.schema.target, trained.objective.head
     present, index = table.present(target)
     nll = np.full(table.num_rows, np.nan)
     if len(index):
         known = torch.from_numpy(index)
         check_support(head, rows.take(known), present, target)
-        nll[index] = head.nll(eta[known], rows.y[known]).numpy()
+        if averaged is None:
+            nll[index] = head.nll(eta[known], rows.y[known]).numpy()
+        else:
+            y = rows.y[known[:1]].repeat(table.num_rows).index_copy(0, known, rows.y[known])
+            nll[index] = -averaged.log_prob(y)[known].numpy()
     return pa.array(nll, from_pandas=True)
 
 

@@ -50,9 +50,17 @@ def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
     estimand = build.build_estimand(config, data)
     training.check_optimization(config, estimand.objective)
     calibration = build.build_calibration(config)
+    uncertainty = build.build_uncertainty(config)
     if calibration is not None:
         method = str(config["choices"].get("calibrate", "calibrate"))
         recalibration.check(calibration, method, estimand.objective.head, data.splits)
+        if uncertainty is not None:
+            raise UsageError(
+                f"calibrate={method} maps predictions given the fitted parameters, and uncertainty=laplace averages "
+                "over the parameters: expected calibrate=none or uncertainty=none"
+            )
+    if uncertainty is not None:
+        uncertainty.check(estimand.objective)
     rows = training.build_datamodule(config, data)
     count = sum(p.numel() for p in estimand.objective.parameters() if p.requires_grad)
     return Prepared(data, estimand, rows, count, calibration)

@@ -24,6 +24,7 @@ GROUPS = {
     "data": [],
     "baseline": [],
     "calibrate": ["data=synthetic", "data.num_rows=5000"],
+    "uncertainty": [],
     "optimizer": ["batch=full"],
     "scheduler": [],
     "trainer": [],

@@ -38,7 +38,7 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
     work *= 1 if head.convex or head.eta_dim == 1 else _STEPS
     if work > max_work or model.last.out_features != head.eta_dim:
         return None
-    split = _features(objective.model, model.last, train)
+    split = last_layer_features(objective.model, model.last, train)
     if split is None:
         return None
     phi, rest = split
@@ -74,7 +74,7 @@ def _theta(last: nn.Linear, shared: Tensor, mean: Tensor, scale: Tensor) -> Tens
 
 
 @torch.no_grad()
-def _features(model: nn.Module, last: nn.Linear, rows: Rows) -> tuple[Tensor, Tensor] | None:
+def last_layer_features(model: nn.Module, last: nn.Linear, rows: Rows) -> tuple[Tensor, Tensor] | None:
     """What goes into the last layer (n, width), and what is added to its output (n, eta_dim), in float64.
 
     None where a forward pass does not go through the layer exactly once.

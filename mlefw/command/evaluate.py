@@ -10,6 +10,7 @@ from mlefw.console import EXACT
 from mlefw.errors import UsageError
 from mlefw.new_data import adapted, check_output, read_table
 from mlefw.objective import evaluate
+from mlefw.run_posterior import averaged_figures, posterior_of
 from mlefw.support import check_support
 from mlefw.warn import warn
 
@@ -26,7 +27,9 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
         check_output(Path(config["output"]), config["overwrite"])
     if config["split"] is not None and config["data"]["path"] is not None:
         raise UsageError("split= is for the run's own data; all rows of data.path are scored")
-    trained = adapted(checkpoint.load(config["run"], plugins), config["data"])
+    loaded = checkpoint.load(config["run"], plugins)
+    posterior = posterior_of(loaded, build.build_uncertainty(config), stored=True)
+    trained = adapted(loaded, config["data"])
     table = read_table(trained, config["data"], config["split"] or "test")
     rows = trained.schema.rows(table, trained.objective.head.log_link)
     check_support(trained.objective.head, rows, table, trained.schema.target)
@@ -42,6 +45,8 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
         known = {"before": recalibration.nll(before, rows), "after": recalibration.nll(evaluation, rows)}
         fitted = {"method": method, "fitted_on": recalibration.FITTED_ON}
         content["calibration"] = {**fitted, "parameters": trained.calibration.figures(), **known}
+    if posterior is not None:
+        content["laplace"] = averaged_figures(trained.objective, posterior, rows)
     if config["output"]:
         write_json(Path(config["output"]), content)
     return content

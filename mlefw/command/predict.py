@@ -9,13 +9,14 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 from rich.progress import Progress
 
-from mlefw import checkpoint
+from mlefw import build, checkpoint
 from mlefw.atomic import write_atomically
 from mlefw.console import console
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
 from mlefw.new_data import adapted, check_output, read_blocks
 from mlefw.prediction import check_probabilities, predictions
+from mlefw.run_posterior import posterior_of
 from mlefw.warn import warn
 
 
@@ -35,12 +36,15 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> Path:
     check_output(output, config["overwrite"])
     if not 0 < level < 1:
         raise UsageError(f"level={level}: expected a probability between 0 and 1, such as 0.9")
-    trained = adapted(checkpoint.load(config["run"], plugins), config["data"])
+    loaded = checkpoint.load(config["run"], plugins)
+    trained = adapted(loaded, config["data"])
     check_probabilities(trained, level, quantiles)
+    posterior = posterior_of(loaded, build.build_uncertainty(config))
 
     def write(file: Any) -> None:
         with _progress(read_blocks(trained, config["data"])) as blocks:
-            _write(file, output.suffix == ".csv", (predictions(trained, *b[:2], level, quantiles) for b in blocks))
+            tables = (predictions(trained, *b[:2], level, quantiles, posterior) for b in blocks)
+            _write(file, output.suffix == ".csv", tables)
 
     write_atomically(output, write)
     return output.absolute()

@@ -19,6 +19,7 @@ from mlefw.forecast import Sample, forecast
 from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.run_directory import claim, locked
+from mlefw.run_posterior import keep_posterior
 from mlefw.warn import collected, warn
 
 
@@ -117,6 +118,7 @@ def _run(
         "baseline_num_features": len(estimand.asked) if estimand.is_subset else None,
         "baseline": score.describe(exact.mle, lines.get("mle")),
         "baseline_map": score.describe(exact.map, lines.get("map")),
+        "laplace": keep_posterior(config, run_dir, objective, data.splits),
         "distance": score.distances(objective, before, data.splits, yardstick, (final, evaluations)),
         "time": {
             "total_s": time.monotonic() - start,

@@ -1,0 +1,105 @@
+"""The parameter uncertainty of a run: kept in its checkpoint at the end of training, or computed from its own data."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlefw import archive, build
+from mlefw.checkpoint import Trained
+from mlefw.errors import UsageError
+from mlefw.metric.nll import Nll
+from mlefw.objective import Objective
+from mlefw.rows import Rows
+from mlefw.run_directory import checkpoint_of
+from mlefw.standardize import feature_statistics
+from mlefw.uncertainty.laplace import Laplace
+from mlefw.uncertainty.marginal import predictive
+from mlefw.uncertainty.posterior import Posterior
+from mlefw.warn import warn
+
+_BLOCK = 4096
+
+
+def keep_posterior(
+    config: dict[str, Any], run_dir: Path, objective: Objective, splits: dict[str, Rows]
+) -> dict[str, Any] | None:
+    """Store the posterior in the best checkpoint; what the summary says of it, None where none was asked for.
+
+    A training that ends where there is no posterior is finished all the same, with a warning.
+    """
+    method = build.build_uncertainty(config)
+    if method is None:
+        return None
+    try:
+        posterior = method.fit(objective, splits["train"])
+    except UsageError as error:
+        warn(str(error))
+        return None
+    archive.amend(checkpoint_of(run_dir), posterior=posterior.to_dict())
+    content = {"weights": posterior.weights, "num_parameters": len(posterior.root), "rank": posterior.root.shape[1]}
+    figures = {split: averaged_figures(objective, posterior, rows) for split, rows in splits.items()}
+    return content | {split: values for split, values in figures.items() if values}
+
+
+def posterior_of(trained: Trained, method: Laplace | None, stored: bool = False) -> Posterior | None:
+    """The posterior of a trained run.
+
+    Args:
+        trained: the run.
+        method: what to compute where the checkpoint does not hold it; None for no posterior at all.
+        stored: whether to take one that is there without having been asked for it.
+
+    Raises:
+        UsageError: the run is recalibrated; or none is stored, and the run's own rows are not there or no longer
+            those of its training.
+    """
+    if method is None and not stored:
+        return None
+    if method is not None and trained.calibration is not None:
+        raise UsageError(
+            f"uncertainty=laplace: {trained.path} holds a recalibration, which was fitted to predictions given the "
+            "fitted parameters: expected uncertainty=none, or a run of `mlefw train calibrate=none`"
+        )
+    content = archive.read(trained.path).get("posterior")
+    found = None if content is None else Posterior.from_dict(content)
+    if method is None or (found is not None and method.asked in (None, found.weights)):
+        return found
+    return _computed(trained, method)
+
+
+def _computed(trained: Trained, method: Laplace) -> Posterior:
+    missing = f"uncertainty=laplace: {trained.path} does not hold the uncertainty of its parameters"
+    advice = f"expected a run of `mlefw train uncertainty=laplace uncertainty.weights={method.weights}`"
+    try:
+        data = build.build_data(trained.config)
+    except UsageError as error:
+        raise UsageError(f"{missing}, and its training rows cannot be read again: {error}\n  {advice}") from error
+    if not _is_same(trained, data):
+        raise UsageError(
+            f"{missing}, and the rows that its settings lead to are no longer those of its training\n  {advice}"
+        )
+    return method.fit(trained.objective, data.train)
+
+
+def _is_same(trained: Trained, data: build.Data) -> bool:
+    """Whether rows read again have the columns, the weight and the feature statistics of the training rows."""
+    if data.schema.to_dict() != trained.schema.to_dict() or data.train.population != trained.objective.population:
+        return False
+    model: Any = trained.objective.model
+    found = feature_statistics(data.train, data.source.standardize)
+    known = (model.mean, model.scale)
+    return all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(found, known, strict=True))
+
+
+def averaged_figures(objective: Objective, posterior: Posterior, rows: Rows) -> dict[str, float]:
+    """The NLL of the predictive distributions that average over the parameters; empty where rows are undetermined."""
+    metric = Nll()
+    try:
+        for block in rows.blocks(_BLOCK):
+            metric.update(predictive(objective, posterior, block), block.y, block.weight)
+    except UsageError as error:
+        warn(str(error))
+        return {}
+    values = {name: float(value) for name, value in metric.compute().items()}
+    return {name: value for name, value in values.items() if abs(value) < float("inf")}

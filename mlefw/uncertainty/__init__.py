@@ -1,0 +1,1 @@
+"""Uncertainty of the parameters: how far a network's own predictions might be off."""

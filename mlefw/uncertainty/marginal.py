@@ -1,0 +1,147 @@
+"""The distribution of y where eta itself is uncertain: p(y | eta) averaged over a normal eta."""
+
+import math
+from functools import lru_cache, singledispatch
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Distribution, MixtureSameFamily, StudentT
+from torch.distributions import Categorical as TorchCategorical
+from torch.nn.functional import logsigmoid
+from torch.quasirandom import SobolEngine
+
+from mlefw.head.base import Head
+from mlefw.head.bernoulli import LogitBernoulli
+from mlefw.head.categorical import Categorical
+from mlefw.head.gaussian import Gaussian, GaussianHead
+from mlefw.head.laplace import LaplaceHead
+from mlefw.objective import Objective
+from mlefw.rows import Rows
+from mlefw.uncertainty.normal_laplace import NormalLaplace
+from mlefw.uncertainty.posterior import Posterior
+
+_REACH, _NUM_NODES = 8.0, 65
+"""A trapezoid of this many nodes between −8 and 8 integrates what is smooth against a normal density to rounding."""
+_MAX_NODES = 1025
+_STEP = 0.9
+"""Length between nodes, in widths of the narrowest likelihood of eta, at which a trapezoid is 1e-10 off."""
+_USUAL = 3.0
+"""How far out, in standard deviations, eta is taken to lie when nodes are counted."""
+_NUM_DRAWS = 1024
+_BLOCK = 2**22
+
+
+@torch.no_grad()
+def predictive(objective: Objective, posterior: Posterior, rows: Rows) -> Distribution:
+    """The predictive distribution of each row, the parameters being uncertain: eta is linearised about the estimate.
+
+    Raises:
+        UsageError: rows whose prediction the training rows leave undetermined.
+    """
+    eta = objective.head.complete(objective.eta(rows.x, rows.offset)).cpu()
+    noise = 1.0 if posterior.df is None else posterior.population / posterior.df
+    return marginal(objective.head, eta, posterior.eta_covariance(objective, rows), posterior.df, noise)
+
+
+@singledispatch
+def marginal(head: Head, eta: Tensor, covariance: Tensor, df: float | None = None, noise: float = 1.0) -> Distribution:
+    """The mixture over nodes of eta; where outcomes are classes, their mean probabilities.
+
+    One column has a trapezoid of 65 to 1025 nodes, exact but where a count is known a hundred times better than its
+    rate; several have 1024 Sobol points with a fixed seed.
+
+    Args:
+        head: of the model.
+        eta: complete, (n, columns).
+        covariance: of eta, (n, columns, columns).
+        df: of a Student t that a shared Gaussian scale leads to.
+        noise: factor on its variance.
+    """
+    log_weight, nodes = _nodes(head, eta, covariance)
+    if not isinstance(head.distribution(eta[:1]), Bernoulli | TorchCategorical):
+        return _mixture(log_weight, head.distribution(eta.unsqueeze(1) + nodes @ _root(covariance)))
+    size = max(1, _BLOCK // nodes.numel())
+    blocks = zip(eta.split(size), covariance.split(size), strict=True)
+    parts = [_average(head.distribution(at.unsqueeze(1) + nodes @ _root(by)), log_weight) for at, by in blocks]
+    logits = torch.cat(parts)
+    return LogitBernoulli(logits=logits, validate_args=False) if logits.ndim == 1 else Categorical(logits)
+
+
+@marginal.register
+def _(head: GaussianHead, eta: Tensor, covariance: Tensor, df: float | None = None, noise: float = 1.0) -> Distribution:
+    """Normal with a given scale; Student t where the scale is integrated out; else a mixture over log scale."""
+    if eta.shape[1] == 1 or df is not None:
+        loc, variance = eta[:, 0], noise * head.params(eta)["scale"].square() + covariance[:, 0, 0]
+        if df is None:
+            return Gaussian(loc, variance.sqrt(), validate_args=False)
+        return StudentT(torch.full_like(loc, df), loc, variance.sqrt(), validate_args=False)
+    log_weight, at, left = _along_scale(eta, covariance)
+    params = head.params(at)
+    spread = (params["scale"].square() + left.unsqueeze(1)).sqrt()
+    return _mixture(log_weight, Gaussian(params["loc"], spread, validate_args=False))
+
+
+@marginal.register
+def _(head: LaplaceHead, eta: Tensor, covariance: Tensor, df: float | None = None, noise: float = 1.0) -> Distribution:
+    """The sum of a normal and a Laplace variate; a mixture of them over log scale unless that is given."""
+    if eta.shape[1] == 1:
+        return NormalLaplace(eta[:, 0], covariance[:, 0, 0].sqrt(), head.params(eta)["scale"])
+    log_weight, at, left = _along_scale(eta, covariance)
+    params = head.params(at)
+    return _mixture(log_weight, NormalLaplace(params["loc"], left.sqrt().unsqueeze(1), params["scale"]))
+
+
+def _along_scale(eta: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Nodes of (loc, log scale) along log scale, (n, m, 2), with log weights (m,), and the variance left to loc."""
+    log_weight, nodes = _grid()
+    spread = covariance[:, 1, 1].clamp(min=0).sqrt()
+    slope = torch.where(spread > 0, covariance[:, 0, 1] / spread.clamp(min=1e-150), torch.zeros_like(spread))
+    direction = torch.stack([slope, spread], -1)
+    left = (covariance[:, 0, 0] - slope.square()).clamp(min=0)
+    return log_weight, eta.unsqueeze(1) + nodes.view(-1, 1) * direction.unsqueeze(1), left
+
+
+def _nodes(head: Head, eta: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Log weights (m,) and standard normal nodes (m, columns)."""
+    if eta.shape[1] > 1:
+        return torch.full((_NUM_DRAWS,), -math.log(_NUM_DRAWS), dtype=torch.float64), _draws(eta.shape[1])
+    spread = covariance[:, :, 0].clamp(min=0).sqrt()
+    information = [head.information(eta + z * spread) for z in (-_USUAL, -1.0, 0.0, 1.0, _USUAL)]
+    known = [covariance * each for each in information if each is not None]
+    narrowest = float((1 + torch.cat(known)).amax()) ** -0.5 if known and len(eta) else 1.0
+    wanted = 2 * math.ceil(_REACH / (_STEP * narrowest)) + 1 if narrowest > 0 else _MAX_NODES
+    log_weight, nodes = _grid(min(max(wanted, _NUM_NODES), _MAX_NODES))
+    return log_weight, nodes.unsqueeze(1)
+
+
+@lru_cache(maxsize=8)
+def _grid(num_nodes: int = _NUM_NODES) -> tuple[Tensor, Tensor]:
+    nodes = torch.linspace(-_REACH, _REACH, num_nodes, dtype=torch.float64)
+    return (-0.5 * nodes.square()).log_softmax(0), nodes
+
+
+@lru_cache(maxsize=8)
+def _draws(columns: int) -> Tensor:
+    uniform = SobolEngine(columns, scramble=True, seed=0).draw(_NUM_DRAWS, dtype=torch.float64)
+    return torch.special.ndtri(uniform.clamp(2.0**-32, 1 - 2.0**-32))
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """The symmetric root, which no choice among equal eigenvectors can change: a row's result is its own."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp(min=0).sqrt().unsqueeze(-2)) @ vectors.mT
+
+
+def _average(component: Distribution, log_weight: Tensor) -> Tensor:
+    """Log-odds (n,) or log-probabilities (n, K) of the mean over nodes."""
+    if isinstance(component, Bernoulli):
+        both = torch.stack([logsigmoid(component.logits), logsigmoid(-component.logits)])
+        one, zero = torch.logsumexp(both + log_weight, -1)
+        return one - zero
+    assert isinstance(component, TorchCategorical)
+    return torch.logsumexp(component.logits + log_weight.unsqueeze(-1), -2)
+
+
+def _mixture(log_weight: Tensor, component: Distribution) -> Distribution:
+    mixing = TorchCategorical(logits=log_weight.expand(component.batch_shape), validate_args=False)
+    return MixtureSameFamily(mixing, component, validate_args=False)

@@ -1,0 +1,115 @@
+"""What is known of the parameters after training: a normal distribution about the kept state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from mlefw.errors import UsageError
+from mlefw.objective import Objective
+from mlefw.rows import Rows
+from mlefw.uncertainty.directions import AllWeights, Directions, LastLayer
+
+Weights = Literal["last_layer", "full"]
+
+_OUTSIDE = 1e-5
+"""Share of a row's length along undetermined directions, from which its prediction is undetermined, too."""
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The covariance root · root' of some parameters, and the directions that the training rows leave undetermined.
+
+    Attributes:
+        weights: which parameters: those of the last layer, or all; with the shared ones.
+        root: (size, rank).
+        length: (rank,), square roots of the eigenvalues whose directions, over these, are the columns of `root`.
+        null: (size, k), the undetermined directions; none where the rows and the prior determine everything.
+        mean: of the features of the last layer, (in_features,); empty for all weights.
+        scale: theirs.
+        population: Σ w of the training rows.
+        df: degrees of freedom that are left for a shared Gaussian scale with a flat prior, whose factor
+            population / df is in `root` already; None for any other head or prior.
+    """
+
+    weights: Weights
+    root: Tensor
+    length: Tensor
+    null: Tensor
+    mean: Tensor
+    scale: Tensor
+    population: float
+    df: float | None = None
+
+    @property
+    def covariance(self) -> Tensor:
+        """Of the parameters, (size, size); of estimable combinations alone where some directions are undetermined."""
+        return self.root @ self.root.T
+
+    def eta_covariance(self, objective: Objective, rows: Rows) -> Tensor:
+        """The covariance of each row's complete eta, (n, columns, columns).
+
+        Where one number may be added to all predicted columns (softmax), that of their differences from their mean.
+
+        Raises:
+            UsageError: rows whose prediction the training rows leave undetermined.
+        """
+        directions = directions_of(self.weights, objective, self.mean, self.scale)
+        if directions.size != len(self.root):
+            raise UsageError("the parameter uncertainty in the checkpoint does not fit its model")
+        columns = objective.head.gain.numel()
+        size = max(1, 2**22 // (columns * (self.root.shape[1] + 1)))
+        parts = [self._block(directions, objective, block) for block in rows.blocks(min(size, 16384))]
+        return torch.cat(parts) if parts else torch.zeros(0, columns, columns, dtype=torch.float64)
+
+    def _block(self, directions: Directions, objective: Objective, rows: Rows) -> Tensor:
+        movement = _contrasts(objective, directions.movement(rows, self.root))
+        if self.null.shape[1]:
+            beside = _contrasts(objective, directions.movement(rows, self.null)).square().sum(-1)
+            along = (movement * self.length).square().sum(-1)
+            outside = (beside > _OUTSIDE**2 * (along + beside)).any(-1)
+            if bool(outside.any()):
+                raise UsageError(
+                    f"uncertainty=laplace: {int(outside.sum())} of {rows.num_rows} rows lie outside what the training "
+                    "rows span, so that without a prior nothing bounds their prediction: expected rows like those of "
+                    "training, or a run with prior=l2"
+                )
+        return movement @ movement.mT
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers and tensors, as a checkpoint carries them."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Posterior":
+        """What `to_dict` gave.
+
+        Raises:
+            UsageError: it lacks a part, or its parts do not fit each other.
+        """
+        try:
+            found = cls(**content)
+            size, rank = found.root.shape
+            fits = (
+                found.length.shape == (rank,) and found.null.shape[0] == size and found.mean.shape == found.scale.shape
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"the parameter uncertainty in the checkpoint cannot be read ({error})") from error
+        if not fits or found.weights not in get_args(Weights):
+            raise UsageError("the parameter uncertainty in the checkpoint cannot be read: its parts do not fit")
+        return found
+
+
+def directions_of(weights: Weights, objective: Objective, mean: Tensor, scale: Tensor) -> Directions:
+    """The directions of a posterior."""
+    return LastLayer(objective, mean, scale) if weights == "last_layer" else AllWeights(objective)
+
+
+def _contrasts(objective: Objective, movement: Tensor) -> Tensor:
+    """What of a movement of eta, (n, columns, k), the distribution can see."""
+    if objective.head.reference is None:
+        return movement
+    predicted = movement[:, : objective.head.eta_dim]
+    return torch.cat([predicted - predicted.mean(1, keepdim=True), movement[:, objective.head.eta_dim :]], 1)
