@@ -84,7 +84,9 @@ class Newton(Solver):
             if target is None:
                 break
             there = problem.derivatives(target)
-            if polishing and not _norm(there, free) < _norm(here, free):
+            # A parameter on its way to infinity is polished for ever: the gradient falls, but slowly.
+            enough = 0.5 if _norm(here, free) < _TOLERANCE else 1.0
+            if polishing and not _norm(there, free) < enough * _norm(here, free):
                 break
             theta, here = target, there
             if polishing and _norm(here, free) < 1e-14:
