@@ -34,7 +34,7 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
     figures = score.figures(trained.objective, evaluation, rows, metrics)
     content = {"run": str(trained.path), "num_rows": rows.num_rows, "metrics": figures}
     if posterior is not None:
-        content["laplace"] = averaged_figures(trained.objective, posterior, rows)
+        content["laplace"] = averaged_figures(trained.objective, posterior, rows, metrics)
     if config["output"]:
         write_json(Path(config["output"]), content)
     return content
