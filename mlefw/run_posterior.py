@@ -1,5 +1,6 @@
 """The parameter uncertainty of a run: kept in its checkpoint at the end of training, or computed from its own data."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 from mlefw import archive, build
 from mlefw.checkpoint import Trained
 from mlefw.errors import UsageError
+from mlefw.metric.base import Metric
+from mlefw.metric.coverage import Coverage
 from mlefw.metric.nll import Nll
 from mlefw.objective import Objective
 from mlefw.rows import Rows
@@ -38,7 +41,8 @@ def keep_posterior(
         return None
     archive.amend(checkpoint_of(run_dir), posterior=posterior.to_dict())
     content = {"weights": posterior.weights, "num_parameters": len(posterior.root), "rank": posterior.root.shape[1]}
-    figures = {split: averaged_figures(objective, posterior, rows) for split, rows in splits.items()}
+    held_out = {split: rows for split, rows in splits.items() if split != "train"}
+    figures = {split: averaged_figures(objective, posterior, rows, [Nll()]) for split, rows in held_out.items()}
     return content | {split: values for split, values in figures.items() if values}
 
 
@@ -92,14 +96,21 @@ def _is_same(trained: Trained, data: build.Data) -> bool:
     return all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(found, known, strict=True))
 
 
-def averaged_figures(objective: Objective, posterior: Posterior, rows: Rows) -> dict[str, float]:
-    """The NLL of the predictive distributions that average over the parameters; empty where rows are undetermined."""
-    metric = Nll()
+def averaged_figures(
+    objective: Objective, posterior: Posterior, rows: Rows, metrics: Sequence[Metric]
+) -> dict[str, float]:
+    """Likelihood and coverage, of `metrics`, of the predictive distributions that average over the parameters.
+
+    Empty, with a warning, where the training rows leave the prediction of some rows undetermined.
+    """
+    metrics = [metric for metric in metrics if isinstance(metric, Nll | Coverage)]
     try:
         for block in rows.blocks(_BLOCK):
-            metric.update(predictive(objective, posterior, block), block.y, block.weight)
+            distribution = predictive(objective, posterior, block)
+            for metric in metrics:
+                metric.update(distribution, block.y, block.weight)
     except UsageError as error:
         warn(str(error))
         return {}
-    values = {name: float(value) for name, value in metric.compute().items()}
+    values = {name: float(value) for metric in metrics for name, value in metric.compute().items()}
     return {name: value for name, value in values.items() if abs(value) < float("inf")}

@@ -46,7 +46,7 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
         fitted = {"method": method, "fitted_on": recalibration.FITTED_ON}
         content["calibration"] = {**fitted, "parameters": trained.calibration.figures(), **known}
     if posterior is not None:
-        content["laplace"] = averaged_figures(trained.objective, posterior, rows)
+        content["laplace"] = averaged_figures(trained.objective, posterior, rows, metrics)
     if config["output"]:
         write_json(Path(config["output"]), content)
     return content

@@ -27,7 +27,8 @@ class Laplace:
     """A normal posterior about the kept state, with precision Σ w J' Λ J + that of the prior (MacKay, 1992).
 
     J is the derivative of a row's eta in the parameters and Λ the expected Hessian of its NLL in eta: the generalised
-    Gauss–Newton matrix, which is never negative. Only the curvature counts, so that the state may be stopped early.
+    Gauss–Newton matrix, which is never negative. A network that early stopping keeps from its optimum is held by more
+    than its likelihood: with a flat prior the posterior, which knows nothing of that, is then too wide.
     Eigenvalues that are rounding belong to directions which the training rows say nothing about; they are left
     undetermined, and rows whose prediction needs them are refused.
 

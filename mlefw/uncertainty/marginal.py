@@ -5,28 +5,32 @@ from functools import lru_cache, singledispatch
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, MixtureSameFamily, StudentT
+from torch.distributions import Bernoulli, Distribution, StudentT
 from torch.distributions import Categorical as TorchCategorical
 from torch.nn.functional import logsigmoid
 from torch.quasirandom import SobolEngine
 
-from mlefw.head.base import Head
+from mlefw import inverse_link
+from mlefw.errors import UsageError
+from mlefw.head.base import FactorizedHead, Head
 from mlefw.head.bernoulli import LogitBernoulli
 from mlefw.head.categorical import Categorical
 from mlefw.head.gaussian import Gaussian, GaussianHead
 from mlefw.head.laplace import LaplaceHead
 from mlefw.objective import Objective
 from mlefw.rows import Rows
+from mlefw.uncertainty.mixture import mixture
 from mlefw.uncertainty.normal_laplace import NormalLaplace
 from mlefw.uncertainty.posterior import Posterior
 
-_REACH, _NUM_NODES = 8.0, 65
-"""A trapezoid of this many nodes between −8 and 8 integrates what is smooth against a normal density to rounding."""
-_MAX_NODES = 1025
-_STEP = 0.9
-"""Length between nodes, in widths of the narrowest likelihood of eta, at which a trapezoid is 1e-10 off."""
+_REACH, _MAX_NODES = 8.0, 1025
+"""A trapezoid between −8 and 8 integrates what is smooth against a normal density to rounding."""
+_STEP = 0.6
+"""Length between nodes, in widths of the narrowest integrand, at which a trapezoid still has digits to spare."""
+_LEAST = 6.0
 _USUAL = 3.0
 """How far out, in standard deviations, eta is taken to lie when nodes are counted."""
+_FURTHEST = 5.0
 _NUM_DRAWS = 1024
 _BLOCK = 2**22
 
@@ -40,14 +44,30 @@ def predictive(objective: Objective, posterior: Posterior, rows: Rows) -> Distri
     """
     eta = objective.head.complete(objective.eta(rows.x, rows.offset)).cpu()
     noise = 1.0 if posterior.df is None else posterior.population / posterior.df
-    return marginal(objective.head, eta, posterior.eta_covariance(objective, rows), posterior.df, noise)
+    covariance = posterior.eta_covariance(objective, rows)
+    _check_logarithms(objective.head, covariance)
+    return marginal(objective.head, eta, covariance, posterior.df, noise)
+
+
+def _check_logarithms(head: Head, covariance: Tensor) -> None:
+    """Refuse what is a number no longer: a rate or scale that may as well be a million times as large."""
+    if not isinstance(head, FactorizedHead):
+        return
+    for column, name in enumerate(head.eta_names):
+        lost = covariance[:, column, column] > _FURTHEST**2
+        if head.inverse_links[name] is inverse_link.exp and bool(lost.any()):
+            raise UsageError(
+                f"uncertainty=laplace: of {int(lost.sum())} of {len(covariance)} rows the {name} is not known to a "
+                f"factor of e^{_FURTHEST:.0f}, so far do they lie from the training rows: expected rows like those, "
+                "or a run with prior=l2"
+            )
 
 
 @singledispatch
 def marginal(head: Head, eta: Tensor, covariance: Tensor, df: float | None = None, noise: float = 1.0) -> Distribution:
     """The mixture over nodes of eta; where outcomes are classes, their mean probabilities.
 
-    One column has a trapezoid of 65 to 1025 nodes, exact but where a count is known a hundred times better than its
+    One column has a trapezoid of 67 to 1025 nodes, exact but where a count is known a hundred times better than its
     rate; several have 1024 Sobol points with a fixed seed.
 
     Args:
@@ -59,7 +79,7 @@ def marginal(head: Head, eta: Tensor, covariance: Tensor, df: float | None = Non
     """
     log_weight, nodes = _nodes(head, eta, covariance)
     if not isinstance(head.distribution(eta[:1]), Bernoulli | TorchCategorical):
-        return _mixture(log_weight, head.distribution(eta.unsqueeze(1) + nodes @ _root(covariance)))
+        return mixture(log_weight, head.distribution(eta.unsqueeze(1) + nodes @ _root(covariance)))
     size = max(1, _BLOCK // nodes.numel())
     blocks = zip(eta.split(size), covariance.split(size), strict=True)
     parts = [_average(head.distribution(at.unsqueeze(1) + nodes @ _root(by)), log_weight) for at, by in blocks]
@@ -78,7 +98,7 @@ def _(head: GaussianHead, eta: Tensor, covariance: Tensor, df: float | None = No
     log_weight, at, left = _along_scale(eta, covariance)
     params = head.params(at)
     spread = (params["scale"].square() + left.unsqueeze(1)).sqrt()
-    return _mixture(log_weight, Gaussian(params["loc"], spread, validate_args=False))
+    return mixture(log_weight, Gaussian(params["loc"], spread, validate_args=False))
 
 
 @marginal.register
@@ -88,13 +108,14 @@ def _(head: LaplaceHead, eta: Tensor, covariance: Tensor, df: float | None = Non
         return NormalLaplace(eta[:, 0], covariance[:, 0, 0].sqrt(), head.params(eta)["scale"])
     log_weight, at, left = _along_scale(eta, covariance)
     params = head.params(at)
-    return _mixture(log_weight, NormalLaplace(params["loc"], left.sqrt().unsqueeze(1), params["scale"]))
+    return mixture(log_weight, NormalLaplace(params["loc"], left.sqrt().unsqueeze(1), params["scale"]))
 
 
 def _along_scale(eta: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Nodes of (loc, log scale) along log scale, (n, m, 2), with log weights (m,), and the variance left to loc."""
-    log_weight, nodes = _grid()
     spread = covariance[:, 1, 1].clamp(min=0).sqrt()
+    # The log-density of a residual of u scales bends by 2 u² in log scale.
+    log_weight, nodes = _grid_for(float(1 + 2 * (_USUAL + 2) ** 2 * spread.square().amax()) if len(eta) else 1.0)
     slope = torch.where(spread > 0, covariance[:, 0, 1] / spread.clamp(min=1e-150), torch.zeros_like(spread))
     direction = torch.stack([slope, spread], -1)
     left = (covariance[:, 0, 0] - slope.square()).clamp(min=0)
@@ -108,14 +129,19 @@ def _nodes(head: Head, eta: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]
     spread = covariance[:, :, 0].clamp(min=0).sqrt()
     information = [head.information(eta + z * spread) for z in (-_USUAL, -1.0, 0.0, 1.0, _USUAL)]
     known = [covariance * each for each in information if each is not None]
-    narrowest = float((1 + torch.cat(known)).amax()) ** -0.5 if known and len(eta) else 1.0
-    wanted = 2 * math.ceil(_REACH / (_STEP * narrowest)) + 1 if narrowest > 0 else _MAX_NODES
-    log_weight, nodes = _grid(min(max(wanted, _NUM_NODES), _MAX_NODES))
+    most = float((1 + torch.cat(known)).amax()) if known and len(eta) else _LEAST
+    log_weight, nodes = _grid_for(max(most, _LEAST))
     return log_weight, nodes.unsqueeze(1)
 
 
+def _grid_for(information: float) -> tuple[Tensor, Tensor]:
+    """The grid for integrands that bend by at most `information`, in squared standard deviations of eta."""
+    wanted = math.ceil(_REACH / _STEP * math.sqrt(min(information, 1e6)))
+    return _grid(min(2 * wanted + 1, _MAX_NODES))
+
+
 @lru_cache(maxsize=8)
-def _grid(num_nodes: int = _NUM_NODES) -> tuple[Tensor, Tensor]:
+def _grid(num_nodes: int) -> tuple[Tensor, Tensor]:
     nodes = torch.linspace(-_REACH, _REACH, num_nodes, dtype=torch.float64)
     return (-0.5 * nodes.square()).log_softmax(0), nodes
 
@@ -140,8 +166,3 @@ def _average(component: Distribution, log_weight: Tensor) -> Tensor:
         return one - zero
     assert isinstance(component, TorchCategorical)
     return torch.logsumexp(component.logits + log_weight.unsqueeze(-1), -2)
-
-
-def _mixture(log_weight: Tensor, component: Distribution) -> Distribution:
-    mixing = TorchCategorical(logits=log_weight.expand(component.batch_shape), validate_args=False)
-    return MixtureSameFamily(mixing, component, validate_args=False)

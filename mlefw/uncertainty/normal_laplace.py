@@ -8,6 +8,7 @@ from torch.distributions import Distribution, constraints
 from torch.special import erfcx
 
 _ROOT = math.sqrt(0.5)
+_STEPS = 60
 
 
 class NormalLaplace(Distribution):
@@ -42,6 +43,20 @@ class NormalLaplace(Distribution):
         near, far = self._terms(t, a)
         beyond = 0.5 * torch.erfc(t * _ROOT) + (near.exp() - far.exp()) / 4
         return torch.where(value > self.loc, 1 - beyond, beyond)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The quantile, (*batch,), by Newton's method on log F, which is concave: at most one step overshoots."""
+        lower = torch.minimum(value, 1 - value)
+        below = torch.zeros_like(self.loc)
+        unit = (self.variance / 2).sqrt()
+        for _ in range(_STEPS):
+            # F and f at loc − below, by their logarithms, since their ratio is all that counts.
+            log_cdf = self.cdf(self.loc - below).log()
+            step = (log_cdf - lower.log()) * (log_cdf - self.log_prob(self.loc - below)).exp()
+            below = torch.relu(below + step)
+            if bool((step.abs() <= 1e-14 * (below + unit)).all()):
+                break
+        return self.loc + torch.where(value > 0.5, below, -below)
 
     def _standard(self, value: Tensor) -> tuple[Tensor, Tensor]:
         return (value - self.loc).abs() / self.sd, self.sd / self.scale

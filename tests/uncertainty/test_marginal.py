@@ -4,18 +4,21 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from linear_runs import at_estimate, rows_of
 from scipy import integrate, stats
 from torch.distributions import Gamma, Normal, constraints
 
 from mlefw import inverse_link, predictive
+from mlefw.errors import UsageError
 from mlefw.head.base import FactorizedHead, Head
 from mlefw.head.bernoulli import BernoulliHead
 from mlefw.head.categorical import CategoricalHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.head.laplace import LaplaceHead
 from mlefw.head.poisson import PoissonHead
-from mlefw.uncertainty.laplace import output_curvature
+from mlefw.uncertainty.laplace import Laplace, output_curvature
 from mlefw.uncertainty.marginal import marginal
+from mlefw.uncertainty.marginal import predictive as averaged
 from mlefw.uncertainty.normal_laplace import NormalLaplace
 
 PROBES = np.array([-30.0, -6.0, -1.5, -0.2, 0.0, 0.7, 3.0, 12.0])
@@ -69,7 +72,7 @@ def test_normal_plus_laplace(sd: float, scale: float) -> None:
     np.testing.assert_allclose(p.log_prob(y), np.array(density, float), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(p.cdf(y), np.array(below, float), rtol=1e-9)
     assert float(p.variance) == pytest.approx(sd**2 + 2 * scale**2, rel=1e-12)
-    for level in (0.01, 0.5, 0.9):
+    for level in (1e-9, 0.01, 0.5, 0.9):
         assert float(p.cdf(predictive.quantile(p, level))) == pytest.approx(level, rel=1e-9)
 
 
@@ -181,3 +184,21 @@ def test_a_given_scale_adds_variances() -> None:
     assert float(p.stddev) == pytest.approx(3.0, rel=1e-12)
     q = of_one(LaplaceHead(scale=2.0), [1.0], [[5.0]])
     assert float(q.stddev) == pytest.approx(np.sqrt(13), rel=1e-12)
+
+
+def test_a_rate_that_nothing_bounds_is_refused() -> None:
+    x = np.array([[0.0], [1.0], [2.0], [3.0]])
+    objective = at_estimate(PoissonHead(), rows_of(x, np.array([0.0, 1.0, 1.0, 3.0])))
+    posterior = Laplace().fit(objective, rows_of(x, np.array([0.0, 1.0, 1.0, 3.0])))
+    with pytest.raises(UsageError, match=r"of 1 of 2 rows the rate is not known"):
+        averaged(objective, posterior, rows_of(np.array([[1.0], [300.0]]), np.zeros(2)))
+
+
+@pytest.mark.parametrize("kind", [GaussianHead, LaplaceHead])
+@pytest.mark.parametrize("log_scale_sd", [0.01, 0.5, 4.0])
+def test_quantiles_of_a_mixture_over_scales(kind: type, log_scale_sd: float) -> None:
+    p = of_one(kind(scale="predicted"), [2.0, -1.0], [[0.5, 0.1 * log_scale_sd], [0.1 * log_scale_sd, log_scale_sd**2]])
+    for level in (1e-6, 0.05, 0.3, 0.95, 1 - 1e-6):
+        q = predictive.quantile(p, level)
+        assert float(predictive.cdf(p, q)) == pytest.approx(level, rel=1e-9)
+        assert float(predictive.survival(p, q)) == pytest.approx(1 - level, rel=1e-8)

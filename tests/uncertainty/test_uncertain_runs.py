@@ -74,6 +74,8 @@ def test_every_head(head: str, weights: str, tmp_path: Path, table: Callable[...
     assert content["metrics"]["nll_nats"] == pytest.approx(summary["metrics"]["test"]["nll_nats"], rel=1e-9)
     assert content["laplace"]["nll_nats"] == pytest.approx(summary["laplace"]["test"]["nll_nats"], rel=1e-9)
     assert content["laplace"]["nll_nats"] != content["metrics"]["nll_nats"]
+    if "width_90" in content["metrics"]:
+        assert content["laplace"]["width_90"] > content["metrics"]["width_90"]
     assert json.loads(output.read_text(encoding="utf-8"))["laplace"] == content["laplace"]
     columns = predicted(tmp_path / "r", tmp_path / "p.parquet", "uncertainty=laplace")
     assert columns["nll_nats"].mean() == pytest.approx(content["laplace"]["nll_nats"], rel=1e-9)

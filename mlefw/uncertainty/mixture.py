@@ -1,0 +1,47 @@
+"""Mixtures over nodes of eta: of many components, with the same weights in every row."""
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Distribution, MixtureSameFamily
+
+from mlefw import predictive
+
+_STEPS = 100
+_ROUNDING = 1e-12
+"""Of a probability, relative to the smaller tail."""
+
+
+class NodeMixture(MixtureSameFamily):
+    """A continuous mixture whose quantiles are found by Newton's method; shapes (*batch,).
+
+    The components of the ordinary mixture are asked for their own quantiles first, and then it is bisected.
+    """
+
+
+def mixture(log_weight: Tensor, component: Distribution) -> MixtureSameFamily:
+    """The mixture of components of batch shape (n, m), for log weights (m,)."""
+    mixing = Categorical(logits=log_weight.expand(component.batch_shape), validate_args=False)
+    kind = MixtureSameFamily if predictive.is_discrete(component) else NodeMixture
+    return kind(mixing, component, validate_args=False)
+
+
+@predictive.quantile.register
+def _(distribution: NodeMixture, level: predictive.Level) -> Tensor:
+    """Newton's method between Cantelli's bounds, which it narrows; a step that would leave them halves them instead."""
+    mean, sd = distribution.mean, distribution.stddev
+    p = level.expand_as(mean) if isinstance(level, Tensor) else torch.full_like(mean, level)
+    low, high = mean - sd * ((1 - p) / p).sqrt(), mean + sd * (p / (1 - p)).sqrt()
+    lowest = getattr(distribution.support, "lower_bound", None)
+    low = low if lowest is None else low.clamp(min=lowest)
+    q = (mean + sd * torch.special.ndtri(p)).clamp(low, high)
+    for _ in range(_STEPS):
+        # The tail that is less than one half keeps its digits.
+        tail = torch.where(p < 0.5, predictive.cdf(distribution, q) - p, 1 - p - predictive.survival(distribution, q))
+        found = tail.abs() <= _ROUNDING * torch.minimum(p, 1 - p)
+        if bool(found.all()):
+            break
+        low, high = torch.where(tail < 0, q, low), torch.where(tail < 0, high, q)
+        new = q - tail / distribution.log_prob(q).exp()
+        new = torch.where((new > low) & (new < high), new, (low + high) / 2)
+        q = torch.where(found, q, new)
+    return q
