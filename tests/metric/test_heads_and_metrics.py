@@ -38,6 +38,7 @@ def etas(head: Head, seed: int, n: int = N) -> torch.Tensor:
     return torch.randn(n, head.eta_dim, generator=generator, dtype=torch.float64)
 
 
+@torch.no_grad()
 def draw(head: Head, eta: torch.Tensor, seed: int) -> torch.Tensor:
     distribution = head(eta)
     random = np.random.default_rng(seed)
@@ -47,12 +48,18 @@ def draw(head: Head, eta: torch.Tensor, seed: int) -> torch.Tensor:
     if head.target == "binary":
         return torch.tensor(random.random(len(eta)) < distribution.probs.detach().numpy()).double()
     level = torch.tensor(random.random(len(eta)))
-    return predictive.quantile(distribution, level.clamp(1e-12, 1 - 1e-12)).detach()
+    y = predictive.quantile(distribution, level.clamp(1e-12, 1 - 1e-12))
+    # A share that rounds to one is outside the support.
+    return y.clamp(max=1 - 2**-53) if getattr(head.support, "upper_bound", None) == 1 else y
 
 
 def distort(head: Head, eta: torch.Tensor) -> torch.Tensor:
-    """Logits or log rates half as large again; where there is a location, it is moved by half a scale."""
-    return eta + 0.5 if head.target == "numeric" and not head.log_link else 1.5 * eta
+    """Logits half as large again; of a number the first parameter moved by half of its unit."""
+    if head.target != "numeric":
+        return 1.5 * eta
+    first = torch.zeros(head.eta_dim, dtype=eta.dtype)
+    first[0] = 0.5
+    return eta + first
 
 
 @torch.no_grad()
