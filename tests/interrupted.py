@@ -16,6 +16,7 @@ import torch
 
 from mlefw.callback.keep import KeepCheckpoints
 from mlefw.cli import run
+from mlefw.warn import clear
 
 QUIET = ("logger=none", "report=false", "checkpoint.min_seconds=0")
 
@@ -74,6 +75,7 @@ def train(*arguments: str) -> int:
     with warnings.catch_warnings():
         warnings.resetwarnings()
         warnings.simplefilter("ignore")
+        clear()
         return run(["train", *arguments])
 
 
