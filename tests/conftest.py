@@ -13,8 +13,16 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv
 
+from mlefw.warn import clear
+
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def _a_run_of_its_own() -> None:
+    """A test begins without the warnings that earlier ones in this process left."""
+    clear()
 
 
 @pytest.fixture

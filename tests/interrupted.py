@@ -16,7 +16,6 @@ import torch
 
 from mlefw.callback.keep import KeepCheckpoints
 from mlefw.cli import run
-from mlefw.warn import clear
 
 QUIET = ("logger=none", "report=false", "checkpoint.min_seconds=0")
 
@@ -75,7 +74,6 @@ def train(*arguments: str) -> int:
     with warnings.catch_warnings():
         warnings.resetwarnings()
         warnings.simplefilter("ignore")
-        clear()
         return run(["train", *arguments])
 
 

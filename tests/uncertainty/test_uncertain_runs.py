@@ -153,6 +153,7 @@ def test_many_rows_some_without_a_target(tmp_path: Path, table: Callable[..., Pa
     few = predicted(tmp_path / "r", tmp_path / "q.parquet", f"data.path={tmp_path / 'few.csv'}", *settings)
     assert many["row"].tolist() == list(range(5000))
     assert [value is None for value in many["nll_nats"]] == [value is None for value in y]
+    # The network computes in float32, and rounds otherwise in a block of another size.
     for name in few.keys() - {"row", "nll_nats"}:
-        np.testing.assert_allclose(many[name][4990:], few[name], rtol=1e-9)
-    np.testing.assert_allclose(many["nll_nats"][4990::2].astype(float), few["nll_nats"][::2].astype(float), rtol=1e-9)
+        np.testing.assert_allclose(many[name][4990:], few[name], rtol=1e-6, err_msg=name)
+    np.testing.assert_allclose(many["nll_nats"][4990::2].astype(float), few["nll_nats"][::2].astype(float), rtol=1e-6)
