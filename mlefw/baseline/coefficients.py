@@ -45,7 +45,8 @@ def table_titles(head: Head, labels: list[str] | None) -> dict[str, str]:
         if labels is not None and head.reference is not None:
             titles[key] = f"log-odds of {labels[k]} against {labels[head.reference]}"
         elif labels is not None and head.target == "binary":
-            titles[key] = f"log-odds of {labels[1]} against {labels[0]}"
+            words = {"probit": "probit", "cloglog": "complementary log-log"}.get(getattr(head, "link", ""), "log-odds")
+            titles[key] = f"{words} of {labels[1]} against {labels[0]}"
     return titles | {name: name for name in head.shared_names}
 
 
