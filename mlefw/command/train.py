@@ -13,7 +13,7 @@ import yaml
 from mlefw import archive, build, checkpoint, console, recalibration, resumption, score
 from mlefw.atomic import leftovers, write_json, write_text
 from mlefw.coefficient_table import baseline_content
-from mlefw.command import exhibit, fitting
+from mlefw.command import exhibit, fitting, row_scores
 from mlefw.errors import StorageError
 from mlefw.forecast import Sample, forecast
 from mlefw.objective import Evaluation, Objective, evaluate
@@ -104,10 +104,12 @@ def _run(
     final, evaluations, calibration = _recalibrate(config, run_dir, prepared, before)
     metrics = build.build_metrics(config, final.head)
     figures = {split: score.figures(final, evaluations[split], rows, metrics) for split, rows in data.splits.items()}
+    row_scores.store(run_dir, evaluations, data.splits, data.schema.labels)
     steps = fit.trainer.global_step
     summary: dict[str, Any] = {
         "status": "finished",
         **{name: choice(config, name) for name in ("head", "prior", "batch", "model")},
+        "measure": final.head.measure,
         "seed": config["seed"],
         "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
         "num_features": data.schema.num_features,
