@@ -27,6 +27,7 @@ EXAMPLES = """\
 GROUPS = (
     "head",
     "prior",
+    "loss",
     "batch",
     "model",
     "data",

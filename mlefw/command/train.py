@@ -109,6 +109,7 @@ def _run(
     summary: dict[str, Any] = {
         "status": "finished",
         **{name: choice(config, name) for name in ("head", "prior", "batch", "model")},
+        "loss": described(config, "loss"),
         "measure": final.head.measure,
         "seed": config["seed"],
         "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
@@ -157,6 +158,13 @@ def choice(config: dict[str, Any], group: str) -> str:
     return str(config["choices"].get(group, group))
 
 
+def described(config: dict[str, Any], group: str) -> str:
+    """The same with its settings: `focal(gamma=2.0)`."""
+    settings = {name: value for name, value in (config.get(group) or {}).items() if name != "_target_"}
+    words = ", ".join(f"{name}={value}" for name, value in settings.items())
+    return choice(config, group) + (f"({words})" if words else "")
+
+
 def baseline_file(config: dict[str, Any], prepared: Prepared, exact: score.Exact) -> dict[str, Any]:
     """The content of `baseline.json`: under a prior the MAP, with the MLE nested."""
     schema, asked = prepared.data.schema, prepared.estimand.asked
@@ -201,7 +209,7 @@ def _finish(
     settings: dict[str, str | float | bool] = {
         name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
     }
-    settings["optimizer"] = choice(config, "optimizer")
+    settings |= {"optimizer": choice(config, "optimizer"), "loss": summary["loss"]}
     settings |= {"calibrate": summary["calibration"]["method"]} if "calibration" in summary else {}
     lr = config["optimizer"].get("lr")
     settings |= {"lr": lr} if lr is not None else {}

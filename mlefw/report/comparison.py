@@ -8,7 +8,7 @@ from typing import Any
 from mlefw.console import model_name, number, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
-_LABELS = ("head", "prior", "model", "objective", "seed")
+_LABELS = ("head", "prior", "model", "loss", "seed")
 _NATS = {"nats per row": "nll_nats", "± s.e.": "nll_se"}
 _BESIDE = {"gap to MLE": "gap_nats", "skill": "skill"}
 _CALIBRATION = ("coverage_90", "pit_rmse", "ece_15")
@@ -42,7 +42,7 @@ def _name(summary: Mapping[str, Any]) -> str:
 
 def labels(summaries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     """The settings in which runs differ, the head at least; and what the others are, for all of them."""
-    finished = [{"objective": "plain", **summary} for summary in summaries if summary["status"] == "finished"]
+    finished = [{"loss": "plain", **summary} for summary in summaries if summary["status"] == "finished"]
     differ = [n for n in _LABELS if n == "head" or len(finished) < 2 or len({str(s.get(n)) for s in finished}) > 1]
     known = finished[0] if finished else {}
     common = [f"{n} {known[n]}" for n in _LABELS if n in known.keys() - differ and known[n] != "plain"]
