@@ -28,7 +28,7 @@ from mlefw.rows import Rows
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized, feature_statistics, target_statistics
 from mlefw.support import check_support
-from mlefw.uncertainty.laplace import Laplace
+from mlefw.uncertainty.averaged import Method
 
 Config = dict[str, Any]
 
@@ -221,7 +221,7 @@ def build_baseline(config: Config) -> LinearBaseline | None:
     return instantiate(node) if "_target_" in node else None
 
 
-def build_uncertainty(config: Config) -> Laplace | None:
+def build_uncertainty(config: Config) -> Method | None:
     """What finds the uncertainty of the parameters, or None for `uncertainty=none`."""
     node = config.get("uncertainty") or {}
     return instantiate(node) if "_target_" in node else None

@@ -59,6 +59,8 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
     if group == "calibrate":
         head = "gaussian" if member in ("none", "scale") else "bernoulli"
         overrides += [f"head={head}", f"data.kind={head}"]
+    if (group, member) == ("uncertainty", "mc_dropout"):
+        overrides.append("model.dropout=0.1")
     if group == "loss" and member in ("label_smoothing", "focal", "class_weights"):
         overrides += ["head=bernoulli", "data=breast_cancer"]
     if (group, member) == ("loss", "beta_nll"):

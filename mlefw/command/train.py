@@ -121,7 +121,7 @@ def _run(
         "baseline_num_features": len(estimand.asked) if estimand.is_subset else None,
         "baseline": score.describe(exact.mle, lines.get("mle")),
         "baseline_map": score.describe(exact.map, lines.get("map")),
-        "laplace": keep_posterior(config, run_dir, objective, data.splits),
+        **keep_posterior(config, run_dir, objective, data.splits),
         "distance": score.distances(objective, before, data.splits, yardstick, (final, evaluations)),
         "time": {
             "total_s": time.monotonic() - start,

@@ -37,6 +37,8 @@ class Laplace:
             parameter. The parameters that all rows share are among them always.
     """
 
+    name = "laplace"
+
     def __init__(self, weights: Weights | None = None) -> None:
         self.asked, weights = weights, weights or "last_layer"
         if weights not in get_args(Weights):
