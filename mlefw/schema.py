@@ -58,7 +58,7 @@ class Schema:
             source.target,
             kind,
             features,
-            learn_labels(table, source.target, kind),
+            learn_labels(table, source.target, kind, source.labels),
             source.offset,
             source.exposure,
             source.weight,

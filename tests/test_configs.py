@@ -58,7 +58,7 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
     if group == "calibrate":
         head = "gaussian" if member in ("none", "scale") else "bernoulli"
         overrides += [f"head={head}", f"data.kind={head}"]
-    if (group, member) == ("metric", "categorical"):
+    if group == "metric" and member in ("categorical", "ordinal"):
         overrides += ["head=categorical", "data=iris"]
     if group == "data":
         if member in ("csv", "parquet"):
@@ -77,7 +77,11 @@ def some_table(head: str, file: Path) -> list[str]:
     """Sixty rows whose target the head can take, and the settings that read them."""
     random = np.random.default_rng(0)
     drawn = {"share": random.beta(2, 3, 60), "count": random.negative_binomial(2, 0.3, 60)}
-    support = get_class(read("train", [f"head={head}"], [], [])["head"]["_target_"]).support
+    kind = get_class(read("train", [f"head={head}"], [], [])["head"]["_target_"])
+    if kind.target != "numeric":
+        csv.write_csv(pa.table({"x": random.normal(size=60), "y": random.integers(1, 4, 60)}), file)
+        return ["data=csv", f"data.path={file}", "data.target=y"]
+    support = kind.support
     y = next(y for y in drawn.values() if bool(support.check(torch.as_tensor(y, dtype=torch.float64)).all()))
     csv.write_csv(pa.table({"x": random.normal(size=60), "y": y}), file)
     return ["data=csv", f"data.path={file}", "data.target=y"]
