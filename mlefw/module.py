@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -13,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from mlefw.errors import NumericalError
 from mlefw.metric.base import Metric
 from mlefw.objective import Objective
-from mlefw.rows import Batch, Rows
+from mlefw.rows import Chunk, Rows
 from mlefw.step import Step
 
 MakeOptimizer = Callable[[Any], Optimizer]
@@ -55,22 +57,28 @@ class LikelihoodModule(lightning.LightningModule):
         """Start the clock of the epoch."""
         self.rows_seen, self.started = 0, time.monotonic()
 
-    def training_step(self, chunk: list[Batch], index: int) -> None:
-        """One optimiser step for each batch of the chunk."""
+    def training_step(self, chunk: Chunk, index: int) -> None:
+        """One optimiser step for each batch of the chunk, as far as `max_steps` allows."""
+        before, left = self.global_step, self.trainer.max_steps - self.global_step
+        batches = chunk.batches() if self.trainer.max_steps < 0 else islice(chunk.batches(), left)
         wrapper = self.optimizers()
         optimizer: Optimizer = wrapper.optimizer  # type: ignore[union-attr]
-        losses = [
-            self.step(batch, wrapper, optimizer, self.manual_backward, self.global_step)  # type: ignore[arg-type]
-            for batch in chunk
-        ]
+        if _is_plain(self.trainer):
+            losses = [self.step(batch, optimizer, optimizer, count=before + k) for k, batch in enumerate(batches)]
+            self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed += len(losses)
+        else:
+            losses = [
+                self.step(batch, wrapper, optimizer, self.manual_backward, self.global_step)  # type: ignore[arg-type]
+                for batch in batches
+            ]
         finite = torch.isfinite(torch.stack(losses)).tolist()
         if not all(finite):
-            at = self.global_step - len(losses) + finite.index(False) + 1
+            at = before + finite.index(False) + 1
             raise NumericalError(
                 f"training diverged: the objective was not finite at step {at} (epoch {self.current_epoch}). "
                 f"Try a smaller optimizer.lr, or step.clip_norm=1"
             )
-        self.rows_seen += sum(batch.rows.num_rows for batch in chunk)
+        self.rows_seen += sum(chunk.sizes[: len(losses)])
 
     def on_validation_start(self) -> None:
         """Stop the clock of the epoch before evaluation."""
@@ -102,3 +110,8 @@ class LikelihoodModule(lightning.LightningModule):
             scheduler.step(self.figures[self.watched[-1]]["nll_nats"])
         elif scheduler is not None:
             scheduler.step()  # type: ignore[union-attr]
+
+
+def _is_plain(trainer: lightning.Trainer) -> bool:
+    """Whether Lightning adds nothing to a step: one device, no mixed precision. Its wrapper then costs half a step."""
+    return trainer.world_size == 1 and not isinstance(trainer.precision_plugin, MixedPrecision)

@@ -1,8 +1,8 @@
 """The plain containers in which rows travel from a data source to the objective."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -74,7 +74,31 @@ class Rows(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rows of one optimiser step, with the scale for which scale · Σ w·nll estimates Σ w·nll over all training rows."""
+    """Rows of one optimiser step, with the scale for which scale · Σ w·nll estimates Σ w·nll over all training rows.
+
+    `standardized`: x is already as `Standardized` hands it on.
+    """
 
     rows: Rows
     scale: float
+    standardized: bool = False
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The rows of some batches, one batch after the other: gathered, and moved to a device, in one go."""
+
+    rows: Rows
+    sizes: list[int]
+    scales: list[float]
+    standardized: bool
+
+    def to(self, device: Any, **options: Any) -> "Chunk":
+        """The same on a device: what Lightning asks of things it moves."""
+        return replace(self, rows=Rows(*(column.to(device, **options) for column in self.rows)))
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches, as views."""
+        columns = [column.split(self.sizes) for column in self.rows]
+        for *parts, scale in zip(*columns, self.scales, strict=True):
+            yield Batch(Rows(*parts), scale, self.standardized)

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from mlefw.errors import UsageError
+from mlefw.gradient import Gradient, clip
 from mlefw.objective import Objective
 from mlefw.rows import Batch
 
@@ -32,10 +33,14 @@ class Step:
         objective: whose parameters are changed.
         clip_norm: bound on the gradient norm (0: none).
         max_rows: most rows of one backward pass (0: no limit); slices add up to the gradient of the whole batch.
+        compile: let the compiler of torch fuse the kernels of a gradient.
     """
 
-    def __init__(self, objective: Objective, clip_norm: float = 0.0, max_rows: int = 0) -> None:
+    def __init__(
+        self, objective: Objective, clip_norm: float = 0.0, max_rows: int = 0, compile: bool = False
+    ) -> None:
         self.objective, self.clip_norm, self.max_rows = objective, clip_norm, max_rows
+        self.gradient = Gradient(objective, compile)
 
     def __call__(
         self,
@@ -54,10 +59,7 @@ class Step:
             self.objective.head.kink = max(0.5**count, _SHARP)
 
         def closure() -> Tensor:
-            wrapper.zero_grad()
-            loss = self._accumulate(batch, backward)
-            if self.clip_norm > 0:
-                nn.utils.clip_grad_norm_(self.objective.parameters(), self.clip_norm)
+            loss = self._differentiate(batch, wrapper, backward)
             losses.append(loss)
             return loss
 
@@ -66,6 +68,21 @@ class Step:
         if not self.objective.prior.smooth:
             self._prox(optimizer)
         return losses[0]
+
+    def _differentiate(
+        self, batch: Batch, wrapper: SteppingOptimizer, backward: Callable[[Tensor], None]
+    ) -> Tensor:
+        """Leave the clipped gradient of the batch with the parameters; the loss."""
+        is_whole = not 0 < self.max_rows < batch.rows.num_rows
+        if is_whole and backward is Tensor.backward and not self.objective.head.kink:
+            found = self.gradient(batch, self.clip_norm)
+            if found is not None:
+                return found
+        wrapper.zero_grad()
+        loss = self._accumulate(batch, backward)
+        if self.clip_norm > 0:
+            clip([p.grad for p in self.objective.parameters() if p.grad is not None], self.clip_norm)
+        return loss
 
     def _accumulate(self, batch: Batch, backward: Callable[[Tensor], None]) -> Tensor:
         size = self.max_rows if 0 < self.max_rows < batch.rows.num_rows else batch.rows.num_rows
@@ -78,7 +95,7 @@ class Step:
             backward(penalty)
         total = penalty.detach()
         for rows in batch.rows.blocks(size):
-            part = self.objective.descent_fit(Batch(rows, batch.scale))
+            part = self.objective.descent_fit(batch._replace(rows=rows))
             backward(part)
             total = total + part.detach()
         return total
