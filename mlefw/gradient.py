@@ -1,51 +1,61 @@
 """The gradient of the objective on a batch, replayed from a tape where that is safe."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from mlefw.objective import Objective
 from mlefw.rows import Batch, Rows
 from mlefw.tape import NotReplayableError, Tape
+from mlefw.warn import warn
 
 _MAX_TAPES = 16
 """More shapes than this are no regime's doing."""
 
+_WORTH = 100
+"""Uses of a tape after which it is compiled: the ragged batch that ends an epoch is not worth it."""
+
 
 class Gradient:
-    """Loss and clipped gradient as kernels alone: the numbers of autograd bit for bit, in a third of the time.
+    """Loss and clipped gradients as kernels alone: the numbers of autograd bit for bit, in a third of the time.
 
     A tape holds for one shape of batch. It is recorded of networks, heads and priors whose code is known to depend on
     nothing but their tensors: those of torch and mlefw, and others with a class attribute `replayable = True`.
 
     Args:
         objective: whose trainable parameters get the gradient.
-        compile: hand each tape to the compiler of torch.
+        compile: hand a tape to the compiler of torch once it was used often; without a compiler there is a warning.
     """
 
     def __init__(self, objective: Objective, compile: bool = False) -> None:
         self.objective, self.compile = objective, compile
+        self.trainable = [p for p in objective.parameters() if p.requires_grad and p.numel()]
         self.is_replayable = all(_is_replayable(module) for module in objective.modules())
         self.tapes: dict[object, Tape] = {}
-        self.trainable: list[nn.Parameter] = []
+        self.uses: dict[object, int] = {}
 
-    def __call__(self, batch: Batch, clip_norm: float) -> Tensor | None:
-        """Leave the gradient with the parameters; the loss, detached. None where no tape can be had."""
+    def __call__(self, batch: Batch, clip_norm: float) -> list[Tensor] | None:
+        """The loss, and the gradient of each of `trainable`, detached. None where no tape can be had."""
         if not self.is_replayable:
             return None
         x, y = batch.rows.x, batch.rows.y
         key = (x.shape, x.dtype, x.device, y.shape, batch.scale, clip_norm, batch.standardized)
-        found = self._record(key, batch, clip_norm) if key not in self.tapes else self.tapes[key](*batch.rows)
-        if found is None:
-            return None
-        loss, *gradients = found
-        for p, gradient in zip(self.trainable, gradients, strict=True):
-            p.grad = gradient
-        return loss
+        if key not in self.tapes:
+            return self._record(key, batch, clip_norm)
+        self.uses[key] += 1
+        if self.compile and self.uses[key] == _WORTH:
+            self._compile(self.tapes[key], batch.rows)
+        return self.tapes[key](*batch.rows)
+
+    def _compile(self, tape: Tape, rows: Rows) -> None:
+        try:
+            tape.compile(rows)
+        except Exception as error:  # noqa: BLE001 - whatever ails a compiler, the training does not depend on it
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            warn(f"step.compile=true: no compiled step ({reason}); training goes on without it")
+            self.compile = False
 
     def _record(self, key: object, batch: Batch, clip_norm: float) -> list[Tensor] | None:
-        trainable = self.trainable = [p for p in self.objective.parameters() if p.requires_grad and p.numel()]
+        trainable = self.trainable
 
         def descend(*columns: Tensor) -> list[Tensor]:
             with torch.enable_grad():
@@ -68,15 +78,13 @@ class Gradient:
             self.is_replayable = False
             torch.set_rng_state(state)
             return None
-        if self.compile:
-            tape.compile()
         if len(self.tapes) >= _MAX_TAPES:
             self.tapes.clear()
-        self.tapes[key] = tape
+        self.tapes[key], self.uses[key] = tape, 0
         return tape.taken()
 
 
-def clip(gradients: Sequence[Tensor], bound: float) -> None:
+def clip(gradients: list[Tensor], bound: float) -> None:
     """Scale the gradients in place so that their joint norm is at most `bound`; no value reaches the host."""
     if not gradients:
         return

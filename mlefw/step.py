@@ -11,6 +11,10 @@ from mlefw.errors import UsageError
 from mlefw.gradient import Gradient, clip
 from mlefw.objective import Objective
 from mlefw.rows import Batch
+from mlefw.tape import Tape
+
+_REPLAYABLE = (SGD, Adam, AdamW)
+"""Their step depends on the gradients, their state and their settings alone."""
 
 _SHARP = 1e-10
 """In nats per row, what rounding off a kink may cost in the end."""
@@ -36,16 +40,15 @@ class Step:
         compile: let the compiler of torch fuse the kernels of a gradient.
     """
 
-    def __init__(
-        self, objective: Objective, clip_norm: float = 0.0, max_rows: int = 0, compile: bool = False
-    ) -> None:
+    def __init__(self, objective: Objective, clip_norm: float = 0.0, max_rows: int = 0, compile: bool = False) -> None:
         self.objective, self.clip_norm, self.max_rows = objective, clip_norm, max_rows
         self.gradient = Gradient(objective, compile)
+        self.updates: dict[object, Tape] = {}
 
     def __call__(
         self,
         batch: Batch,
-        wrapper: SteppingOptimizer,
+        wrapper: SteppingOptimizer | Optimizer,
         optimizer: Optimizer,
         backward: Callable[[Tensor], None] = torch.Tensor.backward,
         count: int = 0,
@@ -55,34 +58,64 @@ class Step:
         A line search stalls at the kinks of a density that is not smooth, so it sees them rounded off, half as much
         in each step; `count` is the number of steps taken before.
         """
+        loss = self._replay(batch, optimizer) if wrapper is optimizer else None
+        if loss is None:
+            loss = self._step(batch, wrapper, optimizer, backward, count)
+        if not self.objective.prior.smooth:
+            self._prox(optimizer)
+        return loss
+
+    @torch.no_grad()
+    def _replay(self, batch: Batch, optimizer: Optimizer) -> Tensor | None:
+        """The step as kernels alone; None where that is not possible."""
+        if type(optimizer) not in _REPLAYABLE or 0 < self.max_rows < batch.rows.num_rows:
+            return None
+        found = self.gradient(batch, self.clip_norm)
+        if found is None:
+            return None
+        loss, *gradients = found
+        settings = (id(optimizer), *(value for group in optimizer.param_groups for value in list(group.values())[1:]))
+        if settings in self.updates:
+            self.updates[settings](*gradients)
+            return loss
+
+        def update(*gradients: Tensor) -> list[Tensor]:
+            for p, gradient in zip(self.gradient.trainable, gradients, strict=True):
+                p.grad = gradient
+            optimizer.step()
+            return []
+
+        # A step that is not fused reads its own count; a first one makes the state, which is not to be made again.
+        is_fused = all(group.get("fused") for group in optimizer.param_groups)
+        if is_fused and all(optimizer.state[p] for p in self.gradient.trainable):
+            self.updates = {settings: Tape(update, gradients)}
+        else:
+            update(*gradients)
+        optimizer.zero_grad()
+        return loss
+
+    def _step(
+        self,
+        batch: Batch,
+        wrapper: Any,
+        optimizer: Optimizer,
+        backward: Callable[[Tensor], None],
+        count: int,
+    ) -> Tensor:
         if isinstance(optimizer, torch.optim.LBFGS):
             self.objective.head.kink = max(0.5**count, _SHARP)
 
         def closure() -> Tensor:
-            loss = self._differentiate(batch, wrapper, backward)
+            wrapper.zero_grad()
+            loss = self._accumulate(batch, backward)
+            if self.clip_norm > 0:
+                clip([p.grad for p in self.objective.parameters() if p.grad is not None], self.clip_norm)
             losses.append(loss)
             return loss
 
         losses: list[Tensor] = []
         wrapper.step(closure=closure)
-        if not self.objective.prior.smooth:
-            self._prox(optimizer)
         return losses[0]
-
-    def _differentiate(
-        self, batch: Batch, wrapper: SteppingOptimizer, backward: Callable[[Tensor], None]
-    ) -> Tensor:
-        """Leave the clipped gradient of the batch with the parameters; the loss."""
-        is_whole = not 0 < self.max_rows < batch.rows.num_rows
-        if is_whole and backward is Tensor.backward and not self.objective.head.kink:
-            found = self.gradient(batch, self.clip_norm)
-            if found is not None:
-                return found
-        wrapper.zero_grad()
-        loss = self._accumulate(batch, backward)
-        if self.clip_norm > 0:
-            clip([p.grad for p in self.objective.parameters() if p.grad is not None], self.clip_norm)
-        return loss
 
     def _accumulate(self, batch: Batch, backward: Callable[[Tensor], None]) -> Tensor:
         size = self.max_rows if 0 < self.max_rows < batch.rows.num_rows else batch.rows.num_rows

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _READS_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
@@ -33,22 +34,40 @@ class Tape:
         recorder = _Recorder(inputs)
         with recorder:
             outputs = function(*inputs)
-        self._run = recorder.code([recorder.name(output) for output in outputs])
+        self._text = recorder.code([recorder.name(output) for output in outputs])
+        self._scope = recorder.constants
+        # Called without its Python shell a kernel starts sooner.
+        self._run = self._made(lambda value: value._op if isinstance(value, OpOverload) else value)
         self._recorded: list[Tensor] = list(outputs)
 
-    @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        """The outputs for other inputs of the same shapes and types."""
-        return self._run(*inputs)
+        """The outputs for other inputs of the same shapes and types, as tensors that autograd never sees."""
+        with torch.inference_mode():
+            return self._run(*inputs)
 
     def taken(self) -> list[Tensor]:
         """The outputs of the recording, given away: it was a run, too, and has moved what random state there is."""
         found, self._recorded = self._recorded, []
         return found
 
-    def compile(self) -> None:
-        """Let the compiler of torch fuse the kernels: the same numbers to rounding."""
-        self._run = torch.compile(self._run, dynamic=False)
+    def compile(self, inputs: Sequence[Tensor]) -> None:
+        """Let the compiler of torch fuse the kernels: the same numbers to rounding. It is tried on these inputs.
+
+        Raises:
+            Exception: whatever the compiler raises; the tape is then as it was.
+        """
+        compiled = torch.compile(self._made(lambda value: value), dynamic=False, fullgraph=True)
+        state = torch.get_rng_state()
+        with torch.inference_mode():
+            compiled(*inputs)
+        torch.set_rng_state(state)
+        self._run = compiled
+
+    def _made(self, bare: Callable[[Any], Any]) -> Callable[..., list[Tensor]]:
+        scope = {name: bare(value) for name, value in self._scope.items()}
+        exec(self._text, scope)
+        run: Callable[..., list[Tensor]] = scope["run"]
+        return run
 
 
 class _Recorder(TorchDispatchMode):
@@ -65,6 +84,8 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func.namespace == "profiler":
+            return func(*args, **kwargs)
         if any(tag in func.tags for tag in _READS_VALUES):
             raise NotReplayableError(f"{func} asks for the value of a tensor")
         used: list[str] = []
@@ -92,8 +113,8 @@ class _Recorder(TorchDispatchMode):
         """The name of a tensor that was seen, or of a new constant."""
         return self.names.get(id(value)) or self._constant(value)
 
-    def code(self, outputs: list[str]) -> Callable[..., list[Tensor]]:
-        """The function that runs the lines, each value forgotten after its last use."""
+    def code(self, outputs: list[str]) -> str:
+        """The function `run` that runs the lines, each value forgotten after its last use."""
         last = {name: number for number, (_, _, used) in enumerate(self.lines) for name in used}
         text = [f"def run({', '.join(self.inputs)}):"]
         for number, (target, expression, used) in enumerate(self.lines):
@@ -101,13 +122,10 @@ class _Recorder(TorchDispatchMode):
             done = {name for name in used if name[0] != "c" and last[name] == number and name not in outputs}
             text += [f"    {' = '.join(sorted(done - {target}))} = None"] if done - {target} else []
         text.append(f"    return [{', '.join(outputs)}]")
-        scope = dict(self.constants)
-        exec("\n".join(text), scope)
-        run: Callable[..., list[Tensor]] = scope["run"]
-        return run
+        return "\n".join(text)
 
     def _note(self, func: Any, given: list[str], used: list[str], target: str) -> None:
-        self.lines.append((target, f"{self._constant(func._op)}({', '.join(given)})", used))
+        self.lines.append((target, f"{self._constant(func)}({', '.join(given)})", used))
 
     def _argument(self, value: Any, used: list[str]) -> str:
         if isinstance(value, list | tuple):
