@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from mlefw.head.base import Head
+from mlefw.loss.base import Loss
+from mlefw.loss.plain import Plain
 from mlefw.precision import promote
 from mlefw.prior.base import Prior
 from mlefw.rows import Batch, Rows
@@ -17,11 +19,13 @@ class Objective(nn.Module):
     """Σ w·nll / Σ w + (−log prior)(weights) / population, in nats per observation.
 
     `population` is Σ w of the training rows, set once: a prior weighs the same under every batch regime.
+    Training may descend another `loss` of a row than its NLL; the value of the objective is that of the NLL always.
     """
 
-    def __init__(self, model: nn.Module, head: Head, prior: Prior, population: float) -> None:
+    def __init__(self, model: nn.Module, head: Head, prior: Prior, population: float, loss: Loss | None = None) -> None:
         super().__init__()
         self.model, self.head, self.prior, self.population = model, head, prior, population
+        self.loss = loss or Plain()
 
     def eta(self, x: Tensor, offset: Tensor, standardized: bool = False) -> Tensor:
         """Center + gain · model(x), and the offset on the first column: (*batch, eta_dim).
@@ -52,10 +56,10 @@ class Objective(nn.Module):
         return self.descent_fit(batch) if self.prior.flat else self.descent_fit(batch) + self.smooth_penalty()
 
     def descent_fit(self, batch: Batch) -> Tensor:
-        """The likelihood's part of it."""
+        """The part of the rows: their loss, which is the NLL unless another was asked for."""
         rows = batch.rows
-        nll = self.head.descent_nll(self.eta(rows.x, rows.offset, batch.standardized), rows.y)
-        return batch.scale / self.population * (rows.weight * nll).sum()
+        loss = self.loss(self.head, self.eta(rows.x, rows.offset, batch.standardized), rows.y)
+        return batch.scale / self.population * (rows.weight * loss).sum()
 
     def smooth_penalty(self) -> Tensor:
         """The smooth part of the penalty per observation."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mlefw import warn
-from mlefw.errors import MlefwError, Stopped
+from mlefw.atomic import write_json
+from mlefw.errors import MisfitError, MlefwError, Stopped
 from mlefw.interrupt import handled
 
 Task = Callable[[], None]
@@ -62,11 +63,19 @@ def _fail(message: str, code: int) -> int:
 
 
 def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = False) -> int:
-    """Run train, baseline or check with a configuration that is composed but for its run directory."""
+    """Run train, baseline or check with a configuration that is composed but for its run directory.
+
+    In a sweep over heads one that is not for the target is skipped, which its summary says.
+    """
 
     def task() -> None:
         try:
             _run(command, config, run_dir, quiet)
+        except MisfitError as error:
+            if not (quiet and "head" in os.environ.get("MLEFW_SWEPT", "").split(",")):
+                raise
+            run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+            write_json(run_dir / "summary.json", {"status": "skipped", "reason": str(error)})
         except SystemExit as error:
             raise MlefwError(f"the run was left by sys.exit({error.code!r})") from error
 

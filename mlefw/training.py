@@ -55,6 +55,11 @@ def check_optimization(config: Config, objective: Objective) -> None:
         _optimizer(config["optimizer"], objective, [p for p in objective.parameters() if p.requires_grad])
     except (ValueError, TypeError) as error:
         raise UsageError(f"optimizer: {error}") from error
+    if "LBFGS" in config["optimizer"]["_target_"] and not objective.loss.is_potential:
+        raise UsageError(
+            f"optimizer=lbfgs searches along a line of one function, and loss={config['choices'].get('loss')} weighs "
+            "gradients that are those of none: expected optimizer=adam or sgd"
+        )
     if "LBFGS" in config["optimizer"]["_target_"] and not config["batch"]["_target_"].endswith("FullBatch"):
         raise UsageError("optimizer=lbfgs searches along a line of one objective: it needs batch=full")
 

@@ -19,6 +19,7 @@ from mlefw.preparation import prepare
 GROUPS = {
     "head": ["data=synthetic", "data.num_rows=60"],
     "prior": [],
+    "loss": [],
     "batch": [],
     "model": [],
     "data": [],
@@ -58,6 +59,10 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
     if group == "calibrate":
         head = "gaussian" if member in ("none", "scale") else "bernoulli"
         overrides += [f"head={head}", f"data.kind={head}"]
+    if group == "loss" and member in ("label_smoothing", "focal", "class_weights"):
+        overrides += ["head=bernoulli", "data=breast_cancer"]
+    if (group, member) == ("loss", "beta_nll"):
+        overrides.append("head=heteroscedastic")
     if group == "metric" and member in ("categorical", "ordinal"):
         overrides += ["head=categorical", "data=iris"]
     if group == "data":

@@ -86,6 +86,11 @@ class Head(nn.Module, ABC):
         """Whether the first eta is a logarithm, so that an exposure makes sense."""
         return False
 
+    @property
+    def measure(self) -> str:
+        """`mass` where single outcomes have probabilities, else `density`; one NLL says nothing beside the other."""
+        return "mass" if self.support.is_discrete else "density"
+
     def set_units(self, mean: float, spread: float) -> None:
         """Take the target's mean and standard deviation as the origin and unit of what is measured in units of y."""
 
