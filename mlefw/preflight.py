@@ -5,6 +5,7 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, Literal
 
 from hydra.utils import get_object
@@ -115,6 +116,7 @@ def _target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[str
     return problems
 
 
+@cache
 def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
