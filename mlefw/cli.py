@@ -35,6 +35,7 @@ GROUPS = (
     "scheduler",
     "calibrate",
     "uncertainty",
+    "experiment",
 )
 
 FLAGS_WITH_VALUE = (

@@ -31,6 +31,7 @@ GROUPS = {
     "callback": [],
     "logger": [],
     "metric": [],
+    "experiment": [],
 }
 KINDS = {
     "gaussian_fixed": "gaussian",
