@@ -32,6 +32,7 @@ GROUPS = {
     "callback": [],
     "logger": [],
     "metric": [],
+    "experiment": [],
 }
 KINDS = {
     "gaussian_fixed": "gaussian",
