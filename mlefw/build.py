@@ -1,6 +1,7 @@
 """The composition root: from a configuration to objects. Nothing below it knows all the parts."""
 
 import copy
+import functools
 import inspect
 import warnings
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
 from mlefw.metric.base import Metric
 from mlefw.objective import Objective
+from mlefw.once import once
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
@@ -43,11 +45,14 @@ def instantiate(node: Config, **facts: Any) -> Any:
         with warnings.catch_warnings():
             # torch says this of the weights of a model without features, which is an intercept
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            if node["_target_"].startswith("mlefw.") and not any(_is_special(*item) for item in settings.items()):
-                # Hydra's way takes ten times as long, and is for what a node of ours seldom has.
-                return target(**{**copy.deepcopy(settings), **wanted})
+            partial = settings.get("_partial_", False)
+            settings.pop("_partial_", None)
+            if not any(_is_special(*item) for item in settings.items()):
+                # Hydra's way takes ten times as long, and is for what a node seldom has.
+                given = {**copy.deepcopy(settings), **wanted}
+                return functools.partial(target, **given) if partial else target(**given)
             return hydra.utils.instantiate(node, **wanted, _convert_="all")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, MisconfigurationException) as error:
         raise UsageError(f"{node['_target_']} refused its settings: {error}") from error
     except InstantiationException as error:
         if isinstance(error.__cause__, MlefwError):
@@ -89,6 +94,10 @@ def head_kind(config: Config) -> Any:
 
 def build_data(config: Config) -> Data:
     """Read, learn the schema, split, code, and hold the target to the head's support."""
+    return once("data", config, ("data", "head"), lambda: _read_data(config))
+
+
+def _read_data(config: Config) -> Data:
     source: Source = instantiate(config["data"])
     kind = head_kind(config)
     table = source.read()
@@ -140,7 +149,8 @@ def build_estimand(config: Config, data: Data) -> Estimand:
     if data.source.standardize_target and head.target == "numeric":
         head.set_units(*target_statistics(data.train))
     mean, scale = feature_statistics(data.train, data.source.standardize)
-    null = solve_null(Problem.of(head, data.train, mean, scale, NoPrior()))
+    problem = Problem.of(head, data.train, mean, scale, NoPrior())
+    null = once("null", config, ("data", "head"), lambda: solve_null(problem))
     head = place(head, null)
     model = instantiate(config["model"], num_features=data.schema.num_features, eta_dim=head.eta_dim)
     prior = instantiate(config["prior"])

@@ -36,6 +36,7 @@ GROUPS = (
     "scheduler",
     "calibrate",
     "uncertainty",
+    "experiment",
 )
 
 FLAGS_WITH_VALUE = (

@@ -14,7 +14,7 @@ from mlefw.columns import require, shown, warn_of_constants, warn_of_copies
 from mlefw.data.base import Source
 from mlefw.errors import MisfitError, UsageError
 from mlefw.feature import BOOLEANS, Feature, Unseen, learn_feature
-from mlefw.levels import check, numbers
+from mlefw.levels import check, check_whole, numbers
 from mlefw.rows import Rows, Table
 from mlefw.target import TargetKind, coded, learn_labels
 
@@ -58,7 +58,7 @@ class Schema:
             source.target,
             kind,
             features,
-            _labels(table, source.target, kind),
+            _labels(table, source, kind),
             source.offset,
             source.exposure,
             source.weight,
@@ -197,10 +197,12 @@ class Schema:
         return np.asarray(offset + np.log(exposure))
 
 
-def _labels(table: Table, target: str, kind: TargetKind) -> tuple[str, ...] | None:
+def _labels(table: Table, source: Source, kind: TargetKind) -> tuple[str, ...] | None:
     """Those of the target; what no head of the kind could take is no mistake where heads are tried one by one."""
+    assert source.target is not None
+    check_whole(table, source.target, "data.target")
     try:
-        return learn_labels(table, target, kind)
+        return learn_labels(table, source.target, kind, source.labels)
     except UsageError as error:
         raise MisfitError(str(error)) from error
 

@@ -104,6 +104,9 @@ def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> No
 
 
 def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
+    if config.get("experiment"):
+        _experiment(config, run_dir, quiet)
+        return
     from mlefw.command import train
     from mlefw.console import console, heading, run_table, verdict
 
@@ -119,6 +122,18 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
     out.print(run_table(summary))
     out.print(verdict(summary), soft_wrap=True)
     out.print(f"run:  {run_dir}\nlook: tensorboard --logdir {run_dir}", soft_wrap=True)
+
+
+def _experiment(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
+    from mlefw.command import experiment
+    from mlefw.console import console
+
+    listen()
+    findings = experiment.run(config, run_dir)
+    if quiet:
+        console().print(f"{run_dir.name}: {findings.verdict}", soft_wrap=True, markup=False)
+    else:
+        experiment.show(findings, run_dir, console())
 
 
 def listen() -> None:

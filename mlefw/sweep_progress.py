@@ -13,7 +13,7 @@ from mlefw.errors import StorageError
 from mlefw.forked import Ended
 from mlefw.sweep_record import Job, Journal, summary_of
 
-_STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+_STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
 _TAIL = 20_000
 _ERROR = "mlefw: error: "
 

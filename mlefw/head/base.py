@@ -52,7 +52,7 @@ class Head(nn.Module, ABC):
     shared_dim: int
     event_shape: torch.Size = torch.Size()
     support: Constraint
-    target: ClassVar[Literal["numeric", "binary", "labels"]] = "numeric"
+    target: ClassVar[Literal["numeric", "binary", "labels", "ordered"]] = "numeric"
     reference: ClassVar[int | None] = None
     """The eta column to hold at zero where adding one number to all columns changes nothing (softmax)."""
     convex: bool = False
