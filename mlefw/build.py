@@ -19,6 +19,8 @@ from mlefw.calibrate.base import Calibration
 from mlefw.data.base import Source
 from mlefw.errors import MlefwError, UsageError
 from mlefw.head.base import Head
+from mlefw.loss.base import Loss
+from mlefw.loss.plain import Plain
 from mlefw.metric.base import Metric
 from mlefw.objective import Objective
 from mlefw.once import once
@@ -28,7 +30,7 @@ from mlefw.rows import Rows
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized, feature_statistics, target_statistics
 from mlefw.support import check_support
-from mlefw.uncertainty.laplace import Laplace
+from mlefw.uncertainty.averaged import Method
 
 Config = dict[str, Any]
 
@@ -152,7 +154,10 @@ def build_estimand(config: Config, data: Data) -> Estimand:
     head = place(head, null)
     model = instantiate(config["model"], num_features=data.schema.num_features, eta_dim=head.eta_dim)
     prior = instantiate(config["prior"])
-    objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population)
+    loss = build_loss(config)
+    loss.check(head)
+    loss.learn(data.train)
+    objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population, loss)
     _try_one_row(config, objective, data.train)
     return Estimand(objective.train(), null, mean, scale, asked)
 
@@ -207,6 +212,13 @@ def build_metrics(config: Config, head: Head) -> list[Metric]:
     return [instantiate(node, **facts) for node in config["metric"].values()]
 
 
+def build_loss(config: Config) -> Loss:
+    """What training descends; the plain NLL where a configuration does not say."""
+    node = config.get("loss") or {}
+    loss: Loss = instantiate(node) if "_target_" in node else Plain()
+    return loss
+
+
 def build_calibration(config: Config) -> Calibration | None:
     """The recalibration, not fitted yet, or None for `calibrate=none`."""
     node = config.get("calibrate") or {}
@@ -219,7 +231,7 @@ def build_baseline(config: Config) -> LinearBaseline | None:
     return instantiate(node) if "_target_" in node else None
 
 
-def build_uncertainty(config: Config) -> Laplace | None:
+def build_uncertainty(config: Config) -> Method | None:
     """What finds the uncertainty of the parameters, or None for `uncertainty=none`."""
     node = config.get("uncertainty") or {}
     return instantiate(node) if "_target_" in node else None

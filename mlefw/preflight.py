@@ -6,7 +6,7 @@ import types
 import typing
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from hydra.utils import get_object
 
@@ -130,6 +130,7 @@ def _like(path: str, value: Any, default: Any) -> list[str]:
     if default is None or value is None or isinstance(value, dict):
         return []
     kind: Any = float if isinstance(default, float) else type(default)
+    kind = int | Literal["auto"] if default == "auto" else kind
     return [] if accepts(kind, value) else [f"{path}={value!r}: expected {describe(kind)}"]
 
 

@@ -58,8 +58,8 @@ def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
         recalibration.check(calibration, method, estimand.objective.head, data.splits)
         if uncertainty is not None:
             raise UsageError(
-                f"calibrate={method} maps predictions given the fitted parameters, and uncertainty=laplace averages "
-                "over the parameters: expected calibrate=none or uncertainty=none"
+                f"calibrate={method} maps predictions given the fitted parameters, and uncertainty="
+                f"{uncertainty.name} averages over the parameters: expected calibrate=none or uncertainty=none"
             )
     if uncertainty is not None:
         uncertainty.check(estimand.objective)

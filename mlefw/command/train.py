@@ -102,7 +102,7 @@ def measure(begun: Begun) -> tuple[score.Yardstick, dict[str, Any] | None]:
     write_text(begun.run_dir / "config.yaml", as_yaml(config))
     objective, splits = prepared.estimand.objective, prepared.data.splits
     exact = estimate(config, prepared)
-    parts = ("data", "head", "prior", "baseline", "model", "choices")
+    parts = ("data", "head", "prior", "loss", "baseline", "model", "choices")
     yardstick = once("yardstick", config, parts, lambda: score.Yardstick(exact, objective, splits))
     if exact.mle is None:
         return yardstick, None

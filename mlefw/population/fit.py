@@ -39,6 +39,8 @@ class _Group:
         first = self.members[0].begun
         self.splits = first.prepared.data.splits
         self.watched = first.prepared.rows.watched
+        standardize = first.prepared.estimand.objective.model.standardize
+        self.train = self.splits["train"]._replace(x=standardize(self.splits["train"].x))  # type: ignore[operator]
         self.metrics = build_metrics(first.config, first.prepared.estimand.objective.head)
         self.stack = Stack([member.module.objective for member in self.members])
         optimizers = [member.optimizer for member in self.members]
@@ -93,7 +95,7 @@ class _Group:
 
     def _steps(self) -> int:
         """The steps of an epoch; how many."""
-        train, losses, taken = self.splits["train"], list[Tensor](), list[Tensor]()
+        train, losses, taken = self.train, list[Tensor](), list[Tensor]()
         orders = [_positions(member).batches(member.current_epoch) for member in self.members]
         for batches in zip(*orders, strict=True):
             index = torch.stack([batch.rows.x for batch in batches])
@@ -107,7 +109,7 @@ class _Group:
         for i, member in enumerate(self.members):
             if not bool(finite[i].all()):
                 at = finite[i].tolist().index(False)
-                cause = not_finite(self.stack.objectives[i], train.take(taken[at][i]))
+                cause = not_finite(self.stack.objectives[i], train.take(taken[at][i]), True)
                 member.fail(
                     NumericalError(
                         f"training diverged: the objective was not finite at step {member.global_step + at + 1} "

@@ -58,7 +58,9 @@ def _known(config: Mapping[str, Any]) -> Iterable[bool]:
     yield config["prior"]["_target_"] in _PRIORS
     yield {*optimizer} - {"_target_", "_partial_"} <= _OPTIMIZERS.get(optimizer["_target_"], set())
     yield str((config["scheduler"] or {}).get("_target_", "torch.")).startswith("torch.")
-    yield all(str(config[name]["_target_"]).startswith("mlefw.") for name in ("data", "head", "batch"))
+    parts = [config[name] for name in ("data", "head", "batch")] + [config.get("loss") or {}]
+    yield all(str(node.get("_target_", "mlefw.")).startswith("mlefw.") for node in parts)
+    yield not config.get("compile") and not config.get("experiment")
     yield all(str(node["_target_"]).startswith("mlefw.metric.") for node in config["metric"].values())
     yield all(node["_target_"] in _CALLBACKS for node in (config["callback"] or {}).values())
     yield all(node["_target_"] in _LOGGERS for node in (config["logger"] or {}).values())

@@ -57,12 +57,12 @@ class Stack:
     def gradient(self, rows: Rows, scale: float, is_shared: bool) -> tuple[Tensor, Tensor]:
         """The objective on a batch for each member, (M,), and its gradient, (M, num_parameters).
 
-        Shapes: columns of rows (M, batch, …), or (batch, …) where all members see the same.
+        Shapes: columns of rows (M, batch, …), or (batch, …) where all members see the same; x is standardised.
         """
         flat = self.flat.detach().requires_grad_()
 
         def fit(parameters: dict[str, Tensor], *columns: Tensor) -> Tensor:
-            batch = Batch(Rows(*columns), scale)
+            batch = Batch(Rows(*columns), scale, standardized=True)
             return self._call(parameters, lambda objective: objective.descent_fit(batch))
 
         lay = None if is_shared else 0
