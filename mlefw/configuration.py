@@ -58,6 +58,7 @@ def read(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plu
     _check_repeated(overrides)
     overrides = opened(overrides)
     config = _compose(command, overrides, config_dirs)
+    _open_tasks(config, command, config_dirs)
     choices = dict(config["hydra"]["runtime"]["choices"])
     del config["hydra"]
     known = known_settings(command)
@@ -139,6 +140,26 @@ def _compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str])
         return config
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UsageError(_explain(command, str(error))) from error
+
+
+def _open_tasks(config: Any, command: str, config_dirs: Sequence[str]) -> None:
+    """Put the node of a head in the place of its name in `head.tasks`, and its metrics under the name of its target.
+
+    Raises:
+        UsageError: a task that names no head.
+    """
+    tasks = OmegaConf.select(config, "head.tasks") or {}
+    for target, task in list(tasks.items()):
+        if isinstance(task, str):
+            task = {"head": task}
+        if task is None or "_target_" in task:
+            continue
+        name, own = task.get("head"), {key: value for key, value in task.items() if key != "head"}
+        if name is None or name == "multitask":
+            raise UsageError(f"head.tasks.{target}={task}: expected the name of a head, such as gaussian")
+        chosen = _compose(command, [f"head={name}"], config_dirs)
+        tasks[target] = OmegaConf.merge(chosen.head, own)
+        config.metric[target] = chosen.metric
 
 
 def _check_repeated(overrides: Sequence[str]) -> None:

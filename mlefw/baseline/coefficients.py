@@ -9,7 +9,7 @@ from torch import Tensor
 from mlefw import inverse_link
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance
-from mlefw.head.base import FactorizedHead, Head
+from mlefw.head.base import Head
 
 
 def coefficient_tables(
@@ -56,8 +56,7 @@ def _columns(head: Head, labels: list[str] | None) -> list[tuple[int, str]]:
 
 
 def _eta_words(head: Head, name: str) -> str:
-    link = head.inverse_links[name] if isinstance(head, FactorizedHead) else inverse_link.identity
-    return inverse_link.eta_words(link, name)
+    return inverse_link.eta_words(head.link(name), name)
 
 
 def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Tensor, list[float | None]]:
@@ -104,7 +103,7 @@ def _shared_row(solution: Solution, s: int, name: str, errors: Covariance | None
     """
     problem, head = solution.problem, solution.problem.head
     column, index = head.eta_dim + s, problem.size - head.shared_dim + s
-    link = head.inverse_links[name] if isinstance(head, FactorizedHead) else inverse_link.identity
+    link = head.link(name)
     eta = (head.center[column] + head.gain[column] * solution.theta[index]).detach().requires_grad_()
     with torch.enable_grad():
         value = link(eta)
