@@ -91,7 +91,6 @@ class Priors(Experiment):
             f"by exact MAP and by training alike; l2 shrinks all of them and zeroes none. "
             f"Training ends within {max(values[f'{name}_off'] or 0 for name in self.priors):.0e} of every exact MAP."
         )
-        values["l1_wrong"] = float(wrong)
         return Findings(
             "A sparse truth under four priors", [coefficients, table], verdict, values, {"priors": self._paths()}
         )
