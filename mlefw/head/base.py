@@ -62,6 +62,8 @@ class Head(nn.Module, ABC):
     limits: ClassVar[tuple[Limit, ...]] = ()
     outside: ClassVar[str] = ""
     """What a person can do about a target outside the support, one clause."""
+    also_known_as: ClassVar[str] = ""
+    """The loss or the model that people know it by."""
 
     center: Tensor
     gain: Tensor
