@@ -4,7 +4,7 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from mlefw.errors import UsageError
 ALLOWED = ("mlefw", "torch", "lightning", "torchmetrics")
 """Packages a `_target_` may come from; a plugin is admitted on the command line or by its entry point alone."""
 
-INJECTED = frozenset({"num_features", "eta_dim", "num_classes", "floor", "logger", "callbacks", "plugins"})
+INJECTED = frozenset({"num_features", "eta_dim", "num_classes", "floor", "targets", "logger", "callbacks", "plugins"})
 """Arguments that the composition root supplies from the data."""
 
 _META = {"_target_", "_partial_", "_convert_", "_recursive_"}
@@ -107,6 +107,10 @@ def _target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[str
             value = node[name]
             if isinstance(value, dict) and "_target_" in value:
                 problems += _target(f"{path}.{name}", value, allowed)
+            elif isinstance(value, dict) and any(map(_is_node, value.values())):
+                for key, part in value.items():
+                    own = f"{path}.{name}.{key}"
+                    problems += _target(own, part, allowed) if _is_node(part) else [f"{own} names no member"]
             elif name in hints and not accepts(hints[name], value):
                 problems.append(f"{path}.{name}={value!r}: expected {describe(hints[name])}")
         elif parameters[name].default is inspect.Parameter.empty and not (
@@ -114,6 +118,10 @@ def _target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[str
         ):
             problems.append(f"{path}.{name} is missing: {target} needs it")
     return problems
+
+
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
 
 
 @cache
@@ -153,7 +161,7 @@ def accepts(hint: Any, value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is str:
         return isinstance(value, str)
-    if inspect.isclass(origin) and issubclass(origin, Iterable) and not issubclass(origin, dict | type):
+    if inspect.isclass(origin) and issubclass(origin, Iterable) and not issubclass(origin, Mapping | type):
         if issubclass(origin, tuple) or not arguments:
             return isinstance(value, list | tuple)
         return isinstance(value, list | tuple) and all(accepts(arguments[0], item) for item in value)

@@ -19,6 +19,7 @@ from mlefw.baseline.problem import Problem  # noqa: E402
 from mlefw.baseline.starts import is_unimodal  # noqa: E402
 from mlefw.errors import UsageError  # noqa: E402
 from mlefw.head.base import Head  # noqa: E402
+from mlefw.head.multitask import JointHead  # noqa: E402
 from mlefw.prior.none import NoPrior  # noqa: E402
 from mlefw.rows import Rows  # noqa: E402
 
@@ -56,7 +57,7 @@ def page() -> str:
     """The whole page."""
     presets: dict[type[Head], list[str]] = {}
     for name in configuration.members("head"):
-        presets.setdefault(build.head_kind(_config(name)), []).append(name)
+        presets.setdefault(build.head_kind(_config(name)["head"]), []).append(name)
     kinds: dict[str, list[type[Head]]] = {kind: [] for kind in KINDS}
     for head in presets:
         kinds[_kind(head)].append(head)
@@ -155,7 +156,7 @@ def _packages(text: str) -> list[str]:
 
 
 def _kind(head: type[Head]) -> str:
-    if hasattr(head, "set_column_units") or head.event_shape:
+    if issubclass(head, JointHead):
         return "Several targets"
     if head.target != "numeric":
         return "Classes"

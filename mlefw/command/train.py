@@ -110,7 +110,7 @@ def _run(
         "status": "finished",
         **{name: choice(config, name) for name in ("head", "prior", "batch", "model")},
         "loss": described(config, "loss"),
-        "measure": final.head.measure,
+        "measure": "mass" if final.head.support.is_discrete else "density",
         "seed": config["seed"],
         "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
         "num_features": data.schema.num_features,
@@ -169,9 +169,8 @@ def baseline_file(config: dict[str, Any], prepared: Prepared, exact: score.Exact
     """The content of `baseline.json`: under a prior the MAP, with the MLE nested."""
     schema, asked = prepared.data.schema, prepared.estimand.asked
     kind = config["baseline"]["standard_errors"]
-    labels = list(schema.labels) if schema.labels is not None else None
     contents = [
-        baseline_content(solution, schema.names, labels, kind, exact.null, asked)
+        baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, asked)
         for solution in (exact.map, exact.mle)
         if solution is not None
     ]

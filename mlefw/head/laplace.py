@@ -34,11 +34,9 @@ class LaplaceHead(FactorizedHead):
         """Laplace(loc, scale)."""
         return Laplace(loc, scale.expand_as(loc), validate_args=False)
 
-    def descent_nll(self, eta: Tensor, y: Tensor) -> Tensor:
+    def rounded_nll(self, eta: Tensor, y: Tensor) -> Tensor:
         """The NLL with |u| rounded to √(u² + kink²) − kink, u being the residual in scales."""
-        if not self.kink:
-            return self.nll(eta, y)
-        distribution: Laplace = self(eta)
+        distribution = self.build(**self.params(eta))
         u = (y - distribution.loc) / distribution.scale
         rounded: Tensor = (u * u + self.kink**2).sqrt() - self.kink + (2 * distribution.scale).log()
         return rounded

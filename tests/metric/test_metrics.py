@@ -85,6 +85,8 @@ GROUPS = {
     "categorical": ["categorical"],
     "continuous": ["normal", "laplace"],
     "count": ["poisson"],
+    "marginal": ["normal"],
+    "several": ["normal"],
 }
 FACTS = {"scale_floor": {"floor": 0.7}, "classwise_error": {"num_classes": 4}}
 
