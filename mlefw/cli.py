@@ -40,18 +40,7 @@ GROUPS = (
     "experiment",
 )
 
-FLAGS_WITH_VALUE = (
-    "--config-dir",
-    "-cd",
-    "--config-name",
-    "-cn",
-    "--config-path",
-    "-cp",
-    "--package",
-    "-p",
-    "--cfg",
-    "-c",
-)
+FLAGS_WITH_VALUE = tuple("--config-dir -cd --config-name -cn --config-path -cp --package -p --cfg -c".split())
 HYDRA_PAGES = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
 
 

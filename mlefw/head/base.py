@@ -28,8 +28,7 @@ class Head(nn.Module, ABC):
     A *complete* eta carries the shared parameters too, as further columns with an intercept only:
     (*batch, eta_dim + shared_dim). The exact solvers work on it.
 
-    Shapes: eta (*batch, eta_dim), unconstrained; y (*batch, *event_shape); nll (*batch,), in nats, in the original
-    units of y, with every constant.
+    Shapes: eta (*batch, eta_dim), unconstrained; y (*batch, *event_shape); nll (*batch,), nats, in the units of y.
     """
 
     eta_dim: int
