@@ -12,7 +12,7 @@ from mlefw.baseline.linear import LinearBaseline, full_weight, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.calibrate.base import Calibration
 from mlefw.data.base import Source
-from mlefw.errors import UsageError
+from mlefw.errors import MisfitError, UsageError
 from mlefw.head.base import Head, JointHead
 from mlefw.head.multitask import MultitaskHead
 from mlefw.instantiation import instantiate as instantiate
@@ -88,11 +88,11 @@ def check_targets(source: Source, kind: Any, tasks: Config) -> None:
             f"\n  expected: the same columns, such as data.target=[{','.join(tasks)}]"
         )
     if issubclass(kind, JointHead) and len(targets) < 2:
-        raise UsageError(f"{kind.__name__} is for several targets: expected data.target=[a,b], got {source.target}")
+        raise MisfitError(f"{kind.__name__} is for several targets: expected data.target=[a,b], got {source.target}")
     if any("_target_" not in (node or {}) for node in tasks.values()):
         raise UsageError("head.tasks: expected the name of a head for each target, such as head.tasks.a=gaussian")
     if kind is MultitaskHead and not tasks:
-        raise UsageError("head.tasks is empty: expected a head for each target, such as head.tasks.a=gaussian")
+        raise MisfitError("head.tasks is empty: expected a head for each target, such as head.tasks.a=gaussian")
     if len(targets) > 1 and (source.offset or source.exposure):
         raise UsageError("data.offset and data.exposure belong to one target: expected a single data.target")
 

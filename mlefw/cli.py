@@ -40,18 +40,7 @@ GROUPS = (
     "experiment",
 )
 
-FLAGS_WITH_VALUE = (
-    "--config-dir",
-    "-cd",
-    "--config-name",
-    "-cn",
-    "--config-path",
-    "-cp",
-    "--package",
-    "-p",
-    "--cfg",
-    "-c",
-)
+VALUE_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
 HYDRA_PAGES = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
 
 
@@ -220,7 +209,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     takes_value = False
     for argument in arguments:
         if takes_value or argument.startswith("-"):
-            takes_value = not takes_value and argument in FLAGS_WITH_VALUE
+            takes_value = not takes_value and argument in VALUE_FLAGS
             flags.append(argument)
         else:
             overrides.append(argument)

@@ -44,7 +44,7 @@ def conclude(
         "status": "finished",
         **{name: choice(config, name) for name in ("head", "prior", "batch", "model")},
         "loss": described(config, "loss"),
-        "measure": final.head.measure,
+        "measure": "mass" if final.head.support.is_discrete else "density",
         "seed": config["seed"],
         "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
         "num_features": data.schema.num_features,

@@ -28,8 +28,7 @@ class Head(nn.Module, ABC):
     A *complete* eta carries the shared parameters too, as further columns with an intercept only:
     (*batch, eta_dim + shared_dim). The exact solvers work on it.
 
-    Shapes: eta (*batch, eta_dim), unconstrained; y (*batch, *event_shape); nll (*batch,), in nats, in the original
-    units of y, with every constant.
+    Shapes: eta (*batch, eta_dim), unconstrained; y (*batch, *event_shape); nll (*batch,), nats, in the units of y.
     """
 
     eta_dim: int
@@ -46,6 +45,7 @@ class Head(nn.Module, ABC):
     limits: ClassVar[tuple[Limit, ...]] = ()
     outside: ClassVar[str] = ""
     """What a person can do about a target outside the support, one clause."""
+    also_known_as: ClassVar[str] = ""
 
     center: Tensor
     gain: Tensor
@@ -69,11 +69,6 @@ class Head(nn.Module, ABC):
     def log_link(self) -> bool:
         """Whether the first eta is a logarithm, so that an exposure makes sense."""
         return False
-
-    @property
-    def measure(self) -> str:
-        """`mass` where single outcomes have probabilities, else `density`; one NLL says nothing beside the other."""
-        return "mass" if self.support.is_discrete else "density"
 
     def set_units(self, mean: float, spread: float) -> None:
         """Take the target's mean and standard deviation as the origin and unit of what is measured in units of y."""

@@ -76,6 +76,7 @@ class BernoulliHead(FactorizedHead):
     NLL: softplus(−(2y − 1) log-odds).
     """
 
+    also_known_as: ClassVar = "binary cross-entropy, log loss; logistic, probit and cloglog regression"
     inverse_links: ClassVar = {"logits": inverse_link.identity}
     support = constraints.boolean
     target: ClassVar = "binary"

@@ -45,6 +45,7 @@ class MultitaskHead(JointHead):
         start: as for any head.
     """
 
+    also_known_as: ClassVar = "multitask learning, without weights of the tasks"
     partial: ClassVar = True
 
     def __init__(self, tasks: Mapping[str, Head], start: Start = "null") -> None:

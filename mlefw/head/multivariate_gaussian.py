@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -106,6 +106,7 @@ class MultivariateGaussianHead(JointHead):
         start: as for any head.
     """
 
+    also_known_as: ClassVar = "multivariate Gaussian NLL; seemingly unrelated regression with the same features"
     support = constraints.independent(constraints.real, 1)
 
     def __init__(

@@ -25,6 +25,7 @@ from mlefw.model.mlp import Mlp
 from mlefw.objective import Objective
 from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
+from mlefw.trained import load
 from mlefw.uncertainty.mc_dropout import DropoutMasks, McDropout
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -164,5 +165,7 @@ def test_train_predict_and_evaluate(
     for name in "ab":
         assert run(["predict", where, chosen, f"output={tmp_path / name}.parquet"]) == 0
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    known = load(tmp_path / "r").predict({f"x{j}": np.zeros(2) for j in range(3)}, uncertainty="mc_dropout")
+    assert (known["sd"] > load(tmp_path / "r").predict({f"x{j}": np.zeros(2) for j in range(3)})["sd"]).all()
     nll = parquet.read_table(tmp_path / "a.parquet")["nll_nats"].to_numpy()
     assert nll.mean() == pytest.approx(summary["mc_dropout"]["test"]["nll_nats"], rel=1e-9)
