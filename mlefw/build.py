@@ -50,9 +50,10 @@ def instantiate(node: Config, **facts: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, MlefwError):
             raise error.__cause__ from None
-        if isinstance(error.__cause__, TypeError | ValueError | MisconfigurationException):
-            raise UsageError(f"{node['_target_']} refused its settings: {error.__cause__}") from error
-        raise
+        cause = error.__cause__ or error
+        if isinstance(cause, TypeError | ValueError | MisconfigurationException):
+            raise UsageError(f"{node['_target_']} refused its settings: {cause}") from error
+        raise UsageError(f"{node['_target_']} cannot be built: {type(cause).__name__}: {cause}") from error
 
 
 def _is_special(name: str, value: Any) -> bool:
@@ -152,13 +153,21 @@ def _try_one_row(config: Config, objective: Objective, train: Rows) -> None:
     """Send one row through the whole chain: a plugin of the wrong shape fails here, not in the first epoch.
 
     Raises:
-        UsageError: naming the head and model, and what they said.
+        UsageError: naming the head and model, or the metric, and what they said.
     """
+    row = train.take(slice(0, 1))
     try:
-        objective.eval().nll(train.take(slice(0, 1)))
+        objective.eval().nll(row)
+        distribution = objective.head(objective.eta(row.x, row.offset))
     except (ValueError, TypeError, RuntimeError) as error:
         parts = f"{config['model']['_target_']} and {config['head']['_target_']}"
         raise UsageError(f"{parts} do not fit each other or the data: {error}") from error
+    head = config["head"]["_target_"]
+    for name, metric in zip(config["metric"], build_metrics(config, objective.head), strict=True):
+        try:
+            metric.update(distribution, row.y, row.weight)
+        except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+            raise UsageError(f"metric.{name} and {head} do not fit each other: {error}") from error
 
 
 def place(head: Head, null: Solution) -> Head:
