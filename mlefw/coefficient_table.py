@@ -1,5 +1,6 @@
 """`baseline.json`: the exact estimate as a table of coefficients."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,7 +57,16 @@ def baseline_content(
     content["titles"] = table_titles(problem.head, labels)
     stated = errors if isinstance(errors, Covariance) else None
     content["coefficients"] = coefficient_tables(solution, names, labels, stated)
-    return content
+    known: dict[str, Any] = _finite(content)
+    return known
+
+
+def _finite(node: Any) -> Any:
+    """The same without numbers that overflow: ends of the interval of a scale of which next to nothing is known."""
+    if isinstance(node, dict):
+        parts = {key: _finite(value) for key, value in node.items()}
+        return {key: value for key, value in parts.items() if not isinstance(value, float) or math.isfinite(value)}
+    return [_finite(value) for value in node] if isinstance(node, list) else node
 
 
 def _location(solution: Solution, names: list[str], labels: list[str] | None) -> dict[str, Any]:

@@ -13,6 +13,9 @@ TargetKind = Literal["numeric", "binary", "labels"]
 
 MAX_FRACTIONAL_LABELS = 100
 
+EXTREME = 1e100
+"""Far beyond it, and below its reciprocal, squares and their sums are no longer 64-bit floats."""
+
 
 def learn_labels(table: Table, name: str, kind: TargetKind) -> tuple[str, ...] | None:
     """The labels of the target in the order of their codes, or None where the target is a number.
@@ -23,7 +26,8 @@ def learn_labels(table: Table, name: str, kind: TargetKind) -> tuple[str, ...] |
     check_whole(table, name, "data.target")
     column = table.columns[name]
     if kind == "numeric":
-        numbers(table, name, "data.target", _head_for_text(column))
+        values = numbers(table, name, "data.target", _head_for_text(column))
+        _check_magnitude(table, name, values)
         return None
     if kind == "binary":
         return _two_labels(table, name)
@@ -68,6 +72,16 @@ def coded(
             numbers(present, name, "data.target") if labels is None else codes(present, name, labels, "data.target")
         )
     return y
+
+
+def _check_magnitude(table: Table, name: str, values: np.ndarray) -> None:
+    size = np.abs(values)
+    check(table, name, "data.target", size <= EXTREME, f"numbers up to {EXTREME:g}: choose another unit")
+    if 0 < size.max() < 1 / EXTREME:
+        raise UsageError(
+            f"{table.origin}: column {name!r} (data.target) is below {1 / EXTREME:g} in every row"
+            "\n  expected: larger numbers: choose another unit"
+        )
 
 
 def _head_for_text(column: np.ndarray) -> str:

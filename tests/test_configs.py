@@ -60,6 +60,8 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
         overrides += [f"head={head}", f"data.kind={head}"]
     if (group, member) == ("metric", "categorical"):
         overrides += ["head=categorical", "data=iris"]
+    if (group, member) == ("metric", "binary"):
+        overrides += ["head=bernoulli", "data=breast_cancer"]
     if group == "data":
         if member in ("csv", "parquet", "frame"):
             pytest.skip("a source of other people's rows has none of its own: its reading is tested with the sources")
