@@ -1,8 +1,8 @@
 """Bad and extreme inputs, each told from the command line: exit code, message, and what is left on disk.
 
 `bad_inputs.json` holds the inputs: Python that makes the files, the settings (`fit`: beside those of `FIT`),
-Python that damages a run made before (`damage`), the exit code, and patterns that standard error matches; without patterns it is
-empty.
+Python that damages a run made before (`damage`), the exit code, and patterns that standard error matches; without
+patterns it is empty.
 """
 
 import json
