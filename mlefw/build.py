@@ -1,6 +1,7 @@
 """The composition root: from a configuration to objects. Nothing below it knows all the parts."""
 
 import copy
+import functools
 import inspect
 import warnings
 from dataclasses import dataclass
@@ -18,15 +19,18 @@ from mlefw.calibrate.base import Calibration
 from mlefw.data.base import Source
 from mlefw.errors import MlefwError, UsageError
 from mlefw.head.base import Head
+from mlefw.loss.base import Loss
+from mlefw.loss.plain import Plain
 from mlefw.metric.base import Metric
 from mlefw.objective import Objective
+from mlefw.once import once
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized, feature_statistics, target_statistics
 from mlefw.support import check_support
-from mlefw.uncertainty.laplace import Laplace
+from mlefw.uncertainty.averaged import Method
 
 Config = dict[str, Any]
 
@@ -41,11 +45,14 @@ def instantiate(node: Config, **facts: Any) -> Any:
         with warnings.catch_warnings():
             # torch says this of the weights of a model without features, which is an intercept
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            if node["_target_"].startswith("mlefw.") and not any(_is_special(*item) for item in settings.items()):
-                # Hydra's way takes ten times as long, and is for what a node of ours seldom has.
-                return target(**{**copy.deepcopy(settings), **wanted})
+            partial = settings.get("_partial_", False)
+            settings.pop("_partial_", None)
+            if not any(_is_special(*item) for item in settings.items()):
+                # Hydra's way takes ten times as long, and is for what a node seldom has.
+                given = {**copy.deepcopy(settings), **wanted}
+                return functools.partial(target, **given) if partial else target(**given)
             return hydra.utils.instantiate(node, **wanted, _convert_="all")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, MisconfigurationException) as error:
         raise UsageError(f"{node['_target_']} refused its settings: {error}") from error
     except InstantiationException as error:
         if isinstance(error.__cause__, MlefwError):
@@ -88,6 +95,10 @@ def head_kind(config: Config) -> Any:
 
 def build_data(config: Config) -> Data:
     """Read, learn the schema, split, code, and hold the target to the head's support."""
+    return once("data", config, ("data", "head"), lambda: _read_data(config))
+
+
+def _read_data(config: Config) -> Data:
     source: Source = instantiate(config["data"])
     kind = head_kind(config)
     table = source.read()
@@ -139,11 +150,15 @@ def build_estimand(config: Config, data: Data) -> Estimand:
     if data.source.standardize_target and head.target == "numeric":
         head.set_units(*target_statistics(data.train))
     mean, scale = feature_statistics(data.train, data.source.standardize)
-    null = solve_null(Problem.of(head, data.train, mean, scale, NoPrior()))
+    problem = Problem.of(head, data.train, mean, scale, NoPrior())
+    null = once("null", config, ("data", "head"), lambda: solve_null(problem))
     head = place(head, null)
     model = instantiate(config["model"], num_features=data.schema.num_features, eta_dim=head.eta_dim)
     prior = instantiate(config["prior"])
-    objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population)
+    loss = build_loss(config)
+    loss.check(head)
+    loss.learn(data.train)
+    objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population, loss)
     _try_one_row(config, objective, data.train)
     return Estimand(objective.train(), null, mean, scale, asked)
 
@@ -206,6 +221,13 @@ def build_metrics(config: Config, head: Head) -> list[Metric]:
     return [instantiate(node, **facts) for node in config["metric"].values()]
 
 
+def build_loss(config: Config) -> Loss:
+    """What training descends; the plain NLL where a configuration does not say."""
+    node = config.get("loss") or {}
+    loss: Loss = instantiate(node) if "_target_" in node else Plain()
+    return loss
+
+
 def build_calibration(config: Config) -> Calibration | None:
     """The recalibration, not fitted yet, or None for `calibrate=none`."""
     node = config.get("calibrate") or {}
@@ -218,7 +240,7 @@ def build_baseline(config: Config) -> LinearBaseline | None:
     return instantiate(node) if "_target_" in node else None
 
 
-def build_uncertainty(config: Config) -> Laplace | None:
+def build_uncertainty(config: Config) -> Method | None:
     """What finds the uncertainty of the parameters, or None for `uncertainty=none`."""
     node = config.get("uncertainty") or {}
     return instantiate(node) if "_target_" in node else None

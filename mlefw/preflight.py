@@ -5,7 +5,8 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 from hydra.utils import get_object
 
@@ -142,6 +143,7 @@ def _is_admitted(found: Any, allowed: Sequence[str]) -> bool:
     return inspect.isclass(found) and any(issubclass(found, get_object(part)) for part in PARTS)
 
 
+@cache
 def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
@@ -155,6 +157,7 @@ def _like(path: str, value: Any, default: Any) -> list[str]:
     if default is None or value is None or isinstance(value, dict):
         return []
     kind: Any = float if isinstance(default, float) else type(default)
+    kind = int | Literal["auto"] if default == "auto" else kind
     return [] if accepts(kind, value) else [f"{path}={value!r}: expected {describe(kind)}"]
 
 

@@ -19,6 +19,7 @@ from mlefw.preparation import prepare
 GROUPS = {
     "head": ["data=synthetic", "data.num_rows=60"],
     "prior": [],
+    "loss": [],
     "batch": [],
     "model": [],
     "data": [],
@@ -31,6 +32,7 @@ GROUPS = {
     "callback": [],
     "logger": [],
     "metric": [],
+    "experiment": [],
 }
 KINDS = {
     "gaussian_fixed": "gaussian",
@@ -58,8 +60,16 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
     if group == "calibrate":
         head = "gaussian" if member in ("none", "scale") else "bernoulli"
         overrides += [f"head={head}", f"data.kind={head}"]
+    if (group, member) == ("uncertainty", "mc_dropout"):
+        overrides.append("model.dropout=0.1")
+    if group == "loss" and member in ("label_smoothing", "focal", "class_weights"):
+        overrides += ["head=bernoulli", "data=breast_cancer"]
+    if (group, member) == ("loss", "beta_nll"):
+        overrides.append("head=heteroscedastic")
     if (group, member) == ("metric", "categorical"):
         overrides += ["head=categorical", "data=iris"]
+    if (group, member) == ("metric", "ordinal"):
+        overrides += ["head=ordinal", "data=iris", "data.labels=[setosa,versicolor,virginica]"]
     if (group, member) == ("metric", "binary"):
         overrides += ["head=bernoulli", "data=breast_cancer"]
     if group == "data":
@@ -79,7 +89,11 @@ def some_table(head: str, file: Path) -> list[str]:
     """Sixty rows whose target the head can take, and the settings that read them."""
     random = np.random.default_rng(0)
     drawn = {"share": random.beta(2, 3, 60), "count": random.negative_binomial(2, 0.3, 60)}
-    support = get_class(read("train", [f"head={head}"], [], [])["head"]["_target_"]).support
+    kind = get_class(read("train", [f"head={head}"], [], [])["head"]["_target_"])
+    if kind.target != "numeric":
+        csv.write_csv(pa.table({"x": random.normal(size=60), "y": random.integers(1, 4, 60)}), file)
+        return ["data=csv", f"data.path={file}", "data.target=y"]
+    support = kind.support
     y = next(y for y in drawn.values() if bool(support.check(torch.as_tensor(y, dtype=torch.float64)).all()))
     csv.write_csv(pa.table({"x": random.normal(size=60), "y": y}), file)
     return ["data=csv", f"data.path={file}", "data.target=y"]

@@ -29,7 +29,8 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
     """
     _check(config)
     loaded = checkpoint.load(config["run"], plugins)
-    posterior = posterior_of(loaded, build.build_uncertainty(config), stored=True)
+    method = build.build_uncertainty(config)
+    posterior = posterior_of(loaded, method, stored=True)
     trained = adapted(loaded, config["data"])
     metrics = build.build_metrics(trained.config, trained.objective.head)
     tally = Tally(trained.objective, metrics)
@@ -47,7 +48,7 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
         raise UsageError(f"{config['data']['path'] or trained.path}: {what}: there is nothing to score")
     content = _content(config, trained, tally, before)
     if averaged is not None:
-        content["laplace"] = averaged.figures()
+        content["laplace" if method is None else method.name] = averaged.figures()
     if config["output"]:
         write_json(Path(config["output"]), content)
     if config["plots"]:
