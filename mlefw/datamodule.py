@@ -6,6 +6,7 @@ from itertools import islice
 import lightning
 import torch
 
+from mlefw import ranks
 from mlefw.batch.base import BatchRegime
 from mlefw.rows import Batch, Rows
 
@@ -37,16 +38,24 @@ class RowsModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> list["Blocks"]:
         """Blocks of rows, a loader for each watched split."""
-        return [Blocks(self.splits[name], self.block) for name in self.watched]
+        return [Blocks(self._shared(name), self.block) for name in self.watched]
+
+    def _shared(self, name: str) -> Rows:
+        """The part of a split that this process evaluates."""
+        rows = self.splits[name]
+        return rows if ranks.count() == 1 else rows.take(ranks.share(rows.num_rows))
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch."""
+        """The batches of an epoch, of each the rows of this process."""
         rows = self.splits["train"]
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         done = self.start[1] if epoch == self.start[0] else 0
         for index, scale in islice(self.regime.batches(rows.num_rows, epoch, generator), done, None):
-            whole = len(index) == rows.num_rows and scale == 1.0
-            yield Batch(rows if whole else rows.take(index), scale)
+            if len(index) == rows.num_rows and scale == 1.0:
+                yield Batch(self._shared("train"), scale)
+            else:
+                # Every process draws the same batches, and computes its share of each.
+                yield Batch(rows.take(index[ranks.number() :: ranks.count()]), scale)
 
 
 class Chunks:
@@ -75,9 +84,9 @@ class Blocks:
         self.rows, self.size = rows, size
 
     def __iter__(self) -> Iterator[Rows]:
-        """Blocks of at most `size` rows."""
-        return self.rows.blocks(self.size)
+        """Blocks of at most `size` rows; a process without a share has an empty one, and so evaluates, too."""
+        return self.rows.blocks(self.size) if self.rows.num_rows else iter([self.rows])
 
     def __len__(self) -> int:
         """Number of blocks."""
-        return -(-self.rows.num_rows // self.size)
+        return max(1, -(-self.rows.num_rows // self.size))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from mlefw import ranks
 from mlefw.errors import NumericalError
 from mlefw.metric.base import Metric
 from mlefw.objective import Objective, not_finite
@@ -71,7 +72,7 @@ class LikelihoodModule(lightning.LightningModule):
                 f"training diverged: the objective was not finite at step {at} (epoch {self.current_epoch})"
                 f"{cause and f'; after it {cause}'}. Try a smaller optimizer.lr, or step.clip_norm=1"
             )
-        self.rows_seen += sum(batch.rows.num_rows for batch in chunk)
+        self.rows_seen += ranks.count() * sum(batch.rows.num_rows for batch in chunk)
 
     def on_validation_start(self) -> None:
         """Stop the clock of the epoch before evaluation."""
@@ -79,6 +80,8 @@ class LikelihoodModule(lightning.LightningModule):
 
     def validation_step(self, rows: Rows, index: int, dataloader_idx: int = 0) -> None:
         """Add a block to the metrics of its split."""
+        if rows.num_rows == 0:
+            return
         distribution = self.objective.head(self.objective.eta(rows.x, rows.offset))
         for metric in self.metrics[dataloader_idx]:
             metric.update(distribution, rows.y, rows.weight)
@@ -86,6 +89,7 @@ class LikelihoodModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Turn the sums into figures, and hand the monitored one to Lightning."""
         penalty = self.objective.penalty()
+        ranks.add([state for members in self.metrics for metric in members for state in metric.metric_state.values()])
         for split, members in zip(self.watched, self.metrics, strict=True):
             values: dict[str, Tensor] = {}
             for metric in members:
