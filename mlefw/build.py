@@ -18,6 +18,8 @@ from mlefw.calibrate.base import Calibration
 from mlefw.data.base import Source
 from mlefw.errors import MlefwError, UsageError
 from mlefw.head.base import Head
+from mlefw.loss.base import Loss
+from mlefw.loss.plain import Plain
 from mlefw.metric.base import Metric
 from mlefw.objective import Objective
 from mlefw.prior.base import Prior
@@ -142,7 +144,10 @@ def build_estimand(config: Config, data: Data) -> Estimand:
     head = place(head, null)
     model = instantiate(config["model"], num_features=data.schema.num_features, eta_dim=head.eta_dim)
     prior = instantiate(config["prior"])
-    objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population)
+    loss = build_loss(config)
+    loss.check(head)
+    loss.learn(data.train)
+    objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population, loss)
     _try_one_row(config, objective, data.train)
     return Estimand(objective.train(), null, mean, scale, asked)
 
@@ -195,6 +200,13 @@ def build_metrics(config: Config, head: Head) -> list[Metric]:
     """The metrics of one split."""
     facts = {"num_classes": getattr(head, "num_classes", None), "floor": float(head.floor)}
     return [instantiate(node, **facts) for node in config["metric"].values()]
+
+
+def build_loss(config: Config) -> Loss:
+    """What training descends; the plain NLL where a configuration does not say."""
+    node = config.get("loss") or {}
+    loss: Loss = instantiate(node) if "_target_" in node else Plain()
+    return loss
 
 
 def build_calibration(config: Config) -> Calibration | None:

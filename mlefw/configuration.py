@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -87,6 +89,30 @@ def opened(overrides: Sequence[str]) -> list[str]:
     # A shell strips the quotes from data.delimiter=';', which Hydra's grammar needs.
     quoted = [re.sub(r"^([\w.]+)=([;|,\s]+)$", r"\1='\2'", item) for item in overrides]
     return [f"++{item}" if re.match(r"(?!hydra\.)\w+\.[\w.]+=", item) else item for item in quoted]
+
+
+def globbed(overrides: Sequence[str], config_dirs: Sequence[str]) -> list[str]:
+    """The overrides with `head=glob(*)` replaced by the names it stands for, those of plugins among them.
+
+    Raises:
+        UsageError: there is no such member.
+    """
+    return [_named(item, config_dirs) if re.match(r"[\w/]+=glob\(", item) else item for item in overrides]
+
+
+def _named(override: str, config_dirs: Sequence[str]) -> str:
+    try:
+        item = OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        raise UsageError(str(error).splitlines()[0]) from error
+    group, value = item.key_or_group, item.value()
+    packages = [Path(str(files(entry.value))) for entry in entry_points(group="mlefw.configs")]
+    folders = [root / group for root in (config_root(), *map(Path, config_dirs), *packages)]
+    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    found: list[str] = value.filter(known) if isinstance(value, Glob) else []
+    if not found:
+        raise UsageError(f"{override}: there is no such {group}. Known: {', '.join(known) or 'none'}")
+    return f"{group}={','.join(found)}"
 
 
 def launcher_settings(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> dict[str, Any]:

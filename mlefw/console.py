@@ -124,7 +124,10 @@ def verdict(summary: Mapping[str, Any]) -> str:
             sentences.append(f"The model cannot be told from the {name}: they differ by {amount}.")
         else:
             sentences.append(f"The model {'beats' if gap < 0 else 'loses to'} the {name} by {amount}.")
-    if "parameter" in distance:
+    loss = summary.get("loss", "plain")
+    if loss != "plain":
+        sentences.append(f"Training descended another loss, {loss}; every NLL here is the plain one.")
+    elif "parameter" in distance:
         excess = distance["excess_objective"] if abs(distance["excess_objective"]) > 1e-12 else 0.0
         end = "reached the exact optimum" if abs(excess) < 1e-6 else "stopped short of the exact optimum"
         sentences.append(f"Training {end} ({excess:.2g} nats per row above it).")
@@ -227,9 +230,15 @@ def _cells(figures: Mapping[str, Mapping[str, float]], key: str) -> list[str]:
     return [number(values.get(key)) for values in figures.values()]
 
 
+def chosen(summary: Mapping[str, Any], *more: str) -> list[str]:
+    """The keys of what a run was asked for; a loss only where it is not the likelihood."""
+    keys = ("head", "prior", "loss", "batch", "model", *more)
+    return [key for key in keys if key in summary and (key != "loss" or summary[key] != "plain")]
+
+
 def heading(summary: Mapping[str, Any]) -> str:
     """What was trained, in one line."""
-    words = (f"{key}={summary[key]}" for key in ("head", "prior", "batch", "model"))
+    words = (f"{key}={summary[key]}" for key in chosen(summary))
     return escape(f"{'  '.join(words)}  seed={summary['seed']}  ({summary['num_parameters']} parameters)")
 
 

@@ -5,7 +5,7 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from hydra.utils import get_object
 
@@ -128,6 +128,7 @@ def _like(path: str, value: Any, default: Any) -> list[str]:
     if default is None or value is None or isinstance(value, dict):
         return []
     kind: Any = float if isinstance(default, float) else type(default)
+    kind = int | Literal["auto"] if default == "auto" else kind
     return [] if accepts(kind, value) else [f"{path}={value!r}: expected {describe(kind)}"]
 
 

@@ -12,9 +12,9 @@ import torch
 from mlefw.arrow_table import Missing
 from mlefw.columns import require, shown, warn_of_constants, warn_of_copies
 from mlefw.data.base import Source
-from mlefw.errors import UsageError
+from mlefw.errors import MisfitError, UsageError
 from mlefw.feature import BOOLEANS, Feature, Unseen, learn_feature
-from mlefw.levels import check, numbers
+from mlefw.levels import check, check_whole, numbers
 from mlefw.rows import Rows, Table
 from mlefw.target import TargetKind, coded, learn_labels
 
@@ -58,7 +58,7 @@ class Schema:
             source.target,
             kind,
             features,
-            learn_labels(table, source.target, kind),
+            _labels(table, source, kind),
             source.offset,
             source.exposure,
             source.weight,
@@ -136,7 +136,7 @@ class Schema:
             UsageError: missing columns, unseen levels, or values that a role cannot hold.
         """
         if self.exposure and not log_link:
-            raise UsageError(
+            raise MisfitError(
                 f"data.exposure={self.exposure} needs a head with a log link, e.g. head=poisson"
                 "\n  for other heads use data.offset, which is added to eta as it is"
             )
@@ -195,6 +195,16 @@ class Schema:
         exposure = numbers(table, self.exposure, "data.exposure")
         check(table, self.exposure, "data.exposure", exposure > 0, "positive numbers, whose logarithm is the offset")
         return np.asarray(offset + np.log(exposure))
+
+
+def _labels(table: Table, source: Source, kind: TargetKind) -> tuple[str, ...] | None:
+    """Those of the target; what no head of the kind could take is no mistake where heads are tried one by one."""
+    assert source.target is not None
+    check_whole(table, source.target, "data.target")
+    try:
+        return learn_labels(table, source.target, kind, source.labels)
+    except UsageError as error:
+        raise MisfitError(str(error)) from error
 
 
 def _check_roles(table: Table, source: Source) -> None:

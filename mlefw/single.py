@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mlefw import devices, processes, warn
-from mlefw.errors import MlefwError, Stopped
+from mlefw.atomic import write_json
+from mlefw.errors import MisfitError, MlefwError, Stopped
 from mlefw.interrupt import handled
 
 Task = Callable[[], None]
@@ -66,6 +67,7 @@ def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = F
     """Run train, baseline or check with a configuration that is composed but for its run directory.
 
     A training on several devices runs in processes of its own, each of which comes here again.
+    In a sweep over heads one that is not for the target is skipped, which its summary says.
     """
     code = 0
 
@@ -77,6 +79,11 @@ def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = F
             return
         try:
             _run(command, config, run_dir, quiet)
+        except MisfitError as error:
+            if not (quiet and "head" in os.environ.get("MLEFW_SWEPT", "").split(",")):
+                raise
+            run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+            write_json(run_dir / "summary.json", {"status": "skipped", "reason": str(error)})
         except SystemExit as error:
             raise MlefwError(f"the run was left by sys.exit({error.code!r})") from error
 

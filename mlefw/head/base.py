@@ -52,7 +52,7 @@ class Head(nn.Module, ABC):
     shared_dim: int
     event_shape: torch.Size = torch.Size()
     support: Constraint
-    target: ClassVar[Literal["numeric", "binary", "labels"]] = "numeric"
+    target: ClassVar[Literal["numeric", "binary", "labels", "ordered"]] = "numeric"
     reference: ClassVar[int | None] = None
     """The eta column to hold at zero where adding one number to all columns changes nothing (softmax)."""
     convex: bool = False
@@ -85,6 +85,11 @@ class Head(nn.Module, ABC):
     def log_link(self) -> bool:
         """Whether the first eta is a logarithm, so that an exposure makes sense."""
         return False
+
+    @property
+    def measure(self) -> str:
+        """`mass` where single outcomes have probabilities, else `density`; one NLL says nothing beside the other."""
+        return "mass" if self.support.is_discrete else "density"
 
     def set_units(self, mean: float, spread: float) -> None:
         """Take the target's mean and standard deviation as the origin and unit of what is measured in units of y."""
