@@ -8,6 +8,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from mlefw import ranks
 from mlefw.batch.base import BatchRegime
 from mlefw.rows import Batch, Chunk, Rows, gathered
 
@@ -50,10 +51,15 @@ class RowsModule(lightning.LightningDataModule):
     def val_dataloader(self) -> list["Blocks"]:
         """Blocks of rows, a loader for each watched split."""
         known = self.standardize is not None
-        return [Blocks(self._ready(name), self.block, known) for name in self.watched]
+        return [Blocks(self._shared(name), self.block, known) for name in self.watched]
+
+    def _shared(self, name: str) -> Rows:
+        """The part of a split that this process evaluates."""
+        rows = self._ready(name)
+        return rows if ranks.count() == 1 else rows.take(ranks.share(rows.num_rows))
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch."""
+        """The batches of an epoch, of each the rows of this process."""
         for chunk in self.chunks(epoch, lambda: 1):
             yield from chunk.batches()
 
@@ -65,9 +71,12 @@ class RowsModule(lightning.LightningDataModule):
         steps = islice(self.regime.batches(rows.num_rows, epoch, generator), done, None)
         while taken := list(islice(steps, length())):
             if len(taken) == 1 and len(taken[0][0]) == rows.num_rows and taken[0][1] == 1.0:
-                yield Chunk(rows, [(0, rows.num_rows)], [1.0], known)
+                share = rows if ranks.count() == 1 else rows.take(ranks.share(rows.num_rows))
+                yield Chunk(share, [(0, share.num_rows)], [1.0], known)
             else:
-                yield gathered(rows, taken, known)
+                # Every process draws the same batches, and computes its share of each.
+                own = slice(ranks.number(), None, ranks.count())
+                yield gathered(rows, [(index[own], scale) for index, scale in taken], known)
 
     def _ready(self, split: str) -> Rows:
         rows = self.splits[split]
@@ -116,9 +125,10 @@ class Blocks:
         self.rows, self.size, self.standardized = rows, size, standardized
 
     def __iter__(self) -> Iterator[Batch]:
-        """Blocks of at most `size` rows."""
-        return (Batch(rows, 1.0, self.standardized) for rows in self.rows.blocks(self.size))
+        """Blocks of at most `size` rows; a process without a share has an empty one, and so evaluates, too."""
+        blocks = self.rows.blocks(self.size) if self.rows.num_rows else iter([self.rows])
+        return (Batch(rows, 1.0, self.standardized) for rows in blocks)
 
     def __len__(self) -> int:
         """Number of blocks."""
-        return -(-self.rows.num_rows // self.size)
+        return max(1, -(-self.rows.num_rows // self.size))

@@ -35,3 +35,9 @@ class StorageError(MlefwError):
     """A file could not be written or read back whole."""
 
     exit_code = 4
+
+
+class LostRankError(MlefwError):
+    """Another process of the same run has ended, for a reason of its own that it has told itself."""
+
+    exit_code = 71

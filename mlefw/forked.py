@@ -165,13 +165,7 @@ def _settle(log: Path, threads: int, parent: int) -> None:
 
 def _end_with(parent: int) -> None:
     """Let the task get a SIGTERM when its parent dies, and be the first to go where memory ends (Linux)."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    if os.getppid() != parent:
-        raise Stopped("SIGTERM", 143)
+    interrupt.end_with(parent, signal.SIGTERM)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
 

@@ -1,6 +1,8 @@
 """Signals: training ends at the next clean boundary, everything else at once; a second signal never waits."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +57,11 @@ def is_pending() -> bool:
     return bool(_pending)
 
 
+def pending() -> int:
+    """The first signal that has come, or 0."""
+    return _pending[0] if _pending else 0
+
+
 def raise_pending() -> None:
     """Stop now, if a signal has come.
 
@@ -68,6 +75,21 @@ def raise_pending() -> None:
 def forked() -> None:
     """Stop at once again in a process that was forked while signals waited in its parent."""
     _state["deferred"] = False
+
+
+def end_with(parent: int, number: int) -> None:
+    """Let this process get a signal when its parent dies (Linux).
+
+    Raises:
+        Stopped: the parent is dead already.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, number)
+    if os.getppid() != parent:
+        raise _stopped(number)
 
 
 def _receive(number: int, frame: FrameType | None) -> None:

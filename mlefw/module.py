@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from mlefw import ranks
 from mlefw.errors import NumericalError
 from mlefw.metric.base import Metric
 from mlefw.objective import Objective, not_finite
@@ -87,7 +88,7 @@ class LikelihoodModule(lightning.LightningModule):
                 f"training diverged: the objective was not finite at step {at} (epoch {self.current_epoch})"
                 f"{cause and f'; after it {cause}'}. Try a smaller optimizer.lr, or step.clip_norm=1"
             )
-        self.rows_seen += sum(batch.rows.num_rows for batch in batches)
+        self.rows_seen += ranks.count() * sum(batch.rows.num_rows for batch in batches)
 
     def on_validation_start(self) -> None:
         """Stop the clock of the epoch before evaluation."""
@@ -96,6 +97,8 @@ class LikelihoodModule(lightning.LightningModule):
     def validation_step(self, block: Batch, index: int, dataloader_idx: int = 0) -> None:
         """Add a block to the metrics of its split."""
         rows = block.rows
+        if rows.num_rows == 0:
+            return
         distribution = self.objective.head(self.objective.eta(rows.x, rows.offset, block.standardized))
         for metric in self.metrics[dataloader_idx]:
             metric.update(distribution, rows.y, rows.weight)
@@ -103,6 +106,9 @@ class LikelihoodModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Turn the sums into figures, and hand the monitored one to Lightning."""
         penalty = self.objective.penalty()
+        # Those of several targets hold the metrics of each.
+        sums = [part.metric_state.values() for part in self.metrics.modules() if isinstance(part, Metric)]
+        ranks.add([state for states in sums for state in states])
         for split, members in zip(self.watched, self.metrics, strict=True):
             values: dict[str, Tensor] = {}
             for metric in members:

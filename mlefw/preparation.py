@@ -8,7 +8,7 @@ from typing import Any
 import lightning
 import torch
 
-from mlefw import build, recalibration, training
+from mlefw import build, devices, recalibration, training
 from mlefw.baseline.absence import remedy
 from mlefw.build import Data, Estimand
 from mlefw.calibrate.base import Calibration
@@ -166,9 +166,7 @@ def _check_trainer(config: dict[str, Any]) -> None:
     for name in ("limit_train_batches", "limit_val_batches"):
         if trainer.get(name) is not None and trainer[name] <= 0:
             raise UsageError(f"trainer.{name}={trainer[name]}: nothing would be trained or evaluated")
-    devices = trainer.get("devices", 1)
-    if devices not in (1, "1", "auto", [0]):
-        raise UsageError(f"trainer.devices={devices}: expected 1; a run uses one device")
+    devices.check(trainer)
     accelerator = trainer.get("accelerator", "auto")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UsageError(f"trainer.accelerator={accelerator}: no GPU was found; expected auto or cpu")

@@ -20,6 +20,7 @@ from mlefw.preflight import check
 FREE = (
     *("resume", "run_dir", "report", "logger", "callback", "early_stopping", "checkpoint", "step.per_chunk"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator", "trainer.devices"),
+    *("trainer.strategy", "trainer.num_nodes"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "data"),
     *(f"choices.{group}" for group in ("data", "logger", "callback", "experiment")),
 )

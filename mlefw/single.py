@@ -6,10 +6,11 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlefw import warn
+from mlefw import devices, processes, warn
 from mlefw.atomic import write_json
 from mlefw.errors import MisfitError, MlefwError, Stopped
 from mlefw.interrupt import handled
@@ -63,10 +64,17 @@ def _fail(message: str, code: int) -> int:
 def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = False) -> int:
     """Run train, baseline or check with a configuration that is composed but for its run directory.
 
+    A training on several devices runs in processes of its own, each of which comes here again.
     In a sweep over heads one that is not for the target is skipped, which its summary says.
     """
+    code = 0
 
     def task() -> None:
+        nonlocal code
+        count = devices.to_start(config["trainer"]) if command == "train" else 1
+        if count > 1:
+            code = processes.run(partial(run_job, command, config, run_dir, quiet), count)
+            return
         try:
             _run(command, config, run_dir, quiet)
         except MisfitError as error:
@@ -77,7 +85,7 @@ def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = F
         except SystemExit as error:
             raise MlefwError(f"the run was left by sys.exit({error.code!r})") from error
 
-    return guarded(task)
+    return guarded(task) or code
 
 
 def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
@@ -110,6 +118,9 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
 
     # Once more: importing lightning has turned its own messages on again.
     listen()
+    if devices.number(config["trainer"]) > 0:
+        train.follow(config, run_dir)
+        return
     summary = train.run(config, run_dir)
     if quiet:
         say(summary, run_dir)

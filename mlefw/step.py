@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from mlefw import ranks
 from mlefw.errors import UsageError
 from mlefw.gradient import Gradient, clip
 from mlefw.objective import Objective
+from mlefw.precision import promote
 from mlefw.rows import Batch
 from mlefw.tape import Tape
 
@@ -112,6 +114,8 @@ class Step:
         def closure() -> Tensor:
             wrapper.zero_grad()
             loss = self._accumulate(batch, backward)
+            if ranks.count() > 1:
+                loss = self._sum(loss)
             if self.clip_norm > 0:
                 clip([p.grad for p in self.objective.parameters() if p.grad is not None], self.clip_norm)
             losses.append(loss)
@@ -123,19 +127,30 @@ class Step:
 
     def _accumulate(self, batch: Batch, backward: Callable[[Tensor], None]) -> Tensor:
         size = self.max_rows if 0 < self.max_rows < batch.rows.num_rows else batch.rows.num_rows
-        if size == batch.rows.num_rows:
+        if size == batch.rows.num_rows and ranks.count() == 1:
             loss = self.objective.descent(batch)
             backward(loss)
             return loss.detach()
         penalty = self.objective.smooth_penalty()
+        if ranks.number() > 0:
+            penalty = torch.zeros_like(penalty.detach())
         if penalty.requires_grad:
             backward(penalty)
         total = penalty.detach()
-        for rows in batch.rows.blocks(size):
+        for rows in batch.rows.blocks(max(1, size)):
             part = self.objective.descent_fit(batch._replace(rows=rows))
             backward(part)
             total = total + part.detach()
         return total
+
+    def _sum(self, loss: Tensor) -> Tensor:
+        """Add up losses and gradients over the processes, each of which has a part of the batch."""
+        parameters = [p for p in self.objective.parameters() if p.requires_grad]
+        for p in parameters:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        loss = promote(loss).clone()
+        ranks.add([loss, *(p.grad for p in parameters if p.grad is not None)])
+        return loss
 
     @torch.no_grad()
     def _prox(self, optimizer: Optimizer) -> None:

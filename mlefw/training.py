@@ -8,7 +8,10 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import Checkpoint
 
+from mlefw import devices
 from mlefw.archive import Archive
 from mlefw.build import Config, Data, Estimand, build_metrics, instantiate
 from mlefw.datamodule import RowsModule
@@ -16,6 +19,7 @@ from mlefw.errors import UsageError
 from mlefw.module import LikelihoodModule
 from mlefw.objective import Objective
 from mlefw.step import Step, check_optimizer
+from mlefw.strategy import SummedGradients
 
 _COUNTING = {"limit_train_batches": 1.0, "val_check_interval": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}
 """Settings of the trainer that count batches, and the values with which they count none."""
@@ -97,12 +101,18 @@ def build_trainer(
         node["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
     loggers = [instantiate(logger, purge_step=purge_step) for logger in (config["logger"] or {}).values()]
     extra = [instantiate(callback) for callback in (config["callback"] or {}).values()]
-    trainer: lightning.Trainer = instantiate(
-        {**node, "default_root_dir": str(run_dir)},
-        logger=loggers,
-        callbacks=[*callbacks, *extra],
-        plugins=[Archive(card)],
-    )
+    callbacks = [*callbacks, *extra]
+    if not any(isinstance(callback, Checkpoint) for callback in callbacks):
+        # A process that writes nothing has none, and Lightning would add its own.
+        node["enable_checkpointing"] = False
+    facts: dict[str, Any] = {"logger": loggers, "callbacks": callbacks, "plugins": [Archive(card)]}
+    if devices.is_ddp(node):
+        facts["strategy"] = SummedGradients()
+        facts["plugins"] += [LightningEnvironment()] if devices.own() else []
+    trainer: lightning.Trainer = instantiate({**node, "default_root_dir": str(run_dir)}, **facts)
+    if devices.is_ddp(node):
+        # It asks the others for a signal at every hand-over; here the first process alone gets one, and answers it.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
-from mlefw import random_state
+from mlefw import random_state, ranks
 from mlefw.callback.converged import StopWhenConverged
 from mlefw.datamodule import RowsModule
 from mlefw.module import LikelihoodModule
@@ -60,6 +61,9 @@ class Resumable(lightning.Callback):
             self.content = None
             if self.outdated is not None:
                 self.outdated.unlink(missing_ok=True)
+        if ranks.number() > 0:
+            # Units are dropped independently of those of other processes.
+            torch.manual_seed((torch.initial_seed() + trainer.global_step) * ranks.count() + ranks.number())
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Note the step at which an epoch begins; that of a resumed epoch is known."""

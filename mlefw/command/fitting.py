@@ -8,12 +8,14 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import EarlyStopping
 
-from mlefw import resumption, score, training
+from mlefw import devices, ranks, resumption, score, training
+from mlefw.build import Data
 from mlefw.callback.board import WriteBoard
 from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
 from mlefw.callback.keep import KeepCheckpoints
 from mlefw.callback.resume import KEY, Resumable
+from mlefw.callback.short_steps import WarnOfShortSteps
 from mlefw.configuration import as_yaml
 from mlefw.forecast import Sample
 from mlefw.interrupt import deferred, raise_pending
@@ -66,13 +68,7 @@ def watch(
     sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
     text = {"settings": "    " + as_yaml(config).replace("\n", "\n    ")}
     recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
-    patience, stopping = config["early_stopping"]["patience"], None
-    if patience is not None and "validation" in data.splits:
-        delta = config["early_stopping"]["min_delta"]
-        stopping = EarlyStopping(
-            "validation/nll_nats", patience=patience, min_delta=delta, mode="min", check_finite=False
-        )
-    return Watch(resumable, log, WriteBoard(text, sample, log), keep, recorder, stopping)
+    return Watch(resumable, log, WriteBoard(text, sample, log), keep, recorder, _stopping(config, data))
 
 
 def fit(
@@ -92,10 +88,12 @@ def fit(
     clock = time.monotonic()
     module = training.build_module(config, prepared.estimand, prepared.rows)
     watching = watch(config, run_dir, prepared, yardstick, content)
-    trainer = training.build_trainer(config, run_dir, card, watching.callbacks, resumption.purge_step(content))
+    callbacks = [*watching.callbacks, *([WarnOfShortSteps()] if devices.is_ddp(config["trainer"]) else [])]
+    trainer = training.build_trainer(config, run_dir, card, callbacks, resumption.purge_step(content))
     training_clock = time.monotonic()
     with deferred():
         trainer.fit(module, datamodule=prepared.rows)
+    ranks.close()
     raise_pending()
     seconds = time.monotonic() - training_clock
     watching.keep.restore_best(module)
@@ -108,3 +106,20 @@ def fit(
 def finished(trainer: lightning.Trainer, watching: Watch, rows_per_s: float, seconds: float) -> Fit:
     """The fit of a trainer that has come to its end."""
     return Fit(trainer, watching.keep, watching.log, watching.board, watching.recorder, rows_per_s, seconds)
+
+
+def follow(config: dict[str, Any], run_dir: Path, prepared: Prepared, content: dict[str, Any] | None) -> None:
+    """Train as one of the processes that write nothing."""
+    module = training.build_module(config, prepared.estimand, prepared.rows)
+    stopping = _stopping(config, prepared.data)
+    callbacks = [Resumable(content), *([] if stopping is None else [stopping])]
+    trainer = training.build_trainer(config, run_dir, {}, callbacks, resumption.purge_step(content))
+    trainer.fit(module, datamodule=prepared.rows)
+    ranks.close()
+
+
+def _stopping(config: dict[str, Any], data: Data) -> EarlyStopping | None:
+    patience, delta = config["early_stopping"]["patience"], config["early_stopping"]["min_delta"]
+    if patience is None or "validation" not in data.splits:
+        return None
+    return EarlyStopping("validation/nll_nats", patience=patience, min_delta=delta, mode="min", check_finite=False)

@@ -60,6 +60,19 @@ def _card(config: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
     return checkpoint.card(config, prepared.data, prepared.estimand.objective.population)
 
 
+def follow(config: dict[str, Any], run_dir: Path) -> None:
+    """Take part in the training of a run whose first process writes; this one writes nothing.
+
+    Raises:
+        UsageError, NumericalError: as in the first.
+        LostRankError: another process has ended.
+    """
+    resumed = bool(config.get("resume"))
+    config = {**config, "resume": None, "run_dir": str(run_dir)}
+    content = resumption.read(run_dir, config) if resumed else None
+    fitting.follow(config, run_dir, start(config, prepare(config, None)), content)
+
+
 def _resume(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """Go on from `last.ckpt`; where nothing is left to do, the summary that is there."""
     with locked(run_dir):

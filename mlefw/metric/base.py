@@ -27,7 +27,8 @@ class Metric(torchmetrics.Metric):
     full_state_update = False
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # Who evaluates on several devices adds up the states of all metrics at once.
+        super().__init__(**{"sync_on_compute": False, **kwargs})
 
     def add_sum(self, name: str, *shape: int) -> None:
         """A float64 state of this shape that starts at zero and adds up over devices."""

@@ -1,0 +1,35 @@
+"""Says so where several processes take longer than one would."""
+
+import lightning
+
+from mlefw import ranks
+from mlefw.module import LikelihoodModule
+from mlefw.warn import warn
+
+_SHORT_S = 0.02
+"""Of a step of one process. To add up over processes of a CPU takes some 2 ms, so that shorter ones gain nothing."""
+
+
+class WarnOfShortSteps(lightning.Callback):
+    """Warns after the second epoch, which has no first times in it, where a step on a CPU is too short to share."""
+
+    def __init__(self) -> None:
+        self.first_step, self.num_epochs = 0, 0
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Note where the epoch begins."""
+        self.first_step = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Compare what a step took."""
+        assert isinstance(module, LikelihoodModule)
+        self.num_epochs += 1
+        num_steps = trainer.global_step - self.first_step
+        if self.num_epochs != 2 or num_steps == 0 or module.device.type != "cpu" or ranks.count() == 1:
+            return
+        step_s = module.seconds / num_steps
+        if step_s < _SHORT_S / ranks.count():
+            warn(
+                f"a step takes {1000 * step_s:.1f} ms on {ranks.count()} processes: on a CPU, steps that take one "
+                f"process less than about {1000 * _SHORT_S:.0f} ms are faster there (trainer.devices=1)"
+            )

@@ -1,0 +1,90 @@
+"""How many processes a run has by its trainer settings, and which of them this one is."""
+
+import os
+from typing import Any
+
+from mlefw.errors import UsageError
+
+_STARTED = "MLEFW_RANKS"
+"""Set in the processes that a run has started itself."""
+
+
+def check(trainer: dict[str, Any]) -> None:
+    """Refuse devices that a run cannot use.
+
+    Raises:
+        UsageError: several without `ddp`, more than there are cores, or several machines with a process on this alone.
+    """
+    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    if not is_ddp(trainer):
+        if devices not in (1, "1", "auto", [0]) or nodes != 1:
+            name, value = ("devices", devices) if nodes == 1 else ("num_nodes", nodes)
+            raise UsageError(f"trainer.{name}={value}: expected 1, or beside it trainer.strategy=ddp")
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not 1 <= num_local(trainer) <= max(cores, 2):
+        raise UsageError(f"trainer.devices={devices}: expected from 1 to {cores}, the cores of this machine")
+    if nodes != 1 and not (_from_outside() or own()):
+        raise UsageError(
+            f"trainer.num_nodes={nodes}: a process for each device has to be started on each machine, "
+            "as srun and torchrun do"
+        )
+
+
+def is_ddp(trainer: dict[str, Any]) -> bool:
+    """Whether the processes of a run share its batches."""
+    return trainer.get("strategy") == "ddp"
+
+
+def to_start(trainer: dict[str, Any]) -> int:
+    """How many processes the run has to start on this machine; 1 where it runs in this one.
+
+    Raises:
+        UsageError: as `check`.
+    """
+    if not is_ddp(trainer) or _from_outside() or own():
+        return 1
+    check(trainer)
+    return num_local(trainer)
+
+
+def num_local(trainer: dict[str, Any]) -> int:
+    """Processes on this machine, one for each device."""
+    devices = trainer.get("devices", 1)
+    if isinstance(devices, list):
+        return len(devices)
+    if str(devices) in ("auto", "-1"):
+        import torch
+
+        return max(1, torch.cuda.device_count()) if trainer.get("accelerator") != "cpu" else 1
+    try:
+        return int(devices)
+    except ValueError as error:
+        raise UsageError(f"trainer.devices={devices!r}: expected a whole number") from error
+
+
+def number(trainer: dict[str, Any]) -> int:
+    """The number of this process among those of the run, over all machines, from 0."""
+    if not is_ddp(trainer) or not (_from_outside() or own()):
+        return 0
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+
+
+def own() -> bool:
+    """Whether this process is one that a run has started itself."""
+    return _STARTED in os.environ
+
+
+def become(number: int, count: int, port: int) -> None:
+    """Be one of the processes of a run, all on this machine."""
+    place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "NODE_RANK": 0, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", _STARTED: str(count)})
+    if os.uname().sysname == "Linux":
+        # The name of the machine, which is asked for otherwise, may have no address.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+
+
+def _from_outside() -> bool:
+    """Whether torchrun or srun has started this process as one of several."""
+    return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
