@@ -30,18 +30,29 @@ def check(config: dict[str, Any], known: dict[str, Any], plugins: Sequence[str] 
         plugins: further packages that a `_target_` may come from.
 
     Raises:
-        UsageError: listing every unknown key (with the nearest spelling), wrong type, missing argument and
-            refused `_target_`.
+        UsageError: listing every unknown key (with the nearest spelling) and wrong type of plain settings, or else
+            those of targets, with missing arguments and every refused `_target_`.
     """
     problems = _unknown("", config, known)
+    later = []
     for key, node in config.items():
         if isinstance(node, dict):
             reference = known.get(key)
-            problems += _section(key, node, reference if isinstance(reference, dict) else {}, (*ALLOWED, *plugins))
+            section = (key, node, reference if isinstance(reference, dict) else {}, (*ALLOWED, *plugins))
+            if _has_target(node):
+                later.append(section)
+            else:
+                problems += _section(*section)
         elif key in known and not isinstance(known[key], dict):
             problems += _like(key, node, known[key])
+    # What a target takes is known after an import, which may take seconds: other mistakes are told without it.
+    problems = problems or [problem for section in later for problem in _section(*section)]
     if problems:
         raise UsageError("\n".join(problems))
+
+
+def _has_target(node: dict[str, Any]) -> bool:
+    return "_target_" in node or any(_has_target(value) for value in node.values() if isinstance(value, dict))
 
 
 def check_targets(config: dict[str, Any], plugins: Sequence[str] = ()) -> None:
