@@ -2,8 +2,9 @@
 
 from torch.distributions import constraints
 
-from mlefw.errors import UsageError
+from mlefw.errors import MisfitError
 from mlefw.head.base import Head
+from mlefw.head.multitask import MultitaskHead
 from mlefw.rows import Rows, Table
 
 
@@ -11,8 +12,12 @@ def check_support(head: Head, rows: Rows, table: Table, target: str) -> None:
     """Hold every target value to the head's support.
 
     Raises:
-        UsageError: naming rows and values, and what the head takes.
+        MisfitError: naming rows and values, and what the head takes.
     """
+    if isinstance(head, MultitaskHead):
+        for index, (name, part) in enumerate(zip(head.targets, head.parts, strict=True)):
+            check_support(part, rows._replace(y=head.of_target(rows.y, index)[0]), table, name)
+        return
     inside = head.support.check(rows.y)
     inside = inside.reshape(rows.num_rows, -1).all(1)
     if bool(inside.all()):
@@ -20,7 +25,7 @@ def check_support(head: Head, rows: Rows, table: Table, target: str) -> None:
     outside = (~inside).numpy()
     values = ", ".join(f"{value:g}" for value in rows.y[~inside][:5].reshape(-1).tolist())
     hint = head.outside or _other_heads(rows)
-    raise UsageError(
+    raise MisfitError(
         f"{table.origin}: column {target!r} has values that {type(head).__name__} cannot take\n"
         f"  {table.where(outside)}: {values}\n  expected: {_support_words(head)}; {hint}"
     )

@@ -9,7 +9,10 @@ from torch import Tensor
 from mlefw import inverse_link
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance
-from mlefw.head.base import FactorizedHead, Head
+from mlefw.head.base import Head
+
+_SHOWN = 7
+"""Labels that fit into a heading."""
 
 
 def coefficient_tables(
@@ -39,15 +42,24 @@ def coefficient_tables(
 
 def table_titles(head: Head, labels: list[str] | None) -> dict[str, str]:
     """What the coefficients of each table add up to, in words: `log rate`, `log-odds of yes against no`."""
-    titles = {}
-    for k, key in _columns(head, labels):
-        titles[key] = _eta_words(head, head.eta_names[k])
-        if labels is not None and head.reference is not None:
-            titles[key] = f"log-odds of {labels[k]} against {labels[head.reference]}"
-        elif labels is not None and head.target == "binary":
-            words = {"probit": "probit", "cloglog": "complementary log-log"}.get(getattr(head, "link", ""), "log-odds")
-            titles[key] = f"{words} of {labels[1]} against {labels[0]}"
-    return titles | {name: name for name in head.shared_names}
+    titles = {key: _title(head, k, labels) for k, key in _columns(head, labels)}
+    shared = {name: name for name in head.shared_names}
+    if labels is not None and head.target == "ordered":
+        between = zip(head.shared_names, labels[1:], labels[2:], strict=False)
+        shared = {name: f"{name}, the width of {low} on that scale" for name, low, _ in between}
+    return titles | shared
+
+
+def _title(head: Head, k: int, labels: list[str] | None) -> str:
+    if labels is not None and head.reference is not None:
+        return f"log-odds of {labels[k]} against {labels[head.reference]}"
+    if labels is not None and head.target == "binary":
+        words = {"probit": "probit", "cloglog": "complementary log-log"}.get(getattr(head, "link_name", ""), "log-odds")
+        return f"{words} of {labels[1]} against {labels[0]}"
+    if labels is not None and head.target == "ordered":
+        order = labels if len(labels) <= _SHOWN else [*labels[:2], "…", labels[-1]]
+        return f"log-odds of a higher label ({' < '.join(order)})"
+    return _eta_words(head, head.eta_names[k])
 
 
 def _columns(head: Head, labels: list[str] | None) -> list[tuple[int, str]]:
@@ -57,8 +69,7 @@ def _columns(head: Head, labels: list[str] | None) -> list[tuple[int, str]]:
 
 
 def _eta_words(head: Head, name: str) -> str:
-    link = head.inverse_links[name] if isinstance(head, FactorizedHead) else inverse_link.identity
-    return inverse_link.eta_words(link, name)
+    return inverse_link.eta_words(head.link(name), name)
 
 
 def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Tensor, list[float | None]]:
@@ -105,7 +116,7 @@ def _shared_row(solution: Solution, s: int, name: str, errors: Covariance | None
     """
     problem, head = solution.problem, solution.problem.head
     column, index = head.eta_dim + s, problem.size - head.shared_dim + s
-    link = head.inverse_links[name] if isinstance(head, FactorizedHead) else inverse_link.identity
+    link = head.link(name)
     eta = (head.center[column] + head.gain[column] * solution.theta[index]).detach().requires_grad_()
     with torch.enable_grad():
         value = link(eta)

@@ -19,10 +19,14 @@ from mlefw.standardize import Standardized
 
 def gap(model: Evaluation, exact: Evaluation, rows: Rows) -> tuple[float, float]:
     """Mean NLL of the model minus that of the exact estimate, and the paired standard error of that mean."""
-    share = rows.weight / rows.weight.sum()
-    difference = model.nll - exact.nll
+    return paired(model.nll - exact.nll, rows.weight)
+
+
+def paired(difference: Tensor, weight: Tensor) -> tuple[float, float]:
+    """The weighted mean of differences (n,) between two models on the same rows, and its standard error."""
+    count = float(weight.sum())
+    share = weight / count
     mean = float(total(share, difference))
-    count = rows.population
     variance = float(total(share, (difference - mean).square()))
     return mean, (variance / (count - 1)) ** 0.5 if count > 1 else float("nan")
 
@@ -97,19 +101,21 @@ def parameter_distance(objective: Objective, solution: Solution) -> dict[str, An
 
 def _identified(difference: Tensor, problem: Problem) -> Tensor:
     """A difference of thetas without what changes no distribution."""
-    if problem.head.reference is None:
+    if not problem.head.shifts:
         return difference
-    table = difference[: problem.size - problem.head.shared_dim].view(problem.head.eta_dim, -1)
-    shifted = table - table.mean(0) if problem.prior.flat else table.clone()
-    shifted[:, -1] = table[:, -1] - table[:, -1].mean()
-    return torch.cat([shifted.reshape(-1), difference[table.numel() :]])
+    table = difference[: problem.size - problem.head.shared_dim].view(problem.head.eta_dim, -1).clone()
+    for _, columns in problem.head.shifts:
+        group = table[columns]
+        start = 0 if problem.prior.flat else -1
+        table[columns, start:] = group[:, start:] - group[:, start:].mean(0)
+    return torch.cat([table.reshape(-1), difference[table.numel() :]])
 
 
 def _information(problem: Problem, exact: Tensor) -> Tensor:
     hessian = problem.derivatives(exact).hessian
     try:
         # Where the observed information is degenerate (least absolute deviations) the expected one measures.
-        if problem.head.reference is None and float(torch.linalg.eigvalsh(hessian).min()) <= 0:
+        if not problem.head.shifts and float(torch.linalg.eigvalsh(hessian).min()) <= 0:
             hessian = problem.derivatives(exact, expected=True).hessian
     except NotImplementedError:
         pass
