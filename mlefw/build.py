@@ -178,13 +178,23 @@ def _try_one_row(config: Config, objective: Objective, train: Rows) -> None:
     """Send one row through the whole chain: a plugin of the wrong shape fails here, not in the first epoch.
 
     Raises:
-        UsageError: naming the head and model, and what they said.
+        UsageError: naming the head and model, or the metric, and what they said.
     """
+    row = train.take(slice(0, 1))
     try:
-        objective.eval().nll(train.take(slice(0, 1)))
+        objective.eval().nll(row)
+        distribution = objective.head(objective.eta(row.x, row.offset))
     except (ValueError, TypeError, RuntimeError) as error:
         parts = f"{config['model']['_target_']} and {config['head']['_target_']}"
         raise UsageError(f"{parts} do not fit each other or the data: {error}") from error
+    head = config["head"]["_target_"]
+    metrics = build_metrics(config, objective.head)
+    names = list(config["metric"]) if len(config["metric"]) == len(metrics) else [type(m).__name__ for m in metrics]
+    for name, metric in zip(names, metrics, strict=True):
+        try:
+            metric.update(distribution, row.y, row.weight)
+        except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+            raise UsageError(f"metric.{name} and {head} do not fit each other: {error}") from error
 
 
 def place(head: Head, null: Solution) -> Head:

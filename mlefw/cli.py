@@ -96,6 +96,9 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     configuration.register_plugins()
     admitted = (*plugins, *configuration.installed_plugins())
     config_dirs = [value for flag, value in pairwise(flags) if flag in ("--config-dir", "-cd")]
+    for item in overrides:
+        if item.lstrip("+~").startswith("hydra.callbacks"):
+            raise UsageError(f"{item}: Hydra's callbacks are not used; expected callback=, a group")
     if any(flag in HYDRA_PAGES for flag in flags):
         return _hydra_page(command, arguments)
     if "-m" in flags or "--multirun" in flags:
@@ -112,7 +115,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     from mlefw.run_directory import default_path
     from mlefw.single import run_job
 
-    run_dir = Path(config["run_dir"]) if config["run_dir"] else default_path()
+    run_dir = Path(configuration.resolve(config)["run_dir"]) if config["run_dir"] else default_path()
     return run_job(command, config, run_dir)
 
 

@@ -1,5 +1,6 @@
 """`baseline.json`: the exact estimate as a table of coefficients."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,7 +55,8 @@ def baseline_content(
     if not problem.prior.flat:
         content["objective"] = solution.objective
     content |= fit_statistics(solution, null)
-    return content | _tables(solution, names, labels, kind)
+    known: dict[str, Any] = _finite(content | _tables(solution, names, labels, kind))
+    return known
 
 
 def _tables(solution: Solution, names: list[str], labels: Labels, kind: StandardErrors) -> dict[str, Any]:
@@ -81,6 +83,14 @@ def _tables(solution: Solution, names: list[str], labels: Labels, kind: Standard
         "titles": table_titles(solution.problem.head, own),
         "coefficients": coefficient_tables(solution, names, own, stated),
     }
+
+
+def _finite(node: Any) -> Any:
+    """The same without numbers that overflow: ends of the interval of a scale of which next to nothing is known."""
+    if isinstance(node, dict):
+        parts = {key: _finite(value) for key, value in node.items()}
+        return {key: value for key, value in parts.items() if not isinstance(value, float) or math.isfinite(value)}
+    return [_finite(value) for value in node] if isinstance(node, list) else node
 
 
 def _location(solution: Solution, names: list[str], labels: Labels) -> dict[str, Any]:

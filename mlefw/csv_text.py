@@ -49,8 +49,8 @@ def check_encoding(encoding: str) -> None:
         UsageError: naming some that it does.
     """
     try:
-        codecs.lookup(encoding)
-    except LookupError:
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # some codecs are not of text
+    except (LookupError, ValueError):
         raise UsageError(f"data.encoding={encoding} is not known\n  examples: utf-8, latin-1, cp1252, utf-16") from None
 
 

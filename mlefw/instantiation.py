@@ -37,9 +37,10 @@ def instantiate(node: Config, **facts: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, MlefwError):
             raise error.__cause__ from None
-        if isinstance(error.__cause__, TypeError | ValueError | MisconfigurationException):
-            raise UsageError(f"{node['_target_']} refused its settings: {error.__cause__}") from error
-        raise
+        cause = error.__cause__ or error
+        if isinstance(cause, TypeError | ValueError | MisconfigurationException):
+            raise UsageError(f"{node['_target_']} refused its settings: {cause}") from error
+        raise UsageError(f"{node['_target_']} cannot be built: {type(cause).__name__}: {cause}") from error
 
 
 def _is_special(name: str, value: Any) -> bool:

@@ -106,9 +106,13 @@ def check(table: Table, name: str, setting: str, good: np.ndarray, expected: str
     if not good.all():
         first = table.columns[name][np.argmin(good)]
         raise UsageError(
-            f"{table.origin}: column {name!r} ({setting}) holds {_written(first)}"
+            f"{table.origin}: column {name!r} ({setting}) holds {_shown(first)}"
             f"\n  {table.where(~good)}\n  expected: {expected}"
         )
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float | np.floating) and abs(float(value)) >= 1e16 else _written(value)
 
 
 def _written(value: object) -> str:

@@ -41,7 +41,7 @@ def adapted(trained: Trained, settings: dict[str, Any]) -> Trained:
 
 
 def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:
-    """All rows of `data.path`, or without one the rows of a split of the run's own data.
+    """The rows of a split of the run's own data.
 
     Args:
         trained: whose schema and data settings apply.
@@ -51,8 +51,6 @@ def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:
     Raises:
         UsageError: no such split, or what the source raises.
     """
-    if settings.get("path") is not None:
-        return _source(trained, settings, prediction=False).read()
     given = {name: value for name, value in settings.items() if value is not None}
     source: Source = build.instantiate({**trained.config["data"], **given})
     source.partial = trained.schema.partial
@@ -62,17 +60,25 @@ def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:
     return tables[split]
 
 
-def read_blocks(trained: Trained, settings: dict[str, Any]) -> Iterator[Block]:
-    """The rows of `data.path` in tables of bounded size, or without one the test rows of the run's own data.
+def read_blocks(
+    trained: Trained, settings: dict[str, Any], split: str = "test", prediction: bool = True
+) -> Iterator[Block]:
+    """The rows of `data.path` in tables of bounded size, or without one those of a split of the run's own data.
+
+    Args:
+        trained: whose schema and data settings apply.
+        settings: the `data` section of the command; null means as in training.
+        split: which rows of the run's own data.
+        prediction: whether targets may be missing.
 
     Raises:
         UsageError: what the source raises.
     """
     if settings.get("path") is None:
-        table = read_table(trained, settings, "test")
+        table = read_table(trained, settings, split)
         yield Block(table, np.arange(table.num_rows), 1.0)
     else:
-        yield from _source(trained, settings, prediction=True).read_blocks()
+        yield from _source(trained, settings, prediction).read_blocks()
 
 
 def _source(trained: Trained, settings: dict[str, Any], prediction: bool) -> Source:

@@ -15,6 +15,12 @@ from mlefw.errors import UsageError
 ALLOWED = ("mlefw", "torch", "lightning", "torchmetrics")
 """Packages a `_target_` may come from; a plugin is admitted on the command line or by its entry point alone."""
 
+PARTS = (
+    *("torch.nn.Module", "torch.optim.Optimizer", "torch.optim.lr_scheduler.LRScheduler"),
+    *("lightning.Callback", "lightning.Trainer", "lightning.pytorch.loggers.Logger"),
+)
+"""What of the others' classes a `_target_` may build."""
+
 INJECTED = frozenset({"num_features", "eta_dim", "num_classes", "floor", "targets", "logger", "callbacks", "plugins"})
 """Arguments that the composition root supplies from the data."""
 
@@ -106,7 +112,13 @@ def _target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[str
             f"or from a package admitted by --plugin"
         ]
     try:
-        parameters = inspect.signature(get_object(target)).parameters
+        found = get_object(target)
+        if not _is_admitted(found, allowed):
+            return [
+                f"{path}._target_={target!r} was refused: expected a part of a training, such as a torch.nn.Module, "
+                f"an optimiser, a scheduler, a callback or a logger"
+            ]
+        parameters = inspect.signature(found).parameters
     except Exception as error:  # noqa: BLE001 - whatever an import raises is the user's to read
         return [f"{path}._target_={target!r} cannot be imported: {str(error).splitlines()[0]}"]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -133,6 +145,21 @@ def _target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[str
 
 def _is_node(value: Any) -> bool:
     return isinstance(value, dict) and "_target_" in value
+
+
+def _is_admitted(found: Any, allowed: Sequence[str]) -> bool:
+    """Whether an object is one to build: no name that leads out of the packages, and of torch no function that reads.
+
+    A package admitted by the user may have functions that build, too.
+    """
+    package = str(getattr(found, "__module__", "")).split(".")[0]
+    if package not in allowed:
+        return False
+    if package not in ALLOWED:
+        return True
+    if package == "mlefw":
+        return inspect.isclass(found)
+    return inspect.isclass(found) and any(issubclass(found, get_object(part)) for part in PARTS)
 
 
 @cache

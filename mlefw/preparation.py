@@ -23,6 +23,14 @@ from mlefw.run_directory import check_free
 from mlefw.score import Exact
 from mlefw.warn import warn
 
+_INSTEAD = {
+    "accumulate_grad_batches": "expected a larger batch.size, which is the same",
+    "val_check_interval": "expected trainer.check_val_every_n_epoch, a number of epochs",
+    "callbacks": "expected callback=, a group",
+    "plugins": "mlefw has its own, for whole checkpoints",
+    "logger": "expected logger=, a group",
+}
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -149,6 +157,8 @@ def _solve_anew(config: dict[str, Any], train: Rows, estimand: Estimand) -> Exac
 
 def _check_trainer(config: dict[str, Any]) -> None:
     trainer = config["trainer"]
+    if not 0 <= config["seed"] < 2**32:
+        raise UsageError(f"seed={config['seed']}: expected a whole number from 0 to {2**32 - 1}")
     training.precision(config)
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     if epochs is not None and epochs < 1 and not (epochs == -1 and (steps > 0 or trainer.get("max_time"))):
@@ -166,5 +176,18 @@ def _check_trainer(config: dict[str, Any]) -> None:
         raise UsageError("trainer.accelerator=mps: it has no 64-bit floats, which the likelihood needs; expected cpu")
     if accelerator not in ("auto", "cpu", "gpu", "cuda"):
         raise UsageError(f"trainer.accelerator={accelerator!r}: expected auto, cpu or gpu")
+    _check_lightning(trainer)
     if config["optimizer"].get("lr") == 0:
         warn("optimizer.lr=0: nothing will be learnt")
+
+
+def _check_lightning(trainer: dict[str, Any]) -> None:
+    every = trainer.get("check_val_every_n_epoch", 1)
+    if every is None or every < 1:
+        raise UsageError(f"trainer.check_val_every_n_epoch={every}: expected a whole number of at least 1")
+    for name, instead in _INSTEAD.items():
+        value = trainer.get(name)
+        if value not in (None, 1) and not (name == "val_check_interval" and isinstance(value, int)):
+            raise UsageError(f"trainer.{name}={value}: {instead}")
+    # Lightning checks the rest as its trainer is built, which is to be before anything is written.
+    build.instantiate({**trainer, "precision": None, "logger": False})

@@ -25,6 +25,13 @@ def check_free(path: Path) -> None:
     Raises:
         UsageError: it holds something, is a link or a file, or cannot be written to.
     """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"run_dir={path} cannot be made: {reason}") from None
     if path.is_symlink():
         raise UsageError(f"run_dir={path}: is a link; expected a new or empty directory")
     if path.exists() and not path.is_dir():

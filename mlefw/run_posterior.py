@@ -1,5 +1,6 @@
 """The parameter uncertainty of a run: kept in its checkpoint at the end of training, or computed from its own data."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,14 +115,34 @@ def averaged_figures(
 
     Empty, with a warning, where the training rows leave the prediction of some rows undetermined.
     """
-    metrics = [metric for metric in metrics if isinstance(metric, Nll | Coverage)]
-    try:
-        for block in rows.blocks(_BLOCK):
-            distribution = averaged(objective, posterior, block)
-            for metric in metrics:
-                metric.update(distribution, block.y, block.weight)
-    except UsageError as error:
-        warn(str(error))
-        return {}
-    values = {name: float(value) for metric in metrics for name, value in metric.compute().items()}
-    return {name: value for name, value in values.items() if abs(value) < float("inf")}
+    tally = Averaged(objective, posterior, metrics)
+    tally.add(rows)
+    return tally.figures()
+
+
+class Averaged:
+    """The same over blocks of rows."""
+
+    def __init__(self, objective: Objective, posterior: Uncertain, metrics: Sequence[Metric]) -> None:
+        self.objective, self.posterior, self._determined = objective, posterior, True
+        self.metrics = [copy.deepcopy(metric) for metric in metrics if isinstance(metric, Nll | Coverage)]
+
+    def add(self, rows: Rows) -> None:
+        """Add a block of rows."""
+        if not self._determined:
+            return
+        try:
+            for block in rows.blocks(_BLOCK):
+                distribution = averaged(self.objective, self.posterior, block)
+                for metric in self.metrics:
+                    metric.update(distribution, block.y, block.weight)
+        except UsageError as error:
+            self._determined = False
+            warn(str(error))
+
+    def figures(self) -> dict[str, float]:
+        """Those over the rows added."""
+        if not self._determined:
+            return {}
+        values = {name: float(value) for metric in self.metrics for name, value in metric.compute().items()}
+        return {name: value for name, value in values.items() if abs(value) < float("inf")}

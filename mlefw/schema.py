@@ -142,13 +142,14 @@ class Schema:
         reading.prediction, reading.partial = prediction, self.partial
         return reading
 
-    def rows(self, table: Table, log_link: bool, target_required: bool = True) -> Rows:
+    def rows(self, table: Table, log_link: bool, target_required: bool = True, whole: bool = True) -> Rows:
         """Coded rows: x (n, num_features), y (n,) or (n, num_targets), weight (n,), offset (n,).
 
         Args:
             table: columns in any order; more of them do no harm.
             log_link: whether the head takes an exposure.
             target_required: otherwise a missing target is NaN (code -1), and weights are one.
+            whole: whether some weight has to be positive, as it does not in a block of rows.
 
         Raises:
             UsageError: missing columns, unseen levels, or values that a role cannot hold.
@@ -165,7 +166,7 @@ class Schema:
             y = coded(table, self.target, self.kind, self.labels, target_required)
         else:
             y = coded_together(table, self.targets, target_required, self.partial)
-        weight = self._weight(table) if target_required else np.ones(table.num_rows)
+        weight = self._weight(table, whole) if target_required else np.ones(table.num_rows)
         columns = (self._x(table), y, weight, self._offset(table))
         return Rows(*(torch.from_numpy(np.ascontiguousarray(column)) for column in columns))
 
@@ -202,12 +203,12 @@ class Schema:
             start = stop
         return x
 
-    def _weight(self, table: Table) -> np.ndarray:
+    def _weight(self, table: Table, whole: bool = True) -> np.ndarray:
         if self.weight is None or self.weight not in table.columns:
             return np.ones(table.num_rows)
         weight = numbers(table, self.weight, "data.weight")
         check(table, self.weight, "data.weight", weight >= 0, "weights of zero or more")
-        if not weight.any():
+        if whole and not weight.any():
             raise UsageError(
                 f"{table.origin}: column {self.weight!r} (data.weight) is zero in every row"
                 "\n  expected: a positive weight somewhere"

@@ -111,7 +111,8 @@ def describe(solution: Solution | None, line: dict[str, float] | None) -> dict[s
         if solution.infimum is not None:
             content["nll_infimum"] = solution.infimum
         return content
-    content |= {"converged": solution.converged, "residual": solution.residual, "solver": solution.solver}
+    content |= {"converged": solution.converged, "solver": solution.solver}
+    content |= {"residual": solution.residual} if abs(solution.residual) < float("inf") else {}
     content |= {"is_global": solution.is_global}
     content |= {split: {"nll_nats": value} for split, value in (line or {}).items()}
     return content

@@ -15,6 +15,9 @@ TargetKind = Literal["numeric", "binary", "labels", "ordered"]
 
 MAX_FRACTIONAL_LABELS = 100
 
+EXTREME = 1e100
+"""Far beyond it, and below its reciprocal, squares and their sums are no longer 64-bit floats."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -50,7 +53,8 @@ def learn_labels(
             "\n  expected: data.labels=[…], all of them from the lowest to the highest"
         )
     if kind == "numeric":
-        numbers(table, name, "data.target", _head_for_text(column))
+        values = numbers(table, name, "data.target", _head_for_text(column))
+        _check_magnitude(table, name, values)
         return None
     if kind == "binary":
         return _two_labels(table, name)
@@ -115,6 +119,16 @@ def coded_together(table: Table, targets: Sequence[Target], required: bool, part
             "\n  expected: at least one of them in every row; take these rows out"
         )
     return y
+
+
+def _check_magnitude(table: Table, name: str, values: np.ndarray) -> None:
+    size = np.abs(values)
+    check(table, name, "data.target", size <= EXTREME, f"numbers up to {EXTREME:g}: choose another unit")
+    if 0 < size.max() < 1 / EXTREME:
+        raise UsageError(
+            f"{table.origin}: column {name!r} (data.target) is below {1 / EXTREME:g} in every row"
+            "\n  expected: larger numbers: choose another unit"
+        )
 
 
 def _stated(table: Table, name: str, kind: TargetKind, order: list[str]) -> tuple[str, ...]:

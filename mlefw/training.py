@@ -49,10 +49,14 @@ def check_optimization(config: Config, objective: Objective) -> None:
         UsageError: it refuses its settings, or does not fit the prior.
     """
     lr = config["optimizer"].get("lr")
-    if lr is not None and not 0 <= lr < float("inf"):
+    if lr is not None and not (isinstance(lr, int | float) and 0 <= lr < float("inf")):
         raise UsageError(f"optimizer.lr={lr}: expected a finite number of at least 0")
+    scheduler = config["scheduler"] or {}
     try:
-        _optimizer(config["optimizer"], objective, [p for p in objective.parameters() if p.requires_grad])
+        parameters = [p for p in objective.parameters() if p.requires_grad]
+        optimizer = _optimizer(config["optimizer"], objective, parameters)
+        if "_target_" in scheduler:
+            instantiate(scheduler)(optimizer)
     except (ValueError, TypeError) as error:
         raise UsageError(f"optimizer: {error}") from error
     if "LBFGS" in config["optimizer"]["_target_"] and not objective.loss.is_potential:

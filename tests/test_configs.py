@@ -68,8 +68,12 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
         overrides += ["head=bernoulli", "data=breast_cancer"]
     if (group, member) == ("loss", "beta_nll"):
         overrides.append("head=heteroscedastic")
-    if group == "metric" and member in ("categorical", "ordinal"):
+    if (group, member) == ("metric", "categorical"):
         overrides += ["head=categorical", "data=iris"]
+    if (group, member) == ("metric", "ordinal"):
+        overrides += ["head=ordinal", "data=iris", "data.labels=[setosa,versicolor,virginica]"]
+    if (group, member) == ("metric", "binary"):
+        overrides += ["head=bernoulli", "data=breast_cancer"]
     if group == "data":
         if member in ("csv", "parquet", "frame"):
             pytest.skip("a source of other people's rows has none of its own: its reading is tested with the sources")

@@ -153,7 +153,10 @@ def _recession(solution: Solution, deadline: float) -> _Far | None:
     here = solution.derivatives
     curvature = here.hessian[free][:, free]
     root = curvature.diagonal().clamp(min=1e-300).rsqrt()
-    values, vectors = torch.linalg.eigh(root.unsqueeze(1) * curvature * root)
+    scaled = root.unsqueeze(1) * curvature * root
+    if not bool(torch.isfinite(scaled).all()):
+        return None
+    values, vectors = torch.linalg.eigh(scaled)
     if solution.converged and float(values.min()) > 1e-9 and float(here.hessian.diagonal()[free].min()) > 1e-9:
         # A stationary point of a strictly convex function is its minimum: the maximum exists.
         return None

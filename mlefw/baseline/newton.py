@@ -161,6 +161,6 @@ def _absolute_solve(hessian: Tensor, gradient: Tensor) -> Tensor:
     """|hessian|⁻¹ gradient: eigenvalues made positive and kept away from zero, on a unit-diagonal scale."""
     hessian = torch.nan_to_num(hessian, nan=0.0, posinf=1e300, neginf=-1e300)
     root = hessian.diagonal().abs().clamp(min=1e-12).rsqrt()
-    values, vectors = torch.linalg.eigh(root.unsqueeze(1) * hessian * root)
+    values, vectors = torch.linalg.eigh((root.unsqueeze(1) * hessian * root).clamp(-1e100, 1e100))
     values = values.abs().clamp(min=1e-10 * float(values.abs().max()))
     return root * (vectors @ ((vectors.T @ (root * gradient)) / values))

@@ -115,7 +115,7 @@ def _certificate(content: dict[str, Any]) -> str:
     """How sure the estimate is, in one line."""
     sure = "stationary" if content["converged"] else "NOT certified"
     kind = "global optimum" if content["is_global"] else "a local optimum, perhaps not the global one"
-    bounds = [f"residual {content['residual']:.1e}"]
+    bounds = [f"residual {content['residual']:.1e}" if "residual" in content else "no finite residual"]
     if "excess_bound" in content:
         bounds.append(f"at most {content['excess_bound']:.1e} nats per row above it")
     steps = f"{content['num_steps']} step{'' if content['num_steps'] == 1 else 's'}"

@@ -1,17 +1,23 @@
 """mlefw evaluate: score a trained run on data."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlefw import build, checkpoint, recalibration, score
+from mlefw import build, checkpoint, recalibration
 from mlefw.atomic import write_json
+from mlefw.checkpoint import Trained
+from mlefw.command import exhibit
+from mlefw.command.predict import progress
 from mlefw.console import EXACT
 from mlefw.errors import UsageError
-from mlefw.new_data import adapted, check_output, read_table
-from mlefw.objective import evaluate
-from mlefw.run_posterior import averaged_figures, posterior_of
+from mlefw.forecast import Sample, forecast
+from mlefw.new_data import adapted, check_output, read_blocks
+from mlefw.rows import Rows, Table
+from mlefw.run_posterior import Averaged, posterior_of
 from mlefw.support import check_support
+from mlefw.tally import MeanNll, Tally
 from mlefw.warn import warn
 
 
@@ -21,38 +27,82 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
     Raises:
         UsageError: a mistake in settings, checkpoint or data.
     """
-    if not config["run"]:
-        raise UsageError("run= is missing: expected a run directory or a .ckpt file")
-    if config["output"]:
-        check_output(Path(config["output"]), config["overwrite"])
-    if config["split"] is not None and config["data"]["path"] is not None:
-        raise UsageError("split= is for the run's own data; all rows of data.path are scored")
+    _check(config)
     loaded = checkpoint.load(config["run"], plugins)
     method = build.build_uncertainty(config)
     posterior = posterior_of(loaded, method, stored=True)
     trained = adapted(loaded, config["data"])
-    table = read_table(trained, config["data"], config["split"] or "test")
-    rows = trained.schema.rows(table, trained.objective.head.log_link)
-    check_support(trained.objective.head, rows, table, trained.schema.target)
     metrics = build.build_metrics(trained.config, trained.objective.head)
-    evaluation = evaluate(trained.objective, rows)
-    figures = score.figures(trained.objective, evaluation, rows, metrics)
-    content: dict[str, Any] = {"run": str(trained.path), "num_rows": rows.num_rows, "metrics": figures}
+    tally = Tally(trained.objective, metrics)
+    before = None if trained.trained is None else MeanNll(trained.trained)
+    averaged = None if posterior is None else Averaged(trained.objective, posterior, metrics)
+    split = config["split"] or "test"
+    with progress(read_blocks(trained, config["data"], split, prediction=False), "scoring") as blocks:
+        for block in (block for block in blocks if block.table.num_rows):
+            rows = _coded(trained, block.table)
+            for part in (tally, before, averaged):
+                if part is not None:
+                    part.add(rows)
+    if not tally.population:
+        what = "every weight is zero" if tally.num_rows else "0 data rows"
+        raise UsageError(f"{config['data']['path'] or trained.path}: {what}: there is nothing to score")
+    content = _content(config, trained, tally, before)
+    if averaged is not None:
+        content["laplace" if method is None else method.name] = averaged.figures()
+    if config["output"]:
+        write_json(Path(config["output"]), content)
+    if config["plots"]:
+        _draw(Path(config["plots"]), trained, tally, content)
+    return content
+
+
+def _check(config: dict[str, Any]) -> None:
+    if not config["run"]:
+        raise UsageError("run= is missing: expected a run directory or a .ckpt file")
+    if config["output"]:
+        check_output(Path(config["output"]), config["overwrite"])
+    if config["plots"]:
+        folder = Path(config["plots"])
+        check_output(folder, config["overwrite"], "plots")
+        if not folder.absolute().parent.is_dir():
+            raise UsageError(f"plots={folder}: there is no directory {folder.absolute().parent}")
+    if config["split"] is not None and config["data"]["path"] is not None:
+        raise UsageError("split= is for the run's own data; all rows of data.path are scored")
+
+
+def _content(config: dict[str, Any], trained: Trained, tally: Tally, before: MeanNll | None) -> dict[str, Any]:
+    figures = tally.figures()
+    content: dict[str, Any] = {"run": str(trained.path), "num_rows": tally.num_rows, "metrics": figures}
     if config["data"]["path"] is None:
         content["split"] = config["split"] or "test"
         content |= _beside(Path(config["run"]), content)
-    if trained.calibration is not None and trained.trained is not None:
-        method, before = trained.config["choices"]["calibrate"], evaluate(trained.trained, rows)
-        known = {"before": recalibration.nll(before, rows), "after": recalibration.nll(evaluation, rows)}
+    if trained.calibration is not None and before is not None:
+        method, known = trained.config["choices"]["calibrate"], {"before": before.figures()}
+        after = {"nll_nats": figures["nll_nats"]} if "nll_nats" in figures else {}
         fitted = {"method": method, "fitted_on": recalibration.FITTED_ON}
-        content["calibration"] = {**fitted, "parameters": trained.calibration.figures(), **known}
-    if posterior is not None:
-        content["laplace" if method is None else method.name] = averaged_figures(
-            trained.objective, posterior, rows, metrics
-        )
-    if config["output"]:
-        write_json(Path(config["output"]), content)
+        content["calibration"] = {**fitted, "parameters": trained.calibration.figures(), **known, "after": after}
     return content
+
+
+def _coded(trained: Trained, table: Table) -> Rows:
+    schema, head = trained.schema, trained.objective.head
+    rows = schema.rows(table, head.log_link, whole=False)
+    check_support(head, rows, table, schema.target)
+    return rows
+
+
+def _draw(folder: Path, trained: Trained, tally: Tally, content: dict[str, Any]) -> None:
+    """Write the pictures of the predictive distributions, where there are any."""
+    eta, rows = tally.kept()
+    split = content.get("split", "test")
+    sample = Sample.of({split: rows}, trained.schema.target, trained.schema.labels)
+    if "split" not in content:
+        sample = replace(sample, description=sample.description.removeprefix("test "))
+    seen = forecast(trained.objective, eta[sample.index], sample.rows)
+    if seen is None:
+        warn(f"plots={folder}: there are no pictures of such distributions")
+        return
+    exhibit.store(folder, exhibit.predictive(sample, seen, content["metrics"]))
 
 
 def _beside(run: Path, content: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> Path:
     posterior = posterior_of(loaded, build.build_uncertainty(config))
 
     def write(file: Any) -> None:
-        with _progress(read_blocks(trained, config["data"])) as blocks:
+        with progress(read_blocks(trained, config["data"])) as blocks:
             tables = (predictions(trained, *b[:2], level, quantiles, posterior) for b in blocks)
             _write(file, output.suffix == ".csv", tables)
 
@@ -51,16 +51,16 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> Path:
 
 
 @contextmanager
-def _progress(blocks: Iterable[Block]) -> Iterator[Iterator[Block]]:
+def progress(blocks: Iterable[Block], what: str = "predicting") -> Iterator[Iterator[Block]]:
     """The same blocks; a terminal shows how much of the input is read."""
     out = console(stderr=True)
-    with Progress(console=out, transient=True, disable=not out.is_terminal) as progress:
-        bar = progress.add_task("predicting", total=1.0)
+    with Progress(console=out, transient=True, disable=not out.is_terminal) as shown_by:
+        bar = shown_by.add_task(what, total=1.0)
 
         def shown() -> Iterator[Block]:
             for block in blocks:
                 yield block
-                progress.update(bar, completed=block.share)
+                shown_by.update(bar, completed=block.share)
 
         yield shown()
 

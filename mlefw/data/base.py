@@ -158,3 +158,5 @@ class Source(ABC):
             share = getattr(self, setting)
             if not 0 <= share < 1:
                 raise UsageError(f"data.{setting}={share} is not a share of the rows\n  expected: from 0 to below 1")
+        if self.seed < 0:
+            raise UsageError(f"data.seed={self.seed}: expected a whole number of at least 0")

@@ -21,6 +21,7 @@ from torch.distributions import (
 )
 
 from mlefw import predictive
+from mlefw.head.zero_inflated import ZeroInflated
 from mlefw.metric.base import Metric, log_prob, pit_bounds, sums
 from mlefw.quadrature import half_line_heavy, segment
 
@@ -179,6 +180,14 @@ def _(distribution: NegativeBinomial, y: Tensor) -> Tensor:
     mean = size * odds
     value = y * (2 * pit_bounds(distribution, y)[1] - 1) - mean * (2 * longer - 1)
     return value - mean / fail * 4 / math.pi * spread
+
+
+@crps.register
+def _(distribution: ZeroInflated, y: Tensor) -> Tensor:
+    """From that of the counts, of which E|X − X'| / 2 = E X − CRPS at 0."""
+    counts, zero, counted = distribution.counts, distribution.logits.sigmoid(), (-distribution.logits).sigmoid()
+    half = counts.mean - crps(counts, torch.zeros_like(y))
+    return zero * y + counted * (crps(counts, y) + half - zero * counts.mean - counted * half)
 
 
 @crps.register
