@@ -87,7 +87,9 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     if command == "compare":
         return _compare([*overrides, *flags])
     if command == "app":
-        return _app([*overrides, *flags])
+        from mlefw.app import server
+
+        return server.serve([*overrides, *flags])
     from mlefw import configuration
     from mlefw.errors import UsageError
 
@@ -174,15 +176,6 @@ def _compare(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _app(arguments: Sequence[str]) -> int:
-    from mlefw.app.server import open_server, port_of
-
-    with open_server(port_of(arguments)) as server:
-        print(f"open http://127.0.0.1:{server.server_address[1]} in a browser; Ctrl+C ends it", flush=True)
-        server.serve_forever()
-    return 0
-
-
 def _take_plugins(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """The packages admitted by --plugin or MLEFW_PLUGINS (jobs in other processes inherit them); the rest."""
     plugins = [name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name]
@@ -247,8 +240,6 @@ def help_page(command: str | None = None) -> str:
     if command in ("evaluate", "predict"):
         lines = (root / f"{command}.yaml").read_text(encoding="utf-8").split("hydra_logging: none\n", 1)[1]
         return f"{intro}\n\nsettings{lines.rstrip()}"
-    if command == "app":
-        return f"{intro}\n\nport: 8000 by default; 0 takes a free one. Only this machine can reach the page."
     if command == "compare":
         return (
             f"{intro}\n\nruns: run directories, or the directory of a sweep: runs=DIR, runs=[DIR,DIR], or DIR DIR\n"

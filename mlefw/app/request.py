@@ -6,8 +6,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
-
 from mlefw import race
 from mlefw.errors import UsageError
 from mlefw.experiment.sgd_to_mle import final_table, headline, one, picture
@@ -61,8 +59,7 @@ def answer(query: Mapping[str, str]) -> dict[str, Any]:
         ran = race.run(chosen, prior)
         table, _ = final_table(ran)
         file = io.StringIO()
-        with matplotlib.rc_context({"svg.fonttype": "none"}):
-            picture(ran).savefig(file, format="svg", metadata={"Date": None})
+        picture(ran).savefig(file, format="svg", metadata={"Date": None})
     content: dict[str, Any] = {
         "svg": file.getvalue(),
         "headline": headline(ran),

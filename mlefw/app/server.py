@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from mlefw.app.request import answer
+from mlefw.console import console
 from mlefw.errors import UsageError
 
 _HOST = "127.0.0.1"
@@ -56,6 +57,15 @@ class Page(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep the terminal for the address."""
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """Serve the page until a signal ends it."""
+    with open_server(port_of(arguments)) as server:
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        console().print(f"open {address} in a browser on this machine; Ctrl+C ends it", soft_wrap=True)
+        server.serve_forever()
+    return 0
 
 
 def open_server(port: int) -> ThreadingHTTPServer:

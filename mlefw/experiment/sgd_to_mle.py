@@ -240,7 +240,7 @@ def headline(ran: Race) -> str:
         return "The rate is too large: the descent diverges."
     best = float(ran.exact.theta[0])
     full, stochastic = (abs(float(path.theta[-1, 0]) - best) for path in (ran.full, ran.stochastic))
-    return f"Full-batch GD ends {full:.1e} from the exact slope, mini-batch SGD {stochastic:.2g}."
+    return f"Full-batch GD ends {max(full, 1e-16):.1e} from the exact slope, mini-batch SGD {stochastic:.2g}."
 
 
 def _end(path: race.Path) -> tuple[float, float, float]:
