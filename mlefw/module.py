@@ -107,8 +107,9 @@ class LikelihoodModule(lightning.LightningModule):
         """Turn the sums into figures, and hand the monitored one to Lightning."""
         penalty = self.objective.penalty()
         # Those of several targets hold the metrics of each.
-        sums = [part.metric_state.values() for part in self.metrics.modules() if isinstance(part, Metric)]
-        ranks.add([state for states in sums for state in states])
+        parts = [part for part in self.metrics.modules() if isinstance(part, Metric)]
+        states: list[Any] = [state for part in parts for state in part.metric_state.values()]
+        ranks.add(states)
         for split, members in zip(self.watched, self.metrics, strict=True):
             values: dict[str, Tensor] = {}
             for metric in members:
