@@ -40,7 +40,7 @@ class WriteBoard(lightning.Callback):
     def __init__(self, text: Mapping[str, str], sample: Sample, figures: LogFigures) -> None:
         self.text, self.sample, self.figures = text, sample, figures
         self.started = time.monotonic()
-        self.spent, self.cost = 0.0, 0.25
+        self.spent, self.cost, self.share = 0.0, 0.25, _SHARE
         self.is_laid_out = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class WriteBoard(lightning.Callback):
                     board.experiment.add_custom_scalars(_layout(self.figures.history[0]))
         epochs = trainer.current_epoch + 1
         clock = time.monotonic()
-        if epochs & (epochs - 1) or self.spent + self.cost > _SHARE * (clock - self.started):
+        if epochs & (epochs - 1) or self.spent + self.cost > self.share * (clock - self.started):
             return
         if _boards(trainer):
             self._show(trainer, module)

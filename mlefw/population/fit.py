@@ -47,6 +47,7 @@ class _Group:
         self.optimiser = Vectorised(self.stack, optimizers, first.config["step"]["clip_norm"])
         for member in self.members:
             member.store = self.optimiser.store
+            member.share_time(len(self.members))
 
     def run(self) -> None:
         """Train until no member is left."""

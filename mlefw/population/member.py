@@ -76,6 +76,12 @@ class Member:
             self._call("on_save_checkpoint", content)
         Archive(self.begun.card).save_checkpoint(content, path)
 
+    def share_time(self, num_members: int) -> None:
+        """Let what is done every now and then count the run's part of the time alone."""
+        self.watching.board.share /= num_members
+        self.watching.keep.min_seconds *= num_members
+        self.watching.log.min_seconds *= num_members
+
     def start(self) -> None:
         """What comes before the evaluation of the untrained network."""
         for callback in self.callbacks:

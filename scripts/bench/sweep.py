@@ -1,9 +1,10 @@
-"""What a job of a sweep costs beyond its training: forked jobs against Hydra's basic launcher, in one run.
+"""What a job of a sweep costs: jobs trained together and forked jobs against Hydra's basic launcher, in one run.
 
-    OMP_NUM_THREADS=1 python scripts/bench/sweep.py [--jobs 20 64] [--rounds 3]
+    OMP_NUM_THREADS=1 python scripts/bench/sweep.py [--jobs 20 64] [--rounds 3] [--settings trainer.max_epochs=30 …]
 
-Each job trains a network of four hidden units on the diabetes data for 20 steps. Launchers take turns, a round each;
-the least of the rounds counts. A job's cost is the slope between a sweep of two jobs and one of many, so that imports
+Each job trains a network of four hidden units on the diabetes data for 20 steps, unless settings say otherwise.
+Launchers take turns, a round each; the least of the rounds counts.
+A job's cost is the slope between a sweep of two jobs and one of many, so that imports
 and the check of the grid are in `start`. CPU seconds are those of all processes. `training` is `fit_s` of the jobs.
 """
 
@@ -25,8 +26,9 @@ from rich.table import Table
 TINY = ("model.hidden=[4]", "batch.size=14", "trainer.max_epochs=1")
 LAUNCHERS = {
     "basic": ("hydra/launcher=basic", "hydra/sweeper=basic"),
-    "fork, one at a time": ("hydra.launcher.jobs=1",),
-    "fork": (),
+    "fork, one at a time": ("hydra.launcher.jobs=1", "hydra.launcher.population=false"),
+    "fork": ("hydra.launcher.population=false",),
+    "population": (),
 }
 
 
@@ -41,7 +43,7 @@ class Cost(NamedTuple):
 def sweep(settings: tuple[str, ...], num_jobs: int) -> Cost:
     """Run one in a directory of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "mlefw.cli", "train", "-m", f"seed=range(0,{num_jobs})", *TINY, *settings]
+        command = [sys.executable, "-m", "mlefw.cli", "train", "-m", f"seed=range(0,{num_jobs})", *settings]
         before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         subprocess.run([*command, f"run_dir={folder}/s"], check=True, stdout=subprocess.DEVNULL)
         wall, after = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -60,12 +62,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, nargs="+", default=[20, 64])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--launchers", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
+    parser.add_argument("--settings", nargs="+", default=list(TINY))
     given = parser.parse_args()
     sizes = [2, *given.jobs]
-    found: dict[tuple[str, int], list[Cost]] = {(name, size): [] for name in LAUNCHERS for size in sizes}
+    found: dict[tuple[str, int], list[Cost]] = {(name, size): [] for name in given.launchers for size in sizes}
     for _ in range(given.rounds):
         for name, size in found:
-            found[name, size].append(sweep(LAUNCHERS[name], size))
+            found[name, size].append(sweep((*given.settings, *LAUNCHERS[name]), size))
     table = Table(title=f"{os.cpu_count()} cores; milliseconds a job", title_justify="left")
     for column in (
         "launcher",
@@ -75,16 +79,24 @@ def main() -> None:
         "a job, clock",
         "a job, CPU",
         "training",
-        "v basic",
+        "clock v first",
+        "CPU v first",
     ):
         table.add_column(column, justify="left" if column == "launcher" else "right")
     for size in given.jobs:
-        base = least(found["basic", size]).wall
-        for name in LAUNCHERS:
+        base = least(found[given.launchers[0], size])
+        for name in given.launchers:
             many, few = least(found[name, size]), least(found[name, 2])
             wall, cpu = ((many[k] - few[k]) / (size - 2) for k in (0, 1))
             cells = (f"{few.wall - 2 * wall:.1f}", f"{many.wall:.1f}", f"{1e3 * wall:.0f}", f"{1e3 * cpu:.0f}")
-            table.add_row(name, str(size), *cells, f"{1e3 * many.fit:.0f}", f"{many.wall / base:.2f}")
+            table.add_row(
+                name,
+                str(size),
+                *cells,
+                f"{1e3 * many.fit:.0f}",
+                f"{many.wall / base.wall:.2f}",
+                f"{many.cpu / base.cpu:.2f}",
+            )
     Console(width=120).print(table)
 
 
