@@ -75,7 +75,8 @@ def read(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plu
         raise UsageError(
             "\n".join(f"{name} is missing: expected {name}={' | '.join(members(name))}" for name in missing)
         )
-    check(resolve(plain), known, plugins)
+    touched = {match[1] for item in overrides if (match := re.match(r"[+~]*(\w+)\.[\w.]+=", item))}
+    check(resolve(plain), known, plugins, touched)
     if "head" in known:
         plain["choices"] = {name: choice for name, choice in choices.items() if not name.startswith("hydra/")}
     return plain

@@ -27,17 +27,20 @@ INJECTED = frozenset({"num_features", "eta_dim", "num_classes", "floor", "target
 _META = {"_target_", "_partial_", "_convert_", "_recursive_"}
 
 
-def check(config: dict[str, Any], known: dict[str, Any], plugins: Sequence[str] = ()) -> None:
+def check(
+    config: dict[str, Any], known: dict[str, Any], plugins: Sequence[str] = (), touched: Iterable[str] = ()
+) -> None:
     """Compare keys with signatures and settings with annotations.
 
     Args:
         config: the composed configuration as plain containers.
         known: the settings of the primary YAML file, which the top level and its plain sections are held to.
         plugins: further packages that a `_target_` may come from.
+        touched: sections of which a person has set something.
 
     Raises:
-        UsageError: listing every unknown key (with the nearest spelling) and wrong type of plain settings, or else
-            those of targets, with missing arguments and every refused `_target_`.
+        UsageError: listing every unknown key (with the nearest spelling), wrong type, missing argument and refused
+            `_target_`.
     """
     problems = _unknown("", config, known)
     later = []
@@ -51,8 +54,10 @@ def check(config: dict[str, Any], known: dict[str, Any], plugins: Sequence[str] 
                 problems += _section(*section)
         elif key in known and not isinstance(known[key], dict):
             problems += _like(key, node, known[key])
-    # What a target takes is known after an import, which may take seconds: other mistakes are told without it.
-    problems = problems or [problem for section in later for problem in _section(*section)]
+    # What a target takes is known after an import, which may take seconds: beside other mistakes it is worth that
+    # only where there may be one.
+    sections = [section for section in later if section[0] in touched] if problems else later
+    problems += [problem for section in sections for problem in _section(*section)]
     if problems:
         raise UsageError("\n".join(problems))
 
