@@ -13,8 +13,8 @@ from mlefw.baseline.problem import Problem
 from mlefw.calibrate.base import Calibration
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
-from mlefw.head.base import Head, JointHead
-from mlefw.head.multitask import MultitaskHead
+from mlefw.head.base import Head
+from mlefw.head.multitask import JointHead, MultitaskHead
 from mlefw.instantiation import instantiate as instantiate
 from mlefw.metric.base import Metric, OfTarget
 from mlefw.metric.nll import Nll
@@ -86,8 +86,11 @@ def check_targets(source: Source, kind: Any, tasks: Config) -> None:
         raise UsageError("head.tasks: expected the name of a head for each target, such as head.tasks.a=gaussian")
     if kind is MultitaskHead and not tasks:
         raise UsageError("head.tasks is empty: expected a head for each target, such as head.tasks.a=gaussian")
-    if len(targets) > 1 and (source.offset or source.exposure):
-        raise UsageError("data.offset and data.exposure belong to one target: expected a single data.target")
+    if (source.offset or source.exposure) and (len(targets) > 1 or not kind.takes_offset):
+        raise UsageError(
+            "data.offset and data.exposure belong to one eta, and there are several: "
+            f"targets {', '.join(targets)}, {kind.__name__}"
+        )
 
 
 def build_head(config: Config, num_classes: int | None) -> Head:

@@ -58,7 +58,7 @@ def read(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plu
     _check_repeated(overrides)
     overrides = opened(overrides)
     config = _compose(command, overrides, config_dirs)
-    _open_tasks(config, command, config_dirs)
+    _open_heads(config, command, config_dirs)
     choices = dict(config["hydra"]["runtime"]["choices"])
     del config["hydra"]
     known = known_settings(command)
@@ -142,24 +142,34 @@ def _compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str])
         raise UsageError(_explain(command, str(error))) from error
 
 
-def _open_tasks(config: Any, command: str, config_dirs: Sequence[str]) -> None:
-    """Put the node of a head in the place of its name in `head.tasks`, and its metrics under the name of its target.
+def _open_heads(config: Any, command: str, config_dirs: Sequence[str]) -> None:
+    """Put the node of a head in the place of its name, in `head.tasks` and `head.component`, and its metrics.
 
     Raises:
         UsageError: a task that names no head.
     """
     tasks = OmegaConf.select(config, "head.tasks") or {}
     for target, task in list(tasks.items()):
-        if isinstance(task, str):
-            task = {"head": task}
-        if task is None or "_target_" in task:
-            continue
-        name, own = task.get("head"), {key: value for key, value in task.items() if key != "head"}
-        if name is None or name == "multitask":
-            raise UsageError(f"head.tasks.{target}={task}: expected the name of a head, such as gaussian")
-        chosen = _compose(command, [f"head={name}"], config_dirs)
-        tasks[target] = OmegaConf.merge(chosen.head, own)
-        config.metric[target] = chosen.metric
+        opened = _opened_head(f"head.tasks.{target}", task, command, config_dirs)
+        if opened is not None:
+            tasks[target], config.metric[target] = opened
+    component = OmegaConf.select(config, "head.component")
+    opened = None if component is None else _opened_head("head.component", component, command, config_dirs)
+    if opened is not None:
+        config.head.component, config.metric = opened
+
+
+def _opened_head(setting: str, node: Any, command: str, config_dirs: Sequence[str]) -> tuple[Any, Any] | None:
+    """The node of a head that is named, and its metrics; None where it is a node already."""
+    if isinstance(node, str):
+        node = {"head": node}
+    if node is None or "_target_" in node:
+        return None
+    name, own = node.get("head"), {key: value for key, value in node.items() if key != "head"}
+    if name in (None, "multitask", "multivariate_gaussian", "mixture"):
+        raise UsageError(f"{setting}={name}: expected the name of a head for one target, such as gaussian")
+    chosen = _compose(command, [f"head={name}"], config_dirs)
+    return OmegaConf.merge(chosen.head, own), chosen.metric
 
 
 def _check_repeated(overrides: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from mlefw import inverse_link
 from mlefw.baseline import absence
 from mlefw.baseline.base import Solution
 from mlefw.baseline.moments import moments
-from mlefw.baseline.newton import Newton
+from mlefw.baseline.newton import Newton, on_floor
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.starts import intercepts, with_intercepts
 from mlefw.head.base import FactorizedHead
@@ -112,7 +112,8 @@ def _examine_scales(solution: Solution) -> Solution:
     """Without a stationary point, a scale on its way to zero is the unbounded likelihood of rows fitted exactly."""
     problem, head = solution.problem, solution.problem.head
     if solution.converged:
-        return solution
+        reason = "a component stands on the floor of its scale" if on_floor(solution) else None
+        return replace(solution, reason=reason)
     smallest, count = float("inf"), 0
     for _, _, eta in problem.etas(solution.theta):
         scale = head.least_scale(eta)

@@ -13,8 +13,9 @@ from torch.types import _size
 
 from mlefw import inverse_link
 from mlefw.errors import UsageError
-from mlefw.head.base import JointHead, Start
+from mlefw.head.base import Start
 from mlefw.head.gaussian import Gaussian
+from mlefw.head.multitask import JointHead
 from mlefw.joint import Joint
 
 
