@@ -16,17 +16,20 @@ from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead, MultitaskHead
 from mlefw.instantiation import instantiate as instantiate
+from mlefw.loss.base import Loss
+from mlefw.loss.plain import Plain
 from mlefw.metric.base import Metric, OfTarget
 from mlefw.metric.nll import Nll
 from mlefw.objective import Objective
+from mlefw.once import once
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized, feature_statistics, target_statistics
-from mlefw.support import check_support
+from mlefw.support import check_support, check_targets
 from mlefw.target import Target
-from mlefw.uncertainty.laplace import Laplace
+from mlefw.uncertainty.averaged import Method
 
 Config = dict[str, Any]
 
@@ -52,6 +55,10 @@ def head_kind(node: Config) -> Any:
 
 def build_data(config: Config) -> Data:
     """Read, learn the schema, split, code, and hold the target to the head's support."""
+    return once("data", config, ("data", "head"), lambda: _read_data(config))
+
+
+def _read_data(config: Config) -> Data:
     source: Source = instantiate(config["data"])
     kind, tasks = head_kind(config["head"]), config["head"].get("tasks") or {}
     check_targets(source, kind, tasks)
@@ -66,31 +73,6 @@ def build_data(config: Config) -> Data:
         splits[split] = schema.rows(part, head.log_link)
         check_support(head, splits[split], part, schema.target)
     return Data(source, schema, splits)
-
-
-def check_targets(source: Source, kind: Any, tasks: Config) -> None:
-    """Hold the number and the names of the targets to the head.
-
-    Raises:
-        UsageError: one target of a head for several, tasks of other names, or an offset of several targets.
-    """
-    targets = source.targets
-    if tasks and set(tasks) != set(targets):
-        raise UsageError(
-            f"head.tasks names {', '.join(tasks)} and data.target {', '.join(targets) or 'nothing'}"
-            f"\n  expected: the same columns, such as data.target=[{','.join(tasks)}]"
-        )
-    if issubclass(kind, JointHead) and len(targets) < 2:
-        raise UsageError(f"{kind.__name__} is for several targets: expected data.target=[a,b], got {source.target}")
-    if any("_target_" not in (node or {}) for node in tasks.values()):
-        raise UsageError("head.tasks: expected the name of a head for each target, such as head.tasks.a=gaussian")
-    if kind is MultitaskHead and not tasks:
-        raise UsageError("head.tasks is empty: expected a head for each target, such as head.tasks.a=gaussian")
-    if (source.offset or source.exposure) and (len(targets) > 1 or not kind.takes_offset):
-        raise UsageError(
-            "data.offset and data.exposure belong to one eta, and there are several: "
-            f"targets {', '.join(targets)}, {kind.__name__}"
-        )
 
 
 def build_head(config: Config, num_classes: int | None) -> Head:
@@ -145,11 +127,15 @@ def build_estimand(config: Config, data: Data) -> Estimand:
     if data.source.standardize_target:
         set_units(head, data.train)
     mean, scale = feature_statistics(data.train, data.source.standardize)
-    null = solve_null(Problem.of(head, data.train, mean, scale, NoPrior()))
+    problem = Problem.of(head, data.train, mean, scale, NoPrior())
+    null = once("null", config, ("data", "head"), lambda: solve_null(problem))
     head = place(head, null)
     model = instantiate(config["model"], num_features=data.schema.num_features, eta_dim=head.eta_dim)
     prior = instantiate(config["prior"])
-    objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population)
+    loss = build_loss(config)
+    loss.check(head)
+    loss.learn(data.train)
+    objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population, loss)
     _try_one_row(config, objective, data.train)
     return Estimand(objective.train(), null, mean, scale, asked)
 
@@ -223,6 +209,13 @@ def _metrics(nodes: Config, head: Head, floor: torch.Tensor) -> list[Metric]:
     return [instantiate(node, **facts) for node in nodes.values()]
 
 
+def build_loss(config: Config) -> Loss:
+    """What training descends; the plain NLL where a configuration does not say."""
+    node = config.get("loss") or {}
+    loss: Loss = instantiate(node) if "_target_" in node else Plain()
+    return loss
+
+
 def build_calibration(config: Config) -> Calibration | None:
     """The recalibration, not fitted yet, or None for `calibrate=none`."""
     node = config.get("calibrate") or {}
@@ -235,7 +228,7 @@ def build_baseline(config: Config) -> LinearBaseline | None:
     return instantiate(node) if "_target_" in node else None
 
 
-def build_uncertainty(config: Config) -> Laplace | None:
+def build_uncertainty(config: Config) -> Method | None:
     """What finds the uncertainty of the parameters, or None for `uncertainty=none`."""
     node = config.get("uncertainty") or {}
     return instantiate(node) if "_target_" in node else None

@@ -54,7 +54,7 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
         described = content["mlefw"]
         config, schema = described["config"], Schema.from_dict(described["schema"])
         parts = {name: config[name] for name in ("head", "model", "prior", "metric")}
-        check_targets({**parts, "calibrate": config.get("calibrate") or {}}, plugins)
+        check_targets({**parts, **{name: config.get(name) or {} for name in ("calibrate", "loss")}}, plugins)
         objective = _rebuild(config, schema, float(described["population"]))
         wanted = objective.state_dict()
         state = objective_state(content)
@@ -90,7 +90,7 @@ def _rebuild(config: dict[str, Any], schema: Schema, population: float) -> Objec
     model = build.instantiate(config["model"], num_features=schema.num_features, eta_dim=head.eta_dim)
     prior = build.instantiate(config["prior"])
     blank = torch.zeros(schema.num_features, dtype=torch.float64)
-    return Objective(Standardized(model, blank, blank.clone()), head, prior, population)
+    return Objective(Standardized(model, blank, blank.clone()), head, prior, population, build.build_loss(config))
 
 
 def compare(path: Path, wanted: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:

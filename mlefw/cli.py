@@ -27,6 +27,7 @@ EXAMPLES = """\
 GROUPS = (
     "head",
     "prior",
+    "loss",
     "batch",
     "model",
     "data",
@@ -35,6 +36,7 @@ GROUPS = (
     "scheduler",
     "calibrate",
     "uncertainty",
+    "experiment",
 )
 
 FLAGS_WITH_VALUE = (
@@ -150,12 +152,15 @@ def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) ->
 def _compare(arguments: Sequence[str]) -> int:
     from mlefw.command import compare
     from mlefw.console import console
+    from mlefw.report.comparison import ahead
 
     runs: list[str] = []
-    report, overwrite = "", False
+    report, measure, overwrite = "", "", False
     for argument in arguments:
         if argument.startswith("report="):
             report = argument.removeprefix("report=")
+        elif argument.startswith("measure="):
+            measure = argument.removeprefix("measure=")
         elif argument.startswith("overwrite="):
             overwrite = argument.lower() == "overwrite=true"
         else:
@@ -163,9 +168,11 @@ def _compare(arguments: Sequence[str]) -> int:
             runs += [part for part in value.split(",") if part]
     if report:
         compare.check_report(Path(report), overwrite)
-    summaries = compare.run(runs)
+    summaries = compare.run(runs, measure)
     out = console()
     out.print(compare.table(summaries))
+    if sentence := ahead(summaries):
+        out.print(sentence, soft_wrap=True, markup=False)
     if report:
         compare.write_report(summaries, Path(report))
         out.print(f"written: {report}", soft_wrap=True, markup=False)
@@ -239,7 +246,8 @@ def help_page(command: str | None = None) -> str:
     if command == "compare":
         return (
             f"{intro}\n\nruns: run directories, or the directory of a sweep: runs=DIR, runs=[DIR,DIR], or DIR DIR\n"
-            "report=FILE.html: the same as a page with pictures (overwrite=true replaces a file)"
+            "report=FILE.html: the same as a page with pictures (overwrite=true replaces a file)\n"
+            "measure=density|mass: these runs alone, of directories that hold both"
         )
     flags = "flags: -m sweep, --cfg job show all settings, --config-dir DIR and --plugin PACKAGE for plugins"
     return f"{intro}\n\ngroups (choose one of each)\n{groups}\n\nexamples\n{EXAMPLES}\n\n{flags}"

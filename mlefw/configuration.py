@@ -1,23 +1,33 @@
 """From the command line to a checked configuration of plain containers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import entry_points
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import yaml
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlefw.composition import compose
+from mlefw.composition import compose, contain
 from mlefw.errors import UsageError
+from mlefw.interpolation import replaced
+from mlefw.nested import open_heads
 from mlefw.preflight import check, nearest
 from mlefw.warn import warn
+
+T = TypeVar("T")
+
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 REQUIRED = ("head", "prior", "batch", "model", "data", "optimizer", "trainer")
 
@@ -37,6 +47,7 @@ class InstalledPlugins(SearchPathPlugin):
             search_path.append(provider=entry.name, path=f"pkg://{entry.value}")
 
 
+@cache
 def installed_plugins() -> tuple[str, ...]:
     """The packages that installed entry points admit as `_target_`."""
     return tuple(entry.value.split(".")[0] for entry in entry_points(group="mlefw.configs"))
@@ -57,18 +68,15 @@ def read(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plu
     """
     _check_repeated(overrides)
     overrides = opened(overrides)
-    config = _compose(command, overrides, config_dirs)
-    _open_heads(config, command, config_dirs)
-    choices = dict(config["hydra"]["runtime"]["choices"])
-    del config["hydra"]
+    plain, choices = _compose(contain, command, overrides, config_dirs)
+    open_heads(plain, lambda name: _compose(contain, command, [f"head={name}"], config_dirs)[0])
     known = known_settings(command)
-    missing = [name for name in REQUIRED if name in known and not config.get(name)]
+    missing = [name for name in REQUIRED if name in known and not plain.get(name)]
     if missing:
         raise UsageError(
             "\n".join(f"{name} is missing: expected {name}={' | '.join(members(name))}" for name in missing)
         )
-    check(_container(config), known, plugins)
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+    check(resolve(plain), known, plugins)
     if "head" in known:
         plain["choices"] = {name: choice for name, choice in choices.items() if not name.startswith("hydra/")}
     return plain
@@ -90,18 +98,48 @@ def opened(overrides: Sequence[str]) -> list[str]:
     return [f"++{item}" if re.match(r"(?!hydra\.)\w+\.[\w.]+=", item) else item for item in quoted]
 
 
+def globbed(overrides: Sequence[str], config_dirs: Sequence[str]) -> list[str]:
+    """The overrides with `head=glob(*)` replaced by the names it stands for, those of plugins among them.
+
+    Raises:
+        UsageError: there is no such member.
+    """
+    return [_named(item, config_dirs) if re.match(r"[\w/]+=glob\(", item) else item for item in overrides]
+
+
+def _named(override: str, config_dirs: Sequence[str]) -> str:
+    try:
+        item = OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        raise UsageError(str(error).splitlines()[0]) from error
+    group, value = item.key_or_group, item.value()
+    packages = [Path(str(files(entry.value))) for entry in entry_points(group="mlefw.configs")]
+    folders = [root / group for root in (config_root(), *map(Path, config_dirs), *packages)]
+    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    found: list[str] = value.filter(known) if isinstance(value, Glob) else []
+    if not found:
+        raise UsageError(f"{override}: there is no such {group}. Known: {', '.join(known) or 'none'}")
+    return f"{group}={','.join(found)}"
+
+
 def launcher_settings(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> dict[str, Any]:
     """The settings of Hydra's launcher.
 
     Raises:
         UsageError: one that it does not have.
     """
-    return _container(_compose(command, overrides, config_dirs)["hydra"]["launcher"])
+    return _container(_compose(compose, command, overrides, config_dirs)["hydra"]["launcher"])
 
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with every interpolation replaced by its value."""
-    return _container(OmegaConf.create(config))
+    plain = replaced(config)
+    return _container(OmegaConf.create(config)) if plain is None else plain
+
+
+def as_yaml(config: dict[str, Any]) -> str:
+    """The text of `config.yaml`."""
+    return str(yaml.dump(config, Dumper=_DUMPER, sort_keys=False, allow_unicode=True))
 
 
 def _container(config: Any) -> dict[str, Any]:
@@ -111,8 +149,9 @@ def _container(config: Any) -> dict[str, Any]:
         raise UsageError(f"a setting cannot be resolved: {str(error).splitlines()[0]}") from error
 
 
+@cache
 def known_settings(command: str) -> dict[str, Any]:
-    """The settings of a primary YAML file, its groups among them."""
+    """The settings of a primary YAML file, its groups among them; not to be changed."""
     name = "train" if command in ("baseline", "check") else command
     content = OmegaConf.to_container(OmegaConf.load(config_root() / f"{name}.yaml"), resolve=False)
     assert isinstance(content, dict)
@@ -132,44 +171,14 @@ def members(group: str) -> list[str]:
     return sorted(file.stem for file in (config_root() / group).glob("*.yaml"))
 
 
-def _compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Any:
+def _compose(
+    how: Callable[[Path, str, Sequence[str]], T], command: str, overrides: Sequence[str], config_dirs: Sequence[str]
+) -> T:
     extra = [f"hydra.searchpath=[{','.join(f'file://{Path(folder).absolute()}' for folder in config_dirs)}]"]
     try:
-        config = compose(config_root(), command, [*overrides, *(extra if config_dirs else [])])
-        OmegaConf.set_struct(config, False)
-        return config
+        return how(config_root(), command, [*overrides, *(extra if config_dirs else [])])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UsageError(_explain(command, str(error))) from error
-
-
-def _open_heads(config: Any, command: str, config_dirs: Sequence[str]) -> None:
-    """Put the node of a head in the place of its name, in `head.tasks` and `head.component`, and its metrics.
-
-    Raises:
-        UsageError: a task that names no head.
-    """
-    tasks = OmegaConf.select(config, "head.tasks") or {}
-    for target, task in list(tasks.items()):
-        opened = _opened_head(f"head.tasks.{target}", task, command, config_dirs)
-        if opened is not None:
-            tasks[target], config.metric[target] = opened
-    component = OmegaConf.select(config, "head.component")
-    opened = None if component is None else _opened_head("head.component", component, command, config_dirs)
-    if opened is not None:
-        config.head.component, config.metric = opened
-
-
-def _opened_head(setting: str, node: Any, command: str, config_dirs: Sequence[str]) -> tuple[Any, Any] | None:
-    """The node of a head that is named, and its metrics; None where it is a node already."""
-    if isinstance(node, str):
-        node = {"head": node}
-    if node is None or "_target_" in node:
-        return None
-    name, own = node.get("head"), {key: value for key, value in node.items() if key != "head"}
-    if name in (None, "multitask", "multivariate_gaussian", "mixture"):
-        raise UsageError(f"{setting}={name}: expected the name of a head for one target, such as gaussian")
-    chosen = _compose(command, [f"head={name}"], config_dirs)
-    return OmegaConf.merge(chosen.head, own), chosen.metric
 
 
 def _check_repeated(overrides: Sequence[str]) -> None:

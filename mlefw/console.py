@@ -17,6 +17,9 @@ from rich.text import Text
 EXACT = ("null", "baseline", "baseline_map")
 """What stands beside a model, by its name in `summary.json`."""
 
+_AVERAGED = ("laplace", "mc_dropout")
+"""What averages over the parameters, by its name in an evaluation."""
+
 _CALIBRATION = ("coverage_90", "pit_rmse", "ece_15", "ece_null")
 
 
@@ -79,9 +82,10 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
         rows.append(("before recalibration", content["calibration"]["before"].get("nll_nats")))
     rows = [(f"{name}, in nats", value) for name, value in rows] + list(content["metrics"].items())
     width = max(len(name) for name, _ in rows)
-    averaged = content.get("laplace", {})
+    method = next((name for name in _AVERAGED if name in content), "")
+    averaged = content.get(method, {})
     if averaged:
-        lines.append(f"  {'':<{width}}{'as fitted':>14}{'laplace':>14}")
+        lines.append(f"  {'':<{width}}{'as fitted':>14}{method:>14}")
     for name, value in rows:
         beside = f"{number(averaged[name]):>14}" if name in averaged else ""
         lines.append(f"  {name:<{width}}{number(value):>14}{beside}")
@@ -124,7 +128,10 @@ def verdict(summary: Mapping[str, Any]) -> str:
             sentences.append(f"The model cannot be told from the {name}: they differ by {amount}.")
         else:
             sentences.append(f"The model {'beats' if gap < 0 else 'loses to'} the {name} by {amount}.")
-    if "parameter" in distance:
+    loss = summary.get("loss", "plain")
+    if loss != "plain":
+        sentences.append(f"Training descended another loss, {loss}; every NLL here is the plain one.")
+    elif "parameter" in distance:
         excess = distance["excess_objective"] if abs(distance["excess_objective"]) > 1e-12 else 0.0
         end = "reached the exact optimum" if abs(excess) < 1e-6 else "stopped short of the exact optimum"
         sentences.append(f"Training {end} ({excess:.2g} nats per row above it).")
@@ -227,9 +234,15 @@ def _cells(figures: Mapping[str, Mapping[str, float]], key: str) -> list[str]:
     return [number(values.get(key)) for values in figures.values()]
 
 
+def chosen(summary: Mapping[str, Any], *more: str) -> list[str]:
+    """The keys of what a run was asked for; a loss only where it is not the likelihood."""
+    keys = ("head", "prior", "loss", "batch", "model", *more)
+    return [key for key in keys if key in summary and (key != "loss" or summary[key] != "plain")]
+
+
 def heading(summary: Mapping[str, Any]) -> str:
     """What was trained, in one line."""
-    words = (f"{key}={summary[key]}" for key in ("head", "prior", "batch", "model"))
+    words = (f"{key}={summary[key]}" for key in chosen(summary))
     return escape(f"{'  '.join(words)}  seed={summary['seed']}  ({summary['num_parameters']} parameters)")
 
 

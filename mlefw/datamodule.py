@@ -1,13 +1,21 @@
 """Rows as Lightning sees them: chunks of batches for training, large blocks for evaluation."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import lightning
 import torch
+from torch import Tensor
 
 from mlefw.batch.base import BatchRegime
-from mlefw.rows import Batch, Rows
+from mlefw.rows import Batch, Chunk, Rows, gathered
+
+_CHUNK_S = 0.05
+"""Of work in a chunk: long beside what Lightning does between chunks, short beside a person's patience."""
+
+_SHARED = 32
+"""Batches in a chunk where processes have to agree on it without a word."""
 
 
 class RowsModule(lightning.LightningDataModule):
@@ -17,7 +25,8 @@ class RowsModule(lightning.LightningDataModule):
         splits: coded rows by split name; "train" is there always.
         regime: which rows each step sees.
         seed: of the order of rows.
-        chunk: how many batches one hand-over to Lightning holds; the results do not depend on it.
+        chunk: how many batches one hand-over to Lightning holds (0: as many as take 50 ms); the results do not depend
+            on it.
         block: rows of one evaluation block.
     """
 
@@ -30,6 +39,9 @@ class RowsModule(lightning.LightningDataModule):
         """The splits that are evaluated after each epoch, in the order of the evaluation loaders."""
         self.start = (0, 0)
         """The epoch in which a resumed run goes on, and how many of its batches are done."""
+        self.standardize: Callable[[Tensor], Tensor] | None = None
+        """What the model does to features first: done once here, where it is known, instead of in each step."""
+        self._steps: Rows | None = None
 
     def train_dataloader(self) -> "Chunks":
         """Chunks of batches of the current epoch."""
@@ -41,31 +53,59 @@ class RowsModule(lightning.LightningDataModule):
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch."""
-        rows = self.splits["train"]
+        for chunk in self.chunks(epoch, lambda: 1):
+            yield from chunk.batches()
+
+    def chunks(self, epoch: int, length: Callable[[], int]) -> Iterator[Chunk]:
+        """The batches of an epoch, as many in each chunk as `length` says when the chunk is begun."""
+        rows, known = self._rows_of_steps(), self.standardize is not None
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         done = self.start[1] if epoch == self.start[0] else 0
-        for index, scale in islice(self.regime.batches(rows.num_rows, epoch, generator), done, None):
-            whole = len(index) == rows.num_rows and scale == 1.0
-            yield Batch(rows if whole else rows.take(index), scale)
+        steps = islice(self.regime.batches(rows.num_rows, epoch, generator), done, None)
+        while taken := list(islice(steps, length())):
+            if len(taken) == 1 and len(taken[0][0]) == rows.num_rows and taken[0][1] == 1.0:
+                yield Chunk(rows, [(0, rows.num_rows)], [1.0], known)
+            else:
+                yield gathered(rows, taken, known)
+
+    def _rows_of_steps(self) -> Rows:
+        rows = self.splits["train"]
+        if self.standardize is None:
+            return rows
+        if self._steps is None:
+            self._steps = rows._replace(x=self.standardize(rows.x))
+        return self._steps
 
 
 class Chunks:
-    """An epoch's batches, `chunk` at a time. It has no length: that of an epoch may change with the regime."""
+    """An epoch's batches in chunks. It has no length: that of an epoch may change with the regime."""
 
     def __init__(self, module: RowsModule) -> None:
         self.module = module
+        self.size = module.chunk or 1
 
-    def __iter__(self) -> Iterator[list[Batch]]:
-        """Lists of batches of the trainer's current epoch."""
-        epoch = self.module.trainer.current_epoch if self.module.trainer is not None else 0
-        chunk: list[Batch] = []
-        for batch in self.module.batches(epoch):
-            chunk.append(batch)
-            if len(chunk) == self.module.chunk:
-                yield chunk
-                chunk = []
-        if chunk:
+    def __iter__(self) -> Iterator[Chunk]:
+        """Chunks of the trainer's current epoch."""
+        trainer = self.module.trainer
+        epoch, steps = (0, 0) if trainer is None else (trainer.current_epoch, trainer.global_step)
+        limit = -1 if trainer is None else trainer.max_steps
+        is_adaptive = not self.module.chunk
+        if is_adaptive and trainer is not None and trainer.world_size > 1:
+            self.size, is_adaptive = _SHARED, False
+
+        def length() -> int:
+            # A chunk ends where the training does, so that what is saved then is a place within the epoch.
+            return min(self.size, limit - steps) if limit > steps else self.size
+
+        begun = time.monotonic()
+        for chunk in self.module.chunks(epoch, length):
+            steps += len(chunk.spans)
             yield chunk
+            if is_adaptive:
+                # From one request to the next passes the time of one chunk of steps.
+                seconds = (time.monotonic() - begun) / len(chunk.spans)
+                self.size = max(1, min(2 * self.size, int(_CHUNK_S / max(seconds, 1e-6))))
+            begun = time.monotonic()
 
 
 class Blocks:

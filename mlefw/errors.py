@@ -21,6 +21,10 @@ class UsageError(MlefwError):
     exit_code = 2
 
 
+class MisfitError(UsageError):
+    """The head is not for this target or its exposure: in a sweep over heads another one may be."""
+
+
 class NumericalError(MlefwError):
     """Training or an exact solve produced a value that is not finite."""
 

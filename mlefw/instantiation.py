@@ -1,6 +1,7 @@
 """From a node of a configuration to the object that it describes."""
 
 import copy
+import functools
 import inspect
 import warnings
 from typing import Any
@@ -24,11 +25,14 @@ def instantiate(node: Config, **facts: Any) -> Any:
         with warnings.catch_warnings():
             # torch says this of the weights of a model without features, which is an intercept
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            if node["_target_"].startswith("mlefw.") and not any(_is_special(*item) for item in settings.items()):
-                # Hydra's way takes ten times as long, and is for what a node of ours seldom has.
-                return target(**{**copy.deepcopy(settings), **wanted})
+            partial = settings.get("_partial_", False)
+            settings.pop("_partial_", None)
+            if not any(_is_special(*item) for item in settings.items()):
+                # Hydra's way takes ten times as long, and is for what a node seldom has.
+                given = {**copy.deepcopy(settings), **wanted}
+                return functools.partial(target, **given) if partial else target(**given)
             return hydra.utils.instantiate(node, **wanted, _convert_="all")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, MisconfigurationException) as error:
         raise UsageError(f"{node['_target_']} refused its settings: {error}") from error
     except InstantiationException as error:
         if isinstance(error.__cause__, MlefwError):

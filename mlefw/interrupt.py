@@ -8,14 +8,17 @@ from types import FrameType
 
 from mlefw.errors import Stopped
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _state = {"handled": False, "deferred": False}
 _pending: list[int] = []
 
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Turn SIGINT, SIGTERM and SIGHUP into `Stopped` while the block runs (in the main thread; elsewhere nothing)."""
+    """Turn signals into `Stopped` while the block runs (in the main thread; elsewhere nothing).
+
+    They are SIGINT, SIGTERM, SIGHUP, and SIGUSR1, by which a cluster says that it is about to take its machine back.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -21,7 +21,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from mlefw import configuration, warn
+from mlefw import configuration, once, warn
 from mlefw.errors import UsageError
 from mlefw.forked import Pool
 from mlefw.interrupt import deferred
@@ -33,7 +33,8 @@ from mlefw.sweep_record import Job, Journal, attempts, plan, summary_of, superse
 _WARM = {
     "mlefw.sweep": ("mlefw.command.train", "mlefw.command.baseline", "mlefw.command.check"),
     "mlefw.plot.style": ("matplotlib.backends.backend_agg", "rich._emoji_codes"),
-    "mlefw.data.bundled": ("sklearn.datasets",),
+    "mlefw.callback.board": ("tensorboard.plugins.hparams.metadata",),
+    "mlefw.data.bundled": ("sklearn.datasets", "sklearn.datasets.data", "sklearn.datasets.descr"),
     "mlefw.data.parquet": ("pyarrow.parquet",),
 }
 """By the module that needs them, what jobs import late."""
@@ -94,16 +95,17 @@ class ForkLauncher(Launcher):
         """
         root = Path(str(self.config.run_dir))
         jobs = plan(root, job_overrides, os.environ.get("MLEFW_SWEPT", "").split(","), initial_job_idx)
-        _warm()
+        tasks = [_Task(self._command, tuple(overrides), self._folders) for overrides in job_overrides]
+        _warm(tasks[0])
         journal = Journal(root, jobs)
         progress = Progress(journal, self._command == "train", self.timeout_s)
         try:
             with deferred(), Pool(self.size, self.threads, self.timeout_s, progress.ended) as pool:
-                for index, (job, overrides) in enumerate(zip(jobs, job_overrides, strict=True)):
-                    task = _Task(self._command, tuple(overrides), self._folders)
+                for index, (job, task) in enumerate(zip(jobs, tasks, strict=True)):
                     if task.is_kept(root, job):
                         progress.tell(job)
                     else:
+                        task.share()
                         pool.submit(index, partial(task.run, job.run_dir), progress.log(job))
                 pool.drain()
         finally:
@@ -136,6 +138,15 @@ class _Task:
             code = run_job(self.command, self.config, run_dir, quiet=True)
 
         return guarded(work) or code
+
+    def share(self) -> None:
+        """Do here what jobs have in common, where it is little work by code of ours."""
+        with suppress(Exception), once.remembering():
+            # Whatever goes wrong, the job itself meets it and says so.
+            if self.command != "check" and once.is_little(self.config):
+                from mlefw.preparation import share
+
+                share(self.config)
 
     def is_kept(self, root: Path, job: Job) -> bool:
         """Whether an earlier attempt has finished it with these very settings; attempts that failed are put aside."""
@@ -185,16 +196,18 @@ def register() -> None:
         Plugins.instance().register(plugin)
 
 
-def _warm() -> None:
+def _warm(task: _Task) -> None:
     """Import what jobs need, and let forks share the pages of it."""
-    from mlefw.plot.style import png, sheet
+    with suppress(UsageError):
+        if task.config.get("plots"):
+            from mlefw.plot.style import png, sheet
 
+            # Fonts and the parser of formulas are found at the first picture.
+            png(sheet("$10^{-1}$", "1"))
     for user, modules in _WARM.items():
         if user in sys.modules:
             for name in modules:
                 importlib.import_module(name)
-    # In case jobs draw: fonts and the parser of formulas are found at the first picture.
-    png(sheet("$10^{-1}$", "1"))
     gc.collect()
     gc.freeze()
 

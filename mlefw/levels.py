@@ -72,7 +72,7 @@ def numbers(table: Table, name: str, setting: str, hint: str = "") -> np.ndarray
     check_whole(table, name, setting)
     column = table.columns[name]
     if is_text(column):
-        text = np.array([not _is_number(str(value)) for value in column.tolist()], dtype=bool)
+        text = np.array([not is_number(str(value)) for value in column.tolist()], dtype=bool)
         text = text if text.any() else np.ones(len(column), dtype=bool)
         raise UsageError(
             f"{table.origin}: column {name!r} ({setting}) holds text\n  {table.where(text)}: "
@@ -118,12 +118,13 @@ def _written(value: object) -> str:
 
 
 def _sorted(levels: list[str]) -> list[str]:
-    if all(_is_number(level) for level in levels):
+    if all(is_number(level) for level in levels):
         return sorted(levels, key=lambda level: (float(level), level))
     return sorted(levels)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether text is a finite number."""
     try:
         return bool(np.isfinite(float(text)))
     except ValueError:

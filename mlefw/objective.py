@@ -5,8 +5,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from mlefw.head.base import Head
+from mlefw.loss.base import Loss
+from mlefw.loss.plain import Plain
 from mlefw.precision import promote
 from mlefw.prior.base import Prior
 from mlefw.rows import Batch, Rows
@@ -16,25 +19,29 @@ class Objective(nn.Module):
     """Σ w·nll / Σ w + (−log prior)(weights) / population, in nats per observation.
 
     `population` is Σ w of the training rows, set once: a prior weighs the same under every batch regime.
+    Training may descend another `loss` of a row than its NLL; the value of the objective is that of the NLL always.
     """
 
-    def __init__(self, model: nn.Module, head: Head, prior: Prior, population: float) -> None:
+    def __init__(self, model: nn.Module, head: Head, prior: Prior, population: float, loss: Loss | None = None) -> None:
         super().__init__()
         self.model, self.head, self.prior, self.population = model, head, prior, population
+        self.loss = loss or Plain()
 
-    def eta(self, x: Tensor, offset: Tensor) -> Tensor:
-        """Center + gain · model(x), and the offset on the first column: (*batch, eta_dim)."""
+    def eta(self, x: Tensor, offset: Tensor, standardized: bool = False) -> Tensor:
+        """Center + gain · model(x), and the offset on the first column: (*batch, eta_dim).
+
+        `standardized`: x is already as `Standardized` hands it on.
+        """
         center, gain = self.head.center[: self.head.eta_dim], self.head.gain[: self.head.eta_dim]
-        raw = self.model(x)
+        raw: Tensor = self.model.model(x) if standardized else self.model(x)  # type: ignore[operator]
         if raw.shape != (*x.shape[:-1], self.head.eta_dim):
             expected = (*x.shape[:-1], self.head.eta_dim)
             raise ValueError(f"{type(self.model).__name__} returned shape {tuple(raw.shape)}, expected {expected}")
-        eta = center + gain * raw
-        return torch.cat([eta[..., :1] + offset.unsqueeze(-1), eta[..., 1:]], dim=-1)
+        return center + gain * raw + pad(offset.unsqueeze(-1), (0, self.head.eta_dim - 1))
 
-    def nll(self, rows: Rows) -> Tensor:
+    def nll(self, rows: Rows, standardized: bool = False) -> Tensor:
         """NLL of each row, (n,), unweighted."""
-        return self.head.nll(self.eta(rows.x, rows.offset), rows.y)
+        return self.head.nll(self.eta(rows.x, rows.offset, standardized), rows.y)
 
     def weights(self) -> Iterator[Tensor]:
         """The tensors under the prior: trainable, of two dimensions or more, each once."""
@@ -46,13 +53,13 @@ class Objective(nn.Module):
 
     def descent(self, batch: Batch) -> Tensor:
         """The part autograd descends on one batch: an unbiased estimate of the objective's smooth part."""
-        return self.descent_fit(batch) + self.smooth_penalty()
+        return self.descent_fit(batch) if self.prior.flat else self.descent_fit(batch) + self.smooth_penalty()
 
     def descent_fit(self, batch: Batch) -> Tensor:
-        """The likelihood's part of it."""
+        """The part of the rows: their loss, which is the NLL unless another was asked for."""
         rows = batch.rows
-        nll = self.head.descent_nll(self.eta(rows.x, rows.offset), rows.y)
-        return batch.scale / self.population * (rows.weight * nll).sum()
+        loss = self.loss(self.head, self.eta(rows.x, rows.offset, batch.standardized), rows.y)
+        return batch.scale / self.population * (rows.weight * loss).sum()
 
     def smooth_penalty(self) -> Tensor:
         """The smooth part of the penalty per observation."""
@@ -64,7 +71,7 @@ class Objective(nn.Module):
         return (rows.weight * self.nll(rows)).sum() / self.population + self.penalty() / self.population
 
 
-def not_finite(objective: Objective, rows: Rows, limit: int = 5) -> str:
+def not_finite(objective: Objective, rows: Rows, standardized: bool = False, limit: int = 5) -> str:
     """What is not finite: the first such parameter, else rows (from 0) whose NLL is not; empty where all is finite."""
     for name, parameter in objective.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
@@ -73,7 +80,7 @@ def not_finite(objective: Objective, rows: Rows, limit: int = 5) -> str:
     found: list[int] = []
     for number, part in enumerate(rows.blocks(16384)):
         with torch.no_grad():
-            finite = torch.isfinite(objective.nll(Rows(*(column.to(device) for column in part))))
+            finite = torch.isfinite(objective.nll(Rows(*(column.to(device) for column in part)), standardized))
         found += [16384 * number + index for index in (~finite).nonzero().flatten().tolist()]
         if len(found) > limit:
             break

@@ -14,8 +14,7 @@ from mlefw.checkpoint import Trained
 from mlefw.errors import UsageError
 from mlefw.rows import Rows, Table
 from mlefw.support import check_support
-from mlefw.uncertainty.marginal import predictive as averaged
-from mlefw.uncertainty.posterior import Posterior
+from mlefw.uncertainty.averaged import Uncertain, averaged
 
 _AVERAGED_ROWS = 4096
 """An average over parameters holds up to a thousand nodes for each row of a block."""
@@ -44,7 +43,7 @@ def predictions(
     row: np.ndarray,
     level: float = 0.9,
     quantiles: Sequence[float] = (),
-    posterior: Posterior | None = None,
+    posterior: Uncertain | None = None,
 ) -> pa.Table:
     """What the model says of each row of a table; a value that is not defined is null.
 
@@ -54,7 +53,7 @@ def predictions(
         row: position of each row in what the table is a part of.
         level: probability of the central interval.
         quantiles: probabilities of further quantiles.
-        posterior: of the parameters, to average over; None for the fitted ones.
+        posterior: of the parameters, or masks, to average over; None for the fitted ones.
 
     Raises:
         UsageError: a table that does not fit the schema, a target that the head cannot take, or rows whose prediction
@@ -79,7 +78,7 @@ def _columns(
     row: np.ndarray,
     level: float,
     quantiles: Sequence[float],
-    posterior: Posterior | None = None,
+    posterior: Uncertain | None = None,
 ) -> dict[str, Any]:
     objective = trained.objective
     eta = objective.eta(rows.x, rows.offset)

@@ -5,7 +5,8 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 from hydra.utils import get_object
 
@@ -123,6 +124,7 @@ def _is_node(value: Any) -> bool:
     return isinstance(value, dict) and "_target_" in value
 
 
+@cache
 def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
@@ -136,6 +138,7 @@ def _like(path: str, value: Any, default: Any) -> list[str]:
     if default is None or value is None or isinstance(value, dict):
         return []
     kind: Any = float if isinstance(default, float) else type(default)
+    kind = int | Literal["auto"] if default == "auto" else kind
     return [] if accepts(kind, value) else [f"{path}={value!r}: expected {describe(kind)}"]
 
 

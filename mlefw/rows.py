@@ -1,12 +1,15 @@
 """The plain containers in which rows travel from a data source to the objective."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_ALIGNED = 16
+"""Rows of four bytes in a cache line."""
 
 FILE_STEP = 2**40
 """More rows than any one file has."""
@@ -98,7 +101,51 @@ def total(weight: Tensor, value: Tensor) -> Tensor:
 
 
 class Batch(NamedTuple):
-    """Rows of one optimiser step, with the scale for which scale · Σ w·nll estimates Σ w·nll over all training rows."""
+    """Rows of one optimiser step, with the scale for which scale · Σ w·nll estimates Σ w·nll over all training rows.
+
+    `standardized`: x is already as `Standardized` hands it on.
+    """
 
     rows: Rows
     scale: float
+    standardized: bool = False
+
+
+class Chunk:
+    """The rows of some batches: gathered, and moved to a device, in one go.
+
+    It is no container to Lightning, which would look into each of its parts.
+
+    Args:
+        rows: of all batches.
+        spans: where each batch begins in them, and how many rows it has.
+        scales: that of each batch.
+        standardized: of each batch.
+    """
+
+    def __init__(
+        self, rows: Rows, spans: list[tuple[int, int]], scales: list[float], standardized: bool = False
+    ) -> None:
+        self.rows, self.spans, self.scales, self.standardized = rows, spans, scales, standardized
+
+    def to(self, device: Any, **options: Any) -> "Chunk":
+        """The same on a device: what Lightning asks of things it moves."""
+        rows = Rows(*(column.to(device, **options) for column in self.rows))
+        return Chunk(rows, self.spans, self.scales, self.standardized)
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches, as views."""
+        for (start, size), scale in zip(self.spans, self.scales, strict=True):
+            yield Batch(self.rows.take(slice(start, start + size)), scale, self.standardized)
+
+
+def gathered(rows: Rows, steps: Sequence[tuple[Tensor, float]], standardized: bool = False) -> Chunk:
+    """The chunk of some batches, given the rows of each by index, and its scale."""
+    # Where the memory of a batch begins may change how a product is rounded: it always begins on a cache line.
+    start, index, spans = 0, [], []
+    for members, _ in steps:
+        gap = -len(members) % _ALIGNED
+        spans.append((start, len(members)))
+        index += [members, members.new_zeros(gap)] if gap else [members]
+        start += len(members) + gap
+    return Chunk(rows.take(torch.cat(index)), spans, [scale for _, scale in steps], standardized)

@@ -12,9 +12,9 @@ import torch
 from mlefw.arrow_table import Missing
 from mlefw.columns import require, shown, warn_of_constants, warn_of_copies
 from mlefw.data.base import Source
-from mlefw.errors import UsageError
+from mlefw.errors import MisfitError, UsageError
 from mlefw.feature import BOOLEANS, Feature, Unseen, learn_feature
-from mlefw.levels import check, numbers
+from mlefw.levels import check, check_whole, numbers
 from mlefw.rows import Rows, Table
 from mlefw.target import Target, TargetKind, coded, coded_together, learn_labels
 
@@ -154,7 +154,7 @@ class Schema:
             UsageError: missing columns, unseen levels, or values that a role cannot hold.
         """
         if self.exposure and not log_link:
-            raise UsageError(
+            raise MisfitError(
                 f"data.exposure={self.exposure} needs a head with a log link, e.g. head=poisson"
                 "\n  for other heads use data.offset, which is added to eta as it is"
             )
@@ -224,12 +224,21 @@ class Schema:
 
 
 def _targets(table: Table, source: Source, kind: TargetKind | Mapping[str, TargetKind]) -> tuple[Target, ...]:
-    """The targets with their labels; where one may be missing, those of the rows that have it."""
+    """The targets with their labels; where one may be missing, those of the rows that have it.
+
+    What no head of the kind could take is no mistake where heads are tried one by one.
+    """
+    if source.labels is not None and len(source.targets) > 1:
+        raise UsageError("data.labels is for one target: those of several are sorted")
     found = []
     for name in source.targets:
         one = kind if isinstance(kind, str) else kind[name]
         present = table.present(name)[0] if source.partial else table
-        found.append(Target(name, one, learn_labels(present, name, one)))
+        check_whole(present, name, "data.target")
+        try:
+            found.append(Target(name, one, learn_labels(present, name, one, source.labels)))
+        except UsageError as error:
+            raise MisfitError(str(error)) from error
     return tuple(found)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mlefw import warn
-from mlefw.errors import MlefwError, Stopped
+from mlefw.atomic import write_json
+from mlefw.errors import MisfitError, MlefwError, Stopped
 from mlefw.interrupt import handled
 
 Task = Callable[[], None]
@@ -62,11 +63,19 @@ def _fail(message: str, code: int) -> int:
 
 
 def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = False) -> int:
-    """Run train, baseline or check with a configuration that is composed but for its run directory."""
+    """Run train, baseline or check with a configuration that is composed but for its run directory.
+
+    In a sweep over heads one that is not for the target is skipped, which its summary says.
+    """
 
     def task() -> None:
         try:
             _run(command, config, run_dir, quiet)
+        except MisfitError as error:
+            if not (quiet and "head" in os.environ.get("MLEFW_SWEPT", "").split(",")):
+                raise
+            run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+            write_json(run_dir / "summary.json", {"status": "skipped", "reason": str(error)})
         except SystemExit as error:
             raise MlefwError(f"the run was left by sys.exit({error.code!r})") from error
 
@@ -95,6 +104,9 @@ def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> No
 
 
 def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
+    if config.get("experiment"):
+        _experiment(config, run_dir, quiet)
+        return
     from mlefw.command import train
     from mlefw.console import console, heading, run_table, verdict
 
@@ -110,6 +122,18 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
     out.print(run_table(summary))
     out.print(verdict(summary), soft_wrap=True)
     out.print(f"run:  {run_dir}\nlook: tensorboard --logdir {run_dir}", soft_wrap=True)
+
+
+def _experiment(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
+    from mlefw.command import experiment
+    from mlefw.console import console
+
+    listen()
+    findings = experiment.run(config, run_dir)
+    if quiet:
+        console().print(f"{run_dir.name}: {findings.verdict}", soft_wrap=True, markup=False)
+    else:
+        experiment.show(findings, run_dir, console())
 
 
 def listen() -> None:

@@ -23,8 +23,12 @@ class Standardized(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The raw output of the model on standardised features."""
+        return self.model(self.standardize(x))
+
+    def standardize(self, x: Tensor) -> Tensor:
+        """What the model gets."""
         dtype = next((p.dtype for p in self.model.parameters()), x.dtype)
-        return self.model(((x - self.mean) / self.scale).to(dtype))
+        return ((x - self.mean.to(x.device)) / self.scale.to(x.device)).to(dtype)
 
 
 def feature_statistics(rows: Rows, standardize: bool) -> tuple[Tensor, Tensor]:

@@ -4,12 +4,17 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from mlefw.errors import UsageError
+from mlefw.gradient import Gradient, clip
 from mlefw.objective import Objective
 from mlefw.rows import Batch
+from mlefw.tape import Tape
+
+_REPLAYABLE = (SGD, Adam, AdamW)
+"""Their step depends on the gradients, their state and their settings alone."""
 
 _SHARP = 1e-10
 """In nats per row, what rounding off a kink may cost in the end."""
@@ -32,15 +37,19 @@ class Step:
         objective: whose parameters are changed.
         clip_norm: bound on the gradient norm (0: none).
         max_rows: most rows of one backward pass (0: no limit); slices add up to the gradient of the whole batch.
+        compile: let the compiler of torch fuse the kernels of a gradient.
     """
 
-    def __init__(self, objective: Objective, clip_norm: float = 0.0, max_rows: int = 0) -> None:
+    def __init__(self, objective: Objective, clip_norm: float = 0.0, max_rows: int = 0, compile: bool = False) -> None:
         self.objective, self.clip_norm, self.max_rows = objective, clip_norm, max_rows
+        self.gradient = Gradient(objective, compile)
+        self.updates: dict[object, Tape] = {}
+        self.seen: tuple[Any, ...] = ()
 
     def __call__(
         self,
         batch: Batch,
-        wrapper: SteppingOptimizer,
+        wrapper: SteppingOptimizer | Optimizer,
         optimizer: Optimizer,
         backward: Callable[[Tensor], None] = torch.Tensor.backward,
         count: int = 0,
@@ -50,6 +59,53 @@ class Step:
         A line search stalls at the kinks of a density that is not smooth, so it sees them rounded off, half as much
         in each step; `count` is the number of steps taken before.
         """
+        loss = self._replay(batch, optimizer) if wrapper is optimizer else None
+        if loss is None:
+            loss = self._step(batch, wrapper, optimizer, backward, count)
+        if not self.objective.prior.smooth:
+            self._prox(optimizer)
+        return loss
+
+    @torch.no_grad()
+    def _replay(self, batch: Batch, optimizer: Optimizer) -> Tensor | None:
+        """The step as kernels alone; None where that is not possible."""
+        if type(optimizer) not in _REPLAYABLE or 0 < self.max_rows < batch.rows.num_rows:
+            return None
+        found = self.gradient(batch, self.clip_norm)
+        if found is None:
+            return None
+        loss, *gradients = found
+        settings = (id(optimizer), *_settings(optimizer))
+        if settings in self.updates:
+            self.updates[settings](*gradients)
+            return loss
+
+        def update(*gradients: Tensor) -> list[Tensor]:
+            for p, gradient in zip(self.gradient.trainable, gradients, strict=True):
+                p.grad = gradient
+            optimizer.step()
+            return []
+
+        # A step that is not fused reads its own count; a first one makes the state, which is not to be made again.
+        # What changes with each step is not worth a tape.
+        is_fused = all(group.get("fused") for group in optimizer.param_groups)
+        hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+        if is_fused and settings == self.seen and not hooks:
+            self.updates = {settings: Tape(update, gradients)}
+        else:
+            update(*gradients)
+            self.seen = settings
+        optimizer.zero_grad()
+        return loss
+
+    def _step(
+        self,
+        batch: Batch,
+        wrapper: Any,
+        optimizer: Optimizer,
+        backward: Callable[[Tensor], None],
+        count: int,
+    ) -> Tensor:
         if isinstance(optimizer, torch.optim.LBFGS):
             self.objective.head.kink = max(0.5**count, _SHARP)
 
@@ -57,14 +113,12 @@ class Step:
             wrapper.zero_grad()
             loss = self._accumulate(batch, backward)
             if self.clip_norm > 0:
-                nn.utils.clip_grad_norm_(self.objective.parameters(), self.clip_norm)
+                clip([p.grad for p in self.objective.parameters() if p.grad is not None], self.clip_norm)
             losses.append(loss)
             return loss
 
         losses: list[Tensor] = []
         wrapper.step(closure=closure)
-        if not self.objective.prior.smooth:
-            self._prox(optimizer)
         return losses[0]
 
     def _accumulate(self, batch: Batch, backward: Callable[[Tensor], None]) -> Tensor:
@@ -78,7 +132,7 @@ class Step:
             backward(penalty)
         total = penalty.detach()
         for rows in batch.rows.blocks(size):
-            part = self.objective.descent_fit(Batch(rows, batch.scale))
+            part = self.objective.descent_fit(batch._replace(rows=rows))
             backward(part)
             total = total + part.detach()
         return total
@@ -90,6 +144,12 @@ class Step:
             for p in group["params"]:
                 if id(p) in weights:
                     p.copy_(self.objective.prior.prox(p, step_length(optimizer, group, p) / self.objective.population))
+
+
+def _settings(optimizer: Optimizer) -> list[Any]:
+    """What a step of the optimiser does beside its state, to be compared; a list comes from a checkpoint."""
+    values = (value for group in optimizer.param_groups for name, value in group.items() if name != "params")
+    return [tuple(value) if isinstance(value, list) else value for value in values]
 
 
 def step_length(optimizer: Optimizer, group: dict[str, Any], p: Tensor) -> Tensor | float:

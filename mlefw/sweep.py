@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import hydra
@@ -24,12 +25,16 @@ MAX_JOBS = 10_000
 
 _MOST_ROWS = 40
 """Of the table in the terminal; `mlefw compare` shows all."""
+_MOST_LETTERS = 110
+"""Of why a job was skipped, which its line has told."""
 
 
 def run(
     command: str, overrides: Sequence[str], flags: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]
 ) -> int:
-    """Run a sweep into a directory of its own; 0, or 5 where a job failed.
+    """Run a sweep into a directory of its own; 0, or 5 where a job failed, or none has a result.
+
+    In a sweep over heads those that are not for the target are skipped, which is no failure.
 
     A directory that holds a sweep is gone on with: what is missing or has failed is run.
 
@@ -39,7 +44,7 @@ def run(
     """
     if any(override.startswith("resume=") for override in overrides):
         raise UsageError("resume= continues one run: expected it without -m")
-    overrides = configuration.opened(_with_defaults(command, overrides))
+    overrides = configuration.opened(configuration.globbed(_with_defaults(command, overrides), config_dirs))
     launcher.register()
     swept = configuration.sweep_values(overrides)
     count = math.prod(len(values) for values in swept.values())
@@ -159,30 +164,39 @@ def _note(command: str, root: Path, swept: dict[str, list[str]]) -> None:
         summary = summary_of(job.run_dir)
         if summary.get("status") == "finished" or (command == "baseline" and (job.run_dir / "baseline.json").is_file()):
             job.finish("finished")
+        elif summary.get("status") == "skipped":
+            job.skip(summary)
         elif summary or job.run_dir.is_dir():
             job.status, job.reason = "failed", str(summary.get("reason", "ended without a result"))
     Journal(root, jobs).close()
 
 
 def _report(root: Path, jobs: Sequence[Job]) -> int:
-    """Print the ranked table and what is missing; 5 if a job is missing or failed."""
+    """Print the ranked tables and what is missing; 5 if a job is missing or failed, or none is done."""
     from mlefw.command import compare
     from mlefw.console import console
 
     out = console()
     if any(job.nll_nats is not None for job in jobs):
-        summaries = [s for s in compare.run([str(root)]) if s["status"] == "finished"]
-        out.print(compare.table(summaries[:_MOST_ROWS]))
-        if len(summaries) > _MOST_ROWS:
-            out.print(f"… and {len(summaries) - _MOST_ROWS} more: mlefw compare runs={root}", soft_wrap=True)
-    missing = [job for job in jobs if not job.is_done]
-    for job in missing:
+        groups = compare.by_measure(compare.find([str(root)]))
+        for summaries in groups:
+            ranked = compare.rank(summaries)
+            out.print(compare.table(ranked[:_MOST_ROWS]))
+            if len(ranked) > _MOST_ROWS:
+                out.print(f"… and {len(ranked) - _MOST_ROWS} more: mlefw compare runs={root}", soft_wrap=True)
+        if len(groups) > 1:
+            out.print("Densities and masses are in no common unit, and are ranked apart.", soft_wrap=True)
+    missing = [job for job in jobs if not (job.is_done or job.is_skipped)]
+    done, skipped = (sum(getattr(job, name) for job in jobs) for name in ("is_done", "is_skipped"))
+    for job in (job for job in jobs if not job.is_done):
         reason = f": {job.reason}" if job.reason else ""
+        reason = shorten(reason, _MOST_LETTERS, placeholder=" …") if job.is_skipped else reason
         out.print(f"{job.status:<8}  {job.run_dir.name}{reason}", soft_wrap=True, markup=False)
     kept = sum(job.status == "kept" for job in jobs)
     before = f" ({kept} of them before)" if kept else ""
-    out.print(f"sweep: {len(jobs) - len(missing)} of {len(jobs)} jobs finished{before} in {root}", soft_wrap=True)
+    before += f", {skipped} skipped" if skipped else ""
+    out.print(f"sweep: {done} of {len(jobs)} jobs finished{before} in {root}", soft_wrap=True)
     if missing:
         out.print("       the same command with this run_dir runs the others", soft_wrap=True)
     out.print(f"look:  tensorboard --logdir {root}", soft_wrap=True)
-    return 5 if missing else 0
+    return 5 if missing or not done else 0

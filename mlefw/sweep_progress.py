@@ -13,7 +13,7 @@ from mlefw.errors import StorageError
 from mlefw.forked import Ended
 from mlefw.sweep_record import Job, Journal, summary_of
 
-_STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+_STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
 _TAIL = 20_000
 _ERROR = "mlefw: error: "
 
@@ -43,7 +43,9 @@ class Progress:
         job.exit_code = how.code if how.code >= 0 else 128 - how.code
         said = _tail(self.log(job))
         summary = summary_of(job.run_dir)
-        if how.code == 0 and (not self.has_summary or summary.get("status") == "finished"):
+        if how.code == 0 and summary.get("status") == "skipped":
+            job.skip(summary)
+        elif how.code == 0 and (not self.has_summary or summary.get("status") == "finished"):
             job.finish("finished")
         else:
             job.status = "stopped" if job.exit_code in _STOPPED and not how.is_late else "failed"
@@ -66,7 +68,9 @@ class Progress:
             words.append(f"{number(job.nll_nats)} nats per row on {job.split}")
         if job.seconds is not None:
             words.append(f"{job.seconds:.1f} s")
-        if job.reason:
+        if job.reason and job.is_skipped:
+            words.append(job.reason)
+        elif job.reason:
             words.append(f"exit code {job.exit_code}: {job.reason}")
         self.out.print("  ".join(words), soft_wrap=True, markup=False)
         self.journal.tick()

@@ -5,7 +5,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ class Job:
         number: in the order of the grid, from 0.
         overrides: the swept settings with their values.
         run_dir: where it is written.
-        status: finished, kept (finished in an earlier attempt), failed, stopped (by a signal), or not run.
+        status: finished, kept (finished in an earlier attempt), skipped (its head is not for the
+            target), failed, stopped (by a signal), or not run.
         exit_code: of the job; 128 + n where signal n killed it.
         reason: why it is not finished.
         nll_nats, split: the headline, on test rows where there are any.
@@ -48,6 +49,11 @@ class Job:
         return self.status in ("finished", "kept")
 
     @property
+    def is_skipped(self) -> bool:
+        """Whether there was nothing to do, as its head is not for the target."""
+        return self.status == "skipped"
+
+    @property
     def label(self) -> str:
         """The overrides as a part of a file name."""
         return label(self.overrides)
@@ -60,6 +66,10 @@ class Job:
             if "nll_nats" in metrics.get(split, {}):
                 self.nll_nats, self.split = metrics[split]["nll_nats"], split
                 return
+
+    def skip(self, summary: Mapping[str, Any]) -> None:
+        """Take over the reason of the summary, as one line."""
+        self.status, self.reason = "skipped", " ".join(str(summary["reason"]).split())
 
 
 def label(overrides: Iterable[str]) -> str:

@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.levels import check, check_whole, codes, factorize, is_text, numbers
+from mlefw.levels import check, check_whole, codes, factorize, is_number, is_text, numbers
 from mlefw.rows import Table
 
-TargetKind = Literal["numeric", "binary", "labels"]
-"""What a head takes: real numbers, 0 and 1, or one of several labels."""
+TargetKind = Literal["numeric", "binary", "labels", "ordered"]
+"""What a head takes: real numbers, 0 and 1, one of several labels, or one of several labels that have an order."""
 
 MAX_FRACTIONAL_LABELS = 100
 
@@ -25,14 +25,30 @@ class Target:
     labels: tuple[str, ...] | None = None
 
 
-def learn_labels(table: Table, name: str, kind: TargetKind) -> tuple[str, ...] | None:
+def learn_labels(
+    table: Table, name: str, kind: TargetKind, order: Sequence[object] | None = None
+) -> tuple[str, ...] | None:
     """The labels of the target in the order of their codes, or None where the target is a number.
+
+    Args:
+        table: every row.
+        name: of the target.
+        kind: what the head takes.
+        order: all labels, as a person orders them; by default they are sorted.
 
     Raises:
         UsageError: a target that the kind cannot hold, naming rows and values and the head that could.
     """
     check_whole(table, name, "data.target")
     column = table.columns[name]
+    if order is not None:
+        return _stated(table, name, kind, [str(label) for label in order])
+    if kind == "ordered" and is_text(column) and not all(is_number(value) for value in set(column.tolist())):
+        found, _ = factorize(column)
+        raise UsageError(
+            f"{table.origin}: column {name!r} (data.target) holds labels of no known order: {', '.join(found[:10])}"
+            "\n  expected: data.labels=[…], all of them from the lowest to the highest"
+        )
     if kind == "numeric":
         numbers(table, name, "data.target", _head_for_text(column))
         return None
@@ -58,7 +74,7 @@ def learn_labels(table: Table, name: str, kind: TargetKind) -> tuple[str, ...] |
 def coded(
     table: Table, name: str, kind: TargetKind, labels: tuple[str, ...] | None, required: bool = True
 ) -> np.ndarray:
-    """The target, (n,): float64, or int64 codes where the kind is `labels`.
+    """The target, (n,): float64, or int64 codes where the kind is `labels` or `ordered`.
 
     Args:
         table: holds the column, or not.
@@ -72,7 +88,8 @@ def coded(
     """
     if required:
         check_whole(table, name, "data.target")
-    y = np.full(table.num_rows, -1, dtype=np.int64) if kind == "labels" else np.full(table.num_rows, np.nan)
+    is_code = kind in ("labels", "ordered")
+    y = np.full(table.num_rows, -1, dtype=np.int64) if is_code else np.full(table.num_rows, np.nan)
     if name in table.columns:
         present, index = table.present(name)
         y[index] = (
@@ -87,9 +104,10 @@ def coded_together(table: Table, targets: Sequence[Target], required: bool, part
     Raises:
         UsageError: as `coded`; with `partial` a target may be missing where another is there.
     """
-    columns = [coded(table, t.name, t.kind, t.labels, required and not partial).astype(np.float64) for t in targets]
-    for target, column in zip(targets, columns, strict=True):
-        column[column < 0 if target.kind == "labels" else np.isnan(column)] = np.nan
+    columns = []
+    for target in targets:
+        codes = coded(table, target.name, target.kind, target.labels, required and not partial)
+        columns.append(np.where(codes < 0, np.nan, codes) if codes.dtype.kind == "i" else codes)
     y = np.stack(columns, 1)
     empty = np.asarray(np.isnan(y).all(1))
     if required and empty.any():
@@ -98,6 +116,26 @@ def coded_together(table: Table, targets: Sequence[Target], required: bool, part
             "\n  expected: at least one of them in every row; take these rows out"
         )
     return y
+
+
+def _stated(table: Table, name: str, kind: TargetKind, order: list[str]) -> tuple[str, ...]:
+    if kind == "numeric":
+        raise UsageError(f"data.labels is for heads whose target has labels\n  column {name!r} is taken as a number")
+    column = table.columns[name]
+    column = column.astype(object) if column.dtype.kind == "b" else column
+    levels, code = factorize(np.array([str(value) for value in column]) if column.dtype.kind == "O" else column)
+    known = np.array([level in order for level in levels], dtype=bool)
+    check(table, name, "data.target", known[code], f"one of data.labels: {', '.join(order)}")
+    absent = [label for label in order if label not in levels]
+    if absent or len(set(order)) < len(order) or len(order) < 2 or (kind == "binary" and len(order) > 2):
+        number = "two" if kind == "binary" else "at least two"
+        what = (
+            f"{absent[0]!r} occurs in no row" if absent else f"{len(order)} labels, {len(set(order))} of them distinct"
+        )
+        raise UsageError(
+            f"data.labels={order}: {what}\n  expected: {number} labels that column {name!r} holds, each once"
+        )
+    return tuple(order)
 
 
 def _head_for_text(column: np.ndarray) -> str:

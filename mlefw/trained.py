@@ -1,10 +1,11 @@
 """A trained run in Python: `from mlefw.trained import load`."""
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,45 +13,37 @@ import torch
 from torch.distributions import Distribution
 
 from mlefw import build, checkpoint, score
-from mlefw.arrow_table import check_names, to_table
 from mlefw.checkpoint import Trained
-from mlefw.data.base import Source
+from mlefw.data.frame import Frame, as_arrow, offered
 from mlefw.errors import UsageError
 from mlefw.new_data import adapted
 from mlefw.objective import evaluate
 from mlefw.prediction import check_probabilities, predictions
 from mlefw.rows import Rows, Table
+from mlefw.run_posterior import posterior_of
 from mlefw.support import check_support
+from mlefw.uncertainty.laplace import Laplace
+from mlefw.uncertainty.posterior import Posterior
 
 BLOCK_ROWS = 65536
 
 
-def load(run: str | Path, missing: str | None = None, unseen: str | None = None) -> "Model":
+def load(
+    run: str | Path, missing: str | None = None, unseen: str | None = None, plugins: Sequence[str] = ()
+) -> "Model":
     """The model of a run directory (its best checkpoint) or of a checkpoint file.
 
     Args:
         run: the directory or file.
         missing: `error`, `drop` or `impute`, in place of what training was told.
         unseen: `error`, `reference` or `ignore`, in place of what training was told.
+        plugins: packages that heads, models and priors of the run may come from, as of `--plugin`.
 
     Raises:
         UsageError: no such run, a damaged one, or a setting that there is not.
     """
-    return Model(adapted(checkpoint.load(run), {"missing": missing, "unseen": unseen}))
-
-
-@dataclass(kw_only=True)
-class _Frame(Source):
-    """Columns that are in memory already."""
-
-    arrow: pa.Table
-
-    def read(self) -> Table:
-        names = self.wanted(self.arrow.column_names)
-        check_names(names, "the frame")
-        columns = ((name, self.arrow.column(name)) for name in names)
-        text, lenient = self.categorical or (), self.lenient(names)
-        return to_table(columns, Table({}, "the frame"), text, self.id, self.missing, lenient)
+    loaded = checkpoint.load(run, tuple(plugins))
+    return Model(adapted(loaded, {"missing": missing, "unseen": unseen}), loaded)
 
 
 class Model:
@@ -60,8 +53,20 @@ class Model:
     counted from zero in messages.
     """
 
-    def __init__(self, trained: Trained) -> None:
-        self._trained = trained
+    def __init__(self, trained: Trained, loaded: Trained | None = None) -> None:
+        self._trained, self._loaded = trained, loaded or trained
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint file."""
+        return self._trained.path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The `summary.json` of its run; empty for a checkpoint away from its run."""
+        file = self.path.parent.parent / "summary.json"
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return content
 
     @property
     def features(self) -> list[str]:
@@ -73,13 +78,21 @@ class Model:
         """The column that it predicts."""
         return self._trained.schema.target
 
-    def predict(self, data: Any, level: float = 0.9, quantiles: Sequence[float] = ()) -> Any:
+    def predict(
+        self,
+        data: Any,
+        level: float = 0.9,
+        quantiles: Sequence[float] = (),
+        uncertainty: Literal["none", "laplace"] = "none",
+    ) -> Any:
         """What `mlefw predict` writes: mean, median, sd, lower, upper, quantiles; or class and probabilities.
 
         Args:
             data: rows; where the target is among the columns, `nll_nats` is among the results.
-            level: probability of the central interval (lower, upper) of an observation, given the fitted parameters.
+            level: probability of the central interval (lower, upper) of an observation.
             quantiles: probabilities of further quantiles.
+            uncertainty: `none` for distributions given the fitted parameters; `laplace` averages over what the
+                training rows leave open about them.
 
         Returns:
             A frame of the kind of `data` (of pandas: with its index); for arrays a dict of arrays, (n,).
@@ -88,10 +101,13 @@ class Model:
             UsageError: columns that are missing, or values that the model cannot take.
         """
         check_probabilities(self._trained, level, quantiles)
+        if uncertainty not in ("none", "laplace"):
+            raise UsageError(f"uncertainty={uncertainty!r}: expected none or laplace")
+        posterior = self._posterior if uncertainty == "laplace" else None
         table = self._table(data, prediction=True)
         row = table.row_numbers(np.arange(table.num_rows))
         parts = [
-            predictions(self._trained, table.take(index), row[index], level, quantiles)
+            predictions(self._trained, table.take(index), row[index], level, quantiles, posterior)
             for index in np.split(np.arange(len(row)), range(BLOCK_ROWS, len(row), BLOCK_ROWS))
         ]
         return _like(data, pa.concat_tables(parts))
@@ -112,29 +128,16 @@ class Model:
         metrics = build.build_metrics(self._trained.config, objective.head)
         return dict(score.figures(objective, evaluate(objective, rows), rows, metrics))
 
+    @cached_property
+    def _posterior(self) -> Posterior | None:
+        return posterior_of(self._loaded, Laplace())
+
     def _rows(self, table: Table, target_required: bool) -> Rows:
         return self._trained.schema.rows(table, self._trained.objective.head.log_link, target_required)
 
     def _table(self, data: Any, prediction: bool) -> Table:
-        try:
-            arrow = _arrow(data, self.features)
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            raise UsageError(f"the frame cannot be read: {str(error).splitlines()[0]}") from None
-        return self._trained.schema.reading(_Frame(arrow=arrow), prediction).read()
-
-
-def _arrow(data: Any, features: list[str]) -> pa.Table:
-    if isinstance(data, np.ndarray):
-        if data.ndim != 2 or data.shape[1] != len(features):
-            raise UsageError(
-                f"the matrix has shape {data.shape}\n  expected: a column for each of {', '.join(features)}"
-            )
-        data = {name: data[:, j] for j, name in enumerate(features)}
-    if isinstance(data, Mapping):
-        return pa.table({name: pa.array(np.asarray(values), from_pandas=True) for name, values in data.items()})
-    if type(data).__module__.startswith("pandas"):
-        return pa.Table.from_pandas(data, preserve_index=False)
-    return pa.table(data)
+        with offered(rows=as_arrow(data, self.features)):
+            return self._trained.schema.reading(Frame(), prediction).read()
 
 
 def _like(data: Any, result: pa.Table) -> Any:

@@ -1,5 +1,6 @@
 """The composition root's upper room: from a configuration to what Lightning trains with."""
 
+import inspect
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,15 @@ from mlefw.module import LikelihoodModule
 from mlefw.objective import Objective
 from mlefw.step import Step, check_optimizer
 
+_COUNTING = {"limit_train_batches": 1.0, "val_check_interval": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}
+"""Settings of the trainer that count batches, and the values with which they count none."""
+
 
 def build_module(config: Config, estimand: Estimand, rows: RowsModule) -> LikelihoodModule:
     """The LightningModule for the batches and watched splits of `rows`."""
     objective = estimand.objective
-    step = Step(objective, config["step"]["clip_norm"], rows.regime.max_rows)
+    step = Step(objective, config["step"]["clip_norm"], rows.regime.max_rows, config["compile"])
+    rows.standardize = objective.model.standardize  # type: ignore[assignment]
     make_optimizer = partial(_optimizer, config["optimizer"], objective)
     scheduler = config["scheduler"] or {}
     make_scheduler = instantiate(scheduler) if "_target_" in scheduler else None
@@ -29,7 +34,10 @@ def build_module(config: Config, estimand: Estimand, rows: RowsModule) -> Likeli
 
 
 def _optimizer(node: Config, objective: Objective, parameters: Any) -> torch.optim.Optimizer:
-    optimizer: torch.optim.Optimizer = instantiate(node)(parameters)
+    make = instantiate(node)
+    if "fused" in inspect.signature(make).parameters and not node.keys() & {"fused", "foreach"}:
+        make = partial(make, fused=True)
+    optimizer: torch.optim.Optimizer = make(parameters)
     check_optimizer(optimizer, objective)
     return optimizer
 
@@ -47,6 +55,11 @@ def check_optimization(config: Config, objective: Objective) -> None:
         _optimizer(config["optimizer"], objective, [p for p in objective.parameters() if p.requires_grad])
     except (ValueError, TypeError) as error:
         raise UsageError(f"optimizer: {error}") from error
+    if "LBFGS" in config["optimizer"]["_target_"] and not objective.loss.is_potential:
+        raise UsageError(
+            f"optimizer=lbfgs searches along a line of one function, and loss={config['choices'].get('loss')} weighs "
+            "gradients that are those of none: expected optimizer=adam or sgd"
+        )
     if "LBFGS" in config["optimizer"]["_target_"] and not config["batch"]["_target_"].endswith("FullBatch"):
         raise UsageError("optimizer=lbfgs searches along a line of one objective: it needs batch=full")
 
@@ -54,8 +67,12 @@ def check_optimization(config: Config, objective: Objective) -> None:
 def build_datamodule(config: Config, data: Data) -> RowsModule:
     """The rows as Lightning sees them."""
     per_chunk = config["step"]["per_chunk"]
-    if per_chunk < 1:
-        raise UsageError(f"step.per_chunk={per_chunk}: expected a whole number of at least 1")
+    if per_chunk != "auto" and (not isinstance(per_chunk, int) or per_chunk < 1):
+        raise UsageError(f"step.per_chunk={per_chunk}: expected 'auto' or a whole number of at least 1")
+    if per_chunk == "auto":
+        # What Lightning counts in hand-overs has to be counted in steps.
+        counts = any(config["trainer"].get(name) not in (None, default) for name, default in _COUNTING.items())
+        per_chunk = 1 if counts else 0
     return RowsModule(data.splits, instantiate(config["batch"]), config["seed"], per_chunk)
 
 

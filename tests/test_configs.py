@@ -19,6 +19,7 @@ from mlefw.preparation import prepare
 GROUPS = {
     "head": ["data=synthetic", "data.num_rows=60"],
     "prior": [],
+    "loss": [],
     "batch": [],
     "model": [],
     "data": [],
@@ -31,6 +32,7 @@ GROUPS = {
     "callback": [],
     "logger": [],
     "metric": [],
+    "experiment": [],
 }
 KINDS = {
     "gaussian_fixed": "gaussian",
@@ -60,11 +62,17 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
     if group == "calibrate":
         head = "gaussian" if member in ("none", "scale") else "bernoulli"
         overrides += [f"head={head}", f"data.kind={head}"]
-    if (group, member) == ("metric", "categorical"):
+    if (group, member) == ("uncertainty", "mc_dropout"):
+        overrides.append("model.dropout=0.1")
+    if group == "loss" and member in ("label_smoothing", "focal", "class_weights"):
+        overrides += ["head=bernoulli", "data=breast_cancer"]
+    if (group, member) == ("loss", "beta_nll"):
+        overrides.append("head=heteroscedastic")
+    if group == "metric" and member in ("categorical", "ordinal"):
         overrides += ["head=categorical", "data=iris"]
     if group == "data":
-        if member in ("csv", "parquet"):
-            pytest.skip("a file source has no rows of its own: its reading is tested with the sources")
+        if member in ("csv", "parquet", "frame"):
+            pytest.skip("a source of other people's rows has none of its own: its reading is tested with the sources")
         overrides.append(f"head={KINDS.get(member, 'gaussian')}")
     config = resolve({**read("train", overrides, [], []), "run_dir": str(tmp_path)})
     assert config["choices"][group] == member
@@ -83,7 +91,11 @@ def some_table(head: str, file: Path) -> list[str]:
         return ["data=csv", f"data.path={file}", "data.target=[y,z]", *SEVERAL[head]]
     drawn = {"share": random.beta(2, 3, 60), "count": random.negative_binomial(2, 0.3, 60)}
     node = read("train", [f"head={head}"], [], [])["head"]
-    support = get_class(node.get("component", node)["_target_"]).support
+    kind = get_class(node.get("component", node)["_target_"])
+    if kind.target != "numeric":
+        csv.write_csv(pa.table({"x": random.normal(size=60), "y": random.integers(1, 4, 60)}), file)
+        return ["data=csv", f"data.path={file}", "data.target=y"]
+    support = kind.support
     y = next(y for y in drawn.values() if bool(support.check(torch.as_tensor(y, dtype=torch.float64)).all()))
     csv.write_csv(pa.table({"x": random.normal(size=60), "y": y}), file)
     return ["data=csv", f"data.path={file}", "data.target=y"]

@@ -169,8 +169,8 @@ def test_rows_of_infinite_nll_are_named(monkeypatch: pytest.MonkeyPatch, capsys:
     def descent_fit(self: Objective, batch: Any) -> torch.Tensor:
         return 0 * sum(p.sum() for p in self.parameters()) + float("inf")
 
-    def nll(self: Objective, rows: Any) -> torch.Tensor:
-        values = original(self, rows)
+    def nll(self: Objective, rows: Any, standardized: bool = False) -> torch.Tensor:
+        values = original(self, rows, standardized)
         return torch.where(torch.arange(len(values)) == 3, float("inf"), values) if len(values) == 32 else values
 
     monkeypatch.setattr(Objective, "descent_fit", descent_fit)
@@ -221,7 +221,8 @@ def test_any_other_failure_of_torch_is_a_bug(capsys: pytest.CaptureFixture[str])
     assert "shapes do not match" in capsys.readouterr().err
 
 
-def test_a_run_that_is_under_way_cannot_be_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_run_that_is_under_way_cannot_be_resumed(tmp_path: Path, number: signal.Signals) -> None:
     process = start(
         tmp_path, *FEW[:1], *QUIET, "trainer.max_epochs=100000", "early_stopping.patience=null", "run_dir=r"
     )
@@ -229,13 +230,13 @@ def test_a_run_that_is_under_way_cannot_be_resumed(tmp_path: Path) -> None:
         wait_for(process, tmp_path / "r" / "checkpoints" / "last.ckpt")
         assert train("resume=r") == 2
         assert process.pid is not None
-        os.kill(process.pid, signal.SIGHUP)
+        os.kill(process.pid, number)
         process.join(60)
-        assert process.exitcode == 129
+        assert process.exitcode == 128 + number
     finally:
         process.kill()
         process.join()
-    assert summary_of(tmp_path / "r")["reason"] == "stopped by SIGHUP"
+    assert summary_of(tmp_path / "r")["reason"] == f"stopped by {number.name}"
 
 
 def test_the_head_of_a_run_is_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,9 +22,21 @@ def one_value(problem: Problem) -> str | None:
     return "the target takes one value only: the intercept goes to infinity"
 
 
+def empty_class(problem: Problem) -> str | None:
+    """What an intercept or threshold does where a class has no rows; None where each has some."""
+    if problem.head.target not in ("labels", "ordered"):
+        return None
+    y = problem.rows.y[problem.rows.weight > 0]
+    if len(y.unique()) == getattr(problem.head, "num_classes", 0):
+        return None
+    if problem.head.target == "ordered":
+        return "a class has no rows: its thresholds meet, or one of them goes to infinity"
+    return "a class has no rows: its intercept goes to minus infinity"
+
+
 def separation(problem: Problem, num_perfect: int) -> str:
     """Why a discrete target has no maximum, where `num_perfect` rows can be predicted without error."""
-    one = one_value(problem)
+    one = one_value(problem) or empty_class(problem)
     if one is not None:
         return one
     if problem.head.target == "numeric":

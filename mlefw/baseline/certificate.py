@@ -16,8 +16,10 @@ def excess_bound(solution: Solution) -> float | None:
     """
     if not solution.exists or not solution.converged:
         return None
+    # What rounding of the objective itself leaves open.
+    least = 2.0**-52 * max(1.0, abs(solution.objective))
     if solution.gap is not None:
-        return solution.gap
+        return max(least, solution.gap)
     problem, here = solution.problem, solution.derivatives
     slope = here.gradient.clone()
     mask = torch.from_numpy(under_prior(problem))
@@ -27,4 +29,4 @@ def excess_bound(solution: Solution) -> float | None:
     slope[mask] = torch.where(weights == 0, at_zero, kinked + rate * weights.sign())
     free = problem.free
     step = positive_solve(here.hessian[free][:, free], slope[free])
-    return None if step is None else max(0.0, float(slope[free] @ step))
+    return None if step is None else max(least, float(slope[free] @ step))

@@ -11,6 +11,9 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance
 from mlefw.head.base import Head
 
+_SHOWN = 7
+"""Labels that fit into a heading."""
+
 
 def coefficient_tables(
     solution: Solution, names: list[str], labels: list[str] | None, errors: Covariance | None
@@ -39,14 +42,24 @@ def coefficient_tables(
 
 def table_titles(head: Head, labels: list[str] | None) -> dict[str, str]:
     """What the coefficients of each table add up to, in words: `log rate`, `log-odds of yes against no`."""
-    titles = {}
-    for k, key in _columns(head, labels):
-        titles[key] = _eta_words(head, head.eta_names[k])
-        if labels is not None and head.reference is not None:
-            titles[key] = f"log-odds of {labels[k]} against {labels[head.reference]}"
-        elif labels is not None and head.target == "binary":
-            titles[key] = f"log-odds of {labels[1]} against {labels[0]}"
-    return titles | {name: name for name in head.shared_names}
+    titles = {key: _title(head, k, labels) for k, key in _columns(head, labels)}
+    shared = {name: name for name in head.shared_names}
+    if labels is not None and head.target == "ordered":
+        between = zip(head.shared_names, labels[1:], labels[2:], strict=False)
+        shared = {name: f"{name}, the width of {low} on that scale" for name, low, _ in between}
+    return titles | shared
+
+
+def _title(head: Head, k: int, labels: list[str] | None) -> str:
+    if labels is not None and head.reference is not None:
+        return f"log-odds of {labels[k]} against {labels[head.reference]}"
+    if labels is not None and head.target == "binary":
+        words = {"probit": "probit", "cloglog": "complementary log-log"}.get(getattr(head, "link", ""), "log-odds")
+        return f"{words} of {labels[1]} against {labels[0]}"
+    if labels is not None and head.target == "ordered":
+        order = labels if len(labels) <= _SHOWN else [*labels[:2], "…", labels[-1]]
+        return f"log-odds of a higher label ({' < '.join(order)})"
+    return _eta_words(head, head.eta_names[k])
 
 
 def _columns(head: Head, labels: list[str] | None) -> list[tuple[int, str]]:
@@ -56,7 +69,7 @@ def _columns(head: Head, labels: list[str] | None) -> list[tuple[int, str]]:
 
 
 def _eta_words(head: Head, name: str) -> str:
-    return inverse_link.eta_words(head.link(name), name)
+    return inverse_link.eta_words(head.inverse_link_of(name), name)
 
 
 def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Tensor, list[float | None]]:
@@ -103,7 +116,7 @@ def _shared_row(solution: Solution, s: int, name: str, errors: Covariance | None
     """
     problem, head = solution.problem, solution.problem.head
     column, index = head.eta_dim + s, problem.size - head.shared_dim + s
-    link = head.link(name)
+    link = head.inverse_link_of(name)
     eta = (head.center[column] + head.gain[column] * solution.theta[index]).detach().requires_grad_()
     with torch.enable_grad():
         value = link(eta)

@@ -19,10 +19,14 @@ from mlefw.standardize import Standardized
 
 def gap(model: Evaluation, exact: Evaluation, rows: Rows) -> tuple[float, float]:
     """Mean NLL of the model minus that of the exact estimate, and the paired standard error of that mean."""
-    share = rows.weight / rows.weight.sum()
-    difference = model.nll - exact.nll
+    return paired(model.nll - exact.nll, rows.weight)
+
+
+def paired(difference: Tensor, weight: Tensor) -> tuple[float, float]:
+    """The weighted mean of differences (n,) between two models on the same rows, and its standard error."""
+    count = float(weight.sum())
+    share = weight / count
     mean = float(total(share, difference))
-    count = rows.population
     variance = float(total(share, (difference - mean).square()))
     return mean, (variance / (count - 1)) ** 0.5 if count > 1 else float("nan")
 

@@ -15,6 +15,7 @@ from mlefw.baseline import absence
 from mlefw.baseline.base import Solution
 from mlefw.baseline.moments import moments
 from mlefw.baseline.newton import Newton, on_floor
+from mlefw.baseline.ordered import certain_rows
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.starts import intercepts, with_intercepts
 from mlefw.head.base import FactorizedHead
@@ -79,7 +80,7 @@ def _examine_biases(solution: Solution, max_seconds: float) -> Solution:
     far = _recession(null, time.monotonic() + max_seconds)
     if far is None:
         return solution
-    reason = absence.one_value(problem) or "a class has no rows: its intercept goes to minus infinity"
+    reason = absence.one_value(problem) or absence.empty_class(problem)
     return replace(solution, exists=False, reason=reason)
 
 
@@ -121,7 +122,7 @@ def _examine_scales(solution: Solution) -> Solution:
             return solution
         smallest = min(smallest, float(scale.min()))
         count += int((scale < _COLLAPSED).sum())
-    located = isinstance(head, FactorizedHead) and inverse_link.identity is head.link(head.eta_names[0])
+    located = isinstance(head, FactorizedHead) and inverse_link.identity is head.inverse_link_of(head.eta_names[0])
     if located and moments(problem).is_perfect:
         return _perfect_fit(solution)
     if smallest >= _COLLAPSED:
@@ -157,6 +158,8 @@ def _recession(solution: Solution, deadline: float) -> _Far | None:
     if solution.converged and float(values.min()) > 1e-9 and float(here.hessian.diagonal()[free].min()) > 1e-9:
         # A stationary point of a strictly convex function is its minimum: the maximum exists.
         return None
+    if problem.head.target == "ordered":
+        return _by_order(solution, deadline)
     step = torch.zeros_like(theta)
     step[free] = -root * (vectors @ ((vectors.T @ (root * here.gradient[free])) / values.clamp(min=1e-15)))
     for direction in (step, theta):
@@ -166,6 +169,19 @@ def _recession(solution: Solution, deadline: float) -> _Far | None:
     # The program knows classes and counts: an eta that falls for ever suits a count of zero and nothing else.
     found = _by_linear_program(problem, deadline) if problem.head.support.is_discrete else None
     return _far(problem, theta, found) if found is not None else None
+
+
+def _by_order(solution: Solution, deadline: float) -> _Far | None:
+    """Thresholds part exponentially fast in eta, so their directions are those of a program of their own."""
+    problem = solution.problem
+    if absence.empty_class(problem) is not None:
+        certain: Tensor | None = torch.zeros(problem.rows.num_rows, dtype=torch.bool)
+    else:
+        certain = certain_rows(problem, deadline - time.monotonic())
+    if certain is None:
+        return None
+    now = torch.cat([problem.head.nll_complete(eta, rows.y) for rows, _, eta in problem.etas(solution.theta)])
+    return _Far(torch.where(certain, torch.zeros_like(now), now), certain)
 
 
 def _far(problem: Problem, theta: Tensor, direction: Tensor) -> _Far | None:

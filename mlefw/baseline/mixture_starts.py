@@ -92,7 +92,7 @@ def _theta(problem: Problem, groups: list[_Group]) -> Tensor:
         known.setdefault(names[0], middle)
         for name, column in zip(names, columns, strict=True):
             if name in known:
-                eta = float(part.link(name).inv(torch.tensor(known[name], dtype=torch.float64)))
+                eta = float(part.inverse_link_of(name).inv(torch.tensor(known[name], dtype=torch.float64)))
                 raw = (eta - float(head.center[column])) / float(head.gain[column])
                 raw = raw if math.isfinite(raw) else 0.0
                 raws[column] = raw
@@ -108,4 +108,4 @@ def _theta(problem: Problem, groups: list[_Group]) -> Tensor:
 
 
 def _is_located(component: Head) -> bool:
-    return component.link(component.eta_names[0]) is inverse_link.identity
+    return component.inverse_link_of(component.eta_names[0]) is inverse_link.identity

@@ -1,7 +1,7 @@
 """mlefw compare: one ranked table over runs or a whole sweep."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,46 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlefw.atomic import write_text
+from mlefw.command import row_scores
 from mlefw.console import model_name, number
 from mlefw.errors import UsageError
 from mlefw.new_data import check_output
+from mlefw.report import comparison
 from mlefw.run_directory import SUPERSEDED
 
+_MEASURES = {"density": "NLL (of densities)", "mass": "NLL (of masses)"}
 
-def run(runs: Sequence[str]) -> list[dict[str, Any]]:
+
+def run(runs: Sequence[str], measure: str = "") -> list[dict[str, Any]]:
     """The summaries of the runs found, best first by NLL on test (else validation, else training) rows.
+
+    Args:
+        runs: run directories, or directories that hold some.
+        measure: `density` or `mass` takes these runs alone.
+
+    Raises:
+        UsageError: no run there, a summary that cannot be read, or densities among masses.
+    """
+    if measure not in ("", *_MEASURES):
+        raise UsageError(f"measure={measure}: expected {' or '.join(_MEASURES)}")
+    found = find(runs)
+    finished = [summary for summary in found if summary["status"] == "finished"]
+    groups = by_measure(summary for summary in finished if measure in ("", summary.get("measure", measure)))
+    if len(groups) > 1:
+        heads = {group[0]["measure"]: ", ".join(sorted({str(s["head"]) for s in group})) for group in groups}
+        raise UsageError(
+            f"runs={','.join(map(str, runs))}: the NLL of densities ({heads['density']}) and of masses "
+            f"({heads['mass']}) are in no common unit, and are not ranked together\n"
+            f"  expected: measure=density or measure=mass, or runs of one kind"
+        )
+    if measure and not groups:
+        raise UsageError(f"measure={measure}: none of the {len(finished)} finished runs predicts one")
+    ranked = rank(groups[0]) if groups else []
+    return ranked + [summary for summary in found if summary["status"] != "finished"]
+
+
+def find(runs: Sequence[str]) -> list[dict[str, Any]]:
+    """The summaries of the runs in directories, each with its `run_dir`; those that were skipped are left out.
 
     Raises:
         UsageError: no run there, or a summary that cannot be read.
@@ -32,42 +64,58 @@ def run(runs: Sequence[str]) -> list[dict[str, Any]]:
         if not files:
             raise UsageError(f"runs={name}: no summary.json in it or below it")
         found += [_read(file) for file in files]
-    finished = [summary for summary in found if summary["status"] == "finished"]
-    split = next(s for s in ("test", "validation", "train") if all(s in f["metrics"] for f in finished) or s == "train")
-    for summary in finished:
+    return [summary for summary in found if summary["status"] != "skipped"] or found
+
+
+def by_measure(summaries: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The finished runs that predict densities, and those that predict masses; where one does not say, all together."""
+    finished = [summary for summary in summaries if summary["status"] == "finished"]
+    known = [summary.get("measure") for summary in finished]
+    if not all(measure in _MEASURES for measure in known):
+        return [finished]
+    return [[s for s in finished if s["measure"] == measure] for measure in _MEASURES if measure in known]
+
+
+def rank(finished: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Best first; each says by which split (`ranked_by`) and, on the same rows, how far it is `behind` the first."""
+    split = next((s for s in ("test", "validation") if all(s in f["metrics"] for f in finished)), "train")
+    ranked = sorted(finished, key=lambda summary: summary["metrics"][split].get("nll_nats", float("inf")))
+    best = row_scores.read(Path(ranked[0]["run_dir"]), split) if len(ranked) > 1 else None
+    for position, summary in enumerate(ranked):
         summary["ranked_by"] = split
-    finished.sort(key=lambda summary: summary["metrics"][split].get("nll_nats", float("inf")))
-    return finished + [summary for summary in found if summary["status"] != "finished"]
+        if position and best is not None:
+            scores = row_scores.read(Path(summary["run_dir"]), split)
+            difference = None if scores is None else scores.behind(best)
+            summary |= {} if difference is None else {"behind": difference}
+    return ranked
 
 
 def table(summaries: Sequence[dict[str, Any]]) -> Table:
-    """The runs as a table."""
+    """The runs as a table; what they all have in common is in its title."""
     finished = [summary for summary in summaries if summary["status"] == "finished"]
     split = finished[0]["ranked_by"] if finished else "test"
-    shown = Table(title=f"Ranked by NLL on {split} rows", title_justify="left")
-    for name in ("run", "head", "prior", "model", "seed"):
-        shown.add_column(name)
-    for name in ("nats per row", "± s.e.", "bits", "gap to linear MLE", "skill"):
+    words = [{**summary, "model": model_name(summary, split)} for summary in summaries]
+    labels, common = comparison.labels(words)
+    what = _MEASURES.get(finished[0].get("measure", ""), "NLL") if finished else "NLL"
+    shown = Table(title=escape(", ".join([f"Ranked by {what} on {split} rows", *common])), title_justify="left")
+    for name in ("run", *labels):
+        shown.add_column(name, overflow="fold")
+    columns = comparison.columns(finished)
+    for name in columns:
         shown.add_column(name, justify="right")
-    for summary in summaries:
-        labels = [escape(Path(summary["run_dir"]).name)]
-        words = {**summary, "model": model_name(summary, split)}
-        labels += [escape(str(words.get(name, ""))) for name in ("head", "prior", "model", "seed")]
+    for summary in words:
+        names = [escape(str(text)) for text in (Path(summary["run_dir"]).name, *(summary.get(n, "") for n in labels))]
         if summary["status"] != "finished":
-            shown.add_row(*labels, "failed", *[""] * 4)
-            continue
-        figures, distance = summary["metrics"][split], summary.get("distance", {})
-        values = [figures.get(name) for name in ("nll_nats", "nll_se", "nll_bits")]
-        values += [distance.get(name, {}).get(split) for name in ("gap_nats", "skill")]
-        shown.add_row(*labels, *(number(value) for value in values))
+            shown.add_row(*names, summary["status"], *[""] * (len(columns) - 1))
+        else:
+            shown.add_row(*names, *(number(value) for value in comparison.values(summary, columns)))
     return shown
 
 
 def write_report(summaries: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the comparison as one self-contained HTML file."""
-    from mlefw.plot.comparison import comparison
+    from mlefw.plot.comparison import comparison as drawing
     from mlefw.plot.style import png
-    from mlefw.report.comparison import comparison_report
     from mlefw.report.page import Picture
 
     pictures = []
@@ -77,10 +125,10 @@ def write_report(summaries: Sequence[dict[str, Any]], path: Path) -> None:
         names = [Path(summary["run_dir"]).name for summary in ranked]
         figures = [summary["metrics"][split] for summary in ranked]
         nats, errors = ([values.get(key, 0.0) for values in figures] for key in ("nll_nats", "nll_se"))
-        figure = comparison(names, nats, errors, split)
+        figure = drawing(names, nats, errors, split)
         conclusion = f"{names[0]} has the least NLL on {split} rows"
         pictures.append(Picture(png(figure), conclusion, "Mean NLL of each run ± 2 standard errors."))
-    write_text(path, comparison_report(summaries, pictures))
+    write_text(path, comparison.comparison_report(summaries, pictures))
 
 
 def check_report(path: Path, overwrite: bool) -> None:

@@ -13,7 +13,7 @@ import yaml
 from mlefw import archive, build, checkpoint, console, recalibration, resumption, score
 from mlefw.atomic import leftovers, write_json, write_text
 from mlefw.coefficient_table import baseline_content
-from mlefw.command import exhibit, fitting
+from mlefw.command import exhibit, fitting, row_scores
 from mlefw.errors import StorageError
 from mlefw.forecast import Sample, forecast
 from mlefw.objective import Evaluation, Objective, evaluate
@@ -104,10 +104,13 @@ def _run(
     final, evaluations, calibration = _recalibrate(config, run_dir, prepared, before)
     metrics = build.build_metrics(config, final.head)
     figures = {split: score.figures(final, evaluations[split], rows, metrics) for split, rows in data.splits.items()}
+    row_scores.store(run_dir, evaluations, data.splits, data.schema.labels)
     steps = fit.trainer.global_step
     summary: dict[str, Any] = {
         "status": "finished",
         **{name: choice(config, name) for name in ("head", "prior", "batch", "model")},
+        "loss": described(config, "loss"),
+        "measure": final.head.measure,
         "seed": config["seed"],
         "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
         "num_features": data.schema.num_features,
@@ -118,7 +121,7 @@ def _run(
         "baseline_num_features": len(estimand.asked) if estimand.is_subset else None,
         "baseline": score.describe(exact.mle, lines.get("mle")),
         "baseline_map": score.describe(exact.map, lines.get("map")),
-        "laplace": keep_posterior(config, run_dir, objective, data.splits),
+        **keep_posterior(config, run_dir, objective, data.splits),
         "distance": score.distances(objective, before, data.splits, yardstick, (final, evaluations)),
         "time": {
             "total_s": time.monotonic() - start,
@@ -153,6 +156,13 @@ def _finished(run_dir: Path) -> dict[str, Any] | None:
 def choice(config: dict[str, Any], group: str) -> str:
     """The name under which a member of a group was chosen."""
     return str(config["choices"].get(group, group))
+
+
+def described(config: dict[str, Any], group: str) -> str:
+    """The same with its settings: `focal(gamma=2.0)`."""
+    settings = {name: value for name, value in (config.get(group) or {}).items() if name != "_target_"}
+    words = ", ".join(f"{name}={value}" for name, value in settings.items())
+    return choice(config, group) + (f"({words})" if words else "")
 
 
 def baseline_file(config: dict[str, Any], prepared: Prepared, exact: score.Exact) -> dict[str, Any]:
@@ -198,7 +208,7 @@ def _finish(
     settings: dict[str, str | float | bool] = {
         name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
     }
-    settings["optimizer"] = choice(config, "optimizer")
+    settings |= {"optimizer": choice(config, "optimizer"), "loss": summary["loss"]}
     settings |= {"calibrate": summary["calibration"]["method"]} if "calibration" in summary else {}
     lr = config["optimizer"].get("lr")
     settings |= {"lr": lr} if lr is not None else {}

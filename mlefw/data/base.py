@@ -36,6 +36,7 @@ class Source(ABC):
         offset: column added to the first eta.
         exposure: positive column whose logarithm is such an offset.
         weight: column of row weights, meaning frequencies.
+        labels: those of the target in their order; sorted by default.
         id: column that identifies a row in predictions.
         test_fraction: share of all rows that is held out for the final score.
         validation_fraction: share of all rows on which training is watched.
@@ -54,6 +55,7 @@ class Source(ABC):
     offset: str | None = None
     exposure: str | None = None
     weight: str | None = None
+    labels: list[str | int | float] | None = None
     id: str | None = None
     test_fraction: float = 0.2
     validation_fraction: float = 0.2

@@ -36,7 +36,7 @@ class Head(nn.Module, ABC):
     shared_dim: int
     event_shape: torch.Size = torch.Size()
     support: Constraint
-    target: ClassVar[Literal["numeric", "binary", "labels"]] = "numeric"
+    target: ClassVar[Literal["numeric", "binary", "labels", "ordered"]] = "numeric"
     reference: ClassVar[int | None] = None
     """The eta column to hold at zero where adding one number to all columns changes nothing (softmax)."""
     convex: bool = False
@@ -73,6 +73,11 @@ class Head(nn.Module, ABC):
     def log_link(self) -> bool:
         """Whether the first eta is a logarithm, so that an exposure makes sense."""
         return False
+
+    @property
+    def measure(self) -> str:
+        """`mass` where single outcomes have probabilities, else `density`; one NLL says nothing beside the other."""
+        return "mass" if self.support.is_discrete else "density"
 
     def set_units(self, mean: float, spread: float) -> None:
         """Take the target's mean and standard deviation as the origin and unit of what is measured in units of y."""
@@ -149,7 +154,7 @@ class Head(nn.Module, ABC):
         """The same for a complete eta: what the exact solvers differentiate."""
         return -self.distribution(eta).log_prob(y)
 
-    def link(self, name: str) -> Transform:
+    def inverse_link_of(self, name: str) -> Transform:
         """The inverse link of a parameter."""
         return inverse_link.identity
 
@@ -211,7 +216,7 @@ class FactorizedHead(Head):
             elif name in self.collapsible:
                 self.center[column] = math.log(unit)
 
-    def link(self, name: str) -> Transform:
+    def inverse_link_of(self, name: str) -> Transform:
         """The one that the class states."""
         return self.inverse_links[name]
 

@@ -1,14 +1,19 @@
 """The Bernoulli head: binary cross-entropy."""
 
+import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, constraints, register_kl
+from torch.distributions.transforms import Transform
 from torch.nn.functional import logsigmoid
 
 from mlefw import inverse_link
+from mlefw.errors import UsageError
 from mlefw.head.base import FactorizedHead, Start
+from mlefw.special_function import log_normal_cdf
 
 
 class LogitBernoulli(Bernoulli):
@@ -27,12 +32,48 @@ def _divergence(p: LogitBernoulli, q: LogitBernoulli) -> Tensor:
     return ones + zeros
 
 
+class _Probit(Transform):
+    """Log-odds of a probability that is the standard normal distribution function of eta."""
+
+    domain, codomain, bijective, sign = constraints.real, constraints.real, True, 1
+
+    def _call(self, x: Tensor) -> Tensor:
+        return log_normal_cdf(x) - log_normal_cdf(-x)
+
+
+class _ComplementaryLogLog(Transform):
+    """Log-odds of the probability 1 − exp(−exp(eta)): that at least one event of a Poisson process came."""
+
+    domain, codomain, bijective, sign = constraints.real, constraints.real, True, 1
+
+    def _call(self, x: Tensor) -> Tensor:
+        # log expm1(exp(x)); each branch is kept where it neither overflows nor rounds to nothing.
+        large, small = x.clamp(0.0, _FAR).exp(), x.clamp(-_FAR, 0.0).exp()
+        high = large + torch.log1p(-torch.exp(-large))
+        return torch.where(x > 0, high, x + torch.log(torch.expm1(small) / small))
+
+
+_FAR = 700.0
+"""Where exp comes near the end of double precision."""
+
+LINKS: Mapping[str, Transform] = {
+    "logit": inverse_link.identity,
+    "probit": _Probit(),
+    "cloglog": _ComplementaryLogLog(),
+}
+"""From eta to log-odds."""
+
+
 class BernoulliHead(FactorizedHead):
-    """A binary target; eta is the log-odds of y = 1.
+    """A binary target; eta is the log-odds of y = 1, or another function of its probability.
+
+    Choose `probit` where y says whether a normal quantity passed a threshold, and `cloglog` where it says whether any
+    event of a Poisson process came: its coefficients are log ratios of rates, and an exposure's logarithm is an offset.
 
     Domain: y in {0, 1}.
-    Link: probability = sigmoid(eta), never formed: the density is computed from eta.
-    NLL: softplus(−(2y − 1) eta).
+    Link: probability = sigmoid(eta) (logit), the normal distribution function of eta (probit), or 1 − exp(−exp(eta))
+        (cloglog); never formed: the density is computed from log-odds.
+    NLL: softplus(−(2y − 1) log-odds).
     """
 
     inverse_links: ClassVar = {"logits": inverse_link.identity}
@@ -40,19 +81,39 @@ class BernoulliHead(FactorizedHead):
     target: ClassVar = "binary"
     convex = True
 
-    def __init__(self, start: Start = "null") -> None:
+    def __init__(self, link: str = "logit", start: Start = "null") -> None:
+        if link not in LINKS:
+            raise UsageError(f"head.link={link!r}: expected one of {', '.join(LINKS)}")
         super().__init__(logits="predicted", start=start)
+        self.link = link
+
+    @property
+    def log_link(self) -> bool:
+        """Whether eta is the logarithm of a rate."""
+        return self.link == "cloglog"
 
     def set_units(self, mean: float, spread: float) -> None:
         """Nothing to do: log-odds have no unit."""
+
+    def distribution(self, eta: Tensor) -> LogitBernoulli:
+        """Bernoulli of a complete eta."""
+        return self.build(LINKS[self.link](eta[..., 0]))
 
     def build(self, logits: Tensor) -> LogitBernoulli:  # type: ignore[override]
         """Bernoulli(logits)."""
         return LogitBernoulli(logits=logits, validate_args=False)
 
     def information(self, eta: Tensor) -> Tensor:
-        """The variance p (1 − p): the link is canonical, so the observed information is the expected one."""
-        return (eta[..., 0].sigmoid() * (-eta[..., 0]).sigmoid())[..., None, None]
+        """The variance p (1 − p) of y times the square of the slope of the log-odds; 1 for the canonical logit."""
+        column = eta[..., 0]
+        logits = LINKS[self.link](column)
+        log_variance = logsigmoid(logits) + logsigmoid(-logits)
+        log_slope = torch.zeros_like(column)
+        if self.link == "probit":
+            log_slope = -0.5 * column.square() - 0.5 * math.log(2 * math.pi) - log_variance
+        if self.link == "cloglog":
+            log_slope = column - logsigmoid(logits)
+        return (log_variance + 2 * log_slope).exp()[..., None, None]
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor:
         """Twice the NLL: a perfect prediction of single outcomes has none."""

@@ -100,10 +100,10 @@ class MixtureHead(Head):
         self.floor = self.parts[0].floor.clone()
         self._spread_out()
 
-    def link(self, name: str) -> Transform:
+    def inverse_link_of(self, name: str) -> Transform:
         """That of the component."""
         base, _, _ = name.rpartition("_")
-        return inverse_link.identity if base == "logit" else self.parts[0].link(base)
+        return inverse_link.identity if base == "logit" else self.parts[0].inverse_link_of(base)
 
     def lowest(self) -> Tensor:
         """That of the component, for each."""
@@ -133,7 +133,7 @@ class MixtureHead(Head):
     def _spread_out(self) -> None:
         part, count = self.parts[0], self.num_components
         names = part.eta_names + part.shared_names
-        located = torch.tensor([part.link(name) is inverse_link.identity for name in names]).double()
+        located = torch.tensor([part.inverse_link_of(name) is inverse_link.identity for name in names]).double()
         for k in range(count):
             at = self.columns(k)
             apart = torch.special.ndtri(torch.tensor((k + 0.5) / count, dtype=torch.float64))

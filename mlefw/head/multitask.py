@@ -132,7 +132,7 @@ class MultitaskHead(JointHead):
 
     def of_target(self, y: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """One target as its head takes it, a value of its support where it is missing, and where it is there."""
-        return one_target(y, index, self.stand_ins[index], self.parts[index].target == "labels")
+        return one_target(y, index, self.stand_ins[index], self.parts[index].target in ("labels", "ordered"))
 
     def information(self, eta: Tensor) -> Tensor | None:
         """A block for each head; None where one of them states none."""

@@ -143,7 +143,7 @@ class MultivariateGaussianHead(JointHead):
         for column, (d, j) in enumerate(self.pairs, start=2 * count):
             self.gain[column] = unit[d] / unit[j]
 
-    def link(self, name: str) -> Transform:
+    def inverse_link_of(self, name: str) -> Transform:
         """That of a scale is exp."""
         return inverse_link.exp if name in self._scale_names else inverse_link.identity
 

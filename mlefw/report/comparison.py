@@ -8,6 +8,11 @@ from typing import Any
 from mlefw.console import model_name, number, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
+_LABELS = ("head", "prior", "model", "loss", "seed")
+_NATS = {"nats per row": "nll_nats", "± s.e.": "nll_se"}
+_BESIDE = {"gap to MLE": "gap_nats", "skill": "skill"}
+_CALIBRATION = ("coverage_90", "pit_rmse", "ece_15")
+
 
 def comparison_report(summaries: Sequence[Mapping[str, Any]], pictures: Sequence[Picture]) -> str:
     """The report as HTML.
@@ -23,7 +28,8 @@ def comparison_report(summaries: Sequence[Mapping[str, Any]], pictures: Sequence
     else:
         best, split = finished[0], finished[0]["ranked_by"]
         nats = number(best["metrics"][split].get("nll_nats"))
-        words = f"{_name(best)} has the least NLL on {split} rows: {nats} nats per row. {verdict(best)}"
+        words = f"{_name(best)} has the least NLL on {split} rows: {nats} nats per row."
+        words = " ".join(part for part in (words, ahead(finished), verdict(best)) if part)
     sections = [Section("Ranking", [_ranking(summaries)], pictures)]
     sections += [Section("Figures of each run", [_figures(finished)])] if finished else []
     seen = dict.fromkeys(f"{_name(s)}: {text}" for s in summaries for text in s.get("warnings", ()))
@@ -34,22 +40,58 @@ def _name(summary: Mapping[str, Any]) -> str:
     return Path(summary["run_dir"]).name
 
 
+def labels(summaries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """The settings in which runs differ, the head at least; and what the others are, for all of them."""
+    finished = [{"loss": "plain", **summary} for summary in summaries if summary["status"] == "finished"]
+    differ = [n for n in _LABELS if n == "head" or len(finished) < 2 or len({str(s.get(n)) for s in finished}) > 1]
+    known = finished[0] if finished else {}
+    common = [f"{n} {known[n]}" for n in _LABELS if n in known.keys() - differ and known[n] != "plain"]
+    return [n for n in differ if any(s.get(n) != "plain" for s in finished)] or ["head"], common
+
+
+def columns(finished: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The figures to rank by and to look at beside it, by their names in a table."""
+    known = {name for summary in finished for name in summary["metrics"][summary["ranked_by"]]}
+    behind = ["behind", "± paired"] if any("behind" in summary for summary in finished) else []
+    return [*_NATS, *behind, *_BESIDE, *(name for name in _CALIBRATION if name in known)]
+
+
+def values(summary: Mapping[str, Any], columns: Sequence[str]) -> list[float | None]:
+    """The figures of a run, by the names of their columns."""
+    split, distance = summary["ranked_by"], summary.get("distance", {})
+    figures: Mapping[str, Any] = summary["metrics"][split]
+    known = {**figures, **{name: figures.get(key) for name, key in _NATS.items()}}
+    known |= {name: distance.get(key, {}).get(split) for name, key in _BESIDE.items()}
+    known |= dict(zip(("behind", "± paired"), summary.get("behind", ()), strict=False))
+    return [known.get(name) for name in columns]
+
+
+def ahead(ranked: Sequence[Mapping[str, Any]]) -> str:
+    """Whether the first run can be told from the second, in a sentence; empty where they are not on the same rows."""
+    if len(ranked) < 2 or "behind" not in ranked[1]:
+        return ""
+    (mean, error), split = ranked[1]["behind"], ranked[0]["ranked_by"]
+    amount = f"{mean:.3g} ± {error:.2g} nats per row on the same {split} rows (paired)"
+    first, second = _name(ranked[0]), _name(ranked[1])
+    if abs(mean) <= 2 * error:
+        return f"{first} cannot be told from {second}: they differ by {amount}."
+    return f"{first} is ahead of {second} by {amount}."
+
+
 def _ranking(summaries: Sequence[Mapping[str, Any]]) -> Table:
-    words = ("head", "prior", "model", "seed")
-    header = ["run", *words, "nats per row", "± s.e.", "bits", "gap to the exact estimate", "skill"]
-    rows = []
+    finished = [summary for summary in summaries if summary["status"] == "finished"]
+    words = [n for n in _LABELS if any(s.get(n, "plain") != "plain" for s in summaries)]
+    shown, rows = columns(finished), []
     for position, summary in enumerate(summaries):
         cells = [str(summary.get(word, "")) for word in words]
         if summary["status"] != "finished":
-            rows.append(Row(_name(summary), [*cells, summary["status"], *[""] * 4]))
+            rows.append(Row(_name(summary), [*cells, summary["status"], *[""] * (len(shown) - 1)]))
             continue
-        split, distance = summary["ranked_by"], summary.get("distance", {})
-        cells[words.index("model")] = model_name(summary, split)
-        figures = summary["metrics"][split]
-        values = [figures.get(name) for name in ("nll_nats", "nll_se", "nll_bits")]
-        values += [distance.get(name, {}).get(split) for name in ("gap_nats", "skill")]
-        rows.append(Row(_name(summary), [*cells, *(number(value) for value in values)], strong=position == 0))
-    return Table(header, rows, num_text=len(words), file="the summaries")
+        if "model" in words:
+            cells[words.index("model")] = model_name(summary, summary["ranked_by"])
+        numbers = [number(value) for value in values(summary, shown)]
+        rows.append(Row(_name(summary), [*cells, *numbers], strong=position == 0))
+    return Table(["run", *words, *shown], rows, num_text=len(words), file="the summaries")
 
 
 def _figures(finished: Sequence[Mapping[str, Any]]) -> Table:

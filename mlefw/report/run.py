@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlefw.console import exact_names, fitted_by, model_name, number, rows_of, verdict
+from mlefw.console import chosen, exact_names, fitted_by, model_name, number, rows_of, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
 _GAPS = {"gap_nats": "minus the exact estimate", "gap_se": "± standard error", "skill": "skill"}
@@ -51,7 +51,7 @@ def run_report(
 
 
 def _about(summary: Mapping[str, Any]) -> str:
-    words = ", ".join(f"{key} {summary[key]}" for key in ("head", "prior", "batch", "model", "seed"))
+    words = ", ".join(f"{key} {summary[key]}" for key in chosen(summary, "seed"))
     return f"{words}; {summary['num_parameters']} parameters, {summary['num_features']} features"
 
 

@@ -38,6 +38,8 @@ class Laplace:
             parameter. The parameters that all rows share are among them always.
     """
 
+    name = "laplace"
+
     def __init__(self, weights: Weights | None = None) -> None:
         self.asked, weights = weights, weights or "last_layer"
         if weights not in get_args(Weights):
@@ -48,8 +50,14 @@ class Laplace:
         """Refuse what has no such posterior, before anything is trained.
 
         Raises:
-            UsageError: several targets, a prior with a kink, a model without a last layer, or too many parameters.
+            UsageError: several targets, a loss that is no likelihood, a prior with a kink, a model without a last
+                layer, or too many parameters.
         """
+        if not objective.loss.is_likelihood:
+            raise UsageError(
+                "uncertainty=laplace: the training descended a loss that is not the likelihood, so that there is no "
+                "posterior about its end: expected loss=plain"
+            )
         if not objective.prior.smooth:
             raise UsageError(
                 "uncertainty=laplace: the prior has a kink at zero, where a weight has no curvature: "

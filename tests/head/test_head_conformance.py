@@ -82,6 +82,14 @@ def categorical_nll(eta, y):
     return mpmath.log1p(mpmath.fsum(mpmath.exp(e) for e in others))
 
 
+def ordinal_nll(eta, y):
+    """Of four classes, by the logistic distribution function at the thresholds 0, g1 and g1 + g2."""
+    gaps = [mpmath.exp(e) for e in eta[1:]]
+    thresholds = [mpmath.mpf(0), gaps[0], gaps[0] + gaps[1]]
+    below = [mpmath.mpf(0), *(1 / (1 + mpmath.exp(eta[0] - t)) for t in thresholds), mpmath.mpf(1)]
+    return -mpmath.log(below[int(y) + 1] - below[int(y)])
+
+
 def poisson_nll(eta, y):
     return mpmath.exp(eta[0]) - y * eta[0] + mpmath.loggamma(y + 1)
 
@@ -282,6 +290,30 @@ EXAMPLES = {
         integer=True,
         outside=(4, -1),
         set_units=([0.0] * 4, [1.0] * 4),
+    ),
+    "ordinal": Example(
+        ordinal_nll,
+        lambda eta: scipy.stats.rv_discrete(
+            values=(range(4), [math.exp(-float(ordinal_nll([mpmath.mpf(e) for e in eta], y))) for y in range(4)])
+        ),
+        [([0.3, -1.0, 0.5], y) for y in (0, 1, 2, 3)] + [([-2.0, 0.7, -0.4], y) for y in (0, 1, 2, 3)],
+        [
+            (eta, y)
+            for eta in (
+                [300.0, 0.0, 0.0],
+                [-300.0, 0.0, 1.0],
+                [40.0, 3.0, 4.0],
+                [-40.0, 2.0, -300.0],
+                [0.0, -500.0, 5.0],
+                [1e-8, -30.0, -30.0],
+            )
+            for y in (0, 1, 2, 3)
+        ],
+        whole(3),
+        facts={"num_classes": 4},
+        integer=True,
+        outside=(4, -1),
+        set_units=([0.0] * 3, [1.0] * 3),
     ),
     "poisson": Example(
         poisson_nll,

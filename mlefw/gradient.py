@@ -1,0 +1,103 @@
+"""The gradient of the objective on a batch, replayed from a tape where that is safe."""
+
+import torch
+from torch import Tensor, nn
+
+from mlefw.objective import Objective
+from mlefw.rows import Batch, Rows
+from mlefw.tape import NotReplayableError, Tape
+from mlefw.warn import warn
+
+_MAX_TAPES = 16
+"""More shapes than this are no regime's doing."""
+
+_WORTH = 100
+"""Uses of a tape after which it is compiled: the ragged batch that ends an epoch is not worth it."""
+
+
+class Gradient:
+    """Loss and clipped gradients as kernels alone: the numbers of autograd bit for bit, in a third of the time.
+
+    A tape holds for one shape of batch. It is recorded of networks, heads and priors whose code is known to depend on
+    nothing but their tensors: those of torch and mlefw, and others with a class attribute `replayable = True`.
+
+    Args:
+        objective: whose trainable parameters get the gradient.
+        compile: hand a tape to the compiler of torch once it was used often; without a compiler there is a warning.
+    """
+
+    def __init__(self, objective: Objective, compile: bool = False) -> None:
+        self.objective, self.compile = objective, compile
+        self.trainable = [p for p in objective.parameters() if p.requires_grad and p.numel()]
+        self.is_replayable = all(_is_replayable(module) for module in objective.modules())
+        self.tapes: dict[object, Tape] = {}
+        self.uses: dict[object, int] = {}
+
+    def __call__(self, batch: Batch, clip_norm: float) -> list[Tensor] | None:
+        """The loss, and the gradient of each of `trainable`, detached. None where no tape can be had."""
+        if not self.is_replayable:
+            return None
+        x, y = batch.rows.x, batch.rows.y
+        key = (x.shape, x.dtype, x.device, y.shape, batch.scale, clip_norm, batch.standardized)
+        if key not in self.tapes:
+            return None if _has_hooks(self.objective) else self._record(key, batch, clip_norm)
+        self.uses[key] += 1
+        if self.compile and self.uses[key] == _WORTH:
+            self._compile(self.tapes[key], batch.rows)
+        return self.tapes[key](*batch.rows)
+
+    def _compile(self, tape: Tape, rows: Rows) -> None:
+        try:
+            tape.compile(rows)
+        except Exception as error:  # noqa: BLE001 - whatever ails a compiler, the training does not depend on it
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            warn(f"compile=true: no compiled step ({reason}); training goes on without it")
+            self.compile = False
+
+    def _record(self, key: object, batch: Batch, clip_norm: float) -> list[Tensor] | None:
+        trainable = self.trainable
+
+        def descend(*columns: Tensor) -> list[Tensor]:
+            with torch.enable_grad():
+                loss = self.objective.descent(batch._replace(rows=Rows(*columns)))
+                gradients = torch.autograd.grad(loss, trainable)
+            # The optimisers' fused kernels go through both in the order of memory.
+            aligned = [
+                gradient if gradient.stride() == p.stride() else torch.empty_like(p).copy_(gradient)
+                for p, gradient in zip(trainable, gradients, strict=True)
+            ]
+            if clip_norm > 0:
+                clip(aligned, clip_norm)
+            return [loss.detach(), *aligned]
+
+        state = torch.get_rng_state()
+        try:
+            tape = Tape(descend, batch.rows)
+        except (NotReplayableError, RuntimeError):
+            # Autograd will say what there is to say, from the same random state.
+            self.is_replayable = False
+            torch.set_rng_state(state)
+            return None
+        if len(self.tapes) >= _MAX_TAPES:
+            self.tapes.clear()
+        self.tapes[key], self.uses[key] = tape, 0
+        return tape.taken()
+
+
+def clip(gradients: list[Tensor], bound: float) -> None:
+    """Scale the gradients in place so that their joint norm is at most `bound`; no value reaches the host."""
+    if not gradients:
+        return
+    total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (bound / (total + 1e-6)).clamp(max=1.0))
+
+
+def _is_replayable(module: nn.Module) -> bool:
+    known = type(module).__module__.split(".")[0] in ("torch", "mlefw")
+    return bool(getattr(module, "replayable", known))
+
+
+def _has_hooks(objective: nn.Module) -> bool:
+    """Whether somebody looks into the forward or backward pass of a module."""
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, name) for module in objective.modules() for name in names)

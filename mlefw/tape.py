@@ -1,0 +1,151 @@
+"""A computation as the flat list of its kernels, run again on other inputs without Python's and autograd's share."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_READS_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+
+
+class NotReplayableError(Exception):
+    """The computation looks at values, so that its kernels may be others next time."""
+
+
+class Tape:
+    """What one run of `function` asked of the device, as straight-line code.
+
+    Run again, it is the very kernels of that run in the same order on other inputs of the same shapes, so its results
+    are those of the function bit for bit. Everything else is held fixed: tensors that are no input are taken where
+    they lie (parameters may change in place), and Python's own numbers as they were.
+
+    Args:
+        function: from tensors to tensors; what it draws at random is drawn anew in each run.
+        inputs: for the recording.
+
+    Raises:
+        NotReplayableError: the function asked for the value of a tensor.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> None:
+        recorder = _Recorder(inputs)
+        with recorder:
+            outputs = function(*inputs)
+        self._text = recorder.code([recorder.name(output) for output in outputs])
+        self._scope = recorder.constants
+        # Called without its Python shell a kernel starts sooner.
+        self._run = self._made(lambda value: value._op if isinstance(value, OpOverload) else value)
+        self._recorded: list[Tensor] = list(outputs)
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        """The outputs for other inputs of the same shapes and types, as tensors that autograd never sees."""
+        with torch.inference_mode():
+            return self._run(*inputs)
+
+    def taken(self) -> list[Tensor]:
+        """The outputs of the recording, given away: it was a run, too, and has moved what random state there is."""
+        found, self._recorded = self._recorded, []
+        return found
+
+    def compile(self, inputs: Sequence[Tensor]) -> None:
+        """Let the compiler of torch fuse the kernels: the same numbers to rounding. It is tried on these inputs.
+
+        Raises:
+            Exception: whatever the compiler raises; the tape is then as it was.
+        """
+        compiled = torch.compile(self._made(lambda value: value), dynamic=False, fullgraph=True)
+        state = torch.get_rng_state()
+        with torch.inference_mode():
+            compiled(*inputs)
+        torch.set_rng_state(state)
+        self._run = compiled
+
+    def _made(self, bare: Callable[[Any], Any]) -> Callable[..., list[Tensor]]:
+        scope = {name: bare(value) for name, value in self._scope.items()}
+        exec(self._text, scope)
+        run: Callable[..., list[Tensor]] = scope["run"]
+        return run
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes every kernel with the names of what goes in and comes out."""
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.names: dict[int, str] = {}
+        # Tensors are told apart by identity, so none that was seen may be freed.
+        self.alive: list[Any] = []
+        self.constants: dict[str, Any] = {}
+        self.lines: list[tuple[str, str, list[str]]] = []
+        self.inputs = [self._new(tensor, "i") for tensor in inputs]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.namespace == "profiler":
+            return func(*args, **kwargs)
+        if any(tag in func.tags for tag in _READS_VALUES):
+            raise NotReplayableError(f"{func} asks for the value of a tensor")
+        used: list[str] = []
+        given = [self._argument(value, used) for value in args]
+        given += [f"{name}={self._argument(value, used)}" for name, value in kwargs.items()]
+        result = func(*args, **kwargs)
+        if func is torch.ops.aten.detach.default:
+            self.names[id(result)] = used[0]
+            self.alive.append(result)
+        elif func is torch.ops.aten.lift_fresh.default:
+            # A number that became a tensor: a new one each time, since it may be changed in place.
+            self._note(torch.ops.aten.clone.default, given, used, self._new(result, "v"))
+        elif func.is_view and all(name[0] == "c" for name in used):
+            # A view of what stays in its place stays in its place.
+            for tensor in result if isinstance(result, list | tuple) else [result]:
+                self._constant(tensor)
+        elif isinstance(result, Tensor):
+            self._note(func, given, used, self.names.get(id(result)) or self._new(result, "v"))
+        else:
+            whole = self._new(result, "v")
+            self._note(func, given, used, whole)
+            for position, tensor in enumerate(result or ()):
+                if isinstance(tensor, Tensor):
+                    self.lines.append((self._new(tensor, "v"), f"{whole}[{position}]", [whole]))
+        return result
+
+    def name(self, value: Any) -> str:
+        """The name of a tensor that was seen, or of a new constant."""
+        return self.names.get(id(value)) or self._constant(value)
+
+    def code(self, outputs: list[str]) -> str:
+        """The function `run` that runs the lines, each value forgotten after its last use."""
+        last = {name: number for number, (_, _, used) in enumerate(self.lines) for name in used}
+        text = [f"def run({', '.join(self.inputs)}):"]
+        for number, (target, expression, used) in enumerate(self.lines):
+            text.append(f"    {target} = {expression}")
+            done = {name for name in used if name[0] != "c" and last[name] == number and name not in outputs}
+            text += [f"    {' = '.join(sorted(done - {target}))} = None"] if done - {target} else []
+        text.append(f"    return [{', '.join(outputs)}]")
+        return "\n".join(text)
+
+    def _note(self, func: Any, given: list[str], used: list[str], target: str) -> None:
+        self.lines.append((target, f"{self._constant(func)}({', '.join(given)})", used))
+
+    def _argument(self, value: Any, used: list[str]) -> str:
+        if isinstance(value, list | tuple):
+            return f"[{', '.join(self._argument(item, used) for item in value)}]"
+        name = self.name(value)
+        if isinstance(value, Tensor):
+            used.append(name)
+        return name
+
+    def _constant(self, value: Any) -> str:
+        name = self._new(value, "c")
+        self.constants[name] = value
+        return name
+
+    def _new(self, value: Any, kind: str) -> str:
+        name = f"{kind}{len(self.alive)}"
+        self.alive.append(value)
+        if isinstance(value, Tensor):
+            self.names[id(value)] = name
+        return name

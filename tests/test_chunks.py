@@ -1,0 +1,79 @@
+"""Whole runs: nothing depends on how many steps one hand-over from Lightning holds."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mlefw import archive
+from tests.interrupted import QUIET, train
+
+SMALL = ("model.hidden=[9]", "model.dropout=0.2", "batch.size=11", "trainer.max_epochs=3", "seed=3", *QUIET)
+"""266 training rows of 10 features: 25 steps an epoch, the last one of 2 rows, none of whole cache lines."""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def content(run_dir: str) -> dict[str, Any]:
+    return archive.read(Path(run_dir) / "checkpoints" / "last.ckpt")
+
+
+def leaves(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        return [leaf for value in node.values() for leaf in leaves(value)]
+    return [leaf for value in node for leaf in leaves(value)] if isinstance(node, list | tuple) else [node]
+
+
+def same(one: Any, other: Any) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(one, other, strict=True)
+    )
+
+
+def state(run_dir: str) -> list[Any]:
+    """Weights, the optimiser's and scheduler's memory, the place, the figures and the random states, bit for bit."""
+    found = content(run_dir)
+    return leaves([found[name] for name in ("state_dict", "optimizer_states", "lr_schedulers", "resume")])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("head=heteroscedastic", "prior=l1"),
+        ("head=gaussian", "optimizer=sgd", "optimizer.lr=0.01", "optimizer.momentum=0.9", "batch=replacement"),
+        ("head=laplace", "optimizer=adamw", "batch=growing", "batch.every=1", "step.clip_norm=0"),
+    ],
+    ids=["mini-l1", "replacement-momentum", "growing-adamw"],
+)
+def test_results_do_not_depend_on_the_chunk(settings):
+    for chunk in ("1", "5", "32", "auto"):
+        assert train(*settings, *SMALL, f"step.per_chunk={chunk}", f"run_dir=k{chunk}") == 0
+    for chunk in ("5", "32", "auto"):
+        assert same(state("k1"), state(f"k{chunk}"))
+
+
+@pytest.mark.parametrize("chunk", ["1", "5", "32", "auto"])
+def test_a_limit_of_steps_is_met_within_an_epoch_and_the_run_goes_on_from_there(chunk):
+    steps = 25 + 12
+    assert train(*SMALL, f"step.per_chunk={chunk}", "run_dir=whole") == 0
+    assert train(*SMALL, f"step.per_chunk={chunk}", "run_dir=part", f"trainer.max_steps={steps}") == 0
+    place = content("part")["resume"]
+    assert (content("part")["global_step"], place["step"], place["epoch"], place["first_step"]) == (steps, steps, 1, 25)
+    assert train("resume=part", "trainer.max_steps=-1") == 0
+    assert same(state("part"), state("whole"))
+
+
+def test_what_lightning_counts_in_batches_is_counted_in_steps():
+    assert train(*SMALL, "run_dir=r", "trainer.limit_train_batches=3") == 0
+    assert content("r")["global_step"] == 9
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "2.5", "many", "true"])
+def test_a_chunk_of_no_whole_number_is_refused(value, capsys):
+    assert train(*SMALL, f"step.per_chunk={value}", "run_dir=r") == 2
+    assert "step.per_chunk" in capsys.readouterr().err
+    assert not Path("r").exists()
