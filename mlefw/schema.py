@@ -1,7 +1,6 @@
 """The meaning of a table's columns, learnt once from the training file and kept with the model."""
 
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -10,13 +9,14 @@ import numpy as np
 import torch
 
 from mlefw.arrow_table import Missing
-from mlefw.columns import require, shown, warn_of_constants, warn_of_copies
+from mlefw.columns import require, warn_of_constants, warn_of_copies
 from mlefw.data.base import Source
 from mlefw.errors import MisfitError, UsageError
 from mlefw.feature import BOOLEANS, Feature, Unseen, learn_feature
-from mlefw.levels import check, check_whole, numbers
+from mlefw.levels import check, numbers
+from mlefw.roles import check_roles, learn_targets
 from mlefw.rows import Rows, Table
-from mlefw.target import Target, TargetKind, coded, coded_together, learn_labels
+from mlefw.target import Target, TargetKind, coded, coded_together
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Schema:
         Raises:
             UsageError: a column that does not exist, has two roles, or holds what its role cannot.
         """
-        _check_roles(table, source)
+        check_roles(table, source)
         roles = (*source.targets, source.offset, source.exposure, source.weight, source.id)
         names = source.features if source.features is not None else [n for n in table.columns if n not in roles]
         listed = set(source.categorical or ())
         require(listed - {*source.targets}, names, table.origin, "data.categorical, not a feature")
         features = tuple(learn_feature(table, name, name in listed) for name in names)
         schema = cls(
-            _targets(table, source, kind),
+            learn_targets(table, source, kind),
             features,
             source.offset,
             source.exposure,
@@ -221,40 +221,3 @@ class Schema:
         exposure = numbers(table, self.exposure, "data.exposure")
         check(table, self.exposure, "data.exposure", exposure > 0, "positive numbers, whose logarithm is the offset")
         return np.asarray(offset + np.log(exposure))
-
-
-def _targets(table: Table, source: Source, kind: TargetKind | Mapping[str, TargetKind]) -> tuple[Target, ...]:
-    """The targets with their labels; where one may be missing, those of the rows that have it.
-
-    What no head of the kind could take is no mistake where heads are tried one by one.
-    """
-    if source.labels is not None and len(source.targets) > 1:
-        raise UsageError("data.labels is for one target: those of several are sorted")
-    found = []
-    for name in source.targets:
-        one = kind if isinstance(kind, str) else kind[name]
-        present = table.present(name)[0] if source.partial else table
-        check_whole(present, name, "data.target")
-        try:
-            found.append(Target(name, one, learn_labels(present, name, one, source.labels)))
-        except UsageError as error:
-            raise MisfitError(str(error)) from error
-    return tuple(found)
-
-
-def _check_roles(table: Table, source: Source) -> None:
-    if not source.target:
-        raise UsageError(f"data.target is not set\n  {table.origin} has the columns {shown(table.columns)}")
-    single = ((role, getattr(source, role)) for role in ("offset", "exposure", "weight", "id"))
-    roles = [("target", name) for name in source.targets] + [(role, name) for role, name in single if name]
-    for role, name in roles:
-        require([name], table.columns, table.origin, f"data.{role}")
-    require(source.features or (), table.columns, table.origin, "data.features")
-    for name, count in Counter(name for _, name in roles).items():
-        if count > 1:
-            shared = " and ".join(f"data.{role}" for role, one in roles if one == name)
-            raise UsageError(f"column {name!r} is both {shared}\n  expected: a column for each")
-    for name, count in Counter(source.features or ()).items():
-        if count > 1 or name in source.targets:
-            what = "is the target" if name in source.targets else "occurs twice"
-            raise UsageError(f"column {name!r} in data.features {what}\n  take it out of the list")

@@ -104,10 +104,9 @@ def coded_together(table: Table, targets: Sequence[Target], required: bool, part
     Raises:
         UsageError: as `coded`; with `partial` a target may be missing where another is there.
     """
-    columns = []
-    for target in targets:
-        codes = coded(table, target.name, target.kind, target.labels, required and not partial)
-        columns.append(np.where(codes < 0, np.nan, codes) if codes.dtype.kind == "i" else codes)
+    columns = [coded(table, t.name, t.kind, t.labels, required and not partial).astype(np.float64) for t in targets]
+    for target, column in zip(targets, columns, strict=True):
+        column[column < 0 if target.kind in ("labels", "ordered") else np.isnan(column)] = np.nan
     y = np.stack(columns, 1)
     empty = np.asarray(np.isnan(y).all(1))
     if required and empty.any():

@@ -22,8 +22,8 @@ from mlefw.prediction import check_probabilities, predictions
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import posterior_of
 from mlefw.support import check_support
+from mlefw.uncertainty.averaged import Uncertain
 from mlefw.uncertainty.laplace import Laplace
-from mlefw.uncertainty.posterior import Posterior
 
 BLOCK_ROWS = 65536
 
@@ -129,7 +129,7 @@ class Model:
         return dict(score.figures(objective, evaluate(objective, rows), rows, metrics))
 
     @cached_property
-    def _posterior(self) -> Posterior | None:
+    def _posterior(self) -> Uncertain | None:
         return posterior_of(self._loaded, Laplace())
 
     def _rows(self, table: Table, target_required: bool) -> Rows:

@@ -54,7 +54,7 @@ def _title(head: Head, k: int, labels: list[str] | None) -> str:
     if labels is not None and head.reference is not None:
         return f"log-odds of {labels[k]} against {labels[head.reference]}"
     if labels is not None and head.target == "binary":
-        words = {"probit": "probit", "cloglog": "complementary log-log"}.get(getattr(head, "link", ""), "log-odds")
+        words = {"probit": "probit", "cloglog": "complementary log-log"}.get(getattr(head, "link_name", ""), "log-odds")
         return f"{words} of {labels[1]} against {labels[0]}"
     if labels is not None and head.target == "ordered":
         order = labels if len(labels) <= _SHOWN else [*labels[:2], "…", labels[-1]]

@@ -113,8 +113,8 @@ def _examine_scales(solution: Solution) -> Solution:
     """Without a stationary point, a scale on its way to zero is the unbounded likelihood of rows fitted exactly."""
     problem, head = solution.problem, solution.problem.head
     if solution.converged:
-        reason = "a component stands on the floor of its scale" if on_floor(solution) else None
-        return replace(solution, reason=reason)
+        reason = "a component stands on the floor of its scale"
+        return replace(solution, reason=reason) if on_floor(solution) else solution
     smallest, count = float("inf"), 0
     for _, _, eta in problem.etas(solution.theta):
         scale = head.least_scale(eta)

@@ -97,7 +97,7 @@ def sums(weight: Tensor, *values: Tensor) -> Tensor:
 def histogram(index: Tensor, weight: Tensor, num_bins: int) -> Tensor:
     """Sum of weights in each bin, (num_bins,), for bin indices (n,)."""
     weight = promote(weight)
-    return torch.zeros(num_bins, dtype=weight.dtype, device=weight.device).index_add_(0, index, weight)
+    return torch.zeros(num_bins, dtype=weight.dtype, device=weight.device).index_add(0, index, weight)
 
 
 def remembered(function: Callable[[Distribution, Tensor], T]) -> Callable[[Distribution, Tensor], T]:
