@@ -12,9 +12,9 @@ from mlefw.baseline.linear import LinearBaseline, full_weight, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.calibrate.base import Calibration
 from mlefw.data.base import Source
-from mlefw.errors import MisfitError, UsageError
-from mlefw.head.base import Head, JointHead
-from mlefw.head.multitask import MultitaskHead
+from mlefw.errors import UsageError
+from mlefw.head.base import Head
+from mlefw.head.multitask import JointHead, MultitaskHead
 from mlefw.instantiation import instantiate as instantiate
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
@@ -27,7 +27,7 @@ from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized, feature_statistics, target_statistics
-from mlefw.support import check_support
+from mlefw.support import check_support, check_targets
 from mlefw.target import Target
 from mlefw.uncertainty.averaged import Method
 
@@ -73,28 +73,6 @@ def _read_data(config: Config) -> Data:
         splits[split] = schema.rows(part, head.log_link)
         check_support(head, splits[split], part, schema.target)
     return Data(source, schema, splits)
-
-
-def check_targets(source: Source, kind: Any, tasks: Config) -> None:
-    """Hold the number and the names of the targets to the head.
-
-    Raises:
-        UsageError: one target of a head for several, tasks of other names, or an offset of several targets.
-    """
-    targets = source.targets
-    if tasks and set(tasks) != set(targets):
-        raise UsageError(
-            f"head.tasks names {', '.join(tasks)} and data.target {', '.join(targets) or 'nothing'}"
-            f"\n  expected: the same columns, such as data.target=[{','.join(tasks)}]"
-        )
-    if issubclass(kind, JointHead) and len(targets) < 2:
-        raise MisfitError(f"{kind.__name__} is for several targets: expected data.target=[a,b], got {source.target}")
-    if any("_target_" not in (node or {}) for node in tasks.values()):
-        raise UsageError("head.tasks: expected the name of a head for each target, such as head.tasks.a=gaussian")
-    if kind is MultitaskHead and not tasks:
-        raise MisfitError("head.tasks is empty: expected a head for each target, such as head.tasks.a=gaussian")
-    if len(targets) > 1 and (source.offset or source.exposure):
-        raise UsageError("data.offset and data.exposure belong to one target: expected a single data.target")
 
 
 def build_head(config: Config, num_classes: int | None) -> Head:

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mlefw.composition import compose, contain
 from mlefw.errors import UsageError
 from mlefw.interpolation import replaced
+from mlefw.nested import open_heads
 from mlefw.preflight import check, nearest
 from mlefw.warn import warn
 
@@ -68,7 +69,7 @@ def read(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plu
     _check_repeated(overrides)
     overrides = opened(overrides)
     plain, choices = _compose(contain, command, overrides, config_dirs)
-    _open_tasks(plain, command, config_dirs)
+    open_heads(plain, lambda name: _compose(contain, command, [f"head={name}"], config_dirs)[0])
     known = known_settings(command)
     missing = [name for name in REQUIRED if name in known and not plain.get(name)]
     if missing:
@@ -179,26 +180,6 @@ def _compose(
         return how(config_root(), command, [*overrides, *(extra if config_dirs else [])])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UsageError(_explain(command, str(error))) from error
-
-
-def _open_tasks(plain: dict[str, Any], command: str, config_dirs: Sequence[str]) -> None:
-    """Put the node of a head in the place of its name in `head.tasks`, and its metrics under the name of its target.
-
-    Raises:
-        UsageError: a task that names no head.
-    """
-    tasks = (plain.get("head") or {}).get("tasks") or {}
-    for target, task in list(tasks.items()):
-        if isinstance(task, str):
-            task = {"head": task}
-        if task is None or "_target_" in task:
-            continue
-        name, own = task.get("head"), {key: value for key, value in task.items() if key != "head"}
-        if name is None or name == "multitask":
-            raise UsageError(f"head.tasks.{target}={task}: expected the name of a head, such as gaussian")
-        chosen, _ = _compose(contain, command, [f"head={name}"], config_dirs)
-        tasks[target] = {**chosen["head"], **own}
-        plain["metric"][target] = chosen["metric"]
 
 
 def _check_repeated(overrides: Sequence[str]) -> None:

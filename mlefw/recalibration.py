@@ -7,7 +7,8 @@ import torch
 
 from mlefw.calibrate.base import CalibratedHead, Calibration
 from mlefw.errors import UsageError
-from mlefw.head.base import Head, JointHead
+from mlefw.head.base import Head
+from mlefw.head.multitask import JointHead
 from mlefw.objective import Evaluation, Objective
 from mlefw.rows import Rows, total
 

@@ -1,11 +1,44 @@
 """Whether a target is one that a head can take, said with rows and values."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from torch.distributions import constraints
 
-from mlefw.errors import MisfitError
+from mlefw.data.base import Source
+from mlefw.errors import MisfitError, UsageError
 from mlefw.head.base import Head
-from mlefw.head.multitask import MultitaskHead
+from mlefw.head.multitask import JointHead, MultitaskHead
 from mlefw.rows import Rows, Table
+
+
+def check_targets(source: Source, kind: Any, tasks: Mapping[str, Any]) -> None:
+    """Hold the number and the names of the targets to the head.
+
+    Raises:
+        UsageError: one target of a head for several, tasks of other names, or an offset of several targets.
+    """
+    targets = source.targets
+    if tasks and set(tasks) != set(targets):
+        raise UsageError(
+            f"head.tasks names {', '.join(tasks)} and data.target {', '.join(targets) or 'nothing'}"
+            f"\n  expected: the same columns, such as data.target=[{','.join(tasks)}]"
+        )
+    if issubclass(kind, JointHead) and len(targets) < 2:
+        raise MisfitError(f"{kind.__name__} is for several targets: expected data.target=[a,b], got {source.target}")
+    if any("_target_" not in (node or {}) for node in tasks.values()):
+        raise UsageError("head.tasks: expected the name of a head for each target, such as head.tasks.a=gaussian")
+    if kind is MultitaskHead and not tasks:
+        raise MisfitError("head.tasks is empty: expected a head for each target, such as head.tasks.a=gaussian")
+    if source.offset or source.exposure:
+        _check_offset(targets, kind)
+
+
+def _check_offset(targets: Sequence[str], kind: Any) -> None:
+    if len(targets) > 1:
+        raise UsageError("data.offset and data.exposure belong to one target: expected a single data.target")
+    if not kind.takes_offset:
+        raise UsageError(f"data.offset and data.exposure belong to one eta, and {kind.__name__} has several alike")
 
 
 def check_support(head: Head, rows: Rows, table: Table, target: str) -> None:

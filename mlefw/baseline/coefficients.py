@@ -69,7 +69,7 @@ def _columns(head: Head, labels: list[str] | None) -> list[tuple[int, str]]:
 
 
 def _eta_words(head: Head, name: str) -> str:
-    return inverse_link.eta_words(head.link(name), name)
+    return inverse_link.eta_words(head.inverse_link_of(name), name)
 
 
 def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Tensor, list[float | None]]:
@@ -116,7 +116,7 @@ def _shared_row(solution: Solution, s: int, name: str, errors: Covariance | None
     """
     problem, head = solution.problem, solution.problem.head
     column, index = head.eta_dim + s, problem.size - head.shared_dim + s
-    link = head.link(name)
+    link = head.inverse_link_of(name)
     eta = (head.center[column] + head.gain[column] * solution.theta[index]).detach().requires_grad_()
     with torch.enable_grad():
         value = link(eta)

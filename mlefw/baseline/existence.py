@@ -14,7 +14,7 @@ from mlefw import inverse_link
 from mlefw.baseline import absence
 from mlefw.baseline.base import Solution
 from mlefw.baseline.moments import moments
-from mlefw.baseline.newton import Newton
+from mlefw.baseline.newton import Newton, on_floor
 from mlefw.baseline.ordered import certain_rows
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.starts import intercepts, with_intercepts
@@ -113,7 +113,8 @@ def _examine_scales(solution: Solution) -> Solution:
     """Without a stationary point, a scale on its way to zero is the unbounded likelihood of rows fitted exactly."""
     problem, head = solution.problem, solution.problem.head
     if solution.converged:
-        return solution
+        reason = "a component stands on the floor of its scale"
+        return replace(solution, reason=reason) if on_floor(solution) else solution
     smallest, count = float("inf"), 0
     for _, _, eta in problem.etas(solution.theta):
         scale = head.least_scale(eta)
@@ -121,7 +122,7 @@ def _examine_scales(solution: Solution) -> Solution:
             return solution
         smallest = min(smallest, float(scale.min()))
         count += int((scale < _COLLAPSED).sum())
-    located = isinstance(head, FactorizedHead) and inverse_link.identity is head.link(head.eta_names[0])
+    located = isinstance(head, FactorizedHead) and inverse_link.identity is head.inverse_link_of(head.eta_names[0])
     if located and moments(problem).is_perfect:
         return _perfect_fit(solution)
     if smallest >= _COLLAPSED:

@@ -12,6 +12,7 @@ from mlefw.baseline.quasi_newton import Approach, approach, sample
 from mlefw.baseline.starts import is_unimodal, starts
 
 _TOLERANCE = 1e-10
+_FEW_STEPS = 50
 _TRIED = 20000
 """Rows on which several starts are tried."""
 
@@ -61,8 +62,10 @@ class Newton(Solver):
         """The best end over several starts; those of many rows are tried on a sample, and the best one on all."""
         step = problem.rows.num_rows // _TRIED
         tried = sample(problem, step) if step > 1 else problem
-        ends = [self.solve_from(tried, point) for point in points]
-        best = min(ends, key=lambda end: (not end.converged, end.objective))
+        # Of many starts most end at a lesser maximum, or creep towards a floor: they are not followed for long.
+        solver = Newton(min(self.max_steps, _FEW_STEPS)) if problem.head.floored else self
+        ends = [solver.solve_from(tried, point) for point in points]
+        best = min(ends, key=lambda end: (not end.converged, on_floor(end), end.objective))
         return best if tried is problem else self.solve_from(problem, best.theta)
 
     def solve_from(self, problem: Problem, theta: Tensor) -> Solution:
@@ -138,6 +141,16 @@ class Newton(Solver):
                 return target
             length /= 2
         return None
+
+
+def on_floor(solution: Solution) -> bool:
+    """Whether a scale of a head that is never without its floor stands there: no maximum of the likelihood itself."""
+    head = solution.problem.head
+    if not head.floored:
+        return False
+    scales = (head.least_scale(eta) for _, _, eta in solution.problem.etas(solution.theta))
+    lowest = float(head.floor / head.gain[0]) * (1 + 1e-9)
+    return any(scale is not None and bool((scale <= lowest).any()) for scale in scales)
 
 
 def _norm(here: Derivatives, free: Tensor) -> float:

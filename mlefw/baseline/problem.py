@@ -38,9 +38,13 @@ class Problem:
 
     @classmethod
     def of(cls, head: Head, rows: Rows, mean: Tensor, scale: Tensor, prior: Prior) -> "Problem":
-        """The problem over all features; the head is copied, its scales free of their floor, its shared values zero."""
+        """The problem over all features; the head is copied, its scales free of their floor, its shared values zero.
+
+        A head that has no maximum without its floor keeps it.
+        """
         free = deepcopy(head).double().cpu()
-        free.floor.zero_()
+        if not head.floored:
+            free.floor.zero_()
         torch.nn.init.zeros_(free.shared)
         rows = Rows(*(column.cpu() for column in rows))
         active = torch.arange(rows.x.shape[1])

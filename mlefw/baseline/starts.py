@@ -7,9 +7,11 @@ from torch import Tensor
 
 from mlefw import inverse_link
 from mlefw.baseline.derivatives import gram
+from mlefw.baseline.mixture_starts import mixture_starts
 from mlefw.baseline.moments import moments
 from mlefw.baseline.problem import Problem
 from mlefw.head.base import FactorizedHead
+from mlefw.head.mixture import MixtureHead
 from mlefw.rows import Rows
 
 _LOG_NORMAL = 0.6351814227307392
@@ -21,8 +23,10 @@ _FAR = 30.0
 
 def starts(problem: Problem, shifts: tuple[float, ...] = (-1.0,)) -> list[Tensor]:
     """The origin; for a problem that is not convex also the scale of a residual, and dispersions off by `shifts`."""
-    first = origin(problem)
     head = problem.head
+    if isinstance(head, MixtureHead):
+        return mixture_starts(problem)
+    first = origin(problem)
     if is_unimodal(problem) or head.eta_dim + head.shared_dim == 1:
         return [first]
     found = [first, *(_shifted(problem, first, shift) for shift in shifts)]

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar, Literal, final
 
 import torch
@@ -43,6 +43,10 @@ class Head(nn.Module, ABC):
     unimodal: bool = False
     """Whether a stationary point of a linear problem without a prior is its global optimum, convex or not."""
     limits: ClassVar[tuple[Limit, ...]] = ()
+    floored: ClassVar[bool] = False
+    """Whether the exact side keeps the floor of the scales: without it there is never a maximum."""
+    takes_offset: ClassVar[bool] = True
+    """Whether the first eta is one to which an offset of the data belongs."""
     outside: ClassVar[str] = ""
     """What a person can do about a target outside the support, one clause."""
     also_known_as: ClassVar[str] = ""
@@ -145,7 +149,7 @@ class Head(nn.Module, ABC):
         """The same for a complete eta: what the exact solvers differentiate."""
         return -self.distribution(eta).log_prob(y)
 
-    def link(self, name: str) -> Transform:
+    def inverse_link_of(self, name: str) -> Transform:
         """The inverse link of a parameter."""
         return inverse_link.identity
 
@@ -161,17 +165,6 @@ class Head(nn.Module, ABC):
     def lowest(self) -> Tensor:
         """The eta of each column, (columns,), at which its floor lies; minus infinity where there is none."""
         return torch.full_like(self.center, -math.inf)
-
-
-class JointHead(Head):
-    """Several targets: y (*batch, num_targets), of a distribution that has `marginals` (see `Joint`)."""
-
-    targets: tuple[str, ...]
-    """Their names, in the order of the columns of y."""
-
-    @abstractmethod
-    def set_column_units(self, mean: Sequence[float], spread: Sequence[float]) -> None:
-        """`set_units` with the mean and standard deviation of each target."""
 
 
 class FactorizedHead(Head):
@@ -218,7 +211,7 @@ class FactorizedHead(Head):
             elif name in self.collapsible:
                 self.center[column] = math.log(unit)
 
-    def link(self, name: str) -> Transform:
+    def inverse_link_of(self, name: str) -> Transform:
         """The one that the class states."""
         return self.inverse_links[name]
 

@@ -1,5 +1,6 @@
 """The multitask head: a head of its own for each of several targets."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from mlefw.errors import UsageError
-from mlefw.head.base import Head, JointHead, Limit, Start
+from mlefw.head.base import Head, Limit, Start
 from mlefw.joint import Joint, one_target
 
 _CANDIDATES = (0.0, 1.0, 0.5)
@@ -26,6 +27,17 @@ class _Support(constraints.Constraint):
     def check(self, value: Tensor) -> Tensor:
         columns = zip(self.supports, value.unbind(-1), strict=True)
         return torch.stack([support.check(y) | y.isnan() for support, y in columns], -1).all(-1)
+
+
+class JointHead(Head):
+    """Several targets: y (*batch, num_targets), of a distribution that has `marginals` (see `Joint`)."""
+
+    targets: tuple[str, ...]
+    """Their names, in the order of the columns of y."""
+
+    @abstractmethod
+    def set_column_units(self, mean: Sequence[float], spread: Sequence[float]) -> None:
+        """`set_units` with the mean and standard deviation of each target."""
 
 
 class MultitaskHead(JointHead):
@@ -121,7 +133,7 @@ class MultitaskHead(JointHead):
 
     def of_target(self, y: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """One target as its head takes it, a value of its support where it is missing, and where it is there."""
-        return one_target(y, index, self.stand_ins[index], self.parts[index].target == "labels")
+        return one_target(y, index, self.stand_ins[index], self.parts[index].target in ("labels", "ordered"))
 
     def information(self, eta: Tensor) -> Tensor | None:
         """A block for each head; None where one of them states none."""

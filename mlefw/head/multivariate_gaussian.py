@@ -13,8 +13,9 @@ from torch.types import _size
 
 from mlefw import inverse_link
 from mlefw.errors import UsageError
-from mlefw.head.base import JointHead, Start
+from mlefw.head.base import Start
 from mlefw.head.gaussian import Gaussian
+from mlefw.head.multitask import JointHead
 from mlefw.joint import Joint
 
 
@@ -143,7 +144,7 @@ class MultivariateGaussianHead(JointHead):
         for column, (d, j) in enumerate(self.pairs, start=2 * count):
             self.gain[column] = unit[d] / unit[j]
 
-    def link(self, name: str) -> Transform:
+    def inverse_link_of(self, name: str) -> Transform:
         """That of a scale is exp."""
         return inverse_link.exp if name in self._scale_names else inverse_link.identity
 

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from mlefw.baseline.derivatives import row_derivatives
 from mlefw.errors import UsageError
-from mlefw.head.base import Head, JointHead
+from mlefw.head.base import Head
 from mlefw.head.gaussian import GaussianHead
+from mlefw.head.multitask import JointHead
 from mlefw.objective import Objective
 from mlefw.rows import Rows
 from mlefw.uncertainty.directions import AllWeights, LastLayer, last_layer
