@@ -1,66 +1,37 @@
 """The composition root: from a configuration to objects. Nothing below it knows all the parts."""
 
-import copy
-import inspect
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import hydra.utils
 import torch
-from hydra.errors import InstantiationException
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, full_weight, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.calibrate.base import Calibration
 from mlefw.data.base import Source
-from mlefw.errors import MlefwError, UsageError
-from mlefw.head.base import Head
+from mlefw.errors import MisfitError, UsageError
+from mlefw.head.base import Head, JointHead
+from mlefw.head.multitask import MultitaskHead
+from mlefw.instantiation import instantiate as instantiate
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
-from mlefw.metric.base import Metric
+from mlefw.metric.base import Metric, OfTarget
+from mlefw.metric.nll import Nll
 from mlefw.objective import Objective
+from mlefw.once import once
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized, feature_statistics, target_statistics
 from mlefw.support import check_support
-from mlefw.uncertainty.laplace import Laplace
+from mlefw.target import Target
+from mlefw.uncertainty.averaged import Method
 
 Config = dict[str, Any]
-
-
-def instantiate(node: Config, **facts: Any) -> Any:
-    """The object of a node; of the `facts` that only the data can tell it gets those that it asks for by name."""
-    target = hydra.utils.get_object(node["_target_"])
-    names = inspect.signature(target).parameters
-    wanted = {name: fact for name, fact in facts.items() if name in names}
-    settings = {name: value for name, value in node.items() if name != "_target_"}
-    try:
-        with warnings.catch_warnings():
-            # torch says this of the weights of a model without features, which is an intercept
-            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            if node["_target_"].startswith("mlefw.") and not any(_is_special(*item) for item in settings.items()):
-                # Hydra's way takes ten times as long, and is for what a node of ours seldom has.
-                return target(**{**copy.deepcopy(settings), **wanted})
-            return hydra.utils.instantiate(node, **wanted, _convert_="all")
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{node['_target_']} refused its settings: {error}") from error
-    except InstantiationException as error:
-        if isinstance(error.__cause__, MlefwError):
-            raise error.__cause__ from None
-        if isinstance(error.__cause__, TypeError | ValueError | MisconfigurationException):
-            raise UsageError(f"{node['_target_']} refused its settings: {error.__cause__}") from error
-        raise
-
-
-def _is_special(name: str, value: Any) -> bool:
-    """Whether a setting is one of Hydra's own, or holds a mapping, which may be a node."""
-    held = value if isinstance(value, list) else [value]
-    return name.startswith("_") or any(isinstance(item, dict | list) for item in held)
 
 
 @dataclass(frozen=True)
@@ -76,26 +47,27 @@ class Data:
         """The training rows."""
         return self.splits["train"]
 
-    @property
-    def num_classes(self) -> int | None:
-        """Number of labels of the target, where it has labels."""
-        return None if self.schema.labels is None else len(self.schema.labels)
 
-
-def head_kind(config: Config) -> Any:
-    """The class of the head, which says how its target is coded before there are data to build it with."""
-    return hydra.utils.get_class(config["head"]["_target_"])
+def head_kind(node: Config) -> Any:
+    """The class of a head, which says how its target is coded before there are data to build it with."""
+    return hydra.utils.get_class(node["_target_"])
 
 
 def build_data(config: Config) -> Data:
     """Read, learn the schema, split, code, and hold the target to the head's support."""
+    return once("data", config, ("data", "head"), lambda: _read_data(config))
+
+
+def _read_data(config: Config) -> Data:
     source: Source = instantiate(config["data"])
-    kind = head_kind(config)
+    kind, tasks = head_kind(config["head"]), config["head"].get("tasks") or {}
+    check_targets(source, kind, tasks)
+    source.partial = getattr(kind, "partial", False)
     table = source.read()
-    schema = Schema.learn(table, source, kind.target)
+    schema = Schema.learn(table, source, {t: head_kind(node).target for t, node in tasks.items()} or kind.target)
     tables = source.splits(table)
     schema = schema.of_training(tables["train"])
-    head = build_head(config, None if schema.labels is None else len(schema.labels))
+    head = head_of(config, schema.targets)
     splits = {}
     for split, part in tables.items():
         splits[split] = schema.rows(part, head.log_link)
@@ -103,10 +75,47 @@ def build_data(config: Config) -> Data:
     return Data(source, schema, splits)
 
 
+def check_targets(source: Source, kind: Any, tasks: Config) -> None:
+    """Hold the number and the names of the targets to the head.
+
+    Raises:
+        UsageError: one target of a head for several, tasks of other names, or an offset of several targets.
+    """
+    targets = source.targets
+    if tasks and set(tasks) != set(targets):
+        raise UsageError(
+            f"head.tasks names {', '.join(tasks)} and data.target {', '.join(targets) or 'nothing'}"
+            f"\n  expected: the same columns, such as data.target=[{','.join(tasks)}]"
+        )
+    if issubclass(kind, JointHead) and len(targets) < 2:
+        raise MisfitError(f"{kind.__name__} is for several targets: expected data.target=[a,b], got {source.target}")
+    if any("_target_" not in (node or {}) for node in tasks.values()):
+        raise UsageError("head.tasks: expected the name of a head for each target, such as head.tasks.a=gaussian")
+    if kind is MultitaskHead and not tasks:
+        raise MisfitError("head.tasks is empty: expected a head for each target, such as head.tasks.a=gaussian")
+    if len(targets) > 1 and (source.offset or source.exposure):
+        raise UsageError("data.offset and data.exposure belong to one target: expected a single data.target")
+
+
 def build_head(config: Config, num_classes: int | None) -> Head:
-    """The head, in the units it was written in."""
+    """The head of one target, in the units it was written in."""
     head: Head = instantiate(config["head"], num_classes=num_classes)
     return head
+
+
+def head_of(config: Config, targets: Sequence[Target]) -> Head:
+    """The head of a run: of several targets one that knows them all, or one head for each of them."""
+    node, names = config["head"], tuple(target.name for target in targets)
+    counts = [None if target.labels is None else len(target.labels) for target in targets]
+    if len(targets) == 1:
+        return build_head(config, counts[0])
+    kind = head_kind(node)
+    if issubclass(kind, JointHead) and kind is not MultitaskHead:
+        head: Head = instantiate(node, targets=names)
+        return head
+    tasks = node.get("tasks") or dict.fromkeys(names, node)
+    parts = {name: build_head({"head": tasks[name]}, count) for name, count in zip(names, counts, strict=True)}
+    return MultitaskHead(parts, node.get("start", "null"))
 
 
 @dataclass(frozen=True)
@@ -136,11 +145,12 @@ class Estimand:
 def build_estimand(config: Config, data: Data) -> Estimand:
     """Head at the null model in the units of the target, standardised model, prior."""
     asked = data.schema.columns_of((config["baseline"] or {}).get("features"), "baseline.features")
-    head = build_head(config, data.num_classes)
-    if data.source.standardize_target and head.target == "numeric":
-        head.set_units(*target_statistics(data.train))
+    head = head_of(config, data.schema.targets)
+    if data.source.standardize_target:
+        set_units(head, data.train)
     mean, scale = feature_statistics(data.train, data.source.standardize)
-    null = solve_null(Problem.of(head, data.train, mean, scale, NoPrior()))
+    problem = Problem.of(head, data.train, mean, scale, NoPrior())
+    null = once("null", config, ("data", "head"), lambda: solve_null(problem))
     head = place(head, null)
     model = instantiate(config["model"], num_features=data.schema.num_features, eta_dim=head.eta_dim)
     prior = instantiate(config["prior"])
@@ -150,6 +160,17 @@ def build_estimand(config: Config, data: Data) -> Estimand:
     objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population, loss)
     _try_one_row(config, objective, data.train)
     return Estimand(objective.train(), null, mean, scale, asked)
+
+
+def set_units(head: Head, train: Rows) -> None:
+    """Put a head into the units of the training rows."""
+    if isinstance(head, JointHead):
+        columns = [train._replace(y=y)._asdict() for y in train.y.unbind(1)]
+        known = [Rows(**c).take(~c["y"].isnan()) if bool(c["y"].isnan().any()) else Rows(**c) for c in columns]
+        mean, spread = zip(*(target_statistics(rows) for rows in known), strict=True)
+        head.set_column_units(mean, spread)
+    elif head.target == "numeric":
+        head.set_units(*target_statistics(train))
 
 
 @torch.no_grad()
@@ -173,11 +194,10 @@ def place(head: Head, null: Solution) -> Head:
         return head
     _, bias, shared = null.problem.split(null.theta)
     _move_center(head, torch.cat([bias, shared]))
-    names = head.eta_names + head.shared_names
-    for limit in (limit for limit in head.limits if limit.name in names):
+    for column, limit in head.column_limits():
         # Further out there is no slope left to train by.
         near = {"max" if limit.end > 0 else "min": limit.end}
-        head.center[names.index(limit.name)] = head.center[names.index(limit.name)].clamp(**near)
+        head.center[column] = head.center[column].clamp(**near)
     return head
 
 
@@ -191,15 +211,24 @@ def start_at(objective: Objective, solution: Solution) -> None:
 def _move_center(head: Head, raw: torch.Tensor) -> None:
     """Let raw = 0 land where `raw` (eta_dim + shared_dim,) does now, no scale below its floor."""
     head.center.add_(head.gain * raw)
-    for column, name in enumerate(head.eta_names + head.shared_names):
-        if name in getattr(head, "collapsible", ()) and float(head.floor) > 0:
-            head.center[column] = head.center[column].clamp(min=float(head.floor.log()))
+    head.center.clamp_(min=head.lowest())
 
 
 def build_metrics(config: Config, head: Head) -> list[Metric]:
     """The metrics of one split."""
-    facts = {"num_classes": getattr(head, "num_classes", None), "floor": float(head.floor)}
-    return [instantiate(node, **facts) for node in config["metric"].values()]
+    if not isinstance(head, JointHead):
+        return _metrics(config["metric"], head, head.floor)
+    metrics: list[Metric] = [Nll()]
+    for index, name in enumerate(head.targets):
+        part = head.parts[index] if isinstance(head, MultitaskHead) else head
+        nodes = config["metric"][name] if config["head"].get("tasks") else config["metric"]
+        metrics.append(OfTarget(name, index, _metrics(nodes, part, head.floor[index])))
+    return metrics
+
+
+def _metrics(nodes: Config, head: Head, floor: torch.Tensor) -> list[Metric]:
+    facts = {"num_classes": getattr(head, "num_classes", None), "floor": float(floor)}
+    return [instantiate(node, **facts) for node in nodes.values()]
 
 
 def build_loss(config: Config) -> Loss:
@@ -221,7 +250,7 @@ def build_baseline(config: Config) -> LinearBaseline | None:
     return instantiate(node) if "_target_" in node else None
 
 
-def build_uncertainty(config: Config) -> Laplace | None:
+def build_uncertainty(config: Config) -> Method | None:
     """What finds the uncertainty of the parameters, or None for `uncertainty=none`."""
     node = config.get("uncertainty") or {}
     return instantiate(node) if "_target_" in node else None

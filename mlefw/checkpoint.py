@@ -86,7 +86,7 @@ def _calibration(path: Path, config: dict[str, Any], stored: Any) -> Calibration
 
 
 def _rebuild(config: dict[str, Any], schema: Schema, population: float) -> Objective:
-    head = build.build_head(config, None if schema.labels is None else len(schema.labels))
+    head = build.head_of(config, schema.targets)
     model = build.instantiate(config["model"], num_features=schema.num_features, eta_dim=head.eta_dim)
     prior = build.instantiate(config["prior"])
     blank = torch.zeros(schema.num_features, dtype=torch.float64)

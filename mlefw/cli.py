@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "predictive distributions of new rows: run=DIR data.path=FILE output=FILE",
     "compare": "one ranked table over runs or a sweep: runs=DIR [report=FILE.html]",
     "check": "compose and validate configuration and data; train nothing",
+    "app": "a page on this machine: SGD on the way to the exact estimate, with sliders [port=8000]",
 }
 
 EXAMPLES = """\
@@ -36,20 +37,10 @@ GROUPS = (
     "scheduler",
     "calibrate",
     "uncertainty",
+    "experiment",
 )
 
-FLAGS_WITH_VALUE = (
-    "--config-dir",
-    "-cd",
-    "--config-name",
-    "-cn",
-    "--config-path",
-    "-cp",
-    "--package",
-    "-p",
-    "--cfg",
-    "-c",
-)
+VALUE_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
 HYDRA_PAGES = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
 
 
@@ -95,6 +86,8 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     overrides, flags = _split(arguments)
     if command == "compare":
         return _compare([*overrides, *flags])
+    if command == "app":
+        return _app([*overrides, *flags])
     from mlefw import configuration
     from mlefw.errors import UsageError
 
@@ -178,6 +171,15 @@ def _compare(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _app(arguments: Sequence[str]) -> int:
+    from mlefw.app.server import open_server, port_of
+
+    with open_server(port_of(arguments)) as server:
+        print(f"open http://127.0.0.1:{server.server_address[1]} in a browser; Ctrl+C ends it", flush=True)
+        server.serve_forever()
+    return 0
+
+
 def _take_plugins(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """The packages admitted by --plugin or MLEFW_PLUGINS (jobs in other processes inherit them); the rest."""
     plugins = [name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name]
@@ -207,7 +209,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     takes_value = False
     for argument in arguments:
         if takes_value or argument.startswith("-"):
-            takes_value = not takes_value and argument in FLAGS_WITH_VALUE
+            takes_value = not takes_value and argument in VALUE_FLAGS
             flags.append(argument)
         else:
             overrides.append(argument)
@@ -242,6 +244,8 @@ def help_page(command: str | None = None) -> str:
     if command in ("evaluate", "predict"):
         lines = (root / f"{command}.yaml").read_text(encoding="utf-8").split("hydra_logging: none\n", 1)[1]
         return f"{intro}\n\nsettings{lines.rstrip()}"
+    if command == "app":
+        return f"{intro}\n\nport: 8000 by default; 0 takes a free one. Only this machine can reach the page."
     if command == "compare":
         return (
             f"{intro}\n\nruns: run directories, or the directory of a sweep: runs=DIR, runs=[DIR,DIR], or DIR DIR\n"

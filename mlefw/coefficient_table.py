@@ -1,6 +1,6 @@
 """`baseline.json`: the exact estimate as a table of coefficients."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlefw.baseline.absence import remedy
@@ -12,11 +12,14 @@ from mlefw.baseline.fit_statistics import fit_statistics
 from mlefw.baseline.linear import StandardErrors
 from mlefw.head.base import FactorizedHead
 
+Labels = list[str] | None | Mapping[str, list[str] | None]
+"""The labels of a target, in the order of their codes; of several targets by name."""
+
 
 def baseline_content(
     solution: Solution,
     names: list[str],
-    labels: list[str] | None,
+    labels: Labels,
     kind: StandardErrors,
     null: Solution | None = None,
     asked: Sequence[int] | None = None,
@@ -26,7 +29,7 @@ def baseline_content(
     Args:
         solution: the estimate.
         names: design column names, in the order of the features.
-        labels: class labels of a target that has them.
+        labels: class labels of a target that has them; of several targets those of each.
         kind: of standard errors.
         null: the intercept-only estimate, which the likelihood ratio and every R² are measured from.
         asked: positions of the features that were to take part; all by default.
@@ -51,16 +54,38 @@ def baseline_content(
     if not problem.prior.flat:
         content["objective"] = solution.objective
     content |= fit_statistics(solution, null)
+    return content | _tables(solution, names, labels, kind)
+
+
+def _tables(solution: Solution, names: list[str], labels: Labels, kind: StandardErrors) -> dict[str, Any]:
+    """Coefficients with their errors, under titles; of several targets one after the other, under their names."""
+    if solution.parts:
+        assert isinstance(labels, Mapping)
+        tables = {
+            target: _tables(part, names, own, kind)
+            for (target, own), part in zip(labels.items(), solution.parts, strict=True)
+        }
+        content: dict[str, Any] = {
+            group: {f"{t}.{key}": value for t, table in tables.items() for key, value in table[group].items()}
+            for group in ("titles", "coefficients")
+        }
+        titles = [f"{target}: {title}" for target, table in tables.items() for title in table["titles"].values()]
+        content["titles"] = dict(zip(content["titles"], titles, strict=True))
+        kinds = dict.fromkeys(table["standard_errors"] for table in tables.values())
+        return {"standard_errors": "; ".join(kinds), **content}
+    own = None if isinstance(labels, Mapping) else labels
     errors = covariance(solution, kind)
-    content["standard_errors"] = errors.kind if isinstance(errors, Covariance) else f"none: {errors}"
-    content["titles"] = table_titles(problem.head, labels)
     stated = errors if isinstance(errors, Covariance) else None
-    content["coefficients"] = coefficient_tables(solution, names, labels, stated)
-    return content
+    return {
+        "standard_errors": errors.kind if isinstance(errors, Covariance) else f"none: {errors}",
+        "titles": table_titles(solution.problem.head, own),
+        "coefficients": coefficient_tables(solution, names, own, stated),
+    }
 
 
-def _location(solution: Solution, names: list[str], labels: list[str] | None) -> dict[str, Any]:
+def _location(solution: Solution, names: list[str], labels: Labels) -> dict[str, Any]:
     """The coefficients of a perfect fit: all but those of its scale, and without errors."""
+    assert not isinstance(labels, Mapping)
     head = solution.problem.head
     scales = head.collapsible if isinstance(head, FactorizedHead) else frozenset()
     tables = coefficient_tables(solution, names, labels, None)

@@ -1,12 +1,14 @@
 """From the command line to a checked configuration of plain containers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import yaml
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
@@ -16,10 +18,15 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlefw.composition import compose
+from mlefw.composition import compose, contain
 from mlefw.errors import UsageError
+from mlefw.interpolation import replaced
 from mlefw.preflight import check, nearest
 from mlefw.warn import warn
+
+T = TypeVar("T")
+
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 REQUIRED = ("head", "prior", "batch", "model", "data", "optimizer", "trainer")
 
@@ -39,6 +46,7 @@ class InstalledPlugins(SearchPathPlugin):
             search_path.append(provider=entry.name, path=f"pkg://{entry.value}")
 
 
+@cache
 def installed_plugins() -> tuple[str, ...]:
     """The packages that installed entry points admit as `_target_`."""
     return tuple(entry.value.split(".")[0] for entry in entry_points(group="mlefw.configs"))
@@ -59,17 +67,15 @@ def read(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plu
     """
     _check_repeated(overrides)
     overrides = opened(overrides)
-    config = _compose(command, overrides, config_dirs)
-    choices = dict(config["hydra"]["runtime"]["choices"])
-    del config["hydra"]
+    plain, choices = _compose(contain, command, overrides, config_dirs)
+    _open_tasks(plain, command, config_dirs)
     known = known_settings(command)
-    missing = [name for name in REQUIRED if name in known and not config.get(name)]
+    missing = [name for name in REQUIRED if name in known and not plain.get(name)]
     if missing:
         raise UsageError(
             "\n".join(f"{name} is missing: expected {name}={' | '.join(members(name))}" for name in missing)
         )
-    check(_container(config), known, plugins)
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+    check(resolve(plain), known, plugins)
     if "head" in known:
         plain["choices"] = {name: choice for name, choice in choices.items() if not name.startswith("hydra/")}
     return plain
@@ -121,12 +127,18 @@ def launcher_settings(command: str, overrides: Sequence[str], config_dirs: Seque
     Raises:
         UsageError: one that it does not have.
     """
-    return _container(_compose(command, overrides, config_dirs)["hydra"]["launcher"])
+    return _container(_compose(compose, command, overrides, config_dirs)["hydra"]["launcher"])
 
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with every interpolation replaced by its value."""
-    return _container(OmegaConf.create(config))
+    plain = replaced(config)
+    return _container(OmegaConf.create(config)) if plain is None else plain
+
+
+def as_yaml(config: dict[str, Any]) -> str:
+    """The text of `config.yaml`."""
+    return str(yaml.dump(config, Dumper=_DUMPER, sort_keys=False, allow_unicode=True))
 
 
 def _container(config: Any) -> dict[str, Any]:
@@ -136,8 +148,9 @@ def _container(config: Any) -> dict[str, Any]:
         raise UsageError(f"a setting cannot be resolved: {str(error).splitlines()[0]}") from error
 
 
+@cache
 def known_settings(command: str) -> dict[str, Any]:
-    """The settings of a primary YAML file, its groups among them."""
+    """The settings of a primary YAML file, its groups among them; not to be changed."""
     name = "train" if command in ("baseline", "check") else command
     content = OmegaConf.to_container(OmegaConf.load(config_root() / f"{name}.yaml"), resolve=False)
     assert isinstance(content, dict)
@@ -157,14 +170,34 @@ def members(group: str) -> list[str]:
     return sorted(file.stem for file in (config_root() / group).glob("*.yaml"))
 
 
-def _compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Any:
+def _compose(
+    how: Callable[[Path, str, Sequence[str]], T], command: str, overrides: Sequence[str], config_dirs: Sequence[str]
+) -> T:
     extra = [f"hydra.searchpath=[{','.join(f'file://{Path(folder).absolute()}' for folder in config_dirs)}]"]
     try:
-        config = compose(config_root(), command, [*overrides, *(extra if config_dirs else [])])
-        OmegaConf.set_struct(config, False)
-        return config
+        return how(config_root(), command, [*overrides, *(extra if config_dirs else [])])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UsageError(_explain(command, str(error))) from error
+
+
+def _open_tasks(plain: dict[str, Any], command: str, config_dirs: Sequence[str]) -> None:
+    """Put the node of a head in the place of its name in `head.tasks`, and its metrics under the name of its target.
+
+    Raises:
+        UsageError: a task that names no head.
+    """
+    tasks = (plain.get("head") or {}).get("tasks") or {}
+    for target, task in list(tasks.items()):
+        if isinstance(task, str):
+            task = {"head": task}
+        if task is None or "_target_" in task:
+            continue
+        name, own = task.get("head"), {key: value for key, value in task.items() if key != "head"}
+        if name is None or name == "multitask":
+            raise UsageError(f"head.tasks.{target}={task}: expected the name of a head, such as gaussian")
+        chosen, _ = _compose(contain, command, [f"head={name}"], config_dirs)
+        tasks[target] = {**chosen["head"], **own}
+        plain["metric"][target] = chosen["metric"]
 
 
 def _check_repeated(overrides: Sequence[str]) -> None:

@@ -17,6 +17,9 @@ from rich.text import Text
 EXACT = ("null", "baseline", "baseline_map")
 """What stands beside a model, by its name in `summary.json`."""
 
+_AVERAGED = ("laplace", "mc_dropout")
+"""What averages over the parameters, by its name in an evaluation."""
+
 _CALIBRATION = ("coverage_90", "pit_rmse", "ece_15", "ece_null")
 
 
@@ -79,9 +82,10 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
         rows.append(("before recalibration", content["calibration"]["before"].get("nll_nats")))
     rows = [(f"{name}, in nats", value) for name, value in rows] + list(content["metrics"].items())
     width = max(len(name) for name, _ in rows)
-    averaged = content.get("laplace", {})
+    method = next((name for name in _AVERAGED if name in content), "")
+    averaged = content.get(method, {})
     if averaged:
-        lines.append(f"  {'':<{width}}{'as fitted':>14}{'laplace':>14}")
+        lines.append(f"  {'':<{width}}{'as fitted':>14}{method:>14}")
     for name, value in rows:
         beside = f"{number(averaged[name]):>14}" if name in averaged else ""
         lines.append(f"  {name:<{width}}{number(value):>14}{beside}")

@@ -42,7 +42,7 @@ class RowsModule(lightning.LightningDataModule):
         """The epoch in which a resumed run goes on, and how many of its batches are done."""
         self.standardize: Callable[[Tensor], Tensor] | None = None
         """What the model does to features first: done once here, where it is known, instead of in each step."""
-        self._steps: Rows | None = None
+        self._standardized: dict[str, Rows] = {}
 
     def train_dataloader(self) -> "Chunks":
         """Chunks of batches of the current epoch."""
@@ -50,11 +50,12 @@ class RowsModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> list["Blocks"]:
         """Blocks of rows, a loader for each watched split."""
-        return [Blocks(self._shared(name), self.block) for name in self.watched]
+        known = self.standardize is not None
+        return [Blocks(self._shared(name), self.block, known) for name in self.watched]
 
     def _shared(self, name: str) -> Rows:
         """The part of a split that this process evaluates."""
-        rows = self.splits[name]
+        rows = self._ready(name)
         return rows if ranks.count() == 1 else rows.take(ranks.share(rows.num_rows))
 
     def batches(self, epoch: int) -> Iterator[Batch]:
@@ -64,26 +65,26 @@ class RowsModule(lightning.LightningDataModule):
 
     def chunks(self, epoch: int, length: Callable[[], int]) -> Iterator[Chunk]:
         """The batches of an epoch, as many in each chunk as `length` says when the chunk is begun."""
-        rows, known = self._rows_of_steps(), self.standardize is not None
+        rows, known = self._ready("train"), self.standardize is not None
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         done = self.start[1] if epoch == self.start[0] else 0
         steps = islice(self.regime.batches(rows.num_rows, epoch, generator), done, None)
         while taken := list(islice(steps, length())):
             if len(taken) == 1 and len(taken[0][0]) == rows.num_rows and taken[0][1] == 1.0:
-                share = rows if ranks.count() == 1 else rows.take(ranks.share(rows.num_rows))
+                share = self._shared("train")
                 yield Chunk(share, [(0, share.num_rows)], [1.0], known)
             else:
                 # Every process draws the same batches, and computes its share of each.
                 own = slice(ranks.number(), None, ranks.count())
                 yield gathered(rows, [(index[own], scale) for index, scale in taken], known)
 
-    def _rows_of_steps(self) -> Rows:
-        rows = self.splits["train"]
+    def _ready(self, split: str) -> Rows:
+        rows = self.splits[split]
         if self.standardize is None:
             return rows
-        if self._steps is None:
-            self._steps = rows._replace(x=self.standardize(rows.x))
-        return self._steps
+        if split not in self._standardized:
+            self._standardized[split] = rows._replace(x=self.standardize(rows.x))
+        return self._standardized[split]
 
 
 class Chunks:
@@ -120,12 +121,13 @@ class Chunks:
 class Blocks:
     """All rows of a split, in order, each once."""
 
-    def __init__(self, rows: Rows, size: int) -> None:
-        self.rows, self.size = rows, size
+    def __init__(self, rows: Rows, size: int, standardized: bool) -> None:
+        self.rows, self.size, self.standardized = rows, size, standardized
 
-    def __iter__(self) -> Iterator[Rows]:
+    def __iter__(self) -> Iterator[Batch]:
         """Blocks of at most `size` rows; a process without a share has an empty one, and so evaluates, too."""
-        return self.rows.blocks(self.size) if self.rows.num_rows else iter([self.rows])
+        parts = self.rows.blocks(self.size) if self.rows.num_rows else iter([self.rows])
+        return (Batch(rows, 1.0, self.standardized) for rows in parts)
 
     def __len__(self) -> int:
         """Number of blocks."""

@@ -5,14 +5,12 @@ import importlib
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -21,24 +19,22 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from mlefw import configuration, warn
 from mlefw.errors import UsageError
 from mlefw.forked import Pool
-from mlefw.interrupt import deferred
+from mlefw.interrupt import deferred, raise_pending
 from mlefw.preflight import accepts
-from mlefw.single import guarded, run_job
 from mlefw.sweep_progress import Progress
-from mlefw.sweep_record import Job, Journal, attempts, plan, summary_of, supersede
+from mlefw.sweep_record import Job, Journal, plan
+from mlefw.sweep_task import Task
 
 _WARM = {
     "mlefw.sweep": ("mlefw.command.train", "mlefw.command.baseline", "mlefw.command.check"),
     "mlefw.plot.style": ("matplotlib.backends.backend_agg", "rich._emoji_codes"),
-    "mlefw.data.bundled": ("sklearn.datasets",),
+    "mlefw.callback.board": ("tensorboard.plugins.hparams.metadata",),
+    "mlefw.data.bundled": ("sklearn.datasets", "sklearn.datasets.data", "sklearn.datasets.descr"),
     "mlefw.data.parquet": ("pyarrow.parquet",),
 }
 """By the module that needs them, what jobs import late."""
-
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class GridSweeper(Sweeper):
@@ -70,15 +66,23 @@ class ForkLauncher(Launcher):
         jobs: how many run at once; by default as many as there are cores.
         threads: of each job; by default cores / jobs.
         timeout_s: what a job may take, in seconds.
+        population: whether jobs that differ in seed, learning rate or prior scale are trained together, where that is
+            faster; not with a time limit.
     """
 
     __module__ = "hydra_plugins.mlefw"
 
-    def __init__(self, jobs: int | None = None, threads: int | None = None, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        jobs: int | None = None,
+        threads: int | None = None,
+        timeout_s: float | None = None,
+        population: bool = True,
+    ) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.size = jobs or cores
         self.threads = threads or max(1, cores // self.size)
-        self.timeout_s = timeout_s
+        self.timeout_s, self.population = timeout_s, population and timeout_s is None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra knows."""
@@ -94,71 +98,42 @@ class ForkLauncher(Launcher):
         """
         root = Path(str(self.config.run_dir))
         jobs = plan(root, job_overrides, os.environ.get("MLEFW_SWEPT", "").split(","), initial_job_idx)
-        _warm()
+        tasks = [Task(self._command, tuple(overrides), self._folders) for overrides in job_overrides]
+        _warm(tasks[0])
         journal = Journal(root, jobs)
         progress = Progress(journal, self._command == "train", self.timeout_s)
+        from mlefw.population.dispatch import Groups
+
+        groups = Groups(progress)
         try:
-            with deferred(), Pool(self.size, self.threads, self.timeout_s, progress.ended) as pool:
-                for index, (job, overrides) in enumerate(zip(jobs, job_overrides, strict=True)):
-                    task = _Task(self._command, tuple(overrides), self._folders)
+            with deferred(), Pool(self.size, self.threads, self.timeout_s, groups.ended) as pool:
+
+                def fork(indices: Iterable[int]) -> None:
+                    for index in indices:
+                        tasks[index].share()
+                        task = partial(tasks[index].run, jobs[index].run_dir)
+                        pool.submit(index, task, progress.log(jobs[index]))
+                    pool.drain()
+
+                wanted = []
+                for index, (job, task) in enumerate(zip(jobs, tasks, strict=True)):
+                    raise_pending()
                     if task.is_kept(root, job):
                         progress.tell(job)
                     else:
-                        pool.submit(index, partial(task.run, job.run_dir), progress.log(job))
-                pool.drain()
+                        wanted.append(index)
+                alone = set(wanted)
+                if self.population and self._command == "train":
+                    known = {index: tasks[index].config for index in wanted if tasks[index].is_valid}
+                    for index in known:
+                        tasks[index].share()
+                    alone -= {*known}
+                    alone |= {*groups.submit(pool, known)}
+                fork(sorted(alone))
+                fork(sorted(groups.left))
         finally:
             journal.close()
         return [_returned(job, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a job computes, wherever it runs."""
-
-    command: str
-    overrides: tuple[str, ...]
-    config_dirs: tuple[str, ...]
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """Its configuration, composed and checked as that of a single run."""
-        plugins = [name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name]
-        plugins += configuration.installed_plugins()
-        return configuration.read(self.command, self.overrides, self.config_dirs, plugins)
-
-    def run(self, run_dir: Path) -> int:
-        """Run it in this process; its exit code."""
-        code = 0
-
-        def work() -> None:
-            nonlocal code
-            warn.clear()
-            code = run_job(self.command, self.config, run_dir, quiet=True)
-
-        return guarded(work) or code
-
-    def is_kept(self, root: Path, job: Job) -> bool:
-        """Whether an earlier attempt has finished it with these very settings; attempts that failed are put aside."""
-        with suppress(UsageError):
-            # Composed here, it is there in the fork; what is wrong with it the job itself will say.
-            _ = self.config
-        for path in attempts(root, job):
-            summary = summary_of(path)
-            if summary.get("status") != "finished":
-                supersede(root, path)
-            elif self._has_written(path):
-                job.run_dir = path
-                job.finish("kept")
-                return True
-        return False
-
-    def _has_written(self, path: Path) -> bool:
-        try:
-            written = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), _LOADER)
-            return bool(configuration.resolve({**self.config, "run_dir": written["run_dir"]}) == written)
-        except (OSError, yaml.YAMLError, KeyError, TypeError, UsageError):
-            # Whatever it is, it is not a run with these settings: the job itself meets it and says so.
-            return False
 
 
 def check(settings: dict[str, Any]) -> bool:
@@ -173,6 +148,8 @@ def check(settings: dict[str, Any]) -> bool:
         value = settings[name]
         if value is not None and (not accepts(int, value) or value < 1):
             raise UsageError(f"hydra.launcher.{name}={value}: expected a whole number of at least 1, or null")
+    if not isinstance(settings["population"], bool):
+        raise UsageError(f"hydra.launcher.population={settings['population']}: expected true or false")
     limit = settings["timeout_s"]
     if limit is not None and not (accepts(float, limit) and limit > 0):
         raise UsageError(f"hydra.launcher.timeout_s={limit}: expected a positive number of seconds, or null")
@@ -185,16 +162,18 @@ def register() -> None:
         Plugins.instance().register(plugin)
 
 
-def _warm() -> None:
+def _warm(task: Task) -> None:
     """Import what jobs need, and let forks share the pages of it."""
-    from mlefw.plot.style import png, sheet
+    with suppress(UsageError):
+        if task.config.get("plots"):
+            from mlefw.plot.style import png, sheet
 
+            # Fonts and the parser of formulas are found at the first picture.
+            png(sheet("$10^{-1}$", "1"))
     for user, modules in _WARM.items():
         if user in sys.modules:
             for name in modules:
                 importlib.import_module(name)
-    # In case jobs draw: fonts and the parser of formulas are found at the first picture.
-    png(sheet("$10^{-1}$", "1"))
     gc.collect()
     gc.freeze()
 

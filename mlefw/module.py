@@ -17,7 +17,7 @@ from mlefw import ranks
 from mlefw.errors import NumericalError
 from mlefw.metric.base import Metric
 from mlefw.objective import Objective, not_finite
-from mlefw.rows import Chunk, Rows
+from mlefw.rows import Batch, Chunk
 from mlefw.step import Step
 
 MakeOptimizer = Callable[[Any], Optimizer]
@@ -94,11 +94,12 @@ class LikelihoodModule(lightning.LightningModule):
         """Stop the clock of the epoch before evaluation."""
         self.seconds = time.monotonic() - self.started
 
-    def validation_step(self, rows: Rows, index: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, block: Batch, index: int, dataloader_idx: int = 0) -> None:
         """Add a block to the metrics of its split."""
+        rows = block.rows
         if rows.num_rows == 0:
             return
-        distribution = self.objective.head(self.objective.eta(rows.x, rows.offset))
+        distribution = self.objective.head(self.objective.eta(rows.x, rows.offset, block.standardized))
         for metric in self.metrics[dataloader_idx]:
             metric.update(distribution, rows.y, rows.weight)
 
@@ -117,10 +118,11 @@ class LikelihoodModule(lightning.LightningModule):
             self.log(f"{split}/nll_nats", self.figures[split]["nll_nats"], add_dataloader_idx=False, logger=False)
 
     def on_train_epoch_end(self) -> None:
-        """Step the scheduler, on the NLL of the last watched split where it asks for one."""
+        """Step the scheduler, on the NLL of the last watched split where it asks for one and there is a new one."""
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(self.figures[self.watched[-1]]["nll_nats"])
+            if (self.current_epoch + 1) % (self.trainer.check_val_every_n_epoch or 1) == 0:
+                scheduler.step(self.figures[self.watched[-1]]["nll_nats"])
         elif scheduler is not None:
             scheduler.step()  # type: ignore[union-attr]
 

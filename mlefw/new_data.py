@@ -55,6 +55,7 @@ def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:
         return _source(trained, settings, prediction=False).read()
     given = {name: value for name, value in settings.items() if value is not None}
     source: Source = build.instantiate({**trained.config["data"], **given})
+    source.partial = trained.schema.partial
     tables = source.splits()
     if split not in tables:
         raise UsageError(f"the run's data have no {split} rows: choose split={' or split='.join(tables)}")

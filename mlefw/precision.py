@@ -12,3 +12,11 @@ def widest(device: torch.device) -> torch.dtype:
 def promote(value: Tensor) -> Tensor:
     """`value` in the widest float of its device."""
     return value.to(widest(value.device))
+
+
+def by_column(eta: Tensor) -> Tensor:
+    """A matrix (n, columns) in the widest float, each column contiguous; anything else as it is."""
+    if eta.ndim != 2:
+        return eta
+    # `to` with a memory format leaves a transposed tensor of the right type as it is.
+    return promote(eta.mT).contiguous().mT

@@ -14,8 +14,7 @@ from mlefw.checkpoint import Trained
 from mlefw.errors import UsageError
 from mlefw.rows import Rows, Table
 from mlefw.support import check_support
-from mlefw.uncertainty.marginal import predictive as averaged
-from mlefw.uncertainty.posterior import Posterior
+from mlefw.uncertainty.averaged import Uncertain, averaged
 
 _AVERAGED_ROWS = 4096
 """An average over parameters holds up to a thousand nodes for each row of a block."""
@@ -32,8 +31,9 @@ def check_probabilities(trained: Trained, level: float, quantiles: Sequence[floa
     for p in quantiles:
         if isinstance(p, bool) or not isinstance(p, int | float) or not 0 < p < 1:
             raise UsageError(f"quantiles: {p} is not a probability between 0 and 1, such as 0.1")
-    if quantiles and trained.schema.labels is not None:
-        raise UsageError(f"quantiles: the target {trained.schema.target!r} has labels, which have no quantiles")
+    labelled = [target.name for target in trained.schema.targets if target.labels is not None]
+    if quantiles and labelled:
+        raise UsageError(f"quantiles: the target {labelled[0]!r} has labels, which have no quantiles")
 
 
 @torch.no_grad()
@@ -43,7 +43,7 @@ def predictions(
     row: np.ndarray,
     level: float = 0.9,
     quantiles: Sequence[float] = (),
-    posterior: Posterior | None = None,
+    posterior: Uncertain | None = None,
 ) -> pa.Table:
     """What the model says of each row of a table; a value that is not defined is null.
 
@@ -53,7 +53,7 @@ def predictions(
         row: position of each row in what the table is a part of.
         level: probability of the central interval.
         quantiles: probabilities of further quantiles.
-        posterior: of the parameters, to average over; None for the fitted ones.
+        posterior: of the parameters, or masks, to average over; None for the fitted ones.
 
     Raises:
         UsageError: a table that does not fit the schema, a target that the head cannot take, or rows whose prediction
@@ -78,16 +78,13 @@ def _columns(
     row: np.ndarray,
     level: float,
     quantiles: Sequence[float],
-    posterior: Posterior | None = None,
+    posterior: Uncertain | None = None,
 ) -> dict[str, Any]:
     objective = trained.objective
     eta = objective.eta(rows.x, rows.offset)
     distribution = objective.head(eta) if posterior is None else averaged(objective, posterior, rows)
-    if trained.schema.labels is not None:
-        figures = _classes(distribution, list(trained.schema.labels))
-    else:
-        figures = _numbers(distribution, level, quantiles)
-    if trained.schema.target in table.columns:
+    figures = _figures(trained, distribution, level, quantiles)
+    if all(target.name in table.columns for target in trained.schema.targets):
         figures["nll_nats"] = (
             _nll(trained, eta, rows, table, None if posterior is None else distribution)
             if table.num_rows
@@ -101,6 +98,20 @@ def _columns(
     return columns | figures
 
 
+def _figures(trained: Trained, distribution: Any, level: float, quantiles: Sequence[float]) -> dict[str, Any]:
+    """What is predicted of the target; of each of several, behind its name."""
+    figures: dict[str, Any] = {}
+    targets = trained.schema.targets
+    for index, target in enumerate(targets):
+        marginal = distribution if len(targets) == 1 else distribution.marginals[index]
+        if target.labels is not None:
+            own = _classes(marginal, list(target.labels))
+        else:
+            own = _numbers(marginal, level, quantiles)
+        figures |= own if len(targets) == 1 else {f"{target.name}_{key}": value for key, value in own.items()}
+    return figures
+
+
 def _identifiers(table: Table, name: str, num_rows: int) -> pa.Array:
     if table.num_rows == 0:
         return pa.nulls(num_rows, pa.string())
@@ -110,7 +121,7 @@ def _identifiers(table: Table, name: str, num_rows: int) -> pa.Array:
 def _nll(trained: Trained, eta: Tensor, rows: Rows, table: Table, averaged: Distribution | None) -> pa.Array:
     """NLL of the rows whose target is known: under `averaged` where there is one."""
     target, head = trained.schema.target, trained.objective.head
-    present, index = table.present(target)
+    present, index = _present(trained, table)
     nll = np.full(table.num_rows, np.nan)
     if len(index):
         known = torch.from_numpy(index)
@@ -121,6 +132,17 @@ def _nll(trained: Trained, eta: Tensor, rows: Rows, table: Table, averaged: Dist
             y = rows.y[known[:1]].repeat(table.num_rows).index_copy(0, known, rows.y[known])
             nll[index] = -averaged.log_prob(y)[known].numpy()
     return pa.array(nll, from_pandas=True)
+
+
+def _present(trained: Trained, table: Table) -> tuple[Table, np.ndarray]:
+    """The rows whose target is known, or of several targets every one that has to be, and their positions."""
+    targets = [target.name for target in trained.schema.targets]
+    if len(targets) == 1:
+        return table.present(targets[0])
+    holes = [table.holes.get(name, np.zeros(table.num_rows, dtype=bool)) for name in targets]
+    hole = np.all(holes, 0) if trained.schema.partial else np.any(holes, 0)
+    index = np.flatnonzero(~hole)
+    return table.take(index), index
 
 
 def _numbers(distribution: Distribution, level: float, quantiles: Sequence[float]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal
 
 from hydra.utils import get_object
@@ -14,7 +15,7 @@ from mlefw.errors import UsageError
 ALLOWED = ("mlefw", "torch", "lightning", "torchmetrics")
 """Packages a `_target_` may come from; a plugin is admitted on the command line or by its entry point alone."""
 
-INJECTED = frozenset({"num_features", "eta_dim", "num_classes", "floor", "logger", "callbacks", "plugins"})
+INJECTED = frozenset({"num_features", "eta_dim", "num_classes", "floor", "targets", "logger", "callbacks", "plugins"})
 """Arguments that the composition root supplies from the data."""
 
 _META = {"_target_", "_partial_", "_convert_", "_recursive_"}
@@ -29,18 +30,29 @@ def check(config: dict[str, Any], known: dict[str, Any], plugins: Sequence[str] 
         plugins: further packages that a `_target_` may come from.
 
     Raises:
-        UsageError: listing every unknown key (with the nearest spelling), wrong type, missing argument and
-            refused `_target_`.
+        UsageError: listing every unknown key (with the nearest spelling) and wrong type of plain settings, or else
+            those of targets, with missing arguments and every refused `_target_`.
     """
     problems = _unknown("", config, known)
+    later = []
     for key, node in config.items():
         if isinstance(node, dict):
             reference = known.get(key)
-            problems += _section(key, node, reference if isinstance(reference, dict) else {}, (*ALLOWED, *plugins))
+            section = (key, node, reference if isinstance(reference, dict) else {}, (*ALLOWED, *plugins))
+            if _has_target(node):
+                later.append(section)
+            else:
+                problems += _section(*section)
         elif key in known and not isinstance(known[key], dict):
             problems += _like(key, node, known[key])
+    # What a target takes is known after an import, which may take seconds: other mistakes are told without it.
+    problems = problems or [problem for section in later for problem in _section(*section)]
     if problems:
         raise UsageError("\n".join(problems))
+
+
+def _has_target(node: dict[str, Any]) -> bool:
+    return "_target_" in node or any(_has_target(value) for value in node.values() if isinstance(value, dict))
 
 
 def check_targets(config: dict[str, Any], plugins: Sequence[str] = ()) -> None:
@@ -106,6 +118,10 @@ def _target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[str
             value = node[name]
             if isinstance(value, dict) and "_target_" in value:
                 problems += _target(f"{path}.{name}", value, allowed)
+            elif isinstance(value, dict) and any(map(_is_node, value.values())):
+                for key, part in value.items():
+                    own = f"{path}.{name}.{key}"
+                    problems += _target(own, part, allowed) if _is_node(part) else [f"{own} names no member"]
             elif name in hints and not accepts(hints[name], value):
                 problems.append(f"{path}.{name}={value!r}: expected {describe(hints[name])}")
         elif parameters[name].default is inspect.Parameter.empty and not (
@@ -115,6 +131,11 @@ def _target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[str
     return problems
 
 
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
+
+
+@cache
 def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
@@ -151,7 +172,7 @@ def accepts(hint: Any, value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is str:
         return isinstance(value, str)
-    if inspect.isclass(origin) and issubclass(origin, Iterable) and not issubclass(origin, dict | type):
+    if inspect.isclass(origin) and issubclass(origin, Iterable) and not issubclass(origin, Mapping | type):
         if issubclass(origin, tuple) or not arguments:
             return isinstance(value, list | tuple)
         return isinstance(value, list | tuple) and all(accepts(arguments[0], item) for item in value)

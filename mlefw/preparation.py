@@ -16,7 +16,9 @@ from mlefw.coefficient_table import dropped, shortened
 from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
 from mlefw.model.base import StartsAtEstimate
+from mlefw.once import once
 from mlefw.prior.none import NoPrior
+from mlefw.rows import Rows
 from mlefw.run_directory import check_free
 from mlefw.score import Exact
 from mlefw.warn import warn
@@ -56,8 +58,8 @@ def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
         recalibration.check(calibration, method, estimand.objective.head, data.splits)
         if uncertainty is not None:
             raise UsageError(
-                f"calibrate={method} maps predictions given the fitted parameters, and uncertainty=laplace averages "
-                "over the parameters: expected calibrate=none or uncertainty=none"
+                f"calibrate={method} maps predictions given the fitted parameters, and uncertainty="
+                f"{uncertainty.name} averages over the parameters: expected calibrate=none or uncertainty=none"
             )
     if uncertainty is not None:
         uncertainty.check(estimand.objective)
@@ -75,7 +77,7 @@ def start(config: dict[str, Any], prepared: Prepared) -> Prepared:
     objective = prepared.estimand.objective
     if not isinstance(objective.model.model, StartsAtEstimate):
         return prepared
-    exact = _solve(config, prepared)
+    exact = _solve(config, prepared.data, prepared.estimand)
     solution, model = (
         exact.mle if objective.prior.flat else exact.map,
         f"model={config['choices'].get('model', 'model')}",
@@ -99,7 +101,7 @@ def start(config: dict[str, Any], prepared: Prepared) -> Prepared:
 
 def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
     """The exact estimates beside the run, with a warning where one does not exist."""
-    exact = prepared.exact or _solve(config, prepared)
+    exact = prepared.exact or _solve(config, prepared.data, prepared.estimand)
     if exact.mle is None:
         return exact
     left_out = dropped(exact.mle, prepared.data.schema.names, prepared.estimand.asked)
@@ -117,8 +119,22 @@ def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
     return exact
 
 
-def _solve(config: dict[str, Any], prepared: Prepared) -> Exact:
-    train, estimand = prepared.data.train, prepared.estimand
+def share(config: dict[str, Any]) -> None:
+    """Read the data and solve for the exact estimates, which are those of all runs with the same data, head and prior.
+
+    Raises:
+        UsageError: a mistake in settings or data.
+    """
+    data = build.build_data(config)
+    _solve(config, data, build.build_estimand(config, data))
+
+
+def _solve(config: dict[str, Any], data: Data, estimand: Estimand) -> Exact:
+    parts = ("data", "head", "prior", "baseline")
+    return once("exact", config, parts, lambda: _solve_anew(config, data.train, estimand))
+
+
+def _solve_anew(config: dict[str, Any], train: Rows, estimand: Estimand) -> Exact:
     baseline = build.build_baseline(config)
     if baseline is None:
         return Exact(estimand.null)

@@ -7,7 +7,7 @@ import torch
 
 from mlefw.calibrate.base import CalibratedHead, Calibration
 from mlefw.errors import UsageError
-from mlefw.head.base import Head
+from mlefw.head.base import Head, JointHead
 from mlefw.objective import Evaluation, Objective
 from mlefw.rows import Rows, total
 
@@ -22,6 +22,8 @@ def check(calibration: Calibration, method: str, head: Head, splits: Mapping[str
     Raises:
         UsageError: the head predicts another kind of distribution, or there are too few validation rows.
     """
+    if isinstance(head, JointHead):
+        raise UsageError(f"calibrate={method} is for one target, and there are {len(head.targets)}: expected none")
     distribution = head(head.center.new_zeros(1, head.eta_dim))
     if not calibration.fits(distribution):
         kind = type(distribution).__name__

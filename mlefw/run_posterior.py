@@ -16,8 +16,9 @@ from mlefw.objective import Objective
 from mlefw.rows import Rows
 from mlefw.run_directory import checkpoint_of
 from mlefw.standardize import feature_statistics
+from mlefw.uncertainty.averaged import Method, Uncertain, averaged
 from mlefw.uncertainty.laplace import Laplace
-from mlefw.uncertainty.marginal import predictive
+from mlefw.uncertainty.mc_dropout import McDropout
 from mlefw.uncertainty.posterior import Posterior
 from mlefw.warn import warn
 
@@ -26,28 +27,36 @@ _BLOCK = 4096
 
 def keep_posterior(
     config: dict[str, Any], run_dir: Path, objective: Objective, splits: dict[str, Rows]
-) -> dict[str, Any] | None:
-    """Store the posterior in the best checkpoint; what the summary says of it, None where none was asked for.
+) -> dict[str, Any]:
+    """Store the posterior in the best checkpoint; what the summary says of it under the name of the method.
 
+    Empty where none was asked for. Masks of dropout are not stored: their seed is in the settings.
     A training that ends where there is no posterior is finished all the same, with a warning.
     """
     method = build.build_uncertainty(config)
     if method is None:
-        return None
+        return {}
+    held_out = {split: rows for split, rows in splits.items() if split != "train"}
+    if isinstance(method, McDropout):
+        masks = method.fit(objective)
+        return {method.name: {"num_masks": masks.num_masks} | _each(objective, masks, held_out)}
     try:
         posterior = method.fit(objective, splits["train"])
     except UsageError as error:
         warn(str(error))
-        return None
+        return {}
     archive.amend(checkpoint_of(run_dir), posterior=posterior.to_dict())
     content = {"weights": posterior.weights, "num_parameters": len(posterior.root), "rank": posterior.root.shape[1]}
-    held_out = {split: rows for split, rows in splits.items() if split != "train"}
-    figures = {split: averaged_figures(objective, posterior, rows, [Nll()]) for split, rows in held_out.items()}
-    return content | {split: values for split, values in figures.items() if values}
+    return {method.name: content | _each(objective, posterior, held_out)}
 
 
-def posterior_of(trained: Trained, method: Laplace | None, stored: bool = False) -> Posterior | None:
-    """The posterior of a trained run.
+def _each(objective: Objective, uncertain: Uncertain, splits: dict[str, Rows]) -> dict[str, dict[str, float]]:
+    figures = {split: averaged_figures(objective, uncertain, rows, [Nll()]) for split, rows in splits.items()}
+    return {split: values for split, values in figures.items() if values}
+
+
+def posterior_of(trained: Trained, method: Method | None, stored: bool = False) -> Uncertain | None:
+    """The posterior of a trained run, or masks of its dropout.
 
     Args:
         trained: the run.
@@ -62,9 +71,11 @@ def posterior_of(trained: Trained, method: Laplace | None, stored: bool = False)
         return None
     if method is not None and trained.calibration is not None:
         raise UsageError(
-            f"uncertainty=laplace: {trained.path} holds a recalibration, which was fitted to predictions given the "
-            "fitted parameters: expected uncertainty=none, or a run of `mlefw train calibrate=none`"
+            f"uncertainty={method.name}: {trained.path} holds a recalibration, which was fitted to predictions given "
+            "the fitted parameters: expected uncertainty=none, or a run of `mlefw train calibrate=none`"
         )
+    if isinstance(method, McDropout):
+        return method.fit(trained.objective)
     content = archive.read(trained.path).get("posterior")
     found = None if content is None else Posterior.from_dict(content)
     if method is None or (found is not None and method.asked in (None, found.weights)):
@@ -97,7 +108,7 @@ def _is_same(trained: Trained, data: build.Data) -> bool:
 
 
 def averaged_figures(
-    objective: Objective, posterior: Posterior, rows: Rows, metrics: Sequence[Metric]
+    objective: Objective, posterior: Uncertain, rows: Rows, metrics: Sequence[Metric]
 ) -> dict[str, float]:
     """Likelihood and coverage, of `metrics`, of the predictive distributions that average over the parameters.
 
@@ -106,7 +117,7 @@ def averaged_figures(
     metrics = [metric for metric in metrics if isinstance(metric, Nll | Coverage)]
     try:
         for block in rows.blocks(_BLOCK):
-            distribution = predictive(objective, posterior, block)
+            distribution = averaged(objective, posterior, block)
             for metric in metrics:
                 metric.update(distribution, block.y, block.weight)
     except UsageError as error:

@@ -1,8 +1,7 @@
 """The meaning of a table's columns, learnt once from the training file and kept with the model."""
 
 import warnings
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,61 +9,59 @@ import numpy as np
 import torch
 
 from mlefw.arrow_table import Missing
-from mlefw.columns import require, shown, warn_of_constants, warn_of_copies
+from mlefw.columns import require, warn_of_constants, warn_of_copies
 from mlefw.data.base import Source
 from mlefw.errors import MisfitError, UsageError
 from mlefw.feature import BOOLEANS, Feature, Unseen, learn_feature
-from mlefw.levels import check, check_whole, numbers
+from mlefw.levels import check, numbers
+from mlefw.roles import check_roles, learn_targets
 from mlefw.rows import Rows, Table
-from mlefw.target import TargetKind, coded, learn_labels
+from mlefw.target import Target, TargetKind, coded, coded_together
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Features, target and roles by name; `labels` are those of the target, in the order of their codes."""
+    """Features, targets and roles by name; with `partial` a target may be missing where another is there."""
 
-    target: str
-    kind: TargetKind
+    targets: tuple[Target, ...]
     features: tuple[Feature, ...]
-    labels: tuple[str, ...] | None = None
     offset: str | None = None
     exposure: str | None = None
     weight: str | None = None
     id: str | None = None
     missing: Missing = "error"
     unseen: Unseen = "error"
+    partial: bool = False
 
     @classmethod
-    def learn(cls, table: Table, source: Source, kind: TargetKind) -> "Schema":
+    def learn(cls, table: Table, source: Source, kind: TargetKind | Mapping[str, TargetKind]) -> "Schema":
         """The schema of a table under the roles a source names.
 
         Args:
             table: every row that will be split at random. Levels come from all of them, so that no split meets an
                 unseen one; this leaks nothing, as a level that no training row has only adds a column of zeros.
             source: names the roles.
-            kind: what the head takes as target.
+            kind: what the head takes as target; by its name, where the heads of several targets differ.
 
         Raises:
             UsageError: a column that does not exist, has two roles, or holds what its role cannot.
         """
-        _check_roles(table, source)
-        assert source.target is not None
-        roles = (source.target, source.offset, source.exposure, source.weight, source.id)
+        check_roles(table, source)
+        roles = (*source.targets, source.offset, source.exposure, source.weight, source.id)
         names = source.features if source.features is not None else [n for n in table.columns if n not in roles]
         listed = set(source.categorical or ())
-        require(listed - {source.target}, names, table.origin, "data.categorical, not a feature")
+        require(listed - {*source.targets}, names, table.origin, "data.categorical, not a feature")
         features = tuple(learn_feature(table, name, name in listed) for name in names)
         schema = cls(
-            source.target,
-            kind,
+            learn_targets(table, source, kind),
             features,
-            _labels(table, source, kind),
             source.offset,
             source.exposure,
             source.weight,
             source.id,
             source.missing,
             source.unseen,
+            source.partial,
         )
         if not features:
             warnings.warn(f"{table.origin}: no feature: the model is an intercept", UserWarning, stacklevel=2)
@@ -80,6 +77,27 @@ class Schema:
         """
         weight, impute = self._weight(table), self.missing == "impute"
         return replace(self, features=tuple(f.learn_means(table, weight, impute) for f in self.features))
+
+    @property
+    def target(self) -> str:
+        """The name of the target; of several, all names."""
+        return ", ".join(target.name for target in self.targets)
+
+    @property
+    def kind(self) -> TargetKind:
+        """What the head takes as target, or as the first of several."""
+        return self.targets[0].kind
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Those of a single target that has any."""
+        return self.targets[0].labels if len(self.targets) == 1 else None
+
+    @property
+    def all_labels(self) -> list[str] | dict[str, list[str] | None] | None:
+        """The labels of the target, or those of each of several by name."""
+        known = {t.name: None if t.labels is None else list(t.labels) for t in self.targets}
+        return known if len(known) > 1 else next(iter(known.values()))
 
     @property
     def names(self) -> list[str]:
@@ -109,10 +127,10 @@ class Schema:
         For a prediction the target may be missing.
         """
         text = [f.name for f in self.features if f.kind == "category" and f.levels != BOOLEANS]
-        text += [self.target] if self.target in (source.categorical or ()) else []
+        text += [target.name for target in self.targets if target.name in (source.categorical or ())]
         reading = replace(
             source,
-            target=self.target,
+            target=[target.name for target in self.targets],
             features=[feature.name for feature in self.features],
             categorical=text,
             offset=self.offset,
@@ -121,11 +139,11 @@ class Schema:
             id=self.id,
             missing=self.missing,
         )
-        reading.prediction = prediction
+        reading.prediction, reading.partial = prediction, self.partial
         return reading
 
     def rows(self, table: Table, log_link: bool, target_required: bool = True) -> Rows:
-        """Coded rows: x (n, num_features), y (n,), weight (n,), offset (n,).
+        """Coded rows: x (n, num_features), y (n,) or (n, num_targets), weight (n,), offset (n,).
 
         Args:
             table: columns in any order; more of them do no harm.
@@ -141,9 +159,12 @@ class Schema:
                 "\n  for other heads use data.offset, which is added to eta as it is"
             )
         asked = [feature.name for feature in self.features] + [n for n in (self.offset, self.exposure) if n]
-        asked += [name for name in (self.target, self.weight) if name and target_required]
+        asked += [name for name in (*(t.name for t in self.targets), self.weight) if name and target_required]
         require(asked, table.columns, table.origin, "the model needs it")
-        y = coded(table, self.target, self.kind, self.labels, target_required)
+        if len(self.targets) == 1:
+            y = coded(table, self.target, self.kind, self.labels, target_required)
+        else:
+            y = coded_together(table, self.targets, target_required, self.partial)
         weight = self._weight(table) if target_required else np.ones(table.num_rows)
         columns = (self._x(table), y, weight, self._offset(table))
         return Rows(*(torch.from_numpy(np.ascontiguousarray(column)) for column in columns))
@@ -151,7 +172,10 @@ class Schema:
     def to_dict(self) -> dict[str, Any]:
         """The schema in dicts, lists and strings alone."""
         plain = asdict(self)
-        plain["labels"] = None if self.labels is None else list(self.labels)
+        plain["targets"] = [
+            asdict(target) | {"labels": None if target.labels is None else list(target.labels)}
+            for target in self.targets
+        ]
         plain["features"] = [
             asdict(feature) | {"levels": list(feature.levels), "means": list(feature.means)}
             for feature in self.features
@@ -164,8 +188,10 @@ class Schema:
         features = tuple(
             Feature(**{**f, "levels": tuple(f["levels"]), "means": tuple(f["means"])}) for f in plain["features"]
         )
-        labels = None if plain["labels"] is None else tuple(plain["labels"])
-        return cls(**{**plain, "features": features, "labels": labels})
+        targets = tuple(
+            Target(**{**t, "labels": None if t["labels"] is None else tuple(t["labels"])}) for t in plain["targets"]
+        )
+        return cls(**{**plain, "features": features, "targets": targets})
 
     def _x(self, table: Table) -> np.ndarray:
         x = np.zeros((table.num_rows, self.num_features))
@@ -195,31 +221,3 @@ class Schema:
         exposure = numbers(table, self.exposure, "data.exposure")
         check(table, self.exposure, "data.exposure", exposure > 0, "positive numbers, whose logarithm is the offset")
         return np.asarray(offset + np.log(exposure))
-
-
-def _labels(table: Table, source: Source, kind: TargetKind) -> tuple[str, ...] | None:
-    """Those of the target; what no head of the kind could take is no mistake where heads are tried one by one."""
-    assert source.target is not None
-    check_whole(table, source.target, "data.target")
-    try:
-        return learn_labels(table, source.target, kind, source.labels)
-    except UsageError as error:
-        raise MisfitError(str(error)) from error
-
-
-def _check_roles(table: Table, source: Source) -> None:
-    if not source.target:
-        raise UsageError(f"data.target is not set\n  {table.origin} has the columns {shown(table.columns)}")
-    roles = {role: getattr(source, role) for role in ("target", "offset", "exposure", "weight", "id")}
-    roles = {role: name for role, name in roles.items() if name}
-    for role, name in roles.items():
-        require([name], table.columns, table.origin, f"data.{role}")
-    require(source.features or (), table.columns, table.origin, "data.features")
-    for name, count in Counter(roles.values()).items():
-        if count > 1:
-            shared = " and ".join(f"data.{role}" for role in roles if roles[role] == name)
-            raise UsageError(f"column {name!r} is both {shared}\n  expected: a column for each")
-    for name, count in Counter(source.features or ()).items():
-        if count > 1 or name == source.target:
-            what = "is the target" if name == source.target else "occurs twice"
-            raise UsageError(f"column {name!r} in data.features {what}\n  take it out of the list")

@@ -25,35 +25,33 @@ def guarded(task: Task) -> int:
     try:
         with handled():
             task()
-    except MlefwError as error:
+    except (Exception, KeyboardInterrupt, Stopped) as error:  # noqa: BLE001 - the outermost frame
+        return told(error)
+    return 0
+
+
+def told(error: BaseException) -> int:
+    """Say what went wrong in a few lines on standard error; the exit code for it."""
+    if isinstance(error, MlefwError | Stopped):
         return _fail(str(error), error.exit_code)
-    except Stopped as error:
-        return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
+    if isinstance(error, KeyboardInterrupt):
         return _fail("stopped by SIGINT", 130)
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         # The reader went away (`| head -1`): the work is done, and its result is on disk.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            return _fail(_NO_MEMORY, 6)
-        return _unexpected(error)
-    except OSError as error:
+    if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
+        return _fail(_NO_MEMORY, 6)
+    if isinstance(error, OSError):
         return _fail(f"storage: {error}", 4)
-    except Exception as error:  # noqa: BLE001 - the outermost frame: whatever is left is a bug, and says so
-        return _unexpected(error)
-    return 0
+    # Whatever is left is a bug, and says so.
+    return _fail(f"unexpected {type(error).__name__}: {error}\n  This is a bug; MLEFW_TRACEBACK=1 shows where", 70)
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a failure is one of memory: torch has an error of its own for GPUs alone."""
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
-
-
-def _unexpected(error: Exception) -> int:
-    return _fail(f"unexpected {type(error).__name__}: {error}\n  This is a bug; MLEFW_TRACEBACK=1 shows where", 70)
 
 
 def _fail(message: str, code: int) -> int:
@@ -112,6 +110,9 @@ def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> No
 
 
 def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
+    if config.get("experiment"):
+        _experiment(config, run_dir, quiet)
+        return
     from mlefw.command import train
     from mlefw.console import console, heading, run_table, verdict
 
@@ -121,15 +122,34 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
         train.follow(config, run_dir)
         return
     summary = train.run(config, run_dir)
-    out = console()
     if quiet:
-        nats = summary["metrics"].get("validation", summary["metrics"]["train"])["nll_nats"]
-        out.print(f"{run_dir.name}: {nats:.4f} nats per row", soft_wrap=True)
+        say(summary, run_dir)
         return
+    out = console()
     out.print(heading(summary), soft_wrap=True)
     out.print(run_table(summary))
     out.print(verdict(summary), soft_wrap=True)
     out.print(f"run:  {run_dir}\nlook: tensorboard --logdir {run_dir}", soft_wrap=True)
+
+
+def say(summary: dict[str, Any], run_dir: Path) -> None:
+    """Print the line of a job that has ended well."""
+    from mlefw.console import console
+
+    nats = summary["metrics"].get("validation", summary["metrics"]["train"])["nll_nats"]
+    console().print(f"{run_dir.name}: {nats:.4f} nats per row", soft_wrap=True)
+
+
+def _experiment(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
+    from mlefw.command import experiment
+    from mlefw.console import console
+
+    listen()
+    findings = experiment.run(config, run_dir)
+    if quiet:
+        console().print(f"{run_dir.name}: {findings.verdict}", soft_wrap=True, markup=False)
+    else:
+        experiment.show(findings, run_dir, console())
 
 
 def listen() -> None:

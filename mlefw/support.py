@@ -4,6 +4,7 @@ from torch.distributions import constraints
 
 from mlefw.errors import MisfitError
 from mlefw.head.base import Head
+from mlefw.head.multitask import MultitaskHead
 from mlefw.rows import Rows, Table
 
 
@@ -13,6 +14,10 @@ def check_support(head: Head, rows: Rows, table: Table, target: str) -> None:
     Raises:
         MisfitError: naming rows and values, and what the head takes.
     """
+    if isinstance(head, MultitaskHead):
+        for index, (name, part) in enumerate(zip(head.targets, head.parts, strict=True)):
+            check_support(part, rows._replace(y=head.of_target(rows.y, index)[0]), table, name)
+        return
     inside = head.support.check(rows.y)
     inside = inside.reshape(rows.num_rows, -1).all(1)
     if bool(inside.all()):

@@ -13,7 +13,7 @@ from mlefw.errors import StorageError
 from mlefw.forked import Ended
 from mlefw.sweep_record import Job, Journal, summary_of
 
-_STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
+STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
 _TAIL = 20_000
 _ERROR = "mlefw: error: "
 
@@ -48,7 +48,7 @@ class Progress:
         elif how.code == 0 and (not self.has_summary or summary.get("status") == "finished"):
             job.finish("finished")
         else:
-            job.status = "stopped" if job.exit_code in _STOPPED and not how.is_late else "failed"
+            job.status = "stopped" if job.exit_code in STOPPED and not how.is_late else "failed"
             job.reason = self._reason(how, said)
             with suppress(OSError, StorageError):
                 job.run_dir.mkdir(mode=0o755, exist_ok=True)

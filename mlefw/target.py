@@ -1,6 +1,7 @@
 """The target column as the numbers or codes that a head takes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,15 @@ TargetKind = Literal["numeric", "binary", "labels", "ordered"]
 """What a head takes: real numbers, 0 and 1, one of several labels, or one of several labels that have an order."""
 
 MAX_FRACTIONAL_LABELS = 100
+
+
+@dataclass(frozen=True)
+class Target:
+    """A column to predict, how its head takes it, and its labels in the order of their codes, where it has any."""
+
+    name: str
+    kind: TargetKind
+    labels: tuple[str, ...] | None = None
 
 
 def learn_labels(
@@ -84,6 +94,25 @@ def coded(
         present, index = table.present(name)
         y[index] = (
             numbers(present, name, "data.target") if labels is None else codes(present, name, labels, "data.target")
+        )
+    return y
+
+
+def coded_together(table: Table, targets: Sequence[Target], required: bool, partial: bool) -> np.ndarray:
+    """Several targets as columns, (n, num_targets), float64; a missing one is NaN.
+
+    Raises:
+        UsageError: as `coded`; with `partial` a target may be missing where another is there.
+    """
+    columns = [coded(table, t.name, t.kind, t.labels, required and not partial).astype(np.float64) for t in targets]
+    for target, column in zip(targets, columns, strict=True):
+        column[column < 0 if target.kind in ("labels", "ordered") else np.isnan(column)] = np.nan
+    y = np.stack(columns, 1)
+    empty = np.asarray(np.isnan(y).all(1))
+    if required and empty.any():
+        raise UsageError(
+            f"{table.origin}: {table.where(empty)} have none of the targets {', '.join(t.name for t in targets)}"
+            "\n  expected: at least one of them in every row; take these rows out"
         )
     return y
 

@@ -22,8 +22,9 @@ from mlefw.prediction import check_probabilities, predictions
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import posterior_of
 from mlefw.support import check_support
+from mlefw.uncertainty.averaged import Uncertain
 from mlefw.uncertainty.laplace import Laplace
-from mlefw.uncertainty.posterior import Posterior
+from mlefw.uncertainty.mc_dropout import McDropout
 
 BLOCK_ROWS = 65536
 
@@ -83,7 +84,7 @@ class Model:
         data: Any,
         level: float = 0.9,
         quantiles: Sequence[float] = (),
-        uncertainty: Literal["none", "laplace"] = "none",
+        uncertainty: Literal["none", "laplace", "mc_dropout"] = "none",
     ) -> Any:
         """What `mlefw predict` writes: mean, median, sd, lower, upper, quantiles; or class and probabilities.
 
@@ -92,7 +93,7 @@ class Model:
             level: probability of the central interval (lower, upper) of an observation.
             quantiles: probabilities of further quantiles.
             uncertainty: `none` for distributions given the fitted parameters; `laplace` averages over what the
-                training rows leave open about them.
+                training rows leave open about them; `mc_dropout` over masks of the model's dropout.
 
         Returns:
             A frame of the kind of `data` (of pandas: with its index); for arrays a dict of arrays, (n,).
@@ -101,9 +102,11 @@ class Model:
             UsageError: columns that are missing, or values that the model cannot take.
         """
         check_probabilities(self._trained, level, quantiles)
-        if uncertainty not in ("none", "laplace"):
-            raise UsageError(f"uncertainty={uncertainty!r}: expected none or laplace")
+        if uncertainty not in ("none", "laplace", "mc_dropout"):
+            raise UsageError(f"uncertainty={uncertainty!r}: expected none, laplace or mc_dropout")
         posterior = self._posterior if uncertainty == "laplace" else None
+        if uncertainty == "mc_dropout":
+            posterior = posterior_of(self._loaded, McDropout())
         table = self._table(data, prediction=True)
         row = table.row_numbers(np.arange(table.num_rows))
         parts = [
@@ -129,7 +132,7 @@ class Model:
         return dict(score.figures(objective, evaluate(objective, rows), rows, metrics))
 
     @cached_property
-    def _posterior(self) -> Posterior | None:
+    def _posterior(self) -> Uncertain | None:
         return posterior_of(self._loaded, Laplace())
 
     def _rows(self, table: Table, target_required: bool) -> Rows:

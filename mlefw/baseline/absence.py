@@ -54,6 +54,8 @@ def separation(problem: Problem, num_perfect: int) -> str:
 
 def remedy(solution: Solution) -> str:
     """What makes it finite: a prior on the weights holds weights alone, neither intercepts nor scales."""
+    if solution.parts:
+        return remedy(next(part for part in solution.parts if not part.exists))
     head = solution.problem.head
     if not head.support.is_discrete:
         if not isinstance(head, FactorizedHead) or not head.collapsible:

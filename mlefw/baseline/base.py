@@ -26,6 +26,7 @@ class Solution:
         reason: one sentence, where it has none or the solver gave up.
         infimum: what the mean NLL comes arbitrarily close to, where it has no minimum and this is known.
         gap: the duality gap in nats per observation, where the solver has one.
+        parts: of several targets that are independent given x, the solution of each.
         known: the derivatives at theta, if the solver has them.
     """
 
@@ -42,6 +43,7 @@ class Solution:
     reason: str | None = None
     infimum: float | None = None
     gap: float | None = None
+    parts: tuple["Solution", ...] = ()
     known: Derivatives | None = field(default=None, repr=False, compare=False)
 
     @cached_property

@@ -9,7 +9,7 @@ from torch import Tensor
 from mlefw import inverse_link
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance
-from mlefw.head.base import FactorizedHead, Head
+from mlefw.head.base import Head
 
 _SHOWN = 7
 """Labels that fit into a heading."""
@@ -54,7 +54,7 @@ def _title(head: Head, k: int, labels: list[str] | None) -> str:
     if labels is not None and head.reference is not None:
         return f"log-odds of {labels[k]} against {labels[head.reference]}"
     if labels is not None and head.target == "binary":
-        words = {"probit": "probit", "cloglog": "complementary log-log"}.get(getattr(head, "link", ""), "log-odds")
+        words = {"probit": "probit", "cloglog": "complementary log-log"}.get(getattr(head, "link_name", ""), "log-odds")
         return f"{words} of {labels[1]} against {labels[0]}"
     if labels is not None and head.target == "ordered":
         order = labels if len(labels) <= _SHOWN else [*labels[:2], "…", labels[-1]]
@@ -69,8 +69,7 @@ def _columns(head: Head, labels: list[str] | None) -> list[tuple[int, str]]:
 
 
 def _eta_words(head: Head, name: str) -> str:
-    link = head.inverse_links[name] if isinstance(head, FactorizedHead) else inverse_link.identity
-    return inverse_link.eta_words(link, name)
+    return inverse_link.eta_words(head.link(name), name)
 
 
 def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Tensor, list[float | None]]:
@@ -117,7 +116,7 @@ def _shared_row(solution: Solution, s: int, name: str, errors: Covariance | None
     """
     problem, head = solution.problem, solution.problem.head
     column, index = head.eta_dim + s, problem.size - head.shared_dim + s
-    link = head.inverse_links[name] if isinstance(head, FactorizedHead) else inverse_link.identity
+    link = head.link(name)
     eta = (head.center[column] + head.gain[column] * solution.theta[index]).detach().requires_grad_()
     with torch.enable_grad():
         value = link(eta)

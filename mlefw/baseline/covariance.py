@@ -10,6 +10,7 @@ from mlefw.baseline.derivatives import row_derivatives
 from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.problem import Problem
 from mlefw.head.gaussian import GaussianHead
+from mlefw.head.multivariate_gaussian import MultivariateGaussianHead
 
 ROBUST = ("sandwich", "hc0", "hc1")
 _DOUBTFUL = 1e-3
@@ -63,12 +64,20 @@ def covariance(solution: Solution, kind: StandardErrors = "default") -> Covarian
         return Covariance(factor * inverse @ meat @ inverse, f"sandwich ({label}){of_map}")
     if not problem.prior.flat:
         return Covariance(inverse, f"posterior ({name} and prior)")
-    classical = isinstance(head, GaussianHead) and head.eta_names == ("loc",) and head.shared_dim and left > 0
-    if kind == "default" and classical:
-        width = problem.num_active + 1
+    width = head.eta_dim * (problem.num_active + 1)
+    left = problem.population - problem.num_active - 1
+    if kind == "default" and _is_least_squares(problem) and left > 0:
         inverse[:width, :width] *= problem.population / left
         return Covariance(inverse, "RSS / (n - p), t quantiles", left)
     return Covariance(inverse, name)
+
+
+def _is_least_squares(problem: Problem) -> bool:
+    """Whether each mean is estimated by least squares beside a noise that is learnt, the same for all rows."""
+    head = problem.head
+    if isinstance(head, GaussianHead):
+        return head.eta_names == ("loc",) and bool(head.shared_dim)
+    return isinstance(head, MultivariateGaussianHead) and bool(head.shared_dim)
 
 
 def num_coefficients(problem: Problem) -> int:

@@ -101,19 +101,21 @@ def parameter_distance(objective: Objective, solution: Solution) -> dict[str, An
 
 def _identified(difference: Tensor, problem: Problem) -> Tensor:
     """A difference of thetas without what changes no distribution."""
-    if problem.head.reference is None:
+    if not problem.head.shifts:
         return difference
-    table = difference[: problem.size - problem.head.shared_dim].view(problem.head.eta_dim, -1)
-    shifted = table - table.mean(0) if problem.prior.flat else table.clone()
-    shifted[:, -1] = table[:, -1] - table[:, -1].mean()
-    return torch.cat([shifted.reshape(-1), difference[table.numel() :]])
+    table = difference[: problem.size - problem.head.shared_dim].view(problem.head.eta_dim, -1).clone()
+    for _, columns in problem.head.shifts:
+        group = table[columns]
+        start = 0 if problem.prior.flat else -1
+        table[columns, start:] = group[:, start:] - group[:, start:].mean(0)
+    return torch.cat([table.reshape(-1), difference[table.numel() :]])
 
 
 def _information(problem: Problem, exact: Tensor) -> Tensor:
     hessian = problem.derivatives(exact).hessian
     try:
         # Where the observed information is degenerate (least absolute deviations) the expected one measures.
-        if problem.head.reference is None and float(torch.linalg.eigvalsh(hessian).min()) <= 0:
+        if not problem.head.shifts and float(torch.linalg.eigvalsh(hessian).min()) <= 0:
             hessian = problem.derivatives(exact, expected=True).hessian
     except NotImplementedError:
         pass

@@ -112,16 +112,18 @@ def _examine_limits(solution: Solution) -> Solution | None:
 def _examine_scales(solution: Solution) -> Solution:
     """Without a stationary point, a scale on its way to zero is the unbounded likelihood of rows fitted exactly."""
     problem, head = solution.problem, solution.problem.head
-    if solution.converged or not isinstance(head, FactorizedHead) or not head.collapsible:
+    if solution.converged:
         return solution
-    if inverse_link.identity is head.inverse_links[head.eta_names[0]] and moments(problem).is_perfect:
-        return _perfect_fit(solution)
     smallest, count = float("inf"), 0
-    for rows, _, eta in problem.etas(solution.theta):
-        params = head.params(eta)
-        scale = torch.stack([params[name].expand(rows.num_rows) for name in head.collapsible]).amin(0)
-        smallest = min(smallest, float(scale.min() / head.gain[0]))
-        count += int((scale < _COLLAPSED * head.gain[0]).sum())
+    for _, _, eta in problem.etas(solution.theta):
+        scale = head.least_scale(eta)
+        if scale is None:
+            return solution
+        smallest = min(smallest, float(scale.min()))
+        count += int((scale < _COLLAPSED).sum())
+    located = isinstance(head, FactorizedHead) and inverse_link.identity is head.link(head.eta_names[0])
+    if located and moments(problem).is_perfect:
+        return _perfect_fit(solution)
     if smallest >= _COLLAPSED:
         return replace(solution, reason="no stationary point was found")
     which = f"{count} of {problem.rows.num_rows} rows are fitted exactly"

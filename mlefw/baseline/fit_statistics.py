@@ -27,13 +27,14 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
         return {}
     content = {"log_likelihood": log_likelihood, "nll_nats": -log_likelihood / n}
     if problem.prior.flat:
-        content |= {"num_parameters": count, "df_resid": n - num_coefficients(problem)}
+        content["num_parameters"] = count
+        content |= {} if head.event_shape else {"df_resid": n - num_coefficients(problem)}
         content["aic"] = 2 * (count - log_likelihood)
         content["bic"] = count * math.log(n) - 2 * log_likelihood
     deviance = _deviance(solution)
     if deviance is not None:
         content["deviance"] = deviance
-    if head.support.is_discrete and head.target == "numeric":
+    if head.support.is_discrete and head.target == "numeric" and not head.event_shape:
         content |= _pearson(solution)
     if null is None or not all(end.exists and end.converged for end in (solution, null)):
         return content

@@ -13,8 +13,10 @@ from mlefw.baseline.least_squares import LeastSquares
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton
+from mlefw.baseline.separate import parts, together
 from mlefw.baseline.varying_laplace import VaryingLaplace
 from mlefw.errors import UsageError
+from mlefw.head.multitask import MultitaskHead
 
 StandardErrors = Literal["default", "observed", "expected", "sandwich", "hc0", "hc1"]
 
@@ -47,6 +49,8 @@ class LinearBaseline:
         """The estimate of a problem; without a prior, collinear features are left out."""
         if problem.prior.flat and problem.num_active:
             problem = problem.restricted(independent_columns(problem)[0])
+        if isinstance(problem.head, MultitaskHead):
+            return together(problem, [self.solve(part) for part in parts(problem)])
         solver = solver_for(problem)
         return examine(solver.solve(problem), self.max_seconds)
 
@@ -54,6 +58,8 @@ class LinearBaseline:
 def solve_null(problem: Problem) -> Solution:
     """The intercept-only estimate."""
     problem = problem.restricted(torch.zeros(0, dtype=torch.long))
+    if isinstance(problem.head, MultitaskHead):
+        return together(problem, [solve_null(part) for part in parts(problem)])
     solver = solver_for(problem)
     return examine(solver.solve(problem))
 

@@ -67,9 +67,9 @@ class Problem:
         Without a prior that is the whole reference column; under a prior, which settles the weights, its bias alone.
         """
         free = torch.ones(self.size, dtype=torch.bool)
-        if self.head.reference is not None:
-            table = free[: self.head.eta_dim * (self.num_active + 1)].view(self.head.eta_dim, -1)
-            table[self.head.reference, 0 if self.prior.flat else self.num_active :] = False
+        table = free[: self.head.eta_dim * (self.num_active + 1)].view(self.head.eta_dim, -1)
+        for reference, _ in self.head.shifts:
+            table[reference, 0 if self.prior.flat else self.num_active :] = False
         return free
 
     def split(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:

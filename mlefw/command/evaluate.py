@@ -28,7 +28,8 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
     if config["split"] is not None and config["data"]["path"] is not None:
         raise UsageError("split= is for the run's own data; all rows of data.path are scored")
     loaded = checkpoint.load(config["run"], plugins)
-    posterior = posterior_of(loaded, build.build_uncertainty(config), stored=True)
+    method = build.build_uncertainty(config)
+    posterior = posterior_of(loaded, method, stored=True)
     trained = adapted(loaded, config["data"])
     table = read_table(trained, config["data"], config["split"] or "test")
     rows = trained.schema.rows(table, trained.objective.head.log_link)
@@ -46,7 +47,9 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
         fitted = {"method": method, "fitted_on": recalibration.FITTED_ON}
         content["calibration"] = {**fitted, "parameters": trained.calibration.figures(), **known}
     if posterior is not None:
-        content["laplace"] = averaged_figures(trained.objective, posterior, rows, metrics)
+        content["laplace" if method is None else method.name] = averaged_figures(
+            trained.objective, posterior, rows, metrics
+        )
     if config["output"]:
         write_json(Path(config["output"]), content)
     return content

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import yaml
 from lightning.pytorch.callbacks import EarlyStopping
 
 from mlefw import devices, ranks, resumption, score, training
@@ -17,9 +16,28 @@ from mlefw.callback.figures import LogFigures
 from mlefw.callback.keep import KeepCheckpoints
 from mlefw.callback.resume import KEY, Resumable
 from mlefw.callback.short_steps import WarnOfShortSteps
+from mlefw.configuration import as_yaml
 from mlefw.forecast import Sample
 from mlefw.interrupt import deferred, raise_pending
 from mlefw.preparation import Prepared
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The callbacks of a run that read and log and keep."""
+
+    resumable: Resumable
+    log: LogFigures
+    board: WriteBoard
+    keep: KeepCheckpoints
+    recorder: RecordCoefficients | None
+    stopping: EarlyStopping | None
+
+    @property
+    def callbacks(self) -> list[lightning.Callback]:
+        """Those that are there, in the order in which they have to be called."""
+        known = (self.resumable, self.log, self.board, self.keep, self.recorder, self.stopping)
+        return [callback for callback in known if callback is not None]
 
 
 @dataclass(frozen=True)
@@ -32,6 +50,25 @@ class Fit:
     board: WriteBoard
     recorder: RecordCoefficients | None
     rows_per_s: float
+    seconds: float
+
+
+def watch(
+    config: dict[str, Any],
+    run_dir: Path,
+    prepared: Prepared,
+    yardstick: score.Yardstick,
+    content: dict[str, Any] | None = None,
+) -> Watch:
+    """The callbacks of a new run, or of one that goes on from the `content` of a checkpoint."""
+    data, exact = prepared.data, yardstick.exact
+    log = LogFigures(run_dir / "metrics.csv", yardstick)
+    keep = KeepCheckpoints(run_dir / "checkpoints", **config["checkpoint"], before=log.settle)
+    resumable = Resumable(content, run_dir / "summary.json")
+    sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
+    text = {"settings": "    " + as_yaml(config).replace("\n", "\n    ")}
+    recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
+    return Watch(resumable, log, WriteBoard(text, sample, log), keep, recorder, _stopping(config, data))
 
 
 def fit(
@@ -48,44 +85,42 @@ def fit(
         NumericalError, StorageError: during the training.
         Stopped: by a signal, after what was reached is on disk.
     """
-    data, estimand, exact = prepared.data, prepared.estimand, yardstick.exact
-    module = training.build_module(config, estimand, prepared.rows)
-    log = LogFigures(run_dir / "metrics.csv", yardstick)
-    keep = KeepCheckpoints(run_dir / "checkpoints", **config["checkpoint"], before=log.settle)
-    resumable = Resumable(content, run_dir / "summary.json")
-    sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
-    text = {"settings": "    " + yaml.safe_dump(config, sort_keys=False).replace("\n", "\n    ")}
-    board = WriteBoard(text, sample, log)
-    callbacks: list[lightning.Callback] = [resumable, log, board, keep]
-    recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
-    callbacks += [recorder] if recorder is not None else []
-    callbacks += _stopping(config, data)
-    if devices.is_ddp(config["trainer"]):
-        callbacks.append(WarnOfShortSteps())
-    trainer = training.build_trainer(config, run_dir, card, callbacks, resumption.purge_step(content))
     clock = time.monotonic()
+    module = training.build_module(config, prepared.estimand, prepared.rows)
+    watching = watch(config, run_dir, prepared, yardstick, content)
+    callbacks = watching.callbacks + ([WarnOfShortSteps()] if devices.is_ddp(config["trainer"]) else [])
+    trainer = training.build_trainer(config, run_dir, card, callbacks, resumption.purge_step(content))
+    training_clock = time.monotonic()
     with deferred():
         trainer.fit(module, datamodule=prepared.rows)
     ranks.close()
     raise_pending()
-    seconds = time.monotonic() - clock
-    keep.restore_best(module)
+    seconds = time.monotonic() - training_clock
+    watching.keep.restore_best(module)
     module.objective.cpu()
     epochs = trainer.current_epoch - (0 if content is None else content[KEY]["epoch"])
-    return Fit(trainer, keep, log, board, recorder, epochs * data.train.num_rows / max(seconds, 1e-9))
+    rows_per_s = epochs * prepared.data.train.num_rows / max(seconds, 1e-9)
+    return finished(trainer, watching, rows_per_s, time.monotonic() - clock)
+
+
+def finished(trainer: lightning.Trainer, watching: Watch, rows_per_s: float, seconds: float) -> Fit:
+    """The fit of a trainer that has come to its end."""
+    return Fit(trainer, watching.keep, watching.log, watching.board, watching.recorder, rows_per_s, seconds)
 
 
 def follow(config: dict[str, Any], run_dir: Path, prepared: Prepared, content: dict[str, Any] | None) -> None:
     """Train as one of the processes that write nothing."""
     module = training.build_module(config, prepared.estimand, prepared.rows)
-    callbacks: list[lightning.Callback] = [Resumable(content), *_stopping(config, prepared.data)]
+    callbacks: list[lightning.Callback] = [Resumable(content)]
+    stopping = _stopping(config, prepared.data)
+    callbacks += [stopping] if stopping is not None else []
     trainer = training.build_trainer(config, run_dir, {}, callbacks, resumption.purge_step(content))
     trainer.fit(module, datamodule=prepared.rows)
     ranks.close()
 
 
-def _stopping(config: dict[str, Any], data: Data) -> list[lightning.Callback]:
+def _stopping(config: dict[str, Any], data: Data) -> EarlyStopping | None:
     patience, delta = config["early_stopping"]["patience"], config["early_stopping"]["min_delta"]
     if patience is None or "validation" not in data.splits:
-        return []
-    return [EarlyStopping("validation/nll_nats", patience=patience, min_delta=delta, mode="min", check_finite=False)]
+        return None
+    return EarlyStopping("validation/nll_nats", patience=patience, min_delta=delta, mode="min", check_finite=False)

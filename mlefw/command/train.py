@@ -2,25 +2,32 @@
 
 import json
 import time
-from contextlib import suppress
-from dataclasses import replace
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mlefw import archive, build, checkpoint, console, recalibration, resumption, score
+from mlefw import checkpoint, resumption, score
 from mlefw.atomic import leftovers, write_json, write_text
 from mlefw.coefficient_table import baseline_content
-from mlefw.command import exhibit, fitting, row_scores
+from mlefw.command import conclusion, fitting
+from mlefw.command.conclusion import choice
+from mlefw.configuration import as_yaml
 from mlefw.errors import StorageError
-from mlefw.forecast import Sample, forecast
-from mlefw.objective import Evaluation, Objective, evaluate
+from mlefw.once import once
 from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.run_directory import claim, locked
-from mlefw.run_posterior import keep_posterior
-from mlefw.warn import collected, warn
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run whose settings and data are checked, and whose directory is its own."""
+
+    config: dict[str, Any]
+    run_dir: Path
+    prepared: Prepared
+    card: dict[str, Any]
 
 
 def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
@@ -32,12 +39,25 @@ def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """
     if config.get("resume"):
         return _resume({**config, "resume": None}, run_dir)
+    begun = begin(config, run_dir)
+    with locked(begun.run_dir), telling(begun):
+        return _run(begun)
+
+
+def begin(config: dict[str, Any], run_dir: Path) -> Begun:
+    """Check all that can be checked, and take the directory.
+
+    Raises:
+        UsageError: a mistake in settings or data, or the directory is not free.
+    """
     prepared = start(config, prepare(config, run_dir))
     run_dir = claim(run_dir)
     config = {**config, "run_dir": str(run_dir)}
-    card = checkpoint.card(config, prepared.data, prepared.estimand.objective.population)
-    with locked(run_dir):
-        return _guarded(config, run_dir, prepared, card)
+    return Begun(config, run_dir, prepared, _card(config, prepared))
+
+
+def _card(config: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
+    return checkpoint.card(config, prepared.data, prepared.estimand.objective.population)
 
 
 def follow(config: dict[str, Any], run_dir: Path) -> None:
@@ -58,105 +78,50 @@ def _resume(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     with locked(run_dir):
         content = resumption.read(run_dir, config)
         prepared = start(config, prepare(config, None))
-        objective = prepared.estimand.objective
-        card = checkpoint.card(config, prepared.data, objective.population)
-        resumption.check_rows(run_dir, content, card, prepared.data, objective)
+        begun = Begun(config, run_dir, prepared, _card(config, prepared))
+        resumption.check_rows(run_dir, content, begun.card, prepared.data, prepared.estimand.objective)
         for file in leftovers(run_dir):
             file.unlink()
-        return _guarded(config, run_dir, prepared, card, content)
+        with telling(begun):
+            return _run(begun, content)
 
 
-def _guarded(
-    config: dict[str, Any],
-    run_dir: Path,
-    prepared: Prepared,
-    card: dict[str, Any],
-    content: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+@contextmanager
+def telling(begun: Begun) -> Iterator[None]:
+    """Let a failure inside the block leave a summary that says so."""
     try:
-        return _run(config, run_dir, prepared, card, content)
+        yield
     except BaseException as error:
-        failed = {"status": "failed", "reason": str(error) or type(error).__name__, "seed": config["seed"]}
+        reason = str(error) or type(error).__name__
+        failed = {"status": "failed", "reason": reason, "seed": begun.config["seed"]}
         # A full disk takes this file, too; what is to be told is the first failure.
         with suppress(StorageError):
-            write_json(run_dir / "summary.json", failed)
+            write_json(begun.run_dir / "summary.json", failed)
         raise
 
 
-def _run(
-    config: dict[str, Any],
-    run_dir: Path,
-    prepared: Prepared,
-    card: dict[str, Any],
-    content: dict[str, Any] | None,
-) -> dict[str, Any]:
-    start = time.monotonic()
-    write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    data, estimand = prepared.data, prepared.estimand
-    exact = estimate(config, prepared)
-    yardstick = score.Yardstick(exact, estimand.objective, data.splits)
-    lines = yardstick.lines
-    baseline = baseline_file(config, prepared, exact) if exact.mle is not None else None
-    if baseline is not None:
-        write_json(run_dir / "baseline.json", baseline)
-
-    clock = time.monotonic()
-    fit = fitting.fit(config, run_dir, prepared, yardstick, card, content)
-    fit_s = time.monotonic() - clock
-    if content is not None and (earlier := _finished(run_dir)) is not None:
+def _run(begun: Begun, content: dict[str, Any] | None = None) -> dict[str, Any]:
+    started = time.monotonic()
+    yardstick, baseline = measure(begun)
+    fit = fitting.fit(begun.config, begun.run_dir, begun.prepared, yardstick, begun.card, content)
+    if content is not None and (earlier := _finished(begun.run_dir)) is not None:
         return earlier
+    return conclusion.conclude(begun.config, begun.run_dir, begun.prepared, yardstick, baseline, fit, started)
 
-    objective = estimand.objective.eval()
-    if fit.keeper.best_epoch <= 0 and fit.trainer.current_epoch > 10 and "validation" in data.splits:
-        when = "before training" if fit.keeper.best_epoch < 0 else "after the first epoch"
-        warn(
-            f"the validation NLL was least {when}: the model extrapolates badly, or learns too fast "
-            "(try a smaller optimizer.lr, a prior, or transformed features)"
-        )
-    before = {split: evaluate(objective, rows) for split, rows in data.splits.items()}
-    final, evaluations, calibration = _recalibrate(config, run_dir, prepared, before)
-    metrics = build.build_metrics(config, final.head)
-    figures = {split: score.figures(final, evaluations[split], rows, metrics) for split, rows in data.splits.items()}
-    row_scores.store(run_dir, evaluations, data.splits, data.schema.labels)
-    steps = fit.trainer.global_step
-    summary: dict[str, Any] = {
-        "status": "finished",
-        **{name: choice(config, name) for name in ("head", "prior", "batch", "model")},
-        "loss": described(config, "loss"),
-        "measure": final.head.measure,
-        "seed": config["seed"],
-        "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
-        "num_features": data.schema.num_features,
-        "num_parameters": prepared.num_parameters,
-        "metrics": figures,
-        "calibration": calibration,
-        "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
-        "baseline_num_features": len(estimand.asked) if estimand.is_subset else None,
-        "baseline": score.describe(exact.mle, lines.get("mle")),
-        "baseline_map": score.describe(exact.map, lines.get("map")),
-        "laplace": keep_posterior(config, run_dir, objective, data.splits),
-        "distance": score.distances(objective, before, data.splits, yardstick, (final, evaluations)),
-        "time": {
-            "total_s": time.monotonic() - start,
-            "fit_s": fit_s,
-            "baseline_s": exact.seconds,
-            "rows_per_s": fit.rows_per_s,
-        },
-        "versions": {name: version(name) for name in ("mlefw", "torch", "lightning")},
-        "best_epoch": fit.keeper.best_epoch,
-        "num_epochs": fit.trainer.current_epoch,
-        "num_steps": steps,
-        "warnings": collected(),
-    }
-    summary = {name: value for name, value in summary.items() if value is not None}
-    clock = time.monotonic()
-    pictures = _finish(config, run_dir, prepared, fit, summary, final)
-    summary["time"] |= {"total_s": time.monotonic() - start, "pictures_s": time.monotonic() - clock}
-    summary["warnings"] = collected()
-    if config["report"]:
-        exhibit.report(run_dir, summary, baseline, pictures)
-    write_json(run_dir / "summary.json", summary)
-    return summary
+
+def measure(begun: Begun) -> tuple[score.Yardstick, dict[str, Any] | None]:
+    """Write the settings and the exact estimate; what each epoch is measured by, and the content of `baseline.json`."""
+    config, prepared = begun.config, begun.prepared
+    write_text(begun.run_dir / "config.yaml", as_yaml(config))
+    objective, splits = prepared.estimand.objective, prepared.data.splits
+    exact = estimate(config, prepared)
+    parts = ("data", "head", "prior", "loss", "baseline", "model", "choices")
+    yardstick = once("yardstick", config, parts, lambda: score.Yardstick(exact, objective, splits))
+    if exact.mle is None:
+        return yardstick, None
+    baseline = once("table", config, parts, lambda: baseline_file(config, prepared, exact))
+    write_json(begun.run_dir / "baseline.json", baseline)
+    return yardstick, baseline
 
 
 def _finished(run_dir: Path) -> dict[str, Any] | None:
@@ -166,25 +131,12 @@ def _finished(run_dir: Path) -> dict[str, Any] | None:
     return summary if summary.get("status") == "finished" else None
 
 
-def choice(config: dict[str, Any], group: str) -> str:
-    """The name under which a member of a group was chosen."""
-    return str(config["choices"].get(group, group))
-
-
-def described(config: dict[str, Any], group: str) -> str:
-    """The same with its settings: `focal(gamma=2.0)`."""
-    settings = {name: value for name, value in (config.get(group) or {}).items() if name != "_target_"}
-    words = ", ".join(f"{name}={value}" for name, value in settings.items())
-    return choice(config, group) + (f"({words})" if words else "")
-
-
 def baseline_file(config: dict[str, Any], prepared: Prepared, exact: score.Exact) -> dict[str, Any]:
     """The content of `baseline.json`: under a prior the MAP, with the MLE nested."""
     schema, asked = prepared.data.schema, prepared.estimand.asked
     kind = config["baseline"]["standard_errors"]
-    labels = list(schema.labels) if schema.labels is not None else None
     contents = [
-        baseline_content(solution, schema.names, labels, kind, exact.null, asked)
+        baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, asked)
         for solution in (exact.map, exact.mle)
         if solution is not None
     ]
@@ -193,71 +145,3 @@ def baseline_file(config: dict[str, Any], prepared: Prepared, exact: score.Exact
     if len(contents) == 2:
         content["mle"] = contents[1]
     return content
-
-
-def _finish(
-    config: dict[str, Any],
-    run_dir: Path,
-    prepared: Prepared,
-    fit: fitting.Fit,
-    summary: dict[str, Any],
-    final: Objective,
-) -> list[exhibit.Exhibit]:
-    """Pictures, and the last words to TensorBoard."""
-    best = fit.keeper.best_epoch
-    sample = fit.board.sample if "calibration" not in summary else _unseen(prepared.data)
-    seen, pictures = None, list[exhibit.Exhibit]()
-    if config["plots"]:
-        # Curves are those of the training: the errors of a recalibrated model's gaps are not theirs.
-        pictures += exhibit.curves(fit.log, best, {} if "calibration" in summary else summary["distance"])
-    if config["plots"] and config["report"]:
-        if fit.recorder is not None:
-            pictures += exhibit.coefficients(fit.recorder, fit.recorder.solution, prepared.data.schema, best)
-        seen = forecast(final, evaluate(final, sample.rows).eta, sample.rows)
-        if seen is not None:
-            pictures += exhibit.predictive(sample, seen, summary["metrics"][sample.split])
-    pictures = exhibit.told(pictures) if "calibration" in summary else pictures
-    if pictures:
-        exhibit.store(run_dir / "plots", pictures)
-    settings: dict[str, str | float | bool] = {
-        name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
-    }
-    settings |= {"optimizer": choice(config, "optimizer"), "loss": summary["loss"]}
-    settings |= {"calibrate": summary["calibration"]["method"]} if "calibration" in summary else {}
-    lr = config["optimizer"].get("lr")
-    settings |= {"lr": lr} if lr is not None else {}
-    results = {
-        f"final/{split}_{name}": values[name]
-        for split, values in summary["metrics"].items()
-        for name in ("nll_nats", "nll_bits")
-    }
-    gaps = summary["distance"].get("gap_nats", {})
-    results |= {f"final/{split}_gap_nats": value for split, value in gaps.items()}
-    page = console.markdown(console.run_table(summary), console.verdict(summary))
-    images = {name: picture.content for name, picture in pictures}
-    # TensorBoard draws its own of the rows of every epoch, which those of a recalibrated model are not.
-    seen = seen if sample is fit.board.sample else None
-    fit.board.finish(fit.trainer, settings, results, {"result": page}, images, seen)
-    return pictures
-
-
-def _recalibrate(
-    config: dict[str, Any], run_dir: Path, prepared: Prepared, before: dict[str, Evaluation]
-) -> tuple[Objective, dict[str, Evaluation], dict[str, Any] | None]:
-    """The model that is kept, its evaluations, and what recalibrated it; `best.ckpt` then holds that, too."""
-    objective, calibration, splits = prepared.estimand.objective, prepared.calibration, prepared.data.splits
-    if calibration is None:
-        return objective, before, None
-    held = recalibration.FITTED_ON
-    final = recalibration.fit(objective, calibration, before[held], splits[held])
-    after = {split: evaluate(final, rows) for split, rows in splits.items()}
-    archive.amend(run_dir / "checkpoints" / "best.ckpt", calibration=dict(calibration.state_dict()))
-    return final, after, recalibration.describe(choice(config, "calibrate"), calibration, before, after, splits)
-
-
-def _unseen(data: build.Data) -> Sample:
-    """Rows to look at after a recalibration: those of the test, else the ones it was fitted on, and called so."""
-    held = "test" if "test" in data.splits else recalibration.FITTED_ON
-    sample = Sample.of({held: data.splits[held]}, data.schema.target, data.schema.labels)
-    note = "" if held == "test" else ", recalibrated on them"
-    return replace(sample, description=sample.description.replace(")", f"{note})"))

@@ -30,7 +30,7 @@ class Source(ABC):
     """Reads tables and says which column plays which role.
 
     Attributes:
-        target: column to predict.
+        target: column to predict, or a list of several.
         features: columns to predict from; all others by default.
         categorical: columns to one-hot code; every non-numeric feature by default.
         offset: column added to the first eta.
@@ -49,7 +49,7 @@ class Source(ABC):
             level; `ignore` leaves the feature out of account, at its mean over the training rows.
     """
 
-    target: str | None = None
+    target: str | list[str] | None = None
     features: list[str] | None = None
     categorical: list[str] | None = None
     offset: str | None = None
@@ -66,8 +66,15 @@ class Source(ABC):
     unseen: Literal["error", "reference", "ignore"] = "error"
     prediction: bool = field(default=False, init=False)
     """Whether the target may be missing, in part or altogether, and weights do not matter."""
+    partial: bool = field(default=False, init=False)
+    """Whether one of several targets may be missing where another is there."""
     closed: bool = field(default=False, init=False)
     """Whether a column without a role is worth a warning, said once."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns to predict."""
+        return tuple(self.target) if isinstance(self.target, list) else (self.target,) if self.target else ()
 
     @abstractmethod
     def read(self) -> Table:
@@ -129,7 +136,7 @@ class Source(ABC):
         if self.features is None:
             return list(names)
         names = list(names)
-        roles = {*self.features, self.target, self.offset, self.exposure, self.weight, self.id}
+        roles = {*self.features, *self.targets, self.offset, self.exposure, self.weight, self.id}
         named = [name for name in names if name in roles]
         extra = [name for name in names if name not in roles and not is_index_name(name)]
         if self.closed and extra and named:
@@ -141,8 +148,9 @@ class Source(ABC):
 
     def lenient(self, names: Iterable[str]) -> set[str]:
         """Those of `names` whose missing cells are neither an error nor a reason to drop a row."""
-        roles = {self.offset, self.exposure, self.weight, self.target}
-        kept = {self.id, *([self.target, self.weight] if self.prediction else [])}
+        roles = {self.offset, self.exposure, self.weight, *self.targets}
+        kept = {self.id, *(self.targets if self.prediction or self.partial else ())}
+        kept |= {self.weight} if self.prediction else set()
         return {name for name in names if name in kept or (self.missing == "impute" and name not in roles)}
 
     def _check_fractions(self) -> None:

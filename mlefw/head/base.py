@@ -2,8 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple, final
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -13,29 +13,13 @@ from torch.distributions.transforms import Transform
 
 from mlefw import inverse_link
 from mlefw.errors import UsageError
-from mlefw.precision import promote
-
-Source = Literal["predicted", "shared"] | float
-"""Where a distribution parameter comes from: the network, one learnt value, or a fixed number."""
+from mlefw.parameter import Limit as Limit
+from mlefw.parameter import Source as Source
+from mlefw.parameter import check_source
+from mlefw.precision import by_column, promote
 
 Start = Literal["null", "zero"]
 """Where training starts: at the intercept-only maximum likelihood estimate, or at eta = 0."""
-
-
-class Limit(NamedTuple):
-    """A simpler distribution, reached as the eta of a parameter goes to infinity.
-
-    Attributes:
-        name: the parameter.
-        end: the eta from which the two can hardly be told apart; infinity lies on its side of zero.
-        reason: why a maximum may lie there, one clause, with the simpler head.
-        beside: a parameter whose eta goes there at the same rate, if any.
-    """
-
-    name: str
-    end: float
-    reason: str
-    beside: str | None = None
 
 
 class Head(nn.Module, ABC):
@@ -44,8 +28,7 @@ class Head(nn.Module, ABC):
     A *complete* eta carries the shared parameters too, as further columns with an intercept only:
     (*batch, eta_dim + shared_dim). The exact solvers work on it.
 
-    Shapes: eta (*batch, eta_dim), unconstrained; y (*batch, *event_shape); nll (*batch,), in nats, in the original
-    units of y, with every constant.
+    Shapes: eta (*batch, eta_dim), unconstrained; y (*batch, *event_shape); nll (*batch,), nats, in the units of y.
     """
 
     eta_dim: int
@@ -62,6 +45,7 @@ class Head(nn.Module, ABC):
     limits: ClassVar[tuple[Limit, ...]] = ()
     outside: ClassVar[str] = ""
     """What a person can do about a target outside the support, one clause."""
+    also_known_as: ClassVar[str] = ""
 
     center: Tensor
     gain: Tensor
@@ -86,11 +70,6 @@ class Head(nn.Module, ABC):
         """Whether the first eta is a logarithm, so that an exposure makes sense."""
         return False
 
-    @property
-    def measure(self) -> str:
-        """`mass` where single outcomes have probabilities, else `density`; one NLL says nothing beside the other."""
-        return "mass" if self.support.is_discrete else "density"
-
     def set_units(self, mean: float, spread: float) -> None:
         """Take the target's mean and standard deviation as the origin and unit of what is measured in units of y."""
 
@@ -107,6 +86,11 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def distribution(self, eta: Tensor) -> Distribution:
         """The distribution for a complete eta (*batch, eta_dim + shared_dim)."""
+
+    @property
+    def shifts(self) -> tuple[tuple[int, list[int]], ...]:
+        """Eta columns to all of which one number may be added, after the one of them to hold at zero."""
+        return () if self.reference is None else ((self.reference, list(range(self.eta_dim))),)
 
     def information(self, eta: Tensor) -> Tensor | None:
         """Expected Hessian of the NLL in a complete eta, (*batch, columns, columns), or None where not stated.
@@ -129,7 +113,7 @@ class Head(nn.Module, ABC):
         Its parameters are laid out column by column, which makes what metrics do across a few columns vectorise.
         """
         with torch.autocast(eta.device.type, enabled=False):
-            return self.distribution(_by_column(self.complete(_by_column(eta))))
+            return self.distribution(by_column(self.complete(by_column(eta))))
 
     @final
     def nll(self, eta: Tensor, y: Tensor) -> Tensor:
@@ -144,22 +128,50 @@ class Head(nn.Module, ABC):
         with torch.autocast(eta.device.type, enabled=False):
             return self.nll_complete(self.complete(eta), y)
 
+    @final
     def descent_nll(self, eta: Tensor, y: Tensor) -> Tensor:
         """What training descends, (*batch,): the NLL, or a smooth stand-in less than `kink` off."""
-        return self.nll(eta, y)
+        if not self.kink:
+            return self.nll(eta, y)
+        with torch.autocast(eta.device.type, enabled=False):
+            return self.rounded_nll(self.complete(eta), y)
+
+    def rounded_nll(self, eta: Tensor, y: Tensor) -> Tensor:
+        """The NLL for a complete eta with its kinks rounded off over a width of `kink`: itself where it has none."""
+        return self.nll_complete(eta, y)
 
     @final
     def nll_complete(self, eta: Tensor, y: Tensor) -> Tensor:
         """The same for a complete eta: what the exact solvers differentiate."""
         return -self.distribution(eta).log_prob(y)
 
+    def link(self, name: str) -> Transform:
+        """The inverse link of a parameter."""
+        return inverse_link.identity
 
-def _by_column(eta: Tensor) -> Tensor:
-    """Eta in the widest float, each column contiguous."""
-    if eta.ndim != 2:
-        return eta
-    # `to` with a memory format leaves a transposed tensor of the right type as it is.
-    return promote(eta.mT).contiguous().mT
+    def least_scale(self, eta: Tensor) -> Tensor | None:
+        """The least of the scales that may collapse, in units of gain, (*batch,), for a complete eta; or None."""
+        return None
+
+    def column_limits(self) -> list[tuple[int, Limit]]:
+        """The limits of the parameters that are columns of a complete eta, each with its column."""
+        names = self.eta_names + self.shared_names
+        return [(names.index(limit.name), limit) for limit in self.limits if limit.name in names]
+
+    def lowest(self) -> Tensor:
+        """The eta of each column, (columns,), at which its floor lies; minus infinity where there is none."""
+        return torch.full_like(self.center, -math.inf)
+
+
+class JointHead(Head):
+    """Several targets: y (*batch, num_targets), of a distribution that has `marginals` (see `Joint`)."""
+
+    targets: tuple[str, ...]
+    """Their names, in the order of the columns of y."""
+
+    @abstractmethod
+    def set_column_units(self, mean: Sequence[float], spread: Sequence[float]) -> None:
+        """`set_units` with the mean and standard deviation of each target."""
 
 
 class FactorizedHead(Head):
@@ -174,7 +186,7 @@ class FactorizedHead(Head):
 
     def __init__(self, *, start: Start = "null", scale_floor: float = 1e-3, **sources: Source) -> None:
         for name, source in sources.items():
-            self._check_source(name, source)
+            check_source(name, source, self.inverse_links[name])
         if not 0 <= scale_floor < 1:
             raise UsageError(f"head.scale_floor={scale_floor}: expected a fraction of sd(y) in [0, 1)")
         eta_names = tuple(name for name, source in sources.items() if source == "predicted")
@@ -206,6 +218,22 @@ class FactorizedHead(Head):
             elif name in self.collapsible:
                 self.center[column] = math.log(unit)
 
+    def link(self, name: str) -> Transform:
+        """The one that the class states."""
+        return self.inverse_links[name]
+
+    def least_scale(self, eta: Tensor) -> Tensor | None:
+        """Over the parameters of the class that may."""
+        params = self.params(eta)
+        scales = [params[name].expand(eta.shape[:-1]) for name in self.collapsible]
+        return torch.stack(scales).amin(0) / self.gain[0] if scales else None
+
+    def lowest(self) -> Tensor:
+        """The logarithm of the floor for what may collapse."""
+        names = self.eta_names + self.shared_names
+        may = torch.tensor([name in self.collapsible for name in names], device=self.center.device)
+        return torch.where(may, self.floor.log(), super().lowest())
+
     def rough(self, mean: float, spread: float) -> dict[str, float]:
         """Parameters that fit a target of this mean and standard deviation roughly: where solvers start.
 
@@ -230,14 +258,3 @@ class FactorizedHead(Head):
                 inverse_link.floored(value, self.floor) if name in self.collapsible & columns.keys() else value
             )
         return params
-
-    def _check_source(self, name: str, source: Source) -> None:
-        if isinstance(source, str):
-            if source not in ("predicted", "shared"):
-                raise UsageError(f"head.{name}={source!r}: expected 'predicted', 'shared' or a number")
-            return
-        link = self.inverse_links[name]
-        value = torch.tensor(float(source), dtype=torch.float64)
-        if not (torch.isfinite(value) and link.codomain.check(value)):
-            expected = inverse_link.codomain_words(link)
-            raise UsageError(f"head.{name}={source}: expected {expected}, 'predicted' or 'shared'")

@@ -76,6 +76,7 @@ class BernoulliHead(FactorizedHead):
     NLL: softplus(−(2y − 1) log-odds).
     """
 
+    also_known_as: ClassVar = "binary cross-entropy, log loss; logistic, probit and cloglog regression"
     inverse_links: ClassVar = {"logits": inverse_link.identity}
     support = constraints.boolean
     target: ClassVar = "binary"
@@ -85,19 +86,19 @@ class BernoulliHead(FactorizedHead):
         if link not in LINKS:
             raise UsageError(f"head.link={link!r}: expected one of {', '.join(LINKS)}")
         super().__init__(logits="predicted", start=start)
-        self.link = link
+        self.link_name = link
 
     @property
     def log_link(self) -> bool:
         """Whether eta is the logarithm of a rate."""
-        return self.link == "cloglog"
+        return self.link_name == "cloglog"
 
     def set_units(self, mean: float, spread: float) -> None:
         """Nothing to do: log-odds have no unit."""
 
     def distribution(self, eta: Tensor) -> LogitBernoulli:
         """Bernoulli of a complete eta."""
-        return self.build(LINKS[self.link](eta[..., 0]))
+        return self.build(LINKS[self.link_name](eta[..., 0]))
 
     def build(self, logits: Tensor) -> LogitBernoulli:  # type: ignore[override]
         """Bernoulli(logits)."""
@@ -106,12 +107,12 @@ class BernoulliHead(FactorizedHead):
     def information(self, eta: Tensor) -> Tensor:
         """The variance p (1 − p) of y times the square of the slope of the log-odds; 1 for the canonical logit."""
         column = eta[..., 0]
-        logits = LINKS[self.link](column)
+        logits = LINKS[self.link_name](column)
         log_variance = logsigmoid(logits) + logsigmoid(-logits)
         log_slope = torch.zeros_like(column)
-        if self.link == "probit":
+        if self.link_name == "probit":
             log_slope = -0.5 * column.square() - 0.5 * math.log(2 * math.pi) - log_variance
-        if self.link == "cloglog":
+        if self.link_name == "cloglog":
             log_slope = column - logsigmoid(logits)
         return (log_variance + 2 * log_slope).exp()[..., None, None]
 

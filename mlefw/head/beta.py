@@ -70,6 +70,7 @@ class BetaHead(FactorizedHead):
     Source: Ferrari & Cribari-Neto (2004).
     """
 
+    also_known_as: ClassVar = "beta regression"
     inverse_links: ClassVar = {"mean": inverse_link.sigmoid, "precision": inverse_link.exp}
     support = OpenUnitInterval()
     outside: ClassVar = (

@@ -36,11 +36,15 @@ def _divergence(p: Categorical, q: Categorical) -> Tensor:
 class CategoricalHead(Head):
     """A class among K, by K symmetric logits.
 
+    Choose it for labels without an order; for two labels `bernoulli` says the same with one logit, and for ordered ones
+    `ordinal` needs far fewer coefficients.
+
     Domain: y in {0, …, K − 1}, the position of the label in sorted order.
     Link: probabilities = softmax(eta).
     NLL: logsumexp(eta) − eta_y.
     """
 
+    also_known_as: ClassVar = "cross-entropy; softmax (multinomial logistic) regression"
     target: ClassVar = "labels"
     reference: ClassVar = 0
     convex = True

@@ -33,6 +33,7 @@ class ExponentialHead(FactorizedHead):
     NLL: eta + y exp(−eta).
     """
 
+    also_known_as: ClassVar = "exponential (survival) regression"
     inverse_links: ClassVar = {"mean": inverse_link.exp}
     support = constraints.positive
     outside: ClassVar = "durations of 0 were rounded down: give half the unit of the clock, or choose head=gaussian"

@@ -56,6 +56,7 @@ class GammaHead(FactorizedHead):
     Source: McCullagh & Nelder (1989), chapter 8; their dispersion is Pearson's, this one the maximum likelihood's.
     """
 
+    also_known_as: ClassVar = "gamma deviance; the gamma generalised linear model with log link"
     inverse_links: ClassVar = {"mean": inverse_link.exp, "dispersion": inverse_link.exp}
     collapsible: ClassVar = frozenset({"dispersion"})
     support = constraints.positive

@@ -23,11 +23,16 @@ class Gaussian(Normal):
 class GaussianHead(FactorizedHead):
     """Gaussian observation noise; `scale: predicted` makes it heteroscedastic (Nix & Weigend, 1994).
 
+    Choose it first, for any number: its means are those of least squares, whatever the noise. Where the spread of the
+    target varies with its features choose a predicted scale (`heteroscedastic`); where a few rows are far off,
+    `student_t` or `huber`.
+
     Domain: y real.
     Link: loc = eta_1; scale = max(exp(eta_2), floor), the floor being `scale_floor` · sd(y).
     NLL: ½ log 2π + log scale + ½ ((y − loc) / scale)².
     """
 
+    also_known_as: ClassVar = "mean squared error (MSE), least squares; with a predicted scale the Gaussian NLL loss"
     inverse_links: ClassVar = {"loc": inverse_link.identity, "scale": inverse_link.exp}
     collapsible: ClassVar = frozenset({"scale"})
     support = constraints.real

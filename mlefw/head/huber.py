@@ -121,6 +121,7 @@ class HuberHead(FactorizedHead):
     Source: Huber (1964).
     """
 
+    also_known_as: ClassVar = "Huber loss, smooth L1"
     inverse_links: ClassVar = {
         "loc": inverse_link.identity,
         "scale": inverse_link.exp,

@@ -13,11 +13,15 @@ from mlefw.head.base import FactorizedHead, Source, Start
 class LaplaceHead(FactorizedHead):
     """Laplace observation noise: the location is the median of y given x.
 
+    Choose it where medians are wanted, or errors cost in proportion to their size; for noise with heavy tails
+    `student_t` and `huber` are smooth.
+
     Domain: y real.
     Link: loc = eta_1; scale = max(exp(eta_2), floor), the floor being `scale_floor` · sd(y).
     NLL: log 2 + log scale + |y − loc| / scale.
     """
 
+    also_known_as: ClassVar = "mean absolute error (MAE), L1 loss; median regression, least absolute deviations"
     inverse_links: ClassVar = {"loc": inverse_link.identity, "scale": inverse_link.exp}
     collapsible: ClassVar = frozenset({"scale"})
     support = constraints.real
@@ -30,11 +34,9 @@ class LaplaceHead(FactorizedHead):
         """Laplace(loc, scale)."""
         return Laplace(loc, scale.expand_as(loc), validate_args=False)
 
-    def descent_nll(self, eta: Tensor, y: Tensor) -> Tensor:
+    def rounded_nll(self, eta: Tensor, y: Tensor) -> Tensor:
         """The NLL with |u| rounded to √(u² + kink²) − kink, u being the residual in scales."""
-        if not self.kink:
-            return self.nll(eta, y)
-        distribution: Laplace = self(eta)
+        distribution = self.build(**self.params(eta))
         u = (y - distribution.loc) / distribution.scale
         rounded: Tensor = (u * u + self.kink**2).sqrt() - self.kink + (2 * distribution.scale).log()
         return rounded

@@ -33,6 +33,7 @@ class LognormalHead(FactorizedHead):
     NLL: ½ log 2π + log scale + ½ ((log y − loc) / scale)² + log y.
     """
 
+    also_known_as: ClassVar = "squared error of the logarithm (MSLE)"
     inverse_links: ClassVar = {"loc": inverse_link.identity, "scale": inverse_link.exp}
     collapsible: ClassVar = frozenset({"scale"})
     support = constraints.positive

@@ -45,6 +45,7 @@ class OrdinalHead(FactorizedHead):
     Source: McCullagh (1980); convex in eta and thresholds (Pratt, 1981).
     """
 
+    also_known_as: ClassVar = "proportional odds, cumulative logit, ordered logit"
     target: ClassVar = "ordered"
     unimodal = True
 

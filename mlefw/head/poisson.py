@@ -51,11 +51,15 @@ def _stirling_error(y: Tensor) -> Tensor:
 class PoissonHead(FactorizedHead):
     """Counts whose variance equals their mean.
 
+    Choose it first for counts, with data.exposure where rows were observed for different times or areas: its means are
+    consistent whatever the variance. Where `dispersion` is above one, `negative_binomial` has honest intervals.
+
     Domain: y in {0, 1, 2, …}.
     Link: rate = exp(eta); a log exposure is an offset of eta.
     NLL: exp(eta) − y eta + lgamma(y + 1).
     """
 
+    also_known_as: ClassVar = "Poisson loss (deviance); Poisson regression"
     inverse_links: ClassVar = {"rate": inverse_link.exp}
     support = constraints.nonnegative_integer
     convex = True

@@ -47,6 +47,7 @@ class StudentTHead(FactorizedHead):
     Source: Lange, Little & Taylor (1989).
     """
 
+    also_known_as: ClassVar = "robust regression with t errors"
     inverse_links: ClassVar = {
         "loc": inverse_link.identity,
         "scale": inverse_link.exp,

@@ -39,6 +39,7 @@ class WeibullHead(FactorizedHead):
     NLL: z − log shape + log y − shape (log y − eta_1), z = (y / scale)^shape.
     """
 
+    also_known_as: ClassVar = "Weibull regression, accelerated failure time"
     inverse_links: ClassVar = {"scale": inverse_link.exp, "shape": inverse_link.exp}
     support = constraints.positive
     outside: ClassVar = "durations of 0 were rounded down: give half the unit of the clock, or choose head=gaussian"

@@ -73,6 +73,7 @@ class ZeroInflatedPoissonHead(FactorizedHead):
     Source: Lambert (1992).
     """
 
+    also_known_as: ClassVar = "zero-inflated Poisson (ZIP) regression"
     inverse_links: ClassVar = {"rate": inverse_link.exp, "inflation": inverse_link.sigmoid}
     support = constraints.nonnegative_integer
     limits: ClassVar = (_INFLATION,)
@@ -96,7 +97,7 @@ class ZeroInflatedPoissonHead(FactorizedHead):
 
 
 class ZeroInflatedNegativeBinomialHead(FactorizedHead):
-    """The same for counts that vary more than a Poisson above zero, too.
+    """Counts of which a share is zero for a reason of its own, and which vary more than a Poisson above zero, too.
 
     Choose it where neither `zero_inflated_poisson` nor `negative_binomial` does: the two explain the same zeros, so it
     takes many rows to tell them apart.
@@ -108,6 +109,7 @@ class ZeroInflatedNegativeBinomialHead(FactorizedHead):
     Source: Greene (1994).
     """
 
+    also_known_as: ClassVar = "zero-inflated negative binomial (ZINB) regression"
     inverse_links: ClassVar = {
         "mean": inverse_link.exp,
         "dispersion": inverse_link.exp,

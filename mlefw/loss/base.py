@@ -48,7 +48,7 @@ def check_classes(head: Head, name: str) -> int:
         kind = type(distribution).__name__
         raise UsageError(
             f"loss={name} is for the probabilities of classes, and the head predicts a {kind}: "
-            "expected head=bernoulli or head=categorical, or loss=plain"
+            "expected head=bernoulli, categorical or ordinal, or loss=plain"
         )
     return log_probabilities(distribution).shape[-1]
 

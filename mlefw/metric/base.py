@@ -1,12 +1,12 @@
 """What a metric is: sums over rows, so that it does not depend on batches, order or the number of devices."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torchmetrics
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution
 
 from mlefw import predictive
@@ -47,6 +47,48 @@ class Metric(torchmetrics.Metric):
         return {}
 
 
+class OfTarget(Metric):
+    """The figures of one target of several, under its name: `price/crps`; rows without that target do not count."""
+
+    population: Tensor
+
+    def __init__(self, name: str, index: int, metrics: Sequence[Metric]) -> None:
+        super().__init__()
+        self.name, self.index = name, index
+        # A module list, so that the metrics travel to the device; it does not say what it holds.
+        self.metrics: Any = nn.ModuleList(metrics)
+        self.add_sum("population")
+
+    def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
+        """Add the rows of a block to every metric."""
+        part = self._part(distribution, y, weight)
+        self.population += promote(part[2]).sum()
+        for metric in self.metrics:
+            metric.update(*part)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures; none where no row had the target."""
+        return self._named(metric.compute() for metric in self.metrics) if self.population > 0 else {}
+
+    def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Those of every metric."""
+        part = self._part(distribution, y, weight)
+        return self._named(metric.exact(*part) for metric in self.metrics) if bool(part[2].any()) else {}
+
+    def reset(self) -> None:
+        """Forget the rows."""
+        super().reset()
+        for metric in self.metrics:
+            metric.reset()
+
+    def _part(self, joint: Any, y: Tensor, weight: Tensor) -> tuple[Distribution, Tensor, Tensor]:
+        column, observed = joint.of_target(y, self.index)
+        return joint.marginals[self.index], column, weight * observed
+
+    def _named(self, figures: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {f"{self.name}/{key}": value for some in figures for key, value in some.items()}
+
+
 def sums(weight: Tensor, *values: Tensor) -> Tensor:
     """Σ w, and Σ w·value for each of the values (n,), in float64: (1 + len(values),)."""
     weight = promote(weight)
@@ -56,7 +98,7 @@ def sums(weight: Tensor, *values: Tensor) -> Tensor:
 def histogram(index: Tensor, weight: Tensor, num_bins: int) -> Tensor:
     """Sum of weights in each bin, (num_bins,), for bin indices (n,)."""
     weight = promote(weight)
-    return torch.zeros(num_bins, dtype=weight.dtype, device=weight.device).index_add_(0, index, weight)
+    return torch.zeros(num_bins, dtype=weight.dtype, device=weight.device).index_add(0, index, weight)
 
 
 def remembered(function: Callable[[Distribution, Tensor], T]) -> Callable[[Distribution, Tensor], T]:

@@ -40,7 +40,7 @@ class BinaryCalibration(Metric):
 
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
         """Add the rows of a block."""
-        self.totals += _totals(distribution, y, weight)
+        self.totals = self.totals + _totals(distribution, y, weight)
         logit, weight = _logit(distribution), promote(weight)
         index = ((logit / (_BEND + logit.abs()) + 1) * _HALF).long().clamp(0, 2 * _HALF - 1)
         offset = logit - _centers().to(logit.device)[index]

@@ -42,10 +42,10 @@ class CalibrationError(Metric):
         weight = promote(weight)
         index = (confidence * self.num_bins).long().clamp(max=self.num_bins - 1)
         share = weight * confidence
-        self.counts += histogram(index, weight, self.num_bins)
-        self.predicted += histogram(index, share, self.num_bins)
-        self.observed += histogram(index, weight * hit, self.num_bins)
-        self.variance += histogram(index, share * (1 - confidence), self.num_bins)
+        self.counts = self.counts + histogram(index, weight, self.num_bins)
+        self.predicted = self.predicted + histogram(index, share, self.num_bins)
+        self.observed = self.observed + histogram(index, weight * hit, self.num_bins)
+        self.variance = self.variance + histogram(index, share * (1 - confidence), self.num_bins)
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""
@@ -89,10 +89,10 @@ class ClasswiseError(Metric):
         index = (probs * NUM_BINS).long().clamp_(max=NUM_BINS - 1).add_(first)
         # A head lays probabilities out class by class: flattened in that order, nothing is copied.
         place, share = index.mT.flatten(), weight.unsqueeze(-1) * probs
-        self.predicted += histogram(place, share.mT.flatten(), size)
-        self.square += histogram(place, share.mul_(probs).mT.flatten(), size)
-        self.observed += histogram(index.gather(-1, y.unsqueeze(-1)).squeeze(-1), weight, size)
-        self.population += weight.sum()
+        self.predicted = self.predicted + histogram(place, share.mT.flatten(), size)
+        self.square = self.square + histogram(place, share.mul_(probs).mT.flatten(), size)
+        self.observed = self.observed + histogram(index.gather(-1, y.unsqueeze(-1)).squeeze(-1), weight, size)
+        self.population = self.population + weight.sum()
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""

@@ -25,13 +25,13 @@ class Classification(Metric):
         if isinstance(distribution, Bernoulli):
             logits = promote(distribution.logits)
             miss = torch.sigmoid((1 - 2 * y) * logits).square()
-            self.totals += sums(weight, miss, (logits >= 0) == (y == 1))
+            self.totals = self.totals + sums(weight, miss, (logits >= 0) == (y == 1))
             return
         probs, log_chosen = class_probabilities(distribution, y), log_prob(distribution, y)
         # From the log-mass, what the observed class lacks does not cancel where the model is sure.
         others = (probs.square() @ probs.new_ones(probs.shape[-1]) - (2 * log_chosen).exp()).clamp(min=0)
         square = torch.expm1(log_chosen).square() + others
-        self.totals += sums(weight, square, confidence_and_hit(distribution, y)[1])
+        self.totals = self.totals + sums(weight, square, confidence_and_hit(distribution, y)[1])
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""

@@ -38,18 +38,18 @@ class Coverage(Metric):
         weight = promote(weight)
         level = torch.tensor(_LEVELS, dtype=lower.dtype, device=lower.device) / 100
         if predictive.is_discrete(distribution):
-            self.discrete += 1
+            self.discrete = self.discrete + 1
             edge = ((1 - level) / 2).unsqueeze(-1)
             overlap = torch.minimum(upper, 1 - edge) - torch.maximum(lower, edge)
             share = (overlap / (upper - lower)).clamp(0, 1)
             # A row whose own mass underflows lies outside every interval.
-            self.inside += torch.where(upper > lower, share, torch.zeros_like(share)) @ weight
+            self.inside = self.inside + torch.where(upper > lower, share, torch.zeros_like(share)) @ weight
         else:
             narrowest = torch.bucketize((2 * upper - 1).abs(), level)
-            self.inside += histogram(narrowest, weight, len(_LEVELS) + 1)[:-1].cumsum(0)
+            self.inside = self.inside + histogram(narrowest, weight, len(_LEVELS) + 1)[:-1].cumsum(0)
         low, high = central_90(distribution, y)
         outside = torch.relu(low - y) + torch.relu(y - high)
-        self.totals += sums(weight, high - low, distribution.variance, outside)
+        self.totals = self.totals + sums(weight, high - low, distribution.variance, outside)
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""

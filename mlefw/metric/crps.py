@@ -43,7 +43,7 @@ class Crps(Metric):
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
         """Add the rows of a block."""
         own = getattr(distribution, "crps", None)
-        self.totals += sums(weight, crps(distribution, y) if own is None else own(y))
+        self.totals = self.totals + sums(weight, crps(distribution, y) if own is None else own(y))
 
     def compute(self) -> dict[str, Tensor]:
         """The figure."""

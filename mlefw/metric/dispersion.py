@@ -26,7 +26,7 @@ class Dispersion(Metric):
         """Add the rows of a block."""
         pearson = (y - distribution.mean).square() / distribution.variance
         none = promote(distribution.log_prob(torch.zeros_like(y))).exp()
-        self.totals += sums(weight, pearson, y == 0, none)
+        self.totals = self.totals + sums(weight, pearson, y == 0, none)
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""

@@ -19,7 +19,7 @@ class PointError(Metric):
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
         """Add the rows of a block."""
         error = y - distribution.mean
-        self.totals += sums(weight, error.square(), error.abs())
+        self.totals = self.totals + sums(weight, error.square(), error.abs())
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""

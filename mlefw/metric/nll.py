@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from mlefw.metric.base import Metric, log_prob, sums
+from mlefw.precision import promote
 
 
 class Nll(Metric):
@@ -15,25 +16,27 @@ class Nll(Metric):
     The error is √(Σ w (nll − mean)² / (N (N − 1))), N = Σ w; absent for N <= 1.
     """
 
+    population: Tensor
     totals: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_sum("totals", 3)
+        self.add_sum("population")
+        self.add_sum("totals", 2)
 
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
         """Add the rows of a block."""
         nll = -log_prob(distribution, y)
-        self.totals += sums(weight, nll, nll.square())
+        self.population = self.population + promote(weight).sum()
+        self.totals = self.totals + sums(weight, nll, nll.square())[1:]
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""
-        population, total, square = self.totals
-        mean = total / population
+        mean, square = self.totals / self.population
         figures = {"nll_nats": mean, "nll_bits": mean / math.log(2)}
-        if population > 1:
-            variance = (square / population - mean.square()).clamp(min=0)
-            figures["nll_se"] = torch.sqrt(variance / (population - 1))
+        if self.population > 1:
+            variance = (square - mean.square()).clamp(min=0)
+            figures["nll_se"] = torch.sqrt(variance / (self.population - 1))
         return figures
 
 
@@ -48,7 +51,7 @@ class Perplexity(Metric):
 
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
         """Add the rows of a block."""
-        self.totals += sums(weight, log_prob(distribution, y))
+        self.totals = self.totals + sums(weight, log_prob(distribution, y))
 
     def compute(self) -> dict[str, Tensor]:
         """The figure."""

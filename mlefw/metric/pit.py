@@ -31,18 +31,18 @@ class Pit(Metric):
         """Add the rows of a block."""
         lower, upper = pit_bounds(distribution, y)
         weight = promote(weight)
-        self.population += weight.sum()
+        self.population = self.population + weight.sum()
         if predictive.is_discrete(distribution):
-            self.discrete += 1
+            self.discrete = self.discrete + 1
             edges = torch.linspace(0, 1, self.num_bins + 1, dtype=lower.dtype, device=lower.device).unsqueeze(-1)
             mass = (upper - lower).clamp(min=torch.finfo(lower.dtype).tiny)
             below = ((edges - lower) / mass).clamp(0, 1)
             # A count beyond the last representable probability still lies somewhere: in an outermost bin.
             below[0], below[-1] = 0.0, 1.0
-            self.counts += (below @ weight).diff()
+            self.counts = self.counts + (below @ weight).diff()
         else:
             index = (upper * self.num_bins).long().clamp(0, self.num_bins - 1)
-            self.counts += histogram(index, weight, self.num_bins)
+            self.counts = self.counts + histogram(index, weight, self.num_bins)
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""

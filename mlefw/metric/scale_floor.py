@@ -26,8 +26,8 @@ class ScaleFloorRate(Metric):
         scale: Tensor | None = getattr(distribution, "scale", None)
         if scale is None:
             return
-        self.population += weight.sum()
-        self.floored += (weight * (scale <= self.floor * (1 + 1e-12))).sum()
+        self.population = self.population + weight.sum()
+        self.floored = self.floored + (weight * (scale <= self.floor * (1 + 1e-12))).sum()
 
     def compute(self) -> dict[str, Tensor]:
         """The figure; absent for distributions without a scale."""

@@ -30,10 +30,10 @@ class ScaleGap(Metric):
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
         """Add the rows of a block."""
         if isinstance(distribution, Laplace):
-            self.absolute += 1
-            self.totals += sums(weight, ((y - distribution.loc) / distribution.scale).abs())
+            self.absolute = self.absolute + 1
+            self.totals = self.totals + sums(weight, ((y - distribution.loc) / distribution.scale).abs())
         else:
-            self.totals += sums(weight, predictive.normal_score(distribution, y).square())
+            self.totals = self.totals + sums(weight, predictive.normal_score(distribution, y).square())
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""

@@ -54,9 +54,9 @@ class Temperature(Metric):
             power.square_()
         linear = torch.dot(weight, chosen)
         beta = 2.0 ** torch.arange(-2, _NODES - 2, device=scores.device, dtype=scores.dtype)
-        self.population += weight.sum()
-        self.value += torch.stack(values) - beta * linear
-        self.slope += torch.stack(slopes) - linear
+        self.population = self.population + weight.sum()
+        self.value = self.value + torch.stack(values) - beta * linear
+        self.slope = self.slope + torch.stack(slopes) - linear
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""

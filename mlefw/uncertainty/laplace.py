@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mlefw.baseline.derivatives import row_derivatives
 from mlefw.errors import UsageError
-from mlefw.head.base import Head
+from mlefw.head.base import Head, JointHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.objective import Objective
 from mlefw.rows import Rows
@@ -37,6 +37,8 @@ class Laplace:
             parameter. The parameters that all rows share are among them always.
     """
 
+    name = "laplace"
+
     def __init__(self, weights: Weights | None = None) -> None:
         self.asked, weights = weights, weights or "last_layer"
         if weights not in get_args(Weights):
@@ -47,8 +49,8 @@ class Laplace:
         """Refuse what has no such posterior, before anything is trained.
 
         Raises:
-            UsageError: a loss that is no likelihood, a prior with a kink, a model without a last layer, or too many
-                parameters.
+            UsageError: several targets, a loss that is no likelihood, a prior with a kink, a model without a last
+                layer, or too many parameters.
         """
         if not objective.loss.is_likelihood:
             raise UsageError(
@@ -61,6 +63,8 @@ class Laplace:
                 "expected prior=l2 or prior=none"
             )
         head = objective.head
+        if isinstance(head, JointHead):
+            raise UsageError(f"uncertainty=laplace is for one target, and there are {len(head.targets)}: expected none")
         if self.weights == "last_layer":
             size = head.eta_dim * (last_layer(objective).in_features + 1) + head.shared_dim
         else:

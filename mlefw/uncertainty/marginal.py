@@ -83,8 +83,7 @@ def marginal(head: Head, eta: Tensor, covariance: Tensor, df: float | None = Non
     size = max(1, _BLOCK // nodes.numel())
     blocks = zip(eta.split(size), covariance.split(size), strict=True)
     parts = [_average(head.distribution(at.unsqueeze(1) + nodes @ _root(by)), log_weight) for at, by in blocks]
-    logits = torch.cat(parts)
-    return LogitBernoulli(logits=logits, validate_args=False) if logits.ndim == 1 else Categorical(logits)
+    return _of_logits(torch.cat(parts))
 
 
 @marginal.register
@@ -156,6 +155,17 @@ def _root(covariance: Tensor) -> Tensor:
     """The symmetric root, which no choice among equal eigenvectors can change: a row's result is its own."""
     values, vectors = torch.linalg.eigh(covariance)
     return (vectors * values.clamp(min=0).sqrt().unsqueeze(-2)) @ vectors.mT
+
+
+def average(log_weight: Tensor, component: Distribution) -> Distribution:
+    """The mean over nodes: of probabilities of classes, else a mixture; components (n, m), log weights (m,)."""
+    if not isinstance(component, Bernoulli | TorchCategorical):
+        return mixture(log_weight, component)
+    return _of_logits(_average(component, log_weight))
+
+
+def _of_logits(logits: Tensor) -> Distribution:
+    return LogitBernoulli(logits=logits, validate_args=False) if logits.ndim == 1 else Categorical(logits)
 
 
 def _average(component: Distribution, log_weight: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ def test_gradients_agree_with_differences() -> None:
 @pytest.mark.parametrize("loss", [LabelSmoothing(), Focal(), ClassWeights()])
 @pytest.mark.parametrize("head", [GaussianHead(), PoissonHead(), LaplaceHead()])
 def test_tweaks_of_classes_refuse_numbers(loss: Loss, head: Head) -> None:
-    with pytest.raises(UsageError, match="expected head=bernoulli or head=categorical, or loss=plain"):
+    with pytest.raises(UsageError, match="expected head=bernoulli, categorical or ordinal, or loss=plain"):
         loss.check(head)
 
 

@@ -22,6 +22,7 @@ from torch.distributions import Bernoulli, Distribution, Laplace, Normal, Poisso
 import mlefw.metric
 from mlefw.head.categorical import Categorical
 from mlefw.head.gaussian import Gaussian, GaussianHead
+from mlefw.head.ordinal import Ordered
 from mlefw.head.poisson import LogPoisson
 from mlefw.metric.base import Metric
 from mlefw.metric.calibration_error import CalibrationError, ClasswiseError
@@ -77,6 +78,8 @@ def draw(kind: str, seed: int = 0, n: int = N, distortion: float = 1.0) -> Sampl
     logits = 1.5 * generator.normal(size=(n, 4))
     probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     y = (generator.random((n, 1)) > probs.cumsum(1)).sum(1).clip(max=3)
+    if kind == "ordered":
+        return Sample(lambda e: Ordered(e.log_softmax(-1)), (logits * distortion,), y, None)
     return Sample(Categorical, (logits * distortion,), y, None)
 
 
@@ -85,6 +88,9 @@ GROUPS = {
     "categorical": ["categorical"],
     "continuous": ["normal", "laplace"],
     "count": ["poisson"],
+    "marginal": ["normal"],
+    "ordinal": ["ordered"],
+    "several": ["normal"],
 }
 FACTS = {"scale_floor": {"floor": 0.7}, "classwise_error": {"num_classes": 4}}
 

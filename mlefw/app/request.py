@@ -1,0 +1,74 @@
+"""From the query of the page to a race, and from the race to what the page shows."""
+
+import io
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+
+from mlefw import race
+from mlefw.errors import UsageError
+from mlefw.experiment.sgd_to_mle import final_table, headline, one, picture
+from mlefw.findings import cell_text
+from mlefw.prior.base import Prior
+from mlefw.prior.l1 import L1Prior
+from mlefw.prior.l2 import L2Prior
+from mlefw.prior.none import NoPrior
+from mlefw.sgd_theory import curvature
+
+LIMITS = {"n": (200, 2000), "batch_size": (10, 500), "lr": (0.1, 5.0), "iterations": (50, 500), "scale": (0.01, 10.0)}
+"""Of the sliders."""
+
+_DRAWING = threading.Lock()
+
+
+def settings(query: Mapping[str, str]) -> tuple[race.Settings, Prior]:
+    """What a query asks for; what it leaves out has the default of the page.
+
+    Raises:
+        UsageError: a value that no slider has.
+    """
+    wanted: dict[str, float] = {"n": 500, "batch_size": 50, "lr": 1.0, "iterations": 200, "scale": 1.0, "seed": 0}
+    for name in wanted:
+        try:
+            wanted[name] = float(query.get(name, wanted[name]))
+        except ValueError as error:
+            raise UsageError(f"{name}={query[name]}: expected a number") from error
+        low, high = LIMITS.get(name, (0, 2**31))
+        if not low <= wanted[name] <= high:
+            raise UsageError(f"{name}={wanted[name]:g}: expected a number from {low:g} to {high:g}")
+    head, prior = query.get("head", "bernoulli"), query.get("prior", "none")
+    priors = {"none": NoPrior, "l2": lambda: L2Prior(wanted["scale"]), "l1": lambda: L1Prior(wanted["scale"])}
+    if head not in race.TRUTHS or prior not in priors:
+        raise UsageError(f"head={head}, prior={prior}: expected a head of {', '.join(race.TRUTHS)}, and none, l2 or l1")
+    whole = {name: int(wanted[name]) for name in ("n", "batch_size", "iterations", "seed")}
+    chosen = race.Settings(head, whole["n"], whole["batch_size"], wanted["lr"], whole["iterations"], whole["seed"])  # type: ignore[arg-type]
+    return chosen, priors[prior]()
+
+
+def answer(query: Mapping[str, str]) -> dict[str, Any]:
+    """The picture as SVG, the conclusion, the table of final values and the largest stable rate.
+
+    Raises:
+        UsageError: as `settings`.
+    """
+    start = time.monotonic()
+    chosen, prior = settings(query)
+    # Matplotlib's settings belong to the whole process.
+    with _DRAWING:
+        ran = race.run(chosen, prior)
+        table, _ = final_table(ran)
+        file = io.StringIO()
+        with matplotlib.rc_context({"svg.fonttype": "none"}):
+            picture(ran).savefig(file, format="svg", metadata={"Date": None})
+    content: dict[str, Any] = {
+        "svg": file.getvalue(),
+        "headline": headline(ran),
+        "columns": list(table.columns),
+        "rows": [[cell_text(cell) for cell in row] for row in table.rows],
+    }
+    if prior.flat and ran.has_optimum:
+        content["largest_rate"] = curvature(one(ran), ran.exact.theta).largest_rate
+    return content | {"seconds": time.monotonic() - start}

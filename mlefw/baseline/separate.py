@@ -1,0 +1,73 @@
+"""Targets that are independent given x, solved one by one: their objectives share no parameter."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mlefw.baseline.base import Solution
+from mlefw.baseline.problem import Problem
+from mlefw.head.multitask import MultitaskHead
+
+
+def parts(problem: Problem) -> list[Problem]:
+    """The problem of each target, on the rows that have it."""
+    head = problem.head
+    assert isinstance(head, MultitaskHead)
+    found = []
+    for index, part in enumerate(head.parts):
+        own, at = deepcopy(part).double().cpu(), head.columns(index)
+        own.center.copy_(head.center[at])
+        own.gain.copy_(head.gain[at])
+        own.floor = torch.zeros_like(head.floor[index])
+        torch.nn.init.zeros_(own.shared)
+        y, observed = head.of_target(problem.rows.y, index)
+        rows = problem.rows._replace(y=y)
+        rows = rows if bool(observed.all()) else rows.take(observed)
+        found.append(replace(problem, head=own, rows=rows, population=rows.population))
+    return found
+
+
+def together(problem: Problem, solutions: Sequence[Solution]) -> Solution:
+    """The solution of the whole, from those of its parts."""
+    head = problem.head
+    assert isinstance(head, MultitaskHead)
+    width = problem.num_active + 1
+    share = [solution.problem.population / problem.population for solution in solutions]
+    nothing = [
+        f"{name}: {solution.reason}"
+        for name, solution in zip(head.targets, solutions, strict=True)
+        if solution.reason is not None
+    ]
+    least = [s.objective if s.exists else s.infimum for s in solutions]
+    infimum = sum(s * value for s, value in zip(share, least, strict=True) if value is not None)
+    exists = all(solution.exists for solution in solutions)
+    return Solution(
+        problem=problem,
+        theta=torch.cat([*(_predicted(s, problem, width) for s in solutions), *(_shared(s) for s in solutions)]),
+        objective=sum(s * solution.objective for s, solution in zip(share, solutions, strict=True)),
+        residual=max(s * solution.residual for s, solution in zip(share, solutions, strict=True)),
+        solver=", ".join(dict.fromkeys(solution.solver for solution in solutions)),
+        num_steps=sum(solution.num_steps for solution in solutions),
+        converged=all(solution.converged for solution in solutions),
+        is_global=all(solution.is_global for solution in solutions),
+        exists=exists,
+        reason="; ".join(nothing) or None,
+        infimum=None if exists or None in least else infimum,
+        parts=tuple(solutions),
+    )
+
+
+def _predicted(solution: Solution, whole: Problem, width: int) -> Tensor:
+    """The weights and biases of a part over the active features of the whole, zero where it leaves one out."""
+    weight, bias, _ = solution.problem.split(solution.theta)
+    table = weight.new_zeros(len(bias), width)
+    at = torch.searchsorted(whole.active, solution.problem.active)
+    table[:, at], table[:, -1] = weight, bias
+    return table.reshape(-1)
+
+
+def _shared(solution: Solution) -> Tensor:
+    return solution.problem.split(solution.theta)[2]

@@ -1,0 +1,1 @@
+"""Experiments that show what the framework rests on: each prints measured beside predicted, and draws a picture."""

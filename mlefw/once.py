@@ -1,0 +1,72 @@
+"""Work that equal parts of a configuration share: done once in the process that forks the jobs of a sweep."""
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+_MOST = 48
+_MOST_BYTES = 2**24
+_MOST_ROWS = 100_000
+
+
+class _Known(NamedTuple):
+    value: Any
+    warnings: list[warnings.WarningMessage]
+
+
+_known: dict[str, _Known] = {}
+_state = {"is_open": False}
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Keep what is computed while the block runs; forks made inside and after it have it, too."""
+    _state["is_open"] = True
+    try:
+        yield
+    finally:
+        _state["is_open"] = False
+
+
+def is_little(config: Mapping[str, Any]) -> bool:
+    """Whether the data are few, and code of mlefw alone has to do with them; and not much is kept already."""
+    data = config["data"]
+    files = [Path(data[name]) for name in ("path", "test_path", "validation_path") if data.get(name)]
+    ours = all(_is_ours(config.get(name)) for name in ("data", "head", "prior", "baseline", "model"))
+    few = data.get("num_rows", 0) <= _MOST_ROWS and all(file.is_file() for file in files)
+    return ours and few and sum(file.stat().st_size for file in files) <= _MOST_BYTES and len(_known) < _MOST
+
+
+def forget() -> None:
+    """Forget all of it."""
+    _known.clear()
+
+
+def once(kind: str, config: Mapping[str, Any], names: tuple[str, ...], compute: Callable[[], T]) -> T:
+    """The result of `compute`, which depends on these parts of a configuration alone: the known one where there is one.
+
+    What it warned of is warned of again. Nothing may change the result. Parts that are not of mlefw, of which nothing
+    is known, are not remembered.
+    """
+    parts = {name: config.get(name) for name in names}
+    key = f"{kind} {json.dumps(parts, sort_keys=True, default=str)}"
+    if key in _known:
+        for one in _known[key].warnings:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        return _known[key].value
+    if not _state["is_open"] or not all(_is_ours(part) for part in parts.values()):
+        return compute()
+    with warnings.catch_warnings(record=True) as met:
+        warnings.simplefilter("always")
+        value = compute()
+    _known[key] = _Known(value, met)
+    return value
+
+
+def _is_ours(part: Any) -> bool:
+    return str(part.get("_target_", "mlefw.")).startswith("mlefw.") if isinstance(part, dict) else True

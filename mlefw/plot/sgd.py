@@ -1,0 +1,122 @@
+"""Gradient descent on the way to the exact estimate, and the noise of stochastic gradients about it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from mlefw.plot.style import BLUE, GREEN, GREY, ORANGE, VERMILION, drawn, legend, sheet
+
+Curve = tuple[np.ndarray, np.ndarray]
+"""NLL and slope after each step."""
+
+
+@drawn
+def race(full: Curve, stochastic: Curve, exact: tuple[float, float], name: str, title: str, subtitle: str) -> Figure:
+    """NLL and slope over iterations, with the exact ones as dashed lines and a box of final values.
+
+    Args:
+        full: of gradient descent on all rows.
+        stochastic: of gradient descent on mini-batches.
+        exact: NLL and slope of the exact estimate.
+        name: of the exact estimate, MLE or MAP.
+        title: the conclusion.
+        subtitle: what is shown.
+    """
+    figure = sheet(title, subtitle, 5.2)
+    figure.subplots_adjust(wspace=0.26, bottom=0.3)
+    quantity = "NLL" if name == "MLE" else "objective"
+    height = f"{quantity} (nats per row)"
+    lines = ((stochastic, "mini-batch SGD", VERMILION), (full, "full-batch GD", BLUE))
+    for axes, which, quantity_name in zip(figure.subplots(1, 2), (0, 1), (height, "slope"), strict=True):
+        for curve, label, color in lines:
+            axes.plot(curve[which], color=color, label=label, linewidth=1.6)
+        axes.axhline(exact[which], color="black", linestyle="--", linewidth=1.2, label=f"exact {name}")
+        axes.set(xlabel="iteration", ylabel=quantity_name)
+        if which == 0:
+            _near(axes, [curve[0] for curve, _, _ in lines], exact[0])
+        legend(axes, loc="upper right" if which == 0 else "lower right")
+    text = f"{'':<15}{quantity:>10}{'above ' + name:>12}{'slope':>10}{'error':>11}\n"
+    text += f"{'exact ' + name:<15}{exact[0]:>10.5f}{'':>12}{exact[1]:>10.5f}\n"
+    for curve, label, _ in reversed(lines):
+        nll, slope = float(curve[0][-1]), float(curve[1][-1])
+        text += f"{label:<15}{nll:>10.5f}{nll - exact[0]:>12.1e}{slope:>10.5f}{slope - exact[1]:>+11.1e}\n"
+    box = {"boxstyle": "round,pad=0.5", "facecolor": "#f4f4f4", "edgecolor": "0.8"}
+    words: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": 8.5, "ha": "center", "multialignment": "left"}
+    figure.text(0.5, 0.025, text.rstrip("\n"), bbox=box, **words)
+    return figure
+
+
+def _near(axes: Axes, curves: Sequence[np.ndarray], exact: float) -> None:
+    """Keep the descent in view, not a divergence."""
+    top = max(float(curve[0]) for curve in curves)
+    highest = max(float(np.max(curve)) for curve in curves)
+    room = max(top - exact, 1e-3)
+    axes.set_ylim(exact - 0.06 * room, min(highest, exact + 2 * room) + 0.04 * room)
+
+
+@drawn
+def noise(
+    cloud: np.ndarray,
+    predicted: np.ndarray,
+    sampling: np.ndarray,
+    sizes: Sequence[int],
+    measured: Sequence[float],
+    theory: Sequence[float],
+    averaged: Sequence[float],
+    averaged_theory: Sequence[float],
+    title: str,
+    subtitle: str,
+) -> Figure:
+    """Iterates about the optimum with the ellipse that theory predicts, and their distance over batch sizes.
+
+    Args:
+        cloud: intercept and slope minus the optimum, (N, 2).
+        predicted: their covariance by the Lyapunov equation, (2, 2).
+        sampling: covariance of the exact estimate over data sets, (2, 2).
+        sizes: batch sizes.
+        measured: root mean square distance of iterates for each.
+        theory: the same as predicted.
+        averaged: root mean square distance of the averaged iterates.
+        averaged_theory: the same as predicted.
+        title: the conclusion.
+        subtitle: what is shown.
+    """
+    figure = sheet(title, subtitle, 5.0)
+    figure.subplots_adjust(wspace=0.28)
+    left, right = figure.subplots(1, 2)
+    left.plot(cloud[:, 0], cloud[:, 1], ".", color=VERMILION, markersize=2.5, alpha=0.35, label="SGD iterates")
+    ellipse(left, predicted, color=BLUE, label="Lyapunov: 95 % region")
+    ellipse(left, sampling, color="black", linestyle="--", label="MLE: 95 % confidence region")
+    left.plot(0, 0, "+", color="black", markersize=12, markeredgewidth=2)
+    left.set(xlabel="intercept − MLE", ylabel="slope − MLE")
+    low, high = left.get_ylim()
+    left.set_ylim(low, high + 0.28 * (high - low))
+    legend(left, loc="upper left", fontsize=8, markerscale=3)
+    right.plot(sizes, theory, color=BLUE, label="iterates, predicted")
+    right.plot(sizes, measured, "o", color=VERMILION, label="iterates, measured")
+    right.plot(sizes, averaged_theory, color=GREEN, label="their average, predicted")
+    right.plot(sizes, averaged, "s", color=ORANGE, label="their average, measured")
+    error = float(np.sqrt(np.trace(sampling)))
+    right.axhline(error, color="black", linestyle="--", linewidth=1.2, label="error of the MLE itself")
+    right.set(xlabel="batch size", ylabel="root mean square distance to the MLE", xscale="log", yscale="log")
+    right.set_xticks(list(sizes), [str(size) for size in sizes])
+    right.minorticks_off()
+    least, most = min(min(averaged), min(averaged_theory)), max(max(measured), error)
+    right.set_ylim(least / 6, 1.5 * most)
+    legend(right, loc="lower left", fontsize=8)
+    return figure
+
+
+def ellipse(axes: Axes, covariance: np.ndarray, label: str, **style: Any) -> None:
+    """The region of a normal distribution about the origin that holds 95 %."""
+    angle = np.linspace(0, 2 * np.pi, 200)
+    root = np.linalg.cholesky(covariance) * stats.chi2.ppf(0.95, 2) ** 0.5
+    ring = (root @ np.stack([np.cos(angle), np.sin(angle)])).T
+    axes.plot(ring[:, 0], ring[:, 1], linewidth=1.8, label=label, **style)
+    grey: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "alpha": 0.5}
+    axes.axhline(0, **grey)
+    axes.axvline(0, **grey)

@@ -1,0 +1,126 @@
+"""The joint training of a population, an epoch of all members at a time."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlefw.build import build_metrics
+from mlefw.datamodule import RowsModule
+from mlefw.errors import MlefwError, NumericalError, Stopped
+from mlefw.interrupt import deferred
+from mlefw.objective import not_finite
+from mlefw.population.member import Member
+from mlefw.population.optimiser import Vectorised
+from mlefw.population.stacked import Stack
+from mlefw.rows import Rows
+
+
+def fit(members: Sequence[Member]) -> None:
+    """Train each to its own end; one that fails keeps its error, and the others go on.
+
+    Raises:
+        Stopped: by a signal, after every member's state is on disk.
+    """
+    with deferred():
+        _Group(members).run()
+
+
+class _Group:
+    """The members that are still in training.
+
+    The rows of a step are looked up by position: a data module of positions instead of rows gives them in the order
+    in which the member's own one gives rows.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = list(members)
+        first = self.members[0].begun
+        self.splits = first.prepared.data.splits
+        self.watched = first.prepared.rows.watched
+        standardize = first.prepared.estimand.objective.model.standardize
+        self.train = self.splits["train"]._replace(x=standardize(self.splits["train"].x))  # type: ignore[operator]
+        self.metrics = build_metrics(first.config, first.prepared.estimand.objective.head)
+        self.stack = Stack([member.module.objective for member in self.members])
+        optimizers = [member.optimizer for member in self.members]
+        self.optimiser = Vectorised(self.stack, optimizers, first.config["step"]["clip_norm"])
+        for member in self.members:
+            member.store = self.optimiser.store
+
+    def run(self) -> None:
+        """Train until no member is left."""
+        self._each(Member.start)
+        self._each(Member.look_before, self._figures())
+        while self._has_more():
+            self._each(Member.begin_epoch)
+            self._each(Member.end_steps, [self._steps()] * len(self.members))
+            self._each(Member.end_epoch, self._figures())
+
+    def _each(self, act: Callable[..., None], values: Sequence[Any] | None = None) -> None:
+        """Let each act; an error is its own, and a signal waits until all have written what they are at."""
+        stopped: Stopped | None = None
+        for i, member in enumerate(self.members):
+            if member.error is not None:
+                continue
+            try:
+                act(member, *([] if values is None else [values[i]]))
+            except Stopped as error:
+                stopped = error
+            except (MlefwError, OSError) as error:
+                member.fail(error)
+        if stopped is not None:
+            raise stopped
+
+    def _has_more(self) -> bool:
+        """Go on without the members that have ended or failed, if there are others."""
+        stay = [i for i, member in enumerate(self.members) if member.error is None and not member.has_ended]
+        if len(stay) < len(self.members):
+            index = torch.tensor(stay, dtype=torch.long)
+            self.stack.keep(index)
+            self.optimiser.keep(index)
+            self.members = [self.members[i] for i in stay]
+        self.optimiser.refresh()
+        return bool(self.members)
+
+    def _figures(self) -> list[dict[str, dict[str, float]]]:
+        """The figures of each member on the watched splits, with its penalty."""
+        found = {split: self.stack.figures(self.splits[split], self.metrics) for split in self.watched}
+        penalties = [float(objective.penalty().detach()) for objective in self.stack.objectives]
+        for values in found.values():
+            for figures, penalty, objective in zip(values, penalties, self.stack.objectives, strict=True):
+                figures["penalty"] = penalty
+                figures["objective"] = figures["nll_nats"] + penalty / objective.population
+        return [{split: values[i] for split, values in found.items()} for i in range(len(self.members))]
+
+    def _steps(self) -> int:
+        """The steps of an epoch; how many."""
+        train, losses, taken = self.train, list[Tensor](), list[Tensor]()
+        orders = [_positions(member).batches(member.current_epoch) for member in self.members]
+        for batches in zip(*orders, strict=True):
+            index = torch.stack([batch.rows.x for batch in batches])
+            whole = index.shape[1] == train.num_rows and batches[0].scale == 1.0
+            rows = train if whole else train.take(index)
+            value, gradient = self.stack.gradient(rows, batches[0].scale, whole)
+            self.optimiser.step(gradient)
+            losses.append(value)
+            taken.append(index)
+        finite = torch.isfinite(torch.stack(losses)).T
+        for i, member in enumerate(self.members):
+            if not bool(finite[i].all()):
+                at = finite[i].tolist().index(False)
+                cause = not_finite(self.stack.objectives[i], train.take(taken[at][i]), True)
+                member.fail(
+                    NumericalError(
+                        f"training diverged: the objective was not finite at step {member.global_step + at + 1} "
+                        f"(epoch {member.current_epoch}){cause and f'; after it {cause}'}. "
+                        "Try a smaller optimizer.lr, or step.clip_norm=1"
+                    )
+                )
+        return len(losses)
+
+
+def _positions(member: Member) -> RowsModule:
+    rows = member.begun.prepared.rows
+    index = torch.arange(rows.splits["train"].num_rows)
+    return RowsModule({"train": Rows(index, index, index, index)}, rows.regime, rows.seed)

@@ -1,0 +1,132 @@
+"""A group of jobs in one process: each begins and ends as a run of its own, and they train together."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlefw import once, warn
+from mlefw.atomic import write_json
+from mlefw.command import conclusion, fitting
+from mlefw.command.train import begin, measure, telling
+from mlefw.configuration import resolve
+from mlefw.errors import MlefwError, Stopped
+from mlefw.interrupt import handled
+from mlefw.population import signature
+from mlefw.population.fit import fit
+from mlefw.population.member import Member
+from mlefw.preparation import prepare
+from mlefw.run_directory import locked
+from mlefw.single import listen, say, told
+
+
+@dataclass
+class Entry:
+    """A job of a group.
+
+    Args:
+        index: by which the sweep knows it.
+        config: composed but for the run directory.
+        run_dir: where it is written.
+        log: what it prints goes there.
+    """
+
+    index: int
+    config: dict[str, Any]
+    run_dir: Path
+    log: Path
+    code: int | None = None
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
+def run(entries: Sequence[Entry], results: Path) -> int:
+    """Run the jobs; 0, or the code of what ended all of them. What became of each is in the file `results`."""
+    try:
+        with handled(), once.remembering(), ExitStack() as held:
+            first = {**entries[0].config, "run_dir": str(entries[0].run_dir.absolute())}
+            signature.check(prepare(resolve(first), None))
+            listen()
+            try:
+                _run(entries, held)
+            finally:
+                content = {str(entry.index): [entry.code, entry.seconds] for entry in entries if entry.code is not None}
+                write_json(results, content)
+    except BaseException as error:  # noqa: BLE001 - the outermost frame of a process
+        return told(error)
+    return 0
+
+
+def read(results: Path) -> dict[int, tuple[int, float]]:
+    """What became of each job: exit code and seconds; jobs of which nothing is known are not there."""
+    try:
+        content = json.loads(results.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {int(index): (code, seconds) for index, (code, seconds) in content.items()}
+
+
+def _run(entries: Sequence[Entry], held: ExitStack) -> None:
+    members: list[tuple[Entry, Member]] = []
+    try:
+        for entry in entries:
+            with _speaking(entry):
+                members.append((entry, _begin(entry, held)))
+        clock = time.monotonic()
+        fit([member for _, member in members])
+        share = (time.monotonic() - clock) / max(1, len(members))
+        for entry, member in members:
+            with _speaking(entry):
+                _end(entry, member, share)
+    except Stopped as error:
+        for entry, member in members:
+            if entry.code is None:
+                with suppress(Stopped), _speaking(entry), telling(member.begun):
+                    raise error from None
+        raise
+
+
+def _begin(entry: Entry, held: ExitStack) -> Member:
+    config = resolve({**entry.config, "run_dir": str(entry.run_dir.absolute())})
+    begun = begin(config, entry.run_dir)
+    held.enter_context(locked(begun.run_dir))
+    with telling(begun):
+        return Member(begun, *measure(begun))
+
+
+def _end(entry: Entry, member: Member, share: float) -> None:
+    begun, prepared = member.begun, member.begun.prepared
+    with telling(begun):
+        if member.error is not None:
+            raise member.error
+        rows_per_s = member.current_epoch * prepared.data.train.num_rows / max(share, 1e-9)
+        done = fitting.finished(member, member.watching, rows_per_s, share)  # type: ignore[arg-type]
+        started = time.monotonic() - entry.seconds - share
+        summary = conclusion.conclude(
+            begun.config, begun.run_dir, prepared, member.yardstick, member.baseline, done, started
+        )
+    say(summary, begun.run_dir)
+    member.finalize()
+    entry.code = 0
+
+
+@contextmanager
+def _speaking(entry: Entry) -> Iterator[None]:
+    """Let what is printed and warned of, and an error, be the job's."""
+    clock = time.monotonic()
+    with entry.log.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+        warn.clear()
+        for message in entry.warnings:
+            warn.collect(message)
+        try:
+            yield
+        except (MlefwError, OSError) as error:
+            entry.code = told(error)
+        except Stopped as error:
+            entry.code = told(error)
+            raise
+        entry.warnings = tuple(warn.collected())
+    entry.seconds += time.monotonic() - clock

@@ -1,0 +1,99 @@
+"""Which jobs of a sweep can be trained together."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from mlefw.errors import MlefwError
+from mlefw.preparation import Prepared
+
+MAX_MEMBERS = 64
+
+_MAX_BATCH = 256
+_MAX_WORK = 2**21
+"""Rows times parameters of a step, up to which starting its operations takes longer than what they compute."""
+
+_MODELS = ("mlefw.model.mlp.Mlp", "mlefw.model.linear.Linear")
+_PRIORS = tuple(f"mlefw.prior.{name}Prior" for name in ("none.No", "l2.L2", "l1.L1", "elastic_net.ElasticNet"))
+_OPTIMIZERS = {
+    "torch.optim.SGD": {"lr", "momentum", "dampening", "weight_decay", "nesterov"},
+    "torch.optim.Adam": {"lr", "betas", "eps", "weight_decay"},
+    "torch.optim.AdamW": {"lr", "betas", "eps", "weight_decay"},
+}
+_CALLBACKS = ("mlefw.callback.progress.ShowProgress", "mlefw.callback.converged.StopWhenConverged")
+_LOGGERS = ("mlefw.callback.event_files.EventFiles",)
+_TRAINER: dict[str, tuple[Any, ...]] = {
+    "_target_": ("lightning.Trainer",),
+    "accelerator": ("auto", "cpu"),
+    "devices": (1, "1", "auto"),
+    "precision": (None, 32, "32", "32-true"),
+    "num_sanity_val_steps": (-1,),
+    "enable_progress_bar": (True, False),
+    "enable_model_summary": (True, False),
+}
+_OWN = {"seed", "run_dir"}
+
+
+class UnsuitableError(MlefwError):
+    """The jobs cannot be trained together, or would gain nothing by it; nothing is written yet."""
+
+    exit_code = 64
+
+
+def signature(config: Mapping[str, Any]) -> str | None:
+    """What jobs that are trained together have in common; None for a job that is trained alone."""
+    if config.get("resume") or config["checkpoint"]["every_steps"] or not all(_known(config)):
+        return None
+    common = {name: node for name, node in config.items() if name not in _OWN}
+    common["optimizer"] = {name: value for name, value in config["optimizer"].items() if name != "lr"}
+    common["prior"] = {name: value for name, value in config["prior"].items() if not name.endswith("scale")}
+    return json.dumps(common, sort_keys=True, default=str)
+
+
+def _known(config: Mapping[str, Any]) -> Iterable[bool]:
+    model, optimizer, trainer = config["model"], config["optimizer"], config["trainer"]
+    yield model["_target_"] in _MODELS and not model.get("dropout")
+    yield config["prior"]["_target_"] in _PRIORS
+    yield {*optimizer} - {"_target_", "_partial_"} <= _OPTIMIZERS.get(optimizer["_target_"], set())
+    yield str((config["scheduler"] or {}).get("_target_", "torch.")).startswith("torch.")
+    parts = [config[name] for name in ("data", "head", "batch")] + [config.get("loss") or {}]
+    yield all(str(node.get("_target_", "mlefw.")).startswith("mlefw.") for node in parts)
+    yield not config.get("compile") and not config.get("experiment")
+    yield all(str(node["_target_"]).startswith("mlefw.metric.") for node in config["metric"].values())
+    yield all(node["_target_"] in _CALLBACKS for node in (config["callback"] or {}).values())
+    yield all(node["_target_"] in _LOGGERS for node in (config["logger"] or {}).values())
+    yield isinstance(trainer.get("max_epochs"), int) and trainer["max_epochs"] > 0
+    yield all(value in _TRAINER.get(name, ()) for name, value in trainer.items() if name != "max_epochs")
+    yield config["batch"].get("size", 0) <= _MAX_BATCH
+    yield not torch.cuda.is_available()
+
+
+def check(prepared: Prepared) -> None:
+    """Hold a member to what makes training together faster.
+
+    Raises:
+        UnsuitableError: its steps compute so much that it is better trained alone.
+    """
+    rows, parameters = prepared.data.train, list(prepared.estimand.objective.parameters())
+    size = getattr(prepared.rows.regime, "size", rows.num_rows)
+    if hasattr(prepared.rows.regime, "factor"):
+        size = rows.num_rows
+    if size > _MAX_BATCH or size * prepared.num_parameters > _MAX_WORK:
+        raise UnsuitableError(f"{size} rows a step of {prepared.num_parameters} parameters")
+    if len({p.dtype for p in parameters}) != 1 or not all(p.requires_grad for p in parameters):
+        raise UnsuitableError("parameters of several kinds")
+
+
+def groups(signatures: list[str | None], num_processes: int) -> list[list[int]]:
+    """Positions of jobs that are trained together: at least two, split evenly over the processes, none too large."""
+    found: dict[str, list[int]] = {}
+    for index, one in enumerate(signatures):
+        if one is not None:
+            found.setdefault(one, []).append(index)
+    split = []
+    for members in found.values():
+        count = max(min(num_processes, len(members)), -(-len(members) // MAX_MEMBERS))
+        split += [members[start::count] for start in range(count)]
+    return [members for members in split if len(members) > 1]

@@ -1,0 +1,152 @@
+"""Networks of one architecture as one: their parameters in a matrix, a row each, their steps in batched products."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from mlefw.metric.base import Metric
+from mlefw.objective import Objective
+from mlefw.rows import Batch, Rows
+
+_BLOCK = 8192
+_FEW = 16
+
+
+class _Call(nn.Module):
+    """Lets a function of an objective be called with other parameters than its own."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, function: Callable[[Objective], Any]) -> Any:
+        """What the function says."""
+        return function(self.objective)
+
+
+class Stack:
+    """The parameters of M objectives, which from then on are views of the rows of `flat`, (M, num_parameters).
+
+    The objectives differ in parameters and in the scale of the prior alone.
+    """
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        self.objectives = list(objectives)
+        first = self.objectives[0]
+        self.names = [name for name, _ in first.named_parameters()]
+        self.shapes = [p.shape for p in first.parameters()]
+        self.sizes = [p.numel() for p in first.parameters()]
+        under = {id(w) for w in first.weights()}
+        held = [torch.full((p.numel(),), id(p) in under) for p in first.parameters()]
+        self.is_weight = torch.cat(held)
+        self.flat = torch.stack([torch.cat([p.detach().flatten() for p in o.parameters()]) for o in self.objectives])
+        self.curvature = self._column([_curvature(o) for o in self.objectives]) * self.is_weight
+        self.rate = self._column([o.prior.rate / o.population for o in self.objectives]) * self.is_weight
+        self.together: list[bool] | None = None
+        self._adopt()
+
+    def keep(self, index: Tensor) -> None:
+        """Go on with some of the members."""
+        self.objectives = [self.objectives[i] for i in index.tolist()]
+        self.flat, self.curvature, self.rate = self.flat[index], self.curvature[index], self.rate[index]
+        self._adopt()
+
+    def gradient(self, rows: Rows, scale: float, is_shared: bool) -> tuple[Tensor, Tensor]:
+        """The objective on a batch for each member, (M,), and its gradient, (M, num_parameters).
+
+        Shapes: columns of rows (M, batch, …), or (batch, …) where all members see the same; x is standardised.
+        """
+        flat = self.flat.detach().requires_grad_()
+
+        def fit(parameters: dict[str, Tensor], *columns: Tensor) -> Tensor:
+            batch = Batch(Rows(*columns), scale, standardized=True)
+            return self._call(parameters, lambda objective: objective.descent_fit(batch))
+
+        lay = None if is_shared else 0
+        value = vmap(fit, in_dims=(0, lay, lay, lay, lay))(self._named(flat), *rows)
+        (gradient,) = torch.autograd.grad(value.sum(), flat)
+        pull = self.curvature * self.flat
+        return value.detach() + 0.5 * (pull * self.flat).sum(1), gradient + pull
+
+    @torch.no_grad()
+    def figures(self, rows: Rows, metrics: Sequence[Metric]) -> list[dict[str, float]]:
+        """The figures of each member on the rows, as its module has them."""
+        if self.together is None:
+            self.together = [self._is_batchable(metric, rows.take(slice(0, _FEW))) for metric in metrics]
+        pairs = list(zip(metrics, self.together, strict=True))
+        stacked = self._compute([metric for metric, together in pairs if together], rows)
+        single = [metric for metric, together in pairs if not together]
+        found: list[dict[str, float]] = []
+        lists = [{name: value.double().tolist() for name, value in values.items()} for values in stacked]
+        for i, objective in enumerate(self.objectives):
+            batched = iter({name: values[i] for name, values in one.items()} for one in lists)
+            alone = iter(_numbers(values) for values in _update(objective, rows, single))
+            figures: dict[str, float] = {}
+            for _, together in pairs:
+                figures |= next(batched if together else alone)
+            found.append(figures)
+        return found
+
+    def _compute(self, metrics: Sequence[Metric], rows: Rows) -> list[dict[str, Tensor]]:
+        if not metrics:
+            return []
+
+        def values(parameters: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+            return self._call(parameters, lambda objective: _update(objective, rows, metrics))
+
+        return vmap(values)(self._named(self.flat))
+
+    def _is_batchable(self, metric: Metric, rows: Rows) -> bool:
+        """Whether a metric is made of operations that exist for many members at once."""
+        try:
+            self._compute([metric], rows)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError):
+            return False
+        finally:
+            metric.reset()
+        return True
+
+    def _call(self, parameters: dict[str, Tensor], function: Callable[[Objective], Any]) -> Any:
+        named = {f"objective.{name}": value for name, value in parameters.items()}
+        return functional_call(_Call(self.objectives[0]), named, (function,))
+
+    def _named(self, flat: Tensor) -> dict[str, Tensor]:
+        parts = zip(self.names, flat.split(self.sizes, dim=1), self.shapes, strict=True)
+        return {name: part.view(len(flat), *shape) for name, part, shape in parts}
+
+    def _adopt(self) -> None:
+        for row, objective in zip(self.flat, self.objectives, strict=True):
+            for p, part in zip(objective.parameters(), row.split(self.sizes), strict=True):
+                p.data = part.view(p.shape)
+
+    def _column(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=self.flat.dtype).unsqueeze(1)
+
+
+def _update(objective: Objective, rows: Rows, metrics: Sequence[Metric]) -> list[dict[str, Tensor]]:
+    for metric in metrics:
+        metric.reset()
+    for part in rows.blocks(_BLOCK):
+        distribution = objective.head(objective.eta(part.x, part.offset))
+        for metric in metrics:
+            metric.update(distribution, part.y, part.weight)
+    values = [metric.compute() for metric in metrics]
+    for metric in metrics:
+        metric.reset()
+    return values
+
+
+def _numbers(values: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
+
+
+def _curvature(objective: Objective) -> float:
+    """Of the smooth part of the penalty per observation, a parabola in each weight."""
+    w = torch.ones((), dtype=torch.float64, requires_grad=True)
+    part = objective.prior.smooth_part(w)
+    if not part.requires_grad:
+        return 0.0
+    return float(torch.autograd.grad(part, w)[0]) / objective.population

@@ -1,0 +1,83 @@
+"""A job of a sweep: its configuration, and what it is to run it."""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlefw import configuration, once, warn
+from mlefw.errors import UsageError
+from mlefw.single import guarded, run_job
+from mlefw.sweep_record import Job, attempts, summary_of, supersede
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a job computes, wherever it runs."""
+
+    command: str
+    overrides: tuple[str, ...]
+    config_dirs: tuple[str, ...]
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Its configuration, composed and checked as that of a single run."""
+        plugins = [name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name]
+        plugins += configuration.installed_plugins()
+        return configuration.read(self.command, self.overrides, self.config_dirs, plugins)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it can be composed; what is wrong with it the job itself will say."""
+        try:
+            return bool(self.config)
+        except UsageError:
+            return False
+
+    def run(self, run_dir: Path) -> int:
+        """Run it in this process; its exit code."""
+        code = 0
+
+        def work() -> None:
+            nonlocal code
+            warn.clear()
+            code = run_job(self.command, self.config, run_dir, quiet=True)
+
+        return guarded(work) or code
+
+    def share(self) -> None:
+        """Do here what jobs have in common, where it is little work by code of ours."""
+        with suppress(Exception), once.remembering():
+            # Whatever goes wrong, the job itself meets it and says so.
+            if self.command != "check" and once.is_little(self.config):
+                from mlefw.preparation import share
+
+                share(configuration.resolve(self.config))
+
+    def is_kept(self, root: Path, job: Job) -> bool:
+        """Whether an earlier attempt has finished it with these very settings; attempts that failed are put aside."""
+        # Composed here, it is there in the fork.
+        _ = self.is_valid
+        for path in attempts(root, job):
+            summary = summary_of(path)
+            if summary.get("status") != "finished":
+                supersede(root, path)
+            elif self._has_written(path):
+                job.run_dir = path
+                job.finish("kept")
+                return True
+        return False
+
+    def _has_written(self, path: Path) -> bool:
+        try:
+            written = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), _LOADER)
+            return bool(configuration.resolve({**self.config, "run_dir": written["run_dir"]}) == written)
+        except (OSError, yaml.YAMLError, KeyError, TypeError, UsageError):
+            # Whatever it is, it is not a run with these settings: the job itself meets it and says so.
+            return False

@@ -1,0 +1,95 @@
+"""Monte Carlo dropout: the network averaged over masks of the units that training dropped at random."""
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.nn.modules.dropout import _DropoutNd
+
+from mlefw.errors import UsageError
+from mlefw.objective import Objective
+from mlefw.rows import Rows
+from mlefw.uncertainty.marginal import average
+
+
+class McDropout:
+    """Dropout left on at prediction, the predictive distributions of many masks being mixed (Gal & Ghahramani, 2016).
+
+    Args:
+        num_masks: components of the mixture.
+        seed: of the masks. They are the same for every row, so that a prediction depends on neither the other rows
+            nor their order.
+    """
+
+    name = "mc_dropout"
+
+    def __init__(self, num_masks: int = 100, seed: int = 0) -> None:
+        if num_masks < 1:
+            raise UsageError(f"uncertainty.num_masks={num_masks}: expected a whole number of at least 1")
+        self.num_masks, self.seed = num_masks, seed
+
+    def check(self, objective: Objective) -> None:
+        """Refuse a model without dropout.
+
+        Raises:
+            UsageError: it has none, or of another kind than that of single units.
+        """
+        found = _layers(objective)
+        other = [type(layer).__name__ for layer in found if type(layer) is not nn.Dropout]
+        if other:
+            raise UsageError(f"uncertainty=mc_dropout: the model has a {other[0]}: expected torch.nn.Dropout alone")
+        if not found:
+            raise UsageError(
+                "uncertainty=mc_dropout averages over the units that training dropped, and the model has no dropout: "
+                "expected a run of `mlefw train model.dropout=0.1` or the like, or uncertainty=laplace"
+            )
+
+    def fit(self, objective: Objective) -> "DropoutMasks":
+        """The masks for a model, to be drawn as they are met.
+
+        Raises:
+            UsageError: as `check`.
+        """
+        self.check(objective)
+        return DropoutMasks(self.num_masks, self.seed)
+
+
+class DropoutMasks:
+    """Masks of every dropout layer, drawn once: a prediction is the mean over them."""
+
+    def __init__(self, num_masks: int, seed: int) -> None:
+        self.num_masks, self.number = num_masks, 0
+        self.generator = torch.Generator().manual_seed(seed)
+        self.masks: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def predictive(self, objective: Objective, rows: Rows) -> Distribution:
+        """The mixture of each row's distributions over the masks; of classes, their mean probabilities."""
+        training = objective.training
+        layers = enumerate(_layers(objective))
+        hooks = [layer.register_forward_hook(partial(self._drop, index)) for index, layer in layers]
+        try:
+            objective.eval()
+            etas = [self._eta(objective, rows, number) for number in range(self.num_masks)]
+        finally:
+            objective.train(training)
+            for hook in hooks:
+                hook.remove()
+        log_weight = torch.full((self.num_masks,), -math.log(self.num_masks), dtype=torch.float64)
+        return average(log_weight, objective.head.distribution(torch.stack(etas, 1)))
+
+    def _eta(self, objective: Objective, rows: Rows, number: int) -> Tensor:
+        self.number = number
+        return objective.head.complete(objective.eta(rows.x, rows.offset)).cpu()
+
+    def _drop(self, index: int, layer: _DropoutNd, _: object, output: Tensor) -> Tensor:
+        if index not in self.masks:
+            drawn = torch.rand(self.num_masks, *output.shape[1:], generator=self.generator)
+            self.masks[index] = (drawn >= layer.p) / (1 - layer.p)
+        return output * self.masks[index][self.number].to(output)
+
+
+def _layers(objective: Objective) -> list[_DropoutNd]:
+    return [layer for layer in objective.model.modules() if isinstance(layer, _DropoutNd) and layer.p > 0]

@@ -1,0 +1,136 @@
+"""Which jobs train together, and what becomes of them when one fails, or all at once."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import summary_of
+
+from mlefw import configuration
+from mlefw.command import train
+from mlefw.errors import Stopped
+from mlefw.forked import Pool
+from mlefw.interrupt import deferred
+from mlefw.population import fit, run, signature
+from mlefw.population.dispatch import Groups
+from mlefw.sweep_progress import Progress
+from mlefw.sweep_record import Journal, plan
+
+FEW = ("model.hidden=[4]", "trainer.max_epochs=3", "logger=none", "report=false", "plots=false")
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    return configuration.read(
+        "train", list({item.partition("=")[0]: item for item in (*FEW, *overrides)}.values()), (), ()
+    )
+
+
+def entries(folder: Path, *members: tuple[str, ...]) -> list[run.Entry]:
+    return [run.Entry(i, composed(*own), folder / str(i), folder / f"{i}.log") for i, own in enumerate(members)]
+
+
+@pytest.mark.parametrize("own", ["seed=7", "optimizer.lr=0.1"])
+def test_seeds_and_rates_are_a_member_s_own(own: str) -> None:
+    assert signature.signature(composed(own)) == signature.signature(composed()) is not None
+
+
+@pytest.mark.parametrize(
+    "other", ["model.hidden=[5]", "batch.size=16", "data.seed=1", "head=laplace", "trainer.max_epochs=4", "prior=l2"]
+)
+def test_all_else_is_common(other: str) -> None:
+    assert signature.signature(composed(other)) not in (None, signature.signature(composed()))
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    ["model.dropout=0.1", "model=residual", "batch.size=512", "trainer.max_time=00:00:01:00", "optimizer.amsgrad=true"],
+)
+def test_what_is_unusual_is_trained_alone(unusual: str) -> None:
+    few = composed(unusual) if unusual != "model=residual" else configuration.read("train", [unusual], (), ())
+    assert signature.signature(few) is None
+
+
+def test_groups_are_split_over_the_processes_and_bounded() -> None:
+    assert signature.groups(["a", None, "a", "b", "a", "a"], 2) == [[0, 4], [2, 5]]
+    sizes = [len(group) for group in signature.groups(["a"] * 300, 2)]
+    assert sum(sizes) == 300 and max(sizes) <= signature.MAX_MEMBERS and max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_member_that_diverges_costs_itself_alone(tmp_path: Path) -> None:
+    members = [(f"optimizer.lr={lr}", "optimizer=sgd", "step.clip_norm=0") for lr in ("0.01", "1e30", "0.02")]
+    group = entries(tmp_path, *members)
+    assert run.run(group, tmp_path / "results.json") == 0
+    assert {i: code for i, (code, _) in run.read(tmp_path / "results.json").items()} == {0: 0, 1: 3, 2: 0}
+    assert "diverged" in summary_of(tmp_path / "1")["reason"] and "diverged" in group[1].log.read_text("utf-8")
+    for index in (0, 2):
+        solo = tmp_path / f"solo{index}"
+        expected = train.run(configuration.resolve({**group[index].config, "run_dir": str(solo)}), solo)
+        found = summary_of(tmp_path / str(index))["metrics"]["test"]["nll_nats"]
+        assert found == pytest.approx(expected["metrics"]["test"]["nll_nats"], rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_member_can_be_resumed(tmp_path: Path) -> None:
+    group = entries(tmp_path, ("seed=1",), ("seed=2",))
+    assert run.run(group, tmp_path / "results.json") == 0
+    longer = configuration.resolve({**group[1].config, "run_dir": str(tmp_path / "1"), "resume": str(tmp_path / "1")})
+    longer["trainer"]["max_epochs"] = 5
+    resumed = train.run(longer, tmp_path / "1")
+    solo = configuration.resolve({**group[1].config, "run_dir": str(tmp_path / "solo")})
+    solo["trainer"]["max_epochs"] = 5
+    expected = train.run(solo, tmp_path / "solo")
+    assert resumed["num_steps"] == expected["num_steps"]
+    for split, figures in expected["metrics"].items():
+        assert resumed["metrics"][split]["nll_nats"] == pytest.approx(figures["nll_nats"], rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_signal_leaves_a_checkpoint_of_every_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = fit._Group._steps
+
+    def stopped(group: Any) -> int:
+        os.kill(os.getpid(), 15)
+        return steps(group)
+
+    monkeypatch.setattr(fit._Group, "_steps", stopped)
+    group = entries(tmp_path, ("seed=1",), ("seed=2",))
+    assert run.run(group, tmp_path / "results.json") == Stopped("SIGTERM", 143).exit_code
+    assert [code for code, _ in run.read(tmp_path / "results.json").values()] == [143, 143]
+    for index in ("0", "1"):
+        assert (tmp_path / index / "checkpoints" / "last.ckpt").is_file()
+        assert summary_of(tmp_path / index)["status"] == "failed"
+
+
+@pytest.mark.parametrize("end", ["killed", "large"])
+def test_the_jobs_of_a_group_that_ends_without_a_word_are_left_to_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    if end == "killed":
+        monkeypatch.setattr(fit._Group, "_steps", lambda group: os.kill(os.getpid(), 9))
+    else:
+        monkeypatch.setattr(signature, "_MAX_WORK", 1)
+    jobs = plan(tmp_path, [("seed=1",), ("seed=2",), ("model.dropout=0.1",)], ["seed", "model.dropout"])
+    groups = Groups(Progress(Journal(tmp_path, jobs), True, None))
+    configs = {i: composed(*job.overrides) for i, job in enumerate(jobs)}
+    assert torch.get_num_threads()
+    with deferred(), Pool(1, 1, None, groups.ended) as pool:
+        assert groups.submit(pool, configs) == [2]
+        pool.drain()
+    assert sorted(groups.left) == [0, 1]
+    assert not any(job.run_dir.exists() for job in jobs)
+    assert {job.status for job in jobs} == {"not run"}
+    assert not [path for path in tmp_path.glob("*.json") if path.name != "sweep.json"]
+    assert isinstance(json.loads((tmp_path / "sweep.json").read_text("utf-8")), dict)
+    assert [*tmp_path.glob("superseded/*")] != [] if end == "killed" else not (tmp_path / "superseded").exists()
+
+
+def test_it_can_be_switched_off() -> None:
+    from mlefw.launcher import ForkLauncher
+
+    assert ForkLauncher().population
+    assert not ForkLauncher(population=False).population
+    assert not ForkLauncher(timeout_s=5.0).population

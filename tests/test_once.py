@@ -1,0 +1,75 @@
+"""Work that jobs share is done once, warns each time, and is never that of other settings."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlefw import configuration, once, preparation
+from mlefw.warn import warn
+
+PARTS = {"data": {"_target_": "mlefw.data.bundled.Bundled", "name": "iris"}, "seed": 1}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_known() -> Iterator[None]:
+    once.forget()
+    yield
+    once.forget()
+
+
+def test_it_is_done_once_for_equal_parts_while_remembering() -> None:
+    done: list[int] = []
+
+    def work() -> int:
+        done.append(len(done))
+        warn("take care")
+        return len(done)
+
+    with pytest.warns(UserWarning, match="take care"):
+        assert once.once("work", PARTS, ("data",), work) == 1
+    with once.remembering():
+        assert once.once("work", PARTS, ("data",), work) == 2
+    for config in (PARTS, {**PARTS, "seed": 2}):
+        with pytest.warns(UserWarning, match="take care"):
+            assert once.once("work", config, ("data",), work) == 2
+    other = {"data": {**PARTS["data"], "name": "wine"}}  # type: ignore[dict-item]
+    with pytest.warns(UserWarning, match="take care"):
+        assert once.once("work", other, ("data",), work) == 3
+
+
+def test_parts_of_others_are_not_remembered() -> None:
+    with once.remembering():
+        foreign = {"data": {"_target_": "elsewhere.Source"}}
+        first, second = (once.once("work", foreign, ("data",), object) for _ in range(2))
+        assert first is not second
+
+
+def test_a_run_with_shared_work_has_the_same_exact_estimate(tmp_path: Path) -> None:
+    plain = configuration.read("train", ["prior=l2", "++prior.scale=0.5"], (), ())
+    config = configuration.resolve({**plain, "run_dir": str(tmp_path / "r")})
+    alone = preparation.estimate(config, preparation.prepare(config, None))
+    with once.remembering():
+        preparation.share({**config, "seed": 9})
+    prepared = preparation.prepare({**config, "seed": 7}, None)
+    shared = preparation.estimate(config, prepared)
+    again = preparation.estimate(config, prepared)
+    assert shared is again
+    assert shared is not alone
+    assert alone.map is not None and shared.map is not None
+    assert shared.map.theta.equal(alone.map.theta)
+    other = {**config, "prior": {**config["prior"], "scale": 2.0}}
+    estimated = preparation.estimate(other, preparation.prepare(other, None)).map
+    assert estimated is not None and not estimated.theta.equal(alone.map.theta)
+
+
+def test_large_or_foreign_data_stay_with_the_jobs(tmp_path: Path) -> None:
+    config = configuration.read("train", ["data=synthetic"], (), ())
+    assert once.is_little(config)
+    assert not once.is_little({**config, "data": {**config["data"], "num_rows": 10**7}})
+    assert not once.is_little({**config, "model": {"_target_": "elsewhere.Net"}})
+    assert not once.is_little({**config, "data": {**config["data"], "path": str(tmp_path)}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert once.is_little({**config, "data": {**config["data"], "path": __file__}})
