@@ -71,7 +71,7 @@ class RowsModule(lightning.LightningDataModule):
         steps = islice(self.regime.batches(rows.num_rows, epoch, generator), done, None)
         while taken := list(islice(steps, length())):
             if len(taken) == 1 and len(taken[0][0]) == rows.num_rows and taken[0][1] == 1.0:
-                share = rows if ranks.count() == 1 else rows.take(ranks.share(rows.num_rows))
+                share = self._shared("train")
                 yield Chunk(share, [(0, share.num_rows)], [1.0], known)
             else:
                 # Every process draws the same batches, and computes its share of each.
@@ -126,8 +126,8 @@ class Blocks:
 
     def __iter__(self) -> Iterator[Batch]:
         """Blocks of at most `size` rows; a process without a share has an empty one, and so evaluates, too."""
-        blocks = self.rows.blocks(self.size) if self.rows.num_rows else iter([self.rows])
-        return (Batch(rows, 1.0, self.standardized) for rows in blocks)
+        parts = self.rows.blocks(self.size) if self.rows.num_rows else iter([self.rows])
+        return (Batch(rows, 1.0, self.standardized) for rows in parts)
 
     def __len__(self) -> int:
         """Number of blocks."""

@@ -88,7 +88,7 @@ def fit(
     clock = time.monotonic()
     module = training.build_module(config, prepared.estimand, prepared.rows)
     watching = watch(config, run_dir, prepared, yardstick, content)
-    callbacks = [*watching.callbacks, *([WarnOfShortSteps()] if devices.is_ddp(config["trainer"]) else [])]
+    callbacks = watching.callbacks + ([WarnOfShortSteps()] if devices.is_ddp(config["trainer"]) else [])
     trainer = training.build_trainer(config, run_dir, card, callbacks, resumption.purge_step(content))
     training_clock = time.monotonic()
     with deferred():
@@ -111,8 +111,9 @@ def finished(trainer: lightning.Trainer, watching: Watch, rows_per_s: float, sec
 def follow(config: dict[str, Any], run_dir: Path, prepared: Prepared, content: dict[str, Any] | None) -> None:
     """Train as one of the processes that write nothing."""
     module = training.build_module(config, prepared.estimand, prepared.rows)
+    callbacks: list[lightning.Callback] = [Resumable(content)]
     stopping = _stopping(config, prepared.data)
-    callbacks = [Resumable(content), *([] if stopping is None else [stopping])]
+    callbacks += [stopping] if stopping is not None else []
     trainer = training.build_trainer(config, run_dir, {}, callbacks, resumption.purge_step(content))
     trainer.fit(module, datamodule=prepared.rows)
     ranks.close()
