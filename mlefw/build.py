@@ -14,6 +14,7 @@ from mlefw.calibrate.base import Calibration
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
+from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import JointHead, MultitaskHead
 from mlefw.instantiation import instantiate as instantiate
 from mlefw.loss.base import Loss
@@ -88,6 +89,8 @@ def head_of(config: Config, targets: Sequence[Target]) -> Head:
     if len(targets) == 1:
         return build_head(config, counts[0])
     kind = head_kind(node)
+    if issubclass(kind, CensoredHead):
+        return build_head(config, None)
     if issubclass(kind, JointHead) and kind is not MultitaskHead:
         head: Head = instantiate(node, targets=names)
         return head
@@ -148,7 +151,8 @@ def set_units(head: Head, train: Rows) -> None:
         mean, spread = zip(*(target_statistics(rows) for rows in known), strict=True)
         head.set_column_units(mean, spread)
     elif head.target == "numeric":
-        head.set_units(*target_statistics(train))
+        rows = train._replace(y=head.points(train.y)) if isinstance(head, CensoredHead) else train
+        head.set_units(*target_statistics(rows))
 
 
 @torch.no_grad()

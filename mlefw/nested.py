@@ -5,7 +5,7 @@ from typing import Any
 
 from mlefw.errors import UsageError
 
-_NOT_INSIDE = (None, "multitask", "multivariate_gaussian", "mixture")
+_NOT_INSIDE = (None, "multitask", "multivariate_gaussian", "mixture", "censored")
 
 
 def open_heads(config: dict[str, Any], composed: Callable[[str], dict[str, Any]]) -> None:
@@ -27,7 +27,9 @@ def open_heads(config: dict[str, Any], composed: Callable[[str], dict[str, Any]]
     if "component" in head:
         known = _opened("head.component", head["component"], composed)
         if known is not None:
-            head["component"], config["metric"] = known
+            head["component"], metric = known
+            # What a head of censored numbers measures is its own; a mixture is measured as its component is.
+            config["metric"] = config["metric"] if "censored" in config["metric"] else metric
 
 
 def _opened(setting: str, node: Any, composed: Callable[[str], dict[str, Any]]) -> tuple[Any, Any] | None:

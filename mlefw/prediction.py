@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from mlefw import predictive
+from mlefw.censoring import Censored
 from mlefw.checkpoint import Trained
 from mlefw.errors import UsageError
 from mlefw.rows import Rows, Table
@@ -102,6 +103,8 @@ def _figures(trained: Trained, distribution: Any, level: float, quantiles: Seque
     """What is predicted of the target; of each of several, behind its name."""
     figures: dict[str, Any] = {}
     targets = trained.schema.targets
+    if isinstance(distribution, Censored):
+        return _numbers(distribution.latent, level, quantiles)
     for index, target in enumerate(targets):
         marginal = distribution if len(targets) == 1 else distribution.marginals[index]
         if target.labels is not None:

@@ -8,8 +8,11 @@ from torch.distributions import constraints
 from mlefw.data.base import Source
 from mlefw.errors import MisfitError, UsageError
 from mlefw.head.base import Head
+from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import JointHead, MultitaskHead
 from mlefw.rows import Rows, Table
+
+_NUM_BOUNDS = 2
 
 
 def check_targets(source: Source, kind: Any, tasks: Mapping[str, Any]) -> None:
@@ -26,6 +29,8 @@ def check_targets(source: Source, kind: Any, tasks: Mapping[str, Any]) -> None:
         )
     if issubclass(kind, JointHead) and len(targets) < 2:
         raise MisfitError(f"{kind.__name__} is for several targets: expected data.target=[a,b], got {source.target}")
+    if issubclass(kind, CensoredHead) and len(targets) != _NUM_BOUNDS:
+        raise MisfitError(f"{kind.__name__} takes two bounds: expected data.target=[low,high], got {source.target}")
     if any("_target_" not in (node or {}) for node in tasks.values()):
         raise UsageError("head.tasks: expected the name of a head for each target, such as head.tasks.a=gaussian")
     if kind is MultitaskHead and not tasks:

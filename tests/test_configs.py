@@ -41,8 +41,15 @@ KINDS = {
     "digits": "categorical",
     "wine": "categorical",
 }
-SEVERAL = {"multitask": ["head.tasks.y=beta", "head.tasks.z=gaussian"], "multivariate_gaussian": []}
+SEVERAL = {"multitask": ["head.tasks.y=beta", "head.tasks.z=gaussian"], "multivariate_gaussian": [], "censored": []}
 """Heads of several targets, with the settings that they need."""
+METRICS = {
+    "binary": ["head=bernoulli", "data=breast_cancer"],
+    "categorical": ["head=categorical", "data=iris"],
+    "censored": ["head=censored"],
+    "ordinal": ["head=ordinal", "data=iris", "data.labels=[setosa,versicolor,virginica]"],
+}
+"""Heads that the metrics of a group are for."""
 CASES = [(group, member) for group in GROUPS for member in members(group)]
 
 
@@ -68,12 +75,10 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
         overrides += ["head=bernoulli", "data=breast_cancer"]
     if (group, member) == ("loss", "beta_nll"):
         overrides.append("head=heteroscedastic")
-    if (group, member) == ("metric", "categorical"):
-        overrides += ["head=categorical", "data=iris"]
-    if (group, member) == ("metric", "ordinal"):
-        overrides += ["head=ordinal", "data=iris", "data.labels=[setosa,versicolor,virginica]"]
-    if (group, member) == ("metric", "binary"):
-        overrides += ["head=bernoulli", "data=breast_cancer"]
+    if group == "metric":
+        overrides += METRICS.get(member, [])
+    if (group, member) == ("metric", "censored"):
+        overrides += some_table("censored", tmp_path / "some.csv")
     if group == "data":
         if member in ("csv", "parquet", "frame"):
             pytest.skip("a source of other people's rows has none of its own: its reading is tested with the sources")
@@ -91,7 +96,9 @@ def some_table(head: str, file: Path) -> list[str]:
     """Sixty rows whose target the head can take, and the settings that read them."""
     random = np.random.default_rng(0)
     if head in SEVERAL:
-        csv.write_csv(pa.table({name: random.beta(2, 3, 60) for name in ("x", "y", "z")}), file)
+        x, *targets = random.beta(2, 3, (3, 60))
+        low, high = np.sort(targets, axis=0)
+        csv.write_csv(pa.table({"x": x, "y": low, "z": high}), file)
         return ["data=csv", f"data.path={file}", "data.target=[y,z]", *SEVERAL[head]]
     drawn = {"share": random.beta(2, 3, 60), "count": random.negative_binomial(2, 0.3, 60)}
     node = read("train", [f"head={head}"], [], [])["head"]
@@ -105,7 +112,7 @@ def some_table(head: str, file: Path) -> list[str]:
     return ["data=csv", f"data.path={file}", "data.target=y"]
 
 
-@pytest.mark.parametrize("head", [head for head in members("head") if head not in ("multitask", "mixture")])
+@pytest.mark.parametrize("head", [head for head in members("head") if head not in ("multitask", "mixture", "censored")])
 def test_a_head_chooses_its_metrics(head: str) -> None:
     config = read("train", [f"head={head}"], [], [])
     kind = get_class(config["head"]["_target_"])

@@ -9,6 +9,7 @@ from torch.distributions import Weibull as TorchWeibull
 from torch.distributions import constraints
 
 from mlefw import inverse_link
+from mlefw.censoring import log_tail, of_hazard
 from mlefw.head.base import FactorizedHead, Source, Start
 
 _EULER = 0.5772156649015329
@@ -26,6 +27,11 @@ class Weibull(TorchWeibull):
         log_y = value.log()
         z = self.shape * (log_y - self.log_scale)
         return z - z.exp() + self.shape.log() - log_y
+
+
+@log_tail.register
+def _(distribution: Weibull, y: Tensor, above: bool) -> Tensor:
+    return of_hazard(torch.exp(distribution.shape * (y.log() - distribution.log_scale)), above)
 
 
 class WeibullHead(FactorizedHead):

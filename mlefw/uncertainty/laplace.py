@@ -66,6 +66,8 @@ class Laplace:
         head = objective.head
         if isinstance(head, JointHead):
             raise UsageError(f"uncertainty=laplace is for one target, and there are {len(head.targets)}: expected none")
+        if head.event_shape:
+            raise UsageError(f"uncertainty=laplace is for a target known exactly, not for {type(head).__name__}")
         if self.weights == "last_layer":
             size = head.eta_dim * (last_layer(objective).in_features + 1) + head.shared_dim
         else:

@@ -36,6 +36,9 @@ class McDropout:
         Raises:
             UsageError: it has none, or of another kind than that of single units.
         """
+        if objective.head.event_shape:
+            name = type(objective.head).__name__
+            raise UsageError(f"uncertainty=mc_dropout is for one target known exactly, not for {name}: expected none")
         found = _layers(objective)
         other = [type(layer).__name__ for layer in found if type(layer) is not nn.Dropout]
         if other:

@@ -504,8 +504,8 @@ EXAMPLES = {
     ),
 }
 
-SEVERAL = {"multitask", "multivariate_gaussian", "mixture"}
-"""Heads of several targets and of several heads: test_joint_heads.py, test_mixture_head.py."""
+SEVERAL = {"multitask", "multivariate_gaussian", "mixture", "censored"}
+"""Heads of several targets and of several heads: test_joint_heads.py, test_mixture_head.py, test_censored_head.py."""
 MEMBERS = sorted({path.stem for path in CONF.glob("*.yaml")} - SEVERAL)
 KNOWN = [name for name in MEMBERS if name in EXAMPLES]
 

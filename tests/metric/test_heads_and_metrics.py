@@ -24,7 +24,7 @@ from mlefw.head.base import Head
 from mlefw.metric.base import Metric
 
 N, REPEATS, MOST_FAILED = 3000, 20, 5
-HEADS = [head for head in members("head") if head not in ("multitask", "multivariate_gaussian", "mixture")]
+HEADS = [head for head in members("head") if head not in ("multitask", "multivariate_gaussian", "mixture", "censored")]
 
 
 def parts(name: str) -> tuple[Head, list[Metric]]:

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from torch.distributions import Bernoulli, Distribution, Laplace, Normal, Poisson
 
 import mlefw.metric
+from mlefw.censoring import Censored
 from mlefw.head.categorical import Categorical
 from mlefw.head.gaussian import Gaussian, GaussianHead
 from mlefw.head.ordinal import Ordered
@@ -78,6 +79,15 @@ def draw(kind: str, seed: int = 0, n: int = N, distortion: float = 1.0) -> Sampl
     logits = 1.5 * generator.normal(size=(n, 4))
     probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     y = (generator.random((n, 1)) > probs.cumsum(1)).sum(1).clip(max=3)
+    if kind == "censored":
+        loc = 3 + 2 * z
+        exact = loc + generator.normal(size=n)
+        low, high, none = exact - generator.random(n), exact + generator.random(n), np.full(n, np.nan)
+        which = generator.integers(0, 4, n)
+        pairs = [np.stack(pair) for pair in ((exact, exact), (low, high), (low, none), (none, high))]
+        y = np.select([which == k for k in range(4)], pairs).T
+        said = np.full(n, distortion)
+        return Sample(lambda a, b: Censored(Gaussian(a, b, validate_args=False)), (loc, said), y, None)
     if kind == "ordered":
         return Sample(lambda e: Ordered(e.log_softmax(-1)), (logits * distortion,), y, None)
     return Sample(Categorical, (logits * distortion,), y, None)
@@ -86,6 +96,7 @@ def draw(kind: str, seed: int = 0, n: int = N, distortion: float = 1.0) -> Sampl
 GROUPS = {
     "binary": ["bernoulli"],
     "categorical": ["categorical"],
+    "censored": ["censored"],
     "continuous": ["normal", "laplace"],
     "count": ["poisson"],
     "marginal": ["normal"],

@@ -1,0 +1,155 @@
+"""Observations of which only bounds are known, and tails on the logarithmic scale, which they are made of."""
+
+import math
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Exponential, Laplace, LogNormal, Normal, kl_divergence, register_kl
+from torch.distributions.constraints import Constraint
+from torch.types import _size
+
+from mlefw.distribution_function import cdf
+from mlefw.special_function import log_normal_cdf
+
+_LOG_2 = math.log(2)
+
+
+@singledispatch
+def log_tail(distribution: Distribution, y: Tensor, above: bool) -> Tensor:
+    """Logarithm of P(Y > y) if `above`, else of P(Y <= y), (*batch,), with gradients that hold far into the tail.
+
+    Raises:
+        NotImplementedError: it is not known of this distribution.
+    """
+    raise NotImplementedError(f"no logarithm of the tails of {type(distribution).__name__}")
+
+
+@log_tail.register
+def _(distribution: Normal, y: Tensor, above: bool) -> Tensor:
+    u = (y - distribution.loc) / distribution.scale
+    return log_normal_cdf(-u if above else u)
+
+
+@log_tail.register
+def _(distribution: LogNormal, y: Tensor, above: bool) -> Tensor:
+    return log_tail(distribution.base_dist, y.log(), above)
+
+
+@log_tail.register
+def _(distribution: Laplace, y: Tensor, above: bool) -> Tensor:
+    u = (y - distribution.loc) / distribution.scale
+    inside = -u if above else u
+    return torch.where(inside < 0, inside - _LOG_2, torch.log1p(-0.5 * torch.exp(-inside.clamp(min=0.0))))
+
+
+@log_tail.register
+def _(distribution: Exponential, y: Tensor, above: bool) -> Tensor:
+    return of_hazard(distribution.rate * y, above)
+
+
+def of_hazard(hazard: Tensor, above: bool) -> Tensor:
+    """The logarithm of the tail of a lifetime from its cumulated hazard, −log P(Y > y)."""
+    return -hazard if above else log1mexp(hazard)
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 − exp(−x)) for x > 0, to full relative precision (Mächler, 2012)."""
+    near, far = x.clamp(max=_LOG_2), x.clamp(min=_LOG_2)
+    return torch.where(x < _LOG_2, torch.log(-torch.expm1(-near)), torch.log1p(-torch.exp(-far)))
+
+
+class _Bounds(Constraint):
+    """A lower and an upper bound in order, NaN for none; what is known exactly, and every upper bound, in a support."""
+
+    is_discrete, event_dim = False, 1
+
+    def __init__(self, support: Constraint) -> None:
+        self.support = support
+
+    def check(self, value: Tensor) -> Tensor:
+        lower, upper = value.unbind(-1)
+        ordered = ~(lower > upper) & ~(lower.isnan() & upper.isnan())
+        possible = upper.isnan() | self.support.check(upper)
+        return ordered & possible & (lower.isnan() | ~upper.isnan() | ~lower.isinf())
+
+
+def bounds(support: Constraint) -> Constraint:
+    """The support of pairs of bounds of a number with a support of its own."""
+    return _Bounds(support)
+
+
+class Censored(Distribution):
+    """A number of which a lower and an upper bound are observed, NaN for none; equal bounds are the number itself.
+
+    The bounds are taken as given: what made them has nothing to do with the number. Shapes: latent (*batch,),
+    y (*batch, 2).
+    """
+
+    arg_constraints = {}  # noqa: RUF012 - torch asks for it, and types it as one of an instance
+
+    def __init__(self, latent: Distribution) -> None:
+        self.latent = latent
+        super().__init__(latent.batch_shape, torch.Size([2]), validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density where the bounds are equal, else the logarithm of the mass between them, (*batch,)."""
+        lower, upper = value.unbind(-1)
+        exact, left, right = lower == upper, self._is_open(lower), upper.isnan()
+        # Each piece is taken at a place where it is finite, so that the ones that do not count have slopes, too.
+        low, high = self._inside()
+        a, b = torch.where(exact | left, low, lower), torch.where(exact | right, high, upper)
+        density = self.latent.log_prob(torch.where(exact, lower, low))
+        survival, below = log_tail(self.latent, a, True), log_tail(self.latent, b, False)
+        ends = right | left | exact
+        inner = _log_between(self.latent, torch.where(ends, low, lower), torch.where(ends, high, upper))
+        return torch.where(exact, density, torch.where(right, survival, torch.where(left, below, inner)))
+
+    def pit_bounds(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Between which two values the probability integral transform of the number lies, each (*batch,)."""
+        lower, upper = value.unbind(-1)
+        low, high = self._inside()
+        left, right = self._is_open(lower), upper.isnan()
+        below = cdf(self.latent, torch.where(left, low, lower))
+        until = cdf(self.latent, torch.where(right, high, upper))
+        return torch.where(left, 0.0, below), torch.where(right, 1.0, until)
+
+    def sample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
+        """Numbers that are known exactly, (*sample_shape, *batch, 2)."""
+        drawn = self.latent.sample(sample_shape)
+        return torch.stack([drawn, drawn], -1)
+
+    @property
+    def mean(self) -> Tensor:
+        """That of the number, (*batch,)."""
+        return self.latent.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """That of the number, (*batch,)."""
+        return self.latent.variance
+
+    def _is_open(self, lower: Tensor) -> Tensor:
+        """Where there is no lower bound: none is given, or it is where the support begins, as zero is of a lifetime."""
+        return ~(lower > getattr(self.latent.support, "lower_bound", -math.inf))
+
+    def _inside(self) -> tuple[Tensor, Tensor]:
+        """Two places apart from each other where there is density and mass on both sides."""
+        mean = torch.nan_to_num(self.latent.mean.detach(), 1.0, 1e150, -1e150)
+        spread = torch.nan_to_num(self.latent.stddev.detach(), 1.0, 1e150, 1.0)
+        return mean, mean + spread
+
+
+def _log_between(distribution: Distribution, a: Tensor, b: Tensor) -> Tensor:
+    """Logarithm of P(a < Y <= b), a < b: a difference in the tail that the interval lies in."""
+    above = (log_tail(distribution, a, True), log_tail(distribution, b, True))
+    below = (log_tail(distribution, b, False), log_tail(distribution, a, False))
+    upper = above[0] < -_LOG_2
+    larger, smaller = torch.where(upper, above[0], below[0]), torch.where(upper, above[1], below[1])
+    return larger + log1mexp((larger - smaller).clamp(min=torch.finfo(larger.dtype).tiny))
+
+
+@register_kl(Censored, Censored)  # type: ignore[untyped-decorator]
+def _divergence(p: Censored, q: Censored) -> Tensor:
+    """Of the numbers themselves."""
+    return kl_divergence(p.latent, q.latent)
