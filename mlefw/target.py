@@ -13,7 +13,11 @@ from mlefw.rows import Table
 TargetKind = Literal["numeric", "binary", "labels", "ordered"]
 """What a head takes: real numbers, 0 and 1, one of several labels, or one of several labels that have an order."""
 
-MAX_FRACTIONAL_LABELS = 100
+MAX_NUMERIC_LABELS = 100
+"""More labels than this that are numbers are labels only where they are whole, and most have some rows."""
+
+FEWEST_ROWS = 5
+"""Rows for each label, on average."""
 
 EXTREME = 1e100
 """Far beyond it, and below its reciprocal, squares and their sums are no longer 64-bit floats."""
@@ -67,9 +71,11 @@ def learn_labels(
             "\n  expected: at least two labels"
         )
     fractional = column.dtype.kind == "f" and not np.array_equal(column, np.floor(column))
-    if fractional and len(levels) > MAX_FRACTIONAL_LABELS:
+    scarce = not is_text(column) and len(levels) * FEWEST_ROWS > table.num_rows
+    if (fractional or scarce) and len(levels) > MAX_NUMERIC_LABELS:
+        what = "distinct fractional numbers" if fractional else f"distinct numbers in {table.num_rows} rows"
         raise UsageError(
-            f"{table.origin}: column {name!r} (data.target) holds {len(levels)} distinct fractional numbers, not labels"
+            f"{table.origin}: column {name!r} (data.target) holds {len(levels)} {what}, not labels"
             "\n  for a number as target choose another head, e.g. head=gaussian"
         )
     return tuple(levels)

@@ -147,3 +147,12 @@ def test_from_a_table_to_predictions(tmp_path: Path, mlefw: Callable[..., object
     assert {"prob_low", "prob_middle", "prob_high", "class"} <= table.keys()
     cumulated = np.array(table["prob_low"])[np.argsort(x)]
     assert (np.diff(cumulated) <= 1e-12).all()
+
+
+@pytest.mark.parametrize("kind", ["ordered", "labels"])
+def test_a_number_is_not_taken_for_hundreds_of_labels(kind: str) -> None:
+    numbers = Table({"y": np.arange(300) % 150}, "d.csv", 2)
+    with pytest.raises(UsageError, match="holds 150 distinct numbers in 300 rows, not labels"):
+        learn_labels(numbers, "y", kind)  # type: ignore[arg-type]
+    codes = Table({"y": np.arange(3000) % 150}, "d.csv", 2)
+    assert len(learn_labels(codes, "y", kind) or ()) == 150  # type: ignore[arg-type]
