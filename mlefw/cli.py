@@ -227,7 +227,7 @@ def help_page(command: str | None = None) -> str:
     here = Path(__file__).resolve().parent
     root = next(folder for folder in (here / "conf", here.parent / "conf") if folder.is_dir())
     groups = "\n".join(
-        f"  {group + '=':<12}{' | '.join(sorted(file.stem for file in (root / group).glob('*.yaml')))}"
+        f"  {group + '=':<13}{' | '.join(sorted(file.stem for file in (root / group).glob('*.yaml')))}"
         for group in GROUPS
     )
     commands = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
