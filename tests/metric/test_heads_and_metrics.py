@@ -18,7 +18,7 @@ import torch.distributed
 import torch.multiprocessing
 from scipy import stats
 
-from mlefw import build, predictive
+from mlefw import build, predictive, ranks
 from mlefw.configuration import members, read
 from mlefw.head.base import Head
 from mlefw.metric.base import Metric
@@ -71,6 +71,8 @@ def figures(
     for metric in metrics:
         metric.reset()
         metric.update(head(eta), y, weight)
+        # What the module does once for all metrics, where several processes share the rows.
+        ranks.add(list(metric.metric_state.values()))
         values |= {name: float(value) for name, value in metric.compute().items()}
     return values
 
