@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mlefw import ranks
 from mlefw.batch.base import BatchRegime
+from mlefw.cadence import Cadence
 from mlefw.rows import Batch, Chunk, Rows, gathered
 
 _CHUNK_S = 0.05
@@ -29,13 +30,24 @@ class RowsModule(lightning.LightningDataModule):
         chunk: how many batches one hand-over to Lightning holds (0: as many as take 50 ms); the results do not depend
             on it.
         block: rows of one evaluation block.
+        every: epochs from one evaluation to the next; by default as `Cadence` has it.
+        is_counted: whether Lightning counts hand-overs, which are then those of one epoch.
     """
 
     def __init__(
-        self, splits: dict[str, Rows], regime: BatchRegime, seed: int, chunk: int = 1, block: int = 8192
+        self,
+        splits: dict[str, Rows],
+        regime: BatchRegime,
+        seed: int,
+        chunk: int = 1,
+        block: int = 8192,
+        every: int | None = None,
+        is_counted: bool = False,
     ) -> None:
         super().__init__()
         self.splits, self.regime, self.seed, self.chunk, self.block = splits, regime, seed, chunk, block
+        self.cadence = Cadence(regime, splits["train"].num_rows, "validation" in splits, every)
+        self.is_counted = is_counted
         self.watched: list[str] = [name for name in ("train", "validation") if name in splits]
         """The splits that are evaluated after each epoch, in the order of the evaluation loaders."""
         self.start = (0, 0)
@@ -50,33 +62,53 @@ class RowsModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> list["Blocks"]:
         """Blocks of rows, a loader for each watched split."""
-        known = self.standardize is not None
-        return [Blocks(self._shared(name), self.block, known) for name in self.watched]
+        return [Blocks(self, name) for name in self.watched]
 
-    def _shared(self, name: str) -> Rows:
+    def is_watched_now(self, split: str) -> bool:
+        """Whether the evaluation after the trainer's current epoch has this split: all have the one before training."""
+        trainer = self.trainer
+        if trainer is None or trainer.sanity_checking or split != "train":
+            return True
+        return self.cadence.has_train(trainer.current_epoch + 1)
+
+    def shared(self, name: str) -> Rows:
         """The part of a split that this process evaluates."""
         rows = self._ready(name)
         return rows if ranks.count() == 1 else rows.take(ranks.share(rows.num_rows))
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, of each the rows of this process."""
-        for chunk in self.chunks(epoch, lambda: 1):
+        for chunk in self.chunks(range(epoch, epoch + 1), lambda: 1):
             yield from chunk.batches()
 
-    def chunks(self, epoch: int, length: Callable[[], int]) -> Iterator[Chunk]:
-        """The batches of an epoch, as many in each chunk as `length` says when the chunk is begun."""
+    def chunks(self, epochs: range, length: Callable[[], int]) -> Iterator[Chunk]:
+        """The batches of some epochs, as many in each chunk as `length` says when the chunk is begun."""
         rows, known = self._ready("train"), self.standardize is not None
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        done = self.start[1] if epoch == self.start[0] else 0
-        steps = islice(self.regime.batches(rows.num_rows, epoch, generator), done, None)
+        steps = self._steps(epochs, rows.num_rows)
         while taken := list(islice(steps, length())):
-            if len(taken) == 1 and len(taken[0][0]) == rows.num_rows and taken[0][1] == 1.0:
-                share = self._shared("train")
-                yield Chunk(share, [(0, share.num_rows)], [1.0], known)
+            ends = [k for k, (_, _, is_end) in enumerate(taken) if is_end]
+            if all(self._is_whole(index) for index, _, _ in taken):
+                share = self.shared("train")
+                spans, scales = [(0, share.num_rows)] * len(taken), [scale for _, scale, _ in taken]
+                yield Chunk(share, spans, scales, known, ends)
             else:
                 # Every process draws the same batches, and computes its share of each.
                 own = slice(ranks.number(), None, ranks.count())
-                yield gathered(rows, [(index[own], scale) for index, scale in taken], known)
+                yield gathered(rows, [(index[own], scale) for index, scale, _ in taken], known, ends)
+
+    def _steps(self, epochs: range, num_rows: int) -> Iterator[tuple[Tensor, float, bool]]:
+        """Rows and scale of each step of some epochs, and whether it ends one of them other than the last."""
+        for epoch in epochs:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            done = self.start[1] if epoch == self.start[0] else 0
+            last = self.regime.num_batches(num_rows, epoch) - 1 if epoch != epochs[-1] else -1
+            batches = enumerate(self.regime.batches(num_rows, epoch, generator))
+            for number, (index, scale) in islice(batches, done, None):
+                # In the order of the rows, alone in a chunk or among others: sums are then rounded alike.
+                yield torch.arange(num_rows) if self._is_whole(index) else index, scale, number == last
+
+    def _is_whole(self, index: Tensor) -> bool:
+        return self.regime.without_replacement and len(index) == self.splits["train"].num_rows
 
     def _ready(self, split: str) -> Rows:
         rows = self.splits[split]
@@ -88,16 +120,22 @@ class RowsModule(lightning.LightningDataModule):
 
 
 class Chunks:
-    """An epoch's batches in chunks. It has no length: that of an epoch may change with the regime."""
+    """The batches up to the next evaluation, in chunks. It has no length: that of an epoch may change with the regime.
+
+    To Lightning they are one epoch; the module counts those that end within it.
+    """
 
     def __init__(self, module: RowsModule) -> None:
         self.module = module
         self.size = module.chunk or 1
 
     def __iter__(self) -> Iterator[Chunk]:
-        """Chunks of the trainer's current epoch."""
+        """Chunks of the trainer's current epoch and those that follow it without an evaluation."""
         trainer = self.module.trainer
         epoch, steps = (0, 0) if trainer is None else (trainer.current_epoch, trainer.global_step)
+        end = epoch + 1 if self.module.is_counted else self.module.cadence.following(epoch)
+        if trainer is not None and trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            end = min(end, max(trainer.max_epochs, epoch + 1))
         limit = -1 if trainer is None else trainer.max_steps
         is_adaptive = not self.module.chunk
         if is_adaptive and trainer is not None and trainer.world_size > 1:
@@ -108,7 +146,7 @@ class Chunks:
             return min(self.size, limit - steps) if limit > steps else self.size
 
         begun = time.monotonic()
-        for chunk in self.module.chunks(epoch, length):
+        for chunk in self.module.chunks(range(epoch, end), length):
             steps += len(chunk.spans)
             yield chunk
             if is_adaptive:
@@ -119,15 +157,18 @@ class Chunks:
 
 
 class Blocks:
-    """All rows of a split, in order, each once."""
+    """All rows of a split, in order, each once; none in an evaluation that leaves the split out."""
 
-    def __init__(self, rows: Rows, size: int, standardized: bool) -> None:
-        self.rows, self.size, self.standardized = rows, size, standardized
+    def __init__(self, module: RowsModule, split: str) -> None:
+        self.module, self.split, self.size = module, split, module.block
+        self.rows = module.shared(split)
 
     def __iter__(self) -> Iterator[Batch]:
         """Blocks of at most `size` rows; a process without a share has an empty one, and so evaluates, too."""
+        if not self.module.is_watched_now(self.split):
+            return iter(())
         parts = self.rows.blocks(self.size) if self.rows.num_rows else iter([self.rows])
-        return (Batch(rows, 1.0, self.standardized) for rows in parts)
+        return (Batch(rows, 1.0, self.module.standardize is not None) for rows in parts)
 
     def __len__(self) -> int:
         """Number of blocks."""

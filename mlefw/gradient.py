@@ -29,7 +29,7 @@ class Gradient:
     def __init__(self, objective: Objective, compile: bool = False) -> None:
         self.objective, self.compile = objective, compile
         self.trainable = [p for p in objective.parameters() if p.requires_grad and p.numel()]
-        self.is_replayable = all(_is_replayable(module) for module in objective.modules())
+        self.is_replayable = is_replayable(objective)
         self.tapes: dict[object, Tape] = {}
         self.uses: dict[object, int] = {}
 
@@ -40,7 +40,7 @@ class Gradient:
         x, y = batch.rows.x, batch.rows.y
         key = (x.shape, x.dtype, x.device, y.shape, batch.scale, clip_norm, batch.standardized)
         if key not in self.tapes:
-            return None if _has_hooks(self.objective) else self._record(key, batch, clip_norm)
+            return None if has_hooks(self.objective) else self._record(key, batch, clip_norm)
         self.uses[key] += 1
         if self.compile and self.uses[key] == _WORTH:
             self._compile(self.tapes[key], batch.rows)
@@ -92,12 +92,15 @@ def clip(gradients: list[Tensor], bound: float) -> None:
     torch._foreach_mul_(gradients, (bound / (total + 1e-6)).clamp(max=1.0))
 
 
-def _is_replayable(module: nn.Module) -> bool:
-    known = type(module).__module__.split(".")[0] in ("torch", "mlefw")
-    return bool(getattr(module, "replayable", known))
+def is_replayable(whole: nn.Module) -> bool:
+    """Whether the code of a module and all its parts is known to depend on nothing but their tensors."""
+    return all(
+        getattr(module, "replayable", type(module).__module__.split(".")[0] in ("torch", "mlefw"))
+        for module in whole.modules()
+    )
 
 
-def _has_hooks(objective: nn.Module) -> bool:
+def has_hooks(objective: nn.Module) -> bool:
     """Whether somebody looks into the forward or backward pass of a module."""
     names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(module, name) for module in objective.modules() for name in names)

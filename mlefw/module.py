@@ -14,7 +14,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mlefw import ranks
+from mlefw.cadence import Cadence
 from mlefw.errors import NumericalError
+from mlefw.evaluator import Evaluator
 from mlefw.metric.base import Metric
 from mlefw.objective import Objective, not_finite
 from mlefw.rows import Batch, Chunk
@@ -22,7 +24,8 @@ from mlefw.step import Step
 
 MakeOptimizer = Callable[[Any], Optimizer]
 _WITHIN = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
-"""Hooks of a callback within a step."""
+_AROUND = tuple(f"on_validation_{name}" for name in ("batch_start", "batch_end", "epoch_start", "epoch_end"))
+"""Hooks of a callback within a step, and within an evaluation."""
 
 MakeScheduler = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
 
@@ -30,7 +33,8 @@ MakeScheduler = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
 class LikelihoodModule(lightning.LightningModule):
     """Trains an objective by its step and evaluates it by its metrics; all else is in the parts.
 
-    `figures` holds the latest values of each watched split, as plain numbers, for callbacks to read.
+    `figures` holds those of the latest evaluation by split, as plain numbers, for callbacks to read; `place` is the
+    epoch that is being trained, and the number of steps before it.
     """
 
     def __init__(
@@ -40,21 +44,25 @@ class LikelihoodModule(lightning.LightningModule):
         make_optimizer: MakeOptimizer,
         make_scheduler: MakeScheduler | None,
         metrics: Mapping[str, Sequence[Metric]],
+        cadence: Cadence,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.objective, self.step = objective, step
+        self.objective, self.step, self.cadence = objective, step, cadence
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
         self.watched = list(metrics)
         # A module list, so that the metrics travel to the device; it does not say what it holds.
         self.metrics: Any = nn.ModuleList(nn.ModuleList(members) for members in metrics.values())
+        self.evaluators = [Evaluator(objective, members) for members in metrics.values()]
         self.figures: dict[str, dict[str, float]] = {}
-        self.rows_seen, self.started = 0, time.monotonic()
-        self.is_plain = False
+        self.place = (0, 0)
+        self.rows_seen, self.started, self.seconds = 0, time.monotonic(), 0.0
+        self.is_plain = self.is_evaluated_plainly = False
 
     def on_fit_start(self) -> None:
-        """Look once at what Lightning has to do within a step."""
-        self.is_plain = _is_plain(self.trainer)
+        """Look once at what Lightning has to do within a step, and within an evaluation."""
+        self.is_plain = _is_plain(self.trainer) and not _is_watched(self.trainer, _WITHIN)
+        self.is_evaluated_plainly = _is_plain(self.trainer) and not _is_watched(self.trainer, _AROUND)
 
     def configure_optimizers(self) -> Any:
         """The optimiser over all trainable parameters, and its scheduler, stepped once an epoch."""
@@ -64,92 +72,100 @@ class LikelihoodModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def on_train_epoch_start(self) -> None:
-        """Start the clock of the epoch."""
+        """Start the clock."""
         self.rows_seen, self.started = 0, time.monotonic()
 
     def training_step(self, chunk: Chunk, index: int) -> None:
         """One optimiser step for each batch of the chunk."""
-        before, batches = self.global_step, list(chunk.batches())
+        epoch, before, losses = self.current_epoch, self.global_step, list[Tensor]()
         wrapper = self.optimizers()
         optimizer: Optimizer = wrapper.optimizer  # type: ignore[union-attr]
+        for k, batch in enumerate(chunk.batches()):
+            if self.is_plain:
+                losses.append(self.step(batch, optimizer, optimizer, count=before + k))
+            else:
+                losses.append(self.step(batch, wrapper, optimizer, self.manual_backward, before + k))  # type: ignore[arg-type]
+            if k in chunk.ends:
+                self._end_epoch(before + k + 1)
         if self.is_plain:
-            losses = [self.step(batch, optimizer, optimizer, count=before + k) for k, batch in enumerate(batches)]
-            _count(self.trainer, len(losses))
-        else:
-            losses = [
-                self.step(batch, wrapper, optimizer, self.manual_backward, self.global_step)  # type: ignore[arg-type]
-                for batch in batches
-            ]
+            count_steps(self.trainer, len(losses))
         finite = torch.isfinite(torch.stack(losses)).tolist()
         if not all(finite):
-            at, batch = before + finite.index(False) + 1, batches[finite.index(False)]
+            at, batch = finite.index(False), list(chunk.batches())[finite.index(False)]
             cause = not_finite(self.objective, batch.rows, batch.standardized)
             raise NumericalError(
-                f"training diverged: the objective was not finite at step {at} (epoch {self.current_epoch})"
-                f"{cause and f'; after it {cause}'}. Try a smaller optimizer.lr, or step.clip_norm=1"
+                f"training diverged: the objective was not finite at step {before + at + 1} "
+                f"(epoch {epoch + sum(end < at for end in chunk.ends)}){cause and f'; after it {cause}'}. "
+                "Try a smaller optimizer.lr, or step.clip_norm=1"
             )
-        self.rows_seen += ranks.count() * sum(batch.rows.num_rows for batch in batches)
+        self.rows_seen += ranks.count() * sum(size for _, size in chunk.spans)
+
+    def _end_epoch(self, num_steps: int) -> None:
+        """Go on with the next epoch within a chunk, after so many steps in all."""
+        count_epoch(self.trainer)
+        self.place = (self.current_epoch, num_steps)
+        scheduler = self.lr_schedulers()
+        if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()  # type: ignore[union-attr]
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Keep the gradients: the step forgets its own."""
 
     def on_validation_start(self) -> None:
         """Stop the clock of the epoch before evaluation."""
         self.seconds = time.monotonic() - self.started
 
     def validation_step(self, block: Batch, index: int, dataloader_idx: int = 0) -> None:
-        """Add a block to the metrics of its split."""
-        rows = block.rows
-        if rows.num_rows == 0:
-            return
-        distribution = self.objective.head(self.objective.eta(rows.x, rows.offset, block.standardized))
-        for metric in self.metrics[dataloader_idx]:
-            metric.update(distribution, rows.y, rows.weight)
+        """Add a block to the figures of its split."""
+        self.evaluators[dataloader_idx].add(block)
 
     def on_validation_epoch_end(self) -> None:
-        """Turn the sums into figures, and hand the monitored one to Lightning."""
-        penalty = self.objective.penalty()
-        # Those of several targets hold the metrics of each.
-        parts = [part for part in self.metrics.modules() if isinstance(part, Metric)]
-        states: list[Any] = [state for part in parts for state in part.metric_state.values()]
-        ranks.add(states)
-        for split, members in zip(self.watched, self.metrics, strict=True):
-            values: dict[str, Tensor] = {}
-            for metric in members:
-                values |= metric.compute()
-                metric.reset()
-            values |= {"penalty": penalty, "objective": values["nll_nats"] + penalty / self.objective.population}
-            numbers = torch.stack([value.detach().double() for value in values.values()]).tolist()
-            self.figures[split] = dict(zip(values, numbers, strict=True))
-            self.log(f"{split}/nll_nats", self.figures[split]["nll_nats"], add_dataloader_idx=False, logger=False)
+        """Turn the sums into figures, and let Lightning's other callbacks have the NLL of each split."""
+        penalty = float(self.objective.penalty().detach())
+        self.figures = {}
+        for split, evaluator in zip(self.watched, self.evaluators, strict=True):
+            if evaluator.is_empty:
+                continue
+            figures = evaluator.figures()
+            figures |= {"penalty": penalty, "objective": figures["nll_nats"] + penalty / self.objective.population}
+            self.figures[split] = figures
+            self.trainer.callback_metrics[f"{split}/nll_nats"] = torch.tensor(figures["nll_nats"])
 
     def on_train_epoch_end(self) -> None:
-        """Step the scheduler, on the NLL of the last watched split where it asks for one and there is a new one."""
-        scheduler = self.lr_schedulers()
+        """Step the scheduler: on the NLL of the last watched split, where it asks for one and there is a new one."""
+        scheduler, num_epochs = self.lr_schedulers(), self.current_epoch + 1
         if isinstance(scheduler, ReduceLROnPlateau):
-            if (self.current_epoch + 1) % (self.trainer.check_val_every_n_epoch or 1) == 0:
+            if self.cadence.is_due(num_epochs):
+                # Its patience counts epochs, evaluated or not.
+                scheduler.num_bad_epochs += self.cadence.gap(num_epochs) - 1
                 scheduler.step(self.figures[self.watched[-1]]["nll_nats"])
         elif scheduler is not None:
             scheduler.step()  # type: ignore[union-attr]
 
 
 def _is_plain(trainer: lightning.Trainer) -> bool:
-    """Whether Lightning adds nothing to a step: one device, no mixed precision, nobody who looks inside.
-
-    Its wrapper then only costs, as much as half a step.
-    """
-    watching = any(
-        is_overridden(hook, callback, lightning.Callback)
-        for callback in trainer.callbacks  # type: ignore[attr-defined]
-        for hook in _WITHIN
-    )
-    return (
-        isinstance(trainer.strategy, SingleDeviceStrategy)
-        and type(trainer.precision_plugin) in (Precision, DoublePrecision)
-        and not watching
-    )
+    """Whether Lightning adds nothing to a step, and so only costs: on one device, and not in mixed precision."""
+    known = (Precision, DoublePrecision)
+    return isinstance(trainer.strategy, SingleDeviceStrategy) and type(trainer.precision_plugin) in known
 
 
-def _count(trainer: lightning.Trainer, num_steps: int) -> None:
+def _is_watched(trainer: lightning.Trainer, hooks: Sequence[str]) -> bool:
+    """Whether a callback has one of the hooks."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return any(is_overridden(hook, callback, lightning.Callback) for callback in callbacks for hook in hooks)
+
+
+def count_steps(trainer: lightning.Trainer, number: int) -> None:
     """Add steps to the trainer's `global_step`, as its wrapper of an optimiser does one by one."""
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     for tracker in (progress.total, progress.current):
-        tracker.ready += num_steps
-        tracker.completed += num_steps
+        tracker.ready += number
+        tracker.completed += number
+
+
+def count_epoch(trainer: lightning.Trainer) -> None:
+    """Add one to the trainer's `current_epoch`, as it does when an epoch ends with a hand-over."""
+    progress = trainer.fit_loop.epoch_progress
+    for tracker in (progress.total, progress.current):
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(tracker, name, getattr(tracker, name) + 1)

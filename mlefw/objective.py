@@ -49,7 +49,8 @@ class Objective(nn.Module):
 
     def penalty(self) -> Tensor:
         """−log prior of all weights, normalising constants included, a scalar in nats."""
-        return sum((promote(self.prior(w)) for w in self.weights()), start=self.head.center.new_zeros(()))
+        none = self.head.center.new_zeros(())
+        return none if self.prior.flat else sum((promote(self.prior(w)) for w in self.weights()), start=none)
 
     def descent(self, batch: Batch) -> Tensor:
         """The part autograd descends on one batch: an unbiased estimate of the objective's smooth part."""

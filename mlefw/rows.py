@@ -1,6 +1,6 @@
 """The plain containers in which rows travel from a data source to the objective."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -87,6 +87,9 @@ class Rows(NamedTuple):
 
     def take(self, index: Tensor | slice) -> "Rows":
         """The rows at `index`, in that order."""
+        if isinstance(index, Tensor) and index.dtype == torch.long:
+            # Several times as fast as indexing.
+            return Rows(*(column.index_select(0, index) for column in self))
         return Rows(*(column[index] for column in self))
 
     def blocks(self, size: int) -> Iterator["Rows"]:
@@ -110,6 +113,10 @@ class Batch(NamedTuple):
     scale: float
     standardized: bool = False
 
+    def to(self, device: Any) -> "Batch":
+        """The same on a device."""
+        return self._replace(rows=Rows(*(column.to(device) for column in self.rows)))
+
 
 class Chunk:
     """The rows of some batches: gathered, and moved to a device, in one go.
@@ -121,17 +128,24 @@ class Chunk:
         spans: where each batch begins in them, and how many rows it has.
         scales: that of each batch.
         standardized: of each batch.
+        ends: positions of the batches with which an epoch ends, where another one follows without an evaluation.
     """
 
     def __init__(
-        self, rows: Rows, spans: list[tuple[int, int]], scales: list[float], standardized: bool = False
+        self,
+        rows: Rows,
+        spans: list[tuple[int, int]],
+        scales: list[float],
+        standardized: bool = False,
+        ends: Collection[int] = (),
     ) -> None:
         self.rows, self.spans, self.scales, self.standardized = rows, spans, scales, standardized
+        self.ends = frozenset(ends)
 
     def to(self, device: Any, **options: Any) -> "Chunk":
         """The same on a device: what Lightning asks of things it moves."""
         rows = Rows(*(column.to(device, **options) for column in self.rows))
-        return Chunk(rows, self.spans, self.scales, self.standardized)
+        return Chunk(rows, self.spans, self.scales, self.standardized, self.ends)
 
     def batches(self) -> Iterator[Batch]:
         """The batches, as views."""
@@ -139,7 +153,9 @@ class Chunk:
             yield Batch(self.rows.take(slice(start, start + size)), scale, self.standardized)
 
 
-def gathered(rows: Rows, steps: Sequence[tuple[Tensor, float]], standardized: bool = False) -> Chunk:
+def gathered(
+    rows: Rows, steps: Sequence[tuple[Tensor, float]], standardized: bool = False, ends: Collection[int] = ()
+) -> Chunk:
     """The chunk of some batches, given the rows of each by index, and its scale."""
     # Where the memory of a batch begins may change how a product is rounded: it always begins on a cache line.
     start, index, spans = 0, [], []
@@ -148,4 +164,4 @@ def gathered(rows: Rows, steps: Sequence[tuple[Tensor, float]], standardized: bo
         spans.append((start, len(members)))
         index += [members, members.new_zeros(gap)] if gap else [members]
         start += len(members) + gap
-    return Chunk(rows.take(torch.cat(index)), spans, [scale for _, scale in steps], standardized)
+    return Chunk(rows.take(torch.cat(index)), spans, [scale for _, scale in steps], standardized, ends)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _READS_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
@@ -32,7 +33,7 @@ class Tape:
 
     def __init__(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> None:
         recorder = _Recorder(inputs)
-        with recorder:
+        with _Guard(), recorder:
             outputs = function(*inputs)
         self._text = recorder.code([recorder.name(output) for output in outputs])
         self._scope = recorder.constants
@@ -68,6 +69,17 @@ class Tape:
         exec(self._text, scope)
         run: Callable[..., list[Tensor]] = scope["run"]
         return run
+
+
+class _Guard(TorchFunctionMode):
+    """Refuses what would leave the tape without a kernel: values that numpy or Python goes on to compute with."""
+
+    _LEAVES = (Tensor.numpy, Tensor.__array__, Tensor.tolist, Tensor.data_ptr)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self._LEAVES:
+            raise NotReplayableError(f"{func.__name__} hands the values of a tensor on")
+        return func(*args, **(kwargs or {}))
 
 
 class _Recorder(TorchDispatchMode):

@@ -20,6 +20,7 @@ from mlefw.module import LikelihoodModule
 from mlefw.objective import Objective
 from mlefw.step import Step, check_optimizer
 from mlefw.strategy import SummedGradients
+from mlefw.watching import Watching
 
 _COUNTING = {"limit_train_batches": 1.0, "val_check_interval": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}
 """Settings of the trainer that count batches, and the values with which they count none."""
@@ -34,7 +35,7 @@ def build_module(config: Config, estimand: Estimand, rows: RowsModule) -> Likeli
     scheduler = config["scheduler"] or {}
     make_scheduler = instantiate(scheduler) if "_target_" in scheduler else None
     metrics = {split: build_metrics(config, objective.head) for split in rows.watched}
-    return LikelihoodModule(objective, step, make_optimizer, make_scheduler, metrics)
+    return LikelihoodModule(objective, step, make_optimizer, make_scheduler, metrics, rows.cadence)
 
 
 def _optimizer(node: Config, objective: Objective, parameters: Any) -> torch.optim.Optimizer:
@@ -77,11 +78,14 @@ def build_datamodule(config: Config, data: Data) -> RowsModule:
     per_chunk = config["step"]["per_chunk"]
     if per_chunk != "auto" and (not isinstance(per_chunk, int) or per_chunk < 1):
         raise UsageError(f"step.per_chunk={per_chunk}: expected 'auto' or a whole number of at least 1")
+    every = config["trainer"].get("check_val_every_n_epoch")
+    # What Lightning counts in hand-overs has to be counted in steps.
+    counts = any(config["trainer"].get(name) not in (None, default) for name, default in _COUNTING.items())
     if per_chunk == "auto":
-        # What Lightning counts in hand-overs has to be counted in steps.
-        counts = any(config["trainer"].get(name) not in (None, default) for name, default in _COUNTING.items())
         per_chunk = 1 if counts else 0
-    return RowsModule(data.splits, instantiate(config["batch"]), config["seed"], per_chunk)
+    every = 1 if counts and every is None else every
+    regime = instantiate(config["batch"])
+    return RowsModule(data.splits, regime, config["seed"], per_chunk, every=every, is_counted=counts)
 
 
 def build_trainer(
@@ -110,6 +114,7 @@ def build_trainer(
         facts["strategy"] = SummedGradients()
         facts["plugins"] += [LightningEnvironment()] if devices.own() else []
     trainer: lightning.Trainer = instantiate({**node, "default_root_dir": str(run_dir)}, **facts)
+    trainer.fit_loop.epoch_loop.val_loop = Watching(trainer)
     if devices.is_ddp(node):
         # It asks the others for a signal at every hand-over; here the first process alone gets one, and answers it.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

@@ -1,5 +1,7 @@
 """Whole runs: nothing depends on how many steps one hand-over from Lightning holds."""
 
+import csv
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,52 @@ def test_results_do_not_depend_on_the_chunk(settings):
         assert train(*settings, *SMALL, f"step.per_chunk={chunk}", f"run_dir=k{chunk}") == 0
     for chunk in ("5", "32", "auto"):
         assert same(state("k1"), state(f"k{chunk}"))
+
+
+FULL = ("model.hidden=[9]", "model.dropout=0.2", "batch=full", "trainer.max_epochs=75", "seed=3", *QUIET)
+"""Epochs of one step: evaluated each at first, then every second, and more rarely from 30 on."""
+
+
+def test_epochs_of_one_step_do_not_depend_on_the_chunk():
+    for chunk in ("1", "7", "auto"):
+        assert train(*FULL, "scheduler=cosine", f"step.per_chunk={chunk}", f"run_dir=k{chunk}") == 0
+    for chunk in ("7", "auto"):
+        assert same(state("k1"), state(f"k{chunk}"))
+        assert figures_of("k1") == figures_of(f"k{chunk}")
+
+
+@pytest.mark.parametrize("steps", [45, 57, 64, 66])
+def test_a_run_of_one_step_epochs_goes_on_from_anywhere_between_two_evaluations(steps):
+    settings = (*FULL, "scheduler=plateau", "scheduler.patience=3", "optimizer.lr=0.1")
+    assert train(*settings, "run_dir=whole") == 0
+    assert train(*settings, "run_dir=part", f"trainer.max_steps={steps}") == 0
+    assert train("resume=part", "trainer.max_steps=-1") == 0
+    assert same(state("part"), state("whole"))
+    assert figures_of("part") == figures_of("whole")
+
+
+def test_a_longer_run_of_one_step_epochs_is_the_one_that_was_asked_for_at_once():
+    # 61 epochs end between two evaluations: the one at the end is logged, and changes nothing.
+    assert train(*FULL, "run_dir=whole") == 0
+    assert train(*FULL, "run_dir=part", "trainer.max_epochs=61") == 0
+    assert train("resume=part", "trainer.max_epochs=75") == 0
+    assert same(state("part"), state("whole"))
+    assert figures_of("part", leave=[61]) == figures_of("whole")
+
+
+def test_a_fixed_number_of_epochs_between_evaluations_is_kept():
+    assert train(*FULL, "run_dir=r", "trainer.check_val_every_n_epoch=10") == 0
+    assert [int(row["epoch"]) + 1 for row in figures_of("r")] == [0, *range(10, 75, 10)]
+    assert all("train/nll_nats" in row for row in figures_of("r"))
+
+
+def figures_of(run_dir: str, leave: Collection[int] = ()) -> list[dict[str, str]]:
+    """What metrics.csv has of each evaluation, the time aside, less those after some numbers of epochs."""
+    with (Path(run_dir) / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        rows = [{name: text for name, text in row.items() if text} for row in csv.DictReader(file)]
+    for row in rows:
+        row.pop("rows_per_s", None)
+    return [row for row in rows if int(row["epoch"]) + 1 not in leave]
 
 
 @pytest.mark.parametrize("chunk", ["1", "5", "32", "auto"])

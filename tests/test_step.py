@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -170,7 +171,9 @@ def test_no_step_waits_for_a_value():
 
 
 @pytest.mark.parametrize(
-    "regime", [MiniBatch(4), WithReplacement(4), GrowingBatch(4, 2.0, 1), FullBatch()], ids=lambda r: type(r).__name__
+    "regime",
+    [MiniBatch(4), WithReplacement(4), WithReplacement(23), GrowingBatch(4, 2.0, 1), FullBatch()],
+    ids=lambda r: type(r).__name__,
 )
 def test_chunks_hold_the_batches_of_the_epoch(regime: BatchRegime):
     generator = torch.Generator().manual_seed(2)
@@ -181,10 +184,31 @@ def test_chunks_hold_the_batches_of_the_epoch(regime: BatchRegime):
         expected = [(rows.take(index), scale) for index, scale in regime.batches(23, epoch, draws)]
         for length in (1, 3, 100):
             module = RowsModule({"train": rows}, regime, 5)
-            got = [batch for chunk in module.chunks(epoch, lambda length=length: length) for batch in chunk.batches()]
+            chunks = module.chunks(range(epoch, epoch + 1), lambda length=length: length)
+            got = [batch for chunk in chunks for batch in chunk.batches()]
             assert [batch.scale for batch in got] == [scale for _, scale in expected]
             for batch, (part, _) in zip(got, expected, strict=True):
                 assert all(torch.equal(one, other) for one, other in zip(batch.rows, part, strict=True))
+
+
+@pytest.mark.parametrize(
+    "regime", [MiniBatch(9), WithReplacement(4), GrowingBatch(4, 2.0, 1), FullBatch()], ids=lambda r: type(r).__name__
+)
+@pytest.mark.parametrize("length", [1, 2, 5, 100])
+def test_chunks_of_several_epochs_are_those_of_each_and_say_where_they_end(regime: BatchRegime, length: int):
+    x = torch.randn(23, 2, generator=torch.Generator().manual_seed(2)).double()
+    rows = Rows(x, x[:, 0].clone(), torch.ones(23).double(), torch.zeros(23).double())
+    module = RowsModule({"train": rows}, regime, 5)
+    single = [[*module.batches(epoch)] for epoch in range(2, 7)]
+    ends, got = [], []
+    for chunk in module.chunks(range(2, 7), lambda: length):
+        assert 1 <= len(chunk.spans) <= length
+        ends += [len(got) + end + 1 for end in sorted(chunk.ends)]
+        got += [*chunk.batches()]
+    assert ends == np.cumsum([len(batches) for batches in single])[:-1].tolist()
+    for batch, expected in zip(got, (batch for batches in single for batch in batches), strict=True):
+        assert batch.scale == expected.scale
+        assert all(torch.equal(one, other) for one, other in zip(batch.rows, expected.rows, strict=True))
 
 
 def test_features_standardised_once_are_those_of_the_model():

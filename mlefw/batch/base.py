@@ -18,6 +18,8 @@ class BatchRegime(ABC):
 
     max_rows: int = 0
     """Most rows of one backward pass; a larger batch is accumulated in slices (0: no limit)."""
+    without_replacement: bool = False
+    """Whether no row is in a batch twice, so that one of as many rows as there are holds all of them."""
 
     @abstractmethod
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:

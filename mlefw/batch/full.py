@@ -11,6 +11,8 @@ from mlefw.batch.base import BatchRegime, check_positive
 class FullBatch(BatchRegime):
     """One step an epoch on all rows, in slices of at most `max_rows` whose gradients add up to the same."""
 
+    without_replacement = True
+
     def __init__(self, max_rows: int = 1_000_000) -> None:
         self.max_rows = check_positive("batch.max_rows", max_rows)
 

@@ -12,6 +12,8 @@ from mlefw.errors import UsageError
 class GrowingBatch(BatchRegime):
     """Shuffled batches of `size` · `factor`^⌊epoch / every⌋ rows, up to all of them (Smith et al., 2018)."""
 
+    without_replacement = True
+
     def __init__(self, size: int = 32, factor: float = 2.0, every: int = 20) -> None:
         if not 1 < factor < float("inf"):
             raise UsageError(f"batch.factor={factor}: expected a number above 1")

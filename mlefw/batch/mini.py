@@ -11,6 +11,8 @@ from mlefw.batch.base import BatchRegime, check_positive, shuffled
 class MiniBatch(BatchRegime):
     """Every row once an epoch, in a new random order, `size` rows a step."""
 
+    without_replacement = True
+
     def __init__(self, size: int = 32) -> None:
         self.size = check_positive("batch.size", size)
 

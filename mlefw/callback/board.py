@@ -62,7 +62,7 @@ class WriteBoard(lightning.Callback):
                     board.experiment.add_text(tag, page)
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Show the state where the number of epochs is a power of two and the time is there.
+        """Show the state where the number of epochs has reached another power of two and the time is there.
 
         The charts are laid out here, too: it is known only now which figures there are.
         """
@@ -74,9 +74,9 @@ class WriteBoard(lightning.Callback):
             for board in _boards(trainer):
                 with forgiving(board):
                     board.experiment.add_custom_scalars(_layout(self.figures.history[0]))
-        epochs = trainer.current_epoch + 1
-        clock = time.monotonic()
-        if epochs & (epochs - 1) or self.spent + self.cost > self.share * (clock - self.started):
+        epochs, clock = trainer.current_epoch + 1, time.monotonic()
+        is_further = epochs.bit_length() > (epochs - module.cadence.gap(epochs)).bit_length()
+        if not is_further or self.spent + self.cost > self.share * (clock - self.started):
             return
         if _boards(trainer):
             self._show(trainer, module)

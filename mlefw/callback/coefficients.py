@@ -43,9 +43,10 @@ class RecordCoefficients(lightning.Callback):
             self._note(module, 0)
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Note the epoch, where the cadence has it."""
-        if not trainer.sanity_checking and (trainer.current_epoch + 1) % self.every == 0:
-            self._note(module, trainer.current_epoch + 1)
+        """Note the epoch, if enough epochs have passed since the one noted before."""
+        epochs = trainer.current_epoch + 1
+        if not trainer.sanity_checking and epochs - (self.epochs[-1] if self.epochs else 0) >= self.every:
+            self._note(module, epochs)
 
     def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Note the last epoch."""

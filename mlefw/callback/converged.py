@@ -9,7 +9,7 @@ from mlefw.module import LikelihoodModule
 
 
 class StopWhenConverged(lightning.Callback):
-    """Stops once an epoch of full-batch steps no longer moves any parameter by more than `tolerance` relative.
+    """Stops once the epochs up to an evaluation no longer move any parameter by more than `tolerance` relative.
 
     A stochastic regime never comes to rest, so it is left alone.
     """
@@ -41,11 +41,10 @@ class StopWhenConverged(lightning.Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Compare with them."""
         assert isinstance(module, LikelihoodModule)
-        moved = [
-            (now.detach() - then).norm() <= self.tolerance * (1 + then.norm())
-            for now, then in zip(module.objective.parameters(), self.before, strict=True)
-        ]
+        now = [p.detach() for p in module.objective.parameters()]
+        moved = torch.stack(torch._foreach_norm(torch._foreach_sub(now, self.before)))
+        size = torch.stack(torch._foreach_norm(self.before))
         self.before = []
-        if bool(torch.stack(moved).all()):
+        if bool((moved <= self.tolerance * (1 + size)).all()):
             self.converged = True
             trainer.should_stop = True

@@ -21,7 +21,7 @@ _DENSE = 500
 
 
 class LogFigures(lightning.Callback):
-    """Writes every figure of every watched split, the learning rate, the rows per second, and flat reference lines.
+    """Writes every figure of each evaluation, the learning rate, the rows per second, and flat reference lines.
 
     The state before training, where the trainer evaluates it, is epoch -1.
 
@@ -38,6 +38,7 @@ class LogFigures(lightning.Callback):
         self.path, self.yardstick, self.min_seconds = path, yardstick, min_seconds
         self.history: list[dict[str, float]] = []
         self.num_resumed = self.num_written = 0
+        self.evaluated_step = -1
         self.written = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -58,14 +59,15 @@ class LogFigures(lightning.Callback):
         self.write()
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Log the epoch, where the cadence has it."""
-        if trainer.current_epoch % max(1, trainer.current_epoch // _DENSE) == 0:
+        """Log the epoch, if enough epochs have passed since the one logged before."""
+        self.evaluated_step = trainer.global_step
+        last = self.history[-1]["epoch"] if self.history else -1
+        if trainer.sanity_checking or trainer.current_epoch - last >= trainer.current_epoch // _DENSE:
             self._log(trainer, module)
 
     def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Log the last epoch, and write the file whatever the cadence."""
-        assert isinstance(module, LikelihoodModule)
-        if module.figures and (not self.history or self.history[-1]["step"] != trainer.global_step):
+        """Log the last epoch if it was evaluated, and write the file."""
+        if self.evaluated_step == trainer.global_step:
             self._log(trainer, module)
         self.write()
 

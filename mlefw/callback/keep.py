@@ -95,6 +95,9 @@ class KeepCheckpoints(Checkpoint):
         raise_pending()
 
     def _compare(self, module: LikelihoodModule, epoch: int, step: int) -> None:
+        if "validation" in module.watched and not module.cadence.is_due(epoch + 1):
+            # A resumed run goes past this epoch without an evaluation, and is to end with the same state.
+            return
         watched = module.figures.get("validation")
         value = watched["nll_nats"] if watched is not None else -float(epoch)
         # A first state is kept even with an infinite NLL: some finite weights are better than none. NaN is no better,
@@ -168,8 +171,10 @@ def check_finite(module: LikelihoodModule) -> None:
     Raises:
         NumericalError: naming the tensor.
     """
-    for name, p in module.objective.named_parameters():
-        if not bool((p.abs() < _DIVERGED).all()):
+    parameters = {name: p.detach() for name, p in module.objective.named_parameters() if p.numel()}
+    largest = torch.stack(torch._foreach_norm(list(parameters.values()), float("inf"))).tolist()
+    for name, value in zip(parameters, largest, strict=True):
+        if not value < _DIVERGED:
             raise NumericalError(
                 f"training diverged: {name} is beyond {_DIVERGED:g} or not a number after step {module.global_step} "
                 f"(epoch {module.current_epoch}). Try a smaller optimizer.lr, or step.clip_norm=1"

@@ -13,6 +13,7 @@ class ShowProgress(lightning.Callback):
     def __init__(self) -> None:
         self.progress: Progress | None = None
         self.task = TaskID(0)
+        self.figures: dict[str, float] = {}
 
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Open the line."""
@@ -27,7 +28,8 @@ class ShowProgress(lightning.Callback):
         """Refresh it."""
         if self.progress is not None:
             assert isinstance(module, LikelihoodModule)
-            figures = (f"{split} {values['nll_nats']:.4f}" for split, values in module.figures.items())
+            self.figures |= {split: values["nll_nats"] for split, values in module.figures.items()}
+            figures = (f"{split} {value:.4f}" for split, value in self.figures.items())
             self.progress.update(
                 self.task,
                 completed=0 if trainer.sanity_checking else trainer.current_epoch + 1,

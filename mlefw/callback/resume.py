@@ -29,7 +29,6 @@ class Resumable(lightning.Callback):
 
     def __init__(self, content: dict[str, Any] | None = None, outdated: Path | None = None) -> None:
         self.content, self.outdated = content, outdated
-        self.epoch, self.first_step = 0, 0
 
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Restore weights, optimiser, scheduler, callbacks, and the place."""
@@ -45,12 +44,12 @@ class Resumable(lightning.Callback):
             scheduler.scheduler.load_state_dict(state)
         self._restore_callbacks(trainer, content["callbacks"])
         module.figures = {split: dict(figures) for split, figures in place["figures"].items()}
-        self.epoch, self.first_step = place["epoch"], place["first_step"]
-        trainer.datamodule.start = (self.epoch, place["step"] - self.first_step)  # type: ignore[attr-defined]
+        module.place = epoch, first_step = place["epoch"], place["first_step"]
+        trainer.datamodule.start = (epoch, place["step"] - first_step)  # type: ignore[attr-defined]
         loop = trainer.fit_loop
         for epochs in (loop.epoch_progress.total, loop.epoch_progress.current):
             for name in ("ready", "started", "processed", "completed"):
-                setattr(epochs, name, self.epoch)
+                setattr(epochs, name, epoch)
         steps = loop.epoch_loop.manual_optimization.optim_step_progress.total
         steps.ready = steps.completed = place["step"]
 
@@ -67,12 +66,14 @@ class Resumable(lightning.Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Note the step at which an epoch begins; that of a resumed epoch is known."""
-        if trainer.current_epoch != self.epoch:
-            self.epoch, self.first_step = trainer.current_epoch, trainer.global_step
+        assert isinstance(module, LikelihoodModule)
+        if trainer.current_epoch != module.place[0]:
+            module.place = (trainer.current_epoch, trainer.global_step)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """From here on the place is the start of the next epoch."""
-        self.epoch, self.first_step = trainer.current_epoch + 1, trainer.global_step
+        assert isinstance(module, LikelihoodModule)
+        module.place = (trainer.current_epoch + 1, trainer.global_step)
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -80,8 +81,8 @@ class Resumable(lightning.Callback):
         """Add the section."""
         assert isinstance(module, LikelihoodModule)
         checkpoint[KEY] = {
-            "epoch": self.epoch,
-            "first_step": self.first_step,
+            "epoch": module.place[0],
+            "first_step": module.place[1],
             "step": trainer.global_step,
             "figures": module.figures,
             "random": random_state.capture(),

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import EarlyStopping
 
 from mlefw import devices, ranks, resumption, score, training
 from mlefw.build import Data
@@ -14,11 +13,13 @@ from mlefw.callback.board import WriteBoard
 from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
 from mlefw.callback.keep import KeepCheckpoints
+from mlefw.callback.patience import StopWithoutProgress
 from mlefw.callback.resume import KEY, Resumable
 from mlefw.callback.short_steps import WarnOfShortSteps
 from mlefw.configuration import as_yaml
 from mlefw.forecast import Sample
 from mlefw.interrupt import deferred, raise_pending
+from mlefw.memory import retained
 from mlefw.preparation import Prepared
 
 
@@ -31,7 +32,7 @@ class Watch:
     board: WriteBoard
     keep: KeepCheckpoints
     recorder: RecordCoefficients | None
-    stopping: EarlyStopping | None
+    stopping: StopWithoutProgress | None
 
     @property
     def callbacks(self) -> list[lightning.Callback]:
@@ -91,7 +92,7 @@ def fit(
     callbacks = watching.callbacks + ([WarnOfShortSteps()] if devices.is_ddp(config["trainer"]) else [])
     trainer = training.build_trainer(config, run_dir, card, callbacks, resumption.purge_step(content))
     training_clock = time.monotonic()
-    with deferred():
+    with deferred(), retained():
         trainer.fit(module, datamodule=prepared.rows)
     ranks.close()
     raise_pending()
@@ -119,8 +120,8 @@ def follow(config: dict[str, Any], run_dir: Path, prepared: Prepared, content: d
     ranks.close()
 
 
-def _stopping(config: dict[str, Any], data: Data) -> EarlyStopping | None:
+def _stopping(config: dict[str, Any], data: Data) -> StopWithoutProgress | None:
     patience, delta = config["early_stopping"]["patience"], config["early_stopping"]["min_delta"]
     if patience is None or "validation" not in data.splits:
         return None
-    return EarlyStopping("validation/nll_nats", patience=patience, min_delta=delta, mode="min", check_finite=False)
+    return StopWithoutProgress(patience, delta)

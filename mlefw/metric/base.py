@@ -29,10 +29,12 @@ class Metric(torchmetrics.Metric):
     def __init__(self, **kwargs: Any) -> None:
         # Who evaluates on several devices adds up the states of all metrics at once.
         super().__init__(**{"sync_on_compute": False, **kwargs})
+        self.sum_names: list[str] = []
 
     def add_sum(self, name: str, *shape: int) -> None:
         """A float64 state of this shape that starts at zero and adds up over devices."""
         self.add_state(name, default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        self.sum_names.append(name)
 
     @abstractmethod
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
@@ -64,11 +66,11 @@ class OfTarget(Metric):
         part = self._part(distribution, y, weight)
         self.population += promote(part[2]).sum()
         for metric in self.metrics:
-            metric.update(*part)
+            bare(metric.update)(*part)
 
     def compute(self) -> dict[str, Tensor]:
         """The figures; none where no row had the target."""
-        return self._named(metric.compute() for metric in self.metrics) if self.population > 0 else {}
+        return self._named(bare(metric.compute)() for metric in self.metrics) if self.population > 0 else {}
 
     def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """Those of every metric."""
@@ -87,6 +89,13 @@ class OfTarget(Metric):
 
     def _named(self, figures: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {f"{self.name}/{key}": value for some in figures for key, value in some.items()}
+
+
+def bare(method: Any) -> Any:
+    """A method of a metric without what torchmetrics does around it: it counts, caches and moves, for a caller that
+    does all of it himself, and takes longer than the method.
+    """
+    return method.__wrapped__
 
 
 def sums(weight: Tensor, *values: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class BinaryCalibration(Metric):
         self.totals = self.totals + _totals(distribution, y, weight)
         logit, weight = _logit(distribution), promote(weight)
         index = ((logit / (_BEND + logit.abs()) + 1) * _HALF).long().clamp(0, 2 * _HALF - 1)
-        offset = logit - _centers().to(logit.device)[index]
+        offset = logit - _centers().to(logit.device).index_select(0, index)
         term = weight
         self.table[0].index_add_(0, index, weight)
         self.table[1].index_add_(0, index, weight * y)

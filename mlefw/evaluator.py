@@ -1,0 +1,96 @@
+"""The figures of a split: sums over blocks of rows, and one transfer to the host."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mlefw import ranks
+from mlefw.gradient import has_hooks, is_replayable
+from mlefw.metric.base import Metric, bare
+from mlefw.objective import Objective
+from mlefw.rows import Batch, Rows
+from mlefw.tape import NotReplayableError, Tape
+
+_WORTH = 8
+"""Blocks of one shape after which the next one is recorded: to record takes as long as a dozen passes gain."""
+
+_MAX_TAPES = 8
+
+
+class Evaluator:
+    """Adds up blocks of rows under the objective's present parameters, and computes every metric from the sums.
+
+    The sums of a block are kernels alone (a `Tape`) where the metrics allow it: starting them from Python takes longer
+    than they do for some thousand rows. All sums come to the host in one piece, and figures are computed there.
+
+    Args:
+        objective: in evaluation mode whenever rows are added.
+        metrics: of one split.
+    """
+
+    def __init__(self, objective: Objective, metrics: Sequence[Metric]) -> None:
+        self.objective, self.metrics = objective, list(metrics)
+        # Those of several targets hold the metrics of each.
+        self.parts = [part for metric in metrics for part in metric.modules() if isinstance(part, Metric)]
+        self.sums: Tensor | None = None
+        self.tapes: dict[object, Tape] = {}
+        self.uses: dict[object, int] = {}
+        self.is_replayable = is_replayable(objective) and all(is_replayable(part) for part in self.parts)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no rows were added since the last figures."""
+        return self.sums is None
+
+    @torch.no_grad()
+    def add(self, block: Batch) -> None:
+        """Add a block of rows."""
+        sums = self._sums(block)
+        # A tape's outputs are its own; the sum of two is not.
+        self.sums = sums.clone() if self.sums is None else self.sums + sums
+
+    def figures(self) -> dict[str, float]:
+        """Every metric over the rows added, in all processes; the next block is the first of other figures."""
+        assert self.sums is not None
+        ranks.add([self.sums])
+        self._restore(self.sums.cpu())
+        self.sums = None
+        values: dict[str, Tensor] = {}
+        for metric in self.metrics:
+            values |= bare(metric.compute)()
+        numbers = torch.stack([value.double() for value in values.values()]).tolist()
+        return dict(zip(values, numbers, strict=True))
+
+    def _sums(self, block: Batch) -> Tensor:
+        rows = block.rows
+        if not self.is_replayable or has_hooks(self.objective):
+            return self._pass(block)
+        key = (rows.x.shape, rows.x.dtype, rows.x.device, rows.y.shape, block.standardized)
+        if key in self.tapes:
+            return self.tapes[key](*rows)[0]
+        self.uses[key] = self.uses.get(key, 0) + 1
+        if self.uses[key] > _WORTH and len(self.tapes) < _MAX_TAPES:
+            try:
+                self.tapes[key] = Tape(lambda *columns: [self._pass(block._replace(rows=Rows(*columns)))], rows)
+                return self.tapes[key].taken()[0]
+            except NotReplayableError:
+                self.is_replayable = False
+        return self._pass(block)
+
+    def _pass(self, block: Batch) -> Tensor:
+        """One pass over a block: the states of all metrics, one behind the other."""
+        rows = block.rows
+        distribution = self.objective.head(self.objective.eta(rows.x, rows.offset, block.standardized))
+        for metric in self.metrics:
+            metric.reset()
+            bare(metric.update)(distribution, rows.y, rows.weight)
+        return torch.cat([getattr(part, name).reshape(-1) for part in self.parts for name in part.sum_names])
+
+    def _restore(self, sums: Tensor) -> None:
+        start = 0
+        for part in self.parts:
+            for name in part.sum_names:
+                shape = getattr(part, name).shape
+                setattr(part, name, sums[start : start + shape.numel()].view(shape))
+                start += shape.numel()

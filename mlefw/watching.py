@@ -1,0 +1,46 @@
+"""Lightning's evaluation between epochs, without what it does around each block of rows."""
+
+from typing import Any
+
+import lightning
+from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
+from lightning.pytorch.trainer import call
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+
+from mlefw.module import LikelihoodModule
+
+
+class Watching(_EvaluationLoop):
+    """Calls the hooks that start and end an evaluation, and between them hands every block to the module.
+
+    What Lightning does around blocks takes longer than they do: fetching, moving, counting, and collecting what was
+    logged. Where a callback looks inside, where a setting limits the blocks, and on several devices or in mixed
+    precision, it is done as ever.
+    """
+
+    def __init__(self, trainer: lightning.Trainer) -> None:
+        super().__init__(trainer, TrainerFn.FITTING, RunningStage.VALIDATING, verbose=False, inference_mode=False)
+
+    def run(self) -> list[Any]:
+        """One evaluation of the watched splits."""
+        trainer, module = self.trainer, self.trainer.lightning_module
+        assert isinstance(module, LikelihoodModule)
+        if not module.is_evaluated_plainly or trainer.limit_val_batches != 1.0:
+            found: list[Any] = super().run()
+            return found
+        self.setup_data()
+        self._call("on_validation_start")
+        in_training = [part for part in module.objective.modules() if part.training]
+        module.objective.eval()
+        for number, blocks in enumerate(self._combined_loader.flattened):  # type: ignore[union-attr]
+            for index, block in enumerate(blocks):
+                module.validation_step(block.to(module.device), index, number)
+        for part in in_training:
+            part.training = True
+        module.on_validation_epoch_end()
+        self._call("on_validation_end")
+        return []
+
+    def _call(self, hook: str) -> None:
+        call._call_callback_hooks(self.trainer, hook)
+        call._call_lightning_module_hook(self.trainer, hook)

@@ -1,0 +1,84 @@
+"""Patience is counted in epochs, whether they are evaluated or not."""
+
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from mlefw.batch.full import FullBatch
+from mlefw.batch.mini import MiniBatch
+from mlefw.cadence import Cadence
+from mlefw.callback.patience import StopWithoutProgress
+from mlefw.module import LikelihoodModule
+
+
+def module(cadence: Cadence) -> Any:
+    one = LikelihoodModule(torch.nn.Linear(1, 1), None, None, None, {}, cadence)  # type: ignore[arg-type]
+    one.watched = ["validation"]
+    return one
+
+
+def trainer(epoch: int, nll: float) -> Any:
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all=True: decision)
+    return SimpleNamespace(
+        current_epoch=epoch,
+        callback_metrics={"validation/nll_nats": torch.tensor(nll)},
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        sanity_checking=False,
+        fast_dev_run=False,
+        should_stop=False,
+        strategy=strategy,
+    )
+
+
+def stopped_at(cadence: Cadence, patience: int, best: int) -> int:
+    """After how many epochs a run ends whose NLL falls until `best` epochs are done, and rises then."""
+    stopping, one = StopWithoutProgress(patience), module(cadence)
+    done = 0
+    while True:
+        done = cadence.following(done)
+        now = trainer(done - 1, abs(done - best) + 1.0)
+        stopping.on_train_epoch_end(now, one)
+        if now.should_stop:
+            return done
+
+
+@pytest.mark.parametrize(("patience", "best"), [(5, 8), (50, 200), (50, 1000), (3, 100)])
+def test_a_run_ends_at_the_first_evaluation_that_is_patience_epochs_past_the_best(patience, best):
+    assert stopped_at(Cadence(MiniBatch(2), 100), patience, best) == best + patience
+    sparse = Cadence(FullBatch(), 100)
+    assert sparse.is_due(best)
+    assert stopped_at(sparse, patience, best) == sparse.following(best + patience - 1)
+
+
+def test_an_evaluation_that_was_not_due_counts_for_nothing():
+    stopping, one = StopWithoutProgress(1), module(Cadence(FullBatch(), 100))
+    for epoch in (100, 102, 104):
+        now = trainer(epoch, float(epoch))
+        stopping.on_train_epoch_end(now, one)
+        assert not now.should_stop
+    assert stopping.wait_count == 0
+
+
+def test_a_plateau_is_counted_in_epochs():
+    cadence = Cadence(FullBatch(), 100)
+    one = module(cadence)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=20)
+    one.lr_schedulers = lambda: scheduler
+    done, halved = 0, []
+    while done < 400:
+        done = cadence.following(done)
+        one.figures = {"validation": {"nll_nats": max(0.0, 200.0 - done)}}
+        one._trainer = SimpleNamespace(current_epoch=done - 1)
+        before = scheduler.get_last_lr()[0] if hasattr(scheduler, "_last_lr") else 1.0
+        one.on_train_epoch_end()
+        if scheduler.get_last_lr()[0] < before:
+            halved.append(done)
+    # The NLL is least from 200 on; evaluations are 20 to 40 epochs apart there.
+    assert halved[0] == cadence.following(200 + 20)
+    assert all(later - earlier > 20 for earlier, later in pairwise(halved))
