@@ -64,7 +64,9 @@ class Evaluator:
 
     def _sums(self, block: Batch) -> Tensor:
         rows = block.rows
-        if not self.is_replayable or has_hooks(self.objective):
+        # In mixed precision weights are rounded once for several blocks, which a tape would take for constants.
+        is_mixed = torch.is_autocast_enabled(rows.x.device.type)
+        if not self.is_replayable or is_mixed or has_hooks(self.objective):
             return self._pass(block)
         key = (rows.x.shape, rows.x.dtype, rows.x.device, rows.y.shape, block.standardized)
         if key in self.tapes:

@@ -86,7 +86,8 @@ class LikelihoodModule(lightning.LightningModule):
             else:
                 losses.append(self.step(batch, wrapper, optimizer, self.manual_backward, before + k))  # type: ignore[arg-type]
             if k in chunk.ends:
-                self._end_epoch(before + k + 1)
+                count_epoch(self.trainer)
+                self.begin_another_epoch(before + k + 1)
         if self.is_plain:
             count_steps(self.trainer, len(losses))
         finite = torch.isfinite(torch.stack(losses)).tolist()
@@ -100,9 +101,8 @@ class LikelihoodModule(lightning.LightningModule):
             )
         self.rows_seen += ranks.count() * sum(size for _, size in chunk.spans)
 
-    def _end_epoch(self, num_steps: int) -> None:
-        """Go on with the next epoch within a chunk, after so many steps in all."""
-        count_epoch(self.trainer)
+    def begin_another_epoch(self, num_steps: int) -> None:
+        """Go on without an evaluation, after so many steps in all."""
         self.place = (self.current_epoch, num_steps)
         scheduler = self.lr_schedulers()
         if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):

@@ -98,6 +98,20 @@ def test_somebody_who_looks_into_a_layer_sees_every_pass(monkeypatch):
     assert len(seen) == 5
 
 
+def test_in_mixed_precision_weights_are_read_anew(monkeypatch):
+    monkeypatch.setattr("mlefw.evaluator._WORTH", 1)
+    objective, rows, metrics = prepared(CASES["gaussian"])
+    evaluator = Evaluator(objective, metrics)
+    for _ in range(4):
+        with torch.autocast("cpu", torch.bfloat16):
+            for _ in range(3):
+                evaluator.add(Batch(rows, 1.0))
+            found = evaluator.figures()
+            expected = plainly(objective, rows, metrics)
+        assert found["nll_nats"] == pytest.approx(expected["nll_nats"], rel=1e-12)
+        moved(objective)
+
+
 @pytest.mark.parametrize(
     "escape",
     [lambda t: torch.from_numpy(t.numpy() * 2), lambda t: torch.tensor(t.tolist()), lambda t: t * float(t.sum())],

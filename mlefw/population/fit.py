@@ -38,7 +38,8 @@ class _Group:
         self.members = list(members)
         first = self.members[0].begun
         self.splits = first.prepared.data.splits
-        self.watched = first.prepared.rows.watched
+        self.watched, self.cadence = first.prepared.rows.watched, first.prepared.rows.cadence
+        self.regime = first.prepared.rows.regime
         standardize = first.prepared.estimand.objective.model.standardize
         self.train = self.splits["train"]._replace(x=standardize(self.splits["train"].x))  # type: ignore[operator]
         self.metrics = build_metrics(first.config, first.prepared.estimand.objective.head)
@@ -54,9 +55,15 @@ class _Group:
         self._each(Member.start)
         self._each(Member.look_before, self._figures())
         while self._has_more():
+            begun, most = self.members[0].current_epoch, self.members[0].max_epochs
+            end = min(self.cadence.following(begun), most)
             self._each(Member.begin_epoch)
-            self._each(Member.end_steps, [self._steps()] * len(self.members))
-            self._each(Member.end_epoch, self._figures())
+            for epoch in range(begun, end):
+                if epoch > begun:
+                    self._each(Member.begin_another_epoch)
+                    self.optimiser.refresh()
+                self._each(Member.end_steps, [self._steps(epoch)] * len(self.members))
+            self._each(Member.end_epoch, self._figures(end))
 
     def _each(self, act: Callable[..., None], values: Sequence[Any] | None = None) -> None:
         """Let each act; an error is its own, and a signal waits until all have written what they are at."""
@@ -84,9 +91,10 @@ class _Group:
         self.optimiser.refresh()
         return bool(self.members)
 
-    def _figures(self) -> list[dict[str, dict[str, float]]]:
-        """The figures of each member on the watched splits, with its penalty."""
-        found = {split: self.stack.figures(self.splits[split], self.metrics) for split in self.watched}
+    def _figures(self, num_epochs: int = 0) -> list[dict[str, dict[str, float]]]:
+        """The figures of each member on the watched splits after so many epochs, with its penalty."""
+        watched = [split for split in self.watched if split != "train" or self.cadence.has_train(num_epochs)]
+        found = {split: self.stack.figures(self.splits[split], self.metrics) for split in watched}
         penalties = [float(objective.penalty().detach()) for objective in self.stack.objectives]
         for values in found.values():
             for figures, penalty, objective in zip(values, penalties, self.stack.objectives, strict=True):
@@ -94,13 +102,13 @@ class _Group:
                 figures["objective"] = figures["nll_nats"] + penalty / objective.population
         return [{split: values[i] for split, values in found.items()} for i in range(len(self.members))]
 
-    def _steps(self) -> int:
+    def _steps(self, epoch: int) -> int:
         """The steps of an epoch; how many."""
         train, losses, taken = self.train, list[Tensor](), list[Tensor]()
-        orders = [_positions(member).batches(member.current_epoch) for member in self.members]
+        orders = [_positions(member).batches(epoch) for member in self.members]
         for batches in zip(*orders, strict=True):
             index = torch.stack([batch.rows.x for batch in batches])
-            whole = index.shape[1] == train.num_rows and batches[0].scale == 1.0
+            whole = index.shape[1] == train.num_rows and self.regime.without_replacement
             rows = train if whole else train.take(index)
             value, gradient = self.stack.gradient(rows, batches[0].scale, whole)
             self.optimiser.step(gradient)
@@ -114,7 +122,7 @@ class _Group:
                 member.fail(
                     NumericalError(
                         f"training diverged: the objective was not finite at step {member.global_step + at + 1} "
-                        f"(epoch {member.current_epoch}){cause and f'; after it {cause}'}. "
+                        f"(epoch {epoch}){cause and f'; after it {cause}'}. "
                         "Try a smaller optimizer.lr, or step.clip_norm=1"
                     )
                 )

@@ -102,10 +102,15 @@ class Member:
         self._call("on_train_epoch_start")
         self.module.on_train_epoch_start()
 
+    def begin_another_epoch(self) -> None:
+        """Go on without an evaluation."""
+        self.current_epoch += 1
+        self.module.begin_another_epoch(self.global_step)
+
     def end_steps(self, num_steps: int) -> None:
-        """What comes between the steps and the evaluation."""
+        """What comes after the steps of an epoch."""
         self.global_step += num_steps
-        self.module.rows_seen = self.begun.prepared.data.train.num_rows
+        self.module.rows_seen += self.begun.prepared.data.train.num_rows
         self.module.on_validation_start()
 
     def end_epoch(self, figures: dict[str, dict[str, float]]) -> None:

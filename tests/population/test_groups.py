@@ -92,9 +92,9 @@ def test_a_member_can_be_resumed(tmp_path: Path) -> None:
 def test_a_signal_leaves_a_checkpoint_of_every_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = fit._Group._steps
 
-    def stopped(group: Any) -> int:
+    def stopped(group: Any, epoch: int) -> int:
         os.kill(os.getpid(), 15)
-        return steps(group)
+        return steps(group, epoch)
 
     monkeypatch.setattr(fit._Group, "_steps", stopped)
     group = entries(tmp_path, ("seed=1",), ("seed=2",))
@@ -110,7 +110,7 @@ def test_the_jobs_of_a_group_that_ends_without_a_word_are_left_to_run_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     if end == "killed":
-        monkeypatch.setattr(fit._Group, "_steps", lambda group: os.kill(os.getpid(), 9))
+        monkeypatch.setattr(fit._Group, "_steps", lambda *_: os.kill(os.getpid(), 9))
     else:
         monkeypatch.setattr(signature, "_MAX_WORK", 1)
     jobs = plan(tmp_path, [("seed=1",), ("seed=2",), ("model.dropout=0.1",)], ["seed", "model.dropout"])

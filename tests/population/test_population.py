@@ -46,6 +46,14 @@ CASES: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
         ),
         [("seed=1",), ("seed=2", "optimizer.lr=0.1")],
     ),
+    "epochs of one step, evaluated more and more rarely": (
+        ("batch=full", "data.test_fraction=0.3", "trainer.max_epochs=65", "scheduler.patience=4"),
+        [("seed=1",), ("seed=2", "optimizer.lr=0.1"), ("seed=3", "optimizer.lr=0.0001")],
+    ),
+    "draws of as many rows as there are": (
+        ("batch=replacement", "batch.size=200", "data=synthetic", "data.num_rows=334", "trainer.max_epochs=30"),
+        [("seed=1",), ("seed=2",)],
+    ),
     "two scales, recalibrated": (
         ("head=heteroscedastic", "calibrate=scale", "trainer.max_epochs=3", "batch.size=64"),
         [("seed=1",), ("seed=2",)],
