@@ -11,6 +11,7 @@ from torch import Tensor
 from mlefw import ranks
 from mlefw.batch.base import BatchRegime
 from mlefw.cadence import Cadence
+from mlefw.memory import has_room
 from mlefw.rows import Batch, Chunk, Rows, gathered
 
 _CHUNK_S = 0.05
@@ -54,7 +55,7 @@ class RowsModule(lightning.LightningDataModule):
         """The epoch in which a resumed run goes on, and how many of its batches are done."""
         self.standardize: Callable[[Tensor], Tensor] | None = None
         """What the model does to features first: done once here, where it is known, instead of in each step."""
-        self._standardized: dict[str, Rows] = {}
+        self._taken_from: dict[tuple[str, bool], Rows] = {}
 
     def train_dataloader(self) -> "Chunks":
         """Chunks of batches of the current epoch."""
@@ -111,12 +112,15 @@ class RowsModule(lightning.LightningDataModule):
         return self.regime.without_replacement and len(index) == self.splits["train"].num_rows
 
     def _ready(self, split: str) -> Rows:
-        rows = self.splits[split]
-        if self.standardize is None:
-            return rows
-        if split not in self._standardized:
-            self._standardized[split] = rows._replace(x=self.standardize(rows.x))
-        return self._standardized[split]
+        """A split as batches are taken from it: standardised once, and on the device of the training if it has room."""
+        key = split, self.standardize is not None
+        if key not in self._taken_from:
+            rows = self.splits[split]
+            if self.standardize is not None:
+                rows = rows._replace(x=self.standardize(rows.x))
+            device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+            self._taken_from[key] = rows.to(device) if has_room(device, rows.num_bytes) else rows
+        return self._taken_from[key]
 
 
 class Chunks:

@@ -1,9 +1,11 @@
-"""Memory that stays with the process while it trains."""
+"""Memory: what stays with the process while it trains, and what a device has room for."""
 
 import ctypes
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """Parameters of glibc's `mallopt`."""
@@ -12,6 +14,9 @@ _USUAL = {_TRIM_THRESHOLD: 2**26, _MMAP_THRESHOLD: 2**25, _MMAP_MAX: 2**16}
 """What they come to by themselves in a process that works with large tensors."""
 
 _NEVER = 2**31 - 1
+
+_SHARE = 0.5
+"""Of the free memory of a device, what tables may take; the rest is for what steps compute."""
 
 
 @contextmanager
@@ -34,3 +39,11 @@ def retained() -> Iterator[None]:
         for parameter, value in _USUAL.items():
             libc.mallopt(parameter, value)
         libc.malloc_trim(0)
+
+
+def has_room(device: torch.device, num_bytes: int) -> bool:
+    """Whether a GPU can hold a table of so many bytes beside the training; on a CPU there is nothing to move."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return num_bytes <= _SHARE * free

@@ -85,6 +85,15 @@ class Rows(NamedTuple):
         """Sum of the row weights: the number of observations, since weights are frequencies."""
         return float(self.weight.sum())
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the numbers."""
+        return sum(column.numel() * column.element_size() for column in self)
+
+    def to(self, device: Any, **options: Any) -> "Rows":
+        """The same on a device."""
+        return Rows(*(column.to(device, **options) for column in self))
+
     def take(self, index: Tensor | slice) -> "Rows":
         """The rows at `index`, in that order."""
         if isinstance(index, Tensor) and index.dtype == torch.long and index.ndim == 1:
@@ -115,7 +124,7 @@ class Batch(NamedTuple):
 
     def to(self, device: Any) -> "Batch":
         """The same on a device."""
-        return self._replace(rows=Rows(*(column.to(device) for column in self.rows)))
+        return self._replace(rows=self.rows.to(device))
 
 
 class Chunk:
@@ -144,7 +153,7 @@ class Chunk:
 
     def to(self, device: Any, **options: Any) -> "Chunk":
         """The same on a device: what Lightning asks of things it moves."""
-        rows = Rows(*(column.to(device, **options) for column in self.rows))
+        rows = self.rows.to(device, **options)
         return Chunk(rows, self.spans, self.scales, self.standardized, self.ends)
 
     def batches(self) -> Iterator[Batch]:
@@ -164,4 +173,6 @@ def gathered(
         spans.append((start, len(members)))
         index += [members, members.new_zeros(gap)] if gap else [members]
         start += len(members) + gap
-    return Chunk(rows.take(torch.cat(index)), spans, [scale for _, scale in steps], standardized, ends)
+    return Chunk(
+        rows.take(torch.cat(index).to(rows.x.device)), spans, [scale for _, scale in steps], standardized, ends
+    )
