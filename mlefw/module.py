@@ -1,5 +1,6 @@
 """The one LightningModule: an objective, a step, and metrics."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -33,8 +34,9 @@ MakeScheduler = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
 class LikelihoodModule(lightning.LightningModule):
     """Trains an objective by its step and evaluates it by its metrics; all else is in the parts.
 
-    `figures` holds those of the latest evaluation by split, as plain numbers, for callbacks to read; `place` is the
-    epoch that is being trained, and the number of steps before it.
+    For callbacks to read, `figures` holds those of the latest evaluation by split, as plain numbers; `losses` the sum
+    of what the steps since then have descended, each on its batch, and their number; `place` the epoch that is being
+    trained, and the number of steps before it.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class LikelihoodModule(lightning.LightningModule):
         self.metrics: Any = nn.ModuleList(nn.ModuleList(members) for members in metrics.values())
         self.evaluators = [Evaluator(objective, members) for members in metrics.values()]
         self.figures: dict[str, dict[str, float]] = {}
-        self.place = (0, 0)
+        self.place, self.losses = (0, 0), (0.0, 0)
         self.rows_seen, self.started, self.seconds = 0, time.monotonic(), 0.0
         self.is_plain = self.is_evaluated_plainly = False
 
@@ -90,9 +92,10 @@ class LikelihoodModule(lightning.LightningModule):
                 self.begin_another_epoch(before + k + 1)
         if self.is_plain:
             count_steps(self.trainer, len(losses))
-        finite = torch.isfinite(torch.stack(losses)).tolist()
-        if not all(finite):
-            at, batch = finite.index(False), list(chunk.batches())[finite.index(False)]
+        values = torch.stack(losses).tolist()
+        at = next((k for k, value in enumerate(values) if not math.isfinite(value)), None)
+        if at is not None:
+            batch = list(chunk.batches())[at]
             cause = not_finite(self.objective, batch.rows, batch.standardized)
             raise NumericalError(
                 f"training diverged: the objective was not finite at step {before + at + 1} "
@@ -100,6 +103,15 @@ class LikelihoodModule(lightning.LightningModule):
                 "Try a smaller optimizer.lr, or step.clip_norm=1"
             )
         self.rows_seen += ranks.count() * sum(size for _, size in chunk.spans)
+        self.note(values)
+
+    def note(self, losses: Sequence[float]) -> None:
+        """Add what some steps have descended."""
+        total, number = self.losses
+        for loss in losses:
+            # One by one: the sum does not depend on how many came together.
+            total += loss
+        self.losses = (total, number + len(losses))
 
     def begin_another_epoch(self, num_steps: int) -> None:
         """Go on without an evaluation, after so many steps in all."""
@@ -130,6 +142,10 @@ class LikelihoodModule(lightning.LightningModule):
             figures |= {"penalty": penalty, "objective": figures["nll_nats"] + penalty / self.objective.population}
             self.figures[split] = figures
             self.trainer.callback_metrics[f"{split}/nll_nats"] = torch.tensor(figures["nll_nats"])
+
+    def on_validation_end(self) -> None:
+        """Count losses anew."""
+        self.losses = (0.0, 0)
 
     def on_train_epoch_end(self) -> None:
         """Step the scheduler: on the NLL of the last watched split, where it asks for one and there is a new one."""

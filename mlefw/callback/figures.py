@@ -23,6 +23,8 @@ _DENSE = 500
 class LogFigures(lightning.Callback):
     """Writes every figure of each evaluation, the learning rate, the rows per second, and flat reference lines.
 
+    `train/step_loss` is the mean of what the steps since the evaluation before have descended, each on its batch.
+
     The state before training, where the trainer evaluates it, is epoch -1.
 
     A run of very many epochs is logged at a thinning cadence, so that its log stays small; the last epoch is always
@@ -101,6 +103,8 @@ class LogFigures(lightning.Callback):
                 if split in nats:
                     values[f"{name}/{split}/nll_nats"] = nats[split]
                     values[f"{name}/{split}/nll_bits"] = nats[split] / math.log(2)
+        total, number = module.losses
+        values |= {"train/step_loss": total / number} if number else {}
         values["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         if not trainer.sanity_checking:
             values["rows_per_s"] = module.rows_seen / max(module.seconds, 1e-9)

@@ -43,6 +43,7 @@ class Resumable(lightning.Callback):
         for scheduler, state in zip(trainer.lr_scheduler_configs, content["lr_schedulers"], strict=True):
             scheduler.scheduler.load_state_dict(state)
         self._restore_callbacks(trainer, content["callbacks"])
+        module.losses = tuple(place["losses"])
         module.figures = {split: dict(figures) for split, figures in place["figures"].items()}
         module.place = epoch, first_step = place["epoch"], place["first_step"]
         trainer.datamodule.start = (epoch, place["step"] - first_step)  # type: ignore[attr-defined]
@@ -85,6 +86,7 @@ class Resumable(lightning.Callback):
             "first_step": module.place[1],
             "step": trainer.global_step,
             "figures": module.figures,
+            "losses": list(module.losses),
             "random": random_state.capture(),
         }
 

@@ -1,5 +1,6 @@
 """The joint training of a population, an epoch of all members at a time."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -114,10 +115,11 @@ class _Group:
             self.optimiser.step(gradient)
             losses.append(value)
             taken.append(index)
-        finite = torch.isfinite(torch.stack(losses)).T
+        values = torch.stack(losses).T.tolist()
         for i, member in enumerate(self.members):
-            if not bool(finite[i].all()):
-                at = finite[i].tolist().index(False)
+            member.module.note(values[i])
+            at = next((k for k, value in enumerate(values[i]) if not math.isfinite(value)), None)
+            if at is not None:
                 cause = not_finite(self.stack.objectives[i], train.take(taken[at][i]), True)
                 member.fail(
                     NumericalError(

@@ -117,6 +117,7 @@ class Member:
         """Take the figures of an epoch, and end where it was the last one."""
         self.module.figures = figures
         self._call("on_validation_end")
+        self.module.on_validation_end()
         monitors = (Checkpoint, EarlyStopping)
         self._call("on_train_epoch_end", only=lambda callback: not isinstance(callback, monitors))
         self.module.on_train_epoch_end()

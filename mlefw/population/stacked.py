@@ -45,6 +45,7 @@ class Stack:
         self.flat = torch.stack([torch.cat([p.detach().flatten() for p in o.parameters()]) for o in self.objectives])
         self.curvature = self._column([_curvature(o) for o in self.objectives]) * self.is_weight
         self.rate = self._column([o.prior.rate / o.population for o in self.objectives]) * self.is_weight
+        self.constant = self._column([_constant(o) for o in self.objectives])
         self.together: list[bool] | None = None
         self._adopt()
 
@@ -52,6 +53,7 @@ class Stack:
         """Go on with some of the members."""
         self.objectives = [self.objectives[i] for i in index.tolist()]
         self.flat, self.curvature, self.rate = self.flat[index], self.curvature[index], self.rate[index]
+        self.constant = self.constant[index]
         self._adopt()
 
     def gradient(self, rows: Rows, scale: float, is_shared: bool) -> tuple[Tensor, Tensor]:
@@ -69,7 +71,7 @@ class Stack:
         value = vmap(fit, in_dims=(0, lay, lay, lay, lay))(self._named(flat), *rows)
         (gradient,) = torch.autograd.grad(value.sum(), flat)
         pull = self.curvature * self.flat
-        return value.detach() + 0.5 * (pull * self.flat).sum(1), gradient + pull
+        return value.detach() + 0.5 * (pull * self.flat).sum(1) + self.constant[:, 0], gradient + pull
 
     @torch.no_grad()
     def figures(self, rows: Rows, metrics: Sequence[Metric]) -> list[dict[str, float]]:
@@ -141,6 +143,12 @@ def _update(objective: Objective, rows: Rows, metrics: Sequence[Metric]) -> list
 
 def _numbers(values: dict[str, Tensor]) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
+
+
+def _constant(objective: Objective) -> float:
+    """Of the smooth part of the penalty per observation, what it is where all weights are zero."""
+    parts = (objective.prior.smooth_part(torch.zeros_like(w)).detach() for w in objective.weights())
+    return float(sum(parts, start=torch.zeros(()))) / objective.population
 
 
 def _curvature(objective: Objective) -> float:
