@@ -93,9 +93,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         return _compare([*overrides, *flags])
     if command == "app":
         from mlefw.app import server
-        from mlefw.single import imported
 
-        imported()
         return server.serve([*overrides, *flags])
     from mlefw import configuration
     from mlefw.errors import UsageError
@@ -137,18 +135,14 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
 
 def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) -> int:
+    from mlefw.command import evaluate, predict
     from mlefw.console import console, evaluation_lines
     from mlefw.single import imported
 
+    imported()
     if command == "predict":
-        from mlefw.command import predict
-
-        imported()
         print(f"written: {predict.run(config, plugins)}")
         return 0
-    from mlefw.command import evaluate
-
-    imported()
     content = evaluate.run(config, plugins)
     out = console()
     for line in evaluation_lines(content):

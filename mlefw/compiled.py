@@ -1,5 +1,6 @@
 """A step of training as one graph that the compiler of torch has fused."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,11 @@ from mlefw.warn import warn
 
 _WORTH = 100
 """Uses of a tape after which its step is compiled: the ragged batch that ends an epoch is seldom worth it."""
+
+_UNASKED: dict[str, Any] = {"size_asserts": False, "guard_filter_fn": lambda guards: [False] * len(guards)}
+"""What it would make sure of at each call, in a fifth of the time of a step, the key of a step says already."""
+
+_number = itertools.count()
 
 Run = Callable[..., Tensor]
 
@@ -32,13 +38,17 @@ class CompiledStep:
         self.steps: dict[object, Run] = {}
         self.rates: list[Tensor] = []
         self.known: list[float] = []
+        self.state: object = None
 
     def __call__(self, batch: Batch, clip_norm: float, optimizer: Optimizer) -> Tensor | None:
         """Take the step and return its loss, detached; None where it is not compiled, and nothing was done."""
         if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
             return None
+        if optimizer.state is not self.state:
+            # Another optimiser, or one that was loaded: the tensors are others.
+            self.steps, self.state = {}, optimizer.state
         shape = self.gradient.key(batch, clip_norm)
-        key = (shape, id(optimizer), *_fixed(optimizer))
+        key = (shape, *_fixed(optimizer))
         if key in self.steps:
             self._follow(optimizer)
             with torch.inference_mode():
@@ -50,10 +60,7 @@ class CompiledStep:
         """Compile, and take the first step; a compiler that fails does so before anything has changed."""
         try:
             self._follow(optimizer)
-            # What it would assert of its inputs at each call, a tape holds for already.
-            run: Run = torch.compile(
-                self._whole(key[0], optimizer), dynamic=False, fullgraph=True, options={"size_asserts": False}
-            )
+            run: Run = torch.compile(self._whole(key[0], optimizer), dynamic=False, fullgraph=True, options=_UNASKED)
             with torch.inference_mode():
                 loss = run(*batch.rows)
         except Exception as error:  # noqa: BLE001 - whatever ails a compiler, the training does not depend on it
@@ -91,6 +98,8 @@ class CompiledStep:
                 update(p, gradient, state, group, rate)
             return loss
 
+        # The compiler files what it makes under the code of a function, and what it has seen to vary under its name.
+        step.__code__ = step.__code__.replace(co_name=f"step_{next(_number)}")
         return step
 
 
