@@ -6,13 +6,9 @@ from torch import Tensor, nn
 from mlefw.objective import Objective
 from mlefw.rows import Batch, Rows
 from mlefw.tape import NotReplayableError, Tape
-from mlefw.warn import warn
 
 _MAX_TAPES = 16
 """More shapes than this are no regime's doing."""
-
-_WORTH = 100
-"""Uses of a tape after which it is compiled: the ragged batch that ends an epoch is not worth it."""
 
 
 class Gradient:
@@ -23,11 +19,10 @@ class Gradient:
 
     Args:
         objective: whose trainable parameters get the gradient.
-        compile: hand a tape to the compiler of torch once it was used often; without a compiler there is a warning.
     """
 
-    def __init__(self, objective: Objective, compile: bool = False) -> None:
-        self.objective, self.compile = objective, compile
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
         self.trainable = [p for p in objective.parameters() if p.requires_grad and p.numel()]
         self.is_replayable = is_replayable(objective)
         self.tapes: dict[object, Tape] = {}
@@ -37,22 +32,16 @@ class Gradient:
         """The loss, and the gradient of each of `trainable`, detached. None where no tape can be had."""
         if not self.is_replayable:
             return None
-        x, y = batch.rows.x, batch.rows.y
-        key = (x.shape, x.dtype, x.device, y.shape, batch.scale, clip_norm, batch.standardized)
+        key = self.key(batch, clip_norm)
         if key not in self.tapes:
             return None if has_hooks(self.objective) else self._record(key, batch, clip_norm)
         self.uses[key] += 1
-        if self.compile and self.uses[key] == _WORTH:
-            self._compile(self.tapes[key], batch.rows)
         return self.tapes[key](*batch.rows)
 
-    def _compile(self, tape: Tape, rows: Rows) -> None:
-        try:
-            tape.compile(rows)
-        except Exception as error:  # noqa: BLE001 - whatever ails a compiler, the training does not depend on it
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            warn(f"compile=true: no compiled step ({reason}); training goes on without it")
-            self.compile = False
+    def key(self, batch: Batch, clip_norm: float) -> object:
+        """What a tape holds for."""
+        x, y = batch.rows.x, batch.rows.y
+        return (x.shape, x.dtype, x.device, y.shape, batch.scale, clip_norm, batch.standardized)
 
     def _record(self, key: object, batch: Batch, clip_norm: float) -> list[Tensor] | None:
         trainable = self.trainable

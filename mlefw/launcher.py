@@ -176,6 +176,7 @@ def _warm(task: Task) -> None:
                 importlib.import_module(name)
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _returned(job: Job, overrides: Sequence[str]) -> JobReturn:

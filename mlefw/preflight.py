@@ -2,14 +2,17 @@
 
 import difflib
 import inspect
+import math
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from inspect import Parameter
 from typing import Any, Literal
 
 from hydra.utils import get_object
 
+from mlefw import written_signature
 from mlefw.errors import UsageError
 
 ALLOWED = ("mlefw", "torch", "lightning", "torchmetrics")
@@ -23,6 +26,9 @@ PARTS = (
 
 INJECTED = frozenset({"num_features", "eta_dim", "num_classes", "floor", "targets", "logger", "callbacks", "plugins"})
 """Arguments that the composition root supplies from the data."""
+
+Look = Callable[[str, Sequence[str]], Mapping[str, Parameter] | None]
+"""How the parameters of a class of some packages are found by its name; None where they are not."""
 
 _META = {"_target_", "_partial_", "_convert_", "_recursive_"}
 
@@ -42,7 +48,7 @@ def check(
         UsageError: listing every unknown key (with the nearest spelling), wrong type, missing argument and refused
             `_target_`.
     """
-    problems = _unknown("", config, known)
+    problems = _unknown("", config, known) + _learning_rate(config)
     later = []
     for key, node in config.items():
         if isinstance(node, dict):
@@ -54,12 +60,18 @@ def check(
                 problems += _section(*section)
         elif key in known and not isinstance(known[key], dict):
             problems += _like(key, node, known[key])
-    # What a target takes is known after an import, which may take seconds: beside other mistakes it is worth that
-    # only where there may be one.
-    sections = [section for section in later if section[0] in touched] if problems else later
-    problems += [problem for section in sections for problem in _section(*section)]
+    # An import takes seconds, so what a person has set is first compared with the source.
+    problems += [problem for section in later if section[0] in touched for problem in _section(*section, _written)]
+    problems = problems or [problem for section in later for problem in _section(*section)]
     if problems:
         raise UsageError("\n".join(problems))
+
+
+def _learning_rate(config: dict[str, Any]) -> list[str]:
+    """What the annotation does not say: it admits a tensor, and with it all that has a value."""
+    lr = (config.get("optimizer") or {}).get("lr", 0.0)
+    is_right = accepts(float, lr) and 0 <= lr < math.inf
+    return [] if is_right else [f"optimizer.lr={lr}: expected a finite number of at least 0"]
 
 
 def _has_target(node: dict[str, Any]) -> bool:
@@ -93,9 +105,32 @@ def _unknown(path: str, node: dict[str, Any], known: Iterable[str]) -> list[str]
     ]
 
 
-def _section(path: str, node: dict[str, Any], reference: dict[str, Any], allowed: Sequence[str]) -> list[str]:
+def _written(target: str, _: Sequence[str]) -> Mapping[str, Parameter] | None:
+    return written_signature.parameters(target)
+
+
+def _imported(target: str, allowed: Sequence[str]) -> Mapping[str, Parameter]:
+    """The parameters of a class, with its annotations.
+
+    Raises:
+        UsageError: it is not one to build.
+        Exception: whatever an import raises.
+    """
+    found = get_object(target)
+    if not _is_admitted(found, allowed):
+        raise UsageError(
+            "a part of a training, such as a torch.nn.Module, an optimiser, a scheduler, a callback or a logger"
+        )
+    hints = _hints(found)
+    signature = inspect.signature(found).parameters
+    return {name: p.replace(annotation=hints.get(name, Any)) for name, p in signature.items()}
+
+
+def _section(
+    path: str, node: dict[str, Any], reference: dict[str, Any], allowed: Sequence[str], look: Look = _imported
+) -> list[str]:
     if "_target_" in node:
-        return _target(path, node, allowed)
+        return _target(path, node, allowed, look)
     nested = {key: value for key, value in node.items() if isinstance(value, dict)}
     if reference:
         problems = _unknown(path, node, reference)
@@ -105,45 +140,38 @@ def _section(path: str, node: dict[str, Any], reference: dict[str, Any], allowed
         return problems
     problems = [f"unknown setting {path}.{key}: this choice has no settings" for key in node if key not in nested]
     for key, value in nested.items():
-        problems += _section(f"{path}.{key}", value, {}, allowed)
+        problems += _section(f"{path}.{key}", value, {}, allowed, look)
     return problems
 
 
-def _target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[str]:
+def _target(path: str, node: dict[str, Any], allowed: Sequence[str], look: Look) -> list[str]:
     target = node["_target_"]
+    refused = f"{path}._target_={target!r} was refused: expected"
     if not isinstance(target, str) or target.split(".")[0] not in allowed:
-        return [
-            f"{path}._target_={target!r} was refused: expected something from {', '.join(allowed)}, "
-            f"or from a package admitted by --plugin"
-        ]
+        return [f"{refused} something from {', '.join(allowed)}, or from a package admitted by --plugin"]
     try:
-        found = get_object(target)
-        if not _is_admitted(found, allowed):
-            return [
-                f"{path}._target_={target!r} was refused: expected a part of a training, such as a torch.nn.Module, "
-                f"an optimiser, a scheduler, a callback or a logger"
-            ]
-        parameters = inspect.signature(found).parameters
+        parameters = look(target, allowed)
+    except UsageError as error:
+        return [f"{refused} {error}"]
     except Exception as error:  # noqa: BLE001 - whatever an import raises is the user's to read
         return [f"{path}._target_={target!r} cannot be imported: {str(error).splitlines()[0]}"]
+    if parameters is None:
+        return []
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     problems = [] if open_ended else _unknown(path, node, named)
-    hints = _hints(get_object(target))
     for name in named:
         if name in node:
-            value = node[name]
-            if isinstance(value, dict) and "_target_" in value:
-                problems += _target(f"{path}.{name}", value, allowed)
+            value, hint = node[name], parameters[name].annotation
+            if _is_node(value):
+                problems += _target(f"{path}.{name}", value, allowed, look)
             elif isinstance(value, dict) and any(map(_is_node, value.values())):
                 for key, part in value.items():
                     own = f"{path}.{name}.{key}"
-                    problems += _target(own, part, allowed) if _is_node(part) else [f"{own} names no member"]
-            elif name in hints and not accepts(hints[name], value):
-                problems.append(f"{path}.{name}={value!r}: expected {describe(hints[name])}")
-        elif parameters[name].default is inspect.Parameter.empty and not (
-            name in INJECTED or node.get("_partial_") or parameters[name].kind is inspect.Parameter.VAR_KEYWORD
-        ):
+                    problems += _target(own, part, allowed, look) if _is_node(part) else [f"{own} names no member"]
+            elif not accepts(hint, value):
+                problems.append(f"{path}.{name}={value!r}: expected {describe(hint)}")
+        elif parameters[name].default is Parameter.empty and not (name in INJECTED or node.get("_partial_")):
             problems.append(f"{path}.{name} is missing: {target} needs it")
     return problems
 

@@ -1,5 +1,6 @@
 """One job: from a composed configuration to an exit code."""
 
+import gc
 import logging
 import os
 import sys
@@ -100,12 +101,14 @@ def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> No
         from mlefw.command import baseline
         from mlefw.console import console
 
+        imported()
         content = baseline.run(config, run_dir)
         baseline.show(content, console())
         console().print(f"written: {run_dir / 'baseline.json'}", soft_wrap=True)
     else:
         from mlefw.command import check
 
+        imported()
         print(check.run(config, run_dir))
 
 
@@ -116,8 +119,7 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
     from mlefw.command import train
     from mlefw.console import console, heading, run_table, verdict
 
-    # Once more: importing lightning has turned its own messages on again.
-    listen()
+    imported()
     if devices.number(config["trainer"]) > 0:
         train.follow(config, run_dir)
         return
@@ -144,12 +146,19 @@ def _experiment(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
     from mlefw.command import experiment
     from mlefw.console import console
 
-    listen()
+    imported()
     findings = experiment.run(config, run_dir)
     if quiet:
         console().print(f"{run_dir.name}: {findings.verdict}", soft_wrap=True, markup=False)
     else:
         experiment.show(findings, run_dir, console())
+
+
+def imported() -> None:
+    """After the last import: Lightning's has turned its messages on again, and what is there now stays for good."""
+    listen()
+    gc.freeze()
+    gc.enable()
 
 
 def listen() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from mlefw import ranks
+from mlefw.compiled import CompiledStep
 from mlefw.errors import UsageError
 from mlefw.gradient import Gradient, clip
 from mlefw.objective import Objective
@@ -39,12 +40,13 @@ class Step:
         objective: whose parameters are changed.
         clip_norm: bound on the gradient norm (0: none).
         max_rows: most rows of one backward pass (0: no limit); slices add up to the gradient of the whole batch.
-        compile: let the compiler of torch fuse the kernels of a gradient.
+        compile: let the compiler of torch fuse the kernels of a step; without a compiler there is a warning.
     """
 
     def __init__(self, objective: Objective, clip_norm: float = 0.0, max_rows: int = 0, compile: bool = False) -> None:
         self.objective, self.clip_norm, self.max_rows = objective, clip_norm, max_rows
-        self.gradient = Gradient(objective, compile)
+        self.gradient = Gradient(objective)
+        self.compiled = CompiledStep(self.gradient) if compile else None
         self.updates: dict[object, Tape] = {}
         self.seen: tuple[Any, ...] = ()
 
@@ -73,6 +75,8 @@ class Step:
         """The step as kernels alone; None where that is not possible."""
         if type(optimizer) not in _REPLAYABLE or 0 < self.max_rows < batch.rows.num_rows:
             return None
+        if self.compiled is not None and (loss := self.compiled(batch, self.clip_norm, optimizer)) is not None:
+            return loss
         found = self.gradient(batch, self.clip_norm)
         if found is None:
             return None

@@ -12,6 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _READS_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 
+_FUSED = {torch.ops.aten._foreach_norm.Scalar: lambda tensors: [torch.linalg.vector_norm(one) for one in tensors]}
+"""What stands for a kernel that compilers know no parts of."""
+
+Line = tuple[str, str, list[str]]
+"""A name, the expression that it stands for, and the names of tensors in it."""
+
+
 class NotReplayableError(Exception):
     """The computation looks at values, so that its kernels may be others next time."""
 
@@ -35,10 +42,12 @@ class Tape:
         recorder = _Recorder(inputs)
         with _Guard(), recorder:
             outputs = function(*inputs)
-        self._text = recorder.code([recorder.name(output) for output in outputs])
+        names = [recorder.name(output) for output in outputs]
+        self._whole = recorder.code(recorder.views + recorder.lines, names)
         self._scope = recorder.constants
         # Called without its Python shell a kernel starts sooner.
-        self._run = self._made(lambda value: value._op if isinstance(value, OpOverload) else value)
+        text = recorder.code(recorder.lines, names)
+        self._run = self._made(text, lambda value: value._op if isinstance(value, OpOverload) else value)
         self._recorded: list[Tensor] = list(outputs)
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
@@ -51,22 +60,15 @@ class Tape:
         found, self._recorded = self._recorded, []
         return found
 
-    def compile(self, inputs: Sequence[Tensor]) -> None:
-        """Let the compiler of torch fuse the kernels: the same numbers to rounding. It is tried on these inputs.
+    def traceable(self) -> Callable[..., list[Tensor]]:
+        """The same for a compiler, to which no tensor may be known twice: views of what stays are taken inside."""
+        return self._made(
+            self._whole, lambda value: _FUSED.get(value, value) if isinstance(value, OpOverload) else value
+        )
 
-        Raises:
-            Exception: whatever the compiler raises; the tape is then as it was.
-        """
-        compiled = torch.compile(self._made(lambda value: value), dynamic=False, fullgraph=True)
-        state = torch.get_rng_state()
-        with torch.inference_mode():
-            compiled(*inputs)
-        torch.set_rng_state(state)
-        self._run = compiled
-
-    def _made(self, bare: Callable[[Any], Any]) -> Callable[..., list[Tensor]]:
+    def _made(self, text: str, bare: Callable[[Any], Any]) -> Callable[..., list[Tensor]]:
         scope = {name: bare(value) for name, value in self._scope.items()}
-        exec(self._text, scope)
+        exec(text, scope)
         run: Callable[..., list[Tensor]] = scope["run"]
         return run
 
@@ -91,7 +93,8 @@ class _Recorder(TorchDispatchMode):
         # Tensors are told apart by identity, so none that was seen may be freed.
         self.alive: list[Any] = []
         self.constants: dict[str, Any] = {}
-        self.lines: list[tuple[str, str, list[str]]] = []
+        self.lines: list[Line] = []
+        self.views: list[Line] = []
         self.inputs = [self._new(tensor, "i") for tensor in inputs]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -112,8 +115,10 @@ class _Recorder(TorchDispatchMode):
             self._note(torch.ops.aten.clone.default, given, used, self._new(result, "v"))
         elif func.is_view and all(name[0] == "c" for name in used):
             # A view of what stays in its place stays in its place.
-            for tensor in result if isinstance(result, list | tuple) else [result]:
-                self._constant(tensor)
+            whole = self._constant(result)
+            self.views.append((whole, f"{self._constant(func)}({', '.join(given)})", used))
+            for position, tensor in enumerate(result if isinstance(result, list | tuple) else ()):
+                self.views.append((self._constant(tensor), f"{whole}[{position}]", [whole]))
         elif isinstance(result, Tensor):
             self._note(func, given, used, self.names.get(id(result)) or self._new(result, "v"))
         else:
@@ -128,11 +133,11 @@ class _Recorder(TorchDispatchMode):
         """The name of a tensor that was seen, or of a new constant."""
         return self.names.get(id(value)) or self._constant(value)
 
-    def code(self, outputs: list[str]) -> str:
+    def code(self, lines: list[Line], outputs: list[str]) -> str:
         """The function `run` that runs the lines, each value forgotten after its last use."""
-        last = {name: number for number, (_, _, used) in enumerate(self.lines) for name in used}
+        last = {name: number for number, (_, _, used) in enumerate(lines) for name in used}
         text = [f"def run({', '.join(self.inputs)}):"]
-        for number, (target, expression, used) in enumerate(self.lines):
+        for number, (target, expression, used) in enumerate(lines):
             text.append(f"    {target} = {expression}")
             done = {name for name in used if name[0] != "c" and last[name] == number and name not in outputs}
             text += [f"    {' = '.join(sorted(done - {target}))} = None"] if done - {target} else []

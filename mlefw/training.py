@@ -53,9 +53,6 @@ def check_optimization(config: Config, objective: Objective) -> None:
     Raises:
         UsageError: it refuses its settings, or does not fit the prior.
     """
-    lr = config["optimizer"].get("lr")
-    if lr is not None and not (isinstance(lr, int | float) and 0 <= lr < float("inf")):
-        raise UsageError(f"optimizer.lr={lr}: expected a finite number of at least 0")
     scheduler = config["scheduler"] or {}
     try:
         parameters = [p for p in objective.parameters() if p.requires_grad]

@@ -309,6 +309,34 @@ def test_help_is_short_and_imports_no_torch(mlefw: Run) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
+def test_mistakes_that_the_source_shows_are_told_without_importing_torch() -> None:
+    code = """
+import sys
+from mlefw.cli import run
+for words in (["--cfg", "job"], *([word] for word in sys.argv[1:])):
+    print(run(["train", *words]), "torch" in sys.modules, file=sys.stderr)
+"""
+    wrong = {
+        "haed=poisson": "Did you mean 'head'",
+        "head=poison": "Did you mean 'poisson'",
+        "optimizer.lr=abc": "optimizer.lr=abc: expected a finite number",
+        "optimizer.lr=-1": "optimizer.lr=-1: expected a finite number",
+        "optimizer.lrr=1": "Did you mean 'lr'",
+        "trainer.max_epochs=abc": "expected a whole number or null",
+        "data.test_fraction=abc": "expected a number",
+        "model.hidden=abc": "expected a list of",
+        "seed=abc": "expected a whole number",
+    }
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-c", code, *wrong], capture_output=True, text=True, check=True)
+    page, *lines = done.stderr.splitlines()
+    assert page == "0 False"
+    assert [line for line in lines if not line.startswith("mlefw: error:")] == ["2 False"] * len(wrong)
+    for line, message in zip(lines[::2], wrong.values(), strict=True):
+        assert message in line
+
+
 def test_the_working_directory_is_not_imported_from(tmp_path: Path) -> None:
     import subprocess
 

@@ -1,5 +1,7 @@
 """Every YAML of every group composes, passes the pre-flight check, and builds."""
 
+import re
+from inspect import Parameter
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,11 @@ import torch
 from hydra.utils import get_class
 from pyarrow import csv
 
-from mlefw import build, training
+from mlefw import build, training, written_signature
 from mlefw.configuration import config_root, members, read, resolve
 from mlefw.data import synthetic
 from mlefw.errors import UsageError
-from mlefw.preflight import accepts, describe, nearest
+from mlefw.preflight import ALLOWED, _imported, accepts, describe, nearest
 from mlefw.preparation import prepare
 
 GROUPS = {
@@ -51,6 +53,25 @@ METRICS = {
 }
 """Heads that the metrics of a group are for."""
 CASES = [(group, member) for group in GROUPS for member in members(group)]
+
+
+TARGETS = sorted(
+    {match for file in config_root().rglob("*.yaml") for match in re.findall(r"_target_: ([\w.]+)", file.read_text())}
+    - {"hydra_plugins.mlefw.ForkLauncher", "hydra_plugins.mlefw.GridSweeper", "mlefw.loss.plain.Plain"}
+)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_source_of_a_class_says_of_its_parameters_what_an_import_says(target: str) -> None:
+    written, imported = written_signature.parameters(target), _imported(target, ALLOWED)
+    assert written is not None
+    assert written.keys() == imported.keys()
+    for name, parameter in imported.items():
+        assert written[name].kind in (parameter.kind, Parameter.KEYWORD_ONLY)
+        assert (written[name].default is Parameter.empty) == (parameter.default is Parameter.empty)
+        for value in (None, True, 1, 1.5, "x", [1], ["x"], [1.5, "x"]):
+            # What the source leaves open is anything; it never refuses what is right.
+            assert accepts(written[name].annotation, value) or not accepts(parameter.annotation, value)
 
 
 def test_every_group_is_tried() -> None:

@@ -219,23 +219,52 @@ def test_features_standardised_once_are_those_of_the_model():
         assert torch.equal(target.descent(ready), target.descent(batch))
 
 
+compiling = pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
+@compiling
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_step_is_the_same_to_rounding(monkeypatch):
-    monkeypatch.setattr("mlefw.gradient._WORTH", 3)
-    compiled, step = trained(objective(prior=L2Prior(0.5)), "adam", True, 1.0, compile=True)
-    plain, _ = trained(objective(prior=L2Prior(0.5)), "adam", True, 1.0)
-    assert step.gradient.compile
+@pytest.mark.parametrize(
+    ("optimizer", "prior"), [("adam", L2Prior(0.5)), ("adamw", NoPrior()), ("momentum", L1Prior(0.5))]
+)
+def test_a_compiled_step_is_the_same_to_rounding(optimizer, prior, monkeypatch):
+    monkeypatch.setattr("mlefw.compiled._WORTH", 1)
+    compiled, step = trained(objective(prior=prior), optimizer, True, 1.0, compile=True)
+    plain, _ = trained(objective(prior=prior), optimizer, True, 1.0)
+    assert step.compiled is not None
+    assert len(step.compiled.steps) == 2
     for one, other in zip(compiled, plain, strict=True):
-        torch.testing.assert_close(one, other, rtol=2e-3, atol=1e-5)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@compiling
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_step_leaves_the_state_of_the_optimizer_as_others_do(monkeypatch):
+    monkeypatch.setattr("mlefw.compiled._WORTH", 3)
+    target, plain = objective(), objective()
+    optimizer, other = (OPTIMIZERS["adam"](o.parameters()) for o in (target, plain))
+    step, reference, batch = Step(target, 1.0, compile=True), Step(plain, 1.0), next(batches(1))
+    for count in range(12):
+        if count == 8:
+            # Another rate is no other graph.
+            monkeypatch.setattr("torch._dynamo.config.error_on_recompile", True)
+        for one in (optimizer, other):
+            one.param_groups[0]["lr"] = 1e-2 / (1 + count)
+        assert step(batch, optimizer, optimizer).item() == pytest.approx(
+            reference(batch, other, other).item(), rel=1e-5
+        )
+    assert step.compiled is not None
+    assert len(step.compiled.steps) == 1
+    torch.testing.assert_close(optimizer.state_dict()["state"], other.state_dict()["state"], rtol=1e-4, atol=1e-7)
 
 
 def test_without_a_compiler_there_is_a_warning_and_the_same_result(monkeypatch):
     def fails(*_, **__):
         raise RuntimeError("no working C++ compiler")
 
-    monkeypatch.setattr("mlefw.gradient._WORTH", 3)
+    monkeypatch.setattr("mlefw.compiled._WORTH", 3)
     monkeypatch.setattr("torch.compile", fails)
     with pytest.warns(UserWarning, match="no working C"):
         compiled, _ = trained(objective(), "adam", True, 1.0, compile=True)

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from mlefw.app.request import answer
 from mlefw.console import console
 from mlefw.errors import UsageError
+from mlefw.single import imported
 
 _HOST = "127.0.0.1"
 _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; img-src data:"
@@ -61,6 +62,7 @@ class Page(BaseHTTPRequestHandler):
 
 def serve(arguments: Sequence[str]) -> int:
     """Serve the page until a signal ends it."""
+    imported()
     with open_server(port_of(arguments)) as server:
         address = f"http://127.0.0.1:{server.server_address[1]}"
         console().print(f"open {address} in a browser on this machine; Ctrl+C ends it", soft_wrap=True)
