@@ -21,7 +21,7 @@ from mlefw.plot.pit import spread
 from mlefw.plot.style import png
 from mlefw.rows import Rows
 
-_SHARE = 0.05
+_SHARE = 0.02
 """Of the training time, what pictures may cost before its end."""
 
 _MAX_WEIGHTS = 1_000_000
