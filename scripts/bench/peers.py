@@ -1,6 +1,6 @@
 """A whole fit of the same task by mlefw and its peers: time beside the bare loop, test NLL, peak memory.
 
-    python scripts/bench/peers.py [--rounds N] [--only NAME …]
+    python scripts/bench/peers.py [--rounds N] [--only NAME …] [--python peers/bin/python]
 
 The task: 8,000 training rows of 10 normal features, 2,000 to watch and 10,000 to test; location and scale of a
 Gaussian target both bend. Networks are 10-64-64-2 with ReLU, Adam at 1e-3, batches of 128, 30 epochs. The time is the
@@ -11,12 +11,15 @@ on the watched rows. Lightning and torch-uncertainty have their trainers' defaul
 and LightGBMLSS 200 rounds, stopped early. Each fit is a process of its own, the variants take turns, and a ratio is the
 median over the rounds. A peer that is not installed is left out, and why is said.
 
-Beside an installed mlefw, from PyPI, in a virtual environment of its own (their own pins of torch, numpy and pandas
-are older; without --no-deps pip replaces those of mlefw or refuses):
+The peers' own pins of torch, numpy and pandas are older: without --no-deps pip replaces those of mlefw, or refuses.
+So they go into an environment beside that of mlefw, which sees its packages, and is named by --python:
 
-    pip install --no-deps ngboost==0.5.11 lightgbm==4.7.0 lightgbmlss==0.6.1 torch-uncertainty==0.13.0
-    pip install --no-deps torchvision==0.28.0 timm seaborn einops huggingface_hub httpx2 pyro-ppl pyro-api opt-einsum
-    pip install --no-deps optuna alembic colorlog sqlalchemy plotly narwhals shap slicer numba llvmlite cloudpickle
+    python -m venv peers
+    python -c "import torch; print(torch.__path__[0][:-6])" > peers/lib/python3.11/site-packages/mlefw.pth
+    peers/bin/pip install --no-deps ngboost==0.5.11 lightgbm==4.7.0 lightgbmlss==0.6.1 torch-uncertainty==0.13.0
+    peers/bin/pip install --no-deps torchvision==0.28.0 timm seaborn einops huggingface_hub httpx2 pyro-ppl pyro-api
+    peers/bin/pip install --no-deps opt-einsum optuna alembic colorlog sqlalchemy plotly narwhals shap slicer numba
+    peers/bin/pip install --no-deps llvmlite cloudpickle tqdm pandas
 """
 
 import argparse
@@ -30,7 +33,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -196,6 +198,11 @@ def lightning(task: Task, folder: Path) -> Fit:
 def torch_uncertainty(task: Task, folder: Path) -> Fit:
     """Its regression routine with a Gaussian layer; TUTrainer with its defaults."""
     import torch
+
+    if torch.version.cuda is None and "+" not in version("torchvision"):
+        # It imports torchvision, whose wheel on PyPI registers these two for CUDA builds of torch alone.
+        for operator in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float bound) -> Tensor")
     from torch import nn
     from torch_uncertainty import TUTrainer
     from torch_uncertainty.layers.distributions import NormalLinear
@@ -261,6 +268,9 @@ def lightgbmlss(task: Task, folder: Path) -> Fit:
     return fit
 
 
+FOREIGN = ("torch-uncertainty", "NGBoost", "LightGBMLSS")
+"""Those that run in the other environment."""
+
 VARIANTS: dict[str, Callable[[Task, Path], Fit]] = {
     "bare loop": bare,
     "mlefw": mlefw,
@@ -271,22 +281,12 @@ VARIANTS: dict[str, Callable[[Task, Path], Fit]] = {
 }
 
 
-def mend_torchvision() -> None:
-    """Its wheel on PyPI is for CUDA builds of torch: beside another one it misses two operators, and does not load."""
-    import torch
-
-    if find_spec("torchvision") is not None and torch.version.cuda is None and "+" not in version("torchvision"):
-        for operator in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float bound) -> Tensor")
-
-
 def one(name: str, folder: Path) -> dict[str, float]:
     """Fit one of them here."""
     import torch
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    mend_torchvision()
     # The first optimiser of a process imports the compiler of torch.
     torch.optim.Adam([torch.zeros(1)])
     task, truth = simulate()
@@ -297,7 +297,7 @@ def one(name: str, folder: Path) -> dict[str, float]:
     return {"cpu": cpu, "wall": wall, "nll": nll(*parameters(task.test.x), task.test.y), "truth": truth}
 
 
-def measure(names: list[str], rounds: int) -> tuple[dict[str, list[dict[str, float]]], dict[str, str]]:
+def measure(names: list[str], rounds: int, python: str) -> tuple[dict[str, list[dict[str, float]]], dict[str, str]]:
     """What each fit took in each round; and why others were left out."""
     found: dict[str, list[dict[str, float]]] = {}
     left_out: dict[str, str] = {}
@@ -307,7 +307,7 @@ def measure(names: list[str], rounds: int) -> tuple[dict[str, list[dict[str, flo
             if name in left_out:
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                command = [sys.executable, str(Path(__file__).resolve()), "--one", name]
+                command = [python if name in FOREIGN else sys.executable, str(Path(__file__).resolve()), "--one", name]
                 try:
                     cost, text = run(command, Path(folder), settings)
                 except FailedError as error:
@@ -322,6 +322,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--python", default=sys.executable, help="that of the peers' environment")
     parser.add_argument("--one", choices=VARIANTS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -330,7 +331,9 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    found, left_out = measure(list(dict.fromkeys(["bare loop", *given.only])), given.rounds)
+    found, left_out = measure(
+        list(dict.fromkeys(["bare loop", *given.only])), given.rounds, str(Path(given.python).absolute())
+    )
     table = Table("whole fit", "CPU, s", "v bare loop", "v mlefw", "test NLL, nats", "peak memory, MiB")
     for name, rounds in found.items():
         cells = [f"{statistics.median(one['cpu'] for one in rounds):.2f}"]
