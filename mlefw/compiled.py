@@ -53,7 +53,7 @@ class CompiledStep:
             self._follow(optimizer)
             with torch.inference_mode():
                 return self.steps[key](*batch.rows)
-        is_worth = self.works and self.gradient.uses.get(shape, 0) >= _WORTH
+        is_worth = self.works and shape in self.gradient.tapes and self.gradient.uses[shape] >= _WORTH
         return self._first(key, batch, optimizer) if is_worth else None
 
     def _first(self, key: Any, batch: Batch, optimizer: Optimizer) -> Tensor | None:

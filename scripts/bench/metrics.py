@@ -24,7 +24,6 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
 
     from mlefw import build
     from mlefw.configuration import read
-    from mlefw.datamodule import Blocks
     from mlefw.model.mlp import Mlp
     from mlefw.objective import Objective
     from mlefw.prior.none import NoPrior
@@ -46,7 +45,7 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
         "binary": lambda: torch.bernoulli(ones / 2),
         "numeric": lambda: torch.poisson(ones) if head_name == "poisson" else torch.randn_like(ones),
     }[head.target]()
-    blocks = Blocks(Rows(x, y, ones, torch.zeros_like(ones)), block)
+    blocks = list(Rows(x, y, ones, torch.zeros_like(ones)).blocks(block))
     metrics = build.build_metrics(config, head)
 
     def forward() -> None:
