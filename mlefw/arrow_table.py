@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -27,6 +27,7 @@ def to_table(
     identifier: str | None = None,
     missing: Missing = "error",
     lenient: Collection[str] = (),
+    keep: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> Table:
     """Arrow columns as a Table.
 
@@ -37,6 +38,7 @@ def to_table(
         identifier: a column whose integers are kept as they are.
         missing: whether rows with missing cells are an error, or dropped with a warning.
         lenient: columns whose missing cells are kept as holes of the table, whatever `missing` says.
+        keep: takes the values of each column as soon as they are read, and again where rows are dropped.
 
     Raises:
         UsageError: a type that is neither a number, a boolean nor text; missing or infinite values; no rows.
@@ -49,7 +51,7 @@ def to_table(
         values, hole = _plain(name, column, place, text=name in text, exact=name == identifier)
         if _is_index(name, values, place):
             continue
-        plain[name] = values
+        plain[name] = keep(values)
         if hole.any():
             holes[name] = hole
     kept = {name: hole for name, hole in holes.items() if name in lenient}
@@ -58,7 +60,7 @@ def to_table(
         raise UsageError(f"{place.origin} has 0 data rows\n  expected: a table with at least one row")
     _check_infinite(table, holes)
     _warn_of_names(table)
-    return _without_holes(table, {name: hole for name, hole in holes.items() if name not in lenient}, missing)
+    return _without_holes(table, {name: hole for name, hole in holes.items() if name not in lenient}, missing, keep)
 
 
 def is_index_name(name: str) -> bool:
@@ -149,7 +151,9 @@ def _check_infinite(table: Table, holes: dict[str, np.ndarray]) -> None:
             )
 
 
-def _without_holes(table: Table, holes: dict[str, np.ndarray], missing: Missing) -> Table:
+def _without_holes(
+    table: Table, holes: dict[str, np.ndarray], missing: Missing, keep: Callable[[np.ndarray], np.ndarray]
+) -> Table:
     if not holes:
         return table
     anywhere = np.logical_or.reduce(list(holes.values()))
@@ -165,7 +169,9 @@ def _without_holes(table: Table, holes: dict[str, np.ndarray], missing: Missing)
     warnings.warn(
         f"{table.origin}: {int(anywhere.sum())} rows with missing values are dropped", UserWarning, stacklevel=2
     )
-    return table.take(np.flatnonzero(~anywhere))
+    index = np.flatnonzero(~anywhere)
+    columns = {name: keep(column[index]) for name, column in table.columns.items()}
+    return replace(replace(table, columns={}).take(index), columns=columns)
 
 
 def _warn_of_large_integers(name: str, values: np.ndarray, place: Table) -> None:

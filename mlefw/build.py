@@ -11,6 +11,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, full_weight, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.calibrate.base import Calibration
+from mlefw.coding import coded
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
@@ -28,7 +29,7 @@ from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized, feature_statistics, target_statistics
-from mlefw.support import check_support, check_targets
+from mlefw.support import check_targets
 from mlefw.target import Target
 from mlefw.uncertainty.averaged import Method
 
@@ -66,13 +67,12 @@ def _read_data(config: Config) -> Data:
     source.partial = getattr(kind, "partial", False)
     table = source.read()
     schema = Schema.learn(table, source, {t: head_kind(node).target for t, node in tasks.items()} or kind.target)
-    tables = source.splits(table)
-    schema = schema.of_training(tables["train"])
+    if source.store is not None:
+        source.store.release()
+    parts = source.parts(table)
+    schema = schema.of_training(*parts["train"])
     head = head_of(config, schema.targets)
-    splits = {}
-    for split, part in tables.items():
-        splits[split] = schema.rows(part, head.log_link)
-        check_support(head, splits[split], part, schema.target)
+    splits = {split: coded(schema, head, *part, source.store) for split, part in parts.items()}
     return Data(source, schema, splits)
 
 

@@ -13,9 +13,16 @@ from mlefw.batch.base import BatchRegime
 from mlefw.cadence import Cadence
 from mlefw.memory import has_room
 from mlefw.rows import Batch, Chunk, Rows, gathered
+from mlefw.storage import StoredRows
 
 _CHUNK_S = 0.05
 """Of work in a chunk: long beside what Lightning does between chunks, short beside a person's patience."""
+
+_GROUP = 2**16
+"""Rows of a store that are read together."""
+
+_SLICE = 2**18
+"""Of them, the most in one backward pass."""
 
 _SHARED = 32
 """Batches in a chunk where processes have to agree on it without a word."""
@@ -49,6 +56,8 @@ class RowsModule(lightning.LightningDataModule):
         self.splits, self.regime, self.seed, self.chunk, self.block = splits, regime, seed, chunk, block
         self.cadence = Cadence(regime, splits["train"].num_rows, "validation" in splits, every)
         self.is_counted = is_counted
+        if isinstance(splits["train"], StoredRows):
+            regime.group, regime.max_rows = _GROUP, min(regime.max_rows or _SLICE, _SLICE)
         self.watched: list[str] = [name for name in ("train", "validation") if name in splits]
         """The splits that are evaluated after each epoch, in the order of the evaluation loaders."""
         self.start = (0, 0)
@@ -84,7 +93,7 @@ class RowsModule(lightning.LightningDataModule):
 
     def chunks(self, epochs: range, length: Callable[[], int]) -> Iterator[Chunk]:
         """The batches of some epochs, as many in each chunk as `length` says when the chunk is begun."""
-        rows, known = self._ready("train"), self.standardize is not None
+        rows, known = self._ready("train"), self.is_standardized("train")
         steps = self._steps(epochs, rows.num_rows)
         while taken := list(islice(steps, length())):
             ends = [k for k, (_, _, is_end) in enumerate(taken) if is_end]
@@ -95,7 +104,10 @@ class RowsModule(lightning.LightningDataModule):
             else:
                 # Every process draws the same batches, and computes its share of each.
                 own = slice(ranks.number(), None, ranks.count())
-                yield gathered(rows, [(index[own], scale) for index, scale, _ in taken], known, ends)
+                chunk = gathered(rows, [(index[own], scale) for index, scale, _ in taken], known, ends)
+                if isinstance(rows, StoredRows):
+                    rows.release()
+                yield chunk
 
     def _steps(self, epochs: range, num_rows: int) -> Iterator[tuple[Tensor, float, bool]]:
         """Rows and scale of each step of some epochs, and whether it ends one of them other than the last."""
@@ -111,12 +123,16 @@ class RowsModule(lightning.LightningDataModule):
     def _is_whole(self, index: Tensor) -> bool:
         return self.regime.without_replacement and len(index) == self.splits["train"].num_rows
 
+    def is_standardized(self, split: str) -> bool:
+        """Whether the rows of a split are kept as the model hands them on: those in a store are too many for that."""
+        return self.standardize is not None and not isinstance(self.splits[split], StoredRows)
+
     def _ready(self, split: str) -> Rows:
         """A split as batches are taken from it: standardised once, and on the device of the training if it has room."""
-        key = split, self.standardize is not None
+        key = split, self.is_standardized(split)
         if key not in self._taken_from:
             rows = self.splits[split]
-            if self.standardize is not None:
+            if self.is_standardized(split) and self.standardize is not None:
                 rows = rows._replace(x=self.standardize(rows.x))
             device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
             self._taken_from[key] = rows.to(device) if has_room(device, rows.num_bytes) else rows
@@ -172,7 +188,7 @@ class Blocks:
         if not self.module.is_watched_now(self.split):
             return iter(())
         parts = self.rows.blocks(self.size) if self.rows.num_rows else iter([self.rows])
-        return (Batch(rows, 1.0, self.module.standardize is not None) for rows in parts)
+        return (Batch(rows, 1.0, self.module.is_standardized(self.split)) for rows in parts)
 
     def __len__(self) -> int:
         """Number of blocks."""

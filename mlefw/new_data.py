@@ -11,7 +11,7 @@ from mlefw import build
 from mlefw.checkpoint import Trained
 from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
-from mlefw.data.parquet import SUFFIXES, Parquet
+from mlefw.data.parquet import BLOCK_CELLS, SUFFIXES, Parquet
 from mlefw.errors import UsageError
 from mlefw.preflight import check_targets
 from mlefw.rows import Table
@@ -40,8 +40,8 @@ def adapted(trained: Trained, settings: dict[str, Any]) -> Trained:
     return replace(trained, schema=replace(trained.schema, **given))
 
 
-def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:
-    """The rows of a split of the run's own data.
+def read_table(trained: Trained, settings: dict[str, Any], split: str) -> tuple[Table, np.ndarray]:
+    """A table with the rows of a split of the run's own data, and their positions in it.
 
     Args:
         trained: whose schema and data settings apply.
@@ -54,10 +54,10 @@ def read_table(trained: Trained, settings: dict[str, Any], split: str) -> Table:
     given = {name: value for name, value in settings.items() if value is not None}
     source: Source = build.instantiate({**trained.config["data"], **given})
     source.partial = trained.schema.partial
-    tables = source.splits()
-    if split not in tables:
-        raise UsageError(f"the run's data have no {split} rows: choose split={' or split='.join(tables)}")
-    return tables[split]
+    parts = source.parts()
+    if split not in parts:
+        raise UsageError(f"the run's data have no {split} rows: choose split={' or split='.join(parts)}")
+    return parts[split]
 
 
 def read_blocks(
@@ -75,8 +75,11 @@ def read_blocks(
         UsageError: what the source raises.
     """
     if settings.get("path") is None:
-        table = read_table(trained, settings, split)
-        yield Block(table, np.arange(table.num_rows), 1.0)
+        table, index = read_table(trained, settings, split)
+        size = max(1, BLOCK_CELLS // max(1, len(table.columns)))
+        for start in range(0, len(index), size):
+            some = index[start : start + size]
+            yield Block(table.take(some), start + np.arange(len(some)), (start + len(some)) / len(index))
     else:
         yield from _source(trained, settings, prediction).read_blocks()
 

@@ -45,6 +45,11 @@ class Table:
         holes = {name: hole[index] for name, hole in self.holes.items() if hole[index].any()}
         return Table(columns, self.origin, self.first_row, self.row_numbers(index), self.files, holes)
 
+    def only(self, names: Collection[str]) -> "Table":
+        """The same rows with these columns alone."""
+        columns = {name: column for name, column in self.columns.items() if name in names}
+        return replace(self, columns=columns, holes={name: hole for name, hole in self.holes.items() if name in names})
+
     def present(self, name: str) -> tuple["Table", np.ndarray]:
         """The rows that have a column, with that column alone, and their positions."""
         hole = self.holes.get(name)
@@ -91,7 +96,9 @@ class Rows(NamedTuple):
         return sum(column.numel() * column.element_size() for column in self)
 
     def to(self, device: Any, **options: Any) -> "Rows":
-        """The same on a device."""
+        """The same on a device; itself where it is there."""
+        if torch.device(device) == self.x.device:
+            return self
         return Rows(*(column.to(device, **options) for column in self))
 
     def take(self, index: Tensor | slice) -> "Rows":
@@ -159,7 +166,8 @@ class Chunk:
     def batches(self) -> Iterator[Batch]:
         """The batches, as views."""
         for (start, size), scale in zip(self.spans, self.scales, strict=True):
-            yield Batch(self.rows.take(slice(start, start + size)), scale, self.standardized)
+            rows = self.rows if size == self.rows.num_rows else self.rows.take(slice(start, start + size))
+            yield Batch(rows, scale, self.standardized)
 
 
 def gathered(

@@ -69,14 +69,18 @@ class Schema:
         warn_of_copies(table, names)
         return schema
 
-    def of_training(self, table: Table) -> "Schema":
-        """The same with what stands for a missing or unseen value, learnt from the training rows.
+    def of_training(self, table: Table, index: np.ndarray) -> "Schema":
+        """The same with what stands for a missing or unseen value, learnt from the training rows at `index`.
+
+        One column is looked at after the other: the rows may be more than memory holds.
 
         Raises:
             UsageError: a feature that no training row has.
         """
-        weight, impute = self._weight(table), self.missing == "impute"
-        return replace(self, features=tuple(f.learn_means(table, weight, impute) for f in self.features))
+        weight = self._weight(table.only([self.weight] if self.weight else list(table.columns)[:1]).take(index))
+        impute = self.missing == "impute"
+        learnt = (f.learn_means(table.only([f.name]).take(index), weight, impute) for f in self.features)
+        return replace(self, features=tuple(learnt))
 
     @property
     def target(self) -> str:

@@ -39,8 +39,9 @@ def feature_statistics(rows: Rows, standardize: bool) -> tuple[Tensor, Tensor]:
     num_features = rows.x.shape[1]
     if not standardize:
         return torch.zeros(num_features, dtype=rows.x.dtype), torch.ones(num_features, dtype=rows.x.dtype)
-    total = rows.weight.sum()
-    mean = rows.weight @ rows.x / total
+    total, mean = rows.weight.sum(), torch.zeros(num_features, dtype=rows.x.dtype)
+    for block in rows.blocks(65536):
+        mean += block.weight @ block.x / total
     square = torch.zeros_like(mean)
     for block in rows.blocks(65536):
         square += block.weight @ (block.x - mean).square()

@@ -46,7 +46,7 @@ class Problem:
         if not head.floored:
             free.floor.zero_()
         torch.nn.init.zeros_(free.shared)
-        rows = Rows(*(column.cpu() for column in rows))
+        rows = rows if rows.x.device.type == "cpu" else rows.to("cpu")
         active = torch.arange(rows.x.shape[1])
         return cls(free, rows, mean.double().cpu(), scale.double().cpu(), prior, active, rows.population)
 

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from mlefw.errors import UsageError
 
+_AT_A_TIME = 4
+"""Groups of rows among which an order is random."""
+
 
 class BatchRegime(ABC):
     """Which rows each optimiser step of an epoch sees.
@@ -18,6 +21,8 @@ class BatchRegime(ABC):
 
     max_rows: int = 0
     """Most rows of one backward pass; a larger batch is accumulated in slices (0: no limit)."""
+    group: int = 0
+    """Rows that lie together, and are drawn together where each comes once an epoch (0: each by itself)."""
     without_replacement: bool = False
     """Whether no row is in a batch twice, so that one of as many rows as there are holds all of them."""
 
@@ -41,12 +46,30 @@ def check_positive(setting: str, value: int) -> int:
     return int(value)
 
 
-def shuffled(num_rows: int, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
+def shuffled(num_rows: int, size: int, generator: torch.Generator, group: int = 0) -> Iterator[tuple[Tensor, float]]:
     """Every row once, in random order, `size` at a time.
 
     All batches carry the scale ⌈n / size⌉, the ragged last one too: over the epoch each row then weighs the same.
+    With `group` the order is that of `pieces`.
     """
-    order = torch.randperm(num_rows, generator=generator)
-    scale = float(-(-num_rows // size))
-    for start in range(0, num_rows, size):
-        yield order[start : start + size], scale
+    scale, left = float(-(-num_rows // size)), torch.empty(0, dtype=torch.long)
+    for piece in pieces(num_rows, generator, group) if group else [torch.randperm(num_rows, generator=generator)]:
+        order = torch.cat([left, piece]) if len(left) else piece
+        whole = len(order) // size * size
+        for start in range(0, whole, size):
+            yield order[start : start + size], scale
+        left = order[whole:]
+    if len(left):
+        yield left, scale
+
+
+def pieces(num_rows: int, generator: torch.Generator, group: int) -> Iterator[Tensor]:
+    """A random order in which rows that lie together come near each other.
+
+    Groups of consecutive rows come in random order, some at a time, and the rows of these in random order: what is read
+    at a time is a few stretches.
+    """
+    starts = group * torch.randperm(-(-num_rows // group), generator=generator)
+    for some in starts.split(_AT_A_TIME):
+        rows = torch.cat([torch.arange(start, min(start + group, num_rows)) for start in some.tolist()])
+        yield rows[torch.randperm(len(rows), generator=generator)]

@@ -31,7 +31,7 @@ class GrowingBatch(BatchRegime):
 
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
         """Every row once, in the batch size of this epoch."""
-        return shuffled(num_rows, self.size_at(num_rows, epoch), generator)
+        return shuffled(num_rows, self.size_at(num_rows, epoch), generator, self.group)
 
     def num_batches(self, num_rows: int, epoch: int) -> int:
         """⌈n / size of this epoch⌉."""

@@ -18,7 +18,7 @@ class MiniBatch(BatchRegime):
 
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
         """⌈n / size⌉ batches, the last one ragged."""
-        return shuffled(num_rows, self.size, generator)
+        return shuffled(num_rows, self.size, generator, self.group)
 
     def num_batches(self, num_rows: int, epoch: int) -> int:
         """⌈n / size⌉."""

@@ -12,6 +12,7 @@ from mlefw.arrow_table import is_index_name
 from mlefw.columns import shown
 from mlefw.errors import UsageError
 from mlefw.rows import Table
+from mlefw.storage import Store
 
 FEWEST_TRAINING_ROWS = 2
 """A spread needs two values."""
@@ -68,6 +69,8 @@ class Source(ABC):
     """Whether the target may be missing, in part or altogether, and weights do not matter."""
     partial: bool = field(default=False, init=False)
     """Whether one of several targets may be missing where another is there."""
+    store: Store | None = field(default=None, init=False)
+    """Where the columns that were read are, if they are not in memory."""
     closed: bool = field(default=False, init=False)
     """Whether a column without a role is worth a warning, said once."""
 
@@ -96,8 +99,19 @@ class Source(ABC):
     def splits(self, table: Table | None = None) -> dict[str, Table]:
         """The rows of `train`, `validation` and `test`; a split without rows is absent.
 
+        Raises:
+            UsageError: as `parts`.
+        """
+        return {
+            name: part if len(index) == part.num_rows else part.take(index)
+            for name, (part, index) in self.parts(table).items()
+        }
+
+    def parts(self, table: Table | None = None) -> dict[str, tuple[Table, np.ndarray]]:
+        """For `train`, `validation` and `test` a table, and the positions of the split's rows in it.
+
         Given validation and test rows are used as they are; the others are drawn at random, by `seed`, as shares of
-        the rows of `read`. Rows keep their order within a split.
+        the rows of `read`. Rows keep their order within a split, and one without rows is absent.
 
         Args:
             table: what `read` returned, if the caller holds it already.
@@ -120,16 +134,16 @@ class Source(ABC):
                 "or smaller data.test_fraction and data.validation_fraction"
             )
         order = np.random.default_rng(self.seed).permutation(table.num_rows)
-        parts = dict(
+        drawn = dict(
             zip(("test", "validation", "train"), np.split(order, np.cumsum(list(counts.values()))), strict=True)
         )
-        splits = {"train": table if num_train == table.num_rows else table.take(np.sort(parts["train"]))}
+        parts = {"train": (table, np.sort(drawn["train"]))}
         for name, rows in given.items():
             if rows is not None:
-                splits[name] = rows
-            elif len(parts[name]):
-                splits[name] = table.take(np.sort(parts[name]))
-        return splits
+                parts[name] = (rows, np.arange(rows.num_rows))
+            elif len(drawn[name]):
+                parts[name] = (table, np.sort(drawn[name]))
+        return parts
 
     def wanted(self, names: Iterable[str]) -> list[str]:
         """Those of `names` that play a role: nothing is asked of the values of the others."""

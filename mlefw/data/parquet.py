@@ -1,9 +1,10 @@
 """Tables from Parquet files, one or several."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +15,14 @@ from mlefw.data.base import Block, Source
 from mlefw.data_file import regular_files
 from mlefw.errors import UsageError
 from mlefw.rows import FILE_STEP, Table
+from mlefw.storage import Store, available
 
 MAGIC = b"PAR1"
 SUFFIXES = (".parquet", ".pq")
 BLOCK_CELLS = 2**20
+
+_BYTES = 24
+"""Of memory for each cell: as it was read, as a feature, and standardised."""
 
 
 @dataclass(kw_only=True)
@@ -29,11 +34,15 @@ class Parquet(Source):
             columns.
         validation_path: the same for the validation rows.
         test_path: the same for the test rows.
+        stream: whether rows are kept in files rather than in memory; `auto` where they would take half of what is free.
+        cache: the directory of these files, which nobody sees; by default the system's temporary one.
     """
 
     path: str | None = None
     validation_path: str | None = None
     test_path: str | None = None
+    stream: bool | Literal["auto"] = "auto"
+    cache: str | None = None
 
     def read(self) -> Table:
         """All rows of `path`."""
@@ -68,30 +77,40 @@ class Parquet(Source):
 
     def _load(self, path: str | None, setting: str) -> Table:
         paths = regular_files(path, setting, SUFFIXES)
-        if len(paths) == 1:
-            with _opened(paths[0]) as file:
-                names = self.wanted(file.schema_arrow.names)
-                return self._table(lambda name: file.read(columns=[name]).column(name), names, Table({}, str(paths[0])))
-        parts = []
-        for part in paths:
-            with _opened(part) as file:
-                parts.append(file.read(columns=self.wanted(file.schema_arrow.names)))
-        names = parts[0].column_names
-        for table, part in zip(parts, paths, strict=True):
-            if odd := sorted(set(table.column_names) ^ set(names)):
-                raise UsageError(f"{part} and {paths[0].name} differ in columns: {', '.join(map(repr, odd[:8]))}")
-        try:
-            arrow = pa.concat_tables([table.select(names) for table in parts], promote_options="permissive")
-        except pa.ArrowException as error:
-            raise UsageError(f"{path}: the types of its files differ: {str(error).splitlines()[0]}") from None
-        numbers = np.concatenate([np.arange(table.num_rows) + k * FILE_STEP for k, table in enumerate(parts)])
-        files = tuple(part.name for part in paths)
-        return self._table(arrow.column, names, Table({}, str(Path(str(path)).absolute()), 0, numbers, files))
+        with ExitStack() as opened:
+            files = [opened.enter_context(_opened(part)) for part in paths]
+            names = self.wanted(files[0].schema_arrow.names)
+            for file, part in zip(files, paths, strict=True):
+                if odd := sorted(set(self.wanted(file.schema_arrow.names)) ^ set(names)):
+                    raise UsageError(f"{part} and {paths[0].name} differ in columns: {', '.join(map(repr, odd[:8]))}")
+            counts = [file.metadata.num_rows for file in files]
+            if self.store is None and self._is_streamed(sum(counts) * len(names)):
+                self.store = Store(self.cache)
+
+            def column(name: str) -> pa.ChunkedArray:
+                parts = [file.read(columns=[name]) for file in files]
+                try:
+                    return pa.concat_tables(parts, promote_options="permissive").column(name)
+                except pa.ArrowException as error:
+                    raise UsageError(f"{path}: the types of its files differ: {str(error).splitlines()[0]}") from None
+
+            if len(files) == 1:
+                return self._table(column, names, Table({}, str(paths[0])))
+            numbers = np.concatenate([np.arange(count) + k * FILE_STEP for k, count in enumerate(counts)])
+            place = Table({}, str(Path(str(path)).absolute()), 0, numbers, tuple(part.name for part in paths))
+            return self._table(column, names, place)
+
+    def _is_streamed(self, num_cells: int) -> bool:
+        if self.stream != "auto":
+            return self.stream
+        free = available()
+        return free is not None and _BYTES * num_cells > free / 2
 
     def _table(self, column: Callable[[str], pa.ChunkedArray], names: list[str], place: Table) -> Table:
         # One column at a time, so that the file is never in memory twice.
         columns = ((name, column(name)) for name in names)
-        return to_table(columns, place, self.categorical or (), self.id, self.missing, self.lenient(names))
+        keep = np.asarray if self.store is None else self.store.keep
+        return to_table(columns, place, self.categorical or (), self.id, self.missing, self.lenient(names), keep)
 
 
 @contextmanager

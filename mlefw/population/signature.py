@@ -8,6 +8,7 @@ import torch
 
 from mlefw.errors import MlefwError
 from mlefw.preparation import Prepared
+from mlefw.storage import StoredRows
 
 MAX_MEMBERS = 64
 
@@ -77,6 +78,8 @@ def check(prepared: Prepared) -> None:
         UnsuitableError: its steps compute so much that it is better trained alone.
     """
     rows, parameters = prepared.data.train, list(prepared.estimand.objective.parameters())
+    if isinstance(rows, StoredRows):
+        raise UnsuitableError("rows beyond memory")
     size = getattr(prepared.rows.regime, "size", rows.num_rows)
     if hasattr(prepared.rows.regime, "factor"):
         size = rows.num_rows

@@ -1,0 +1,49 @@
+"""From the rows of a table to coded rows, in memory or block by block into a store."""
+
+import numpy as np
+import torch
+
+from mlefw.head.base import Head
+from mlefw.rows import Rows, Table
+from mlefw.schema import Schema
+from mlefw.storage import Store, StoredRows
+from mlefw.support import check_support
+
+_CELLS = 2**21
+"""Of features, that are coded at a time."""
+
+
+def coded(schema: Schema, head: Head, table: Table, index: np.ndarray, store: Store | None = None) -> Rows:
+    """The rows of a table at `index`, coded and held to the head's support; with a store they are kept there.
+
+    Raises:
+        UsageError: what the schema or the head cannot take.
+        StorageError: there is no room for them.
+    """
+    if store is None:
+        part = table if len(index) == table.num_rows else table.take(index)
+        rows = schema.rows(part, head.log_link)
+        check_support(head, rows, part, schema.target)
+        return rows
+    kept: StoredRows | None = None
+    size = max(1, _CELLS // max(1, schema.num_features))
+    for start in range(0, len(index), size):
+        part = table.take(index[start : start + size])
+        rows = schema.rows(part, head.log_link, whole=False)
+        check_support(head, rows, part, schema.target)
+        kept = kept or _empty(store, rows, len(index))
+        for column, values in zip(kept, rows, strict=True):
+            column[start : start + len(values)] = values
+        store.release()
+    assert kept is not None
+    if not bool(kept.weight.any()):
+        # It says so.
+        schema.rows(table.take(index[:1]), head.log_link)
+    return kept
+
+
+def _empty(store: Store, like: Rows, num_rows: int) -> StoredRows:
+    columns = (store.array((num_rows, *column.shape[1:]), column.numpy().dtype) for column in like)
+    rows = StoredRows(*(torch.from_numpy(column) for column in columns))
+    rows.store = store
+    return rows

@@ -1,0 +1,97 @@
+"""Rows beyond memory: arrays in files, of which memory holds what is being read."""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlefw.errors import StorageError, UsageError
+from mlefw.rows import Rows
+
+_RESIDENT = 2**26
+"""Bytes of a pass after which the pages that it has read are let go."""
+
+
+class Store:
+    """Arrays of fixed shape in files that nobody sees: each is unlinked as soon as it is open, and ends with its user.
+
+    Args:
+        folder: where there is room; None for the system's temporary directory.
+
+    Raises:
+        UsageError: the folder is none, or cannot be written to.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = Path(folder or tempfile.gettempdir()).absolute()
+        if not self.folder.is_dir() or not os.access(self.folder, os.W_OK | os.X_OK):
+            raise UsageError(f"data.cache={self.folder}: expected a directory that can be written to")
+        self.maps: list[mmap.mmap] = []
+
+    def array(self, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
+        """An array of zeros.
+
+        Raises:
+            StorageError: there is no room for it.
+        """
+        size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                # Reserved at once: a page without room would otherwise end the process when it is written.
+                os.posix_fallocate(file.fileno(), 0, size)
+                self.maps.append(mmap.mmap(file.fileno(), size))
+        except OSError as error:
+            raise StorageError(
+                f"{-(-size // 2**20):,} MiB of rows found no room in {self.folder} ({error.strerror})"
+                "\n  data.cache=DIR puts them elsewhere"
+            ) from None
+        return np.frombuffer(self.maps[-1], dtype, int(np.prod(shape))).reshape(shape)
+
+    def keep(self, values: np.ndarray) -> np.ndarray:
+        """A column of numbers, moved into a file; other columns stay as they are."""
+        if values.dtype != np.float64:
+            return values
+        kept = self.array(values.shape)
+        kept[:] = values
+        self.release()
+        return kept
+
+    def release(self) -> None:
+        """Let the pages go that were read: what they hold is in the files, and comes back when it is asked for."""
+        for one in self.maps:
+            one.madvise(mmap.MADV_DONTNEED)
+
+
+class StoredRows(Rows):
+    """Rows whose columns are in a store. A pass over them by `blocks` takes memory for some blocks alone."""
+
+    store: Store | None = None
+
+    def blocks(self, size: int) -> Iterator[Rows]:
+        """Consecutive blocks of at most `size` rows."""
+        num_bytes = 0
+        for part in super().blocks(size):
+            yield part
+            num_bytes += part.num_bytes
+            if num_bytes > _RESIDENT:
+                self.release()
+                num_bytes = 0
+        self.release()
+
+    def release(self) -> None:
+        """Let the pages go that were read."""
+        if self.store is not None:
+            self.store.release()
+
+
+def available() -> int | None:
+    """Bytes of memory that may be taken without taking them from others; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
