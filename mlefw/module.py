@@ -57,7 +57,7 @@ class LikelihoodModule(lightning.LightningModule):
         self.metrics: Any = nn.ModuleList(nn.ModuleList(members) for members in metrics.values())
         self.evaluators = [Evaluator(objective, members) for members in metrics.values()]
         self.figures: dict[str, dict[str, float]] = {}
-        self.place, self.losses = (0, 0), (0.0, 0)
+        self.place, self.losses, self.evaluated_step = (0, 0), (0.0, 0), -1
         self.rows_seen, self.started, self.seconds = 0, time.monotonic(), 0.0
         self.is_plain = self.is_evaluated_plainly = False
 
@@ -134,7 +134,7 @@ class LikelihoodModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Turn the sums into figures, and let Lightning's other callbacks have the NLL of each split."""
         penalty = float(self.objective.penalty().detach())
-        self.figures = {}
+        self.figures, self.evaluated_step = {}, self.global_step
         for split, evaluator in zip(self.watched, self.evaluators, strict=True):
             if evaluator.is_empty:
                 continue
@@ -147,13 +147,22 @@ class LikelihoodModule(lightning.LightningModule):
         """Count losses anew."""
         self.losses = (0.0, 0)
 
+    @property
+    def epochs_judged(self) -> int:
+        """At the end of an epoch, how many epochs its evaluation speaks of; none where there was none, or none was due:
+        one at the end of a training tells of a run that may go on as if it had not been.
+        """
+        num_epochs = self.current_epoch + 1
+        is_due = self.evaluated_step == self.global_step and self.cadence.is_due(num_epochs)
+        return self.cadence.gap(num_epochs) if is_due else 0
+
     def on_train_epoch_end(self) -> None:
         """Step the scheduler: on the NLL of the last watched split, where it asks for one and there is a new one."""
-        scheduler, num_epochs = self.lr_schedulers(), self.current_epoch + 1
+        scheduler = self.lr_schedulers()
         if isinstance(scheduler, ReduceLROnPlateau):
-            if self.cadence.is_due(num_epochs):
+            if self.epochs_judged:
                 # Its patience counts epochs, evaluated or not.
-                scheduler.num_bad_epochs += self.cadence.gap(num_epochs) - 1
+                scheduler.num_bad_epochs += self.epochs_judged - 1
                 scheduler.step(self.figures[self.watched[-1]]["nll_nats"])
         elif scheduler is not None:
             scheduler.step()  # type: ignore[union-attr]

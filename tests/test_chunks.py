@@ -121,6 +121,11 @@ def test_a_limit_of_steps_is_met_within_an_epoch_and_the_run_goes_on_from_there(
     assert same(state("part"), state("whole"))
 
 
+def test_a_limit_of_steps_before_the_first_evaluation_ends_as_a_run_does():
+    assert train(*SMALL, "scheduler=plateau", "run_dir=r", "trainer.max_steps=1") == 0
+    assert content("r")["global_step"] == 1
+
+
 def test_what_lightning_counts_in_batches_is_counted_in_steps():
     assert train(*SMALL, "run_dir=r", "trainer.limit_train_batches=3") == 0
     assert content("r")["global_step"] == 9

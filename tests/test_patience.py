@@ -18,7 +18,7 @@ from mlefw.module import LikelihoodModule
 
 def module(cadence: Cadence) -> Any:
     one = LikelihoodModule(torch.nn.Linear(1, 1), None, None, None, {}, cadence)  # type: ignore[arg-type]
-    one.watched = ["validation"]
+    one.watched, one.evaluated_step = ["validation"], 0
     return one
 
 
@@ -26,6 +26,7 @@ def trainer(epoch: int, nll: float) -> Any:
     strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all=True: decision)
     return SimpleNamespace(
         current_epoch=epoch,
+        global_step=0,
         callback_metrics={"validation/nll_nats": torch.tensor(nll)},
         state=SimpleNamespace(fn=TrainerFn.FITTING),
         sanity_checking=False,
@@ -41,7 +42,7 @@ def stopped_at(cadence: Cadence, patience: int, best: int) -> int:
     done = 0
     while True:
         done = cadence.following(done)
-        now = trainer(done - 1, abs(done - best) + 1.0)
+        now = one._trainer = trainer(done - 1, abs(done - best) + 1.0)
         stopping.on_train_epoch_end(now, one)
         if now.should_stop:
             return done
@@ -58,7 +59,7 @@ def test_a_run_ends_at_the_first_evaluation_that_is_patience_epochs_past_the_bes
 def test_an_evaluation_that_was_not_due_counts_for_nothing():
     stopping, one = StopWithoutProgress(1), module(Cadence(FullBatch(), 100))
     for epoch in (100, 102, 104):
-        now = trainer(epoch, float(epoch))
+        now = one._trainer = trainer(epoch, float(epoch))
         stopping.on_train_epoch_end(now, one)
         assert not now.should_stop
     assert stopping.wait_count == 0
@@ -74,7 +75,7 @@ def test_a_plateau_is_counted_in_epochs():
     while done < 400:
         done = cadence.following(done)
         one.figures = {"validation": {"nll_nats": max(0.0, 200.0 - done)}}
-        one._trainer = SimpleNamespace(current_epoch=done - 1)
+        one._trainer = SimpleNamespace(current_epoch=done - 1, global_step=0)
         before = scheduler.get_last_lr()[0] if hasattr(scheduler, "_last_lr") else 1.0
         one.on_train_epoch_end()
         if scheduler.get_last_lr()[0] < before:

@@ -40,7 +40,6 @@ class LogFigures(lightning.Callback):
         self.path, self.yardstick, self.min_seconds = path, yardstick, min_seconds
         self.history: list[dict[str, float]] = []
         self.num_resumed = self.num_written = 0
-        self.evaluated_step = -1
         self.written = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,14 +61,14 @@ class LogFigures(lightning.Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Log the epoch, if enough epochs have passed since the one logged before."""
-        self.evaluated_step = trainer.global_step
         last = self.history[-1]["epoch"] if self.history else -1
         if trainer.sanity_checking or trainer.current_epoch - last >= trainer.current_epoch // _DENSE:
             self._log(trainer, module)
 
     def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Log the last epoch if it was evaluated, and write the file."""
-        if self.evaluated_step == trainer.global_step:
+        assert isinstance(module, LikelihoodModule)
+        if module.evaluated_step == trainer.global_step:
             self._log(trainer, module)
         self.write()
 

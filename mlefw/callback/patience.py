@@ -25,9 +25,8 @@ class StopWithoutProgress(EarlyStopping):
         )
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Compare, where an evaluation was due: one at the end of a run that may be resumed does not count."""
+        """Compare, where there is something new."""
         assert isinstance(pl_module, LikelihoodModule)
-        num_epochs = trainer.current_epoch + 1
-        if pl_module.cadence.is_due(num_epochs):
-            self.wait_count += pl_module.cadence.gap(num_epochs) - 1
+        if pl_module.epochs_judged:
+            self.wait_count += pl_module.epochs_judged - 1
             super().on_train_epoch_end(trainer, pl_module)

@@ -92,7 +92,7 @@ class Member:
 
     def look_before(self, figures: dict[str, dict[str, float]]) -> None:
         """Take the figures of the untrained network."""
-        self.module.figures = figures
+        self._take(figures)
         self._call("on_validation_end")
         self._call("on_sanity_check_end")
         self.sanity_checking = False
@@ -115,7 +115,7 @@ class Member:
 
     def end_epoch(self, figures: dict[str, dict[str, float]]) -> None:
         """Take the figures of an epoch, and end where it was the last one."""
-        self.module.figures = figures
+        self._take(figures)
         self._call("on_validation_end")
         self.module.on_validation_end()
         monitors = (Checkpoint, EarlyStopping)
@@ -127,6 +127,9 @@ class Member:
             self._call("on_fit_end")
             self.watching.keep.restore_best(self.module)
             self.has_ended = True
+
+    def _take(self, figures: dict[str, dict[str, float]]) -> None:
+        self.module.figures, self.module.evaluated_step = figures, self.global_step
 
     def fail(self, error: BaseException) -> None:
         """Let the callbacks know of an error that ends this run."""

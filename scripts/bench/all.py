@@ -9,12 +9,12 @@ the variants took turns, on one thread (sweeps: on all cores). Below 1 is faster
 """
 
 import argparse
-import importlib.util
 import multiprocessing
 import os
 import platform
 import statistics
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ import metrics
 import peers
 import startup
 import step
+import stream
 import sweep
 import torch
 from process import Cost
@@ -119,7 +120,26 @@ def fits(rounds: int, quick: bool, python: str) -> Iterator[Ratio]:
         print(f"left out: {name} ({why})")
 
 
-PARTS = {"steps": steps, "evaluation": evaluation, "startup": start_up, "sweeps": sweeps, "peers": fits}
+def streaming(rounds: int, quick: bool, python: str) -> Iterator[Ratio]:
+    """An epoch over rows in files."""
+    num_rows = 300_000 if quick else 2_000_000
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.parquet"
+        stream.simulate(path, num_rows)
+        memory, files = stream.measure(path, rounds).values()
+    base = f"in memory, {memory['epoch']:.2f} s"
+    ratio = files["epoch"] / memory["epoch"]
+    yield Ratio("stream", f"an epoch of {num_rows:,} rows", "from files", base, ratio, files["RssAnon"])
+
+
+PARTS = {
+    "steps": steps,
+    "evaluation": evaluation,
+    "startup": start_up,
+    "sweeps": sweeps,
+    "peers": fits,
+    "stream": streaming,
+}
 
 
 def machine() -> str:
@@ -132,17 +152,11 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, one thread; load {load}\nPython {platform.python_version()}, {packages}"
 
 
-def stream() -> None:
-    """The part of tables that do not fit into memory, which prints a table of its own."""
-    if importlib.util.find_spec("stream") is not None:
-        importlib.import_module("stream").main()
-
-
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--parts", nargs="+", choices=[*PARTS, "stream"], default=[*PARTS, "stream"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--python", default=sys.executable, help="that of the peers' environment")
     given = parser.parse_args()
@@ -160,8 +174,6 @@ def main() -> None:
             table.add_section()
     out.print(table)
     out.print(machine(), highlight=False)
-    if "stream" in given.parts:
-        stream()
 
 
 if __name__ == "__main__":
