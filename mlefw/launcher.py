@@ -174,7 +174,6 @@ def _warm(task: Task) -> None:
         if user in sys.modules:
             for name in modules:
                 importlib.import_module(name)
-    gc.collect()
     gc.freeze()
     gc.enable()
 

@@ -16,7 +16,7 @@ from mlefw.coefficient_table import dropped, shortened
 from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
 from mlefw.model.base import StartsAtEstimate
-from mlefw.once import once
+from mlefw.once import is_known, once
 from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
 from mlefw.run_directory import check_free
@@ -30,6 +30,10 @@ _INSTEAD = {
     "plugins": "mlefw has its own, for whole checkpoints",
     "logger": "expected logger=, a group",
 }
+
+
+_EXACT = ("data", "head", "prior", "baseline")
+"""The parts of a configuration that the exact estimates depend on."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +137,13 @@ def share(config: dict[str, Any]) -> None:
     Raises:
         UsageError: a mistake in settings or data.
     """
-    data = build.build_data(config)
-    _solve(config, data, build.build_estimand(config, data))
+    if not is_known("exact", config, _EXACT):
+        data = build.build_data(config)
+        _solve(config, data, build.build_estimand(config, data))
 
 
 def _solve(config: dict[str, Any], data: Data, estimand: Estimand) -> Exact:
-    parts = ("data", "head", "prior", "baseline")
-    return once("exact", config, parts, lambda: _solve_anew(config, data.train, estimand))
+    return once("exact", config, _EXACT, lambda: _solve_anew(config, data.train, estimand))
 
 
 def _solve_anew(config: dict[str, Any], train: Rows, estimand: Estimand) -> Exact:

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def conclude(
             "baseline_s": exact.seconds,
             "rows_per_s": fit.rows_per_s,
         },
-        "versions": {name: version(name) for name in ("mlefw", "torch", "lightning")},
+        "versions": {name: archive.version(name) for name in ("mlefw", "torch", "lightning")},
         "best_epoch": fit.keeper.best_epoch,
         "num_epochs": fit.trainer.current_epoch,
         "num_steps": steps,
