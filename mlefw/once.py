@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+_OURS = ("mlefw.", "lightning.Trainer")
+
 _MOST = 48
 _MOST_BYTES = 2**24
 _MOST_ROWS = 100_000
@@ -78,4 +80,4 @@ def _key(kind: str, config: Mapping[str, Any], names: tuple[str, ...]) -> str:
 
 
 def _is_ours(part: Any) -> bool:
-    return str(part.get("_target_", "mlefw.")).startswith("mlefw.") if isinstance(part, dict) else True
+    return not isinstance(part, dict) or str(part.get("_target_", "mlefw.")).startswith(_OURS)

@@ -138,6 +138,7 @@ def share(config: dict[str, Any]) -> None:
         UsageError: a mistake in settings or data.
     """
     if not is_known("exact", config, _EXACT):
+        _check_trainer(config)
         data = build.build_data(config)
         _solve(config, data, build.build_estimand(config, data))
 
@@ -191,5 +192,9 @@ def _check_lightning(trainer: dict[str, Any]) -> None:
         value = trainer.get(name)
         if value not in (None, 1) and not (name == "val_check_interval" and isinstance(value, int)):
             raise UsageError(f"trainer.{name}={value}: {instead}")
-    # Lightning checks the rest as its trainer is built, which is to be before anything is written.
+    once("trainer", {"trainer": trainer}, ("trainer",), lambda: _build_trainer(trainer))
+
+
+def _build_trainer(trainer: dict[str, Any]) -> None:
+    """Lightning checks the rest as its trainer is built, which is to be before anything is written."""
     build.instantiate({**trainer, "precision": None, "logger": False})
