@@ -26,9 +26,7 @@ _COUNTING = {"limit_train_batches": 1.0, "val_check_interval": 1.0, "overfit_bat
 """Settings of the trainer that count batches, and the values with which they count none."""
 
 
-def build_module(
-    config: Config, estimand: Estimand, rows: RowsModule, evaluates: bool = True
-) -> LikelihoodModule:
+def build_module(config: Config, estimand: Estimand, rows: RowsModule, evaluates: bool = True) -> LikelihoodModule:
     """The LightningModule for the batches and watched splits of `rows`, which it `evaluates` unless another does."""
     objective = estimand.objective
     step = Step(objective, config["step"]["clip_norm"], rows.regime.max_rows, config["compile"])
