@@ -5,7 +5,8 @@ import os
 import pickle
 import struct
 import zipfile
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,9 @@ from mlefw.atomic import write_atomically
 from mlefw.errors import UsageError
 
 SCHEMA_VERSION = 2
+
+version = cache(metadata.version)
+"""Of an installed package: a run names them several times, and each time its metadata would be parsed."""
 
 _MARK = b"mlefw sha256 "
 _COMMENT = len(_MARK) + 64

@@ -139,7 +139,8 @@ def build_estimand(config: Config, data: Data) -> Estimand:
     loss.check(head)
     loss.learn(data.train)
     objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population, loss)
-    _try_one_row(config, objective, data.train)
+    parts = ("data", "head", "model", "prior", "loss", "metric")
+    once("row", config, parts, lambda: _try_one_row(config, objective, data.train))
     return Estimand(objective.train(), null, mean, scale, asked)
 
 

@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,12 @@ def _put(config: dict[str, Any], override: Override) -> bool:
         return False
     if any(not isinstance(item, str | int | float | None) or "${" in str(item) for item in items):
         return False
-    node[name] = value
+    node[name] = copied(value)
     return True
 
 
 def _base(root: Path, command: str, overrides: Sequence[str]) -> tuple[_Key, list[Override]]:
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = [_parsed(override) for override in overrides]
     plain = [override for override in parsed if _is_plain(override)]
     choices = [str(override.input_line) for override in parsed if not _is_plain(override)]
     key = (str(root), str(Path.cwd()), command, *choices)
@@ -87,6 +88,11 @@ def _base(root: Path, command: str, overrides: Sequence[str]) -> tuple[_Key, lis
         with hydra.initialize_config_dir(str(root), version_base="1.3"):
             _composed[key] = hydra.compose(command, overrides=choices, return_hydra_config=True)
     return key, plain
+
+
+@cache
+def _parsed(override: str) -> Override:
+    return OverridesParser.create().parse_overrides([override])[0]
 
 
 def _is_plain(override: Override) -> bool:

@@ -1,6 +1,5 @@
 """What a person reads in the terminal."""
 
-import io
 import math
 import os
 import sys
@@ -248,7 +247,10 @@ def heading(summary: Mapping[str, Any]) -> str:
 
 def markdown(table: Table, sentence: str) -> str:
     """A table and its verdict as Markdown, for TensorBoard; cell text is fenced, so that nothing in it is markup."""
-    text = io.StringIO()
-    Console(width=140, file=text).print(table)
-    block = "\n".join("    " + line for line in text.getvalue().splitlines())
+    columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    plain = [[" ".join(Text.from_markup(cell).plain.split("\n")) for cell in column] for column in columns]
+    widths = [max(map(len, column)) for column in plain]
+    rows = zip(*plain, strict=True)
+    lines = ([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])] for first, *rest in rows)
+    block = "\n".join("    " + "  ".join(line) for line in lines)
     return f"{sentence}\n\n{block}\n"

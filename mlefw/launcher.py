@@ -1,6 +1,5 @@
 """Hydra's launcher that forks: one process imports everything once, and each job runs in a fork of it."""
 
-import gc
 import importlib
 import itertools
 import os
@@ -23,6 +22,7 @@ from mlefw.errors import UsageError
 from mlefw.forked import Pool
 from mlefw.interrupt import deferred, raise_pending
 from mlefw.preflight import accepts
+from mlefw.single import imported
 from mlefw.sweep_progress import Progress
 from mlefw.sweep_record import Job, Journal, plan
 from mlefw.sweep_task import Task
@@ -174,9 +174,7 @@ def _warm(task: Task) -> None:
         if user in sys.modules:
             for name in modules:
                 importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+    imported()
 
 
 def _returned(job: Job, overrides: Sequence[str]) -> JobReturn:

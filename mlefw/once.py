@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+_OURS = ("mlefw.", "lightning.Trainer")
+
 _MOST = 48
 _MOST_BYTES = 2**24
 _MOST_ROWS = 100_000
@@ -47,19 +49,23 @@ def forget() -> None:
     _known.clear()
 
 
+def is_known(kind: str, config: Mapping[str, Any], names: tuple[str, ...]) -> bool:
+    """Whether `once` has the result."""
+    return _key(kind, config, names) in _known
+
+
 def once(kind: str, config: Mapping[str, Any], names: tuple[str, ...], compute: Callable[[], T]) -> T:
     """The result of `compute`, which depends on these parts of a configuration alone: the known one where there is one.
 
     What it warned of is warned of again. Nothing may change the result. Parts that are not of mlefw, of which nothing
     is known, are not remembered.
     """
-    parts = {name: config.get(name) for name in names}
-    key = f"{kind} {json.dumps(parts, sort_keys=True, default=str)}"
+    key = _key(kind, config, names)
     if key in _known:
         for one in _known[key].warnings:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
         return _known[key].value
-    if not _state["is_open"] or not all(_is_ours(part) for part in parts.values()):
+    if not _state["is_open"] or not all(_is_ours(config.get(name)) for name in names):
         return compute()
     with warnings.catch_warnings(record=True) as met:
         warnings.simplefilter("always")
@@ -68,5 +74,10 @@ def once(kind: str, config: Mapping[str, Any], names: tuple[str, ...], compute: 
     return value
 
 
+def _key(kind: str, config: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    parts = {name: config.get(name) for name in names}
+    return f"{kind} {json.dumps(parts, sort_keys=True, default=str)}"
+
+
 def _is_ours(part: Any) -> bool:
-    return str(part.get("_target_", "mlefw.")).startswith("mlefw.") if isinstance(part, dict) else True
+    return not isinstance(part, dict) or str(part.get("_target_", "mlefw.")).startswith(_OURS)

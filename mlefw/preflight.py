@@ -121,9 +121,7 @@ def _imported(target: str, allowed: Sequence[str]) -> Mapping[str, Parameter]:
         raise UsageError(
             "a part of a training, such as a torch.nn.Module, an optimiser, a scheduler, a callback or a logger"
         )
-    hints = _hints(found)
-    signature = inspect.signature(found).parameters
-    return {name: p.replace(annotation=hints.get(name, Any)) for name, p in signature.items()}
+    return _annotated(found)
 
 
 def _section(
@@ -196,12 +194,14 @@ def _is_admitted(found: Any, allowed: Sequence[str]) -> bool:
 
 
 @cache
-def _hints(target: Any) -> dict[str, Any]:
+def _annotated(target: Any) -> Mapping[str, Parameter]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
-        return typing.get_type_hints(function)
+        hints = typing.get_type_hints(function)
     except Exception:  # noqa: BLE001 - annotations of other people's code may not resolve; keys are checked all the same
-        return {}
+        hints = {}
+    signature = inspect.signature(target).parameters
+    return {name: p.replace(annotation=hints.get(name, Any)) for name, p in signature.items()}
 
 
 def _like(path: str, value: Any, default: Any) -> list[str]:

@@ -16,7 +16,7 @@ from mlefw.coefficient_table import dropped, shortened
 from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
 from mlefw.model.base import StartsAtEstimate
-from mlefw.once import once
+from mlefw.once import is_known, once
 from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
 from mlefw.run_directory import check_free
@@ -30,6 +30,10 @@ _INSTEAD = {
     "plugins": "mlefw has its own, for whole checkpoints",
     "logger": "expected logger=, a group",
 }
+
+
+_EXACT = ("data", "head", "prior", "baseline")
+"""The parts of a configuration that the exact estimates depend on."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +137,14 @@ def share(config: dict[str, Any]) -> None:
     Raises:
         UsageError: a mistake in settings or data.
     """
-    data = build.build_data(config)
-    _solve(config, data, build.build_estimand(config, data))
+    if not is_known("exact", config, _EXACT):
+        _check_trainer(config)
+        data = build.build_data(config)
+        _solve(config, data, build.build_estimand(config, data))
 
 
 def _solve(config: dict[str, Any], data: Data, estimand: Estimand) -> Exact:
-    parts = ("data", "head", "prior", "baseline")
-    return once("exact", config, parts, lambda: _solve_anew(config, data.train, estimand))
+    return once("exact", config, _EXACT, lambda: _solve_anew(config, data.train, estimand))
 
 
 def _solve_anew(config: dict[str, Any], train: Rows, estimand: Estimand) -> Exact:
@@ -187,5 +192,9 @@ def _check_lightning(trainer: dict[str, Any]) -> None:
         value = trainer.get(name)
         if value not in (None, 1) and not (name == "val_check_interval" and isinstance(value, int)):
             raise UsageError(f"trainer.{name}={value}: {instead}")
-    # Lightning checks the rest as its trainer is built, which is to be before anything is written.
+    once("trainer", {"trainer": trainer}, ("trainer",), lambda: _build_trainer(trainer))
+
+
+def _build_trainer(trainer: dict[str, Any]) -> None:
+    """Lightning checks the rest as its trainer is built, which is to be before anything is written."""
     build.instantiate({**trainer, "precision": None, "logger": False})

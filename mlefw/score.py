@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
@@ -14,21 +15,34 @@ from mlefw.metric.base import Metric
 from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.rows import Rows, total
 
+_MOST_KEPT = 100_000
+"""Rows of a split, up to which what the reference says of them is kept for the end."""
+
 
 @torch.no_grad()
 def figures(objective: Objective, evaluation: Evaluation, rows: Rows, metrics: Sequence[Metric]) -> dict[str, float]:
     """Every metric over the rows of an evaluation, exact; a figure that is not finite is not defined, and left out."""
-    values: dict[str, float] = {}
+    values: dict[str, Tensor] = {}
     for metric in metrics:
         metric.reset()
         for start in range(0, rows.num_rows, 16384):
             part = rows.take(slice(start, start + 16384))
             distribution = objective.head(evaluation.eta[start : start + 16384])
             metric.update(distribution, part.y, part.weight)
-        whole = objective.head(evaluation.eta)
-        known = metric.compute() | metric.exact(whole, rows.y, rows.weight)
-        values |= {name: float(value) for name, value in known.items()}
+        values |= metric.compute()
         metric.reset()
+    return completed({name: float(value) for name, value in values.items()}, objective, evaluation, rows, metrics)
+
+
+@torch.no_grad()
+def completed(
+    sums: Mapping[str, float], objective: Objective, evaluation: Evaluation, rows: Rows, metrics: Sequence[Metric]
+) -> dict[str, float]:
+    """What metrics have from sums, with what they know from all rows at once in its place, and the objective."""
+    values = dict(sums)
+    for metric in (metric for metric in metrics if type(metric).exact is not Metric.exact):
+        exact = metric.exact(objective.head(evaluation.eta), rows.y, rows.weight)
+        values |= {name: float(value) for name, value in exact.items()}
     penalty = float(objective.penalty())
     values |= {"penalty": penalty, "objective": values["nll_nats"] + penalty / objective.population}
     return {name: value for name, value in values.items() if abs(value) < float("inf")}
@@ -64,6 +78,7 @@ class Yardstick:
         lines: mean NLL by estimate that exists and split.
         gained: NLL of the null model minus that of the reference, and the paired standard error, by split.
         optimum: what training would reach with a linear model, where it exists and is certified.
+        reference: what gaps are measured from, as a model.
     """
 
     def __init__(self, exact: Exact, objective: Objective, splits: dict[str, Rows]) -> None:
@@ -78,6 +93,8 @@ class Yardstick:
             if solution is not None and (solution.exists or name == "null")
         }
         self.lines: dict[str, dict[str, float]] = {name: {} for name in objectives}
+        self.reference = None if exact.reference is None else objectives[exact.reference[0]]
+        self._at_reference: dict[str, Evaluation] = {}
         for split, rows in splits.items():
             evaluations = {name: evaluate(exact_objective, rows) for name, exact_objective in objectives.items()}
             for name, evaluation in evaluations.items():
@@ -85,6 +102,13 @@ class Yardstick:
                     self.lines[name][split] = value
             if exact.reference is not None:
                 self.gained[split] = distance.gap(evaluations["null"], evaluations[exact.reference[0]], rows)
+                if rows.num_rows <= _MOST_KEPT:
+                    self._at_reference[split] = evaluations[exact.reference[0]]
+
+    def at_reference(self, split: str, rows: Rows) -> Evaluation:
+        """The reference on the rows of a split."""
+        assert self.reference is not None
+        return self._at_reference.get(split) or evaluate(self.reference, rows)
 
     def epoch(self, split: str, figures: Mapping[str, float], objective: Objective) -> dict[str, float]:
         """`gap_nats` and `skill` of an epoch's figures; on the training rows of a linear model also the distance of
@@ -144,15 +168,13 @@ def distances(
     refit = head_refit_gap(objective, train)
     if refit is not None:
         content["head_refit_gap"] = refit
-    if exact.reference is None:
+    if exact.reference is None or yardstick.reference is None:
         return content
-    name, solution = exact.reference
-    content["reference"] = name
-    reference = as_objective(solution, objective)
+    content["reference"] = exact.reference[0]
     predicts, evaluations = final or (objective, evaluations)
     content |= {"gap_nats": {}, "gap_se": {}, "skill": {}}
     for split, rows in splits.items():
-        at_exact = evaluate(reference, rows)
+        at_exact = yardstick.at_reference(split, rows)
         mean, error = distance.gap(evaluations[split], at_exact, rows)
         skill = distance.skill(mean, 0.0, *yardstick.gained[split])
         for key, value in (("gap_nats", mean), ("gap_se", error), ("skill", skill)):
@@ -160,7 +182,7 @@ def distances(
                 content[key][split] = value
         if split == "train":
             at_model = evaluations[split].eta.double()
-            divergence = distance.predictive_kl(predicts, reference, at_model, at_exact.eta, rows.weight)
+            divergence = distance.predictive_kl(predicts, yardstick.reference, at_model, at_exact.eta, rows.weight)
             if divergence is not None:
                 content["predictive_kl"] = {"train": divergence}
     return content

@@ -26,15 +26,15 @@ _COUNTING = {"limit_train_batches": 1.0, "val_check_interval": 1.0, "overfit_bat
 """Settings of the trainer that count batches, and the values with which they count none."""
 
 
-def build_module(config: Config, estimand: Estimand, rows: RowsModule) -> LikelihoodModule:
-    """The LightningModule for the batches and watched splits of `rows`."""
+def build_module(config: Config, estimand: Estimand, rows: RowsModule, evaluates: bool = True) -> LikelihoodModule:
+    """The LightningModule for the batches and watched splits of `rows`, which it `evaluates` unless another does."""
     objective = estimand.objective
     step = Step(objective, config["step"]["clip_norm"], rows.regime.max_rows, config["compile"])
     rows.standardize = objective.model.standardize  # type: ignore[assignment]
     make_optimizer = partial(_optimizer, config["optimizer"], objective)
     scheduler = config["scheduler"] or {}
     make_scheduler = instantiate(scheduler) if "_target_" in scheduler else None
-    metrics = {split: build_metrics(config, objective.head) for split in rows.watched}
+    metrics = {split: build_metrics(config, objective.head) if evaluates else [] for split in rows.watched}
     return LikelihoodModule(objective, step, make_optimizer, make_scheduler, metrics, rows.cadence)
 
 

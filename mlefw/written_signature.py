@@ -3,6 +3,7 @@
 import ast
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from inspect import Parameter
 from pathlib import Path
@@ -38,7 +39,12 @@ def parameters(target: str) -> Parameters | None:
         names = names[1:]
     if len(names) != 1:
         return None
-    return _named(names[0], _Module(package, ast.parse(file.read_text(encoding="utf-8")).body))
+    return _read(file, names[0], tuple(package))
+
+
+@cache
+def _read(file: Path, name: str, package: tuple[str, ...]) -> Parameters | None:
+    return _named(name, _Module([*package], ast.parse(file.read_text(encoding="utf-8")).body))
 
 
 def _named(name: str, module: _Module) -> Parameters | None:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from conftest import Run, summary_of
 from pyarrow import csv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mlefw.callback import board
+from mlefw.callback.event_records import Records
 from mlefw.callback.figures import margins
 from mlefw.cli import run
 from mlefw.forecast import MAX_ROWS, Sample
@@ -229,16 +230,16 @@ def test_a_log_that_cannot_be_written_is_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    count, write = 0, RecordWriter.write
+    count, write = 0, Records.add_event
 
-    def full(self: RecordWriter, data: bytes) -> None:
+    def full(self: Records, event: Any) -> None:
         nonlocal count
         count += 1
-        if count > 40:
+        if count > 20:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(self, data)
+        write(self, event)
 
-    monkeypatch.setattr(RecordWriter, "write", full)
+    monkeypatch.setattr(Records, "add_event", full)
     assert run(["train", "trainer.max_epochs=30", "model.hidden=[4]", "run_dir=r"]) == 0
     message = capfd.readouterr().err
     assert message.count("No space left on device") == 1
@@ -253,15 +254,17 @@ def test_a_deleted_log_folder_ends_no_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    flush = RecordWriter.flush
+    flush = Records.flush
 
-    def gone(self: RecordWriter) -> None:
+    def gone(self: Records) -> None:
         shutil.rmtree(tmp_path / "r" / "tensorboard", ignore_errors=True)
         flush(self)
 
-    monkeypatch.setattr(RecordWriter, "flush", gone)
+    monkeypatch.setattr(Records, "flush", gone)
     assert run(["train", "trainer.max_epochs=5", "model.hidden=[4]", "run_dir=r"]) == 0
-    assert "Traceback" not in capfd.readouterr().err
+    message = capfd.readouterr().err
+    assert message.count("the log could not be written (No such file or directory)") == 1
+    assert "Traceback" not in message
     assert summary_of(tmp_path / "r")["status"] == "finished"
 
 

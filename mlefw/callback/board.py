@@ -8,7 +8,8 @@ from typing import Any
 import lightning
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
+from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
 from mlefw import gallery
@@ -26,6 +27,7 @@ _SHARE = 0.02
 
 _MAX_WEIGHTS = 1_000_000
 """Of a tensor, no more enter its histogram."""
+_NUM_BUCKETS = 30
 
 
 class WriteBoard(lightning.Callback):
@@ -104,15 +106,12 @@ class WriteBoard(lightning.Callback):
         step = trainer.global_step
         for board in _boards(trainer):
             with forgiving(board):
-                writer = board.experiment
-                for name, weights in module.objective.named_parameters():
-                    if weights.numel():
-                        some = weights.detach().flatten()[:: 1 + weights.numel() // _MAX_WEIGHTS]
-                        writer.add_histogram(f"weights/{name}", some.cpu(), step)
+                weights = [item for item in module.objective.named_parameters() if item[1].numel()]
+                values = [_histogram(f"weights/{name}", tensor.detach()) for name, tensor in weights]
                 if seen is not None:
-                    _distributions(writer, seen, step)
-                for tag, content in pictures.items():
-                    writer.file_writer.add_summary(_image(tag, content), step)
+                    _distributions(board.experiment, seen, step)
+                values += [_image(tag, content) for tag, content in pictures.items()]
+                board.experiment.file_writer.add_summary(Summary(value=values), step)
 
     def finish(
         self,
@@ -139,8 +138,8 @@ class WriteBoard(lightning.Callback):
                 start, begin, end = hparams(dict(settings), dict(results))
                 for summary in (start, begin, end):
                     writer.file_writer.add_summary(summary)
-                for name, value in results.items():
-                    writer.add_scalar(name, value, trainer.global_step)
+                values = [Summary.Value(tag=name, simple_value=value) for name, value in results.items()]
+                writer.file_writer.add_summary(Summary(value=values), trainer.global_step)
                 writer.flush()
 
 
@@ -189,11 +188,22 @@ def _distributions(writer: Any, seen: Forecast, step: int) -> None:
     )
 
 
-def _image(tag: str, content: bytes) -> Summary:
+def _histogram(tag: str, weights: Tensor) -> Summary.Value:
+    """How weights are distributed, in as many buckets as TensorBoard draws."""
+    some = weights.flatten()[:: 1 + weights.numel() // _MAX_WEIGHTS].double().cpu().numpy()
+    some = some[np.isfinite(some)]
+    counts, edges = np.histogram(some, bins=_NUM_BUCKETS)
+    limits, held = edges.tolist(), [0.0, *counts.tolist()]
+    moments = {"num": len(some), "sum": some.sum(), "sum_squares": some @ some}
+    histogram = HistogramProto(min=edges[0], max=edges[-1], **moments, bucket_limit=limits, bucket=held)
+    return Summary.Value(tag=tag, histo=histogram)
+
+
+def _image(tag: str, content: bytes) -> Summary.Value:
     """A PNG file as TensorBoard stores it, without decoding it (width and height stand in its header)."""
     width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
     image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=content)
-    return Summary(value=[Summary.Value(tag=tag, image=image)])
+    return Summary.Value(tag=tag, image=image)
 
 
 def _boards(trainer: lightning.Trainer) -> list[Any]:

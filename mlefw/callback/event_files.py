@@ -1,15 +1,16 @@
 """TensorBoard event files whose loss ends no training."""
 
-import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from mlefw.callback.event_records import Writer
 from mlefw.warn import warn
 
 _lost: weakref.WeakSet[Logger] = weakref.WeakSet()
@@ -42,7 +43,14 @@ class EventFiles(TensorBoardLogger):
     def __init__(self, save_dir: str, name: str = "", version: str = "", purge_step: int | None = None) -> None:
         # From `purge_step` on a resumed run writes anew: TensorBoard leaves out what was written there before.
         super().__init__(save_dir, name, version, purge_step=purge_step)
-        threading.excepthook = _quiet
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """What writes."""
+        if self._experiment is None:
+            self._experiment = Writer(self.log_dir, **self._kwargs)
+        return self._experiment
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write all scalars as one event: an event for each takes many times as long."""
@@ -72,10 +80,3 @@ class EventFiles(TensorBoardLogger):
         if usable(self):
             with forgiving(self):
                 write()
-
-
-def _quiet(args: Any) -> None:
-    """TensorBoard's writer thread ends with the error that its next caller gets; it need not be shown twice."""
-    module = type(args.thread).__module__
-    if not (issubclass(args.exc_type, OSError) and module.startswith("tensorboard.")):
-        threading.__excepthook__(args)

@@ -1,8 +1,8 @@
 """The end of a run: figures, distances, pictures, and the summary."""
 
 import time
-from dataclasses import replace
-from importlib.metadata import version
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,26 @@ from mlefw.command import exhibit, fitting, row_scores
 from mlefw.forecast import Sample, forecast
 from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.preparation import Prepared
+from mlefw.rows import Rows
 from mlefw.run_posterior import keep_posterior
 from mlefw.warn import collected, warn
+
+Splits = Mapping[str, Rows]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a trained model says of the rows of each split, and its figures."""
+
+    evaluations: dict[str, Evaluation]
+    figures: dict[str, dict[str, float]]
+
+
+def see(config: dict[str, Any], objective: Objective, evaluations: dict[str, Evaluation], splits: Splits) -> Seen:
+    """The same with the figures of known evaluations."""
+    metrics = build.build_metrics(config, objective.head)
+    figures = {split: score.figures(objective, evaluations[split], rows, metrics) for split, rows in splits.items()}
+    return Seen(evaluations, figures)
 
 
 def conclude(
@@ -24,8 +42,12 @@ def conclude(
     baseline: dict[str, Any] | None,
     fit: fitting.Fit,
     started: float,
+    seen: Seen | None = None,
 ) -> dict[str, Any]:
-    """Write what is left to be written of a run that began at `started`; its summary."""
+    """Write what is left to be written of a run that began at `started`; its summary.
+
+    `seen`: what the model says before a recalibration, where that is known.
+    """
     data, estimand, exact, lines = prepared.data, prepared.estimand, yardstick.exact, yardstick.lines
     objective = estimand.objective.eval()
     if fit.keeper.best_epoch <= 0 and fit.trainer.current_epoch > 10 and "validation" in data.splits:
@@ -34,10 +56,10 @@ def conclude(
             f"the validation NLL was least {when}: the model extrapolates badly, or learns too fast "
             "(try a smaller optimizer.lr, a prior, or transformed features)"
         )
-    before = {split: evaluate(objective, rows) for split, rows in data.splits.items()}
+    before = seen.evaluations if seen else {split: evaluate(objective, rows) for split, rows in data.splits.items()}
     final, evaluations, calibration = _recalibrate(config, run_dir, prepared, before)
-    metrics = build.build_metrics(config, final.head)
-    figures = {split: score.figures(final, evaluations[split], rows, metrics) for split, rows in data.splits.items()}
+    if seen is None or calibration is not None:
+        seen = see(config, final, evaluations, data.splits)
     row_scores.store(run_dir, evaluations, data.splits, data.schema.labels)
     steps = fit.trainer.global_step
     summary: dict[str, Any] = {
@@ -49,7 +71,7 @@ def conclude(
         "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
         "num_features": data.schema.num_features,
         "num_parameters": prepared.num_parameters,
-        "metrics": figures,
+        "metrics": seen.figures,
         "calibration": calibration,
         "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
         "baseline_num_features": len(estimand.asked) if estimand.is_subset else None,
@@ -63,7 +85,7 @@ def conclude(
             "baseline_s": exact.seconds,
             "rows_per_s": fit.rows_per_s,
         },
-        "versions": {name: version(name) for name in ("mlefw", "torch", "lightning")},
+        "versions": {name: archive.version(name) for name in ("mlefw", "torch", "lightning")},
         "best_epoch": fit.keeper.best_epoch,
         "num_epochs": fit.trainer.current_epoch,
         "num_steps": steps,

@@ -86,7 +86,7 @@ class ClasswiseError(Metric):
         """Add the rows of a block."""
         probs, weight, size = class_probabilities(distribution, y), promote(weight), self.num_classes * NUM_BINS
         first = NUM_BINS * torch.arange(self.num_classes, device=probs.device)
-        index = (probs * NUM_BINS).long().clamp_(max=NUM_BINS - 1).add_(first)
+        index = (probs * NUM_BINS).long().clamp(max=NUM_BINS - 1).add_(first)
         # A head lays probabilities out class by class: flattened in that order, nothing is copied.
         place, share = index.mT.flatten(), weight.unsqueeze(-1) * probs
         self.predicted = self.predicted + histogram(place, share.mT.flatten(), size)

@@ -37,7 +37,7 @@ class Member:
         known = [*self.watching.callbacks, *extra]
         self.callbacks = sorted(known, key=lambda callback: isinstance(callback, Checkpoint))
         self.loggers = [instantiate(node, purge_step=None) for node in (config["logger"] or {}).values()]
-        self.module = self.lightning_module = training.build_module(config, prepared.estimand, prepared.rows)
+        self.module = self.lightning_module = training.build_module(config, prepared.estimand, prepared.rows, False)
         self.module._trainer = self  # type: ignore[assignment]
         found: Any = self.module.configure_optimizers()
         scheduler = found["lr_scheduler"] if isinstance(found, dict) else None

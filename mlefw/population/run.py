@@ -17,6 +17,7 @@ from mlefw.errors import MlefwError, Stopped
 from mlefw.interrupt import handled
 from mlefw.population import signature
 from mlefw.population.fit import fit
+from mlefw.population.last_look import see
 from mlefw.population.member import Member
 from mlefw.preparation import prepare
 from mlefw.run_directory import locked
@@ -78,9 +79,10 @@ def _run(entries: Sequence[Entry], held: ExitStack) -> None:
         clock = time.monotonic()
         fit([member for _, member in members])
         share = (time.monotonic() - clock) / max(1, len(members))
-        for entry, member in members:
+        known = see([member for _, member in members])
+        for (entry, member), seen in zip(members, known, strict=True):
             with _speaking(entry):
-                _end(entry, member, share)
+                _end(entry, member, share, seen)
     except Stopped as error:
         for entry, member in members:
             if entry.code is None:
@@ -97,7 +99,7 @@ def _begin(entry: Entry, held: ExitStack) -> Member:
         return Member(begun, *measure(begun))
 
 
-def _end(entry: Entry, member: Member, share: float) -> None:
+def _end(entry: Entry, member: Member, share: float, seen: conclusion.Seen | None) -> None:
     begun, prepared = member.begun, member.begun.prepared
     with telling(begun):
         if member.error is not None:
@@ -106,7 +108,7 @@ def _end(entry: Entry, member: Member, share: float) -> None:
         done = fitting.finished(member, member.watching, rows_per_s, share)  # type: ignore[arg-type]
         started = time.monotonic() - entry.seconds - share
         summary = conclusion.conclude(
-            begun.config, begun.run_dir, prepared, member.yardstick, member.baseline, done, started
+            begun.config, begun.run_dir, prepared, member.yardstick, member.baseline, done, started, seen
         )
     say(summary, begun.run_dir)
     member.finalize()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from mlefw.metric.base import Metric
-from mlefw.objective import Objective
+from mlefw.objective import Evaluation, Objective
 from mlefw.rows import Batch, Rows
 
 _BLOCK = 8192
@@ -72,6 +72,16 @@ class Stack:
         (gradient,) = torch.autograd.grad(value.sum(), flat)
         pull = self.curvature * self.flat
         return value.detach() + 0.5 * (pull * self.flat).sum(1) + self.constant[:, 0], gradient + pull
+
+    @torch.no_grad()
+    def evaluate(self, rows: Rows) -> list[Evaluation]:
+        """Eta and NLL of every row, of each member."""
+
+        def values(parameters: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+            return self._call(parameters, lambda objective: [_seen(objective, part) for part in rows.blocks(_BLOCK)])
+
+        etas, nlls = zip(*vmap(values)(self._named(self.flat)), strict=True)
+        return [Evaluation(*pair) for pair in zip(torch.cat(etas, 1), torch.cat(nlls, 1), strict=True)]
 
     @torch.no_grad()
     def figures(self, rows: Rows, metrics: Sequence[Metric]) -> list[dict[str, float]]:
@@ -139,6 +149,11 @@ def _update(objective: Objective, rows: Rows, metrics: Sequence[Metric]) -> list
     for metric in metrics:
         metric.reset()
     return values
+
+
+def _seen(objective: Objective, rows: Rows) -> tuple[Tensor, Tensor]:
+    eta = objective.eta(rows.x, rows.offset)
+    return eta, objective.head.nll(eta, rows.y)
 
 
 def _numbers(values: dict[str, Tensor]) -> dict[str, float]:

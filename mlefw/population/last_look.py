@@ -1,0 +1,36 @@
+"""What the trained members of a population say of all rows, found for all of them at once."""
+
+from collections.abc import Sequence
+
+from mlefw import score
+from mlefw.build import build_metrics
+from mlefw.command.conclusion import Seen
+from mlefw.population.member import Member
+from mlefw.population.stacked import Stack
+
+_MOST = 2**22
+"""Rows times members, up to which all that is said of them is held at once."""
+
+
+def see(members: Sequence[Member]) -> list[Seen | None]:
+    """The evaluations and figures of the state that each has kept; None where it has to look itself."""
+    found: list[Seen | None] = [None] * len(members)
+    ended = [i for i, member in enumerate(members) if member.error is None]
+    if not ended:
+        return found
+    first = members[ended[0]].begun
+    splits = first.prepared.data.splits
+    if sum(rows.num_rows for rows in splits.values()) * len(ended) > _MOST:
+        return found
+    objectives = [members[i].module.objective.eval() for i in ended]
+    stack, metrics = Stack(objectives), build_metrics(first.config, objectives[0].head)
+    evaluations = {split: stack.evaluate(rows) for split, rows in splits.items()}
+    figures = {split: stack.figures(rows, metrics) for split, rows in splits.items()}
+    for position, (i, objective) in enumerate(zip(ended, objectives, strict=True)):
+        own = {split: values[position] for split, values in evaluations.items()}
+        known = {
+            split: score.completed(values[position], objective, own[split], splits[split], metrics)
+            for split, values in figures.items()
+        }
+        found[i] = Seen(own, known)
+    return found

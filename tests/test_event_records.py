@@ -1,0 +1,39 @@
+"""Event files are those that TensorBoard reads."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c as theirs
+
+from mlefw.callback.event_records import Records, Writer, crc32c
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 12, 1023, 1024, 1025, 1027, 1028, 5000])
+def test_the_checksum_is_theirs(size: int) -> None:
+    data = bytes(torch.randint(256, (size,), generator=torch.Generator().manual_seed(size)).tolist())
+    assert crc32c(data) == theirs(data)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    for purge_step in (None, 6):
+        writer = Writer(str(tmp_path), purge_step=purge_step)
+        for step in range(4, 9):
+            writer.add_scalar("x", step if purge_step is None else -step, step)
+            writer.add_text("page", "t" * 300_000, step)
+        writer.close()
+    events = EventAccumulator(str(tmp_path), purge_orphaned_data=True).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("x")] == [
+        *((4, 4.0), (5, 5.0)),
+        *((step, -float(step)) for step in range(4, 9)),
+    ]
+    assert len(events.Tensors("page/text_summary")[0].tensor_proto.string_val[0]) == 300_000
+
+
+def test_a_file_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    records = Records(str(tmp_path))
+    records.flush()
+    records.path.unlink()
+    with pytest.raises(FileNotFoundError):
+        records.flush()
