@@ -94,7 +94,7 @@ class RowsModule(lightning.LightningDataModule):
     def chunks(self, epochs: range, length: Callable[[], int]) -> Iterator[Chunk]:
         """The batches of some epochs, as many in each chunk as `length` says when the chunk is begun."""
         rows, known = self._ready("train"), self.is_standardized("train")
-        steps = self._steps(epochs, rows.num_rows)
+        steps = self.steps(epochs)
         while taken := list(islice(steps, length())):
             ends = [k for k, (_, _, is_end) in enumerate(taken) if is_end]
             if all(self._is_whole(index) for index, _, _ in taken):
@@ -109,8 +109,9 @@ class RowsModule(lightning.LightningDataModule):
                     rows.release()
                 yield chunk
 
-    def _steps(self, epochs: range, num_rows: int) -> Iterator[tuple[Tensor, float, bool]]:
+    def steps(self, epochs: range) -> Iterator[tuple[Tensor, float, bool]]:
         """Rows and scale of each step of some epochs, and whether it ends one of them other than the last."""
+        num_rows = self.splits["train"].num_rows
         for epoch in epochs:
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
             done = self.start[1] if epoch == self.start[0] else 0

@@ -79,4 +79,7 @@ def floored(value: Tensor, floor: Tensor) -> Tensor:
         value: a positive parameter, any shape.
         floor: scalar, in the same unit.
     """
+    if not (torch.is_grad_enabled() and value.requires_grad):
+        # A function of one's own takes long to be called.
+        return torch.maximum(value, floor)
     return _Floor.apply(value, floor)

@@ -11,7 +11,7 @@ from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
 from mlefw.baseline.predictor import as_objective
 from mlefw.baseline.refit import head_refit_gap
-from mlefw.metric.base import Metric
+from mlefw.metric.base import Metric, bare
 from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.rows import Rows, total
 
@@ -25,11 +25,14 @@ def figures(objective: Objective, evaluation: Evaluation, rows: Rows, metrics: S
     values: dict[str, Tensor] = {}
     for metric in metrics:
         metric.reset()
-        for start in range(0, rows.num_rows, 16384):
-            part = rows.take(slice(start, start + 16384))
-            distribution = objective.head(evaluation.eta[start : start + 16384])
-            metric.update(distribution, part.y, part.weight)
-        values |= metric.compute()
+    for start in range(0, rows.num_rows, 16384):
+        part = rows.take(slice(start, start + 16384))
+        # Metrics share what they need of the distributions of a block.
+        distribution = objective.head(evaluation.eta[start : start + 16384])
+        for metric in metrics:
+            bare(metric.update)(distribution, part.y, part.weight)
+    for metric in metrics:
+        values |= bare(metric.compute)()
         metric.reset()
     return completed({name: float(value) for name, value in values.items()}, objective, evaluation, rows, metrics)
 

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 
 from mlefw.build import build_metrics
-from mlefw.datamodule import RowsModule
 from mlefw.errors import MlefwError, NumericalError, Stopped
 from mlefw.interrupt import deferred
 from mlefw.objective import not_finite
 from mlefw.population.member import Member
 from mlefw.population.optimiser import Vectorised
 from mlefw.population.stacked import Stack
-from mlefw.rows import Rows
 
 
 def fit(members: Sequence[Member]) -> None:
@@ -31,8 +29,7 @@ def fit(members: Sequence[Member]) -> None:
 class _Group:
     """The members that are still in training.
 
-    The rows of a step are looked up by position: a data module of positions instead of rows gives them in the order
-    in which the member's own one gives rows.
+    The rows of a step are looked up by position, in the order in which the member's own data module gives them.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
@@ -106,12 +103,12 @@ class _Group:
     def _steps(self, epoch: int) -> int:
         """The steps of an epoch; how many."""
         train, losses, taken = self.train, list[Tensor](), list[Tensor]()
-        orders = [_positions(member).batches(epoch) for member in self.members]
-        for batches in zip(*orders, strict=True):
-            index = torch.stack([batch.rows.x for batch in batches])
+        orders = [member.begun.prepared.rows.steps(range(epoch, epoch + 1)) for member in self.members]
+        for drawn in zip(*orders, strict=True):
+            index, scale = torch.stack([index for index, _, _ in drawn]), drawn[0][1]
             whole = index.shape[1] == train.num_rows and self.regime.without_replacement
             rows = train if whole else train.take(index)
-            value, gradient = self.stack.gradient(rows, batches[0].scale, whole)
+            value, gradient = self.stack.gradient(rows, scale, whole)
             self.optimiser.step(gradient)
             losses.append(value)
             taken.append(index)
@@ -129,9 +126,3 @@ class _Group:
                     )
                 )
         return len(losses)
-
-
-def _positions(member: Member) -> RowsModule:
-    rows = member.begun.prepared.rows
-    index = torch.arange(rows.splits["train"].num_rows)
-    return RowsModule({"train": Rows(index, index, index, index)}, rows.regime, rows.seed)

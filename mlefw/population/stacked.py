@@ -10,6 +10,7 @@ from torch.func import functional_call, vmap
 from mlefw.metric.base import Metric
 from mlefw.objective import Evaluation, Objective
 from mlefw.rows import Batch, Rows
+from mlefw.tape import NotReplayableError, Tape
 
 _BLOCK = 8192
 _FEW = 16
@@ -47,6 +48,8 @@ class Stack:
         self.rate = self._column([o.prior.rate / o.population for o in self.objectives]) * self.is_weight
         self.constant = self._column([_constant(o) for o in self.objectives])
         self.together: list[bool] | None = None
+        self.tapes: dict[object, Tape | None] = {}
+        self.seen: set[object] = set()
         self._adopt()
 
     def keep(self, index: Tensor) -> None:
@@ -61,17 +64,38 @@ class Stack:
 
         Shapes: columns of rows (M, batch, …), or (batch, …) where all members see the same; x is standardised.
         """
-        flat = self.flat.detach().requires_grad_()
+        lay = None if is_shared else 0
 
         def fit(parameters: dict[str, Tensor], *columns: Tensor) -> Tensor:
             batch = Batch(Rows(*columns), scale, standardized=True)
             return self._call(parameters, lambda objective: objective.descent_fit(batch))
 
-        lay = None if is_shared else 0
-        value = vmap(fit, in_dims=(0, lay, lay, lay, lay))(self._named(flat), *rows)
-        (gradient,) = torch.autograd.grad(value.sum(), flat)
-        pull = self.curvature * self.flat
-        return value.detach() + 0.5 * (pull * self.flat).sum(1) + self.constant[:, 0], gradient + pull
+        def descend(flat: Tensor, curvature: Tensor, constant: Tensor, *columns: Tensor) -> list[Tensor]:
+            with torch.enable_grad():
+                leaf = flat.detach().requires_grad_()
+                value = vmap(fit, in_dims=(0, lay, lay, lay, lay))(self._named(leaf), *columns)
+                (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            pull = curvature * flat
+            return [value.detach() + 0.5 * (pull * flat).sum(1) + constant[:, 0], gradient + pull]
+
+        key = ("gradient", self.flat.shape, rows.x.shape, scale, is_shared)
+        value, gradient = self._replayed(key, descend, [self.flat, self.curvature, self.constant, *rows])
+        return value, gradient
+
+    def _replayed(self, key: object, function: Callable[..., list[Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The outputs of a function of tensors, from the second time on by its kernels alone where that is possible."""
+        if key in self.tapes:
+            tape = self.tapes[key]
+            return function(*inputs) if tape is None else tape(*inputs)
+        if key not in self.seen:
+            self.seen.add(key)
+            return function(*inputs)
+        try:
+            tape = self.tapes[key] = Tape(function, inputs)
+            return tape.taken()
+        except NotReplayableError:
+            self.tapes[key] = None
+            return function(*inputs)
 
     @torch.no_grad()
     def evaluate(self, rows: Rows) -> list[Evaluation]:
@@ -95,7 +119,7 @@ class Stack:
         lists = [{name: value.double().tolist() for name, value in values.items()} for values in stacked]
         for i, objective in enumerate(self.objectives):
             batched = iter({name: values[i] for name, values in one.items()} for one in lists)
-            alone = iter(_numbers(values) for values in _update(objective, rows, single))
+            alone = iter(_numbers(values) for values in (_update(objective, rows, single) if single else ()))
             figures: dict[str, float] = {}
             for _, together in pairs:
                 figures |= next(batched if together else alone)
