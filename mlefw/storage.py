@@ -4,6 +4,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,13 @@ class StoredRows(Rows):
             self.store.release()
 
 
-def available() -> int | None:
-    """Bytes of memory that may be taken without taking them from others; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return None
+def capacity() -> int:
+    """Bytes of memory that there are for this process: those of the machine, or what its control group may take.
+
+    What is free at the moment does not count: a run that is resumed, and all processes of one, are to decide alike.
+    """
+    known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            known.append(int(Path(limit).read_text(encoding="ascii")))
+    return min(known)

@@ -15,7 +15,7 @@ from mlefw.data.base import Block, Source
 from mlefw.data_file import regular_files
 from mlefw.errors import UsageError
 from mlefw.rows import FILE_STEP, Table
-from mlefw.storage import Store, available
+from mlefw.storage import Store, capacity
 
 MAGIC = b"PAR1"
 SUFFIXES = (".parquet", ".pq")
@@ -34,7 +34,7 @@ class Parquet(Source):
             columns.
         validation_path: the same for the validation rows.
         test_path: the same for the test rows.
-        stream: whether rows are kept in files rather than in memory; `auto` where they would take half of what is free.
+        stream: whether rows are kept in files rather than in memory; `auto` where they would take half of it.
         cache: the directory of these files, which nobody sees; by default the system's temporary one.
     """
 
@@ -103,8 +103,7 @@ class Parquet(Source):
     def _is_streamed(self, num_cells: int) -> bool:
         if self.stream != "auto":
             return self.stream
-        free = available()
-        return free is not None and _BYTES * num_cells > free / 2
+        return _BYTES * num_cells > capacity() / 2
 
     def _table(self, column: Callable[[str], pa.ChunkedArray], names: list[str], place: Table) -> Table:
         # One column at a time, so that the file is never in memory twice.
