@@ -17,8 +17,8 @@ from mlefw.preflight import check_targets
 from mlefw.recalibration import recalibrated
 from mlefw.run_directory import checkpoint_of
 from mlefw.schema import Schema
-from mlefw.storage import StoredRows
 from mlefw.standardize import Standardized
+from mlefw.storage import StoredRows
 from mlefw.warn import warn
 
 

@@ -11,6 +11,9 @@ from torch import Tensor
 _ALIGNED = 16
 """Rows of four bytes in a cache line."""
 
+_PIECE = 2**18
+"""Rows of which a product is computed at a time: their number may be beyond memory."""
+
 FILE_STEP = 2**40
 """More rows than any one file has."""
 
@@ -108,6 +111,10 @@ class Rows(NamedTuple):
             return Rows(*(column.index_select(0, index) for column in self))
         return Rows(*(column[index] for column in self))
 
+    def room(self, shape: Sequence[int], dtype: torch.dtype = torch.float64) -> Tensor:
+        """Room for some numbers of each row, (num_rows, *shape), where the rows are; what it holds means nothing."""
+        return self.x.new_empty((self.num_rows, *shape), dtype=dtype)
+
     def blocks(self, size: int) -> Iterator["Rows"]:
         """Consecutive blocks of at most `size` rows."""
         for start in range(0, self.num_rows, size):
@@ -116,6 +123,9 @@ class Rows(NamedTuple):
 
 def total(weight: Tensor, value: Tensor) -> Tensor:
     """Σ w·value over rows (n,), a scalar; a row of weight zero does not count, not even with an infinite value."""
+    if len(weight) > _PIECE:
+        parts = zip(weight.split(_PIECE), value.split(_PIECE), strict=True)
+        return torch.stack([total(*part) for part in parts]).sum()
     return torch.dot(weight, torch.where(weight > 0, value, 0.0))
 
 

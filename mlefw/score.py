@@ -10,14 +10,17 @@ from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
 from mlefw.baseline.predictor import as_objective
 from mlefw.baseline.refit import head_refit_gap
-from mlefw.metric.base import Metric
+from mlefw.metric.base import MOST_EXACT, Metric
 from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.rows import Rows, total
 
 
 @torch.no_grad()
 def figures(objective: Objective, evaluation: Evaluation, rows: Rows, metrics: Sequence[Metric]) -> dict[str, float]:
-    """Every metric over the rows of an evaluation, exact; a figure that is not finite is not defined, and left out."""
+    """Every metric over the rows of an evaluation; a figure that is not finite is not defined, and left out.
+
+    Figures of all rows at once (`Metric.exact`) are exact where they are not too many for that.
+    """
     values: dict[str, float] = {}
     for metric in metrics:
         metric.reset()
@@ -25,8 +28,9 @@ def figures(objective: Objective, evaluation: Evaluation, rows: Rows, metrics: S
             part = rows.take(slice(start, start + 16384))
             distribution = objective.head(evaluation.eta[start : start + 16384])
             metric.update(distribution, part.y, part.weight)
-        whole = objective.head(evaluation.eta)
-        known = metric.compute() | metric.exact(whole, rows.y, rows.weight)
+        known = metric.compute()
+        if metric.has_exact and evaluation.eta.numel() <= MOST_EXACT:
+            known |= metric.exact(objective.head(evaluation.eta), rows.y, rows.weight)
         values |= {name: float(value) for name, value in known.items()}
         metric.reset()
     penalty = float(objective.penalty())
@@ -159,7 +163,7 @@ def distances(
             if value is not None and abs(value) < float("inf"):
                 content[key][split] = value
         if split == "train":
-            at_model = evaluations[split].eta.double()
+            at_model = evaluations[split].eta
             divergence = distance.predictive_kl(predicts, reference, at_model, at_exact.eta, rows.weight)
             if divergence is not None:
                 content["predictive_kl"] = {"train": divergence}

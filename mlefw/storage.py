@@ -3,12 +3,15 @@
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mlefw.errors import StorageError, UsageError
 from mlefw.rows import Rows
@@ -19,6 +22,8 @@ _RESIDENT = 2**26
 
 class Store:
     """Arrays of fixed shape in files that nobody sees: each is unlinked as soon as it is open, and ends with its user.
+
+    The file of an array is gone as soon as nothing refers to the array.
 
     Args:
         folder: where there is room; None for the system's temporary directory.
@@ -31,7 +36,7 @@ class Store:
         self.folder = Path(folder or tempfile.gettempdir()).absolute()
         if not self.folder.is_dir() or not os.access(self.folder, os.W_OK | os.X_OK):
             raise UsageError(f"data.cache={self.folder}: expected a directory that can be written to")
-        self.maps: list[mmap.mmap] = []
+        self.maps: WeakSet[mmap.mmap] = WeakSet()
 
     def array(self, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
         """An array of zeros.
@@ -44,13 +49,14 @@ class Store:
             with tempfile.TemporaryFile(dir=self.folder) as file:
                 # Reserved at once: a page without room would otherwise end the process when it is written.
                 os.posix_fallocate(file.fileno(), 0, size)
-                self.maps.append(mmap.mmap(file.fileno(), size))
+                content = mmap.mmap(file.fileno(), size)
         except OSError as error:
             raise StorageError(
                 f"{-(-size // 2**20):,} MiB of rows found no room in {self.folder} ({error.strerror})"
                 "\n  data.cache=DIR puts them elsewhere"
             ) from None
-        return np.frombuffer(self.maps[-1], dtype, int(np.prod(shape))).reshape(shape)
+        self.maps.add(content)
+        return np.frombuffer(content, dtype, int(np.prod(shape))).reshape(shape)
 
     def keep(self, values: np.ndarray) -> np.ndarray:
         """A column of numbers, moved into a file; other columns stay as they are."""
@@ -87,6 +93,21 @@ class StoredRows(Rows):
         """Let the pages go that were read."""
         if self.store is not None:
             self.store.release()
+
+    def room(self, shape: Sequence[int], dtype: torch.dtype = torch.float64) -> Tensor:
+        """An array in the store.
+
+        Raises:
+            StorageError: there is no room for it.
+        """
+        if self.store is None:
+            return super().room(shape, dtype)
+        return torch.from_numpy(self.store.array((self.num_rows, *shape), torch.empty(0, dtype=dtype).numpy().dtype))
+
+    def _replace(self, **columns: Tensor) -> "StoredRows":
+        rows = super()._replace(**columns)
+        rows.store = self.store
+        return rows
 
 
 def capacity() -> int:
