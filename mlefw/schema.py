@@ -1,7 +1,7 @@
 """The meaning of a table's columns, learnt once from the training file and kept with the model."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,6 +17,9 @@ from mlefw.levels import check, numbers
 from mlefw.roles import check_roles, learn_targets
 from mlefw.rows import Rows, Table
 from mlefw.target import Target, TargetKind, coded, coded_together
+
+_BLOCK = 2**18
+"""Rows whose columns are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,17 @@ class Schema:
         Raises:
             UsageError: a feature that no training row has.
         """
-        weight = self._weight(table.only([self.weight] if self.weight else list(table.columns)[:1]).take(index))
+        if self.weight:
+            self._weight(table.only([self.weight]).take(index))
+
+        def blocks(name: str) -> Iterator[tuple[Table, np.ndarray]]:
+            some = table.only([name, self.weight or name])
+            for start in range(0, len(index), _BLOCK):
+                part = some.take(index[start : start + _BLOCK])
+                yield part, self._weight(part, whole=False)
+
         impute = self.missing == "impute"
-        learnt = (f.learn_means(table.only([f.name]).take(index), weight, impute) for f in self.features)
-        return replace(self, features=tuple(learnt))
+        return replace(self, features=tuple(f.learn_means(blocks(f.name), impute) for f in self.features))
 
     @property
     def target(self) -> str:

@@ -3,10 +3,11 @@
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from weakref import WeakSet
 
 import numpy as np
@@ -45,27 +46,47 @@ class Store:
             StorageError: there is no room for it.
         """
         size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        try:
-            with tempfile.TemporaryFile(dir=self.folder) as file:
-                # Reserved at once: a page without room would otherwise end the process when it is written.
-                os.posix_fallocate(file.fileno(), 0, size)
-                content = mmap.mmap(file.fileno(), size)
-        except OSError as error:
-            raise StorageError(
-                f"{-(-size // 2**20):,} MiB of rows found no room in {self.folder} ({error.strerror})"
-                "\n  data.cache=DIR puts them elsewhere"
-            ) from None
+        with self._telling(), tempfile.TemporaryFile(dir=self.folder) as file:
+            # Reserved at once: a page without room would otherwise end the process when it is written.
+            os.posix_fallocate(file.fileno(), 0, size)
+            return self._mapped(file, size, dtype, shape)
+
+    def keep(self, pieces: Iterable[np.ndarray]) -> np.ndarray:
+        """A column of numbers that comes in pieces, in a file as one array; other columns stay in memory.
+
+        Raises:
+            StorageError: there is no room for it.
+        """
+        pieces, size = iter(pieces), 0
+        first = next(pieces)
+        if first.dtype != np.float64:
+            return np.concatenate([first, *pieces])
+        with self._telling():
+            file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 (closed below)
+        with file:
+            for piece in chain([first], pieces):
+                with self._telling():
+                    size += file.write(np.ascontiguousarray(piece).data)
+            with self._telling():
+                file.flush()
+                self.release()
+                return self._mapped(file, size, np.float64, (size // first.itemsize,)) if size else first
+
+    def _mapped(self, file: IO[bytes], size: int, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+        content = mmap.mmap(file.fileno(), size)
         self.maps.add(content)
         return np.frombuffer(content, dtype, int(np.prod(shape))).reshape(shape)
 
-    def keep(self, values: np.ndarray) -> np.ndarray:
-        """A column of numbers, moved into a file; other columns stay as they are."""
-        if values.dtype != np.float64:
-            return values
-        kept = self.array(values.shape)
-        kept[:] = values
-        self.release()
-        return kept
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Say where the rows may go instead."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"the rows found no room in {self.folder} ({error.strerror or error})"
+                "\n  data.cache=DIR puts them elsewhere, data.stream=false into memory"
+            ) from None
 
     def release(self) -> None:
         """Let the pages go that were read: what they hold is in the files, and comes back when it is asked for."""
