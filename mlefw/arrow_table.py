@@ -160,7 +160,8 @@ def _is_index(name: str, values: np.ndarray, place: Table) -> bool:
 
 
 def _check_infinite(table: Table, holes: dict[str, np.ndarray]) -> None:
-    for name, values in table.columns.items():
+    for name in table.one_by_one(table.columns):
+        values = table.columns[name]
         if values.dtype.kind != "f" or np.isfinite(values).all():
             continue
         infinite = ~np.isfinite(values) & ~holes.get(name, False)

@@ -1,6 +1,6 @@
 """The plain containers in which rows travel from a data source to the objective."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ class Table:
     row where they are not consecutive: after a random split, or between blank lines. Of a table read from several
     files they count on from file to file in steps of `FILE_STEP`, and `files` has the names.
     `holes` marks the missing cells of a column that has any; what the column itself holds there means nothing.
+    `release` lets the memory go that holds what was read of columns in files.
     """
 
     columns: dict[str, np.ndarray]
@@ -36,6 +37,7 @@ class Table:
     numbers: np.ndarray | None = None
     files: tuple[str, ...] = ()
     holes: dict[str, np.ndarray] = field(default_factory=dict)
+    release: Callable[[], None] = field(default=lambda: None, compare=False)
 
     @property
     def num_rows(self) -> int:
@@ -47,6 +49,12 @@ class Table:
         columns = {name: column[index] for name, column in self.columns.items()}
         holes = {name: hole[index] for name, hole in self.holes.items() if hole[index].any()}
         return Table(columns, self.origin, self.first_row, self.row_numbers(index), self.files, holes)
+
+    def one_by_one(self, names: Iterable[str]) -> Iterator[str]:
+        """The names, of columns that are looked at in turn: what was read of one is let go before the next."""
+        for name in names:
+            yield name
+            self.release()
 
     def only(self, names: Collection[str]) -> "Table":
         """The same rows with these columns alone."""

@@ -54,7 +54,7 @@ class Schema:
         names = source.features if source.features is not None else [n for n in table.columns if n not in roles]
         listed = set(source.categorical or ())
         require(listed - {*source.targets}, names, table.origin, "data.categorical, not a feature")
-        features = tuple(learn_feature(table, name, name in listed) for name in names)
+        features = tuple(learn_feature(table, name, name in listed) for name in table.one_by_one(names))
         schema = cls(
             learn_targets(table, source, kind),
             features,
@@ -68,8 +68,8 @@ class Schema:
         )
         if not features:
             warnings.warn(f"{table.origin}: no feature: the model is an intercept", UserWarning, stacklevel=2)
-        warn_of_constants(table, names)
-        warn_of_copies(table, names)
+        warn_of_constants(table, table.one_by_one(names))
+        warn_of_copies(table, table.one_by_one(names))
         return schema
 
     def of_training(self, table: Table, index: np.ndarray) -> "Schema":
@@ -88,6 +88,7 @@ class Schema:
             for start in range(0, len(index), _BLOCK):
                 part = some.take(index[start : start + _BLOCK])
                 yield part, self._weight(part, whole=False)
+                table.release()
 
         impute = self.missing == "impute"
         return replace(self, features=tuple(f.learn_means(blocks(f.name), impute) for f in self.features))

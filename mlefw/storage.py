@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import resource
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,6 +39,9 @@ class Store:
         if not self.folder.is_dir() or not os.access(self.folder, os.W_OK | os.X_OK):
             raise UsageError(f"data.cache={self.folder}: expected a directory that can be written to")
         self.maps: WeakSet[mmap.mmap] = WeakSet()
+        # Each array holds a file open, and a table may have thousands of columns.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     def array(self, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
         """An array of zeros.
@@ -99,12 +103,18 @@ class StoredRows(Rows):
 
     store: Store | None = None
 
+    def take(self, index: Tensor | slice) -> Rows:
+        """The rows at `index`, in that order; those of a slice stay in the store."""
+        rows = super().take(index)
+        return self._replace(**rows._asdict()) if isinstance(index, slice) else rows
+
     def blocks(self, size: int) -> Iterator[Rows]:
         """Consecutive blocks of at most `size` rows."""
         num_bytes = 0
         for part in super().blocks(size):
             yield part
-            num_bytes += part.num_bytes
+            # Of every tenth row, say, all pages are read.
+            num_bytes += sum(len(column) * column.stride(0) * column.element_size() for column in part)
             if num_bytes > _RESIDENT:
                 self.release()
                 num_bytes = 0

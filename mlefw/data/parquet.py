@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlefw.arrow_table import check_names, empty_table, joined, to_table
+from mlefw.arrow_table import check_names, empty_table, to_table
 from mlefw.data.base import Block, Source
 from mlefw.data_file import regular_files
 from mlefw.errors import UsageError
@@ -114,11 +114,12 @@ class Parquet(Source):
         return _BYTES * num_cells > capacity() / 2
 
     def _table(self, columns: Iterable[tuple[str, Iterable[pa.ChunkedArray]]], names: list[str], place: Table) -> Table:
-        keep = joined if self.store is None else self.store.keep
-        table = to_table(columns, place, self.categorical or (), self.id, self.missing, self.lenient(names), keep)
-        if self.store is not None:
-            # Arrow would keep the memory of the largest column for the next one.
-            pa.default_memory_pool().release_unused()
+        roles = (self.categorical or (), self.id, self.missing, self.lenient(names))
+        if self.store is None:
+            return to_table(columns, place, *roles)
+        table = to_table(columns, replace(place, release=self.store.release), *roles, self.store.keep)
+        # Arrow would keep the memory of the largest column for the next one.
+        pa.default_memory_pool().release_unused()
         return table
 
 
