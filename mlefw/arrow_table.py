@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -20,25 +20,31 @@ EXACT = 2**53
 Missing = Literal["error", "drop", "impute"]
 
 
+def joined(pieces: Iterable[np.ndarray]) -> np.ndarray:
+    """The pieces of a column as one array."""
+    pieces = list(pieces)
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
 def to_table(
-    columns: Iterable[tuple[str, pa.ChunkedArray]],
+    columns: Iterable[tuple[str, Iterable[pa.ChunkedArray]]],
     place: Table,
     text: Collection[str] = (),
     identifier: str | None = None,
     missing: Missing = "error",
     lenient: Collection[str] = (),
-    keep: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    keep: Callable[[Iterable[np.ndarray]], np.ndarray] = joined,
 ) -> Table:
     """Arrow columns as a Table.
 
     Args:
-        columns: names and values; an iterator, so that a source may read one column at a time.
+        columns: names and values in pieces of one type; iterators, so that a source may read one piece at a time.
         place: a Table without columns that says where the rows come from.
         text: columns that are categories even where they hold numbers.
         identifier: a column whose integers are kept as they are.
         missing: whether rows with missing cells are an error, or dropped with a warning.
         lenient: columns whose missing cells are kept as holes of the table, whatever `missing` says.
-        keep: takes the values of each column as soon as they are read, and again where rows are dropped.
+        keep: makes one array of the pieces of a column as they are read, and of what is left where rows are dropped.
 
     Raises:
         UsageError: a type that is neither a number, a boolean nor text; missing or infinite values; no rows.
@@ -47,11 +53,14 @@ def to_table(
         raise UsageError(f"data.missing={missing} is not known\n  expected one of: {', '.join(get_args(Missing))}")
     plain: dict[str, np.ndarray] = {}
     holes: dict[str, np.ndarray] = {}
-    for name, column in columns:
-        values, hole = _plain(name, column, place, text=name in text, exact=name == identifier)
+    for name, pieces in columns:
+        parts: list[np.ndarray] = []
+        values = keep(_plain(name, pieces, place, parts, text=name in text, exact=name == identifier))
+        if values.dtype.kind == "f":
+            _warn_of_large_integers(name, values, place)
         if _is_index(name, values, place):
             continue
-        plain[name] = keep(values)
+        plain[name], hole = values, joined(parts)
         if hole.any():
             holes[name] = hole
     kept = {name: hole for name, hole in holes.items() if name in lenient}
@@ -85,26 +94,37 @@ def check_names(names: list[str], origin: str) -> None:
         raise UsageError(f"{origin}: column name {twice[0]!r} occurs twice, in columns {places}\n  rename one of them")
 
 
-def _plain(name: str, column: pa.ChunkedArray, place: Table, text: bool, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+def _plain(
+    name: str,
+    pieces: Iterable[pa.ChunkedArray],
+    place: Table,
+    holes: list[np.ndarray],
+    text: bool,
+    exact: bool,
+) -> Iterator[np.ndarray]:
+    """The values of each piece of a column; where it has none is added to `holes`."""
+    for column in pieces:
+        holes.append(_flags(column.is_null(nan_is_null=pa.types.is_floating(column.type))))
+        yield _values_of(name, column, place, text, exact)
+
+
+def _values_of(name: str, column: pa.ChunkedArray, place: Table, text: bool, exact: bool) -> np.ndarray:
     kind = column.type
-    hole = _flags(column.is_null(nan_is_null=pa.types.is_floating(kind)))
     if pa.types.is_null(kind):
-        return np.full(len(column), np.nan), hole
+        return np.full(len(column), np.nan)
     if pa.types.is_dictionary(kind):
-        return _strings(column.cast(kind.value_type)), hole
+        return _strings(column.cast(kind.value_type))
     if pa.types.is_boolean(kind):
-        return _flags(column.fill_null(False)), hole
+        return _flags(column.fill_null(False))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return _strings(column), hole
+        return _strings(column)
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if exact and pa.types.is_integer(kind):
-        return _values(column.fill_null(0)), hole
+        return _values(column.fill_null(0))
     if number:
-        values = _values(column.cast(pa.float64(), safe=False).fill_null(np.nan))
-        _warn_of_large_integers(name, values, place)
-        return values, hole
+        return _values(column.cast(pa.float64(), safe=False).fill_null(np.nan))
     if text and pa.types.is_temporal(kind):
-        return _strings(column), hole
+        return _strings(column)
     raise UsageError(
         f"{place.origin}: column {name!r} holds {kind}, neither numbers, booleans nor text"
         f"\n  turn it into numbers (days since a date, say), or leave it out: list the others in data.features"
@@ -140,7 +160,8 @@ def _is_index(name: str, values: np.ndarray, place: Table) -> bool:
 
 
 def _check_infinite(table: Table, holes: dict[str, np.ndarray]) -> None:
-    for name, values in table.columns.items():
+    for name in table.one_by_one(table.columns):
+        values = table.columns[name]
         if values.dtype.kind != "f" or np.isfinite(values).all():
             continue
         infinite = ~np.isfinite(values) & ~holes.get(name, False)
@@ -152,7 +173,7 @@ def _check_infinite(table: Table, holes: dict[str, np.ndarray]) -> None:
 
 
 def _without_holes(
-    table: Table, holes: dict[str, np.ndarray], missing: Missing, keep: Callable[[np.ndarray], np.ndarray]
+    table: Table, holes: dict[str, np.ndarray], missing: Missing, keep: Callable[[Iterable[np.ndarray]], np.ndarray]
 ) -> Table:
     if not holes:
         return table
@@ -170,11 +191,14 @@ def _without_holes(
         f"{table.origin}: {int(anywhere.sum())} rows with missing values are dropped", UserWarning, stacklevel=2
     )
     index = np.flatnonzero(~anywhere)
-    columns = {name: keep(column[index]) for name, column in table.columns.items()}
+    columns = {name: keep([column[index]]) for name, column in table.columns.items()}
     return replace(replace(table, columns={}).take(index), columns=columns)
 
 
 def _warn_of_large_integers(name: str, values: np.ndarray, place: Table) -> None:
+    # Most columns have none: that is known without an array of their size.
+    if not (len(values) and max(np.fmax.reduce(values), -np.fmin.reduce(values)) > EXACT):
+        return
     large = np.abs(values) > EXACT
     if large.any() and np.array_equal(values, np.floor(values), equal_nan=True) and np.isfinite(values[large]).all():
         warnings.warn(

@@ -67,8 +67,6 @@ def _read_data(config: Config) -> Data:
     source.partial = getattr(kind, "partial", False)
     table = source.read()
     schema = Schema.learn(table, source, {t: head_kind(node).target for t, node in tasks.items()} or kind.target)
-    if source.store is not None:
-        source.store.release()
     parts = source.parts(table)
     schema = schema.of_training(*parts["train"])
     head = head_of(config, schema.targets)

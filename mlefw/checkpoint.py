@@ -18,6 +18,7 @@ from mlefw.recalibration import recalibrated
 from mlefw.run_directory import checkpoint_of
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized
+from mlefw.storage import StoredRows
 from mlefw.warn import warn
 
 
@@ -39,7 +40,13 @@ class Trained:
 def card(config: dict[str, Any], data: Data, population: float) -> dict[str, Any]:
     """What a checkpoint carries beside its tensors: plain containers only."""
     rows = {split: fingerprint(part) for split, part in data.splits.items()}
-    return {"config": config, "schema": data.schema.to_dict(), "population": population, "fingerprint": rows}
+    return {
+        "config": config,
+        "schema": data.schema.to_dict(),
+        "population": population,
+        "fingerprint": rows,
+        "stored": isinstance(data.train, StoredRows),
+    }
 
 
 def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:

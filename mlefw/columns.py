@@ -2,9 +2,11 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
+
+import numpy as np
 
 from mlefw.errors import UsageError
 from mlefw.rows import Table
@@ -33,7 +35,7 @@ def shown(names: Iterable[str], limit: int = 10) -> str:
     return ", ".join(map(repr, names[:limit])) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def warn_of_constants(table: Table, names: Sequence[str]) -> None:
+def warn_of_constants(table: Table, names: Iterable[str]) -> None:
     """Says which features are the same in every row."""
     columns = ((name, table.columns[name]) for name in names)
     constant = [name for name, column in columns if (column == column[0]).all()]
@@ -41,12 +43,12 @@ def warn_of_constants(table: Table, names: Sequence[str]) -> None:
         warnings.warn(f"{table.origin}: constant features {shown(constant)}", UserWarning, stacklevel=2)
 
 
-def warn_of_copies(table: Table, names: Sequence[str]) -> None:
+def warn_of_copies(table: Table, names: Iterable[str]) -> None:
     """Says which features are copies of one another: only the sum of their coefficients is estimable."""
     groups: dict[Any, list[str]] = {}
     for name in names:
         column = table.columns[name]
-        content = column.tobytes() if column.dtype.kind in "fiub" else repr(column.tolist()).encode()
+        content: Any = np.ascontiguousarray(column) if column.dtype.kind in "fiub" else repr(column.tolist()).encode()
         groups.setdefault(hashlib.blake2b(content).digest(), []).append(name)
     copies = [
         " = ".join(map(repr, names))

@@ -1,6 +1,7 @@
 """One raw feature column and the design columns it becomes."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -38,20 +39,26 @@ class Feature:
         names = [self.name] if self.kind == "numeric" else [f"{self.name}={level}" for level in self.levels[1:]]
         return [*names, f"{self.name} is missing"] if self.indicator else names
 
-    def learn_means(self, table: Table, weight: np.ndarray, impute: bool) -> "Feature":
+    def learn_means(self, blocks: Iterable[tuple[Table, np.ndarray]], impute: bool) -> "Feature":
         """The same with the means of the training rows, and with an indicator if some lack it and are to be imputed.
+
+        Args:
+            blocks: the training rows, and their weights.
+            impute: whether missing cells are.
 
         Raises:
             UsageError: a feature that no training row with a weight has.
         """
-        present, index = table.present(self.name)
-        weight = weight[index]
-        if not weight.any():
+        sums, total, is_lacking = np.zeros(len(self.names)), 0.0, False
+        for table, weights in blocks:
+            present, index = table.present(self.name)
+            weight, x = weights[index], np.zeros((len(index), len(self.names)))
+            self._code(x, np.arange(len(index)), present, "error")
+            sums, total = sums + weight @ x, total + float(weight.sum())
+            is_lacking |= len(index) < table.num_rows
+        if not total:
             raise _empty(table, self.name, "training row")
-        x = np.zeros((len(index), len(self.names)))
-        self._code(x, np.arange(len(index)), present, "error")
-        means = tuple((weight @ x / weight.sum()).tolist())
-        return replace(self, means=means, indicator=impute and len(index) < table.num_rows)
+        return replace(self, means=tuple((sums / total).tolist()), indicator=impute and is_lacking)
 
     def fill(self, x: np.ndarray, table: Table, unseen: Unseen = "error") -> None:
         """Writes the design columns of the feature into x, (n, len(names)), which holds zeros.

@@ -78,7 +78,7 @@ def numbers(table: Table, name: str, setting: str, hint: str = "") -> np.ndarray
             f"{table.origin}: column {name!r} ({setting}) holds text\n  {table.where(text)}: "
             f"{str(column[np.argmax(text)])[:40]!r}\n  expected: numbers{hint}"
         )
-    values: np.ndarray = column.astype(np.float64)
+    values: np.ndarray = column.astype(np.float64, copy=False)
     check(table, name, setting, np.isfinite(values), "finite numbers")
     return values
 

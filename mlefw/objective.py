@@ -99,11 +99,19 @@ class Evaluation(NamedTuple):
 @torch.no_grad()
 def evaluate(objective: Objective, rows: Rows, block: int = 16384) -> Evaluation:
     """Eta and NLL of every row, in evaluation mode, a block at a time; the mode is restored."""
-    training = objective.training
+    training, start = objective.training, 0
+    found: Evaluation | None = None
     objective.eval()
     try:
-        etas = [objective.eta(part.x, part.offset) for part in rows.blocks(block)]
-        nlls = [objective.head.nll(eta, part.y) for eta, part in zip(etas, rows.blocks(block), strict=True)]
+        for part in rows.blocks(block):
+            eta = objective.eta(part.x, part.offset)
+            nll = objective.head.nll(eta, part.y)
+            if found is None:
+                found = Evaluation(rows.room(eta.shape[1:], eta.dtype), rows.room((), nll.dtype))
+            for whole, values in zip(found, (eta, nll), strict=True):
+                whole[start : start + part.num_rows] = values
+            start += part.num_rows
     finally:
         objective.train(training)
-    return Evaluation(torch.cat(etas), torch.cat(nlls))
+    assert found is not None
+    return found

@@ -99,6 +99,9 @@ def check_rows(run_dir: Path, content: dict[str, Any], card: dict[str, Any], dat
         if known.get(split) != card["fingerprint"].get(split):
             now = data.splits[split].num_rows if split in data.splits else 0
             problems.append(f"the {split} rows ({now} now) are not those of the run")
+    if card["stored"] != (was := before.get("stored", False)):
+        where = "in files" if was else "in memory"
+        problems.append(f"its rows were {where}, which have an order of their own: data.stream={str(was).lower()}")
     _refuse(run_dir, problems)
     checkpoint.compare(run_dir / "checkpoints" / "last.ckpt", objective.state_dict(), objective_state(content))
 

@@ -1,6 +1,6 @@
 """The plain containers in which rows travel from a data source to the objective."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -10,6 +10,9 @@ from torch import Tensor
 
 _ALIGNED = 16
 """Rows of four bytes in a cache line."""
+
+_PIECE = 2**18
+"""Rows of which a product is computed at a time: their number may be beyond memory."""
 
 FILE_STEP = 2**40
 """More rows than any one file has."""
@@ -25,6 +28,7 @@ class Table:
     row where they are not consecutive: after a random split, or between blank lines. Of a table read from several
     files they count on from file to file in steps of `FILE_STEP`, and `files` has the names.
     `holes` marks the missing cells of a column that has any; what the column itself holds there means nothing.
+    `release` lets the memory go that holds what was read of columns in files.
     """
 
     columns: dict[str, np.ndarray]
@@ -33,6 +37,7 @@ class Table:
     numbers: np.ndarray | None = None
     files: tuple[str, ...] = ()
     holes: dict[str, np.ndarray] = field(default_factory=dict)
+    release: Callable[[], None] = field(default=lambda: None, compare=False)
 
     @property
     def num_rows(self) -> int:
@@ -44,6 +49,12 @@ class Table:
         columns = {name: column[index] for name, column in self.columns.items()}
         holes = {name: hole[index] for name, hole in self.holes.items() if hole[index].any()}
         return Table(columns, self.origin, self.first_row, self.row_numbers(index), self.files, holes)
+
+    def one_by_one(self, names: Iterable[str]) -> Iterator[str]:
+        """The names, of columns that are looked at in turn: what was read of one is let go before the next."""
+        for name in names:
+            yield name
+            self.release()
 
     def only(self, names: Collection[str]) -> "Table":
         """The same rows with these columns alone."""
@@ -108,6 +119,10 @@ class Rows(NamedTuple):
             return Rows(*(column.index_select(0, index) for column in self))
         return Rows(*(column[index] for column in self))
 
+    def room(self, shape: Sequence[int], dtype: torch.dtype = torch.float64) -> Tensor:
+        """Room for some numbers of each row, (num_rows, *shape), where the rows are; what it holds means nothing."""
+        return self.x.new_empty((self.num_rows, *shape), dtype=dtype)
+
     def blocks(self, size: int) -> Iterator["Rows"]:
         """Consecutive blocks of at most `size` rows."""
         for start in range(0, self.num_rows, size):
@@ -116,6 +131,9 @@ class Rows(NamedTuple):
 
 def total(weight: Tensor, value: Tensor) -> Tensor:
     """Σ w·value over rows (n,), a scalar; a row of weight zero does not count, not even with an infinite value."""
+    if len(weight) > _PIECE:
+        parts = zip(weight.split(_PIECE), value.split(_PIECE), strict=True)
+        return torch.stack([total(*part) for part in parts]).sum()
     return torch.dot(weight, torch.where(weight > 0, value, 0.0))
 
 

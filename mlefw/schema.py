@@ -1,7 +1,7 @@
 """The meaning of a table's columns, learnt once from the training file and kept with the model."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,6 +17,9 @@ from mlefw.levels import check, numbers
 from mlefw.roles import check_roles, learn_targets
 from mlefw.rows import Rows, Table
 from mlefw.target import Target, TargetKind, coded, coded_together
+
+_BLOCK = 2**18
+"""Rows whose columns are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Schema:
         names = source.features if source.features is not None else [n for n in table.columns if n not in roles]
         listed = set(source.categorical or ())
         require(listed - {*source.targets}, names, table.origin, "data.categorical, not a feature")
-        features = tuple(learn_feature(table, name, name in listed) for name in names)
+        features = tuple(learn_feature(table, name, name in listed) for name in table.one_by_one(names))
         schema = cls(
             learn_targets(table, source, kind),
             features,
@@ -65,8 +68,8 @@ class Schema:
         )
         if not features:
             warnings.warn(f"{table.origin}: no feature: the model is an intercept", UserWarning, stacklevel=2)
-        warn_of_constants(table, names)
-        warn_of_copies(table, names)
+        warn_of_constants(table, table.one_by_one(names))
+        warn_of_copies(table, table.one_by_one(names))
         return schema
 
     def of_training(self, table: Table, index: np.ndarray) -> "Schema":
@@ -77,10 +80,18 @@ class Schema:
         Raises:
             UsageError: a feature that no training row has.
         """
-        weight = self._weight(table.only([self.weight] if self.weight else list(table.columns)[:1]).take(index))
+        if self.weight:
+            self._weight(table.only([self.weight]).take(index))
+
+        def blocks(name: str) -> Iterator[tuple[Table, np.ndarray]]:
+            some = table.only([name, self.weight or name])
+            for start in range(0, len(index), _BLOCK):
+                part = some.take(index[start : start + _BLOCK])
+                yield part, self._weight(part, whole=False)
+                table.release()
+
         impute = self.missing == "impute"
-        learnt = (f.learn_means(table.only([f.name]).take(index), weight, impute) for f in self.features)
-        return replace(self, features=tuple(learnt))
+        return replace(self, features=tuple(f.learn_means(blocks(f.name), impute) for f in self.features))
 
     @property
     def target(self) -> str:

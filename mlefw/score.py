@@ -11,7 +11,7 @@ from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
 from mlefw.baseline.predictor import as_objective
 from mlefw.baseline.refit import head_refit_gap
-from mlefw.metric.base import Metric, bare
+from mlefw.metric.base import MOST_EXACT, Metric, bare
 from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.rows import Rows, total
 
@@ -21,7 +21,10 @@ _MOST_KEPT = 100_000
 
 @torch.no_grad()
 def figures(objective: Objective, evaluation: Evaluation, rows: Rows, metrics: Sequence[Metric]) -> dict[str, float]:
-    """Every metric over the rows of an evaluation, exact; a figure that is not finite is not defined, and left out."""
+    """Every metric over the rows of an evaluation; a figure that is not finite is not defined, and left out.
+
+    Figures of all rows at once (`Metric.exact`) are exact where they are not too many for that.
+    """
     values: dict[str, Tensor] = {}
     for metric in metrics:
         metric.reset()
@@ -43,7 +46,7 @@ def completed(
 ) -> dict[str, float]:
     """What metrics have from sums, with what they know from all rows at once in its place, and the objective."""
     values = dict(sums)
-    for metric in (metric for metric in metrics if type(metric).exact is not Metric.exact):
+    for metric in (metric for metric in metrics if metric.has_exact and evaluation.eta.numel() <= MOST_EXACT):
         exact = metric.exact(objective.head(evaluation.eta), rows.y, rows.weight)
         values |= {name: float(value) for name, value in exact.items()}
     penalty = float(objective.penalty())
@@ -184,7 +187,7 @@ def distances(
             if value is not None and abs(value) < float("inf"):
                 content[key][split] = value
         if split == "train":
-            at_model = evaluations[split].eta.double()
+            at_model = evaluations[split].eta
             divergence = distance.predictive_kl(predicts, yardstick.reference, at_model, at_exact.eta, rows.weight)
             if divergence is not None:
                 content["predictive_kl"] = {"train": divergence}

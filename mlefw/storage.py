@@ -2,12 +2,18 @@
 
 import mmap
 import os
+import resource
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from weakref import WeakSet
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mlefw.errors import StorageError, UsageError
 from mlefw.rows import Rows
@@ -18,6 +24,8 @@ _RESIDENT = 2**26
 
 class Store:
     """Arrays of fixed shape in files that nobody sees: each is unlinked as soon as it is open, and ends with its user.
+
+    The file of an array is gone as soon as nothing refers to the array.
 
     Args:
         folder: where there is room; None for the system's temporary directory.
@@ -30,7 +38,10 @@ class Store:
         self.folder = Path(folder or tempfile.gettempdir()).absolute()
         if not self.folder.is_dir() or not os.access(self.folder, os.W_OK | os.X_OK):
             raise UsageError(f"data.cache={self.folder}: expected a directory that can be written to")
-        self.maps: list[mmap.mmap] = []
+        self.maps: WeakSet[mmap.mmap] = WeakSet()
+        # Each array holds a file open, and a table may have thousands of columns.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     def array(self, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
         """An array of zeros.
@@ -39,26 +50,47 @@ class Store:
             StorageError: there is no room for it.
         """
         size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        with self._telling(), tempfile.TemporaryFile(dir=self.folder) as file:
+            # Reserved at once: a page without room would otherwise end the process when it is written.
+            os.posix_fallocate(file.fileno(), 0, size)
+            return self._mapped(file, size, dtype, shape)
+
+    def keep(self, pieces: Iterable[np.ndarray]) -> np.ndarray:
+        """A column of numbers that comes in pieces, in a file as one array; other columns stay in memory.
+
+        Raises:
+            StorageError: there is no room for it.
+        """
+        pieces, size = iter(pieces), 0
+        first = next(pieces)
+        if first.dtype != np.float64:
+            return np.concatenate([first, *pieces])
+        with self._telling():
+            file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 (closed below)
+        with file:
+            for piece in chain([first], pieces):
+                with self._telling():
+                    size += file.write(np.ascontiguousarray(piece).data)
+            with self._telling():
+                file.flush()
+                self.release()
+                return self._mapped(file, size, np.float64, (size // first.itemsize,)) if size else first
+
+    def _mapped(self, file: IO[bytes], size: int, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+        content = mmap.mmap(file.fileno(), size)
+        self.maps.add(content)
+        return np.frombuffer(content, dtype, int(np.prod(shape))).reshape(shape)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Say where the rows may go instead."""
         try:
-            with tempfile.TemporaryFile(dir=self.folder) as file:
-                # Reserved at once: a page without room would otherwise end the process when it is written.
-                os.posix_fallocate(file.fileno(), 0, size)
-                self.maps.append(mmap.mmap(file.fileno(), size))
+            yield
         except OSError as error:
             raise StorageError(
-                f"{-(-size // 2**20):,} MiB of rows found no room in {self.folder} ({error.strerror})"
-                "\n  data.cache=DIR puts them elsewhere"
+                f"the rows found no room in {self.folder} ({error.strerror or error})"
+                "\n  data.cache=DIR puts them elsewhere, data.stream=false into memory"
             ) from None
-        return np.frombuffer(self.maps[-1], dtype, int(np.prod(shape))).reshape(shape)
-
-    def keep(self, values: np.ndarray) -> np.ndarray:
-        """A column of numbers, moved into a file; other columns stay as they are."""
-        if values.dtype != np.float64:
-            return values
-        kept = self.array(values.shape)
-        kept[:] = values
-        self.release()
-        return kept
 
     def release(self) -> None:
         """Let the pages go that were read: what they hold is in the files, and comes back when it is asked for."""
@@ -71,12 +103,18 @@ class StoredRows(Rows):
 
     store: Store | None = None
 
+    def take(self, index: Tensor | slice) -> Rows:
+        """The rows at `index`, in that order; those of a slice stay in the store."""
+        rows = super().take(index)
+        return self._replace(**rows._asdict()) if isinstance(index, slice) else rows
+
     def blocks(self, size: int) -> Iterator[Rows]:
         """Consecutive blocks of at most `size` rows."""
         num_bytes = 0
         for part in super().blocks(size):
             yield part
-            num_bytes += part.num_bytes
+            # Of every tenth row, say, all pages are read.
+            num_bytes += sum(len(column) * column.stride(0) * column.element_size() for column in part)
             if num_bytes > _RESIDENT:
                 self.release()
                 num_bytes = 0
@@ -87,11 +125,29 @@ class StoredRows(Rows):
         if self.store is not None:
             self.store.release()
 
+    def room(self, shape: Sequence[int], dtype: torch.dtype = torch.float64) -> Tensor:
+        """An array in the store.
 
-def available() -> int | None:
-    """Bytes of memory that may be taken without taking them from others; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return None
+        Raises:
+            StorageError: there is no room for it.
+        """
+        if self.store is None:
+            return super().room(shape, dtype)
+        return torch.from_numpy(self.store.array((self.num_rows, *shape), torch.empty(0, dtype=dtype).numpy().dtype))
+
+    def _replace(self, **columns: Tensor) -> "StoredRows":
+        rows = super()._replace(**columns)
+        rows.store = self.store
+        return rows
+
+
+def capacity() -> int:
+    """Bytes of memory that there are for this process: those of the machine, or what its control group may take.
+
+    What is free at the moment does not count: a run that is resumed, and all processes of one, are to decide alike.
+    """
+    known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            known.append(int(Path(limit).read_text(encoding="ascii")))
+    return min(known)

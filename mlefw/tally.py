@@ -5,12 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlefw.metric.base import Metric
+from mlefw.metric.base import MOST_EXACT, Metric
 from mlefw.objective import Objective
 from mlefw.rows import Rows, total
-
-MAX_CELLS = 2**24
-"""Of eta that are kept: up to here the figures are exact and pictures have all rows."""
 
 
 class Tally:
@@ -20,7 +17,7 @@ class Tally:
     are as `Metric.compute` approximates them beyond that. What is kept then is thinned evenly.
     """
 
-    def __init__(self, objective: Objective, metrics: Sequence[Metric], max_cells: int = MAX_CELLS) -> None:
+    def __init__(self, objective: Objective, metrics: Sequence[Metric], max_cells: int = MOST_EXACT) -> None:
         self.objective, self.metrics, self.max_cells = objective, metrics, max_cells
         self.num_rows, self.population = 0, 0.0
         self._stride = 1

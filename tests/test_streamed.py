@@ -17,7 +17,7 @@ from mlefw import archive, build, configuration, training
 from mlefw.batch.base import pieces, shuffled
 from mlefw.errors import StorageError, UsageError
 from mlefw.rows import Rows
-from mlefw.storage import Store, StoredRows
+from mlefw.storage import Store, StoredRows, capacity
 from tests.interrupted import QUIET, train
 
 N = 700
@@ -117,6 +117,14 @@ def test_a_run_goes_on_where_it_was_stopped(regime: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_rows_that_were_in_files_are_to_be_there_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(*CASES["gaussian"], *QUIET, "trainer.max_epochs=1", "model.hidden=[4]", "run_dir=r") == 0
+    assert train("resume=r", "trainer.max_epochs=2", "data.stream=false") == 2
+    assert "its rows were in files, which have an order of their own: data.stream=true" in capsys.readouterr().err
+    assert train("resume=r", "trainer.max_epochs=2") == 0
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_evaluate_and_predict_take_its_run() -> None:
     few = ("trainer.max_epochs=2", "model.hidden=[4]", *QUIET)
     for run_dir, overrides in (("stored", CASES["gaussian"]), ("plain", in_memory(CASES["gaussian"]))):
@@ -160,10 +168,11 @@ def test_missing_rows_are_dropped() -> None:
     assert torch.equal(stored.train.x, plain.train.x)
 
 
-def test_auto_asks_how_much_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_asks_how_much_memory_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = tuple("data.stream=auto" if item == "data.stream=true" else item for item in CASES["gaussian"])
-    for free, is_stored in ((10**12, False), (N * 9 * 24, True), (None, False)):
-        monkeypatch.setattr("mlefw.data.parquet.available", lambda free=free: free)
+    assert 10**8 < capacity() < 10**14
+    for memory, is_stored in ((10**12, False), (N * 9 * 24, True)):
+        monkeypatch.setattr("mlefw.data.parquet.capacity", lambda memory=memory: memory)
         assert isinstance(prepared(auto)[1].train, StoredRows) == is_stored
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mlefw.baseline.derivatives import triangle
 from mlefw.baseline.moments import weighted_products
 from mlefw.baseline.problem import Problem
 
@@ -72,10 +73,9 @@ def _sequential(correlation: Tensor, varies: Tensor, problem: Problem, mean: Ten
 
 def _unexplained(problem: Problem, index: Tensor, j: int, mean: Tensor) -> float:
     """Share of the length of column j that least squares on the columns `index` leaves, by QR of the weighted rows."""
-    parts = [
-        (problem.design(rows)[:, :-1] - mean) * rows.weight.sqrt().unsqueeze(1)
+    columns = torch.cat([index, torch.tensor([j])])
+    found = triangle(
+        (problem.design(rows)[:, columns] - mean[columns]) * rows.weight.sqrt().unsqueeze(1)
         for rows in problem.rows.blocks(problem.block)
-    ]
-    z = torch.cat([part[:, torch.cat([index, torch.tensor([j])])] for part in parts])
-    triangle = torch.linalg.qr(z / z.norm(dim=0), mode="r").R
-    return float(triangle[-1, -1].abs()) if len(triangle) == len(index) + 1 else 0.0
+    )
+    return float(found[-1, -1].abs() / found[:, -1].norm()) if len(found) == len(columns) else 0.0

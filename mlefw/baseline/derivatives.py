@@ -1,5 +1,6 @@
 """Derivatives of a head row by row, and their sums over a design."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -84,3 +85,12 @@ def gram(z: Tensor, weight: Tensor | None, scratch: Tensor) -> Tensor:
         return z.T @ (z if weight is None else torch.mul(z, weight.unsqueeze(1), out=scratch))
     half = (z if weight is None else torch.mul(z, weight.sqrt().unsqueeze(1), out=scratch)).numpy()
     return torch.from_numpy(half.T @ half)
+
+
+def triangle(blocks: Iterable[Tensor]) -> Tensor:
+    """The upper triangle, (min(n, p), p), of a QR of the rows (n, p) that come in blocks: it has their products."""
+    found: Tensor | None = None
+    for block in blocks:
+        found = torch.linalg.qr(block if found is None else torch.cat([found, block]), mode="r").R
+    assert found is not None
+    return found

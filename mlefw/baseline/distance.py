@@ -16,18 +16,24 @@ from mlefw.objective import Evaluation, Objective
 from mlefw.rows import Rows, total
 from mlefw.standardize import Standardized
 
+_PIECE = 2**18
+"""Rows that are looked at together: their number may be beyond memory."""
+
 
 def gap(model: Evaluation, exact: Evaluation, rows: Rows) -> tuple[float, float]:
     """Mean NLL of the model minus that of the exact estimate, and the paired standard error of that mean."""
-    return paired(model.nll - exact.nll, rows.weight)
+    difference = torch.sub(
+        model.nll, exact.nll, out=rows.room((), torch.promote_types(model.nll.dtype, exact.nll.dtype))
+    )
+    return paired(difference, rows.weight)
 
 
 def paired(difference: Tensor, weight: Tensor) -> tuple[float, float]:
     """The weighted mean of differences (n,) between two models on the same rows, and its standard error."""
     count = float(weight.sum())
-    share = weight / count
-    mean = float(total(share, difference))
-    variance = float(total(share, (difference - mean).square()))
+    mean = float(total(weight, difference)) / count
+    parts = zip(weight.split(_PIECE), difference.split(_PIECE), strict=True)
+    variance = sum(float(total(share, (part - mean).square())) for share, part in parts) / count
     return mean, (variance / (count - 1)) ** 0.5 if count > 1 else float("nan")
 
 
@@ -44,11 +50,13 @@ def predictive_kl(
     model: Objective, exact: Objective, at_model: Tensor, at_exact: Tensor, weight: Tensor
 ) -> float | None:
     """Mean KL divergence of the model's distributions from the exact estimate's, in nats; None without a formula."""
-    try:
-        divergence = kl_divergence(exact.head(at_exact), model.head(at_model))
-    except NotImplementedError:
-        return None
-    value = float(total(weight, divergence) / weight.sum())
+    value = 0.0
+    for one, other, share in zip(*(column.split(_PIECE) for column in (at_exact, at_model, weight)), strict=True):
+        try:
+            divergence = kl_divergence(exact.head(one), model.head(other.double()))
+        except NotImplementedError:
+            return None
+        value += float(total(share, divergence) / weight.sum())
     return value if value < float("inf") else None
 
 

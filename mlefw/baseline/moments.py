@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlefw.baseline.derivatives import gram
+from mlefw.baseline.derivatives import gram, triangle
 from mlefw.baseline.problem import Problem
+from mlefw.rows import Rows
 
 _WELL = 0.03
 """Least pivot of the correlation matrix from which its rounding does not matter."""
@@ -137,8 +138,12 @@ def _residuals(problem: Problem, weight: Tensor, mean_z: Tensor, mean_y: float) 
 
 
 def _by_qr(problem: Problem, mean_z: Tensor, mean_y: float) -> Tensor:
-    root = problem.rows.weight.sqrt()
-    z = root.unsqueeze(1) * (problem.design(problem.rows)[:, :-1] - mean_z)
-    y = root * (raw_target(problem, problem.rows.y, problem.rows.offset) - mean_y)
+    def block(rows: Rows) -> Tensor:
+        y = raw_target(problem, rows.y, rows.offset) - mean_y
+        both = torch.cat([problem.design(rows)[:, :-1] - mean_z, y.unsqueeze(1)], 1)
+        return rows.weight.sqrt().unsqueeze(1) * both
+
+    whole = triangle(map(block, problem.rows.blocks(problem.block)))
     # gelsd: minimum norm, so that columns without rank (under a prior, say) still give the least residual.
-    return torch.linalg.lstsq(z, y.unsqueeze(1), driver="gelsd").solution.squeeze(1)
+    rank = {"rcond": torch.finfo(whole.dtype).eps * problem.rows.num_rows, "driver": "gelsd"}
+    return torch.linalg.lstsq(whole[:, :-1], whole[:, -1:], **rank).solution.squeeze(1)

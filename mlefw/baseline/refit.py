@@ -42,9 +42,9 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
     if split is None:
         return None
     phi, rest = split
-    if head.eta_dim > 1 and float(rest.abs().max()) > _ROUNDING:
+    if head.eta_dim > 1 and float(torch.stack(rest.aminmax()).abs().max()) > _ROUNDING:
         return None
-    rows = Rows(phi, train.y, train.weight, train.offset + head.gain[0] * rest[:, 0])
+    rows = train._replace(x=phi, offset=rest[:, 0].mul_(head.gain[0]).add_(train.offset))
     mean, scale = feature_statistics(rows, True)
     if not objective.prior.flat:
         # The prior is on the weights as they are; biases are flat, so that features may still be centred.
@@ -86,10 +86,12 @@ def last_layer_features(model: nn.Module, last: nn.Linear, rows: Rows) -> tuple[
     layer = copy.get_submodule(names[0])
     seen: list[Tensor] = []
     layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    rests = []
-    for count, block in enumerate(rows.blocks(16384), start=1):
+    features, rests, start = rows.room((last.in_features,)), rows.room((last.out_features,)), 0
+    for block in rows.blocks(16384):
         raw = copy(block.x)
-        if len(seen) != count or seen[-1].shape != (block.num_rows, last.in_features):
+        if len(seen) != 1 or seen[0].shape != (block.num_rows, last.in_features):
             return None
-        rests.append(raw - nn.functional.linear(seen[-1], layer.weight, layer.bias))  # type: ignore[arg-type]
-    return torch.cat(seen), torch.cat(rests)
+        here, inside = slice(start, start + block.num_rows), seen.pop()
+        features[here], rests[here] = inside, raw - nn.functional.linear(inside, layer.weight, layer.bias)  # type: ignore[arg-type]
+        start = here.stop
+    return features, rests

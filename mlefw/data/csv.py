@@ -136,7 +136,8 @@ class Csv(Source):
         if arrow.num_rows == 0:
             return empty_table(self.wanted(arrow.column_names), place)
         text, lenient = self.categorical or (), self.lenient(arrow.column_names)
-        return to_table(self._columns(arrow, place), place, text, self.id, self.missing, lenient)
+        columns = ((name, [column]) for name, column in self._columns(arrow, place))
+        return to_table(columns, place, text, self.id, self.missing, lenient)
 
     def _parsed(self, raw: bytes, origin: str, text: Collection[str] = (), shift: int | None = None) -> "Parsed":
         """The records of a file, or under its header those of a block that lies `shift` lines further down."""

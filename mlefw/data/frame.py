@@ -61,7 +61,7 @@ class Frame(Source):
     def _table(self, arrow: pa.Table, origin: str) -> Table:
         check_names(arrow.column_names, origin)
         names = self.wanted(arrow.column_names)
-        columns = ((name, arrow.column(name)) for name in names)
+        columns = ((name, [arrow.column(name)]) for name in names)
         return to_table(columns, Table({}, origin), self.categorical or (), self.id, self.missing, self.lenient(names))
 
 

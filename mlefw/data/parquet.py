@@ -1,8 +1,8 @@
 """Tables from Parquet files, one or several."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from mlefw.data.base import Block, Source
 from mlefw.data_file import regular_files
 from mlefw.errors import UsageError
 from mlefw.rows import FILE_STEP, Table
-from mlefw.storage import Store, available
+from mlefw.storage import Store, capacity
 
 MAGIC = b"PAR1"
 SUFFIXES = (".parquet", ".pq")
@@ -34,7 +34,7 @@ class Parquet(Source):
             columns.
         validation_path: the same for the validation rows.
         test_path: the same for the test rows.
-        stream: whether rows are kept in files rather than in memory; `auto` where they would take half of what is free.
+        stream: whether rows are kept in files rather than in memory; `auto` where they would take half of it.
         cache: the directory of these files, which nobody sees; by default the system's temporary one.
     """
 
@@ -69,7 +69,8 @@ class Parquet(Source):
                 for batch in file.iter_batches(max(1, BLOCK_CELLS // max(1, len(names))), columns=names):
                     numbers = np.arange(start, start + batch.num_rows)
                     arrow = pa.table(batch)
-                    table = self._table(arrow.column, names, Table({}, str(path), numbers=numbers))
+                    columns = ((name, [arrow.column(name)]) for name in names)
+                    table = self._table(columns, names, Table({}, str(path), numbers=numbers))
                     start += batch.num_rows
                     row = before + table.row_numbers(np.arange(table.num_rows))
                     yield Block(table, row, (k + start / total) / len(files))
@@ -87,30 +88,39 @@ class Parquet(Source):
             if self.store is None and self._is_streamed(sum(counts) * len(names)):
                 self.store = Store(self.cache)
 
-            def column(name: str) -> pa.ChunkedArray:
-                parts = [file.read(columns=[name]) for file in files]
-                try:
-                    return pa.concat_tables(parts, promote_options="permissive").column(name)
-                except pa.ArrowException as error:
-                    raise UsageError(f"{path}: the types of its files differ: {str(error).splitlines()[0]}") from None
-
+            columns = ((name, self._pieces(files, name, str(path))) for name in names)
             if len(files) == 1:
-                return self._table(column, names, Table({}, str(paths[0])))
+                return self._table(columns, names, Table({}, str(paths[0])))
             numbers = np.concatenate([np.arange(count) + k * FILE_STEP for k, count in enumerate(counts)])
             place = Table({}, str(Path(str(path)).absolute()), 0, numbers, tuple(part.name for part in paths))
-            return self._table(column, names, place)
+            return self._table(columns, names, place)
+
+    def _pieces(self, files: Sequence[pq.ParquetFile], name: str, path: str) -> Iterator[pa.ChunkedArray]:
+        """A column file by file; on its way to a store, some rows at a time."""
+        own = [pa.schema([file.schema_arrow.field(name)]) for file in files]
+        try:
+            kind = pa.unify_schemas(own, promote_options="permissive").field(name).type
+        except pa.ArrowException as error:
+            raise UsageError(f"{path}: the types of its files differ: {str(error).splitlines()[0]}") from None
+        for file in files:
+            whole = self.store is None or not file.metadata.num_rows
+            for part in [file.read(columns=[name])] if whole else file.iter_batches(BLOCK_CELLS, columns=[name]):
+                column = pa.chunked_array([part.column(0)]) if isinstance(part, pa.RecordBatch) else part.column(0)
+                yield column if column.type == kind else column.cast(kind)
 
     def _is_streamed(self, num_cells: int) -> bool:
         if self.stream != "auto":
             return self.stream
-        free = available()
-        return free is not None and _BYTES * num_cells > free / 2
+        return _BYTES * num_cells > capacity() / 2
 
-    def _table(self, column: Callable[[str], pa.ChunkedArray], names: list[str], place: Table) -> Table:
-        # One column at a time, so that the file is never in memory twice.
-        columns = ((name, column(name)) for name in names)
-        keep = np.asarray if self.store is None else self.store.keep
-        return to_table(columns, place, self.categorical or (), self.id, self.missing, self.lenient(names), keep)
+    def _table(self, columns: Iterable[tuple[str, Iterable[pa.ChunkedArray]]], names: list[str], place: Table) -> Table:
+        roles = (self.categorical or (), self.id, self.missing, self.lenient(names))
+        if self.store is None:
+            return to_table(columns, place, *roles)
+        table = to_table(columns, replace(place, release=self.store.release), *roles, self.store.keep)
+        # Arrow would keep the memory of the largest column for the next one.
+        pa.default_memory_pool().release_unused()
+        return table
 
 
 @contextmanager

@@ -15,6 +15,9 @@ from mlefw.rows import total
 
 T = TypeVar("T")
 
+MOST_EXACT = 2**24
+"""Numbers of eta up to which figures are computed that need all rows at once."""
+
 
 class Metric(torchmetrics.Metric):
     """A set of named figures of a predictive distribution against observed targets.
@@ -44,6 +47,11 @@ class Metric(torchmetrics.Metric):
     def compute(self) -> dict[str, Tensor]:
         """The figures over all rows added."""
 
+    @property
+    def has_exact(self) -> bool:
+        """Whether there are any such figures."""
+        return type(self).exact is not Metric.exact
+
     def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """The figures that `compute` approximates, over these rows alone, in memory of O(n): for the end of a run."""
         return {}
@@ -71,6 +79,11 @@ class OfTarget(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The figures; none where no row had the target."""
         return self._named(bare(metric.compute)() for metric in self.metrics) if self.population > 0 else {}
+
+    @property
+    def has_exact(self) -> bool:
+        """Whether there are any such figures."""
+        return any(metric.has_exact for metric in self.metrics)
 
     def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """Those of every metric."""
