@@ -183,7 +183,8 @@ class Schema:
             y = coded_together(table, self.targets, target_required, self.partial)
         weight = self._weight(table, whole) if target_required else np.ones(table.num_rows)
         columns = (self._x(table), y, weight, self._offset(table))
-        return Rows(*(torch.from_numpy(np.ascontiguousarray(column)) for column in columns))
+        # What was read of a file may be read-only, which torch does not know.
+        return Rows(*(torch.from_numpy(np.require(column, None, "CW")) for column in columns))
 
     def to_dict(self) -> dict[str, Any]:
         """The schema in dicts, lists and strings alone."""
