@@ -66,15 +66,17 @@ class Store:
         if first.dtype != np.float64:
             return np.concatenate([first, *pieces])
         with self._telling():
-            file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 (closed below)
+            # Without a buffer, which would be written once more as the file of a full disk is closed.
+            file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115 (closed below)
         with file:
             for piece in chain([first], pieces):
-                with self._telling():
-                    size += file.write(np.ascontiguousarray(piece).data)
-            with self._telling():
-                file.flush()
-                self.release()
-                return self._mapped(file, size, np.float64, (size // first.itemsize,)) if size else first
+                left = np.ascontiguousarray(piece).view(np.uint8).data
+                size += len(left)
+                while left:
+                    with self._telling():
+                        left = left[file.write(left) :]
+            self.release()
+            return self._mapped(file, size, np.float64, (size // first.itemsize,)) if size else first
 
     def _mapped(self, file: IO[bytes], size: int, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
         content = mmap.mmap(file.fileno(), size)

@@ -11,12 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from conftest import Run, summary_of
 from pyarrow import parquet
 
 from mlefw import archive, build, configuration, training
+from mlefw.baseline.distance import paired
 from mlefw.batch.base import pieces, shuffled
 from mlefw.errors import StorageError, UsageError
-from mlefw.rows import Rows
+from mlefw.objective import evaluate
+from mlefw.rows import Rows, total
 from mlefw.storage import Store, StoredRows, capacity
 from tests.interrupted import QUIET, train
 
@@ -116,6 +119,26 @@ def test_a_run_goes_on_where_it_was_stopped(regime: str) -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.parametrize("regime", ["mini", "full"])
+def test_processes_share_them(regime: str, mlefw: Run, tmp_path: Path) -> None:
+    few = (f"batch={regime}", "trainer.max_epochs=2", "model.hidden=[4]", "trainer.precision=64-true", *QUIET)
+    for devices in (1, 2):
+        shared = ("trainer.strategy=ddp", f"trainer.devices={devices}", f"run_dir=r{devices}")
+        done = mlefw("train", *CASES["gaussian"], *few, *shared)
+        assert done.returncode == 0, done.stderr
+    one, two = (summary_of(tmp_path / f"r{devices}") for devices in (1, 2))
+    assert flat(one["metrics"]) == pytest.approx(flat(two["metrics"]), rel=1e-8)
+
+
+def test_jobs_of_a_sweep_share_them(mlefw: Run, tmp_path: Path) -> None:
+    few = ("trainer.max_epochs=2", "model.hidden=[4]", *QUIET)
+    done = mlefw("train", "-m", "seed=1,2,3", *CASES["gaussian"], *few, "run_dir=s")
+    assert done.returncode == 0, done.stderr
+    assert mlefw("train", *CASES["gaussian"], *few, "seed=2", "run_dir=r").returncode == 0
+    (job,) = tmp_path.glob("s/*seed=2")
+    assert summary_of(job)["metrics"] == summary_of(tmp_path / "r")["metrics"]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_rows_that_were_in_files_are_to_be_there_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert train(*CASES["gaussian"], *QUIET, "trainer.max_epochs=1", "model.hidden=[4]", "run_dir=r") == 0
@@ -129,8 +152,8 @@ def test_evaluate_and_predict_take_its_run() -> None:
     few = ("trainer.max_epochs=2", "model.hidden=[4]", *QUIET)
     for run_dir, overrides in (("stored", CASES["gaussian"]), ("plain", in_memory(CASES["gaussian"]))):
         assert train(*overrides, *few, "batch=full", f"run_dir={run_dir}") == 0
-        assert mlefw("evaluate", f"run={run_dir}", f"output={run_dir}.json") == 0
-        assert mlefw("predict", f"run={run_dir}", f"output={run_dir}.csv") == 0
+        assert called("evaluate", f"run={run_dir}", f"output={run_dir}.json") == 0
+        assert called("predict", f"run={run_dir}", f"output={run_dir}.csv") == 0
     scores = [json.loads(Path(f"{one}.json").read_text("utf-8"))["metrics"] for one in ("stored", "plain")]
     assert scores[0] == pytest.approx(scores[1], rel=1e-6)
     texts = [Path(f"{one}.csv").read_text("utf-8").splitlines() for one in ("stored", "plain")]
@@ -140,7 +163,7 @@ def test_evaluate_and_predict_take_its_run() -> None:
     assert means[0] == pytest.approx(means[1], rel=1e-6)
 
 
-def mlefw(*arguments: str) -> int:
+def called(*arguments: str) -> int:
     from mlefw.cli import run
 
     return run(arguments)
@@ -154,6 +177,23 @@ def test_files_that_lie_together_are_one_table() -> None:
     some = tuple("data.path=parts" if item.startswith("data.path") else item for item in CASES["poisson"])
     found, expected = prepared(some)[1], prepared(CASES["poisson"])[1]
     assert all(torch.equal(one, other) for one, other in zip(found.train, expected.train, strict=True))
+
+
+def test_files_of_other_types_are_one_table_where_that_is_safe() -> None:
+    table = parquet.read_table("t.parquet")
+    first, last = table.slice(0, 300), table.slice(300)
+    last = last.set_column(last.column_names.index("count"), "count", last["count"].cast(pa.int16()))
+    last = last.set_column(last.column_names.index("twice"), "twice", last["twice"].cast(pa.int64()))
+    Path("parts").mkdir()
+    parquet.write_table(first, "parts/p0.parquet")
+    parquet.write_table(last, "parts/p1.parquet")
+    some = tuple("data.path=parts" if item.startswith("data.path") else item for item in CASES["laplace"])
+    found, expected = prepared(some)[1], prepared(CASES["laplace"])[1]
+    assert found.schema == expected.schema
+    assert all(torch.equal(one, other) for one, other in zip(found.train, expected.train, strict=True))
+    parquet.write_table(last.set_column(0, "a", pa.array(["text"] * len(last))), "parts/p1.parquet")
+    with pytest.raises(UsageError, match="the types of its files differ"):
+        prepared(some)
 
 
 def test_missing_rows_are_dropped() -> None:
@@ -234,6 +274,58 @@ def test_without_room_it_says_where_to_put_the_rows(monkeypatch: pytest.MonkeyPa
     assert "data.cache=DIR" in str(caught.value)
 
 
+def test_a_full_disk_says_so_as_a_column_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: Any) -> Any:
+        return Path("/dev/full").open("wb", buffering=0)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(StorageError, match=r"found no room in .*No space left on device"):
+        Store().keep(iter([np.zeros(10), np.zeros(5)]))
+
+
+def test_an_array_that_nobody_uses_leaves_the_disk() -> None:
+    store = Store()
+    kept, array = store.keep(iter([np.zeros(2), np.zeros(0), np.ones(3)])), store.array((4,))
+    assert kept.tolist() == [0, 0, 1, 1, 1]
+    assert len(store.maps) == 2
+    del array
+    assert len(store.maps) == 1
+
+
+def test_what_is_computed_of_rows_lies_where_they_do() -> None:
+    data = prepared(CASES["gaussian"])[1]
+    train = data.train
+    assert isinstance(train, StoredRows)
+    before = len(train.store.maps) if train.store is not None else 0
+    objective = build.build_estimand(prepared(CASES["gaussian"])[0], data).objective
+    found = evaluate(objective, train)
+    assert train.store is not None
+    assert len(train.store.maps) == before + 2
+    plain = evaluate(objective, Rows(*train))
+    assert all(torch.equal(one, other) for one, other in zip(found, plain, strict=True))
+
+
+def test_a_part_of_the_rows_is_in_their_store() -> None:
+    train = prepared(CASES["gaussian"])[1].train
+    part = train.take(slice(0, None, 3))
+    assert isinstance(part, StoredRows)
+    assert part.store is train.store  # type: ignore[attr-defined]
+    assert torch.equal(torch.cat([block.x for block in part.blocks(10)]), torch.cat([*train.x[::3].split(10)]))
+    assert not isinstance(train.take(torch.tensor([3, 1])), StoredRows)
+
+
+def test_sums_over_pieces_of_rows_are_those_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, value = torch.arange(100.0), torch.linspace(-1, 2, 100)
+    value[0] = float("inf")
+    expected = float(weight[1:] @ value[1:])
+    monkeypatch.setattr("mlefw.rows._PIECE", 7)
+    monkeypatch.setattr("mlefw.baseline.distance._PIECE", 9)
+    assert float(total(weight, value)) == pytest.approx(expected)
+    mean, error = paired(value, weight)
+    spread = np.cov(value[1:], fweights=weight[1:].int())
+    assert (mean, error) == pytest.approx((expected / 4950, (spread / 4950) ** 0.5), rel=1e-5)
+
+
 def test_pages_that_were_let_go_come_back() -> None:
     store = Store()
     array = store.array((1000, 3))
@@ -294,14 +386,14 @@ def wide(name: str, num_rows: int, num_features: int = 20) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what is a process's own")
 @pytest.mark.parametrize("regime", ["mini", "full"])
 def test_memory_grows_by_a_few_numbers_a_row(regime: str) -> None:
-    small, large = 200_000, 600_000
+    small, large = 400_000, 1_200_000
     wide("small.parquet", small), wide("large.parquet", large)
     few = (f"batch={regime}", "model.hidden=[8]", "trainer.max_epochs=1", "data.stream=true")
     few += ("batch.size=1024",) if regime == "mini" else ("batch.max_rows=20000",)
     peaks = [peak_bytes(name, *few, f"run_dir={regime}_{name}") for name in ("small.parquet", "large.parquet")]
-    # In memory the 20 features of a row take 8 bytes each where they were read, 8 coded and 4 standardised, and with
-    # what is computed of a row 700 are measured. That is left here: the NLL of each estimate, the order, the split.
-    assert (peaks[1] - peaks[0]) / (large - small) < 350
+    # The features of a row alone are 160 bytes, and in memory 650 are measured. Here it is the split, and the buffers
+    # grow until there are some millions of rows.
+    assert (peaks[1] - peaks[0]) / (large - small) < 80
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import statsmodels.api as sm
+import torch
 from exact_oracles import Array, Sample, data, estimate, sample, varied
 from exact_solving import solve
 
+from mlefw.baseline.problem import Problem
 from mlefw.coefficient_table import baseline_content
 
 HEADS = [
@@ -108,6 +110,20 @@ def test_powers_of_a_column_stay(degree: int) -> None:
     assert len(solution.problem.active) == degree
     assert solution.converged
     assert solution.objective == pytest.approx(nll, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["longley", "powers"])
+def test_an_ill_conditioned_fit_is_the_same_block_by_block(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = data("longley" if name == "longley" else "engel")
+    if name == "powers":
+        of = sample(np.column_stack([of.x[:, 0] ** k for k in range(1, 8)]), of.y)
+    whole = solve("gaussian", of)
+    monkeypatch.setattr(Problem, "block", 5)
+    blocks = solve("gaussian", of)
+    assert torch.equal(blocks.problem.active, whole.problem.active)
+    assert blocks.converged
+    assert blocks.objective == pytest.approx(whole.objective, rel=1e-12)
+    assert torch.allclose(blocks.theta, whole.theta, rtol=1e-6)
 
 
 @pytest.mark.parametrize("distance", [1e-4, 1e-6])
