@@ -1,6 +1,6 @@
 """Networks of one architecture as one: their parameters in a matrix, a row each, their steps in batched products."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from mlefw.objective import Evaluation, Objective
 from mlefw.rows import Batch, Rows
 from mlefw.tape import NotReplayableError, Tape
 
-_BLOCK = 8192
+_BLOCK = 2**18
+"""Rows of all members together that are evaluated at once."""
 _FEW = 16
 
 
@@ -101,8 +102,10 @@ class Stack:
     def evaluate(self, rows: Rows) -> list[Evaluation]:
         """Eta and NLL of every row, of each member."""
 
+        size = self._block
+
         def values(parameters: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-            return self._call(parameters, lambda objective: [_seen(objective, part) for part in rows.blocks(_BLOCK)])
+            return self._call(parameters, lambda objective: [_seen(objective, part) for part in rows.blocks(size)])
 
         etas, nlls = zip(*vmap(values)(self._named(self.flat)), strict=True)
         return [Evaluation(*pair) for pair in zip(torch.cat(etas, 1), torch.cat(nlls, 1), strict=True)]
@@ -119,12 +122,13 @@ class Stack:
         found = [dict(zip(values, numbers, strict=True)) for numbers in zip(*lists, strict=True)]
         found = found or [{} for _ in self.objectives]
         for figures, objective in zip(found, self.objectives, strict=True) if alone else ():
-            figures |= {name: float(value) for name, value in _computed(objective, rows, alone).items()}
+            numbers = _computed(objective, rows.blocks(_BLOCK), alone)
+            figures |= {name: float(value) for name, value in numbers.items()}
         return found
 
     def _compute(self, metrics: Sequence[Metric], rows: Rows) -> dict[str, Tensor]:
         def values(parameters: dict[str, Tensor]) -> Any:
-            return self._call(parameters, lambda objective: _computed(objective, rows, metrics))
+            return self._call(parameters, lambda objective: _computed(objective, rows.blocks(self._block), metrics))
 
         found: dict[str, Tensor] = vmap(values)(self._named(self.flat))
         return found
@@ -138,6 +142,10 @@ class Stack:
         finally:
             metric.reset()
         return True
+
+    @property
+    def _block(self) -> int:
+        return max(1, _BLOCK // len(self.objectives))
 
     def _call(self, parameters: dict[str, Tensor], function: Callable[[Objective], Any]) -> Any:
         named = {f"objective.{name}": value for name, value in parameters.items()}
@@ -156,10 +164,10 @@ class Stack:
         return torch.tensor(values, dtype=self.flat.dtype).unsqueeze(1)
 
 
-def _computed(objective: Objective, rows: Rows, metrics: Sequence[Metric]) -> dict[str, Tensor]:
+def _computed(objective: Objective, blocks: Iterable[Rows], metrics: Sequence[Metric]) -> dict[str, Tensor]:
     for metric in metrics:
         metric.reset()
-    for part in rows.blocks(_BLOCK):
+    for part in blocks:
         distribution = objective.head(objective.eta(part.x, part.offset))
         for metric in metrics:
             bare(metric.update)(distribution, part.y, part.weight)
