@@ -19,7 +19,6 @@ from mlefw.once import is_wanted, once
 from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.run_directory import claim, locked
 
-
 _PARTS = ("data", "head", "prior", "loss", "baseline", "model", "choices")
 """Of a configuration: what the yardstick of a run depends on."""
 

@@ -101,7 +101,6 @@ class Stack:
     @torch.no_grad()
     def evaluate(self, rows: Rows) -> list[Evaluation]:
         """Eta and NLL of every row, of each member."""
-
         size = self._block
 
         def values(parameters: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:

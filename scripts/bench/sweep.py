@@ -25,9 +25,10 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+TINY = ("model.hidden=[4]", "batch.size=14", "trainer.max_epochs=1")
 _STEPS = ("batch.size=32", "trainer.max_epochs=34", "early_stopping.patience=null")
 KINDS = {
-    "tiny": ("model.hidden=[4]", "batch.size=14", "trainer.max_epochs=1"),
+    "tiny": TINY,
     "steps": ("model.hidden=[4]", *_STEPS),
     "wide": ("model.hidden=[64,64]", *_STEPS),
 }
