@@ -31,6 +31,7 @@ _WARM = {
     "mlefw.sweep": ("mlefw.command.train", "mlefw.command.baseline", "mlefw.command.check"),
     "mlefw.plot.style": ("matplotlib.backends.backend_agg", "rich._emoji_codes"),
     "mlefw.callback.board": ("tensorboard.plugins.hparams.metadata",),
+    "mlefw.archive": ("torch.utils.serialization.config", "encodings.ascii"),
     "mlefw.data.bundled": ("sklearn.datasets", "sklearn.datasets.data", "sklearn.datasets.descr"),
     "mlefw.data.parquet": ("pyarrow.parquet",),
 }
@@ -170,6 +171,11 @@ def _warm(task: Task) -> None:
 
             # Fonts and the parser of formulas are found at the first picture.
             png(sheet("$10^{-1}$", "1"))
+        if task.config.get("logger"):
+            from mlefw.callback.event_records import crc32c
+
+            # Its table is made at the first checksum.
+            crc32c(b"")
     for user, modules in _WARM.items():
         if user in sys.modules:
             for name in modules:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 _OURS = ("mlefw.", "lightning.Trainer")
 
-_MOST = 48
+_MOST = 96
 _MOST_BYTES = 2**24
 _MOST_ROWS = 100_000
 
@@ -22,6 +22,7 @@ class _Known(NamedTuple):
 
 
 _known: dict[str, _Known] = {}
+_asked: set[str] = set()
 _state = {"is_open": False}
 
 
@@ -47,11 +48,20 @@ def is_little(config: Mapping[str, Any]) -> bool:
 def forget() -> None:
     """Forget all of it."""
     _known.clear()
+    _asked.clear()
 
 
 def is_known(kind: str, config: Mapping[str, Any], names: tuple[str, ...]) -> bool:
     """Whether `once` has the result."""
     return _key(kind, config, names) in _known
+
+
+def is_wanted(kind: str, config: Mapping[str, Any], names: tuple[str, ...]) -> bool:
+    """Whether this is asked for the second time, and `once` does not have the result."""
+    key = _key(kind, config, names)
+    wanted = key in _asked and key not in _known
+    _asked.add(key)
+    return wanted
 
 
 def once(kind: str, config: Mapping[str, Any], names: tuple[str, ...], compute: Callable[[], T]) -> T:

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 
-from mlefw import build, devices, recalibration, training
+from mlefw import build, devices, random_state, recalibration, training
 from mlefw.baseline.absence import remedy
 from mlefw.build import Data, Estimand
 from mlefw.calibrate.base import Calibration
@@ -59,7 +58,7 @@ def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
     _check_trainer(config)
     if run_dir is not None:
         check_free(run_dir)
-    lightning.seed_everything(config["seed"], verbose=False)
+    random_state.seed(config["seed"])
     data = build.build_data(config)
     estimand = build.build_estimand(config, data)
     training.check_optimization(config, estimand.objective)

@@ -7,6 +7,15 @@ import numpy as np
 import torch
 
 
+def seed(number: int) -> None:
+    """Seed all of them."""
+    random.seed(number)
+    np.random.seed(number)
+    # For a GPU that is not there, torch would keep the whole stack of calls.
+    generator: Any = torch if torch.cuda.is_available() else torch.default_generator
+    generator.manual_seed(number)
+
+
 def capture() -> dict[str, Any]:
     """The states of torch (and its GPUs, where they are in use), numpy and Python."""
     version, internal, gauss = random.getstate()

@@ -113,10 +113,11 @@ class Rows(NamedTuple):
         return Rows(*(column.to(device, **options) for column in self))
 
     def take(self, index: Tensor | slice) -> "Rows":
-        """The rows at `index`, in that order."""
-        if isinstance(index, Tensor) and index.dtype == torch.long and index.ndim == 1:
+        """The rows at `index`, in that order and shape."""
+        if isinstance(index, Tensor) and index.dtype == torch.long:
             # Several times as fast as indexing.
-            return Rows(*(column.index_select(0, index) for column in self))
+            flat = (column.index_select(0, index.reshape(-1)) for column in self)
+            return Rows(*(column.view(*index.shape, *column.shape[1:]) for column in flat))
         return Rows(*(column[index] for column in self))
 
     def room(self, shape: Sequence[int], dtype: torch.dtype = torch.float64) -> Tensor:

@@ -1,6 +1,7 @@
 """A job of a sweep: its configuration, and what it is to run it."""
 
 import os
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,11 +54,14 @@ class Task:
 
     def share(self) -> None:
         """Do here what jobs have in common, where it is little work by code of ours."""
-        with suppress(Exception), once.remembering():
-            # Whatever goes wrong, the job itself meets it and says so.
+        with suppress(Exception), once.remembering(), warnings.catch_warnings():
+            # Whatever goes wrong, and whatever there is to warn of, the job itself meets it and says so.
+            warnings.simplefilter("ignore")
             if self.command != "check" and once.is_little(self.config):
-                from mlefw.preparation import share
+                from mlefw import preparation
+                from mlefw.command import train
 
+                share = train.share if self.command == "train" else preparation.share
                 share(configuration.resolve(self.config))
 
     def is_kept(self, root: Path, job: Job) -> bool:

@@ -41,10 +41,11 @@ class StopWhenConverged(lightning.Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Compare with them."""
         assert isinstance(module, LikelihoodModule)
-        now = [p.detach() for p in module.objective.parameters()]
-        moved = torch.stack(torch._foreach_norm(torch._foreach_sub(now, self.before)))
-        size = torch.stack(torch._foreach_norm(self.before))
+        pairs = zip(module.objective.parameters(), self.before, strict=True)
+        # Where the first one moves, as it mostly does, the others are not looked at.
+        self.converged = all(self._is_at_rest(now.detach(), before) for now, before in pairs)
         self.before = []
-        if bool((moved <= self.tolerance * (1 + size)).all()):
-            self.converged = True
-            trainer.should_stop = True
+        trainer.should_stop |= self.converged
+
+    def _is_at_rest(self, now: torch.Tensor, before: torch.Tensor) -> bool:
+        return bool((now - before).norm() <= self.tolerance * (1 + before.norm()))

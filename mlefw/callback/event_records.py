@@ -90,28 +90,27 @@ class Writer(writer.SummaryWriter):
 
 def crc32c(data: bytes) -> int:
     """The checksum of Castagnoli (1993): each byte's share of it depends on how many bytes follow."""
-    table, state = _table(), 0xFFFFFFFF
+    table, rows = _table()
+    state = 0xFFFFFFFF
     for start in range(0, len(data), _BLOCK):
         block = np.frombuffer(data, np.uint8, min(_BLOCK, len(data) - start), start)
-        first, size = block[:4].copy(), len(block)
+        index = rows[_BLOCK - len(block) :] + block
         # The state so far is as if it stood in the first four bytes.
-        first ^= np.frombuffer(struct.pack("<I", state), np.uint8)[: len(first)]
-        place = np.arange(size - 1, -1, -1)
-        shares = table[place, np.concatenate([first, block[4:]])]
-        state = int(np.bitwise_xor.reduce(shares)) ^ (state >> 8 * min(size, 4))
+        index[:4] ^= np.frombuffer(struct.pack("<I", state), np.uint8)[: len(block)]
+        state = int(np.bitwise_xor.reduce(table.take(index))) ^ (state >> 8 * min(len(block), 4))
     return state ^ 0xFFFFFFFF
 
 
 @cache
-def _table() -> NDArray[np.uint32]:
-    """What a byte adds to the checksum by how many bytes follow it, (_BLOCK, 256)."""
+def _table() -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
+    """What a byte adds to the checksum, (256,) for each number of bytes that follow it, and where those begin."""
     row = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         row = np.where(row & 1, (row >> 1) ^ np.uint32(0x82F63B78), row >> 1)
     rows = [row]
     for _ in range(_BLOCK - 1):
         rows.append((rows[-1] >> 8) ^ row[rows[-1] & 255])
-    return np.stack(rows)
+    return np.concatenate(rows), np.arange(_BLOCK - 1, -1, -1) * 256
 
 
 def _masked(data: bytes) -> bytes:

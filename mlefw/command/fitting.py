@@ -16,6 +16,7 @@ from mlefw.callback.keep import KeepCheckpoints
 from mlefw.callback.patience import StopWithoutProgress
 from mlefw.callback.resume import KEY, Resumable
 from mlefw.callback.short_steps import WarnOfShortSteps
+from mlefw.configuration import as_yaml
 from mlefw.forecast import Sample
 from mlefw.interrupt import deferred, raise_pending
 from mlefw.memory import retained
@@ -66,8 +67,7 @@ def watch(
     keep = KeepCheckpoints(run_dir / "checkpoints", **config["checkpoint"], before=log.settle)
     resumable = Resumable(content, run_dir / "summary.json")
     sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
-    settings = (run_dir / "config.yaml").read_text(encoding="utf-8")
-    text = {"settings": "    " + settings.replace("\n", "\n    ")}
+    text = {"settings": "    " + as_yaml(config).replace("\n", "\n    ")}
     recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
     return Watch(resumable, log, WriteBoard(text, sample, log), keep, recorder, _stopping(config, data))
 

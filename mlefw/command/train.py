@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlefw import checkpoint, resumption, score
+from mlefw import checkpoint, preparation, resumption, score
 from mlefw.atomic import leftovers, write_json, write_text
 from mlefw.coefficient_table import baseline_content
 from mlefw.command import conclusion, fitting
 from mlefw.command.conclusion import choice
 from mlefw.configuration import as_yaml
 from mlefw.errors import StorageError
-from mlefw.once import once
+from mlefw.once import is_wanted, once
 from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.run_directory import claim, locked
+
+_PARTS = ("data", "head", "prior", "loss", "baseline", "model", "choices")
+"""Of a configuration: what the yardstick of a run depends on."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +114,31 @@ def _run(begun: Begun, content: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def measure(begun: Begun) -> tuple[score.Yardstick, dict[str, Any] | None]:
     """Write the settings and the exact estimate; what each epoch is measured by, and the content of `baseline.json`."""
-    config, prepared = begun.config, begun.prepared
-    write_text(begun.run_dir / "config.yaml", as_yaml(config))
+    write_text(begun.run_dir / "config.yaml", as_yaml(begun.config))
+    yardstick, baseline = _measures(begun.config, begun.prepared)
+    if baseline is not None:
+        write_json(begun.run_dir / "baseline.json", baseline)
+    return yardstick, baseline
+
+
+def share(config: dict[str, Any]) -> None:
+    """Do what runs with the same data and exact estimates have in common; what one run alone needs it does itself.
+
+    Raises:
+        UsageError: a mistake in settings or data.
+    """
+    preparation.share(config)
+    if is_wanted("yardstick", config, _PARTS):
+        _measures(config, start(config, prepare(config, None)))
+
+
+def _measures(config: dict[str, Any], prepared: Prepared) -> tuple[score.Yardstick, dict[str, Any] | None]:
     objective, splits = prepared.estimand.objective, prepared.data.splits
     exact = estimate(config, prepared)
-    parts = ("data", "head", "prior", "loss", "baseline", "model", "choices")
-    yardstick = once("yardstick", config, parts, lambda: score.Yardstick(exact, objective, splits))
+    yardstick = once("yardstick", config, _PARTS, lambda: score.Yardstick(exact, objective, splits))
     if exact.mle is None:
         return yardstick, None
-    baseline = once("table", config, parts, lambda: baseline_file(config, prepared, exact))
-    write_json(begun.run_dir / "baseline.json", baseline)
-    return yardstick, baseline
+    return yardstick, once("table", config, _PARTS, lambda: baseline_file(config, prepared, exact))
 
 
 def _finished(run_dir: Path) -> dict[str, Any] | None:

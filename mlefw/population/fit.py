@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlefw.atomic import together
 from mlefw.build import build_metrics
 from mlefw.errors import MlefwError, NumericalError, Stopped
 from mlefw.interrupt import deferred
@@ -61,7 +62,9 @@ class _Group:
                     self._each(Member.begin_another_epoch)
                     self.optimiser.refresh()
                 self._each(Member.end_steps, [self._steps(epoch)] * len(self.members))
-            self._each(Member.end_epoch, self._figures(end))
+            figures = self._figures(end)
+            with together():
+                self._each(Member.end_epoch, figures)
 
     def _each(self, act: Callable[..., None], values: Sequence[Any] | None = None) -> None:
         """Let each act; an error is its own, and a signal waits until all have written what they are at."""

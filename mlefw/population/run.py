@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlefw import once, warn
-from mlefw.atomic import write_json
+from mlefw.atomic import together, write_json
 from mlefw.command import conclusion, fitting
 from mlefw.command.train import begin, measure, telling
 from mlefw.configuration import resolve
@@ -22,6 +22,10 @@ from mlefw.population.member import Member
 from mlefw.preparation import prepare
 from mlefw.run_directory import locked
 from mlefw.single import listen, say, told
+from mlefw.sweep_record import summary_of
+
+_AT_ONCE = 16
+"""Runs that end together: what they write last comes to disk in one go."""
 
 
 @dataclass
@@ -73,19 +77,25 @@ def read(results: Path) -> dict[int, tuple[int, float]]:
 def _run(entries: Sequence[Entry], held: ExitStack) -> None:
     members: list[tuple[Entry, Member]] = []
     try:
-        for entry in entries:
-            with _speaking(entry):
-                members.append((entry, _begin(entry, held)))
+        with together():
+            for entry in entries:
+                with _speaking(entry):
+                    members.append((entry, _begin(entry, held)))
         clock = time.monotonic()
         fit([member for _, member in members])
         share = (time.monotonic() - clock) / max(1, len(members))
         known = see([member for _, member in members])
-        for (entry, member), seen in zip(members, known, strict=True):
-            with _speaking(entry):
-                _end(entry, member, share, seen)
+        for start in range(0, len(members), _AT_ONCE):
+            ending = slice(start, start + _AT_ONCE)
+            with together():
+                for (entry, member), seen in zip(members[ending], known[ending], strict=True):
+                    with _speaking(entry):
+                        _end(entry, member, share, seen)
+            for entry, _ in members[ending]:
+                entry.code = entry.code or 0
     except Stopped as error:
         for entry, member in members:
-            if entry.code is None:
+            if entry.code is None and summary_of(entry.run_dir).get("status") != "finished":
                 with suppress(Stopped), _speaking(entry), telling(member.begun):
                     raise error from None
         raise
@@ -112,7 +122,6 @@ def _end(entry: Entry, member: Member, share: float, seen: conclusion.Seen | Non
         )
     say(summary, begun.run_dir)
     member.finalize()
-    entry.code = 0
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from mlefw.errors import MlefwError
 from mlefw.preparation import Prepared
 from mlefw.storage import StoredRows
 
-MAX_MEMBERS = 64
+MAX_MEMBERS = 128
 
 _MAX_BATCH = 256
 _MAX_WORK = 2**21

@@ -1,18 +1,19 @@
 """Networks of one architecture as one: their parameters in a matrix, a row each, their steps in batched products."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from mlefw.metric.base import Metric
+from mlefw.metric.base import Metric, bare
 from mlefw.objective import Evaluation, Objective
 from mlefw.rows import Batch, Rows
 from mlefw.tape import NotReplayableError, Tape
 
-_BLOCK = 8192
+_BLOCK = 2**18
+"""Rows of all members together that are evaluated at once."""
 _FEW = 16
 
 
@@ -100,9 +101,10 @@ class Stack:
     @torch.no_grad()
     def evaluate(self, rows: Rows) -> list[Evaluation]:
         """Eta and NLL of every row, of each member."""
+        size = self._block
 
         def values(parameters: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-            return self._call(parameters, lambda objective: [_seen(objective, part) for part in rows.blocks(_BLOCK)])
+            return self._call(parameters, lambda objective: [_seen(objective, part) for part in rows.blocks(size)])
 
         etas, nlls = zip(*vmap(values)(self._named(self.flat)), strict=True)
         return [Evaluation(*pair) for pair in zip(torch.cat(etas, 1), torch.cat(nlls, 1), strict=True)]
@@ -112,28 +114,23 @@ class Stack:
         """The figures of each member on the rows, as its module has them."""
         if self.together is None:
             self.together = [self._is_batchable(metric, rows.take(slice(0, _FEW))) for metric in metrics]
-        pairs = list(zip(metrics, self.together, strict=True))
-        stacked = self._compute([metric for metric, together in pairs if together], rows)
-        single = [metric for metric, together in pairs if not together]
-        found: list[dict[str, float]] = []
-        lists = [{name: value.double().tolist() for name, value in values.items()} for values in stacked]
-        for i, objective in enumerate(self.objectives):
-            batched = iter({name: values[i] for name, values in one.items()} for one in lists)
-            alone = iter(_numbers(values) for values in (_update(objective, rows, single) if single else ()))
-            figures: dict[str, float] = {}
-            for _, together in pairs:
-                figures |= next(batched if together else alone)
-            found.append(figures)
+        batched = [metric for metric, together in zip(metrics, self.together, strict=True) if together]
+        alone = [metric for metric, together in zip(metrics, self.together, strict=True) if not together]
+        values = self._compute(batched, rows) if batched else {}
+        lists = [value.double().tolist() for value in values.values()]
+        found = [dict(zip(values, numbers, strict=True)) for numbers in zip(*lists, strict=True)]
+        found = found or [{} for _ in self.objectives]
+        for figures, objective in zip(found, self.objectives, strict=True) if alone else ():
+            numbers = _computed(objective, rows.blocks(_BLOCK), alone)
+            figures |= {name: float(value) for name, value in numbers.items()}
         return found
 
-    def _compute(self, metrics: Sequence[Metric], rows: Rows) -> list[dict[str, Tensor]]:
-        if not metrics:
-            return []
+    def _compute(self, metrics: Sequence[Metric], rows: Rows) -> dict[str, Tensor]:
+        def values(parameters: dict[str, Tensor]) -> Any:
+            return self._call(parameters, lambda objective: _computed(objective, rows.blocks(self._block), metrics))
 
-        def values(parameters: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-            return self._call(parameters, lambda objective: _update(objective, rows, metrics))
-
-        return vmap(values)(self._named(self.flat))
+        found: dict[str, Tensor] = vmap(values)(self._named(self.flat))
+        return found
 
     def _is_batchable(self, metric: Metric, rows: Rows) -> bool:
         """Whether a metric is made of operations that exist for many members at once."""
@@ -144,6 +141,10 @@ class Stack:
         finally:
             metric.reset()
         return True
+
+    @property
+    def _block(self) -> int:
+        return max(1, _BLOCK // len(self.objectives))
 
     def _call(self, parameters: dict[str, Tensor], function: Callable[[Objective], Any]) -> Any:
         named = {f"objective.{name}": value for name, value in parameters.items()}
@@ -162,15 +163,16 @@ class Stack:
         return torch.tensor(values, dtype=self.flat.dtype).unsqueeze(1)
 
 
-def _update(objective: Objective, rows: Rows, metrics: Sequence[Metric]) -> list[dict[str, Tensor]]:
+def _computed(objective: Objective, blocks: Iterable[Rows], metrics: Sequence[Metric]) -> dict[str, Tensor]:
     for metric in metrics:
         metric.reset()
-    for part in rows.blocks(_BLOCK):
+    for part in blocks:
         distribution = objective.head(objective.eta(part.x, part.offset))
         for metric in metrics:
-            metric.update(distribution, part.y, part.weight)
-    values = [metric.compute() for metric in metrics]
+            bare(metric.update)(distribution, part.y, part.weight)
+    values: dict[str, Tensor] = {}
     for metric in metrics:
+        values |= bare(metric.compute)()
         metric.reset()
     return values
 
@@ -178,10 +180,6 @@ def _update(objective: Objective, rows: Rows, metrics: Sequence[Metric]) -> list
 def _seen(objective: Objective, rows: Rows) -> tuple[Tensor, Tensor]:
     eta = objective.eta(rows.x, rows.offset)
     return eta, objective.head.nll(eta, rows.y)
-
-
-def _numbers(values: dict[str, Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}
 
 
 def _constant(objective: Objective) -> float:

@@ -1,8 +1,10 @@
 """What a job of a sweep costs: jobs trained together and forked jobs against Hydra's basic launcher, in one run.
 
-    OMP_NUM_THREADS=1 python scripts/bench/sweep.py [--jobs 20 64] [--rounds 3] [--settings trainer.max_epochs=30 …]
+    OMP_NUM_THREADS=1 python scripts/bench/sweep.py [--jobs 20 64] [--rounds 3] [--of tiny | steps | wide]
+    OMP_NUM_THREADS=1 python scripts/bench/sweep.py --jobs 256 --settings trainer.max_epochs=30 …
 
-Each job trains a network of four hidden units on the diabetes data for 20 steps, unless settings say otherwise.
+Each job trains a network on the diabetes data: `tiny` one of four hidden units for 20 steps; `steps` the same for 300
+steps of 32 rows, each of its 34 epochs evaluated; `wide` as many with two layers of 64.
 Launchers take turns, a round each; the least of the rounds counts.
 A job's cost is the slope between a sweep of two jobs and one of many, so that imports
 and the check of the grid are in `start`. CPU seconds are those of all processes. `training` is `fit_s` of the jobs.
@@ -24,6 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 TINY = ("model.hidden=[4]", "batch.size=14", "trainer.max_epochs=1")
+_STEPS = ("batch.size=32", "trainer.max_epochs=34", "early_stopping.patience=null")
+KINDS = {
+    "tiny": TINY,
+    "steps": ("model.hidden=[4]", *_STEPS),
+    "wide": ("model.hidden=[64,64]", *_STEPS),
+}
 LAUNCHERS = {
     "basic": ("hydra/launcher=basic", "hydra/sweeper=basic"),
     "fork, one at a time": ("hydra.launcher.jobs=1", "hydra.launcher.population=false"),
@@ -63,13 +71,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, nargs="+", default=[20, 64])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--launchers", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
-    parser.add_argument("--settings", nargs="+", default=list(TINY))
+    parser.add_argument("--of", choices=KINDS, default="tiny")
+    parser.add_argument("--settings", nargs="+", help="instead of those of a kind")
     given = parser.parse_args()
+    settings = given.settings or KINDS[given.of]
     sizes = [2, *given.jobs]
     found: dict[tuple[str, int], list[Cost]] = {(name, size): [] for name in given.launchers for size in sizes}
     for _ in range(given.rounds):
         for name, size in found:
-            found[name, size].append(sweep((*given.settings, *LAUNCHERS[name]), size))
+            found[name, size].append(sweep((*settings, *LAUNCHERS[name]), size))
     table = Table(title=f"{os.cpu_count()} cores; milliseconds a job", title_justify="left")
     for column in (
         "launcher",
