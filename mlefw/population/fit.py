@@ -11,6 +11,7 @@ from mlefw.atomic import together
 from mlefw.build import build_metrics
 from mlefw.errors import MlefwError, NumericalError, Stopped
 from mlefw.interrupt import deferred
+from mlefw.memory import retained
 from mlefw.objective import not_finite
 from mlefw.population.member import Member
 from mlefw.population.optimiser import Vectorised
@@ -23,7 +24,7 @@ def fit(members: Sequence[Member]) -> None:
     Raises:
         Stopped: by a signal, after every member's state is on disk.
     """
-    with deferred():
+    with deferred(), retained():
         _Group(members).run()
 
 

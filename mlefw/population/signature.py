@@ -12,8 +12,10 @@ from mlefw.storage import StoredRows
 
 MAX_MEMBERS = 128
 
-_MAX_BATCH = 256
-_MAX_WORK = 2**21
+_MAX_BATCH = 1024
+_MAX_PARAMETERS = 2**15
+"""Of a network: beyond, the optimiser's passes over the states of all members take longer than one after the other."""
+_MAX_WORK = 2**23
 """Rows times parameters of a step, up to which starting its operations takes longer than what they compute."""
 
 _MODELS = ("mlefw.model.mlp.Mlp", "mlefw.model.linear.Linear")
@@ -83,8 +85,9 @@ def check(prepared: Prepared) -> None:
     size = getattr(prepared.rows.regime, "size", rows.num_rows)
     if hasattr(prepared.rows.regime, "factor"):
         size = rows.num_rows
-    if size > _MAX_BATCH or size * prepared.num_parameters > _MAX_WORK:
-        raise UnsuitableError(f"{size} rows a step of {prepared.num_parameters} parameters")
+    count = prepared.num_parameters
+    if size > _MAX_BATCH or count > _MAX_PARAMETERS or size * count > _MAX_WORK:
+        raise UnsuitableError(f"{size} rows a step of {count} parameters")
     if len({p.dtype for p in parameters}) != 1 or not all(p.requires_grad for p in parameters):
         raise UnsuitableError("parameters of several kinds")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mlefw.forked import Pool
 from mlefw.interrupt import deferred
 from mlefw.population import fit, run, signature
 from mlefw.population.dispatch import Groups
+from mlefw.preparation import prepare
 from mlefw.sweep_progress import Progress
 from mlefw.sweep_record import Journal, plan
 
@@ -46,7 +48,10 @@ def test_all_else_is_common(other: str) -> None:
 
 @pytest.mark.parametrize(
     "unusual",
-    ["model.dropout=0.1", "model=residual", "batch.size=512", "trainer.max_time=00:00:01:00", "optimizer.amsgrad=true"],
+    [
+        *("model.dropout=0.1", "model=residual", "batch.size=2048"),
+        *("trainer.max_time=00:00:01:00", "optimizer.amsgrad=true"),
+    ],
 )
 def test_what_is_unusual_is_trained_alone(unusual: str) -> None:
     few = composed(unusual) if unusual != "model=residual" else configuration.read("train", [unusual], (), ())
@@ -57,6 +62,25 @@ def test_groups_are_split_over_the_processes_and_bounded() -> None:
     assert signature.groups(["a", None, "a", "b", "a", "a"], 2) == [[0, 4], [2, 5]]
     sizes = [len(group) for group in signature.groups(["a"] * 300, 2)]
     assert sum(sizes) == 300 and max(sizes) <= signature.MAX_MEMBERS and max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(
+    ("large", "is_suitable"),
+    [
+        (("batch.size=1024",), True),
+        (("batch.size=8", "model.hidden=[128,128]"), True),
+        (("batch.size=8", "model.hidden=[256,256]"), False),
+        (("batch.size=512", "model.hidden=[128,128]"), False),
+        (("batch=full", "data=synthetic"), True),
+        (("batch=full", "data=synthetic", "data.num_rows=4000"), False),
+    ],
+)
+def test_large_networks_and_large_batches_are_trained_alone(large: tuple[str, ...], is_suitable: bool) -> None:
+    config = composed(*large)
+    assert signature.signature(config) is not None
+    prepared = prepare(configuration.resolve({**config, "run_dir": "runs"}), None)
+    with nullcontext() if is_suitable else pytest.raises(signature.UnsuitableError, match="rows a step of"):
+        signature.check(prepared)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -50,6 +50,10 @@ CASES: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
         ("batch=full", "data.test_fraction=0.3", "trainer.max_epochs=65", "scheduler.patience=4"),
         [("seed=1",), ("seed=2", "optimizer.lr=0.1"), ("seed=3", "optimizer.lr=0.0001")],
     ),
+    "batches of hundreds of rows": (
+        ("data=synthetic", "data.num_rows=1500", "batch.size=700", "trainer.max_epochs=6"),
+        [("seed=1",), ("seed=2", "optimizer.lr=0.1")],
+    ),
     "draws of as many rows as there are": (
         ("batch=replacement", "batch.size=200", "data=synthetic", "data.num_rows=334", "trainer.max_epochs=30"),
         [("seed=1",), ("seed=2",)],
