@@ -184,7 +184,7 @@ class Schema:
         weight = self._weight(table, whole) if target_required else np.ones(table.num_rows)
         columns = (self._x(table), y, weight, self._offset(table))
         # What was read of a file may be read-only, which torch does not know.
-        return Rows(*(torch.from_numpy(np.require(column, None, "CW")) for column in columns))
+        return Rows(*(torch.from_numpy(np.require(column, None, ["C", "W"])) for column in columns))
 
     def to_dict(self) -> dict[str, Any]:
         """The schema in dicts, lists and strings alone."""
