@@ -60,7 +60,9 @@ class CompiledStep:
         """Compile, and take the first step; a compiler that fails does so before anything has changed."""
         try:
             self._follow(optimizer)
-            run: Run = torch.compile(self._whole(key[0], optimizer), dynamic=False, fullgraph=True, options=_UNASKED)
+            # A copy: torch takes out of it what it has read.
+            options = dict(_UNASKED)
+            run: Run = torch.compile(self._whole(key[0], optimizer), dynamic=False, fullgraph=True, options=options)
             with torch.inference_mode():
                 loss = run(*batch.rows)
         except Exception as error:  # noqa: BLE001 - whatever ails a compiler, the training does not depend on it

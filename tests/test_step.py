@@ -260,6 +260,20 @@ def test_a_compiled_step_leaves_the_state_of_the_optimizer_as_others_do(monkeypa
     torch.testing.assert_close(optimizer.state_dict()["state"], other.state_dict()["state"], rtol=1e-4, atol=1e-7)
 
 
+def test_every_shape_is_compiled_without_checks_at_each_call(monkeypatch):
+    found = []
+
+    def compile_nothing(run, *, options, **_):
+        # As torch does, it takes out what it reads.
+        found.append((options.pop("size_asserts"), options.pop("guard_filter_fn")(["a guard"])))
+        return run
+
+    monkeypatch.setattr("mlefw.compiled._WORTH", 1)
+    monkeypatch.setattr("torch.compile", compile_nothing)
+    trained(objective(), "adam", True, 1.0, compile=True)
+    assert found == [(False, [False])] * 2
+
+
 def test_without_a_compiler_there_is_a_warning_and_the_same_result(monkeypatch):
     def fails(*_, **__):
         raise RuntimeError("no working C++ compiler")
