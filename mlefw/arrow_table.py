@@ -115,14 +115,14 @@ def _values_of(name: str, column: pa.ChunkedArray, place: Table, text: bool, exa
     if pa.types.is_dictionary(kind):
         return _strings(column.cast(kind.value_type))
     if pa.types.is_boolean(kind):
-        return _flags(column.fill_null(False))
+        return _flags(_filled(column, False))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return _strings(column)
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if exact and pa.types.is_integer(kind):
-        return _values(column.fill_null(0))
+        return _values(_filled(column, 0))
     if number:
-        return _values(column.cast(pa.float64(), safe=False).fill_null(np.nan))
+        return _values(_filled(column.cast(pa.float64(), safe=False), np.nan))
     if text and pa.types.is_temporal(kind):
         return _strings(column)
     raise UsageError(
@@ -131,8 +131,13 @@ def _values_of(name: str, column: pa.ChunkedArray, place: Table, text: bool, exa
     )
 
 
+def _filled(column: pa.ChunkedArray, value: bool | float | str) -> pa.ChunkedArray:
+    """With a value where there is none; to know the value pyarrow would import pandas first."""
+    return column.fill_null(value) if column.null_count else column
+
+
 def _strings(column: pa.ChunkedArray) -> np.ndarray:
-    encoded = column.cast(pa.string()).fill_null("").combine_chunks().dictionary_encode()
+    encoded = _filled(column.cast(pa.string()), "").combine_chunks().dictionary_encode()
     # one str per distinct value: a million rows share a handful of objects
     distinct = np.array(encoded.dictionary.to_pylist(), dtype=object)
     return np.asarray(distinct[_values(encoded.indices)])

@@ -11,9 +11,9 @@ _MOST = 50
 _SHARE = 20
 """One part in so many of the work of the steps is what training rows may cost to evaluate."""
 
-_START = 1000
+_START = 800
 """Rows that are evaluated while a step starts its kernels; a row of a step takes as long as `_STEP_ROWS` of them."""
-_STEP_ROWS = 3
+_STEP_ROWS = 2
 
 
 class Cadence:

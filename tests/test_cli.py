@@ -309,6 +309,23 @@ def test_help_is_short_and_imports_no_torch(mlefw: Run) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
+def test_training_on_a_csv_imports_no_library_that_it_does_not_use(table: Callable[..., Path], tmp_path: Path) -> None:
+    code = """
+import sys
+from mlefw.cli import run
+code = run(sys.argv[1:])
+print(code, [name for name in ("scipy.signal", "scipy.stats", "pandas", "sklearn") if name in sys.modules])
+from scipy.signal import windows
+print(windows.hann(3)[1])
+"""
+    words = [f"data.path={table()}", "data.target=y", "trainer.max_epochs=1", f"run_dir={tmp_path / 'run'}"]
+    import subprocess
+
+    command = [sys.executable, "-c", code, "train", "data=csv", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["0 []", "1.0"], done.stdout + done.stderr
+
+
 def test_mistakes_that_the_source_shows_are_told_without_importing_torch() -> None:
     code = """
 import sys

@@ -3,13 +3,13 @@
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from mlefw import inverse_link
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance
 from mlefw.head.base import Head
+from mlefw.tail import normal_quantile, normal_tail, t_quantile, t_tail
 
 _SHOWN = 7
 """Labels that fit into a heading."""
@@ -103,9 +103,10 @@ def _row(name: str, estimate: float, variance: float | None, errors: Covariance 
     if errors is None or variance is None or not 0 < variance < float("inf"):
         return row
     error = variance**0.5
-    reference = stats.t(errors.df) if errors.df is not None else stats.norm()
-    row |= {"std_error": error, "z": estimate / error, "p_value": float(2 * reference.sf(abs(estimate / error)))}
-    half = float(reference.isf(0.025)) * error
+    z, df = estimate / error, errors.df
+    p_value = 2 * (normal_tail(abs(z)) if df is None else t_tail(abs(z), df))
+    row |= {"std_error": error, "z": z, "p_value": float(p_value)}
+    half = float(normal_quantile(0.975) if df is None else t_quantile(0.975, df)) * error
     return row | {"ci_low": estimate - half, "ci_high": estimate + half}
 
 
@@ -127,6 +128,6 @@ def _shared_row(solution: Solution, s: int, name: str, errors: Covariance | None
         return row
     error = float(head.gain[column].abs()) * variance**0.5
     row["std_error"] = float(slope.abs()) * error
-    half = float(stats.norm.isf(0.025)) * error
+    half = float(normal_quantile(0.975)) * error
     ends = sorted(float(link(eta.detach() + side)) for side in (-half, half))
     return row | {"ci_low": ends[0], "ci_high": ends[1]}

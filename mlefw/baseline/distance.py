@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from scipy.stats import chi2
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -15,6 +14,7 @@ from mlefw.model.linear import Linear
 from mlefw.objective import Evaluation, Objective
 from mlefw.rows import Rows, total
 from mlefw.standardize import Standardized
+from mlefw.tail import chi2_quantile
 
 _PIECE = 2**18
 """Rows that are looked at together: their number may be beyond memory."""
@@ -133,4 +133,4 @@ def _information(problem: Problem, exact: Tensor) -> Tensor:
 def inside_95_region(solution: Solution, gap: float) -> bool:
     """Whether a theta this gap (nats per row) above the MLE lies in its 95 % likelihood-ratio region (Wilks, 1938)."""
     problem = solution.problem
-    return 2 * problem.population * gap <= float(chi2.ppf(0.95, int(problem.free.sum())))
+    return 2 * problem.population * gap <= chi2_quantile(0.95, int(problem.free.sum()))

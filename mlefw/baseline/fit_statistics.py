@@ -3,11 +3,11 @@
 import math
 
 import torch
-from scipy import stats
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import num_coefficients
 from mlefw.head.gaussian import GaussianHead
+from mlefw.tail import chi2_tail
 
 
 def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float]:
@@ -51,7 +51,7 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
     df = count - int(null.problem.free.sum())
     if problem.prior.flat and df > 0:
         ratio = max(2 * (log_likelihood - lowest), 0.0)
-        content |= {"lr_chi2": ratio, "lr_df": df, "lr_p_value": float(stats.chi2.sf(ratio, df))}
+        content |= {"lr_chi2": ratio, "lr_df": df, "lr_p_value": chi2_tail(ratio, df)}
     return content
 
 

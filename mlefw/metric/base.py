@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
-import torchmetrics
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution
 
 from mlefw import predictive
+from mlefw.lean_import import torchmetrics
 from mlefw.precision import promote
 from mlefw.rows import total
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from mlefw.plot.style import BLUE, GREY, VERMILION, drawn, legend, sheet
+from mlefw.tail import normal_quantile
 
 
 @drawn
@@ -35,7 +35,7 @@ def picture(
     first.set_yticks([0.05, 0.1, 0.2, 0.4], ["0.05", "0.1", "0.2", "0.4"])
     legend(first, loc="upper right", fontsize=8)
     ordered = np.sort(z)
-    quantiles = stats.norm.ppf((np.arange(len(z)) + 0.5) / len(z))
+    quantiles = normal_quantile((np.arange(len(z)) + 0.5) / len(z))
     second.plot([-3.5, 3.5], [-3.5, 3.5], color=GREY, linewidth=1)
     second.plot(quantiles, ordered, ".", color=BLUE, markersize=3)
     second.set(xlabel="quantile of N(0, 1)", ylabel="(slope − truth) / std err")

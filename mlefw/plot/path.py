@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from mlefw.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, drawn, epoch_axis, label, legend, sheet
+from mlefw.tail import chi2_quantile
 
 _BELOW: Mapping[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
 _COLORS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
@@ -67,7 +67,7 @@ def coefficient_path(
 
 def _plane(axes: Axes, path: np.ndarray, estimate: np.ndarray, covariance: np.ndarray, at: int, reference: str) -> None:
     angle = np.linspace(0, 2 * np.pi, 200)
-    root = np.linalg.cholesky(covariance) * stats.chi2.ppf(0.95, 2) ** 0.5
+    root = np.linalg.cholesky(covariance) * chi2_quantile(0.95, 2) ** 0.5
     ring = estimate + (root @ np.stack([np.cos(angle), np.sin(angle)])).T
     axes.fill(ring[:, 0], ring[:, 1], color=GREY, alpha=0.25, linewidth=0, label="95 % region (joint)")
     axes.plot(path[:, 0], path[:, 1], color=BLUE, linewidth=1.5, marker=".", markersize=4, label="one point an epoch")

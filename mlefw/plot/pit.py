@@ -2,7 +2,6 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from mlefw.plot.style import (
     BLUE,
@@ -18,6 +17,7 @@ from mlefw.plot.style import (
     percent_axis,
     sheet,
 )
+from mlefw.tail import chi2_tail
 
 
 @drawn
@@ -127,7 +127,8 @@ def uniform_p_value(u: np.ndarray, weight: np.ndarray, num_bins: int) -> float:
     """The χ² test of uniformity over equal bins."""
     index = np.clip((u * num_bins).astype(int), 0, num_bins - 1)
     expected = weight.sum() / num_bins
-    return float(stats.chi2.sf(((np.bincount(index, weight, num_bins) - expected) ** 2 / expected).sum(), num_bins - 1))
+    total = ((np.bincount(index, weight, num_bins) - expected) ** 2 / expected).sum()
+    return chi2_tail(total, num_bins - 1)
 
 
 def _honest(nominal: np.ndarray, observed: np.ndarray, population: float) -> str:

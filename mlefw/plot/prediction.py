@@ -2,9 +2,9 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from mlefw.plot.style import BLUE, FEW, GREY, SKY, VERMILION, drawn, label, legend, p_text, percent, sheet
+from mlefw.tail import beta_quantile, normal_quantile, normal_tail
 
 MAX_SHOWN = 300
 
@@ -71,7 +71,7 @@ def residuals(u: np.ndarray, mean: np.ndarray, weight: np.ndarray, rows: str, ta
         rows: what they are, for the subtitle.
         target: name of y.
     """
-    residual = stats.norm.ppf(np.clip(u, 1e-12, 1 - 1e-12))
+    residual = normal_quantile(np.clip(u, 1e-12, 1 - 1e-12))
     figure = sheet(pattern(residual, mean, weight), f"Quantile residuals (Dunn & Smyth, 1996): {rows}", 4.4)
     figure.subplots_adjust(wspace=0.2)
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
@@ -87,10 +87,10 @@ def residuals(u: np.ndarray, mean: np.ndarray, weight: np.ndarray, rows: str, ta
     order = np.argsort(residual, kind="stable")
     population = float(weight.sum())
     rank = np.cumsum(weight[order]) - weight[order] / 2
-    normal = stats.norm.ppf(rank / population)
+    normal = normal_quantile(rank / population)
     k = np.clip(rank + 0.5, 0.5, population)
-    low = stats.norm.ppf(stats.beta.ppf(0.025, k, population + 1 - k))
-    high = stats.norm.ppf(stats.beta.ppf(0.975, k, population + 1 - k))
+    low = normal_quantile(beta_quantile(0.025, k, population + 1 - k))
+    high = normal_quantile(beta_quantile(0.975, k, population + 1 - k))
     fill = np.unique(np.concatenate([np.linspace(0, len(u) - 1, 400), np.arange(min(50, len(u)))]).astype(int))
     fill = np.unique(np.concatenate([fill, len(u) - 1 - fill]))
     text = "true model: 95 % (order statistics)"
@@ -125,7 +125,7 @@ def pattern(residual: np.ndarray, mean: np.ndarray, weight: np.ndarray) -> str:
     tails = (kurtosis * root / 24**0.5, "Residuals have heavier tails than predicted", "Residuals have lighter tails")
     # A spread that varies makes heavy tails, too, and explains more: tails are named where nothing else is found.
     for z, more, less in (max(found, key=lambda one: abs(one[0])), tails):
-        p = float(2 * stats.norm.sf(abs(z)))
+        p = float(2 * normal_tail(abs(z)))
         if p < 0.05 / 5:
             return f"{more if z > 0 else less} ({p_text(p)})"
     if weight.sum() < FEW:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 from scipy.optimize import isotonic_regression
 
 from mlefw.plot.style import (
@@ -23,6 +22,7 @@ from mlefw.plot.style import (
     percent_axis,
     sheet,
 )
+from mlefw.tail import chi2_tail, poisson_tail
 
 MAX_CLASSES = 6
 """Beyond this many classes only the likeliest one of each row is looked at."""
@@ -163,7 +163,7 @@ class Bins:
         if not groups:
             return None
         groups[-1] = (groups[-1][0] + excess, groups[-1][1] + variance)
-        return float(stats.chi2.sf(sum(e * e / v for e, v in groups), len(groups)))
+        return chi2_tail(sum(e * e / v for e, v in groups), len(groups))
 
 
 def conclusion(
@@ -179,7 +179,7 @@ def conclusion(
     if variance < 1:
         errors = float(weight @ np.abs(outcome - (probability >= 0.5)))
         expected = float(weight @ np.minimum(probability, 1 - probability))
-        rare = float(stats.poisson.sf(round(errors) - 1, expected)) if errors else 1.0
+        rare = poisson_tail(round(errors), expected)
         verdict = "" if rare >= 0.05 else ", overconfident"
         return f"Nearly certain forecasts{verdict}: {errors:g} errors where {expected:.2g} are expected"
     if p_value is None or p_value >= 0.05:

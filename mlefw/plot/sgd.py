@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from mlefw.plot.style import BLUE, GREEN, GREY, ORANGE, VERMILION, drawn, legend, sheet
+from mlefw.tail import chi2_quantile
 
 Curve = tuple[np.ndarray, np.ndarray]
 """NLL and slope after each step."""
@@ -114,7 +114,7 @@ def noise(
 def ellipse(axes: Axes, covariance: np.ndarray, label: str, **style: Any) -> None:
     """The region of a normal distribution about the origin that holds 95 %."""
     angle = np.linspace(0, 2 * np.pi, 200)
-    root = np.linalg.cholesky(covariance) * stats.chi2.ppf(0.95, 2) ** 0.5
+    root = np.linalg.cholesky(covariance) * chi2_quantile(0.95, 2) ** 0.5
     ring = (root @ np.stack([np.cos(angle), np.sin(angle)])).T
     axes.plot(ring[:, 0], ring[:, 1], linewidth=1.8, label=label, **style)
     grey: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "alpha": 0.5}

@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
+
+from mlefw.tail import binomial_quantile
 
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, GREY = (
     "#0072B2",
@@ -93,7 +94,7 @@ def percent(share: float) -> str:
 def binomial_band(count: float, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The central 95 % of an observed share among `count` rows, for each true share."""
     n = max(1, round(count))
-    return stats.binom.ppf(0.025, n, share) / n, stats.binom.ppf(0.975, n, share) / n
+    return binomial_quantile(0.025, n, share) / n, binomial_quantile(0.975, n, share) / n
 
 
 def percent_axis(axis: Any, steps: int = 5) -> None:

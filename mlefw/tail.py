@@ -1,0 +1,60 @@
+"""Tails and quantiles of the distributions that tests refer to.
+
+They are those of scipy.stats, whose import takes as long as a small training.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+_Numbers = Any
+"""A number or an array; the result has its shape."""
+
+
+def normal_quantile(p: _Numbers) -> _Numbers:
+    """Of the standard normal distribution."""
+    return special.ndtri(p)
+
+
+def normal_tail(z: _Numbers) -> _Numbers:
+    """P(Z > z)."""
+    return special.ndtr(-z)
+
+
+def t_quantile(p: _Numbers, df: float) -> _Numbers:
+    """Of Student's t."""
+    return special.stdtrit(df, p)
+
+
+def t_tail(t: _Numbers, df: float) -> _Numbers:
+    """P(T > t)."""
+    return special.stdtr(df, -t)
+
+
+def chi2_quantile(p: float, df: int) -> float:
+    """Of χ²."""
+    return float(special.chdtri(df, 1 - p))
+
+
+def chi2_tail(x: float, df: int) -> float:
+    """P(X > x)."""
+    return float(special.chdtrc(df, x))
+
+
+def beta_quantile(p: float, a: _Numbers, b: _Numbers) -> _Numbers:
+    """Of a beta distribution with shapes a and b."""
+    return special.betaincinv(a, b, p)
+
+
+def poisson_tail(count: int, mean: float) -> float:
+    """P(N ≥ count)."""
+    return float(special.gammainc(count, mean)) if count > 0 else 1.0
+
+
+def binomial_quantile(p: float, n: int, share: np.ndarray) -> np.ndarray:
+    """The smallest number of n, each with probability `share`, that is not exceeded with probability p."""
+    above = np.ceil(np.where(share < 1, special.bdtrik(p, n, share), n))
+    # It is none where already zero is likely enough, and rounding may have lifted what is a whole number.
+    below = np.maximum(np.nan_to_num(above) - 1, 0)
+    return np.asarray(np.where(special.bdtr(below, n, share) >= p, below, above))
