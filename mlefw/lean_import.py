@@ -10,6 +10,7 @@ class Unread(ModuleType):
     """Stands for a module until something of it is asked for that the stand-in does not have."""
 
     def __getattr__(self, name: str) -> Any:
+        """What the module itself has."""
         if name[:2] == "__" and name != "__path__":
             # Who goes through all modules wants nothing of this one.
             raise AttributeError(name)
