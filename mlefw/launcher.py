@@ -165,6 +165,9 @@ def register() -> None:
 
 def _warm(task: Task) -> None:
     """Import what jobs need, and let forks share the pages of it."""
+    from mlefw.archive import versions
+
+    versions()
     with suppress(UsageError):
         if task.config.get("plots"):
             from mlefw.plot.style import png, sheet

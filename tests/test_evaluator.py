@@ -84,7 +84,7 @@ def test_blocks_add_up(name, monkeypatch):
     for size in (64, 100, 1000):
         for block in rows.blocks(size):
             evaluator.add(Batch(block, 1.0))
-        assert evaluator.figures() == pytest.approx(expected, rel=1e-9)
+        assert evaluator.figures() == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def test_somebody_who_looks_into_a_layer_sees_every_pass(monkeypatch):

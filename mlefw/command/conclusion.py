@@ -85,7 +85,7 @@ def conclude(
             "baseline_s": exact.seconds,
             "rows_per_s": fit.rows_per_s,
         },
-        "versions": {name: archive.version(name) for name in ("mlefw", "torch", "lightning")},
+        "versions": archive.versions(),
         "best_epoch": fit.keeper.best_epoch,
         "num_epochs": fit.trainer.current_epoch,
         "num_steps": steps,
