@@ -6,10 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlefw.errors import UsageError
 from mlefw.forked import Ended, Pool
 from mlefw.population import run, signature
 from mlefw.sweep_progress import STOPPED, Progress
 from mlefw.sweep_record import summary_of, supersede
+
+_TOLD = (0, UsageError.exit_code, signature.UnsuitableError.exit_code, *STOPPED)
+"""Codes of a group after which its jobs say all there is to say."""
 
 
 class Groups:
@@ -51,7 +55,7 @@ class Groups:
                 self.progress.ended(entry.index, how)
             else:
                 self._put_back(entry)
-        if how.code in (0, signature.UnsuitableError.exit_code, *STOPPED):
+        if how.code in _TOLD:
             self._file(key, "log").unlink(missing_ok=True)
 
     def _submit(self, pool: Pool, key: int, group: Sequence[int], configs: dict[int, dict[str, Any]]) -> None:
