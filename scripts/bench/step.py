@@ -8,7 +8,8 @@ logs. *Ours* is `mlefw train` without its reading of data: the trainer with prog
 checkpoints, all metrics of training and validation rows, and the likelihood in float64. *Lightning* is its defaults:
 DataLoader(TensorDataset), `self.log` of the loss in training and validation, TensorBoard, checkpoint, progress bar.
 
-Per step: process CPU time between the starts of the second and the last epoch, over the steps there. Whole fit: all of
+Per step: process CPU time from the start of the second epoch (the first after 150 steps) to that of the last, over the
+steps there. Whole fit: all of
 `fit`, for ours with trainer, callbacks and pictures. Variants take turns; a ratio is the median over the rounds.
 """
 
@@ -37,6 +38,9 @@ from mlefw.command import fitting
 from mlefw.preparation import estimate, prepare
 from mlefw.run_directory import claim
 from mlefw.score import Yardstick
+
+_COMPILED = 150
+"""Steps after which a step that is worth it has been compiled."""
 
 
 class Case(NamedTuple):
@@ -67,8 +71,9 @@ class Clock(lightning.Callback):
         self.steps.append(trainer.global_step)
 
     def per_step(self) -> float:
-        """Seconds a step, the first epoch left out."""
-        return (self.times[-1] - self.times[1]) / (self.steps[-1] - self.steps[1])
+        """Seconds a step, without the first epoch and those in which a compiler may be at work."""
+        first = next((k for k, steps in enumerate(self.steps) if steps >= _COMPILED), 1)
+        return (self.times[-1] - self.times[first]) / (self.steps[-1] - self.steps[first])
 
 
 def network(num_features: int = 16) -> nn.Sequential:
