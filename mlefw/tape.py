@@ -1,7 +1,8 @@
 """A computation as the flat list of its kernels, run again on other inputs without Python's and autograd's share."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,13 +11,23 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _READS_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
-
+_PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format, OpOverload)
+_NAME = re.compile(r"\bv\d+\b")
 
 _FUSED = {torch.ops.aten._foreach_norm.Scalar: lambda tensors: [torch.linalg.vector_norm(one) for one in tensors]}
 """What stands for a kernel that compilers know no parts of."""
 
-Line = tuple[str, str, list[str]]
-"""A name, the expression that it stands for, and the names of tensors in it."""
+
+class Line(NamedTuple):
+    """A name, the expression that it stands for, and the names of tensors in it.
+
+    `storages`, where the expression may be asked once for all: what it reads and writes, if nothing else writes there.
+    """
+
+    target: str
+    expression: str
+    used: list[str]
+    storages: frozenset[int] | None = None
 
 
 class NotReplayableError(Exception):
@@ -28,7 +39,8 @@ class Tape:
 
     Run again, it is the very kernels of that run in the same order on other inputs of the same shapes, so its results
     are those of the function bit for bit. Everything else is held fixed: tensors that are no input are taken where
-    they lie (parameters may change in place), and Python's own numbers as they were.
+    they lie (parameters may change in place), and Python's own numbers as they were. What the function asks twice of
+    the same tensors is computed once.
 
     Args:
         function: from tensors to tensors; what it draws at random is drawn anew in each run.
@@ -43,10 +55,11 @@ class Tape:
         with _Guard(), recorder:
             outputs = function(*inputs)
         names = [recorder.name(output) for output in outputs]
-        self._whole = recorder.code(recorder.views + recorder.lines, names)
+        lines = recorder.merged(names)
+        self._whole = recorder.code(recorder.views + lines, names)
         self._scope = recorder.constants
         # Called without its Python shell a kernel starts sooner.
-        text = recorder.code(recorder.lines, names)
+        text = recorder.code(lines, names)
         self._run = self._made(text, lambda value: value._op if isinstance(value, OpOverload) else value)
         self._recorded: list[Tensor] = list(outputs)
 
@@ -93,8 +106,10 @@ class _Recorder(TorchDispatchMode):
         # Tensors are told apart by identity, so none that was seen may be freed.
         self.alive: list[Any] = []
         self.constants: dict[str, Any] = {}
+        self.plain: dict[tuple[type, str], str] = {}
         self.lines: list[Line] = []
         self.views: list[Line] = []
+        self.written: set[int] = set()
         self.inputs = [self._new(tensor, "i") for tensor in inputs]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -107,45 +122,65 @@ class _Recorder(TorchDispatchMode):
         given = [self._argument(value, used) for value in args]
         given += [f"{name}={self._argument(value, used)}" for name, value in kwargs.items()]
         result = func(*args, **kwargs)
+        touched = frozenset(_storages([args, kwargs, result]))
+        if func._schema.is_mutable:
+            self.written |= touched
+        storages = None if func._schema.is_mutable or torch.Tag.nondeterministic_seeded in func.tags else touched
         if func is torch.ops.aten.detach.default:
             self.names[id(result)] = used[0]
             self.alive.append(result)
         elif func is torch.ops.aten.lift_fresh.default:
             # A number that became a tensor: a new one each time, since it may be changed in place.
-            self._note(torch.ops.aten.clone.default, given, used, self._new(result, "v"))
+            self._note(torch.ops.aten.clone.default, given, used, self._new(result, "v"), None)
         elif func.is_view and all(name[0] == "c" for name in used):
             # A view of what stays in its place stays in its place.
             whole = self._constant(result)
-            self.views.append((whole, f"{self._constant(func)}({', '.join(given)})", used))
+            self.views.append(Line(whole, f"{self._constant(func)}({', '.join(given)})", used))
             for position, tensor in enumerate(result if isinstance(result, list | tuple) else ()):
-                self.views.append((self._constant(tensor), f"{whole}[{position}]", [whole]))
+                self.views.append(Line(self._constant(tensor), f"{whole}[{position}]", [whole]))
         elif isinstance(result, Tensor):
-            self._note(func, given, used, self.names.get(id(result)) or self._new(result, "v"))
+            self._note(func, given, used, self.names.get(id(result)) or self._new(result, "v"), storages)
         else:
             whole = self._new(result, "v")
-            self._note(func, given, used, whole)
+            self._note(func, given, used, whole, storages)
             for position, tensor in enumerate(result or ()):
                 if isinstance(tensor, Tensor):
-                    self.lines.append((self._new(tensor, "v"), f"{whole}[{position}]", [whole]))
+                    self.lines.append(Line(self._new(tensor, "v"), f"{whole}[{position}]", [whole], storages))
         return result
 
     def name(self, value: Any) -> str:
         """The name of a tensor that was seen, or of a new constant."""
         return self.names.get(id(value)) or self._constant(value)
 
+    def merged(self, outputs: list[str]) -> list[Line]:
+        """The lines without those that ask again what was asked before, unless somebody may change the answer."""
+        known: dict[str, str] = {}
+        same: dict[str, str] = {}
+        kept = []
+        for line in self.lines:
+            expression = _NAME.sub(lambda name: same.get(name[0], name[0]), line.expression)
+            line = line._replace(expression=expression, used=[same.get(name, name) for name in line.used])
+            if line.storages is not None and not line.storages & self.written and line.target not in outputs:
+                if expression in known:
+                    same[line.target] = known[expression]
+                    continue
+                known[expression] = line.target
+            kept.append(line)
+        return kept
+
     def code(self, lines: list[Line], outputs: list[str]) -> str:
         """The function `run` that runs the lines, each value forgotten after its last use."""
-        last = {name: number for number, (_, _, used) in enumerate(lines) for name in used}
+        last = {name: number for number, line in enumerate(lines) for name in line.used}
         text = [f"def run({', '.join(self.inputs)}):"]
-        for number, (target, expression, used) in enumerate(lines):
+        for number, (target, expression, used, _) in enumerate(lines):
             text.append(f"    {target} = {expression}")
             done = {name for name in used if name[0] != "c" and last[name] == number and name not in outputs}
             text += [f"    {' = '.join(sorted(done - {target}))} = None"] if done - {target} else []
         text.append(f"    return [{', '.join(outputs)}]")
         return "\n".join(text)
 
-    def _note(self, func: Any, given: list[str], used: list[str], target: str) -> None:
-        self.lines.append((target, f"{self._constant(func)}({', '.join(given)})", used))
+    def _note(self, func: Any, given: list[str], used: list[str], target: str, storages: frozenset[int] | None) -> None:
+        self.lines.append(Line(target, f"{self._constant(func)}({', '.join(given)})", used, storages))
 
     def _argument(self, value: Any, used: list[str]) -> str:
         if isinstance(value, list | tuple):
@@ -156,6 +191,13 @@ class _Recorder(TorchDispatchMode):
         return name
 
     def _constant(self, value: Any) -> str:
+        if isinstance(value, _PLAIN):
+            # One name for all of the same kind; −0.0 is not 0.0.
+            key = (type(value), repr(value))
+            if key not in self.plain:
+                self.plain[key] = self._new(value, "c")
+                self.constants[self.plain[key]] = value
+            return self.plain[key]
         name = self._new(value, "c")
         self.constants[name] = value
         return name
@@ -166,3 +208,14 @@ class _Recorder(TorchDispatchMode):
         if isinstance(value, Tensor):
             self.names[id(value)] = name
         return name
+
+
+def _storages(value: Any) -> Iterator[int]:
+    """Those of all tensors within."""
+    if isinstance(value, Tensor):
+        yield value.untyped_storage()._cdata
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _storages(item)
+    elif isinstance(value, dict):
+        yield from _storages(list(value.values()))
