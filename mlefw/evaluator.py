@@ -32,11 +32,12 @@ class Evaluator:
     def __init__(self, objective: Objective, metrics: Sequence[Metric]) -> None:
         self.objective, self.metrics = objective, list(metrics)
         # Those of several targets hold the metrics of each.
-        self.parts = [part for metric in metrics for part in metric.modules() if isinstance(part, Metric)]
+        parts = [part for metric in metrics for part in metric.modules() if isinstance(part, Metric)]
+        self.places = [(part, name, getattr(part, name).shape) for part in parts for name in part.sum_names]
         self.sums: Tensor | None = None
         self.tapes: dict[object, Tape] = {}
         self.uses: dict[object, int] = {}
-        self.is_replayable = is_replayable(objective) and all(is_replayable(part) for part in self.parts)
+        self.is_replayable = is_replayable(objective) and all(is_replayable(part) for part in parts)
 
     @property
     def is_empty(self) -> bool:
@@ -87,12 +88,10 @@ class Evaluator:
         for metric in self.metrics:
             metric.reset()
             bare(metric.update)(distribution, rows.y, rows.weight)
-        return torch.cat([getattr(part, name).reshape(-1) for part in self.parts for name in part.sum_names])
+        return torch.cat([getattr(part, name).reshape(-1) for part, name, _ in self.places])
 
     def _restore(self, sums: Tensor) -> None:
-        start = 0
-        for part in self.parts:
-            for name in part.sum_names:
-                shape = getattr(part, name).shape
-                setattr(part, name, sums[start : start + shape.numel()].view(shape))
-                start += shape.numel()
+        values = sums.split([shape.numel() for _, _, shape in self.places])
+        for (part, name, shape), value in zip(self.places, values, strict=True):
+            # Two classes ask first whether it is a parameter, which takes as long as a metric.
+            part.__dict__[name] = value.view(shape)
