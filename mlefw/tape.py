@@ -31,7 +31,7 @@ class Line(NamedTuple):
 
 
 class NotReplayableError(Exception):
-    """The computation looks at values, so that its kernels may be others next time."""
+    """The computation looks at values, so that its kernels may be others next time, or cannot be followed."""
 
 
 class Tape:
@@ -47,7 +47,7 @@ class Tape:
         inputs: for the recording.
 
     Raises:
-        NotReplayableError: the function asked for the value of a tensor.
+        NotReplayableError: the function asked for the value of a tensor, or has sparse ones.
     """
 
     def __init__(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> None:
@@ -213,6 +213,8 @@ class _Recorder(TorchDispatchMode):
 def _storages(value: Any) -> Iterator[int]:
     """Those of all tensors within."""
     if isinstance(value, Tensor):
+        if value.layout is not torch.strided:
+            raise NotReplayableError(f"a tensor in {value.layout} lies in several places")
         yield value.untyped_storage()._cdata
     elif isinstance(value, list | tuple):
         for item in value:

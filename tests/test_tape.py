@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlefw.tape import Tape
+from mlefw.tape import NotReplayableError, Tape
 
 X = torch.tensor([1.0, -2.0, 3.0])
 
@@ -74,3 +74,9 @@ def test_outputs_are_tensors_of_their_own():
         first, second = tape(X)
         first.zero_()
         assert torch.equal(second, X * 2)
+
+
+def test_sparse_tensors_are_refused():
+    sparse = torch.eye(3).to_sparse()
+    with pytest.raises(NotReplayableError, match="sparse"):
+        Tape(lambda x: [sparse @ x.unsqueeze(1)], [X])
