@@ -21,14 +21,13 @@ SCHEMA_VERSION = 2
 version = cache(metadata.version)
 """Of an installed package: a run names them several times, and each time its metadata would be parsed."""
 
+_MARK = b"mlefw sha256 "
+_COMMENT = len(_MARK) + 64
+
 
 def versions() -> dict[str, str]:
     """What a run was made with."""
     return {name: version(name) for name in ("mlefw", "torch", "lightning")}
-
-
-_MARK = b"mlefw sha256 "
-_COMMENT = len(_MARK) + 64
 
 
 class Archive(CheckpointIO):

@@ -167,6 +167,7 @@ def _warm(task: Task) -> None:
     """Import what jobs need, and let forks share the pages of it."""
     from mlefw.archive import versions
 
+    # Each job would parse them anew for its summary.
     versions()
     with suppress(UsageError):
         if task.config.get("plots"):

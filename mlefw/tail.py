@@ -22,14 +22,14 @@ def normal_tail(z: _Numbers) -> _Numbers:
     return special.ndtr(-z)
 
 
-def t_quantile(p: _Numbers, df: float) -> _Numbers:
-    """Of Student's t."""
-    return special.stdtrit(df, p)
+def t_quantile(p: _Numbers, df: float | None) -> _Numbers:
+    """Of Student's t; where `df` is None of the standard normal distribution."""
+    return normal_quantile(p) if df is None else special.stdtrit(df, p)
 
 
-def t_tail(t: _Numbers, df: float) -> _Numbers:
-    """P(T > t)."""
-    return special.stdtr(df, -t)
+def t_tail(t: _Numbers, df: float | None) -> _Numbers:
+    """P(T > t), under the same."""
+    return normal_tail(t) if df is None else special.stdtr(df, -t)
 
 
 def chi2_quantile(p: float, df: int) -> float:

@@ -21,7 +21,7 @@ _FUSED = {torch.ops.aten._foreach_norm.Scalar: lambda tensors: [torch.linalg.vec
 class Line(NamedTuple):
     """A name, the expression that it stands for, and the names of tensors in it.
 
-    `storages`, where the expression may be asked once for all: what it reads and writes, if nothing else writes there.
+    `storages`, of an expression that answers alike as long as nobody writes there: where what it reads and gives lies.
     """
 
     target: str
@@ -125,7 +125,7 @@ class _Recorder(TorchDispatchMode):
         touched = frozenset(_storages([args, kwargs, result]))
         if func._schema.is_mutable:
             self.written |= touched
-        storages = None if func._schema.is_mutable or torch.Tag.nondeterministic_seeded in func.tags else touched
+        storages = None if torch.Tag.nondeterministic_seeded in func.tags else touched
         if func is torch.ops.aten.detach.default:
             self.names[id(result)] = used[0]
             self.alive.append(result)

@@ -9,7 +9,7 @@ from mlefw import inverse_link
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance
 from mlefw.head.base import Head
-from mlefw.tail import normal_quantile, normal_tail, t_quantile, t_tail
+from mlefw.tail import normal_quantile, t_quantile, t_tail
 
 _SHOWN = 7
 """Labels that fit into a heading."""
@@ -103,10 +103,9 @@ def _row(name: str, estimate: float, variance: float | None, errors: Covariance 
     if errors is None or variance is None or not 0 < variance < float("inf"):
         return row
     error = variance**0.5
-    z, df = estimate / error, errors.df
-    p_value = 2 * (normal_tail(abs(z)) if df is None else t_tail(abs(z), df))
-    row |= {"std_error": error, "z": z, "p_value": float(p_value)}
-    half = float(normal_quantile(0.975) if df is None else t_quantile(0.975, df)) * error
+    z = estimate / error
+    row |= {"std_error": error, "z": z, "p_value": float(2 * t_tail(abs(z), errors.df))}
+    half = float(t_quantile(0.975, errors.df)) * error
     return row | {"ci_low": estimate - half, "ci_high": estimate + half}
 
 

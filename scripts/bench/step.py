@@ -8,9 +8,9 @@ logs. *Ours* is `mlefw train` without its reading of data: the trainer with prog
 checkpoints, all metrics of training and validation rows, and the likelihood in float64. *Lightning* is its defaults:
 DataLoader(TensorDataset), `self.log` of the loss in training and validation, TensorBoard, checkpoint, progress bar.
 
-Per step: process CPU time from the start of the second epoch (the first after 150 steps) to that of the last, over the
-steps there. Whole fit: all of
-`fit`, for ours with trainer, callbacks and pictures. Variants take turns; a ratio is the median over the rounds.
+Per step: process CPU time from the start of the first epoch after 150 steps (of the second, where there are fewer) to
+that of the last, over the steps there. Whole fit: all of `fit`, for ours with trainer, callbacks and pictures. Variants
+take turns; a ratio is the median over the rounds.
 """
 
 import argparse
