@@ -80,6 +80,8 @@ def test_figures_are_those_of_the_metrics_whatever_the_parameters(name, monkeypa
 def test_blocks_add_up(name, monkeypatch):
     monkeypatch.setattr("mlefw.evaluator._WORTH", 1)
     objective, rows, metrics = prepared(CASES[name])
+    # In 32 bits the rounding of a row's product depends on the rows beside it.
+    objective.double()
     evaluator = Evaluator(objective, metrics)
     expected = plainly(objective, rows, metrics)
     for size in (64, 100, 1000):
