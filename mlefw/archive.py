@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import zipfile
+from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,9 @@ SCHEMA_VERSION = 2
 
 version = cache(metadata.version)
 """Of an installed package: a run names them several times, and each time its metadata would be parsed."""
+
+_MOST_VALUES, _MOST_DEEP = 20_000_000, 64
+"""Of a checkpoint: values in all containers, and containers within each other."""
 
 _MARK = b"mlefw sha256 "
 _COMMENT = len(_MARK) + 64
@@ -171,16 +175,33 @@ def _check_content(path: Path, content: Any) -> None:
             f"version {SCHEMA_VERSION}\n"
             f"  mlefw {card.get('written_by', 'of an earlier version')} wrote it and reads it; or train anew"
         )
-    if too_large := _inflated(content, path.stat().st_size):
-        raise UsageError(f"{path.absolute()} is damaged: tensor {too_large} claims to be larger than the file")
+    for problem in _problems(content, path.stat().st_size):
+        raise UsageError(f"{path.absolute()} is damaged: {problem}")
 
 
-def _inflated(node: Any, limit: int, name: str = "") -> str:
-    """The name of a tensor whose elements exceed what the file can hold, or an empty string."""
-    if isinstance(node, torch.Tensor):
-        return name if node.numel() * node.element_size() > limit else ""
-    parts = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
-    return next((found for key, part in parts if (found := _inflated(part, limit, f"{name}.{key}".strip(".")))), "")
+def _problems(content: dict[str, Any], limit: int) -> Iterator[str]:
+    """What no checkpoint of mlefw holds, the first thing first; `limit` is the size of its file in bytes.
+
+    Whatever has been written takes a byte of the file at least, so that containers which are there many times over, or
+    within themselves, are found in bounded time; what is read afterwards may go through all of them.
+    """
+    left, open_nodes = min(limit, _MOST_VALUES), [("", content, 0)]
+    while open_nodes:
+        name, node, depth = open_nodes.pop()
+        left -= 1
+        if left < 0 or depth > _MOST_DEEP:
+            yield f"{name or 'its content'} is far larger than the file, or within itself"
+            return
+        if isinstance(node, torch.Tensor):
+            if node.layout != torch.strided or node.is_quantized or node.device.type != "cpu":
+                yield f"tensor {name} is not a plain one"
+            elif node.numel() * node.element_size() > limit:
+                yield f"tensor {name} claims to be larger than the file"
+        elif isinstance(node, dict):
+            # At the end of the list is what comes next.
+            open_nodes += [(f"{name}.{key}".strip("."), part, depth + 1) for key, part in reversed(node.items())]
+        elif isinstance(node, list | tuple):
+            open_nodes += [(name, part, depth + 1) for part in reversed(node)]
 
 
 def _others(path: Path) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import hydra.utils
 import torch
 
+from mlefw.admission import admit
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, full_weight, solve_null
 from mlefw.baseline.problem import Problem
@@ -17,6 +17,7 @@ from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import JointHead, MultitaskHead
+from mlefw.instantiation import found
 from mlefw.instantiation import instantiate as instantiate
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
@@ -52,7 +53,7 @@ class Data:
 
 def head_kind(node: Config) -> Any:
     """The class of a head, which says how its target is coded before there are data to build it with."""
-    return hydra.utils.get_class(node["_target_"])
+    return found(admit("head", node))
 
 
 def build_data(config: Config) -> Data:
@@ -61,7 +62,7 @@ def build_data(config: Config) -> Data:
 
 
 def _read_data(config: Config) -> Data:
-    source: Source = instantiate(config["data"])
+    source: Source = instantiate("data", config["data"])
     kind, tasks = head_kind(config["head"]), config["head"].get("tasks") or {}
     check_targets(source, kind, tasks)
     source.partial = getattr(kind, "partial", False)
@@ -76,7 +77,7 @@ def _read_data(config: Config) -> Data:
 
 def build_head(config: Config, num_classes: int | None) -> Head:
     """The head of one target, in the units it was written in."""
-    head: Head = instantiate(config["head"], num_classes=num_classes)
+    head: Head = instantiate("head", config["head"], num_classes=num_classes)
     return head
 
 
@@ -90,7 +91,7 @@ def head_of(config: Config, targets: Sequence[Target]) -> Head:
     if issubclass(kind, CensoredHead):
         return build_head(config, None)
     if issubclass(kind, JointHead) and kind is not MultitaskHead:
-        head: Head = instantiate(node, targets=names)
+        head: Head = instantiate("head", node, targets=names)
         return head
     tasks = node.get("tasks") or dict.fromkeys(names, node)
     parts = {name: build_head({"head": tasks[name]}, count) for name, count in zip(names, counts, strict=True)}
@@ -131,8 +132,8 @@ def build_estimand(config: Config, data: Data) -> Estimand:
     problem = Problem.of(head, data.train, mean, scale, NoPrior())
     null = once("null", config, ("data", "head"), lambda: solve_null(problem))
     head = place(head, null)
-    model = instantiate(config["model"], num_features=data.schema.num_features, eta_dim=head.eta_dim)
-    prior = instantiate(config["prior"])
+    model = instantiate("model", config["model"], num_features=data.schema.num_features, eta_dim=head.eta_dim)
+    prior = instantiate("prior", config["prior"])
     loss = build_loss(config)
     loss.check(head)
     loss.learn(data.train)
@@ -219,29 +220,29 @@ def build_metrics(config: Config, head: Head) -> list[Metric]:
 
 def _metrics(nodes: Config, head: Head, floor: torch.Tensor) -> list[Metric]:
     facts = {"num_classes": getattr(head, "num_classes", None), "floor": float(floor)}
-    return [instantiate(node, **facts) for node in nodes.values()]
+    return [instantiate("metric", node, **facts) for node in nodes.values()]
 
 
 def build_loss(config: Config) -> Loss:
     """What training descends; the plain NLL where a configuration does not say."""
     node = config.get("loss") or {}
-    loss: Loss = instantiate(node) if "_target_" in node else Plain()
+    loss: Loss = instantiate("loss", node) if "_target_" in node else Plain()
     return loss
 
 
 def build_calibration(config: Config) -> Calibration | None:
     """The recalibration, not fitted yet, or None for `calibrate=none`."""
     node = config.get("calibrate") or {}
-    return instantiate(node) if "_target_" in node else None
+    return instantiate("calibrate", node) if "_target_" in node else None
 
 
 def build_baseline(config: Config) -> LinearBaseline | None:
     """The exact side, or None for `baseline=none`."""
     node = config["baseline"] or {}
-    return instantiate(node) if "_target_" in node else None
+    return instantiate("baseline", node) if "_target_" in node else None
 
 
 def build_uncertainty(config: Config) -> Method | None:
     """What finds the uncertainty of the parameters, or None for `uncertainty=none`."""
     node = config.get("uncertainty") or {}
-    return instantiate(node) if "_target_" in node else None
+    return instantiate("uncertainty", node) if "_target_" in node else None

@@ -1,6 +1,8 @@
 """From a checkpoint file back to a model that takes raw tables."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,20 @@ from mlefw.callback.resume import objective_state
 from mlefw.errors import UsageError
 from mlefw.fingerprint import fingerprint
 from mlefw.objective import Objective
-from mlefw.preflight import check_targets
+from mlefw.preflight import check_parts
 from mlefw.recalibration import recalibrated
+from mlefw.record import typed
 from mlefw.run_directory import checkpoint_of
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized
 from mlefw.storage import StoredRows
 from mlefw.warn import warn
+
+_BUILT = ("head", "model", "prior", "metric", "data")
+_MAY_BUILD = ("calibrate", "loss")
+"""Sections of the settings in a checkpoint of which something is built again."""
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,33 @@ def card(config: dict[str, Any], data: Data, population: float) -> dict[str, Any
     }
 
 
+@dataclass(frozen=True)
+class Card:
+    """What a checkpoint carries beside its tensors; a part that came later has a default, for files without it."""
+
+    config: dict[str, Any]
+    schema: Schema
+    population: float
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    stored: bool = False
+
+    @classmethod
+    def of(cls, path: Path, content: dict[str, Any]) -> "Card":
+        """That of the content of a checkpoint file.
+
+        Raises:
+            UsageError: it lacks a part, or a part is not what it has to be.
+        """
+        known = {one.name for one in fields(cls)}
+        try:
+            found = typed(cls, {name: part for name, part in content["mlefw"].items() if name in known}, "it")
+            if not found.population > 0:
+                raise UsageError(f"it.population is {found.population}: expected a positive number")
+        except UsageError as error:
+            raise UsageError(f"{path}: the checkpoint lacks a part of its description: {error}") from None
+        return found
+
+
 def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     """The model of a run directory (its best checkpoint) or of a checkpoint file.
 
@@ -57,25 +93,40 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     """
     path = checkpoint_of(run)
     content = archive.read(path)
-    try:
-        described = content["mlefw"]
-        config, schema = described["config"], Schema.from_dict(described["schema"])
-        parts = {name: config[name] for name in ("head", "model", "prior", "metric")}
-        check_targets({**parts, **{name: config.get(name) or {} for name in ("calibrate", "loss")}}, plugins)
-        objective = _rebuild(config, schema, float(described["population"]))
-        wanted = objective.state_dict()
-        state = objective_state(content)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path}: the checkpoint lacks a part of its description ({error})") from error
-    compare(path, wanted, state)
-    # Parameters take the precision they were trained in; buffers of statistics stay in 64 bit.
-    for name, parameter in objective.named_parameters():
-        parameter.data = parameter.data.to(state[name].dtype)
-    objective.load_state_dict(state)
-    calibration = _calibration(path, config, content.get("calibration"))
+    described = Card.of(path, content)
+    config, schema = described.config, described.schema
+    state = objective_state(content)
+    with _describing(path):
+        _check_config(config, plugins)
+        objective = _rebuild(path, described, state)
+        calibration = _calibration(path, config, content.get("calibration"))
+        _try(path, objective)
     if calibration is None:
         return Trained(objective.eval(), schema, config, path)
     return Trained(recalibrated(objective, calibration), schema, config, path, objective.eval(), calibration)
+
+
+@contextmanager
+def _describing(path: Path) -> Iterator[None]:
+    """Let whatever a description leads to that is none of a model be said of the file."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{path}: the checkpoint does not describe a model that can be built ({reason})") from error
+
+
+def _check_config(config: dict[str, Any], plugins: tuple[str, ...]) -> None:
+    """Admit what will be built of the settings that a checkpoint holds."""
+    for name in _BUILT:
+        if not isinstance(config.get(name), dict) or not config[name]:
+            raise UsageError(f"the checkpoint lacks a part of its description: its settings have no {name}")
+    choices = config.get("choices")
+    if not isinstance(choices, dict) or not all(isinstance(name, str | None) for name in choices.values()):
+        raise UsageError("the checkpoint lacks a part of its description: the names of its choices")
+    check_parts({**{name: config[name] for name in _BUILT}, **{name: config.get(name) for name in _MAY_BUILD}}, plugins)
 
 
 def _calibration(path: Path, config: dict[str, Any], stored: Any) -> Calibration | None:
@@ -92,19 +143,54 @@ def _calibration(path: Path, config: dict[str, Any], stored: Any) -> Calibration
     return calibration
 
 
-def _rebuild(config: dict[str, Any], schema: Schema, population: float) -> Objective:
+def _rebuild(path: Path, described: Card, state: dict[str, torch.Tensor]) -> Objective:
+    """The objective of a description, with its tensors."""
+    config, schema = described.config, described.schema
     head = build.head_of(config, schema.targets)
-    model = build.instantiate(config["model"], num_features=schema.num_features, eta_dim=head.eta_dim)
-    prior = build.instantiate(config["prior"])
+    sizes = {"num_features": schema.num_features, "eta_dim": head.eta_dim}
+    _check_size(path, config, sizes, state)
+    model = build.instantiate("model", config["model"], **sizes)
+    prior = build.instantiate("prior", config["prior"])
     blank = torch.zeros(schema.num_features, dtype=torch.float64)
-    return Objective(Standardized(model, blank, blank.clone()), head, prior, population, build.build_loss(config))
+    standardized = Standardized(model, blank, blank.clone())
+    objective = Objective(standardized, head, prior, described.population, build.build_loss(config))
+    build.build_metrics(config, head)
+    compare(path, objective.state_dict(), state)
+    # Parameters take the precision they were trained in; buffers of statistics stay in 64 bit.
+    for name, parameter in objective.named_parameters():
+        parameter.data = parameter.data.to(state[name].dtype)
+    objective.load_state_dict(state)
+    return objective
+
+
+def _check_size(path: Path, config: dict[str, Any], sizes: dict[str, int], state: dict[str, torch.Tensor]) -> None:
+    """Hold one of mlefw's models to its tensors before there is memory for it, which may be more than there is."""
+    if not str(config["model"]["_target_"]).startswith("mlefw."):
+        return
+    with torch.device("meta"):
+        model = build.instantiate("model", config["model"], **sizes)
+    prefix = "model.model."
+    known = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    compare(path, model.state_dict(), known)
+
+
+@torch.no_grad()
+def _try(path: Path, objective: Objective) -> None:
+    """Send the mean of the training rows through the model."""
+    model = objective.eval().model
+    if not bool((model.scale > 0).all()):  # type: ignore[operator, union-attr]
+        raise UsageError(f"{path} is damaged: tensor model.scale holds a value that is not positive")
+    eta = objective.eta(model.mean[None], model.mean.new_zeros(1))  # type: ignore[index, operator]
+    objective.head(eta)
+    if not bool(eta.isfinite().all()):
+        raise UsageError(f"{path} is damaged: its model predicts nothing finite for the mean of its training rows")
 
 
 def compare(path: Path, wanted: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
-    """Names and shapes first, so that no tensor of a wrong size is ever copied.
+    """Names, shapes and types first, so that no tensor of a wrong size is ever copied; and every value is finite.
 
     Raises:
-        UsageError: they differ.
+        UsageError: they differ, or a value is not finite.
     """
     if wanted.keys() != state.keys():
         names = sorted(wanted.keys() ^ state.keys())[:3]
@@ -115,3 +201,8 @@ def compare(path: Path, wanted: dict[str, torch.Tensor], state: dict[str, torch.
         if tensor.shape != state[name].shape:
             shapes = f"{tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
             raise UsageError(f"{path}: tensor {name} has shape {shapes}")
+        kinds = [one.dtype if not one.dtype.is_floating_point else torch.float for one in (tensor, state[name])]
+        if kinds[0] != kinds[1] or state[name].dtype not in (*_FLOATS, tensor.dtype):
+            raise UsageError(f"{path}: tensor {name} is of {state[name].dtype}, expected {tensor.dtype}")
+        if not bool(state[name].isfinite().all()):
+            raise UsageError(f"{path} is damaged: tensor {name} holds a value that is not a finite number")

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from mlefw.arguments import HYDRA_PAGES, split, take_plugins
+
 COMMANDS = {
     "train": "fit a network, and say how far it is from the exact estimate (-m for a sweep)",
     "baseline": "only the exact estimate: a table of coefficients",
@@ -40,9 +42,6 @@ GROUPS = (
     "uncertainty",
     "experiment",
 )
-
-VALUE_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
-HYDRA_PAGES = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
 
 
 def main() -> None:
@@ -87,19 +86,19 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(command: str, arguments: Sequence[str]) -> int:
-    plugins, arguments = _take_plugins(arguments)
-    overrides, flags = _split(arguments)
+    plugins, arguments = take_plugins(arguments)
+    overrides, flags = split(arguments)
     if command == "compare":
         return _compare([*overrides, *flags])
     if command == "app":
         from mlefw.app import server
 
         return server.serve([*overrides, *flags])
-    from mlefw import configuration
+    from mlefw import admission, configuration
     from mlefw.errors import UsageError
 
     configuration.register_plugins()
-    admitted = (*plugins, *configuration.installed_plugins())
+    admitted = (*plugins, *admission.installed())
     config_dirs = [value for flag, value in pairwise(flags) if flag in ("--config-dir", "-cd")]
     for item in overrides:
         if item.lstrip("+~").startswith("hydra.callbacks"):
@@ -180,49 +179,15 @@ def _compare(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _take_plugins(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The packages admitted by --plugin or MLEFW_PLUGINS (jobs in other processes inherit them); the rest."""
-    plugins = [name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name]
-    left: list[str] = []
-    position = 0
-    while position < len(arguments):
-        argument = arguments[position]
-        if argument == "--plugin" and position + 1 < len(arguments):
-            position += 1
-            plugins.append(arguments[position])
-        elif argument.startswith("--plugin="):
-            plugins.append(argument.removeprefix("--plugin="))
-        else:
-            left.append(argument)
-        position += 1
-    if plugins:
-        os.environ["MLEFW_PLUGINS"] = ",".join(dict.fromkeys(plugins))
-        # At the end, so that nothing in the working directory can shadow an installed module.
-        sys.path.append(str(Path.cwd()))
-    return tuple(plugins), left
-
-
-def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Overrides, and Hydra's flags with their values."""
-    overrides: list[str] = []
-    flags: list[str] = []
-    takes_value = False
-    for argument in arguments:
-        if takes_value or argument.startswith("-"):
-            takes_value = not takes_value and argument in VALUE_FLAGS
-            flags.append(argument)
-        else:
-            overrides.append(argument)
-    return overrides, flags
-
-
 def _hydra_page(command: str, arguments: Sequence[str]) -> int:
     import hydra
 
     from mlefw.configuration import config_root
+    from mlefw.resolvers import own_alone
 
     sys.argv = [f"mlefw {command}", *arguments]
-    hydra.main(version_base="1.3", config_path=str(config_root()), config_name=command)(lambda config: None)()
+    with own_alone():
+        hydra.main(version_base="1.3", config_path=str(config_root()), config_name=command)(lambda config: None)()
     return 0
 
 

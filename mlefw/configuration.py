@@ -23,6 +23,7 @@ from mlefw.errors import UsageError
 from mlefw.interpolation import replaced
 from mlefw.nested import open_heads
 from mlefw.preflight import check, nearest
+from mlefw.resolvers import own_alone
 from mlefw.warn import warn
 
 T = TypeVar("T")
@@ -45,12 +46,6 @@ class InstalledPlugins(SearchPathPlugin):
         """Append one `pkg://` path for each entry point."""
         for entry in entry_points(group="mlefw.configs"):
             search_path.append(provider=entry.name, path=f"pkg://{entry.value}")
-
-
-@cache
-def installed_plugins() -> tuple[str, ...]:
-    """The packages that installed entry points admit as `_target_`."""
-    return tuple(entry.value.split(".")[0] for entry in entry_points(group="mlefw.configs"))
 
 
 def register_plugins() -> None:
@@ -123,13 +118,13 @@ def _named(override: str, config_dirs: Sequence[str]) -> str:
     return f"{group}={','.join(found)}"
 
 
-def launcher_settings(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> dict[str, Any]:
-    """The settings of Hydra's launcher.
+def hydra_section(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Any:
+    """Hydra's own settings, as they are composed.
 
     Raises:
-        UsageError: one that it does not have.
+        UsageError: an override is wrong.
     """
-    return _container(_compose(compose, command, overrides, config_dirs)["hydra"]["launcher"])
+    return _compose(compose, command, overrides, config_dirs)["hydra"]
 
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +140,8 @@ def as_yaml(config: dict[str, Any]) -> str:
 
 def _container(config: Any) -> dict[str, Any]:
     try:
-        return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+        with own_alone():
+            return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise UsageError(f"a setting cannot be resolved: {str(error).splitlines()[0]}") from error
 
@@ -177,7 +173,8 @@ def _compose(
 ) -> T:
     extra = [f"hydra.searchpath=[{','.join(f'file://{Path(folder).absolute()}' for folder in config_dirs)}]"]
     try:
-        return how(config_root(), command, [*overrides, *(extra if config_dirs else [])])
+        with own_alone():
+            return how(config_root(), command, [*overrides, *(extra if config_dirs else [])])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UsageError(_explain(command, str(error))) from error
 

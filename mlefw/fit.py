@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlefw import configuration, resumption, warn
+from mlefw import admission, configuration, resumption, warn
 from mlefw.command import train
 from mlefw.data.frame import as_arrow, offered
 from mlefw.errors import Stopped, UsageError
@@ -72,7 +72,7 @@ def _composed(settings: Sequence[str], target: str, folder: Path, plugins: Seque
     for item in settings:
         if item.startswith(("data=", "data.target=", "run_dir=", "resume=")):
             raise UsageError(f"{item}: expected as an argument of fit")
-    admitted = (*plugins, *configuration.installed_plugins())
+    admitted = (*plugins, *admission.installed())
     config = configuration.read("train", ["data=frame", *settings], [], admitted)
     config = configuration.resolve({**config, "run_dir": str(folder)})
     # Afterwards, so that a name may hold what the grammar of settings does not.

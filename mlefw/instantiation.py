@@ -1,49 +1,70 @@
-"""From a node of a configuration to the object that it describes."""
+"""From an admitted node of a configuration to the object that it describes."""
 
-import copy
 import functools
 import inspect
 import warnings
 from typing import Any
 
-import hydra.utils
-from hydra.errors import InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from mlefw.errors import MlefwError, UsageError
+from mlefw.admission import Part, admit
+from mlefw.errors import UsageError
+from mlefw.kinds import KINDS
 
-Config = dict[str, Any]
+
+def instantiate(slot: str, node: Any, /, **facts: Any) -> Any:
+    """The object of a node that stands in a slot of the configuration.
+
+    Args:
+        slot: one of those of `admission`, which says what kind of object it is.
+        node: as the configuration has it.
+        facts: what only the data can tell; the object gets those that it asks for by name.
+
+    Raises:
+        UsageError: the node is not admitted, or its class refuses its settings.
+    """
+    return make(admit(slot, node), **facts)
 
 
-def instantiate(node: Config, **facts: Any) -> Any:
-    """The object of a node; of the `facts` that only the data can tell it gets those that it asks for by name."""
-    target = hydra.utils.get_object(node["_target_"])
+def make(part: Part, /, **facts: Any) -> Any:
+    """The object of an admitted part; of a deferred one what makes it from its last argument.
+
+    Raises:
+        UsageError: its class is of another kind, or refuses its settings.
+    """
+    target = found(part)
+    settings = {name: _made(value) for name, value in part.settings.items()}
     names = inspect.signature(target).parameters
-    wanted = {name: fact for name, fact in facts.items() if name in names}
-    settings = {name: value for name, value in node.items() if name != "_target_"}
+    settings |= {name: fact for name, fact in facts.items() if name in names}
+    if KINDS[part.kind].deferred:
+        return functools.partial(target, **settings)
     try:
         with warnings.catch_warnings():
             # torch says this of the weights of a model without features, which is an intercept
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            partial = settings.get("_partial_", False)
-            settings.pop("_partial_", None)
-            if not any(_is_special(*item) for item in settings.items()):
-                # Hydra's way takes ten times as long, and is for what a node seldom has.
-                given = {**copy.deepcopy(settings), **wanted}
-                return functools.partial(target, **given) if partial else target(**given)
-            return hydra.utils.instantiate(node, **wanted, _convert_="all")
+            return target(**settings)
     except (TypeError, ValueError, MisconfigurationException) as error:
-        raise UsageError(f"{node['_target_']} refused its settings: {error}") from error
-    except InstantiationException as error:
-        if isinstance(error.__cause__, MlefwError):
-            raise error.__cause__ from None
-        cause = error.__cause__ or error
-        if isinstance(cause, TypeError | ValueError | MisconfigurationException):
-            raise UsageError(f"{node['_target_']} refused its settings: {cause}") from error
-        raise UsageError(f"{node['_target_']} cannot be built: {type(cause).__name__}: {cause}") from error
+        raise UsageError(f"{part.target} refused its settings: {error}") from error
 
 
-def _is_special(name: str, value: Any) -> bool:
-    """Whether a setting is one of Hydra's own, or holds a mapping, which may be a node."""
-    held = value if isinstance(value, list) else [value]
-    return name.startswith("_") or any(isinstance(item, dict | list) for item in held)
+def found(part: Part) -> type:
+    """The class of a part.
+
+    Raises:
+        UsageError: there is none of its kind by this name.
+    """
+    try:
+        return part.find()
+    except UsageError as error:
+        raise UsageError(f"{part.kind}._target_={part.target!r} was refused: expected {error}") from error
+    except ImportError as error:
+        raise UsageError(f"{part.kind}._target_={part.target!r} cannot be imported: {error}") from error
+
+
+def _made(value: Any) -> Any:
+    """A copy of plain containers with objects for parts."""
+    if isinstance(value, Part):
+        return make(value)
+    if isinstance(value, dict):
+        return {key: _made(item) for key, item in value.items()}
+    return [_made(item) for item in value] if isinstance(value, list) else value

@@ -13,7 +13,7 @@ from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
 from mlefw.data.parquet import BLOCK_CELLS, SUFFIXES, Parquet
 from mlefw.errors import UsageError
-from mlefw.preflight import check_targets
+from mlefw.preflight import check_parts
 from mlefw.rows import Table
 
 _READING = ("delimiter", "decimal", "thousands", "encoding", "header")
@@ -36,7 +36,7 @@ def adapted(trained: Trained, settings: dict[str, Any]) -> Trained:
         UsageError: a way that there is not.
     """
     given = {name: settings[name] for name in ("missing", "unseen") if settings.get(name) is not None}
-    check_targets({"data": {"_target_": "mlefw.data.csv.Csv", **given}})
+    check_parts({"data": {"_target_": "mlefw.data.csv.Csv", **given}})
     return replace(trained, schema=replace(trained.schema, **given))
 
 
@@ -52,7 +52,7 @@ def read_table(trained: Trained, settings: dict[str, Any], split: str) -> tuple[
         UsageError: no such split, or what the source raises.
     """
     given = {name: value for name, value in settings.items() if value is not None}
-    source: Source = build.instantiate({**trained.config["data"], **given})
+    source: Source = build.instantiate("data", {**trained.config["data"], **given})
     source.partial = trained.schema.partial
     parts = source.parts()
     if split not in parts:
@@ -92,7 +92,7 @@ def _source(trained: Trained, settings: dict[str, Any], prediction: bool) -> Sou
     else:
         trained_on = trained.config["data"]
         given = {**{name: trained_on[name] for name in _READING if name in trained_on}, **given}
-    check_targets({"data": {"_target_": f"{kind.__module__}.{kind.__name__}", **given}})
+    check_parts({"data": {"_target_": f"{kind.__module__}.{kind.__name__}", **given}})
     source = trained.schema.reading(kind(**given), prediction)
     # Columns that training did not know are no surprise where it was told which to take.
     source.closed = trained.config["data"].get("features") is None

@@ -5,32 +5,21 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from inspect import Parameter
 from typing import Any, Literal
 
-from hydra.utils import get_object
-
 from mlefw import written_signature
+from mlefw.admission import Part, admitted
 from mlefw.errors import UsageError
-
-ALLOWED = ("mlefw", "torch", "lightning", "torchmetrics")
-"""Packages a `_target_` may come from; a plugin is admitted on the command line or by its entry point alone."""
-
-PARTS = (
-    *("torch.nn.Module", "torch.optim.Optimizer", "torch.optim.lr_scheduler.LRScheduler"),
-    *("lightning.Callback", "lightning.Trainer", "lightning.pytorch.loggers.Logger"),
-)
-"""What of the others' classes a `_target_` may build."""
+from mlefw.kinds import KINDS
 
 INJECTED = frozenset({"num_features", "eta_dim", "num_classes", "floor", "targets", "logger", "callbacks", "plugins"})
 """Arguments that the composition root supplies from the data."""
 
-Look = Callable[[str, Sequence[str]], Mapping[str, Parameter] | None]
-"""How the parameters of a class of some packages are found by its name; None where they are not."""
-
-_META = {"_target_", "_partial_", "_convert_", "_recursive_"}
+Look = Callable[[Part], Mapping[str, Parameter] | None]
+"""How the parameters of the class of a part are found; None where they are not."""
 
 
 def check(
@@ -48,23 +37,26 @@ def check(
         UsageError: listing every unknown key (with the nearest spelling), wrong type, missing argument and refused
             `_target_`.
     """
-    problems = _unknown("", config, known) + _learning_rate(config)
-    later = []
-    for key, node in config.items():
-        if isinstance(node, dict):
-            reference = known.get(key)
-            section = (key, node, reference if isinstance(reference, dict) else {}, (*ALLOWED, *plugins))
-            if _has_target(node):
-                later.append(section)
-            else:
-                problems += _section(*section)
-        elif key in known and not isinstance(known[key], dict):
-            problems += _like(key, node, known[key])
+    parts = admitted(config, plugins)
+    problems = _plain(config, known)
     # An import takes seconds, so what a person has set is first compared with the source.
-    problems += [problem for section in later if section[0] in touched for problem in _section(*section, _written)]
-    problems = problems or [problem for section in later for problem in _section(*section)]
+    first = {path: part for path, part in parts.items() if path.split(".")[0] in touched}
+    problems += [problem for path, part in first.items() for problem in _part(path, part, _written)]
+    problems = problems or [problem for path, part in parts.items() for problem in _part(path, part, _imported)]
     if problems:
         raise UsageError("\n".join(problems))
+
+
+def _plain(config: dict[str, Any], known: dict[str, Any]) -> list[str]:
+    """What is wrong with settings that are those of no part."""
+    problems = _unknown("", config, known) + _learning_rate(config)
+    for key, node in config.items():
+        reference = known.get(key)
+        if isinstance(node, dict) and not _has_target(node):
+            problems += _section(key, node, reference if isinstance(reference, dict) else {})
+        elif key in known and not isinstance(node, dict) and not isinstance(reference, dict):
+            problems += _like(key, node, reference)
+    return problems
 
 
 def _learning_rate(config: dict[str, Any]) -> list[str]:
@@ -78,13 +70,14 @@ def _has_target(node: dict[str, Any]) -> bool:
     return "_target_" in node or any(_has_target(value) for value in node.values() if isinstance(value, dict))
 
 
-def check_targets(config: dict[str, Any], plugins: Sequence[str] = ()) -> None:
-    """The same for nodes that come from a file rather than from the command line.
+def check_parts(config: dict[str, Any], plugins: Sequence[str] = ()) -> None:
+    """The same for parts that come from a file rather than from the command line.
 
     Raises:
         UsageError: as `check`.
     """
-    problems = [p for key, node in config.items() for p in _section(key, node, {}, (*ALLOWED, *plugins))]
+    parts = admitted(config, plugins)
+    problems = [problem for path, part in parts.items() for problem in _part(path, part, _imported)]
     if problems:
         raise UsageError("\n".join(problems))
 
@@ -95,40 +88,32 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
-def _unknown(path: str, node: dict[str, Any], known: Iterable[str]) -> list[str]:
+def _unknown(path: str, node: Mapping[str, Any], known: Iterable[str]) -> list[str]:
     names = sorted(known)
     prefix = f"{path}." if path else ""
     return [
         f"unknown setting {prefix}{key}.{nearest(key, names) or ' Known here: ' + (', '.join(names) or 'none')}"
         for key in node
-        if key not in _META and key not in names
+        if key not in names
     ]
 
 
-def _written(target: str, _: Sequence[str]) -> Mapping[str, Parameter] | None:
-    return written_signature.parameters(target)
+def _written(part: Part) -> Mapping[str, Parameter] | None:
+    return written_signature.parameters(part.target)
 
 
-def _imported(target: str, allowed: Sequence[str]) -> Mapping[str, Parameter]:
-    """The parameters of a class, with its annotations.
+def _imported(part: Part) -> Mapping[str, Parameter]:
+    """The parameters of the class, with its annotations.
 
     Raises:
-        UsageError: it is not one to build.
+        UsageError: it is not one of the kind.
         Exception: whatever an import raises.
     """
-    found = get_object(target)
-    if not _is_admitted(found, allowed):
-        raise UsageError(
-            "a part of a training, such as a torch.nn.Module, an optimiser, a scheduler, a callback or a logger"
-        )
-    return _annotated(found)
+    return _annotated(part.find())
 
 
-def _section(
-    path: str, node: dict[str, Any], reference: dict[str, Any], allowed: Sequence[str], look: Look = _imported
-) -> list[str]:
-    if "_target_" in node:
-        return _target(path, node, allowed, look)
+def _section(path: str, node: dict[str, Any], reference: dict[str, Any]) -> list[str]:
+    """Settings beside those of parts, held to those of the primary YAML file."""
     nested = {key: value for key, value in node.items() if isinstance(value, dict)}
     if reference:
         problems = _unknown(path, node, reference)
@@ -138,59 +123,41 @@ def _section(
         return problems
     problems = [f"unknown setting {path}.{key}: this choice has no settings" for key in node if key not in nested]
     for key, value in nested.items():
-        problems += _section(f"{path}.{key}", value, {}, allowed, look)
+        problems += _section(f"{path}.{key}", value, {})
     return problems
 
 
-def _target(path: str, node: dict[str, Any], allowed: Sequence[str], look: Look) -> list[str]:
-    target = node["_target_"]
-    refused = f"{path}._target_={target!r} was refused: expected"
-    if not isinstance(target, str) or target.split(".")[0] not in allowed:
-        return [f"{refused} something from {', '.join(allowed)}, or from a package admitted by --plugin"]
+def _part(path: str, part: Part, look: Look) -> list[str]:
+    """What is wrong with the settings of a part, by the signature of its class."""
     try:
-        parameters = look(target, allowed)
+        parameters = look(part)
     except UsageError as error:
-        return [f"{refused} {error}"]
+        return [f"{path}._target_={part.target!r} was refused: expected {error}"]
     except Exception as error:  # noqa: BLE001 - whatever an import raises is the user's to read
-        return [f"{path}._target_={target!r} cannot be imported: {str(error).splitlines()[0]}"]
+        return [f"{path}._target_={part.target!r} cannot be imported: {str(error).splitlines()[0]}"]
     if parameters is None:
         return []
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    named = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    problems = [] if open_ended else _unknown(path, node, named)
-    for name in named:
-        if name in node:
-            value, hint = node[name], parameters[name].annotation
-            if _is_node(value):
-                problems += _target(f"{path}.{name}", value, allowed, look)
-            elif isinstance(value, dict) and any(map(_is_node, value.values())):
-                for key, part in value.items():
-                    own = f"{path}.{name}.{key}"
-                    problems += _target(own, part, allowed, look) if _is_node(part) else [f"{own} names no member"]
-            elif not accepts(hint, value):
-                problems.append(f"{path}.{name}={value!r}: expected {describe(hint)}")
-        elif parameters[name].default is Parameter.empty and not (name in INJECTED or node.get("_partial_")):
-            problems.append(f"{path}.{name} is missing: {target} needs it")
+    known = {name: p for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    problems = [] if open_ended else _unknown(path, part.settings, known)
+    for name, value in part.settings.items():
+        inner = list(_inner(f"{path}.{name}", value))
+        problems += [problem for own, one in inner for problem in _part(own, one, look)]
+        if name in known and not inner and not accepts(known[name].annotation, value):
+            problems.append(f"{path}.{name}={value!r}: expected {describe(known[name].annotation)}")
+    if not KINDS[part.kind].deferred:
+        lacking = [name for name, p in known.items() if p.default is Parameter.empty and name not in part.settings]
+        problems += [f"{path}.{n} is missing: {part.target} needs it" for n in lacking if n not in INJECTED]
     return problems
 
 
-def _is_node(value: Any) -> bool:
-    return isinstance(value, dict) and "_target_" in value
-
-
-def _is_admitted(found: Any, allowed: Sequence[str]) -> bool:
-    """Whether an object is one to build: no name that leads out of the packages, and of torch no function that reads.
-
-    A package admitted by the user may have functions that build, too.
-    """
-    package = str(getattr(found, "__module__", "")).split(".")[0]
-    if package not in allowed:
-        return False
-    if package not in ALLOWED:
-        return True
-    if package == "mlefw":
-        return inspect.isclass(found)
-    return inspect.isclass(found) and any(issubclass(found, get_object(part)) for part in PARTS)
+def _inner(path: str, value: Any) -> Iterator[tuple[str, Part]]:
+    """The parts within a setting, with their paths."""
+    if isinstance(value, Part):
+        yield path, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _inner(f"{path}.{key}", item)
 
 
 @cache

@@ -196,4 +196,4 @@ def _check_lightning(trainer: dict[str, Any]) -> None:
 
 def _build_trainer(trainer: dict[str, Any]) -> None:
     """Lightning checks the rest as its trainer is built, which is to be before anything is written."""
-    build.instantiate({**trainer, "precision": None, "logger": False})
+    build.instantiate("trainer", {**trainer, "precision": None, "logger": False})

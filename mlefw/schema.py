@@ -14,6 +14,7 @@ from mlefw.data.base import Source
 from mlefw.errors import MisfitError, UsageError
 from mlefw.feature import BOOLEANS, Feature, Unseen, learn_feature
 from mlefw.levels import check, numbers
+from mlefw.record import typed
 from mlefw.roles import check_roles, learn_targets
 from mlefw.rows import Rows, Table
 from mlefw.target import Target, TargetKind, coded, coded_together
@@ -200,15 +201,13 @@ class Schema:
         return plain
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> "Schema":
-        """The schema that `to_dict` wrote."""
-        features = tuple(
-            Feature(**{**f, "levels": tuple(f["levels"]), "means": tuple(f["means"])}) for f in plain["features"]
-        )
-        targets = tuple(
-            Target(**{**t, "labels": None if t["labels"] is None else tuple(t["labels"])}) for t in plain["targets"]
-        )
-        return cls(**{**plain, "features": features, "targets": targets})
+    def from_dict(cls, plain: Any) -> "Schema":
+        """The schema that `to_dict` wrote.
+
+        Raises:
+            UsageError: what is there is not one.
+        """
+        return typed(cls, plain, "schema")
 
     def _x(self, table: Table) -> np.ndarray:
         x = np.zeros((table.num_rows, self.num_features))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlefw import devices, processes, warn
+from mlefw.admission import admitted, trusted
 from mlefw.atomic import write_json
 from mlefw.errors import MisfitError, MlefwError, Stopped
 from mlefw.interrupt import handled
@@ -95,6 +96,8 @@ def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> No
     listen()
     # Absolute, so that whoever goes on with the run finds its parts from any directory.
     config = resolve({**config, "run_dir": str(run_dir.absolute())})
+    # What an interpolation has become is looked at once more, wherever the settings came from.
+    admitted(config, trusted())
     if command == "train":
         _train(config, run_dir, quiet)
     elif command == "baseline":

@@ -17,6 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlefw import configuration, launcher, warn
 from mlefw.errors import Stopped, UsageError
+from mlefw.hydra_settings import launcher_settings
+from mlefw.resolvers import own_alone
 from mlefw.run_directory import check_free, default_path
 from mlefw.single import run_job
 from mlefw.sweep_record import NAME, Job, Journal, label, plan, read, summary_of
@@ -47,6 +49,9 @@ def run(
     overrides = configuration.opened(configuration.globbed(_with_defaults(command, overrides), config_dirs))
     launcher.register()
     swept = configuration.sweep_values(overrides)
+    for key in swept:
+        if key.startswith("hydra"):
+            raise UsageError(f"{key}: expected one value, which is that of the whole sweep")
     count = math.prod(len(values) for values in swept.values())
     if count > MAX_JOBS:
         raise UsageError(f"this sweep has {count} jobs: expected at most {MAX_JOBS}")
@@ -56,7 +61,7 @@ def run(
     given = [override.partition("=")[2] for override in fixed if override.startswith("run_dir=")]
     root = (Path(given[-1]) if given else default_path("multirun")).absolute()
     first = [values[0] for values in swept.values()]
-    forks = launcher.check(configuration.launcher_settings(command, [*fixed, *first], config_dirs))
+    forks = launcher.check(launcher_settings(command, [*fixed, *first], config_dirs))
     if not (forks and (root / NAME).is_file() and not root.is_symlink()):
         check_free(root)
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -68,7 +73,10 @@ def run(
     GlobalHydra.instance().clear()
     with locked(root):
         try:
-            hydra.main(version_base="1.3", config_path=str(configuration.config_root()), config_name=command)(_job)()
+            with own_alone():
+                hydra.main(version_base="1.3", config_path=str(configuration.config_root()), config_name=command)(
+                    _job
+                )()
         except Stopped:
             _report(root, read(root))
             raise

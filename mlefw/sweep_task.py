@@ -1,6 +1,5 @@
 """A job of a sweep: its configuration, and what it is to run it."""
 
-import os
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mlefw import configuration, once, warn
+from mlefw import admission, configuration, once, warn
 from mlefw.errors import UsageError
 from mlefw.single import guarded, run_job
 from mlefw.sweep_record import Job, attempts, summary_of, supersede
@@ -29,9 +28,7 @@ class Task:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Its configuration, composed and checked as that of a single run."""
-        plugins = [name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name]
-        plugins += configuration.installed_plugins()
-        return configuration.read(self.command, self.overrides, self.config_dirs, plugins)
+        return configuration.read(self.command, self.overrides, self.config_dirs, admission.trusted())
 
     @property
     def is_valid(self) -> bool:

@@ -10,12 +10,15 @@ import lightning
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import Logger
 
 from mlefw import devices
+from mlefw.admission import admitted, trusted
 from mlefw.archive import Archive
 from mlefw.build import Config, Data, Estimand, build_metrics, instantiate
 from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
+from mlefw.instantiation import make
 from mlefw.module import LikelihoodModule
 from mlefw.objective import Objective
 from mlefw.step import Step, check_optimizer
@@ -33,13 +36,13 @@ def build_module(config: Config, estimand: Estimand, rows: RowsModule, evaluates
     rows.standardize = objective.model.standardize  # type: ignore[assignment]
     make_optimizer = partial(_optimizer, config["optimizer"], objective)
     scheduler = config["scheduler"] or {}
-    make_scheduler = instantiate(scheduler) if "_target_" in scheduler else None
+    make_scheduler = instantiate("scheduler", scheduler) if "_target_" in scheduler else None
     metrics = {split: build_metrics(config, objective.head) if evaluates else [] for split in rows.watched}
     return LikelihoodModule(objective, step, make_optimizer, make_scheduler, metrics, rows.cadence)
 
 
 def _optimizer(node: Config, objective: Objective, parameters: Any) -> torch.optim.Optimizer:
-    make = instantiate(node)
+    make = instantiate("optimizer", node)
     if "fused" in inspect.signature(make).parameters and not node.keys() & {"fused", "foreach"}:
         make = partial(make, fused=True)
     optimizer: torch.optim.Optimizer = make(parameters)
@@ -58,7 +61,7 @@ def check_optimization(config: Config, objective: Objective) -> None:
         parameters = [p for p in objective.parameters() if p.requires_grad]
         optimizer = _optimizer(config["optimizer"], objective, parameters)
         if "_target_" in scheduler:
-            instantiate(scheduler)(optimizer)
+            instantiate("scheduler", scheduler)(optimizer)
     except (ValueError, TypeError) as error:
         raise UsageError(f"optimizer: {error}") from error
     if "LBFGS" in config["optimizer"]["_target_"] and not objective.loss.is_potential:
@@ -81,7 +84,7 @@ def build_datamodule(config: Config, data: Data) -> RowsModule:
     if per_chunk == "auto":
         per_chunk = 1 if counts else 0
     every = 1 if counts and every is None else every
-    regime = instantiate(config["batch"])
+    regime = instantiate("batch", config["batch"])
     return RowsModule(data.splits, regime, config["seed"], per_chunk, every=every, is_counted=counts)
 
 
@@ -100,9 +103,8 @@ def build_trainer(
     if node.get("accelerator", "auto") == "auto":
         # Lightning would choose Apple's MPS, which has no 64-bit floats for the likelihood.
         node["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
-    loggers = [instantiate(logger, purge_step=purge_step) for logger in (config["logger"] or {}).values()]
-    extra = [instantiate(callback) for callback in (config["callback"] or {}).values()]
-    callbacks = [*callbacks, *extra]
+    loggers = build_loggers(config, run_dir, purge_step)
+    callbacks = [*callbacks, *build_callbacks(config)]
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
         # A process that writes nothing has none, and Lightning would add its own.
         node["enable_checkpointing"] = False
@@ -110,12 +112,23 @@ def build_trainer(
     if devices.is_ddp(node):
         facts["strategy"] = SummedGradients()
         facts["plugins"] += [LightningEnvironment()] if devices.own() else []
-    trainer: lightning.Trainer = instantiate({**node, "default_root_dir": str(run_dir)}, **facts)
+    trainer: lightning.Trainer = instantiate("trainer", {**node, "default_root_dir": str(run_dir)}, **facts)
     trainer.fit_loop.epoch_loop.val_loop = Watching(trainer)
     if devices.is_ddp(node):
         # It asks the others for a signal at every hand-over; here the first process alone gets one, and answers it.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer
+
+
+def build_loggers(config: Config, run_dir: Path, purge_step: int | None = None) -> list[Logger]:
+    """The loggers of a run, which write below its directory; its logs are void from `purge_step` on."""
+    parts = admitted({"logger": config["logger"], "run_dir": str(run_dir)}, trusted())
+    return [make(part, purge_step=purge_step) for part in parts.values()]
+
+
+def build_callbacks(config: Config) -> list[Any]:
+    """The callbacks of the settings, beside those that a run always has."""
+    return [instantiate("callback", node) for node in (config["callback"] or {}).values()]
 
 
 def precision(config: Config) -> str:

@@ -130,7 +130,7 @@ def _preset(name: str) -> str:
 def _instance(name: str) -> Head | None:
     """The head with facts that any data have; None where it needs more of them."""
     try:
-        head: Head = build.instantiate(_config(name)["head"], num_classes=3, targets=("a", "b"))
+        head: Head = build.instantiate("head", _config(name)["head"], num_classes=3, targets=("a", "b"))
     except (UsageError, TypeError, ValueError):
         return None
     return head

@@ -105,8 +105,10 @@ class Resumable(lightning.Callback):
 
 
 def objective_state(content: dict[str, Any]) -> dict[str, Any]:
-    """The state of the objective in the content of a checkpoint."""
+    """The state of the objective in the content of a checkpoint: tensors by their names."""
     prefix = "objective."
     return {
-        name.removeprefix(prefix): value for name, value in content["state_dict"].items() if name.startswith(prefix)
+        name.removeprefix(prefix): value
+        for name, value in content["state_dict"].items()
+        if isinstance(name, str) and name.startswith(prefix) and isinstance(value, torch.Tensor)
     }

@@ -26,7 +26,9 @@ def run(config: dict[str, Any], run_dir: Path) -> Findings:
         UsageError: before anything is written.
         StorageError: a file could not be written.
     """
-    experiment: Experiment = build.instantiate(config["experiment"], prior=build.instantiate(config["prior"]))
+    experiment: Experiment = build.instantiate(
+        "experiment", config["experiment"], prior=build.instantiate("prior", config["prior"])
+    )
     run_dir = claim(run_dir)
     write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     start = time.monotonic()

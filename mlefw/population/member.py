@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 
 from mlefw import training
 from mlefw.archive import Archive
-from mlefw.build import instantiate
 from mlefw.command import fitting
 from mlefw.command.train import Begun
 from mlefw.score import Yardstick
@@ -33,10 +32,9 @@ class Member:
         self.begun, self.yardstick, self.baseline = begun, yardstick, baseline
         config, prepared = begun.config, begun.prepared
         self.watching = fitting.watch(config, begun.run_dir, prepared, yardstick)
-        extra = [instantiate(node) for node in (config["callback"] or {}).values()]
-        known = [*self.watching.callbacks, *extra]
+        known = [*self.watching.callbacks, *training.build_callbacks(config)]
         self.callbacks = sorted(known, key=lambda callback: isinstance(callback, Checkpoint))
-        self.loggers = [instantiate(node, purge_step=None) for node in (config["logger"] or {}).values()]
+        self.loggers = training.build_loggers(config, begun.run_dir)
         self.module = self.lightning_module = training.build_module(config, prepared.estimand, prepared.rows, False)
         self.module._trainer = self  # type: ignore[assignment]
         found: Any = self.module.configure_optimizers()

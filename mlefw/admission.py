@@ -1,0 +1,234 @@
+"""What a configuration may build: the one place that decides, before anything is imported, about every node.
+
+A configuration is data, whoever wrote it: a command line, a YAML file, a checkpoint. A node (a mapping with `_target_`)
+asks for an object, and is admitted by its *kind*: it has to stand in a slot for parts of that kind, and to name a class
+of the kind, from where mlefw or its libraries keep such classes, or from a package that a person has admitted. Whatever
+else it names (a function, a class of another kind, a name that is only passed on) is refused.
+"""
+
+import inspect
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import PurePath
+from typing import Any
+
+from mlefw.errors import UsageError
+from mlefw.kinds import KINDS, Kind
+
+MAX_DEPTH = 32
+"""Of containers within each other in the settings of a part."""
+MAX_VALUES = 1_000_000
+"""Of all settings together."""
+
+_SPECIAL = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
+"""Keys that have a meaning of their own to Hydra."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """An admitted node: the class that it names, and its settings, which are plain values and parts.
+
+    `packages` are those that a person has admitted.
+    """
+
+    kind: str
+    target: str
+    settings: Mapping[str, Any]
+    packages: tuple[str, ...]
+
+    def find(self) -> type:
+        """The class; its module is imported.
+
+        Raises:
+            UsageError: there is no such class, or it is of another kind.
+            Exception: whatever an import raises.
+        """
+        return _find(self.kind, self.target, self.packages)
+
+
+@cache
+def installed() -> tuple[str, ...]:
+    """The packages that installed entry points admit."""
+    return tuple(entry.value.split(".")[0] for entry in entry_points(group="mlefw.configs"))
+
+
+_trusted: dict[str, None] = {}
+"""Packages that a person has named in this process."""
+
+
+def named() -> tuple[str, ...]:
+    """The packages of `--plugin`, which are in the environment, so that all processes of a command have them."""
+    return tuple(name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name)
+
+
+def trusted() -> tuple[str, ...]:
+    """All packages that were admitted in this process."""
+    return tuple(dict.fromkeys((*named(), *installed(), *_trusted)))
+
+
+def admit(slot: str, node: Any) -> Part:
+    """The part of a node that stands in a slot, from what a person has admitted in this process so far.
+
+    Args:
+        slot: one of `KINDS`.
+        node: of a configuration, in plain containers.
+
+    Raises:
+        UsageError: naming all that is not admitted in it. Nothing was imported.
+    """
+    reader = _Reader(trusted())
+    part = reader.part(slot, slot, node)
+    reader.close()
+    assert part is not None
+    return part
+
+
+def admitted(config: Mapping[str, Any], packages: Sequence[str] = ()) -> dict[str, Part]:
+    """Every part of a configuration by its path, such as `head` or `metric.nll`; parts within parts are within these.
+
+    Args:
+        config: the whole, or sections of it, in plain containers; `run_dir` bounds where loggers write.
+        packages: those whose classes a person has admitted, beside the installed ones.
+
+    Raises:
+        UsageError: naming all that is not admitted. Nothing was imported.
+    """
+    reader = _Reader((*packages, *installed()))
+    parts = dict(reader.sections(config))
+    reader.close()
+    _trusted.update(dict.fromkeys(packages))
+    return parts
+
+
+class _Reader:
+    """Goes through containers once, in bounded time, and collects what is wrong."""
+
+    def __init__(self, packages: Sequence[str]) -> None:
+        self.packages, self.problems, self.left = tuple(packages), list[str](), MAX_VALUES
+
+    def close(self) -> None:
+        if self.problems:
+            raise UsageError("\n".join(self.problems))
+
+    def sections(self, config: Mapping[str, Any]) -> Iterator[tuple[str, Part]]:
+        for key, value in config.items():
+            kind = KINDS.get(str(key))
+            if kind is not None and value is not None and not isinstance(value, dict):
+                self.problems.append(f"{key}={str(value)[:200]}: expected the name of a member, which has settings")
+            elif kind is None or value is None:
+                self.plain(str(key), value)
+            elif not kind.many:
+                yield from self._one(str(key), value)
+            else:
+                for name, node in value.items():
+                    yield from self._some(str(key), f"{key}.{name}", node)
+        if isinstance(loggers := config.get("logger"), dict):
+            for name, node in loggers.items():
+                self._check_log(f"logger.{name}", node, str(config.get("run_dir")))
+
+    def _one(self, slot: str, node: dict[Any, Any]) -> Iterator[tuple[str, Part]]:
+        if "_target_" not in node:
+            self.plain(slot, node)
+        elif (part := self.part(slot, slot, node)) is not None:
+            yield slot, part
+
+    def _some(self, slot: str, path: str, node: Any) -> Iterator[tuple[str, Part]]:
+        """A part by its name; of several targets each has metrics of its own."""
+        if slot == "metric" and isinstance(node, dict) and "_target_" not in node:
+            for name, one in node.items():
+                yield from self._some("metric.", f"{path}.{name}", one)
+        elif not isinstance(node, dict) or "_target_" not in node:
+            self.plain(path, node)
+            self.problems.append(f"{path} names no member: expected a mapping with _target_")
+        elif (part := self.part(slot.rstrip("."), path, node)) is not None:
+            yield path, part
+
+    def part(self, slot: str, path: str, node: Any) -> Part | None:
+        """The part of a node; None where it is refused."""
+        kind, count = KINDS[slot], len(self.problems)
+        if not isinstance(node, dict) or "_target_" not in node:
+            self.problems.append(f"{path} names no member: expected a mapping with _target_")
+            return None
+        target, partial = node["_target_"], node.get("_partial_", kind.deferred)
+        if (expected := self._refusal(kind, target)) is not None:
+            self.problems.append(f"{path}._target_={str(target)[:200]!r} was refused: expected {expected}")
+        if partial is not kind.deferred:
+            self.problems.append(f"{path}._partial_={partial!r} was refused: expected {kind.deferred} or nothing")
+        own = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+        settings = self._mapping(path, own, slot if kind.nests else None, 0)
+        return None if len(self.problems) > count else Part(slot, target, settings, self.packages)
+
+    def plain(self, path: str, value: Any) -> None:
+        """Hold a setting of no part to plain values."""
+        self._value(path, value, None, 0)
+
+    def _refusal(self, kind: Kind, target: Any) -> str | None:
+        """What was expected in place of a target; None for one that may be looked for."""
+        is_name = isinstance(target, str) and all(word.isidentifier() for word in target.split("."))
+        if is_name and (target in kind.names or _is_within(target, (*kind.homes, *self.packages))):
+            return None
+        known = " or ".join(kind.homes) if kind.homes else ", ".join(kind.names)
+        return f"something from {known}, or from a package admitted by --plugin"
+
+    def _mapping(self, path: str, node: dict[Any, Any], nested: str | None, depth: int) -> dict[Any, Any]:
+        found = {}
+        for key, value in node.items():
+            if not isinstance(key, str | int) or key in _SPECIAL:
+                self.problems.append(f"{path}.{key} was refused: expected settings of {path} by their names")
+            else:
+                found[key] = self._value(f"{path}.{key}", value, nested, depth + 1)
+        return found
+
+    def _value(self, path: str, value: Any, nested: str | None, depth: int) -> Any:
+        """A copy with parts for nodes; `nested` is the slot whose kind they may have."""
+        if self.left and (depth > MAX_DEPTH or self.left == 1):
+            self.problems.append(f"{path[:100]} was refused: too many settings, or too deep within each other")
+            self.left = 0
+        if not self.left:
+            return None
+        self.left -= 1
+        if isinstance(value, dict) and "_target_" in value:
+            if nested is not None:
+                return self.part(nested, path, value)
+            self.problems.append(
+                f"{path}._target_={str(value['_target_'])[:200]!r} was refused: expected a plain value"
+            )
+            return None
+        if isinstance(value, dict):
+            return self._mapping(path, value, nested, depth)
+        if isinstance(value, list | tuple):
+            return [self._value(f"{path}[{k}]", item, nested, depth + 1) for k, item in enumerate(value)]
+        if value is not None and not isinstance(value, str | int | float):
+            self.problems.append(f"{path}: expected a plain value, and not a {type(value).__name__}")
+        return value
+
+    def _check_log(self, path: str, node: Any, run_dir: str) -> None:
+        """Hold what mlefw's own loggers write to the run directory; one of a plugin is its author's."""
+        if not isinstance(node, dict) or node.get("_target_") not in KINDS["logger"].names:
+            return
+        places = [str(node[name]) for name in ("save_dir", "name", "version") if node.get(name) not in (None, "")]
+        # `..` is taken out of the text: a link on the way is replaced when it is written to, and never followed.
+        below = os.path.relpath(os.path.normpath(PurePath(*places)), os.path.normpath(run_dir))
+        if ".." in PurePath(below).parts or any(sign in below for sign in "$~:"):
+            self.problems.append(f"{path} writes to {'/'.join(places)!r}: expected a place below ${{run_dir}}")
+
+
+def _is_within(name: str, packages: Sequence[str]) -> bool:
+    return any(name.startswith(f"{package}.") for package in packages)
+
+
+@cache
+def _find(slot: str, target: str, packages: tuple[str, ...]) -> type:
+    kind = KINDS[slot]
+    module, _, name = target.rpartition(".")
+    found = getattr(import_module(module), name, None)
+    bases = tuple(getattr(import_module(base.rpartition(".")[0]), base.rpartition(".")[2]) for base in kind.bases)
+    if not (inspect.isclass(found) and issubclass(found, bases)):
+        raise UsageError(f"a subclass of {' or '.join(kind.bases)}")
+    if target not in kind.names and not _is_within(f"{found.__module__}.", (*kind.homes, *packages)):
+        raise UsageError(f"a class where it is defined: this one is of {found.__module__}")
+    return found
