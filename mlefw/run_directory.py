@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mlefw.errors import UsageError
+from mlefw.own_folder import own
 
 SUPERSEDED = "superseded"
 """The folder of a sweep that keeps failed attempts which were repeated."""
@@ -60,6 +61,7 @@ def claim(path: Path) -> Path:
         raise UsageError(f"run_dir={path} was taken by another run: expected a new or empty directory") from error
     except OSError as error:
         raise UsageError(f"run_dir={path} cannot be made: {error.strerror}") from error
+    own(path)
     return path.absolute()
 
 
@@ -67,10 +69,13 @@ def claim(path: Path) -> Path:
 def locked(path: Path) -> Iterator[None]:
     """Hold a run directory for this process; the system lets go of it when the process ends, however it ends.
 
+    Nothing is written through a link below it.
+
     Raises:
         UsageError: another process is at work in it.
     """
     descriptor = os.open(path, os.O_RDONLY)
+    own(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from mlefw import configuration, launcher, warn
 from mlefw.errors import Stopped, UsageError
 from mlefw.hydra_settings import launcher_settings
+from mlefw.own_folder import own
 from mlefw.resolvers import own_alone
 from mlefw.run_directory import check_free, default_path
 from mlefw.single import run_job
@@ -110,6 +111,7 @@ def locked(root: Path) -> Iterator[None]:
     Raises:
         UsageError: another sweep holds it.
     """
+    own(root)
     try:
         import fcntl
     except ImportError:

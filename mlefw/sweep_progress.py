@@ -11,6 +11,7 @@ from mlefw.atomic import write_json
 from mlefw.console import console, number
 from mlefw.errors import StorageError
 from mlefw.forked import Ended
+from mlefw.own_folder import cleared
 from mlefw.sweep_record import Job, Journal, summary_of
 
 STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
@@ -51,7 +52,7 @@ class Progress:
             job.status = "stopped" if job.exit_code in STOPPED and not how.is_late else "failed"
             job.reason = self._reason(how, said)
             with suppress(OSError, StorageError):
-                job.run_dir.mkdir(mode=0o755, exist_ok=True)
+                cleared(job.run_dir).mkdir(mode=0o755, exist_ok=True)
                 if not summary:
                     write_json(job.run_dir / "summary.json", {"status": "failed", "reason": job.reason})
         self._store_log(job)
@@ -94,7 +95,7 @@ class Progress:
             if log.stat().st_size == 0 or not job.run_dir.exists():
                 log.unlink()
             elif not place.exists():
-                log.rename(place)
+                log.rename(cleared(place))
 
 
 def _tail(path: Path) -> str:

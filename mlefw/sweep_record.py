@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlefw.atomic import write_json, write_text
+from mlefw.own_folder import cleared
 from mlefw.run_directory import SUPERSEDED
 
 NAME = "sweep.json"
@@ -112,7 +113,7 @@ def attempts(root: Path, job: Job) -> list[Path]:
 def supersede(root: Path, path: Path) -> None:
     """Put a failed attempt aside: nothing is deleted."""
     folder = root / SUPERSEDED
-    folder.mkdir(mode=0o755, exist_ok=True)
+    cleared(folder).mkdir(mode=0o755, exist_ok=True)
     count = sum(1 for _ in folder.glob(f"{path.name}.*"))
     path.rename(folder / f"{path.name}.{count + 1}")
 

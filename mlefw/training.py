@@ -21,9 +21,13 @@ from mlefw.errors import UsageError
 from mlefw.instantiation import make
 from mlefw.module import LikelihoodModule
 from mlefw.objective import Objective
+from mlefw.own_folder import cleared
 from mlefw.step import Step, check_optimizer
 from mlefw.strategy import SummedGradients
 from mlefw.watching import Watching
+
+_LOGS = ("hparams.yaml", "metrics.csv")
+"""Files that Lightning's loggers write by themselves, over whatever is there."""
 
 _COUNTING = {"limit_train_batches": 1.0, "val_check_interval": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}
 """Settings of the trainer that count batches, and the values with which they count none."""
@@ -123,7 +127,11 @@ def build_trainer(
 def build_loggers(config: Config, run_dir: Path, purge_step: int | None = None) -> list[Logger]:
     """The loggers of a run, which write below its directory; its logs are void from `purge_step` on."""
     parts = admitted({"logger": config["logger"], "run_dir": str(run_dir)}, trusted())
-    return [make(part, purge_step=purge_step) for part in parts.values()]
+    loggers = [make(part, purge_step=purge_step) for part in parts.values()]
+    for logger in loggers:
+        for name in _LOGS if isinstance(logger.log_dir, str) else ():
+            cleared(Path(logger.log_dir) / name)
+    return loggers
 
 
 def build_callbacks(config: Config) -> list[Any]:

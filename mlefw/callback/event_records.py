@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import writer
 
+from mlefw.own_folder import cleared
+
 _BLOCK = 1024
 _MOST_HELD = 2**18
 _FLUSH_S = 60.0
@@ -29,7 +31,7 @@ class Records:
     """
 
     def __init__(self, folder: str) -> None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        cleared(Path(folder)).mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
         self.folder, self.path = folder, Path(folder) / name
         self.held, self.flushed = bytearray(), -math.inf
@@ -47,7 +49,7 @@ class Records:
 
     def flush(self) -> None:
         """Write what is held; the file is open no longer than that."""
-        with self.path.open("xb" if self.flushed < 0 else "r+b") as file:
+        with cleared(self.path).open("xb" if self.flushed < 0 else "r+b") as file:
             file.seek(0, os.SEEK_END)
             file.write(self.held)
         self.held.clear()

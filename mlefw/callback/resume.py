@@ -11,6 +11,7 @@ from mlefw import random_state, ranks
 from mlefw.callback.converged import StopWhenConverged
 from mlefw.datamodule import RowsModule
 from mlefw.module import LikelihoodModule
+from mlefw.own_folder import cleared
 
 KEY = "resume"
 """Of the section in a checkpoint."""
@@ -60,7 +61,7 @@ class Resumable(lightning.Callback):
             random_state.restore(self.content[KEY]["random"])
             self.content = None
             if self.outdated is not None:
-                self.outdated.unlink(missing_ok=True)
+                cleared(self.outdated).unlink(missing_ok=True)
         if ranks.number() > 0:
             # Units are dropped independently of those of other processes.
             torch.manual_seed((torch.initial_seed() + trainer.global_step) * ranks.count() + ranks.number())

@@ -14,6 +14,7 @@ from mlefw.console import EXACT
 from mlefw.errors import UsageError
 from mlefw.forecast import Sample, forecast
 from mlefw.new_data import adapted, check_output, read_blocks
+from mlefw.own_folder import own
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import Averaged, posterior_of
 from mlefw.support import check_support
@@ -29,6 +30,7 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
     """
     _check(config)
     loaded = checkpoint.load(config["run"], plugins)
+    own(Path(config["run"]))
     method = build.build_uncertainty(config)
     posterior = posterior_of(loaded, method, stored=True)
     trained = adapted(loaded, config["data"])

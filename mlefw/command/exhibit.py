@@ -14,6 +14,7 @@ from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
 from mlefw.errors import StorageError
 from mlefw.forecast import Forecast, Sample
+from mlefw.own_folder import cleared
 from mlefw.plot.style import png
 from mlefw.report.page import Picture
 from mlefw.report.run import run_report
@@ -72,7 +73,7 @@ def _ready(drawn: Mapping[str, Figure]) -> list[Exhibit]:
 def store(folder: Path, pictures: Sequence[Exhibit]) -> None:
     """Write `<name>.png` for each; one that cannot be written is a warning, since the run itself is done."""
     try:
-        folder.mkdir(mode=0o755, exist_ok=True)
+        cleared(folder).mkdir(mode=0o755, exist_ok=True)
         for name, picture in pictures:
             write_bytes(folder / f"{name}.png", picture.content)
     except (OSError, StorageError) as error:

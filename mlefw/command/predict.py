@@ -15,6 +15,7 @@ from mlefw.console import console
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
 from mlefw.new_data import adapted, check_output, read_blocks
+from mlefw.own_folder import own
 from mlefw.prediction import check_probabilities, predictions
 from mlefw.run_posterior import posterior_of
 from mlefw.warn import warn
@@ -37,6 +38,7 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> Path:
     if not 0 < level < 1:
         raise UsageError(f"level={level}: expected a probability between 0 and 1, such as 0.9")
     loaded = checkpoint.load(config["run"], plugins)
+    own(Path(config["run"]))
     trained = adapted(loaded, config["data"])
     check_probabilities(trained, level, quantiles)
     posterior = posterior_of(loaded, build.build_uncertainty(config))

@@ -15,6 +15,7 @@ from mlefw.command.train import begin, measure, telling
 from mlefw.configuration import resolve
 from mlefw.errors import MlefwError, Stopped
 from mlefw.interrupt import handled
+from mlefw.own_folder import cleared
 from mlefw.population import signature
 from mlefw.population.fit import fit
 from mlefw.population.last_look import see
@@ -128,7 +129,7 @@ def _end(entry: Entry, member: Member, share: float, seen: conclusion.Seen | Non
 def _speaking(entry: Entry) -> Iterator[None]:
     """Let what is printed and warned of, and an error, be the job's."""
     clock = time.monotonic()
-    with entry.log.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+    with cleared(entry.log).open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         warn.clear()
         for message in entry.warnings:
             warn.collect(message)
