@@ -8,10 +8,8 @@ from typing import Literal
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.levels import codes, factorize, is_text, numbers
+from mlefw.levels import BOOLEANS, codes, factorize, is_text, numbers
 from mlefw.rows import Table
-
-BOOLEANS = ("False", "True")
 
 Unseen = Literal["error", "reference", "ignore"]
 

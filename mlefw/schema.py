@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlefw.arrow_table import Missing
+from mlefw.cells import Missing
 from mlefw.columns import require, warn_of_constants, warn_of_copies
 from mlefw.data.base import Source
 from mlefw.errors import MisfitError, UsageError
-from mlefw.feature import BOOLEANS, Feature, Unseen, learn_feature
-from mlefw.levels import check, numbers
+from mlefw.feature import Feature, Unseen, learn_feature
+from mlefw.levels import BOOLEANS, check, numbers
 from mlefw.roles import check_roles, learn_targets
 from mlefw.rows import Rows, Table
 from mlefw.target import Target, TargetKind, coded, coded_together
@@ -142,7 +142,7 @@ class Schema:
         For a prediction the target may be missing.
         """
         text = [f.name for f in self.features if f.kind == "category" and f.levels != BOOLEANS]
-        text += [target.name for target in self.targets if target.name in (source.categorical or ())]
+        text += [target.name for target in self.targets if target.is_text]
         reading = replace(
             source,
             target=[target.name for target in self.targets],
@@ -154,6 +154,8 @@ class Schema:
             id=self.id,
             missing=self.missing,
         )
+        reading.numeric = tuple(f.name for f in self.features if f.kind == "numeric")
+        reading.numeric += tuple(target.name for target in self.targets if target.labels is None)
         reading.prediction, reading.partial = prediction, self.partial
         return reading
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.levels import check, check_whole, codes, factorize, is_number, is_text, numbers
+from mlefw.levels import BOOLEANS, check, check_whole, codes, factorize, is_number, is_text, numbers, written
 from mlefw.rows import Table
 
 TargetKind = Literal["numeric", "binary", "labels", "ordered"]
@@ -30,6 +30,12 @@ class Target:
     name: str
     kind: TargetKind
     labels: tuple[str, ...] | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether some label is not a number as numbers are written, so that the column has to be read as text."""
+        known = self.labels or ()
+        return known != BOOLEANS and any(not is_number(label) or label != written(float(label)) for label in known)
 
 
 def learn_labels(
@@ -166,7 +172,7 @@ def _head_for_text(column: np.ndarray) -> str:
 def _two_labels(table: Table, name: str) -> tuple[str, ...]:
     column = table.columns[name]
     if column.dtype.kind == "b":
-        return ("False", "True")
+        return BOOLEANS
     if not is_text(column):
         values = numbers(table, name, "data.target")
         distinct = np.unique(values)

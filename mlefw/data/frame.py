@@ -62,7 +62,7 @@ class Frame(Source):
         check_names(arrow.column_names, origin)
         names = self.wanted(arrow.column_names)
         columns = ((name, [arrow.column(name)]) for name in names)
-        return to_table(columns, Table({}, origin), self.categorical or (), self.id, self.missing, self.lenient(names))
+        return to_table(columns, Table({}, origin), self.cells(names))
 
 
 def as_arrow(data: Any, names: Sequence[str] | None = None) -> pa.Table:
