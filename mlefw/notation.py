@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import cache
 from typing import NamedTuple
 
 MISSING_WORDS = ("", "NA", "NaN", "nan", "null", "N/A")
@@ -30,6 +31,7 @@ _POWER = re.compile(
 )
 _FORTRAN = re.compile(r"(?:(\d*\.\d+|\d+\.)d([-+]?\d+)|(\d+)d([-+]\d+))", re.IGNORECASE)
 _GROUPED = re.compile(r"\d{1,3}(?P<sign>[ '_])\d{3}(?:(?P=sign)\d{3})*(?!\d)")
+_PLAIN = re.compile(r"[-+]?[\d.,]+")
 _INFINITE = re.compile(r"([-+]?)\s*(?:∞|1\.#inf)", re.IGNORECASE)
 
 
@@ -52,6 +54,8 @@ def undressed(cell: str) -> Number:
     text = cell.strip().strip(_BLANKS).strip()
     plain = _in_ascii(text)
     words = [] if plain == text else ["signs that are not ASCII"]
+    if _PLAIN.fullmatch(plain) is not None:
+        return Number(plain, 1.0, ", ".join(words))
     if (quoted := re.fullmatch(r"=?(?P<q>[\"'])(.+)(?P=q)|'(.+)", plain)) is not None:
         plain, words = (quoted[2] or quoted[3]).strip(), [*words, "quotes"]
     if (infinite := _INFINITE.fullmatch(plain)) is not None:
@@ -117,9 +121,7 @@ class NumberFormat(NamedTuple):
         """The number that a cell holds in this format, or None."""
         if self.thousands and self.looks_grouped(cell):
             cell = cell.replace(self.thousands, "")
-        decimal = re.escape(self.decimal)
-        plain = rf"[-+]?(\d+{decimal}?\d*|{decimal}\d+)(e[-+]?\d+)?|[-+]?inf(inity)?|nan"
-        return float(cell.replace(self.decimal, ".")) if re.fullmatch(plain, cell, re.IGNORECASE | re.ASCII) else None
+        return float(cell.replace(self.decimal, ".")) if _plain(self.decimal).fullmatch(cell) else None
 
     def looks_grouped(self, cell: str) -> bool:
         """Whether the cell is a number with separated thousands, or lakhs."""
@@ -127,13 +129,29 @@ class NumberFormat(NamedTuple):
 
     def looks_swapped(self, cell: str) -> bool:
         """Whether the cell is a number with the other decimal sign, perhaps with thousands behind the decimal sign."""
-        swapped = rf"[-+]?\d*{re.escape(self.other)}\d+(e[-+]?\d+)?"
-        return re.fullmatch(swapped, cell, re.IGNORECASE) is not None or (
-            self.parse(cell) is None and _is_grouped(cell, self.decimal, self.other)
-        )
+        if _swapped(self.other).fullmatch(cell) is not None:
+            return True
+        return self.parse(cell) is None and _is_grouped(cell, self.decimal, self.other)
 
 
 def _is_grouped(cell: str, other: str, decimal: str) -> bool:
+    return _grouped(other, decimal).fullmatch(cell) is not None
+
+
+@cache
+def _plain(decimal: str) -> re.Pattern[str]:
+    point = re.escape(decimal)
+    number = rf"[-+]?(\d+{point}?\d*|{point}\d+)(e[-+]?\d+)?|[-+]?inf(inity)?|nan"
+    return re.compile(number, re.IGNORECASE | re.ASCII)
+
+
+@cache
+def _swapped(other: str) -> re.Pattern[str]:
+    return re.compile(rf"[-+]?\d*{re.escape(other)}\d+(e[-+]?\d+)?", re.IGNORECASE)
+
+
+@cache
+def _grouped(other: str, decimal: str) -> re.Pattern[str]:
     other, decimal = re.escape(other), re.escape(decimal)
     groups = rf"\d{{1,3}}({other}\d{{3}})+|\d{{1,2}}({other}\d\d)+{other}\d{{3}}"
-    return re.fullmatch(rf"[-+]?({groups})({decimal}\d*)?", cell) is not None
+    return re.compile(rf"[-+]?({groups})({decimal}\d*)?")
