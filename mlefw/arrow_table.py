@@ -167,10 +167,11 @@ def _values(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
 
 def _is_index(name: str, values: np.ndarray, place: Table) -> bool:
-    """Whether the column is the row number that pandas writes without a name; refuses other columns without one."""
+    """Whether the column is the row number that pandas and R write without a name; refuses others without one."""
     if not is_index_name(name):
         return False
-    if values.dtype.kind in "fiu" and np.array_equal(values, np.arange(len(values))):
+    count = np.arange(len(values))
+    if values.dtype.kind in "fiu" and any(np.array_equal(values, count + first) for first in (0, 1)):
         warnings.warn(f"{place.origin}: the unnamed column that counts the rows is not used", UserWarning, stacklevel=2)
         return True
     if name:
