@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from hydra.core.global_hydra import GlobalHydra
 
 from mlefw import configuration, resumption, warn
 from mlefw.command import train
@@ -16,6 +17,7 @@ from mlefw.errors import Stopped, UsageError
 from mlefw.interrupt import handled
 from mlefw.run_directory import default_path, run_of
 from mlefw.single import listen
+from mlefw.surroundings import own
 from mlefw.trained import Model, load
 
 
@@ -82,9 +84,11 @@ def _composed(settings: Sequence[str], target: str, folder: Path, plugins: Seque
 
 @contextmanager
 def _as_program() -> Iterator[None]:
-    """Warnings and signals as in the program; Ctrl-C ends as Python's own."""
+    """Warnings, signals and Hydra as in the program; Ctrl-C ends as Python's own. Afterwards all is as it was."""
+    hydra = GlobalHydra.instance()
+    callers = hydra.hydra
     try:
-        with warnings.catch_warnings(), handled():
+        with own(), warnings.catch_warnings(), handled():
             warn.clear()
             listen()
             yield
@@ -92,6 +96,8 @@ def _as_program() -> Iterator[None]:
         if error.exit_code == 130:
             raise KeyboardInterrupt(str(error)) from None
         raise SystemExit(error.exit_code) from None
+    finally:
+        hydra.hydra = callers
 
 
 def _part(data: Any, target: str) -> pa.Table | None:

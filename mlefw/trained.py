@@ -22,6 +22,7 @@ from mlefw.prediction import check_probabilities, predictions
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import posterior_of
 from mlefw.support import check_support
+from mlefw.surroundings import own
 from mlefw.uncertainty.averaged import Uncertain
 from mlefw.uncertainty.laplace import Laplace
 from mlefw.uncertainty.mc_dropout import McDropout
@@ -29,6 +30,7 @@ from mlefw.uncertainty.mc_dropout import McDropout
 BLOCK_ROWS = 65536
 
 
+@own()
 def load(
     run: str | Path, missing: str | None = None, unseen: str | None = None, plugins: Sequence[str] = ()
 ) -> "Model":
@@ -79,6 +81,7 @@ class Model:
         """The column that it predicts."""
         return self._trained.schema.target
 
+    @own()
     def predict(
         self,
         data: Any,
@@ -115,6 +118,7 @@ class Model:
         ]
         return _like(data, pa.concat_tables(parts))
 
+    @own()
     @torch.no_grad()
     def distribution(self, data: Any) -> Distribution:
         """The predictive distribution of every row, in units of the target; labels are codes in sorted order."""
@@ -122,6 +126,7 @@ class Model:
         rows = self._rows(self._table(data, prediction=True), target_required=False)
         return objective.head(objective.eta(rows.x, rows.offset))
 
+    @own()
     def evaluate(self, data: Any) -> dict[str, float]:
         """What `mlefw evaluate` prints: the NLL in nats and every metric of the run, on rows with their target."""
         objective = self._trained.objective
