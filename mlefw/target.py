@@ -47,13 +47,17 @@ def learn_labels(
         table: every row.
         name: of the target.
         kind: what the head takes.
-        order: all labels, as a person orders them; by default they are sorted.
+        order: all labels, as a person orders them; by default in the order that the table has of them, else sorted.
 
     Raises:
         UsageError: a target that the kind cannot hold, naming rows and values and the head that could.
     """
     check_whole(table, name, "data.target")
     column = table.columns[name]
+    if order is None and kind != "numeric":
+        occurring = set(column.tolist()) if name in table.orders else set()
+        known = [level for level in table.orders.get(name, ()) if level in occurring]
+        order = known if len(known) > 1 else None
     if order is not None:
         return _stated(table, name, kind, [str(label) for label in order])
     if kind == "ordered" and is_text(column) and not all(is_number(value) for value in set(column.tolist())):

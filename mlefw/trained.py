@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from mlefw import build, checkpoint, score
 from mlefw.checkpoint import Trained
-from mlefw.data.frame import Frame, as_arrow, offered
+from mlefw.data.frame import Frame, as_arrow, offered, with_target
 from mlefw.errors import UsageError
 from mlefw.new_data import adapted
 from mlefw.objective import evaluate
@@ -127,10 +127,20 @@ class Model:
         return objective.head(objective.eta(rows.x, rows.offset))
 
     @own()
-    def evaluate(self, data: Any) -> dict[str, float]:
-        """What `mlefw evaluate` prints: the NLL in nats and every metric of the run, on rows with their target."""
+    def evaluate(self, data: Any, target: Any = None) -> dict[str, float]:
+        """What `mlefw evaluate` prints: the NLL in nats and every metric of the run, on rows with their target.
+
+        Args:
+            data: rows; with the column of the target, unless it is given.
+            target: its values, (n,).
+
+        Raises:
+            UsageError: columns that are missing, or values that the model cannot take.
+        """
         objective = self._trained.objective
-        table = self._table(data, prediction=False)
+        if target is not None and len(self._trained.schema.targets) > 1:
+            raise UsageError(f"the model has the targets {self.target}: expected rows that hold their columns")
+        table = self._table(data, prediction=False, target=target)
         rows = self._rows(table, target_required=True)
         check_support(objective.head, rows, table, self.target)
         metrics = build.build_metrics(self._trained.config, objective.head)
@@ -143,8 +153,11 @@ class Model:
     def _rows(self, table: Table, target_required: bool) -> Rows:
         return self._trained.schema.rows(table, self._trained.objective.head.log_link, target_required)
 
-    def _table(self, data: Any, prediction: bool) -> Table:
-        with offered(rows=as_arrow(data, self.features)):
+    def _table(self, data: Any, prediction: bool, target: Any = None) -> Table:
+        rows = (
+            as_arrow(data, self.features) if target is None else with_target(data, target, self.target, self.features)
+        )
+        with offered(rows=rows):
             return self._trained.schema.reading(Frame(), prediction).read()
 
 
