@@ -3,21 +3,23 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Literal, get_args
+from itertools import chain
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlefw.arrow_text import encoded, is_missing, is_text, strings
+from mlefw.cells import Cells, Missing
 from mlefw.errors import UsageError
 from mlefw.rows import Table
+from mlefw.text_numbers import numbers_in_text
 
 EXACT = 2**53
 """From here on not every integer has a float64 of its own."""
-
-Missing = Literal["error", "drop", "impute"]
 
 
 def joined(pieces: Iterable[np.ndarray]) -> np.ndarray:
@@ -29,10 +31,7 @@ def joined(pieces: Iterable[np.ndarray]) -> np.ndarray:
 def to_table(
     columns: Iterable[tuple[str, Iterable[pa.ChunkedArray]]],
     place: Table,
-    text: Collection[str] = (),
-    identifier: str | None = None,
-    missing: Missing = "error",
-    lenient: Collection[str] = (),
+    cells: Cells,
     keep: Callable[[Iterable[np.ndarray]], np.ndarray] = joined,
 ) -> Table:
     """Arrow columns as a Table.
@@ -40,22 +39,23 @@ def to_table(
     Args:
         columns: names and values in pieces of one type; iterators, so that a source may read one piece at a time.
         place: a Table without columns that says where the rows come from.
-        text: columns that are categories even where they hold numbers.
-        identifier: a column whose integers are kept as they are.
-        missing: whether rows with missing cells are an error, or dropped with a warning.
-        lenient: columns whose missing cells are kept as holes of the table, whatever `missing` says.
+        cells: how they are read.
         keep: makes one array of the pieces of a column as they are read, and of what is left where rows are dropped.
 
     Raises:
-        UsageError: a type that is neither a number, a boolean nor text; missing or infinite values; no rows.
+        UsageError: a type that is neither a number, a boolean nor text; numbers in text that cannot be read; missing or
+            infinite values; no rows.
     """
-    if missing not in get_args(Missing):
-        raise UsageError(f"data.missing={missing} is not known\n  expected one of: {', '.join(get_args(Missing))}")
+    if cells.missing not in get_args(Missing):
+        raise UsageError(
+            f"data.missing={cells.missing} is not known\n  expected one of: {', '.join(get_args(Missing))}"
+        )
     plain: dict[str, np.ndarray] = {}
     holes: dict[str, np.ndarray] = {}
+    orders: dict[str, tuple[str, ...]] = {}
     for name, pieces in columns:
         parts: list[np.ndarray] = []
-        values = keep(_plain(name, pieces, place, parts, text=name in text, exact=name == identifier))
+        values = keep(_plain(name, pieces, place, parts, cells, orders))
         if values.dtype.kind == "f":
             _warn_of_large_integers(name, values, place)
         if _is_index(name, values, place):
@@ -63,13 +63,14 @@ def to_table(
         plain[name], hole = values, joined(parts)
         if hole.any():
             holes[name] = hole
-    kept = {name: hole for name, hole in holes.items() if name in lenient}
-    table = replace(place, columns=plain, holes=kept)
+    kept = {name: hole for name, hole in holes.items() if name in cells.lenient}
+    table = replace(place, columns=plain, holes=kept, orders=orders)
     if table.num_rows == 0:
         raise UsageError(f"{place.origin} has 0 data rows\n  expected: a table with at least one row")
-    _check_infinite(table, holes)
+    _check_infinite(table, holes, cells.open)
     _warn_of_names(table)
-    return _without_holes(table, {name: hole for name, hole in holes.items() if name not in lenient}, missing, keep)
+    rest = {name: hole for name, hole in holes.items() if name not in cells.lenient}
+    return _without_holes(table, rest, cells.missing, keep)
 
 
 def is_index_name(name: str) -> bool:
@@ -99,48 +100,61 @@ def _plain(
     pieces: Iterable[pa.ChunkedArray],
     place: Table,
     holes: list[np.ndarray],
-    text: bool,
-    exact: bool,
+    cells: Cells,
+    orders: dict[str, tuple[str, ...]],
 ) -> Iterator[np.ndarray]:
-    """The values of each piece of a column; where it has none is added to `holes`."""
-    for column in pieces:
-        holes.append(_flags(column.is_null(nan_is_null=pa.types.is_floating(column.type))))
-        yield _values_of(name, column, place, text, exact)
+    """The values of each piece of a column; where it has none is added to `holes`, the order of levels to `orders`."""
+    pieces = iter(pieces)
+    first = next(pieces)
+    kind = first.type
+    if is_text(kind) or pa.types.is_dictionary(kind) or (pa.types.is_temporal(kind) and name in cells.text):
+        # What a column of text means is told by all of it.
+        values, hole = _of_text(name, encoded(chain([first], pieces)), place, cells, is_text(kind))
+        if pa.types.is_dictionary(kind) and kind.ordered:
+            orders[name] = tuple(encoded([first]).dictionary.to_pylist())
+        holes.append(hole)
+        yield values
+        return
+    for column in chain([first], pieces):
+        values = _values_of(name, column, place, exact=name == cells.identifier)
+        hole = _flags(column.is_null(nan_is_null=pa.types.is_floating(kind)))
+        if name in cells.open:
+            hole = hole | (values == cells.open[name])
+        holes.append(hole)
+        yield values
 
 
-def _values_of(name: str, column: pa.ChunkedArray, place: Table, text: bool, exact: bool) -> np.ndarray:
+def _of_text(
+    name: str, column: pa.DictionaryArray, place: Table, cells: Cells, perhaps_numbers: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    if perhaps_numbers and name not in cells.text and name != cells.identifier:
+        read = numbers_in_text(name, column, place, cells.form, cells.on_purpose, name in cells.numeric)
+        if read is not None:
+            values, missing = read
+            return values, missing | np.isnan(values) | (values == cells.open.get(name, np.nan))
+    return strings(column), is_missing(column)
+
+
+def _values_of(name: str, column: pa.ChunkedArray, place: Table, exact: bool) -> np.ndarray:
     kind = column.type
     if pa.types.is_null(kind):
         return np.full(len(column), np.nan)
-    if pa.types.is_dictionary(kind):
-        return _strings(column.cast(kind.value_type))
     if pa.types.is_boolean(kind):
         return _flags(_filled(column, False))
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return _strings(column)
-    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if exact and pa.types.is_integer(kind):
         return _values(_filled(column, 0))
-    if number:
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _values(_filled(column.cast(pa.float64(), safe=False), np.nan))
-    if text and pa.types.is_temporal(kind):
-        return _strings(column)
     raise UsageError(
         f"{place.origin}: column {name!r} holds {kind}, neither numbers, booleans nor text"
-        f"\n  turn it into numbers (days since a date, say), or leave it out: list the others in data.features"
+        "\n  turn it into numbers (days since a date, say), or leave it out: list the others in data.features"
+        + (f"\n  as a category: data.categorical=[{name}]" if pa.types.is_temporal(kind) else "")
     )
 
 
 def _filled(column: pa.ChunkedArray, value: bool | float | str) -> pa.ChunkedArray:
     """With a value where there is none; to know the value pyarrow would import pandas first."""
     return column.fill_null(value) if column.null_count else column
-
-
-def _strings(column: pa.ChunkedArray) -> np.ndarray:
-    encoded = _filled(column.cast(pa.string()), "").combine_chunks().dictionary_encode()
-    # one str per distinct value: a million rows share a handful of objects
-    distinct = np.array(encoded.dictionary.to_pylist(), dtype=object)
-    return np.asarray(distinct[_values(encoded.indices)])
 
 
 def _flags(column: pa.ChunkedArray) -> np.ndarray:
@@ -153,10 +167,11 @@ def _values(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
 
 def _is_index(name: str, values: np.ndarray, place: Table) -> bool:
-    """Whether the column is the row number that pandas writes without a name; refuses other columns without one."""
+    """Whether the column is the row number that pandas and R write without a name; refuses others without one."""
     if not is_index_name(name):
         return False
-    if values.dtype.kind in "fiu" and np.array_equal(values, np.arange(len(values))):
+    count = np.arange(len(values))
+    if values.dtype.kind in "fiu" and any(np.array_equal(values, count + first) for first in (0, 1)):
         warnings.warn(f"{place.origin}: the unnamed column that counts the rows is not used", UserWarning, stacklevel=2)
         return True
     if name:
@@ -164,7 +179,7 @@ def _is_index(name: str, values: np.ndarray, place: Table) -> bool:
     raise UsageError(f"{place.origin}: a column has an empty name\n  name every column (pandas: index=False)")
 
 
-def _check_infinite(table: Table, holes: dict[str, np.ndarray]) -> None:
+def _check_infinite(table: Table, holes: dict[str, np.ndarray], open_ends: Mapping[str, float]) -> None:
     for name in table.one_by_one(table.columns):
         values = table.columns[name]
         if values.dtype.kind != "f" or np.isfinite(values).all():
@@ -174,6 +189,7 @@ def _check_infinite(table: Table, holes: dict[str, np.ndarray]) -> None:
             raise UsageError(
                 f"{table.origin}: column {name!r} holds an infinite value, or one beyond 1e308"
                 f"\n  {table.where(infinite)}: {values[np.argmax(infinite)]}\n  expected: finite numbers"
+                + (f"; for no bound {open_ends[name]} or an empty cell" if name in open_ends else "")
             )
 
 

@@ -1,28 +1,28 @@
 """One raw feature column and the design columns it becomes."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.levels import codes, factorize, is_text, numbers
+from mlefw.identifier import check_levels
+from mlefw.levels import BOOLEANS, codes, factorize, is_text, numbers
 from mlefw.rows import Table
 
-BOOLEANS = ("False", "True")
+RESERVED = ("(intercept)", "(shared)")
+"""How tables of coefficients call what is no feature."""
 
 Unseen = Literal["error", "reference", "ignore"]
-
-MAX_LEVELS = 100
-"""A category with more levels than this, and than half of the rows, is an identifier or free text."""
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A raw feature column: a number, or a category whose first sorted level is the reference.
+    """A raw feature column: a number, or a category whose first level is the reference.
 
+    Levels are in the order that the source of the table states, as that of an ordered categorical, else sorted.
     `means` are those of its design columns over the training rows, without the rows that lack it. `indicator` says
     that training rows lacked it: a last design column is 1 where a row does, as `{name} is missing`.
     """
@@ -36,8 +36,16 @@ class Feature:
     @property
     def names(self) -> list[str]:
         """The design columns that the feature becomes."""
-        names = [self.name] if self.kind == "numeric" else [f"{self.name}={level}" for level in self.levels[1:]]
-        return [*names, f"{self.name} is missing"] if self.indicator else names
+        return [name for name, _ in self.design()]
+
+    def design(self) -> Iterator[tuple[str, str]]:
+        """The name of each design column, and what it is."""
+        if self.kind == "numeric":
+            yield self.name, f"column {self.name!r}"
+        for level in self.levels[1:]:
+            yield f"{self.name}={level}", f"level {level!r} of column {self.name!r}"
+        if self.indicator:
+            yield f"{self.name} is missing", f"the indicator of missing values of column {self.name!r}"
 
     def learn_means(self, blocks: Iterable[tuple[Table, np.ndarray]], impute: bool) -> "Feature":
         """The same with the means of the training rows, and with an indicator if some lack it and are to be imputed.
@@ -96,8 +104,14 @@ def _empty(table: Table, name: str, rows: str) -> UsageError:
     )
 
 
-def learn_feature(table: Table, name: str, listed: bool) -> Feature:
+def learn_feature(table: Table, name: str, listed: bool, insisted: bool = False) -> Feature:
     """The feature a column is: a category where it is listed as one, or holds text or booleans; else a number.
+
+    Args:
+        table: every row.
+        name: of the column.
+        listed: whether the user calls it a category.
+        insisted: whether it is a feature even where each row has a level of its own.
 
     Raises:
         UsageError: numbers that are not finite, or far too many levels.
@@ -112,9 +126,22 @@ def learn_feature(table: Table, name: str, listed: bool) -> Feature:
     if column.dtype.kind == "b":
         return Feature(name, "category", BOOLEANS)
     levels, _ = factorize(column)
-    if len(levels) > max(MAX_LEVELS, table.num_rows / 2):
-        raise UsageError(
-            f"{table.origin}: column {name!r} has {len(levels)} levels in {table.num_rows} rows"
-            "\n  an identifier or free text? name it in data.id, or leave it out of data.features"
-        )
-    return Feature(name, "category", tuple(levels))
+    check_levels(table, name, len(levels), insisted or listed)
+    ordered = [level for level in table.orders.get(name, ()) if level in levels]
+    return Feature(name, "category", tuple(ordered if len(ordered) == len(levels) else levels))
+
+
+def check_design_names(features: Iterable[Feature], origin: str) -> None:
+    """Refuse features two of whose design columns have one name, which tables of coefficients could not tell apart.
+
+    Raises:
+        UsageError: naming the columns of the table that they come from.
+    """
+    taken = dict.fromkeys(RESERVED, "what every table has")
+    for name, what in (column for feature in features for column in feature.design()):
+        if name in taken:
+            raise UsageError(
+                f"{origin}: {what} and {taken[name]} would both be called {name!r} in tables of coefficients"
+                "\n  rename a column, or leave one out: list the others in data.features"
+            )
+        taken[name] = what

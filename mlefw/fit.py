@@ -6,16 +6,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+from hydra.core.global_hydra import GlobalHydra
 
 from mlefw import admission, configuration, resumption, warn
 from mlefw.command import train
-from mlefw.data.frame import as_arrow, offered
+from mlefw.data.frame import as_arrow, offered, with_target
 from mlefw.errors import Stopped, UsageError
 from mlefw.interrupt import handled
 from mlefw.run_directory import default_path, run_of
 from mlefw.single import listen
+from mlefw.surroundings import own
 from mlefw.trained import Model, load
 
 
@@ -38,7 +39,8 @@ def fit(
     Args:
         data: a frame of pandas, polars or Arrow, a mapping of arrays (n,), or a matrix (n, num_features), whose
             columns are called x0, x1, ….
-        target: a column of `data`; or the values themselves, (n,), which are called as they are named, or y.
+        target: a column of `data`, or a list of several, as head=censored takes; or the values themselves, (n,), which
+            are called as they are named, or y.
         settings: as on the command line, such as `head=poisson` or `model.hidden=[64,64]`.
         validation: rows to watch, in place of a random share: what `data` may be, or a pair of that and targets.
         test: the same for the rows of the final score.
@@ -51,8 +53,9 @@ def fit(
         NumericalError, StorageError: during the training.
         KeyboardInterrupt: Ctrl-C, after what was reached is on disk.
     """
-    name = target if isinstance(target, str) else str(getattr(target, "name", None) or "y")
-    rows = as_arrow(data) if isinstance(target, str) else _with_target(data, target, name)
+    is_named = isinstance(target, str) or (isinstance(target, list | tuple) and all(isinstance(t, str) for t in target))
+    name = target if is_named else str(getattr(target, "name", None) or "y")
+    rows = as_arrow(data) if is_named else with_target(data, target, name)
     parts = {split: _part(value, name) for split, value in (("validation", validation), ("test", test))}
     with _as_program(), offered(rows=rows, **parts):
         if resume is not None:
@@ -67,7 +70,9 @@ def fit(
     return load(folder, plugins=plugins)
 
 
-def _composed(settings: Sequence[str], target: str, folder: Path, plugins: Sequence[str]) -> dict[str, Any]:
+def _composed(
+    settings: Sequence[str], target: str | Sequence[str], folder: Path, plugins: Sequence[str]
+) -> dict[str, Any]:
     configuration.register_plugins()
     for item in settings:
         if item.startswith(("data=", "data.target=", "run_dir=", "resume=")):
@@ -76,15 +81,17 @@ def _composed(settings: Sequence[str], target: str, folder: Path, plugins: Seque
     config = configuration.read("train", ["data=frame", *settings], [], admitted)
     config = configuration.resolve({**config, "run_dir": str(folder)})
     # Afterwards, so that a name may hold what the grammar of settings does not.
-    config["data"]["target"] = target
+    config["data"]["target"] = target if isinstance(target, str) else list(target)
     return config
 
 
 @contextmanager
 def _as_program() -> Iterator[None]:
-    """Warnings and signals as in the program; Ctrl-C ends as Python's own."""
+    """Warnings, signals and Hydra as in the program; Ctrl-C ends as Python's own. Afterwards all is as it was."""
+    hydra = GlobalHydra.instance()
+    callers = hydra.hydra
     try:
-        with warnings.catch_warnings(), handled():
+        with own(), warnings.catch_warnings(), handled():
             warn.clear()
             listen()
             yield
@@ -92,21 +99,12 @@ def _as_program() -> Iterator[None]:
         if error.exit_code == 130:
             raise KeyboardInterrupt(str(error)) from None
         raise SystemExit(error.exit_code) from None
+    finally:
+        hydra.hydra = callers
 
 
-def _part(data: Any, target: str) -> pa.Table | None:
+def _part(data: Any, target: Any) -> pa.Table | None:
     if data is None:
         return None
-    return _with_target(*data, target) if isinstance(data, tuple) and len(data) == 2 else as_arrow(data)
-
-
-def _with_target(data: Any, target: Any, name: str) -> pa.Table:
-    table = as_arrow(data)
-    values = np.asarray(target)
-    if values.shape != (table.num_rows,):
-        raise UsageError(f"the target has shape {values.shape}\n  expected: ({table.num_rows},), a value for each row")
-    if name in table.column_names:
-        raise UsageError(
-            f"the target is called {name!r}, and so is a column\n  expected: another name, or the column's"
-        )
-    return table.append_column(name, as_arrow({name: values}).column(name))
+    is_pair = isinstance(data, tuple) and len(data) == 2 and isinstance(target, str)
+    return with_target(data[0], data[1], target) if is_pair else as_arrow(data)

@@ -10,6 +10,8 @@ from mlefw.rows import Table
 
 MAX_SHOWN = 10
 
+BOOLEANS = ("False", "True")
+
 
 def is_text(column: np.ndarray) -> bool:
     """Whether the column holds strings."""
@@ -26,7 +28,7 @@ def factorize(column: np.ndarray) -> tuple[list[str], np.ndarray]:
         position = {level: code for code, level in enumerate(levels)}
         return levels, np.fromiter((position[value] for value in column.tolist()), dtype=np.int64, count=len(column))
     values, codes = np.unique(column, return_inverse=True)
-    return [_written(value) for value in values.tolist()], codes.astype(np.int64)
+    return [written(value) for value in values.tolist()], codes.astype(np.int64)
 
 
 def codes(table: Table, name: str, levels: Sequence[str], setting: str, unseen: bool = False) -> np.ndarray:
@@ -112,10 +114,11 @@ def check(table: Table, name: str, setting: str, good: np.ndarray, expected: str
 
 
 def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float | np.floating) and abs(float(value)) >= 1e16 else _written(value)
+    return f"{value:g}" if isinstance(value, float | np.floating) and abs(float(value)) >= 1e16 else written(value)
 
 
-def _written(value: object) -> str:
+def written(value: object) -> str:
+    """A value as the string that stands for it among levels: whole numbers without `.0`."""
     if isinstance(value, float | np.floating):
         return str(int(value)) if float(value).is_integer() else repr(float(value))
     return str(value)

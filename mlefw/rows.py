@@ -28,6 +28,7 @@ class Table:
     row where they are not consecutive: after a random split, or between blank lines. Of a table read from several
     files they count on from file to file in steps of `FILE_STEP`, and `files` has the names.
     `holes` marks the missing cells of a column that has any; what the column itself holds there means nothing.
+    `orders` has the levels of a column of text whose source says their order, from the lowest to the highest.
     `release` lets the memory go that holds what was read of columns in files.
     """
 
@@ -37,6 +38,7 @@ class Table:
     numbers: np.ndarray | None = None
     files: tuple[str, ...] = ()
     holes: dict[str, np.ndarray] = field(default_factory=dict)
+    orders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     release: Callable[[], None] = field(default=lambda: None, compare=False)
 
     @property
@@ -48,7 +50,7 @@ class Table:
         """The rows at `index`, in that order."""
         columns = {name: column[index] for name, column in self.columns.items()}
         holes = {name: hole[index] for name, hole in self.holes.items() if hole[index].any()}
-        return Table(columns, self.origin, self.first_row, self.row_numbers(index), self.files, holes)
+        return Table(columns, self.origin, self.first_row, self.row_numbers(index), self.files, holes, self.orders)
 
     def one_by_one(self, names: Iterable[str]) -> Iterator[str]:
         """The names, of columns that are looked at in turn: what was read of one is let go before the next."""

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlefw.arrow_table import Missing
+from mlefw.cells import Missing
 from mlefw.columns import require, warn_of_constants, warn_of_copies
 from mlefw.data.base import Source
 from mlefw.errors import MisfitError, UsageError
-from mlefw.feature import BOOLEANS, Feature, Unseen, learn_feature
-from mlefw.levels import check, numbers
+from mlefw.feature import Feature, Unseen, check_design_names, learn_feature
+from mlefw.identifier import check_numbered
+from mlefw.levels import BOOLEANS, check, numbers
 from mlefw.record import typed
 from mlefw.roles import check_roles, learn_targets
 from mlefw.rows import Rows, Table
@@ -55,7 +56,14 @@ class Schema:
         names = source.features if source.features is not None else [n for n in table.columns if n not in roles]
         listed = set(source.categorical or ())
         require(listed - {*source.targets}, names, table.origin, "data.categorical, not a feature")
-        features = tuple(learn_feature(table, name, name in listed) for name in table.one_by_one(names))
+        insisted = set(source.features or ()) | (set(names) if source.weight else set())
+        features = tuple(
+            learn_feature(table, name, name in listed, name in insisted) for name in table.one_by_one(names)
+        )
+        if source.features is None:
+            numeric = [feature.name for feature in features if feature.kind == "numeric"]
+            for name in table.one_by_one(name for name in numeric if name not in table.holes):
+                check_numbered(table, name, len(names) == 1, source.weight is not None)
         schema = cls(
             learn_targets(table, source, kind),
             features,
@@ -92,7 +100,9 @@ class Schema:
                 table.release()
 
         impute = self.missing == "impute"
-        return replace(self, features=tuple(f.learn_means(blocks(f.name), impute) for f in self.features))
+        schema = replace(self, features=tuple(f.learn_means(blocks(f.name), impute) for f in self.features))
+        check_design_names(schema.features, table.origin)
+        return schema
 
     @property
     def target(self) -> str:
@@ -143,7 +153,7 @@ class Schema:
         For a prediction the target may be missing.
         """
         text = [f.name for f in self.features if f.kind == "category" and f.levels != BOOLEANS]
-        text += [target.name for target in self.targets if target.name in (source.categorical or ())]
+        text += [target.name for target in self.targets if target.is_text]
         reading = replace(
             source,
             target=[target.name for target in self.targets],
@@ -155,6 +165,8 @@ class Schema:
             id=self.id,
             missing=self.missing,
         )
+        reading.numeric = tuple(f.name for f in self.features if f.kind == "numeric")
+        reading.numeric += tuple(target.name for target in self.targets if target.labels is None)
         reading.prediction, reading.partial = prediction, self.partial
         return reading
 

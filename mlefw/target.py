@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.levels import check, check_whole, codes, factorize, is_number, is_text, numbers
+from mlefw.levels import BOOLEANS, check, check_whole, codes, factorize, is_number, is_text, numbers, written
 from mlefw.rows import Table
 
 TargetKind = Literal["numeric", "binary", "labels", "ordered"]
@@ -31,6 +31,12 @@ class Target:
     kind: TargetKind
     labels: tuple[str, ...] | None = None
 
+    @property
+    def is_text(self) -> bool:
+        """Whether some label is not a number as numbers are written, so that the column has to be read as text."""
+        known = self.labels or ()
+        return known != BOOLEANS and any(not is_number(label) or label != written(float(label)) for label in known)
+
 
 def learn_labels(
     table: Table, name: str, kind: TargetKind, order: Sequence[object] | None = None
@@ -41,13 +47,17 @@ def learn_labels(
         table: every row.
         name: of the target.
         kind: what the head takes.
-        order: all labels, as a person orders them; by default they are sorted.
+        order: all labels, as a person orders them; by default in the order that the table has of them, else sorted.
 
     Raises:
         UsageError: a target that the kind cannot hold, naming rows and values and the head that could.
     """
     check_whole(table, name, "data.target")
     column = table.columns[name]
+    if order is None and kind != "numeric":
+        occurring = set(column.tolist()) if name in table.orders else set()
+        known = [level for level in table.orders.get(name, ()) if level in occurring]
+        order = known if len(known) > 1 else None
     if order is not None:
         return _stated(table, name, kind, [str(label) for label in order])
     if kind == "ordered" and is_text(column) and not all(is_number(value) for value in set(column.tolist())):
@@ -166,7 +176,7 @@ def _head_for_text(column: np.ndarray) -> str:
 def _two_labels(table: Table, name: str) -> tuple[str, ...]:
     column = table.columns[name]
     if column.dtype.kind == "b":
-        return ("False", "True")
+        return BOOLEANS
     if not is_text(column):
         values = numbers(table, name, "data.target")
         distinct = np.unique(values)

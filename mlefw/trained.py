@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from mlefw import build, checkpoint, score
 from mlefw.checkpoint import Trained
-from mlefw.data.frame import Frame, as_arrow, offered
+from mlefw.data.frame import Frame, as_arrow, offered, with_target
 from mlefw.errors import UsageError
 from mlefw.new_data import adapted
 from mlefw.objective import evaluate
@@ -22,6 +22,7 @@ from mlefw.prediction import check_probabilities, predictions
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import posterior_of
 from mlefw.support import check_support
+from mlefw.surroundings import own
 from mlefw.uncertainty.averaged import Uncertain
 from mlefw.uncertainty.laplace import Laplace
 from mlefw.uncertainty.mc_dropout import McDropout
@@ -29,6 +30,7 @@ from mlefw.uncertainty.mc_dropout import McDropout
 BLOCK_ROWS = 65536
 
 
+@own()
 def load(
     run: str | Path, missing: str | None = None, unseen: str | None = None, plugins: Sequence[str] = ()
 ) -> "Model":
@@ -79,6 +81,7 @@ class Model:
         """The column that it predicts."""
         return self._trained.schema.target
 
+    @own()
     def predict(
         self,
         data: Any,
@@ -115,6 +118,7 @@ class Model:
         ]
         return _like(data, pa.concat_tables(parts))
 
+    @own()
     @torch.no_grad()
     def distribution(self, data: Any) -> Distribution:
         """The predictive distribution of every row, in units of the target; labels are codes in sorted order."""
@@ -122,10 +126,21 @@ class Model:
         rows = self._rows(self._table(data, prediction=True), target_required=False)
         return objective.head(objective.eta(rows.x, rows.offset))
 
-    def evaluate(self, data: Any) -> dict[str, float]:
-        """What `mlefw evaluate` prints: the NLL in nats and every metric of the run, on rows with their target."""
+    @own()
+    def evaluate(self, data: Any, target: Any = None) -> dict[str, float]:
+        """What `mlefw evaluate` prints: the NLL in nats and every metric of the run, on rows with their target.
+
+        Args:
+            data: rows; with the column of the target, unless it is given.
+            target: its values, (n,).
+
+        Raises:
+            UsageError: columns that are missing, or values that the model cannot take.
+        """
         objective = self._trained.objective
-        table = self._table(data, prediction=False)
+        if target is not None and len(self._trained.schema.targets) > 1:
+            raise UsageError(f"the model has the targets {self.target}: expected rows that hold their columns")
+        table = self._table(data, prediction=False, target=target)
         rows = self._rows(table, target_required=True)
         check_support(objective.head, rows, table, self.target)
         metrics = build.build_metrics(self._trained.config, objective.head)
@@ -138,8 +153,11 @@ class Model:
     def _rows(self, table: Table, target_required: bool) -> Rows:
         return self._trained.schema.rows(table, self._trained.objective.head.log_link, target_required)
 
-    def _table(self, data: Any, prediction: bool) -> Table:
-        with offered(rows=as_arrow(data, self.features)):
+    def _table(self, data: Any, prediction: bool, target: Any = None) -> Table:
+        rows = (
+            as_arrow(data, self.features) if target is None else with_target(data, target, self.target, self.features)
+        )
+        with offered(rows=rows):
             return self._trained.schema.reading(Frame(), prediction).read()
 
 

@@ -63,6 +63,14 @@ def test_a_matrix_and_its_targets(capsys: pytest.CaptureFixture[str]) -> None:
     assert (wide > model.predict(x)["sd"]).all()
     assert told("evaluate", "run=r") == 2
     assert "came from Python" in capsys.readouterr().err
+    held_out = model.evaluate(x[80:], y[80:])
+    assert held_out["nll_nats"] == pytest.approx(model.summary["metrics"]["test"]["nll_nats"], rel=1e-12)
+    columns = {"x1": x[80:, 1], "x0": x[80:, 0]}
+    assert model.evaluate(columns, pd.Series(y[80:])) == model.evaluate({**columns, "y": y[80:]}) == held_out
+    with pytest.raises(UsageError, match=r"the target has shape \(3,\)"):
+        model.evaluate(x[80:], y[:3])
+    with pytest.raises(UsageError, match="the target is called 'y', and so is a column"):
+        model.evaluate({**columns, "y": y[80:]}, y[80:])
     named = fit({"a": x[:, 0], "b": x[:, 1]}, pd.Series(y, name="z"), *settings[:1], *settings[2:])
     assert (named.features, named.target) == (["a", "b"], "z")
 

@@ -1,7 +1,7 @@
 """The schema: roles, codes and levels, and what a table that does not fit is told."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +240,7 @@ def test_survives_json() -> None:
 
 def test_levels_of_every_row_so_that_a_split_meets_none_unseen() -> None:
     columns: dict[str, list[Any]] = {"c": [f"level {i}" for i in range(20)], "y": [float(i) for i in range(20)]}
-    source = Given(columns=columns)
+    source = Given(columns=columns, features=["c"])
     table = source.read()
     schema = Schema.learn(table, source, "numeric")
     parts = [schema.rows(part, log_link=False).x for part in source.splits(table).values()]
@@ -256,3 +256,32 @@ def test_reads_new_files_as_training_read_them(tmp_path: Path) -> None:
     new = schema.reading(Csv(path=str(tmp_path / "new.csv"))).read()
     rows = schema.rows(new, log_link=False, target_required=False)
     assert rows.x.tolist() == [[0, 0, 5], [1, 0, 6]]
+
+
+ALIKE: dict[str, tuple[dict[str, list[Any]], str]] = {
+    "a level and a column": ({"c": ["a", "b", "a", "b"], "c=b": [1.0, 2.0, 4.0, 3.0]}, "'c=b'"),
+    "levels of two columns": ({"a": ["a", "b=c", "a", "b=c"], "a=b": ["b", "c", "c", "b"]}, "'a=b=c'"),
+    "a boolean and a column": ({"f": [True, False, True, False], "f=True": [1.0, 2.0, 4.0, 3.0]}, "'f=True'"),
+    "the intercept": ({"(intercept)": [1.0, 2.0, 4.0, 3.0]}, "'(intercept)'"),
+    "a parameter of all rows": ({"(shared)": [1.0, 2.0, 4.0, 3.0]}, "'(shared)'"),
+    "an indicator and a column": (
+        {"x": [1.0, np.nan, 4.0, 3.0], "x is missing": [1.0, 2.0, 4.0, 2.0]},
+        "'x is missing'",
+    ),
+    "an indicator and a level": ({"x": ["a", "", "b", "a"], "x is missing": [1.0, 2.0, 4.0, 2.0]}, "'x is missing'"),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_design_columns_of_one_name_are_refused(case: str, is_reversed: bool) -> None:
+    columns, name = ALIKE[case]
+    columns = dict(reversed(columns.items())) if is_reversed else columns
+    plain = make({**columns, "y": [1.0, 2.0, 3.0, 5.0]})
+    holes = {n: np.array([v != v or v == "" for v in c]) for n, c in columns.items()}
+    table = replace(plain, holes={n: hole for n, hole in holes.items() if hole.any()})
+    schema = Schema.learn(table, Given(missing="impute"), "numeric")
+    with pytest.raises(UsageError) as caught:
+        schema.of_training(table, np.arange(4))
+    assert f"called {name}" in str(caught.value)
+    assert "rename a column" in str(caught.value)

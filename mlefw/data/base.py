@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mlefw.arrow_table import is_index_name
+from mlefw.cells import Cells
 from mlefw.columns import shown
 from mlefw.errors import UsageError
 from mlefw.rows import Table
@@ -69,6 +70,8 @@ class Source(ABC):
     """Whether the target may be missing, in part or altogether, and weights do not matter."""
     partial: bool = field(default=False, init=False)
     """Whether one of several targets may be missing where another is there."""
+    numeric: tuple[str, ...] = field(default=(), init=False)
+    """Columns that are known to hold numbers, beside those whose role says so."""
     store: Store | None = field(default=None, init=False)
     """Where the columns that were read are, if they are not in memory."""
     closed: bool = field(default=False, init=False)
@@ -159,6 +162,11 @@ class Source(ABC):
             warnings.warn(message, UserWarning, stacklevel=2)
         # Without any of them the table is not the one that was meant: all columns are read, so that this can be said.
         return named or list(names)
+
+    def cells(self, names: Iterable[str]) -> Cells:
+        """How the cells of some columns are read."""
+        numeric = {*self.numeric, *(name for name in (self.offset, self.exposure, self.weight) if name)}
+        return Cells(self.categorical or (), numeric, self.id, self.missing, self.lenient(names))
 
     def lenient(self, names: Iterable[str]) -> set[str]:
         """Those of `names` whose missing cells are neither an error nor a reason to drop a row."""

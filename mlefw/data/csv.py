@@ -12,11 +12,11 @@ from pyarrow import csv
 
 from mlefw.arrow_table import check_names, empty_table, is_blank, to_table
 from mlefw.csv_blocks import read_blocks
-from mlefw.csv_cells import MISSING_WORDS, NumberFormat, numbers_in_text
 from mlefw.csv_text import broken_record, check_delimiter, check_encoding, is_utf8, record_lines, to_utf8
 from mlefw.data.base import Block, Source
 from mlefw.data_file import opened, regular_files
 from mlefw.errors import UsageError
+from mlefw.notation import MISSING_WORDS, NumberFormat
 from mlefw.rows import FILE_STEP, Table
 
 BLOCK_BYTES = 2**25
@@ -135,9 +135,10 @@ class Csv(Source):
     def _table(self, arrow: pa.Table, place: Table) -> Table:
         if arrow.num_rows == 0:
             return empty_table(self.wanted(arrow.column_names), place)
-        text, lenient = self.categorical or (), self.lenient(arrow.column_names)
-        columns = ((name, [column]) for name, column in self._columns(arrow, place))
-        return to_table(columns, place, text, self.id, self.missing, lenient)
+        form = NumberFormat(self.decimal, self.thousands)
+        cells = replace(self.cells(arrow.column_names), form=form, on_purpose=False)
+        columns = ((name, [self._column(arrow, name)]) for name in self.wanted(arrow.column_names))
+        return to_table(columns, place, cells)
 
     def _parsed(self, raw: bytes, origin: str, text: Collection[str] = (), shift: int | None = None) -> "Parsed":
         """The records of a file, or under its header those of a block that lies `shift` lines further down."""
@@ -190,18 +191,13 @@ class Csv(Source):
             )
         check_names(names, origin)
 
-    def _columns(self, arrow: pa.Table, place: Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
-        formats = NumberFormat(self.decimal, self.thousands)
-        for name in self.wanted(arrow.column_names):
-            column = arrow.column(name)
-            if pa.types.is_string(column.type):
-                if name == self.id and pc.all(pc.match_substring_regex(column, f"^({INTEGER})$")).as_py():
-                    column = column.cast(pa.int64())
-                elif name != self.id and name not in (self.categorical or ()):
-                    column = numbers_in_text(name, column, place, formats)
-            if pa.types.is_string(column.type):
-                column = pc.if_else(is_blank(column), pa.scalar(None, pa.string()), column)
-            yield name, column
+    def _column(self, arrow: pa.Table, name: str) -> pa.ChunkedArray:
+        column = arrow.column(name)
+        if not pa.types.is_string(column.type):
+            return column
+        if name == self.id and pc.all(pc.match_substring_regex(column, f"^({INTEGER})$")).as_py():
+            return column.cast(pa.int64())
+        return pc.if_else(is_blank(column), pa.scalar(None, pa.string()), column)
 
 
 def _bytes(file: Path) -> bytes:

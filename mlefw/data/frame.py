@@ -1,5 +1,6 @@
 """Tables that are in memory already: frames of pandas, polars or Arrow, and arrays."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -62,11 +63,13 @@ class Frame(Source):
         check_names(arrow.column_names, origin)
         names = self.wanted(arrow.column_names)
         columns = ((name, [arrow.column(name)]) for name in names)
-        return to_table(columns, Table({}, origin), self.categorical or (), self.id, self.missing, self.lenient(names))
+        return to_table(columns, Table({}, origin), self.cells(names))
 
 
 def as_arrow(data: Any, names: Sequence[str] | None = None) -> pa.Table:
     """A frame of pandas, polars or Arrow, a mapping of arrays (n,), or a matrix (n, num_columns) as an Arrow table.
+
+    Masked entries of numpy's masked arrays are missing values.
 
     Args:
         data: the rows.
@@ -79,9 +82,9 @@ def as_arrow(data: Any, names: Sequence[str] | None = None) -> pa.Table:
         if isinstance(data, np.ndarray):
             data = _by_name(data, names)
         if isinstance(data, Mapping):
-            return pa.table({name: pa.array(np.asarray(values), from_pandas=True) for name, values in data.items()})
+            return pa.table({name: _column(str(name), values) for name, values in data.items()})
         if type(data).__module__.startswith("pandas"):
-            return pa.Table.from_pandas(data, preserve_index=False)
+            return pa.Table.from_pandas(_with_written_categories(data), preserve_index=False)
         return pa.table(data)
     except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
@@ -90,9 +93,58 @@ def as_arrow(data: Any, names: Sequence[str] | None = None) -> pa.Table:
         ) from None
 
 
+def with_target(data: Any, target: Any, name: str, names: Sequence[str] | None = None) -> pa.Table:
+    """Rows as `as_arrow` reads them, with the values of their target (n,) as a column of its own.
+
+    Raises:
+        UsageError: as `as_arrow`, or the target has another length, or the name of a column.
+    """
+    table = as_arrow(data, names)
+    shape = np.shape(target)
+    if shape != (table.num_rows,):
+        raise UsageError(f"the target has shape {shape}\n  expected: ({table.num_rows},), a value for each row")
+    if name in table.column_names:
+        raise UsageError(
+            f"the target is called {name!r}, and so is a column\n  expected: another name, or the column's"
+        )
+    return table.append_column(name, as_arrow({name: target}).column(name))
+
+
 def _by_name(matrix: np.ndarray, names: Sequence[str] | None) -> dict[str, np.ndarray]:
     shape = matrix.shape
+    if matrix.dtype.names is not None and matrix.ndim == 1:
+        return {name: matrix[name] for name in matrix.dtype.names}
     if matrix.ndim != 2 or (names is not None and shape[1] != len(names)):
         expected = "two dimensions" if names is None else f"a column for each of {', '.join(names)}"
         raise UsageError(f"the matrix has shape {shape}\n  expected: {expected}")
     return {name: matrix[:, j] for j, name in enumerate(names or [f"x{j}" for j in range(shape[1])])}
+
+
+def _column(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
+    """Values (n,) as a column, with the levels and their order where they have any."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    if type(values).__module__.startswith("pandas"):
+        series = sys.modules["pandas"].Series(values)
+        return pa.array(_with_written_categories(series.to_frame(name))[name], from_pandas=True)
+    if hasattr(values, "__arrow_c_stream__"):
+        return pa.chunked_array(values)
+    is_masked = np.ma.isMaskedArray(values)
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise UsageError(f"column {name!r} has shape {array.shape}\n  expected: one dimension, a value for each row")
+    array = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    return pa.array(array, mask=np.ma.getmaskarray(values) if is_masked else None, from_pandas=True)
+
+
+def _with_written_categories(frame: Any) -> Any:
+    """A frame of pandas whose categories are strings or numbers: intervals, as of `cut`, and dates are written out."""
+    pandas = sys.modules["pandas"]
+    odd = {
+        name: column.cat.rename_categories(str)
+        for name, column in frame.items()
+        if isinstance(column.dtype, pandas.CategoricalDtype)
+        and not pandas.api.types.is_numeric_dtype(column.cat.categories)
+        and not pandas.api.types.is_string_dtype(column.cat.categories)
+    }
+    return frame.assign(**odd) if odd else frame

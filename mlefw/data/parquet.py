@@ -114,10 +114,9 @@ class Parquet(Source):
         return _BYTES * num_cells > capacity() / 2
 
     def _table(self, columns: Iterable[tuple[str, Iterable[pa.ChunkedArray]]], names: list[str], place: Table) -> Table:
-        roles = (self.categorical or (), self.id, self.missing, self.lenient(names))
         if self.store is None:
-            return to_table(columns, place, *roles)
-        table = to_table(columns, replace(place, release=self.store.release), *roles, self.store.keep)
+            return to_table(columns, place, self.cells(names))
+        table = to_table(columns, replace(place, release=self.store.release), self.cells(names), self.store.keep)
         # Arrow would keep the memory of the largest column for the next one.
         pa.default_memory_pool().release_unused()
         return table
