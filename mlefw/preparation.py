@@ -19,8 +19,8 @@ from mlefw.once import is_known, once
 from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
 from mlefw.run_directory import check_free
-from mlefw.score import Exact
 from mlefw.warn import warn
+from mlefw.yardstick import Exact
 
 _INSTEAD = {
     "accumulate_grad_batches": "expected a larger batch.size, which is the same",

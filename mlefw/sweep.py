@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlefw import configuration, launcher, warn
 from mlefw.errors import Stopped, UsageError
-from mlefw.run_directory import check_free, default_path
+from mlefw.run_directory import check_free, default_path, summary_of
 from mlefw.single import run_job
-from mlefw.sweep_record import NAME, Job, Journal, label, plan, read, summary_of
+from mlefw.sweep_record import NAME, Job, Journal, label, plan, read
 
 MAX_JOBS = 10_000
 

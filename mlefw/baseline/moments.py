@@ -48,7 +48,7 @@ def raw_target(problem: Problem, y: Tensor, offset: Tensor) -> Tensor:
 
 
 def moments(problem: Problem) -> Moments:
-    """One pass for the products; where they have lost digits, one more for the residuals of the fit that they give."""
+    """One pass for the products; where they have lost digits, more for the residuals of the fit that they give."""
     p = problem.num_active
     mean, products = weighted_products(problem, with_target=True)
     unit = problem.scale[problem.active]
@@ -114,9 +114,9 @@ def _least_squares(
     distance = (problem.mean / problem.scale)[problem.active].abs()
     if least > _WELL and square > 1e-3 * total_square and not bool((distance > 3.0).any()):
         return weight, square
-    square, left = _residuals(problem, weight, mean_z, mean_y)
-    change = solve(left)
-    return weight + change, square - float(change @ left)
+    weight = weight + solve(_residuals(problem, weight, mean_z, mean_y)[1])
+    # Summed anew: a difference of sums may be negative where nothing is left but rounding.
+    return weight, _residuals(problem, weight, mean_z, mean_y)[0]
 
 
 def _residuals(problem: Problem, weight: Tensor, mean_z: Tensor, mean_y: float) -> tuple[float, Tensor]:

@@ -15,7 +15,7 @@ from mlefw.archive import Archive
 from mlefw.build import instantiate
 from mlefw.command import fitting
 from mlefw.command.train import Begun
-from mlefw.score import Yardstick
+from mlefw.yardstick import Yardstick
 
 
 class Member:
