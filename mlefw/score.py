@@ -16,7 +16,7 @@ from mlefw.baseline import distance
 from mlefw.baseline.refit import head_refit_gap
 from mlefw.metric.base import MOST_EXACT, Metric, bare
 from mlefw.objective import Evaluation, Objective
-from mlefw.rows import Rows
+from mlefw.rows import Rows, total
 from mlefw.warn import warn
 from mlefw.yardstick import Yardstick
 
@@ -71,6 +71,18 @@ def _exact(metric: Metric, objective: Objective, evaluation: Evaluation, rows: R
 def _named(metric: Metric) -> str:
     name = getattr(metric, "name", None)
     return f"metric {type(metric).__name__}" + (f" of {name}" if isinstance(name, str) else "")
+
+
+@torch.no_grad()
+def floored_share(objective: Objective, evaluation: Evaluation, rows: Rows) -> float:
+    """The weighted share of rows with a scale that its floor holds, whatever the head calls it: 0 without a floor."""
+    head = objective.head
+    eta = head.complete(evaluation.eta.double())
+    held = (eta <= head.lowest()).any(-1)
+    scale = head.least_scale(eta)
+    if scale is not None and head.floor.ndim == 0:
+        held |= scale <= head.floor / head.gain[0] * (1 + 1e-12)
+    return float(total(rows.weight, held.double()) / rows.weight.sum()) if bool((head.floor > 0).any()) else 0.0
 
 
 @torch.no_grad()

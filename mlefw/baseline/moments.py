@@ -29,11 +29,12 @@ class Moments:
     total_square: float
     residual_square: float
     weight: Tensor
+    is_interpolating: bool = False
 
     @property
     def is_perfect(self) -> bool:
-        """Whether the residual sum of squares is rounding."""
-        return self.residual_square <= 1e-24 * self.total_square
+        """Whether the residual sum of squares is rounding, or has to be: as many coefficients as rows fit them all."""
+        return self.is_interpolating or self.residual_square <= 1e-24 * self.total_square
 
     def ridge_weight(self, alpha: float) -> Tensor:
         """Argmin ½ Σ w r² + ½ alpha |weight|²."""
@@ -56,7 +57,9 @@ def moments(problem: Problem) -> Moments:
     mean_z, mean_y = (mean[:p] - problem.mean[problem.active]) / unit, float(mean[p])
     square = float(products[p, p])
     weight, residual = _least_squares(problem, products_z, cross, square, mean_z, mean_y)
-    return Moments(mean_z, mean_y, products_z, cross, square, residual, weight)
+    # Without a prior the active features are independent of each other.
+    full = problem.prior.flat and p + 1 >= int((problem.rows.weight > 0).sum())
+    return Moments(mean_z, mean_y, products_z, cross, square, residual, weight, full)
 
 
 def weighted_products(problem: Problem, with_target: bool = False, exact: bool = False) -> tuple[Tensor, Tensor]:

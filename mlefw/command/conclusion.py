@@ -20,6 +20,8 @@ from mlefw.yardstick import Yardstick, describe
 
 Splits = Mapping[str, Rows]
 
+_MANY = 0.01
+"""Share of the training rows at the floor of their scale from which a run says so."""
 _UNFINISHED = "the run ended while its last figures were computed: the model and all that stands here are whole"
 
 
@@ -60,6 +62,7 @@ def conclude(
     )
     if seen is None or calibration is not None:
         seen = see(config, final, evaluations, data.splits)
+    attempt("the share of rows at the floor", lambda: _warn_of_floor(objective, before["train"], data.train), None)
     row_scores.store(run_dir, evaluations, data.splits, data.schema.labels)
     summary = _essentials(config, prepared, yardstick, fit, seen, final, calibration)
     summary["time"]["total_s"] = time.monotonic() - started
@@ -82,6 +85,16 @@ def _warn_of_first_epoch(fit: fitting.Fit, splits: Splits) -> None:
         warn(
             f"the validation NLL was least {when}: the model extrapolates badly, or learns too fast "
             "(try a smaller optimizer.lr, a prior, or transformed features)"
+        )
+
+
+def _warn_of_floor(objective: Objective, evaluation: Evaluation, train: Rows) -> None:
+    share = score.floored_share(objective, evaluation, train)
+    if share >= _MANY:
+        warn(
+            f"the floor of the scale (scale_floor of the head) holds {100 * share:.3g} % of the training rows: the "
+            "network cannot state less noise, while the exact estimates have no floor. Expected a smaller "
+            "head.scale_floor, if that little noise is believed"
         )
 
 
