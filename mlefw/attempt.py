@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from mlefw.errors import StorageError
+from mlefw.errors import MlefwError, StorageError
 from mlefw.warn import warn
 
 T = TypeVar("T")
@@ -38,5 +38,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return "there is not enough memory for it"
     lines = str(error).strip().splitlines()
+    if isinstance(error, MlefwError) and lines:
+        return lines[0]
     name = type(error).__name__.removeprefix("_")
     return f"{name}: {lines[0][:300]}" if lines else name

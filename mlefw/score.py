@@ -3,7 +3,7 @@
 Each figure stands alone: one that cannot be computed is left out with its reason, and costs no other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from mlefw.attempt import attempt
 from mlefw.baseline import distance
 from mlefw.baseline.refit import head_refit_gap
 from mlefw.metric.base import MOST_EXACT, Metric, bare
-from mlefw.objective import Evaluation, Objective
+from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.rows import Rows, total
 from mlefw.warn import warn
 from mlefw.yardstick import Yardstick
@@ -105,10 +105,13 @@ def distances(
         )
     refit = attempt("the exact refit of the last layer", lambda: head_refit_gap(objective, splits["train"]), None)
     content |= {} if refit is None else {"head_refit_gap": refit}
-    if yardstick.reference is None or yardstick.exact.reference is None:
-        return content
-    content["reference"] = yardstick.exact.reference[0]
     predicts, evaluations = final or (objective, evaluations)
+    reference = yardstick.exact.reference
+    if reference is None or reference[0] != "mle":
+        content |= _null_gaps(evaluations, splits, yardstick)
+    if yardstick.reference is None or reference is None:
+        return content
+    content["reference"] = reference[0]
     content |= {"gap_nats": {}, "gap_se": {}, "skill": {}}
     for split, rows in splits.items():
         gaps = attempt(f"the gap on {split}", partial(_gap, split, rows, evaluations, yardstick), {})
@@ -142,6 +145,24 @@ def _gap(split: str, rows: Rows, evaluations: Mapping[str, Evaluation], yardstic
     mean, error = distance.gap(evaluations[split], yardstick.at_reference(split, rows), rows)
     values = {"gap_nats": mean, "gap_se": error, "skill": distance.skill(mean, 0.0, *yardstick.gained[split])}
     return {key: value for key, value in values.items() if value is not None and abs(value) < float("inf")}
+
+
+def _null_gaps(
+    evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows], yardstick: Yardstick
+) -> dict[str, Any]:
+    """NLL minus that of the null model by split, with paired errors: the comparison that does not need an MLE."""
+    content: dict[str, dict[str, float]] = {"null_gap_nats": {}, "null_gap_se": {}}
+    for split, rows in splits.items():
+        null = partial(evaluate, yardstick.null, rows)
+        found = attempt(f"the gap to the null model on {split}", partial(_pair, evaluations[split], null, rows), ())
+        for key, value in zip(content, found, strict=False):
+            if abs(value) < float("inf"):
+                content[key][split] = value
+    return {key: values for key, values in content.items() if values}
+
+
+def _pair(evaluation: Evaluation, null: Callable[[], Evaluation], rows: Rows) -> tuple[float, ...]:
+    return distance.gap(evaluation, null(), rows)
 
 
 def _divergence(predicts: Objective, evaluation: Evaluation, rows: Rows, yardstick: Yardstick) -> float | None:

@@ -81,7 +81,7 @@ def weighted_products(problem: Problem, with_target: bool = False, exact: bool =
     block = problem.block if copied else max(problem.block, 2**16)
     shape = (2, min(block, problem.rows.num_rows) if copied else 0, p)
     centred, scratch = torch.empty(shape, dtype=torch.float64)
-    for rows in problem.rows.blocks(block):
+    for rows in problem.blocks(block):
         x = problem.active_features(rows)
         x = torch.sub(x, near[:p], out=centred[: len(x)]) if moved else x
         products[:p, :p] += gram(x, rows.weight if weighted else None, scratch[: len(x)])
@@ -146,7 +146,7 @@ def _by_qr(problem: Problem, mean_z: Tensor, mean_y: float) -> Tensor:
         both = torch.cat([problem.design(rows)[:, :-1] - mean_z, y.unsqueeze(1)], 1)
         return rows.weight.sqrt().unsqueeze(1) * both
 
-    whole = triangle(map(block, problem.rows.blocks(problem.block)))
+    whole = triangle(map(block, problem.blocks(problem.block)))
     # gelsd: minimum norm, so that columns without rank (under a prior, say) still give the least residual.
     rank = {"rcond": torch.finfo(whole.dtype).eps * problem.rows.num_rows, "driver": "gelsd"}
     return torch.linalg.lstsq(whole[:, :-1], whole[:, -1:], **rank).solution.squeeze(1)

@@ -17,7 +17,7 @@ _MAX_WORK = 5e8
 """Rows · (size of theta)²: what one step of the solver costs, in multiplications. Beyond it there is no refit."""
 _STEPS = 25
 """How many times more steps Newton's method may need where several columns are not jointly convex."""
-_MAX_SECONDS = 2.0
+_MAX_SECONDS = 30.0
 _ROUNDING = 1e-9
 
 

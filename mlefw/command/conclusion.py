@@ -124,6 +124,7 @@ def _essentials(
         "baseline_num_features": len(estimand.asked) if estimand.is_subset else None,
         "baseline": describe(exact.mle, lines.get("mle")),
         "baseline_map": describe(exact.map, lines.get("map")),
+        "baseline_ridge": _ridge(config, yardstick),
         "distance": {},
         "time": {"fit_s": fit.seconds, "baseline_s": exact.seconds, "rows_per_s": fit.rows_per_s},
         "versions": archive.versions(),
@@ -133,6 +134,11 @@ def _essentials(
         "warnings": collected(),
     }
     return {name: value for name, value in summary.items() if value is not None}
+
+
+def _ridge(config: dict[str, Any], yardstick: Yardstick) -> dict[str, Any] | None:
+    content = describe(yardstick.exact.ridge, yardstick.lines.get("ridge"))
+    return None if content is None else {"scale": config["baseline"]["ridge_scale"], **content}
 
 
 def _write(

@@ -139,7 +139,7 @@ def _measures(config: dict[str, Any], prepared: Prepared) -> tuple[Yardstick, di
     objective, splits = prepared.estimand.objective, prepared.data.splits
     exact = estimate(config, prepared)
     yardstick = once("yardstick", config, _PARTS, lambda: Yardstick(exact, objective, splits))
-    if exact.mle is None:
+    if exact.mle is None and exact.map is None:
         return yardstick, None
     return yardstick, once("table", config, _PARTS, lambda: baseline_file(config, prepared, exact))
 
@@ -151,16 +151,15 @@ def _finished(run_dir: Path) -> dict[str, Any] | None:
 
 
 def baseline_file(config: dict[str, Any], prepared: Prepared, exact: Exact) -> dict[str, Any]:
-    """The content of `baseline.json`: under a prior the MAP, with the MLE nested."""
+    """The content of `baseline.json`: under a prior the MAP, with the MLE and a ridge MAP nested where they are."""
     schema, asked = prepared.data.schema, prepared.estimand.asked
     kind = config["baseline"]["standard_errors"]
-    contents = [
-        baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, asked)
-        for solution in (exact.map, exact.mle)
-        if solution is not None
-    ]
+    contents = {
+        name: baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, asked)
+        for name, solution in exact.known.items()
+    }
+    if "ridge" in contents:
+        contents["ridge"] = {"scale": config["baseline"]["ridge_scale"], **contents["ridge"]}
+    top = contents.pop("map", None) or contents.pop("mle")
     chosen = {"head": choice(config, "head"), "prior": choice(config, "prior"), "target": schema.target}
-    content = {**chosen, **contents[0]}
-    if len(contents) == 2:
-        content["mle"] = contents[1]
-    return content
+    return {**chosen, **top, **contents}
