@@ -121,4 +121,5 @@ def _certificate(solution: Solution) -> dict[str, Any]:
     """How sure the estimate is, in numbers."""
     values = {name: getattr(solution, name) for name in ("converged", "is_global", "residual")}
     bound = excess_bound(solution)
+    values |= {"matrix_free": True} if solution.matrix_free else {}
     return values if bound is None else values | {"excess_bound": bound}

@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-EXACT = ("null", "baseline", "baseline_map")
-"""What stands beside a model, by its name in `summary.json`."""
+from mlefw.references import EXACT as EXACT
+from mlefw.references import REFERENCES, against, compared
+from mlefw.references import exact_names as exact_names
 
 _AVERAGED = ("laplace", "mc_dropout")
 """What averages over the parameters, by its name in an evaluation."""
@@ -63,8 +64,14 @@ def run_table(summary: Mapping[str, Any]) -> Table:
     if gaps:
         errors = summary["distance"].get("gap_se", {})
         table.add_row(
-            f"  minus linear {summary['distance']['reference'].upper()}",
+            f"  minus {REFERENCES[summary['distance']['reference']]}",
             *(f"{number(gaps.get(split), sign=True)} ± {number(errors.get(split))}" for split in splits),
+        )
+    if null_gaps := summary.get("distance", {}).get("null_gap_nats"):
+        errors = summary["distance"].get("null_gap_se", {})
+        table.add_row(
+            "  minus null model",
+            *(f"{number(null_gaps.get(split), sign=True)} ± {number(errors.get(split))}" for split in splits),
         )
     for key in _CALIBRATION:
         if any(key in figures[split] for split in splits):
@@ -93,23 +100,6 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def exact_names(summary: Mapping[str, Any]) -> dict[str, str]:
-    """What the exact estimates are called, by their key in a summary."""
-    part = _part(summary)
-    exact = f"exact, {part}" if part else "exact"
-    return {
-        "null": "null model (intercept only)",
-        "baseline": f"linear MLE ({exact})",
-        "baseline_map": f"linear MAP ({exact})",
-    }
-
-
-def _part(summary: Mapping[str, Any]) -> str:
-    """How many of the features the exact estimates have, where it is not all of them."""
-    count = summary.get("baseline_num_features")
-    return "" if count is None else f"{count} of {summary['num_features']} features"
-
-
 def verdict(summary: Mapping[str, Any]) -> str:
     """The result in one or two sentences."""
     distance = summary.get("distance", {})
@@ -117,16 +107,11 @@ def verdict(summary: Mapping[str, Any]) -> str:
     sentences = []
     if baseline.get("exists") is False:
         sentences.append(f"The linear model has no finite MLE: {baseline.get('reason')}.")
-    gaps = distance.get("gap_nats", {})
-    split = next((split for split in ("test", "validation", "train") if split in gaps), None)
-    if split is not None:
-        name = f"linear {distance['reference'].upper()}" + (f" on {_part(summary)}" if _part(summary) else "")
-        gap, error = gaps[split], distance["gap_se"].get(split, float("inf"))
-        amount = f"{abs(gap) if abs(gap) > 1e-12 else 0:.3g} ± {error:.2g} nats per row on {split}"
-        if abs(gap) <= 2 * error:
-            sentences.append(f"The model cannot be told from the {name}: they differ by {amount}.")
-        else:
-            sentences.append(f"The model {'beats' if gap < 0 else 'loses to'} the {name} by {amount}.")
+    for key, name in compared(summary):
+        gaps, errors = distance.get(f"{key}_nats", {}), distance.get(f"{key}_se", {})
+        split = next((split for split in ("test", "validation", "train") if split in gaps), None)
+        if split is not None:
+            sentences.append(against(name, gaps[split], errors.get(split, float("inf")), split))
     loss = summary.get("loss", "plain")
     if loss != "plain":
         sentences.append(f"Training descended another loss, {loss}; every NLL here is the plain one.")

@@ -12,7 +12,7 @@ from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
 from mlefw.precision import promote
 from mlefw.prior.base import Prior
-from mlefw.rows import Batch, Rows
+from mlefw.rows import Batch, Rows, total
 
 
 class Objective(nn.Module):
@@ -94,6 +94,10 @@ class Evaluation(NamedTuple):
 
     eta: Tensor
     nll: Tensor
+
+    def mean(self, rows: Rows) -> float:
+        """The mean NLL of the rows."""
+        return float(total(rows.weight, self.nll) / rows.weight.sum())
 
 
 @torch.no_grad()

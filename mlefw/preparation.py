@@ -1,6 +1,5 @@
 """All that can be checked or computed before the first step, and before anything is written."""
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,18 +8,19 @@ import torch
 
 from mlefw import build, devices, random_state, recalibration, training
 from mlefw.baseline.absence import remedy
+from mlefw.baseline.base import Solution
 from mlefw.build import Data, Estimand
 from mlefw.calibrate.base import Calibration
 from mlefw.coefficient_table import dropped, shortened
 from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
+from mlefw.estimation import NAMES, estimates
 from mlefw.model.base import StartsAtEstimate
 from mlefw.once import is_known, once
-from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
 from mlefw.run_directory import check_free
-from mlefw.score import Exact
 from mlefw.warn import warn
+from mlefw.yardstick import Exact
 
 _INSTEAD = {
     "accumulate_grad_batches": "expected a larger batch.size, which is the same",
@@ -113,21 +113,28 @@ def start(config: dict[str, Any], prepared: Prepared) -> Prepared:
 def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
     """The exact estimates beside the run, with a warning where one does not exist."""
     exact = prepared.exact or _solve(config, prepared.data, prepared.estimand)
-    if exact.mle is None:
-        return exact
-    left_out = dropped(exact.mle, prepared.data.schema.names, prepared.estimand.asked)
-    if left_out:
-        warn(f"constant or collinear features are left out of the linear MLE: {shortened(left_out)}")
+    for name, why in exact.left_out.items():
+        warn(f"{NAMES[name]} left out: {why}")
+    if exact.mle is not None:
+        left_out = dropped(exact.mle, prepared.data.schema.names, prepared.estimand.asked)
+        if left_out:
+            warn(f"constant or collinear features are left out of the linear MLE: {shortened(left_out)}")
     flat = prepared.estimand.objective.prior.flat
-    for name, solution in (("MLE", exact.mle), ("MAP", exact.map)):
-        if solution is None or (name == "MLE" and not flat):
+    for name, solution in exact.known.items():
+        if name == "mle" and not flat:
             continue
         if not solution.exists:
-            warn(f"no finite linear {name}: {solution.reason}. {remedy(solution)}")
+            warn(f"no finite {NAMES[name]}: {solution.reason}. {remedy(solution)}")
         elif not solution.converged:
-            why = f"{solution.reason}, " if solution.reason else ""
-            warn(f"the linear {name} is not certified: {why}its residual is {solution.residual:.2g}")
+            warn(f"the {NAMES[name]} is not certified: {_doubt(solution)}")
     return exact
+
+
+def _doubt(solution: Solution) -> str:
+    why = f"{solution.reason}, " if solution.reason else ""
+    if solution.gap is not None:
+        return f"{why}at most {solution.gap:.2g} nats per row above its minimum"
+    return f"{why}its residual is {solution.residual:.2g}"
 
 
 def share(config: dict[str, Any]) -> None:
@@ -150,13 +157,7 @@ def _solve_anew(config: dict[str, Any], train: Rows, estimand: Estimand) -> Exac
     baseline = build.build_baseline(config)
     if baseline is None:
         return Exact(estimand.null)
-    clock = time.monotonic()
-    mle = baseline.solve(estimand.problem(train, NoPrior()))
-    prior = estimand.objective.prior
-    posterior = None if prior.flat else baseline.solve(estimand.problem(train, prior))
-    # Training has all features: an estimate on some of them is not what it descends to.
-    optimum = None if estimand.is_subset else mle if prior.flat else posterior
-    return Exact(estimand.null, mle, posterior, optimum, time.monotonic() - clock)
+    return estimates(baseline, estimand, train)
 
 
 def _check_trainer(config: dict[str, Any]) -> None:

@@ -1,11 +1,13 @@
 """Where a run is written: a directory claimed by exactly one process."""
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from mlefw.errors import UsageError
 from mlefw.own_folder import own
@@ -105,6 +107,15 @@ def run_of(resume: str) -> Path:
         if (path / name).is_symlink():
             raise UsageError(f"resume={resume}: {name} is a link; a run is written in its own directory alone")
     return path.absolute()
+
+
+def summary_of(run_dir: Path) -> dict[str, Any]:
+    """The summary of a run; empty where there is none that can be read."""
+    try:
+        content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _make(path: Path) -> None:

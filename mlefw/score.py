@@ -1,29 +1,32 @@
-"""The figures of a model on rows, and its distance from the exact estimate, as plain numbers."""
+"""The figures of a model on rows, and its distance from the exact estimate, as plain numbers.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+Each figure stands alone: one that cannot be computed is left out with its reason, and costs no other.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
+from mlefw.attempt import attempt
 from mlefw.baseline import distance
-from mlefw.baseline.base import Solution
-from mlefw.baseline.predictor import as_objective
 from mlefw.baseline.refit import head_refit_gap
 from mlefw.metric.base import MOST_EXACT, Metric, bare
 from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.rows import Rows, total
-
-_MOST_KEPT = 100_000
-"""Rows of a split, up to which what the reference says of them is kept for the end."""
+from mlefw.warn import warn
+from mlefw.yardstick import Yardstick
 
 
 @torch.no_grad()
 def figures(objective: Objective, evaluation: Evaluation, rows: Rows, metrics: Sequence[Metric]) -> dict[str, float]:
     """Every metric over the rows of an evaluation; a figure that is not finite is not defined, and left out.
 
-    Figures of all rows at once (`Metric.exact`) are exact where they are not too many for that.
+    Figures of all rows at once (`Metric.exact`) are exact where they are not too many for that. A metric that fails is
+    left out with a warning.
     """
     values: dict[str, Tensor] = {}
     for metric in metrics:
@@ -32,10 +35,9 @@ def figures(objective: Objective, evaluation: Evaluation, rows: Rows, metrics: S
         part = rows.take(slice(start, start + 16384))
         # Metrics share what they need of the distributions of a block.
         distribution = objective.head(evaluation.eta[start : start + 16384])
-        for metric in metrics:
-            bare(metric.update)(distribution, part.y, part.weight)
+        metrics = [m for m in metrics if attempt(_named(m), partial(_add, m, distribution, part), False)]
     for metric in metrics:
-        values |= bare(metric.compute)()
+        values |= attempt(_named(metric), bare(metric.compute), {})
         metric.reset()
     return completed({name: float(value) for name, value in values.items()}, objective, evaluation, rows, metrics)
 
@@ -45,107 +47,42 @@ def completed(
     sums: Mapping[str, float], objective: Objective, evaluation: Evaluation, rows: Rows, metrics: Sequence[Metric]
 ) -> dict[str, float]:
     """What metrics have from sums, with what they know from all rows at once in its place, and the objective."""
-    values = dict(sums)
+    values = {"nll_nats": evaluation.mean(rows), **sums}
     for metric in (metric for metric in metrics if metric.has_exact and evaluation.eta.numel() <= MOST_EXACT):
-        exact = metric.exact(objective.head(evaluation.eta), rows.y, rows.weight)
-        values |= {name: float(value) for name, value in exact.items()}
+        exact = partial(_exact, metric, objective, evaluation, rows)
+        values |= attempt(f"{_named(metric)} from all rows at once", exact, {})
     penalty = float(objective.penalty())
     values |= {"penalty": penalty, "objective": values["nll_nats"] + penalty / objective.population}
-    return {name: value for name, value in values.items() if abs(value) < float("inf")}
+    if lost := [name for name, value in values.items() if not abs(value) < float("inf")]:
+        warn(f"not finite on {rows.num_rows} rows, and so left out: {', '.join(lost)}")
+    return {name: value for name, value in values.items() if name not in lost}
 
 
-@dataclass(frozen=True)
-class Exact:
-    """The exact estimates of a run: null model, linear MLE, under a prior the linear MAP.
-
-    `optimum` is what training itself would reach with a linear model: the MLE without a prior, else the MAP; None
-    where the estimates were asked for on a part of the features.
-    """
-
-    null: Solution
-    mle: Solution | None = None
-    map: Solution | None = None
-    optimum: Solution | None = None
-    seconds: float = 0.0
-
-    @property
-    def reference(self) -> tuple[str, Solution] | None:
-        """What gaps are measured from: the MLE, or the MAP where there is no MLE."""
-        for name, solution in (("mle", self.mle), ("map", self.map)):
-            if solution is not None and solution.exists and solution.converged:
-                return name, solution
-        return None
+def _add(metric: Metric, distribution: Distribution, rows: Rows) -> bool:
+    bare(metric.update)(distribution, rows.y, rows.weight)
+    return True
 
 
-class Yardstick:
-    """The exact estimates on the rows of a run, evaluated once: what each epoch and the end are measured by.
-
-    Attributes:
-        lines: mean NLL by estimate that exists and split.
-        gained: NLL of the null model minus that of the reference, and the paired standard error, by split.
-        optimum: what training would reach with a linear model, where it exists and is certified.
-        reference: what gaps are measured from, as a model.
-    """
-
-    def __init__(self, exact: Exact, objective: Objective, splits: dict[str, Rows]) -> None:
-        self.exact, self.gained = exact, dict[str, tuple[float, float]]()
-        found = exact.optimum
-        self.optimum = found if found is not None and found.exists and found.converged else None
-        self.measure = None if self.optimum is None else distance.parameter_measure(objective, self.optimum)
-        known = {"null": exact.null, "mle": exact.mle, "map": exact.map}
-        objectives = {
-            name: as_objective(solution, objective)
-            for name, solution in known.items()
-            if solution is not None and (solution.exists or name == "null")
-        }
-        self.lines: dict[str, dict[str, float]] = {name: {} for name in objectives}
-        self.reference = None if exact.reference is None else objectives[exact.reference[0]]
-        self._at_reference: dict[str, Evaluation] = {}
-        for split, rows in splits.items():
-            evaluations = {name: evaluate(exact_objective, rows) for name, exact_objective in objectives.items()}
-            for name, evaluation in evaluations.items():
-                if abs(value := _mean(evaluation, rows)) < float("inf"):
-                    self.lines[name][split] = value
-            if exact.reference is not None:
-                self.gained[split] = distance.gap(evaluations["null"], evaluations[exact.reference[0]], rows)
-                if rows.num_rows <= _MOST_KEPT:
-                    self._at_reference[split] = evaluations[exact.reference[0]]
-
-    def at_reference(self, split: str, rows: Rows) -> Evaluation:
-        """The reference on the rows of a split."""
-        assert self.reference is not None
-        return self._at_reference.get(split) or evaluate(self.reference, rows)
-
-    def epoch(self, split: str, figures: Mapping[str, float], objective: Objective) -> dict[str, float]:
-        """`gap_nats` and `skill` of an epoch's figures; on the training rows of a linear model also the distance of
-        its parameters and its `excess_objective`.
-        """
-        values: dict[str, float] = {}
-        if self.exact.reference is not None and split in self.lines[self.exact.reference[0]]:
-            gap = figures["nll_nats"] - self.lines[self.exact.reference[0]][split]
-            skill = distance.skill(gap, 0.0, *self.gained[split])
-            values |= {"gap_nats": gap} | ({} if skill is None else {"skill": skill})
-        if split == "train" and self.optimum is not None and self.measure is not None:
-            values["excess_objective"] = figures["objective"] - self.optimum.objective
-            values |= {f"parameter_{name}": value for name, value in self.measure(objective).items()}
-        return {name: value for name, value in values.items() if abs(value) < float("inf")}
+def _exact(metric: Metric, objective: Objective, evaluation: Evaluation, rows: Rows) -> dict[str, float]:
+    found = metric.exact(objective.head(evaluation.eta), rows.y, rows.weight)
+    return {name: float(value) for name, value in found.items()}
 
 
-def describe(solution: Solution | None, line: dict[str, float] | None) -> dict[str, Any] | None:
-    """An exact estimate as `summary.json` has it."""
-    if solution is None:
-        return None
-    content: dict[str, Any] = {"exists": solution.exists}
-    if not solution.exists:
-        content["reason"] = solution.reason
-        if solution.infimum is not None:
-            content["nll_infimum"] = solution.infimum
-        return content
-    content |= {"converged": solution.converged, "solver": solution.solver}
-    content |= {"residual": solution.residual} if abs(solution.residual) < float("inf") else {}
-    content |= {"is_global": solution.is_global}
-    content |= {split: {"nll_nats": value} for split, value in (line or {}).items()}
-    return content
+def _named(metric: Metric) -> str:
+    name = getattr(metric, "name", None)
+    return f"metric {type(metric).__name__}" + (f" of {name}" if isinstance(name, str) else "")
+
+
+@torch.no_grad()
+def floored_share(objective: Objective, evaluation: Evaluation, rows: Rows) -> float:
+    """The weighted share of rows with a scale that its floor holds, whatever the head calls it: 0 without a floor."""
+    head = objective.head
+    eta = head.complete(evaluation.eta.double())
+    held = (eta <= head.lowest()).any(-1)
+    scale = head.least_scale(eta)
+    if scale is not None and head.floor.ndim == 0:
+        held |= scale <= head.floor / head.gain[0] * (1 + 1e-12)
+    return float(total(rows.weight, held.double()) / rows.weight.sum()) if bool((head.floor > 0).any()) else 0.0
 
 
 @torch.no_grad()
@@ -162,42 +99,78 @@ def distances(
     tells how far training came is that of the objective it descended.
     """
     content: dict[str, Any] = {}
-    exact, optimum, train = yardstick.exact, yardstick.optimum, splits["train"]
-    if optimum is not None and _is_comparable(objective):
-        excess = _mean(evaluations["train"], train) + float(objective.penalty()) / objective.population
-        content["excess_objective"] = excess - optimum.objective
-        if yardstick.measure is not None:
-            content["parameter"] = dict[str, Any](yardstick.measure(objective))
-            if objective.prior.flat:
-                inside = distance.inside_95_region(optimum, content["excess_objective"])
-                content["parameter"]["inside_95_region"] = inside
-    refit = head_refit_gap(objective, train)
-    if refit is not None:
-        content["head_refit_gap"] = refit
-    if exact.reference is None or yardstick.reference is None:
-        return content
-    content["reference"] = exact.reference[0]
+    if yardstick.optimum is not None and _is_comparable(objective):
+        content |= attempt(
+            "the distance from the exact optimum", lambda: _excess(objective, evaluations, splits, yardstick), {}
+        )
+    refit = attempt("the exact refit of the last layer", lambda: head_refit_gap(objective, splits["train"]), None)
+    content |= {} if refit is None else {"head_refit_gap": refit}
     predicts, evaluations = final or (objective, evaluations)
+    reference = yardstick.exact.reference
+    if reference is None or reference[0] != "mle":
+        content |= _null_gaps(evaluations, splits, yardstick)
+    if yardstick.reference is None or reference is None:
+        return content
+    content["reference"] = reference[0]
     content |= {"gap_nats": {}, "gap_se": {}, "skill": {}}
     for split, rows in splits.items():
-        at_exact = yardstick.at_reference(split, rows)
-        mean, error = distance.gap(evaluations[split], at_exact, rows)
-        skill = distance.skill(mean, 0.0, *yardstick.gained[split])
-        for key, value in (("gap_nats", mean), ("gap_se", error), ("skill", skill)):
-            if value is not None and abs(value) < float("inf"):
-                content[key][split] = value
-        if split == "train":
-            at_model = evaluations[split].eta
-            divergence = distance.predictive_kl(predicts, yardstick.reference, at_model, at_exact.eta, rows.weight)
-            if divergence is not None:
-                content["predictive_kl"] = {"train": divergence}
+        gaps = attempt(f"the gap on {split}", partial(_gap, split, rows, evaluations, yardstick), {})
+        for key, value in gaps.items():
+            content[key][split] = value
+    divergence = attempt(
+        "the divergence from the exact estimate",
+        lambda: _divergence(predicts, evaluations["train"], splits["train"], yardstick),
+        None,
+    )
+    return content | ({} if divergence is None else {"predictive_kl": {"train": divergence}})
+
+
+def _excess(
+    objective: Objective, evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows], yardstick: Yardstick
+) -> dict[str, Any]:
+    """How far a linear model is from what training would reach."""
+    assert yardstick.optimum is not None
+    value = evaluations["train"].mean(splits["train"]) + float(objective.penalty()) / objective.population
+    content: dict[str, Any] = {"excess_objective": value - yardstick.optimum.objective}
+    if yardstick.measure is not None:
+        content["parameter"] = dict[str, Any](yardstick.measure(objective))
+        if objective.prior.flat:
+            inside = distance.inside_95_region(yardstick.optimum, content["excess_objective"])
+            content["parameter"]["inside_95_region"] = inside
     return content
+
+
+def _gap(split: str, rows: Rows, evaluations: Mapping[str, Evaluation], yardstick: Yardstick) -> dict[str, float]:
+    """Gap, its paired standard error and the skill on a split, where they are finite."""
+    mean, error = distance.gap(evaluations[split], yardstick.at_reference(split, rows), rows)
+    values = {"gap_nats": mean, "gap_se": error, "skill": distance.skill(mean, 0.0, *yardstick.gained[split])}
+    return {key: value for key, value in values.items() if value is not None and abs(value) < float("inf")}
+
+
+def _null_gaps(
+    evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows], yardstick: Yardstick
+) -> dict[str, Any]:
+    """NLL minus that of the null model by split, with paired errors: the comparison that does not need an MLE."""
+    content: dict[str, dict[str, float]] = {"null_gap_nats": {}, "null_gap_se": {}}
+    for split, rows in splits.items():
+        null = partial(evaluate, yardstick.null, rows)
+        found = attempt(f"the gap to the null model on {split}", partial(_pair, evaluations[split], null, rows), ())
+        for key, value in zip(content, found, strict=False):
+            if abs(value) < float("inf"):
+                content[key][split] = value
+    return {key: values for key, values in content.items() if values}
+
+
+def _pair(evaluation: Evaluation, null: Callable[[], Evaluation], rows: Rows) -> tuple[float, ...]:
+    return distance.gap(evaluation, null(), rows)
+
+
+def _divergence(predicts: Objective, evaluation: Evaluation, rows: Rows, yardstick: Yardstick) -> float | None:
+    assert yardstick.reference is not None
+    at_exact = yardstick.at_reference("train", rows).eta
+    return distance.predictive_kl(predicts, yardstick.reference, evaluation.eta, at_exact, rows.weight)
 
 
 def _is_comparable(objective: Objective) -> bool:
     """Whether the objective holds all weights of the model, as that of a linear model does: none frozen out of it."""
     return objective.prior.flat or all(p.requires_grad for p in objective.model.parameters())
-
-
-def _mean(evaluation: Evaluation, rows: Rows) -> float:
-    return float(total(rows.weight, evaluation.nll) / rows.weight.sum())

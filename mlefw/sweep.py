@@ -20,9 +20,9 @@ from mlefw.errors import Stopped, UsageError
 from mlefw.hydra_settings import launcher_settings
 from mlefw.own_folder import own
 from mlefw.resolvers import own_alone
-from mlefw.run_directory import check_free, default_path
+from mlefw.run_directory import check_free, default_path, summary_of
 from mlefw.single import run_job
-from mlefw.sweep_record import NAME, Job, Journal, label, plan, read, summary_of
+from mlefw.sweep_record import NAME, Job, Journal, label, plan, read
 
 MAX_JOBS = 10_000
 

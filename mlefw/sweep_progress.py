@@ -12,7 +12,8 @@ from mlefw.console import console, number
 from mlefw.errors import StorageError
 from mlefw.forked import Ended
 from mlefw.own_folder import cleared
-from mlefw.sweep_record import Job, Journal, summary_of
+from mlefw.run_directory import summary_of
+from mlefw.sweep_record import Job, Journal
 
 STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
 _TAIL = 20_000

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlefw.atomic import write_json, write_text
 from mlefw.own_folder import cleared
-from mlefw.run_directory import SUPERSEDED
+from mlefw.run_directory import SUPERSEDED, summary_of
 
 NAME = "sweep.json"
 _WRITE_S = 2.0
@@ -85,15 +85,6 @@ def plan(root: Path, overrides: Iterable[Sequence[str]], swept: Iterable[str], f
         kept = [item for item in (item.lstrip("+") for item in task) if item.split("=")[0] in names]
         chosen.append(Job(number, kept, root / f"{number:03d}_{label(kept)}"))
     return chosen
-
-
-def summary_of(run_dir: Path) -> dict[str, Any]:
-    """The summary of a run; empty where there is none that can be read."""
-    try:
-        content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def read(root: Path) -> list[Job]:

@@ -11,8 +11,9 @@ import yaml
 
 from mlefw import admission, configuration, once, warn
 from mlefw.errors import UsageError
+from mlefw.run_directory import summary_of
 from mlefw.single import guarded, run_job
-from mlefw.sweep_record import Job, attempts, summary_of, supersede
+from mlefw.sweep_record import Job, attempts, supersede
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

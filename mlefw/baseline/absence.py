@@ -46,6 +46,11 @@ def separation(problem: Problem, num_perfect: int) -> str:
         )
     if num_perfect == problem.rows.num_rows:
         return "the classes are completely separated by a linear combination of the features"
+    if not num_perfect:
+        return (
+            "a linear combination of the features rules some classes out for some rows, though it tells no row without "
+            "error (quasi-complete separation)"
+        )
     return (
         f"{num_perfect} of {problem.rows.num_rows} rows are predicted without error in the limit: a linear combination "
         f"of the features separates some classes (quasi-complete separation)"

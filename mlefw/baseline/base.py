@@ -8,6 +8,10 @@ from torch import Tensor
 
 from mlefw.baseline.derivatives import Derivatives
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.work import dense_work
+
+_STEPS = 12
+"""Of Newton's method, most often."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Solution:
         reason: one sentence, where it has none or the solver gave up.
         infimum: what the mean NLL comes arbitrarily close to, where it has no minimum and this is known.
         gap: the duality gap in nats per observation, where the solver has one.
+        matrix_free: whether there are too many coefficients for a Hessian to be formed.
         parts: of several targets that are independent given x, the solution of each.
         known: the derivatives at theta, if the solver has them.
     """
@@ -43,6 +48,7 @@ class Solution:
     reason: str | None = None
     infimum: float | None = None
     gap: float | None = None
+    matrix_free: bool = False
     parts: tuple["Solution", ...] = ()
     known: Derivatives | None = field(default=None, repr=False, compare=False)
 
@@ -58,6 +64,11 @@ class Solver(ABC):
     @abstractmethod
     def supports(self, problem: Problem) -> bool:
         """Whether this solver is exact for the problem."""
+
+    def work(self, problem: Problem) -> float:
+        """About how many multiplications it takes at most: by default those of Newton's method with full Hessians."""
+        head = problem.head
+        return dense_work(problem.rows.num_rows, problem.num_active, head.eta_dim + head.shared_dim, _STEPS)
 
     @abstractmethod
     def solve(self, problem: Problem) -> Solution:

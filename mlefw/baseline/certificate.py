@@ -20,6 +20,8 @@ def excess_bound(solution: Solution) -> float | None:
     least = 2.0**-52 * max(1.0, abs(solution.objective))
     if solution.gap is not None:
         return max(least, solution.gap)
+    if solution.matrix_free:
+        return None
     problem, here = solution.problem, solution.derivatives
     slope = here.gradient.clone()
     mask = torch.from_numpy(under_prior(problem))

@@ -76,6 +76,6 @@ def _unexplained(problem: Problem, index: Tensor, j: int, mean: Tensor) -> float
     columns = torch.cat([index, torch.tensor([j])])
     found = triangle(
         (problem.design(rows)[:, columns] - mean[columns]) * rows.weight.sqrt().unsqueeze(1)
-        for rows in problem.rows.blocks(problem.block)
+        for rows in problem.blocks(problem.block)
     )
     return float(found[-1, -1].abs() / found[:, -1].norm()) if len(found) == len(columns) else 0.0

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mlefw.baseline.base import Solution
-from mlefw.baseline.derivatives import row_derivatives
+from mlefw.baseline.derivatives import add_hessian, row_derivatives, row_slopes
 from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.problem import Problem
 from mlefw.head.gaussian import GaussianHead
@@ -45,6 +45,8 @@ def covariance(solution: Solution, kind: StandardErrors = "default") -> Covarian
         return "the estimate does not exist"
     if not solution.converged:
         return "the estimate is not certified"
+    if solution.matrix_free:
+        return f"the information of {problem.size} coefficients is not formed"
     if not problem.prior.smooth:
         return "the prior has a kink at zero, where a coefficient has no curvature"
     left = problem.population - num_coefficients(problem)
@@ -57,7 +59,7 @@ def covariance(solution: Solution, kind: StandardErrors = "default") -> Covarian
     head = problem.head
     if kind in ROBUST:
         factor = problem.population / left if kind == "hc1" else 1.0
-        meat = problem.score_products(_beside_kinks(solution) if name.startswith("expected") else solution.theta)
+        meat = _score_products(problem, _beside_kinks(solution) if name.startswith("expected") else solution.theta)
         label = "HC1" if kind == "hc1" else "HC0"
         label += ", expected information" if name.startswith("expected") else ""
         of_map = "" if problem.prior.flat else " of the MAP"
@@ -70,6 +72,16 @@ def covariance(solution: Solution, kind: StandardErrors = "default") -> Covarian
         inverse[:width, :width] *= problem.population / left
         return Covariance(inverse, "RSS / (n - p), t quantiles", left)
     return Covariance(inverse, name)
+
+
+def _score_products(problem: Problem, theta: Tensor) -> Tensor:
+    """Σ w·s sᵀ over rows, (size, size), s being a row's gradient of its NLL in theta: weights are frequencies."""
+    total = torch.zeros(problem.size, problem.size, dtype=torch.float64)
+    for rows, design, eta in problem.designs(theta):
+        slope = row_slopes(problem.head, eta, rows.y)[1] * problem.head.gain
+        products = rows.weight.view(-1, 1, 1) * slope.unsqueeze(2) * slope.unsqueeze(1)
+        add_hessian(total, design, products, problem.head.eta_dim, torch.empty_like(design))
+    return total
 
 
 def _is_least_squares(problem: Problem) -> bool:

@@ -30,6 +30,16 @@ def row_slopes(head: Head, eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.enable_grad()
+def row_products(head: Head, eta: Tensor, y: Tensor, movement: Tensor) -> Tensor:
+    """The Hessian of each row's NLL in its complete eta times a movement of it, (n, K), without a block of K × K."""
+    eta = eta.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(head.nll_complete(eta, y).sum(), eta, create_graph=True)
+    if not slope.requires_grad:
+        return torch.zeros_like(eta)
+    return torch.autograd.grad((slope * movement).sum(), eta)[0]
+
+
+@torch.enable_grad()
 def row_derivatives(head: Head, eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """NLL (n,), its gradient (n, K) and Hessian (n, K, K) in each row's complete eta (n, K), by autograd."""
     eta = eta.detach().requires_grad_()

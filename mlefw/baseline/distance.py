@@ -77,7 +77,8 @@ Measure = Callable[[Objective], dict[str, float]]
 def parameter_measure(objective: Objective, solution: Solution) -> Measure | None:
     """What gives the `euclidean` and `mahalanobis` (in the total information at the estimate) distance of theta.
 
-    None for any model but a linear one on the features of the estimate. The information is computed once, here.
+    None for any model but a linear one on the features of the estimate. The information is computed once, here,
+    or, of very many coefficients, its product with a difference each time.
 
     Where a shift of all eta columns changes nothing (softmax), both thetas are centred over the columns first. The
     Mahalanobis distance squared is to be read against the number of parameters: the truth lies about that far.
@@ -89,13 +90,14 @@ def parameter_measure(objective: Objective, solution: Solution) -> Measure | Non
         return None
     weight, bias, shared = full_weight(solution)
     exact = torch.cat([torch.cat([weight, bias.unsqueeze(1)], 1).reshape(-1), shared])
-    information = _information(whole, exact)
+    information = None if solution.matrix_free else _information(whole, exact)
 
     def measure(objective: Objective) -> dict[str, float]:
         theta = parameters(objective, whole)
         assert theta is not None
         difference = _identified(theta - exact, whole)
-        squared = float(difference @ information @ difference) * whole.population
+        pulled = whole.curvature_times(exact, difference) if information is None else information @ difference
+        squared = float(difference @ pulled) * whole.population
         return {"euclidean": float(difference.norm()), "mahalanobis": max(squared, 0.0) ** 0.5}
 
     return measure

@@ -13,6 +13,7 @@ from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.moments import Moments, moments
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.work import products_work
 from mlefw.head.gaussian import GaussianHead
 from mlefw.prior.l2 import L2Prior
 
@@ -31,6 +32,10 @@ class LeastSquares(Solver):
         head = problem.head
         constant = isinstance(head, GaussianHead) and head.eta_names == ("loc",)
         return constant and (problem.prior.flat or isinstance(problem.prior, L2Prior))
+
+    def work(self, problem: Problem) -> float:
+        """The products of the features, and a few factorisations of them."""
+        return products_work(problem.rows.num_rows, problem.num_active) + 10.0 * problem.num_active**3
 
     def solve(self, problem: Problem) -> Solution:
         """The estimate, with the gradient of the objective as its certificate."""

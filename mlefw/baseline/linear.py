@@ -1,5 +1,6 @@
 """The exact linear estimate beside a run: null model, maximum likelihood, MAP."""
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -7,7 +8,9 @@ from torch import Tensor
 
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.collinear import independent_columns
+from mlefw.baseline.conjugate_gradient import NewtonCG
 from mlefw.baseline.existence import examine
+from mlefw.baseline.frequencies import Frequencies
 from mlefw.baseline.least_absolute import LeastAbsolute
 from mlefw.baseline.least_squares import LeastSquares
 from mlefw.baseline.newton import Newton
@@ -15,8 +18,21 @@ from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton
 from mlefw.baseline.separate import parts, together
 from mlefw.baseline.varying_laplace import VaryingLaplace
+from mlefw.baseline.work import (
+    MAX_SECONDS,
+    MAX_WORK,
+    MOST_DENSE,
+    MOST_DENSE_ALONE,
+    NOTICEABLE,
+    LeftOutError,
+    Meter,
+    Watch,
+    check,
+    products_work,
+)
 from mlefw.errors import UsageError
 from mlefw.head.multitask import MultitaskHead
+from mlefw.prior.base import check_scale
 
 StandardErrors = Literal["default", "observed", "expected", "sandwich", "hc0", "hc1"]
 
@@ -26,10 +42,16 @@ _SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), VaryingLaplace(
 class LinearBaseline:
     """The linear model with the run's own head, features and training rows, solved exactly.
 
+    What an estimate takes is counted before it starts. Where the coefficients are too many for matrices of them, a
+    method without one takes over; what takes more than `max_work` is left out.
+
     Args:
         standard_errors: `observed` or `expected` information, `sandwich` (also `hc0`) or `hc1` against a wrong noise
             model, or what is usual for the head.
-        max_seconds: bound on the linear program that decides whether a maximum exists.
+        max_seconds: after which an estimate is stopped, its existence included.
+        max_work: multiplications that an estimate may take.
+        ridge_scale: of the Gaussian prior of a weight of standardised features, biases being free, under which the
+            linear MAP stands in for an MLE that does not exist.
         features: names of the columns that take part, a categorical one with all its levels; all by default. They are
             known to the composition root, which restricts the problem.
     """
@@ -37,22 +59,63 @@ class LinearBaseline:
     def __init__(
         self,
         standard_errors: StandardErrors = "default",
-        max_seconds: float = 20.0,
+        max_seconds: float = MAX_SECONDS,
+        max_work: float = MAX_WORK,
+        ridge_scale: float = 1.0,
         features: list[str] | None = None,
     ) -> None:
         known = get_args(StandardErrors)
         if standard_errors not in known:
             raise UsageError(f"baseline.standard_errors={standard_errors!r}: expected {', '.join(known)}")
-        self.features, self.standard_errors, self.max_seconds = features, standard_errors, max_seconds
+        for name, value in (("max_seconds", max_seconds), ("max_work", max_work)):
+            if not value > 0:
+                raise UsageError(f"baseline.{name}={value}: expected a positive number")
+        self.ridge_scale = check_scale("baseline.ridge_scale", ridge_scale)
+        self.features, self.standard_errors = features, standard_errors
+        self.max_seconds, self.max_work = max_seconds, max_work
 
-    def solve(self, problem: Problem) -> Solution:
-        """The estimate of a problem; without a prior, collinear features are left out."""
+    def solve(self, problem: Problem, watch: Watch | None = None, start: Tensor | None = None) -> Solution:
+        """The estimate of a problem; without a prior, collinear features are left out.
+
+        Args:
+            problem: a head, a prior and rows.
+            watch: told what is computed, where that takes a while, and how far it is.
+            start: a theta near the estimate, where one is known; of use where there are many coefficients.
+
+        Raises:
+            LeftOutError: it takes too many multiplications, or has taken too long.
+        """
+        meter = Meter(self.max_seconds, watch)
+        return _released(self._solve(replace(problem, meter=meter), meter, start))
+
+    def _solve(self, problem: Problem, meter: Meter, start: Tensor | None) -> Solution:
+        if isinstance(problem.head, MultitaskHead):
+            return together(problem, [self._solve(part, meter, None) for part in parts(problem)])
+        size, without = problem.size, NewtonCG(self.max_work)
+        solver = solver_for(problem)
+        # The products of the features come first: they tell the collinear ones.
+        work = solver.work(problem) + products_work(problem.rows.num_rows, problem.num_active)
+        fits = size <= (MOST_DENSE if without.supports(problem) else MOST_DENSE_ALONE)
+        if without.supports(problem) and not (fits and work <= self.max_work):
+            check(without.work(problem), self.max_work)
+            meter.announce(
+                f"{size:,} coefficients without a matrix of them: at most {self.max_work:.2g} multiplications"
+            )
+            return without.solve(problem, start)
+        check(work, self.max_work)
+        if not fits and not isinstance(solver, LeastSquares):
+            raise LeftOutError(f"matrices of its {size:,} coefficients take {8e-9 * size**2:.1f} GB each")
+        if work > NOTICEABLE:
+            meter.announce(f"{size:,} coefficients: at most {work:.2g} multiplications")
         if problem.prior.flat and problem.num_active:
             problem = problem.restricted(independent_columns(problem)[0])
-        if isinstance(problem.head, MultitaskHead):
-            return together(problem, [self.solve(part) for part in parts(problem)])
-        solver = solver_for(problem)
-        return examine(solver.solve(problem), self.max_seconds)
+        return examine(solver.solve(problem), max(meter.seconds_left, 0.0))
+
+
+def _released(solution: Solution) -> Solution:
+    """The solution with a problem that no clock watches any more."""
+    whole = tuple(_released(part) for part in solution.parts)
+    return replace(solution, problem=replace(solution.problem, meter=None), parts=whole)
 
 
 def solve_null(problem: Problem) -> Solution:
@@ -60,6 +123,8 @@ def solve_null(problem: Problem) -> Solution:
     problem = problem.restricted(torch.zeros(0, dtype=torch.long))
     if isinstance(problem.head, MultitaskHead):
         return together(problem, [solve_null(part) for part in parts(problem)])
+    if Frequencies().supports(problem):
+        return Frequencies().solve(problem)
     solver = solver_for(problem)
     return examine(solver.solve(problem))
 

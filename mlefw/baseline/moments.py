@@ -29,11 +29,12 @@ class Moments:
     total_square: float
     residual_square: float
     weight: Tensor
+    is_interpolating: bool = False
 
     @property
     def is_perfect(self) -> bool:
-        """Whether the residual sum of squares is rounding."""
-        return self.residual_square <= 1e-24 * self.total_square
+        """Whether the residual sum of squares is rounding, or has to be: as many coefficients as rows fit them all."""
+        return self.is_interpolating or self.residual_square <= 1e-24 * self.total_square
 
     def ridge_weight(self, alpha: float) -> Tensor:
         """Argmin ½ Σ w r² + ½ alpha |weight|²."""
@@ -48,7 +49,7 @@ def raw_target(problem: Problem, y: Tensor, offset: Tensor) -> Tensor:
 
 
 def moments(problem: Problem) -> Moments:
-    """One pass for the products; where they have lost digits, one more for the residuals of the fit that they give."""
+    """One pass for the products; where they have lost digits, more for the residuals of the fit that they give."""
     p = problem.num_active
     mean, products = weighted_products(problem, with_target=True)
     unit = problem.scale[problem.active]
@@ -56,7 +57,9 @@ def moments(problem: Problem) -> Moments:
     mean_z, mean_y = (mean[:p] - problem.mean[problem.active]) / unit, float(mean[p])
     square = float(products[p, p])
     weight, residual = _least_squares(problem, products_z, cross, square, mean_z, mean_y)
-    return Moments(mean_z, mean_y, products_z, cross, square, residual, weight)
+    # Without a prior the active features are independent of each other.
+    full = problem.prior.flat and p + 1 >= int((problem.rows.weight > 0).sum())
+    return Moments(mean_z, mean_y, products_z, cross, square, residual, weight, full)
 
 
 def weighted_products(problem: Problem, with_target: bool = False, exact: bool = False) -> tuple[Tensor, Tensor]:
@@ -78,7 +81,7 @@ def weighted_products(problem: Problem, with_target: bool = False, exact: bool =
     block = problem.block if copied else max(problem.block, 2**16)
     shape = (2, min(block, problem.rows.num_rows) if copied else 0, p)
     centred, scratch = torch.empty(shape, dtype=torch.float64)
-    for rows in problem.rows.blocks(block):
+    for rows in problem.blocks(block):
         x = problem.active_features(rows)
         x = torch.sub(x, near[:p], out=centred[: len(x)]) if moved else x
         products[:p, :p] += gram(x, rows.weight if weighted else None, scratch[: len(x)])
@@ -114,9 +117,9 @@ def _least_squares(
     distance = (problem.mean / problem.scale)[problem.active].abs()
     if least > _WELL and square > 1e-3 * total_square and not bool((distance > 3.0).any()):
         return weight, square
-    square, left = _residuals(problem, weight, mean_z, mean_y)
-    change = solve(left)
-    return weight + change, square - float(change @ left)
+    weight = weight + solve(_residuals(problem, weight, mean_z, mean_y)[1])
+    # Summed anew: a difference of sums may be negative where nothing is left but rounding.
+    return weight, _residuals(problem, weight, mean_z, mean_y)[0]
 
 
 def _residuals(problem: Problem, weight: Tensor, mean_z: Tensor, mean_y: float) -> tuple[float, Tensor]:
@@ -143,7 +146,7 @@ def _by_qr(problem: Problem, mean_z: Tensor, mean_y: float) -> Tensor:
         both = torch.cat([problem.design(rows)[:, :-1] - mean_z, y.unsqueeze(1)], 1)
         return rows.weight.sqrt().unsqueeze(1) * both
 
-    whole = triangle(map(block, problem.rows.blocks(problem.block)))
+    whole = triangle(map(block, problem.blocks(problem.block)))
     # gelsd: minimum norm, so that columns without rank (under a prior, say) still give the least residual.
     rank = {"rcond": torch.finfo(whole.dtype).eps * problem.rows.num_rows, "driver": "gelsd"}
     return torch.linalg.lstsq(whole[:, :-1], whole[:, -1:], **rank).solution.squeeze(1)

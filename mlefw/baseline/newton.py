@@ -8,8 +8,9 @@ from torch import Tensor
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.derivatives import Derivatives
 from mlefw.baseline.problem import Problem
-from mlefw.baseline.quasi_newton import Approach, approach, sample
+from mlefw.baseline.quasi_newton import Approach, approach, pays, sample
 from mlefw.baseline.starts import is_unimodal, starts
+from mlefw.baseline.work import dense_work, pass_work
 
 _TOLERANCE = 1e-10
 _FEW_STEPS = 50
@@ -30,6 +31,14 @@ class Newton(Solver):
     def supports(self, problem: Problem) -> bool:
         """Any smooth prior; the head's density has to be twice differentiable."""
         return problem.prior.smooth
+
+    def work(self, problem: Problem) -> float:
+        """Where quasi-Newton comes first, its passes and a few Hessians."""
+        rows, features = problem.rows.num_rows, problem.num_active
+        if not pays(problem) or not is_unimodal(problem):
+            return super().work(problem)
+        columns = problem.head.eta_dim + problem.head.shared_dim
+        return 100 * pass_work(rows, features, columns) + dense_work(rows, features, columns, 3)
 
     def solve(self, problem: Problem) -> Solution:
         """From the moments of the target; a large convex problem by quasi-Newton first, which mostly is enough."""

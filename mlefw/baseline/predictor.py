@@ -11,6 +11,13 @@ from mlefw.objective import Objective
 from mlefw.standardize import Standardized
 
 
+def _floor(solution: Solution) -> torch.Tensor:
+    """The floor that the estimate was found with, for each of several targets its own."""
+    if not solution.parts:
+        return solution.problem.head.floor
+    return torch.stack([_floor(part) for part in solution.parts])
+
+
 def as_objective(solution: Solution, objective: Objective) -> Objective:
     """The objective of a run with its network replaced by the exact linear model, in float64 on the CPU."""
     weight, bias, shared = full_weight(solution)
@@ -21,6 +28,9 @@ def as_objective(solution: Solution, objective: Objective) -> Objective:
     # Theta counts from the origin of its own problem: the null model was solved before the head was placed at it.
     head.center.copy_(solution.problem.head.center)
     head.gain.copy_(solution.problem.head.gain)
+    if solution.exists:
+        # A maximum of the likelihood is one without the floor that keeps a network from collapsing.
+        head.floor.copy_(_floor(solution))
     with torch.no_grad():
         head.shared.copy_(shared)
     model = Standardized(linear, solution.problem.mean, solution.problem.scale)

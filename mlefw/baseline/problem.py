@@ -1,7 +1,7 @@
 """The linear estimation problem: a head, a prior and the training rows, as one smooth objective of a vector theta."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,7 +9,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mlefw.baseline.derivatives import Derivatives, add_gradient, add_hessian, product, row_derivatives, row_slopes
+from mlefw.baseline.backward import Backward, Penalty, penalty
+from mlefw.baseline.derivatives import (
+    Derivatives,
+    add_gradient,
+    add_hessian,
+    product,
+    row_derivatives,
+    row_products,
+    row_slopes,
+)
+from mlefw.baseline.work import Meter
 from mlefw.head.base import Head
 from mlefw.prior.base import Prior
 from mlefw.rows import Rows
@@ -35,6 +45,8 @@ class Problem:
     active: Tensor
     population: float
     block_rows: int | None = None
+    meter: Meter | None = None
+    """The clock of the solver at work."""
 
     @classmethod
     def of(cls, head: Head, rows: Rows, mean: Tensor, scale: Tensor, prior: Prior) -> "Problem":
@@ -97,6 +109,13 @@ class Problem:
         """Rows that are worked on at a time: two megabytes of features, to stay in the processor's cache."""
         return self.block_rows or min(max(2**18 // (self.num_active + 1), 1024), 16384)
 
+    def blocks(self, size: int) -> Iterator[Rows]:
+        """The rows, block by block, as long as there is time."""
+        for rows in self.rows.blocks(size):
+            if self.meter is not None:
+                self.meter.check()
+            yield rows
+
     @cached_property
     def is_far(self) -> bool:
         """Whether some feature lies so many spreads away from zero that a linear map of it would lose digits."""
@@ -107,17 +126,18 @@ class Problem:
 
         The features are as they are, or less their mean where `is_far`; they hold until the next block is asked for.
         """
-        for rows, features, eta in self._columns(theta, self.head.center):
+        for rows, features, eta in self.columns(theta, self.head.center):
             if self.has_offset:
                 eta[:, 0] += rows.offset
             yield rows, features, eta
 
     def movements(self, direction: Tensor) -> Iterator[Tensor]:
         """By how much a direction of theta moves the complete eta of rows, (n, eta_dim + shared_dim), by blocks."""
-        for _, _, movement in self._columns(direction, torch.zeros_like(self.head.center)):
+        for _, _, movement in self.columns(direction, torch.zeros_like(self.head.center)):
             yield movement
 
-    def _columns(self, theta: Tensor, origin: Tensor) -> Iterator[tuple[Rows, Tensor, Tensor]]:
+    def columns(self, theta: Tensor, origin: Tensor) -> Iterator[tuple[Rows, Tensor, Tensor]]:
+        """As `etas`, from another origin than the head's center and without the offset of the data."""
         weight, bias, shared = self.split(theta)
         gain, eta_dim, mean = self.head.gain, self.head.eta_dim, self.mean[self.active]
         slope = gain[:eta_dim].unsqueeze(1) * weight / self.scale[self.active]
@@ -126,7 +146,7 @@ class Problem:
         # Without a copy there is nothing to keep in the cache, and longer blocks cost fewer calls.
         block = self.block if self.is_far else self.block_rows or max(2**16 // eta_dim, self.block)
         buffer = torch.empty(min(block, self.rows.num_rows) if self.is_far else 0, self.num_active, dtype=torch.float64)
-        for rows in self.rows.blocks(block):
+        for rows in self.blocks(block):
             x = self.active_features(rows)
             features = torch.sub(x, mean, out=buffer[: len(x)]) if self.is_far else x
             eta = product(features, slope.T).add_(start)
@@ -155,7 +175,7 @@ class Problem:
         buffer = torch.ones(min(self.block, self.rows.num_rows), self.num_active + 1, dtype=torch.float64)
         mean, unit = self.mean[self.active], 1 / self.scale[self.active]
         table, shared = theta[: self.size - self.head.shared_dim].view(self.head.eta_dim, -1), self.split(theta)[2]
-        for rows in self.rows.blocks(self.block):
+        for rows in self.blocks(self.block):
             design = buffer[: rows.num_rows]
             torch.sub(self.active_features(rows), mean, out=design[:, :-1])
             design[:, :-1] *= unit
@@ -170,7 +190,7 @@ class Problem:
 
     def value(self, theta: Tensor) -> float:
         """The objective."""
-        return self.mean_nll(theta) + float(self._penalty(theta).value)
+        return self.mean_nll(theta) + self.penalty(theta).value
 
     @torch.no_grad()
     def mean_nll(self, theta: Tensor) -> float:
@@ -182,23 +202,31 @@ class Problem:
 
     def slope(self, theta: Tensor) -> tuple[float, Tensor]:
         """The objective and its gradient, (size,)."""
-        eta_dim, gain = self.head.eta_dim, self.head.gain
-        total, cross = 0.0, torch.zeros(eta_dim, self.num_active, dtype=torch.float64)
-        across = torch.zeros_like(gain)
+        total, sums = 0.0, self.backward()
         for rows, features, eta in self.etas(theta):
             nll, slope = row_slopes(self.head, eta, rows.y)
             if self.is_weighted:
                 nll, slope = rows.weight * nll, rows.weight.unsqueeze(1) * slope
             total += float(nll.sum())
-            cross += product(features.T, slope[:, :eta_dim]).T
-            across += slope.sum(0)
-        if not self.is_far:
-            cross -= across[:eta_dim].unsqueeze(1) * self.mean[self.active]
-        cross /= self.scale[self.active]
-        table = gain[:eta_dim].unsqueeze(1) * torch.cat([cross, across[:eta_dim].unsqueeze(1)], 1)
-        gradient = torch.cat([table.reshape(-1), (gain * across)[eta_dim:]])
-        penalty = self._penalty(theta)
-        return float(total / self.population + penalty.value), gradient / self.population + penalty.gradient
+            sums.add(features, slope)
+        penalty = self.penalty(theta)
+        return total / self.population + penalty.value, sums.theta() / self.population + penalty.gradient
+
+    def curvature_times(self, theta: Tensor, direction: Tensor, etas: Sequence[Tensor] = ()) -> Tensor:
+        """The Hessian of the objective at theta times a direction, (size,), without a Hessian: one pass over the rows.
+
+        `etas`: the complete eta of the rows at theta, by blocks, where they are known.
+        """
+        sums, known = self.backward(), iter(etas or (eta for _, _, eta in self.etas(theta)))
+        for rows, features, movement in self.columns(direction, torch.zeros_like(self.head.center)):
+            product = row_products(self.head, next(known), rows.y, movement)
+            sums.add(features, rows.weight.unsqueeze(1) * product if self.is_weighted else product)
+        return sums.theta() / self.population + self.penalty(theta).curvature * direction
+
+    def backward(self) -> Backward:
+        """What adds up gradients in theta of what rows say of their eta."""
+        mean = self.mean[self.active] * (0.0 if self.is_far else 1.0)
+        return Backward(self.head.gain, self.head.eta_dim, mean, self.scale[self.active])
 
     def derivatives(self, theta: Tensor, expected: bool = False) -> Derivatives:
         """Objective, gradient and Hessian; with `expected`, the head's information blocks in place of observed ones.
@@ -221,35 +249,12 @@ class Problem:
             add_gradient(gradient, design, rows.weight.unsqueeze(1) * slope * gain, eta_dim)
             weighted = rows.weight.view(-1, 1, 1) * curvature * (gain * gain.unsqueeze(1))
             add_hessian(hessian, design, weighted, eta_dim, scratch[: len(design)])
-        penalty = self._penalty(theta)
-        value = total / self.population + penalty.value
-        return Derivatives(
-            float(value), gradient / self.population + penalty.gradient, hessian / self.population + penalty.hessian
-        )
+        penalty = self.penalty(theta)
+        hessian /= self.population
+        hessian.diagonal().add_(penalty.curvature)
+        gradient = gradient / self.population + penalty.gradient
+        return Derivatives(total / self.population + penalty.value, gradient, hessian)
 
-    def score_products(self, theta: Tensor) -> Tensor:
-        """Σ w·s sᵀ over rows, (size, size), s being a row's gradient of its NLL in theta: weights are frequencies."""
-        total = torch.zeros(self.size, self.size, dtype=torch.float64)
-        for rows, design, eta in self.designs(theta):
-            slope = row_slopes(self.head, eta, rows.y)[1] * self.head.gain
-            products = rows.weight.view(-1, 1, 1) * slope.unsqueeze(2) * slope.unsqueeze(1)
-            add_hessian(total, design, products, self.head.eta_dim, torch.empty_like(design))
-        return total
-
-    def _penalty(self, theta: Tensor) -> Derivatives:
-        """The prior per observation; its Hessian is diagonal, a prior being a product over weights."""
-        gradient = torch.zeros(self.size, dtype=torch.float64)
-        hessian = torch.zeros(self.size, self.size, dtype=torch.float64)
-        if self.prior.flat:
-            return Derivatives(0.0, gradient, hessian)
-        with torch.enable_grad():
-            leaf = theta.detach().clone().requires_grad_()
-            weights = self.split(leaf)[0]
-            value = float(self.prior(weights).detach())
-            smooth = self.prior.smooth_part(weights)
-            if smooth.requires_grad:
-                (slope,) = torch.autograd.grad(smooth, leaf, create_graph=True)
-                gradient = slope.detach()
-                if slope.requires_grad:
-                    hessian = torch.diag(torch.autograd.grad(slope.sum(), leaf)[0])
-        return Derivatives(value / self.population, gradient / self.population, hessian / self.population)
+    def penalty(self, theta: Tensor) -> Penalty:
+        """The prior per observation."""
+        return penalty(self.prior, theta, lambda leaf: self.split(leaf)[0], self.population)

@@ -39,7 +39,7 @@ def approach(problem: Problem, theta: Tensor) -> Approach | None:
     eta columns share the products of the features. None where the rows are too few for it to pay, or the sample has
     no optimum of its own.
     """
-    if problem.num_active < _NARROW or problem.rows.num_rows < _FEW * (problem.num_active + 1):
+    if not pays(problem):
         return None
     step = problem.rows.num_rows // max(20 * problem.size, problem.rows.num_rows // 16)
     if step < 4:
@@ -53,6 +53,11 @@ def approach(problem: Problem, theta: Tensor) -> Approach | None:
         theta = _descend(near, theta, root, 1e-4 / near.rows.num_rows, 40).theta
         root = _curvature_root(near, theta)
     return None if root is None else _descend(problem, theta, root, _ENOUGH, 60)
+
+
+def pays(problem: Problem) -> bool:
+    """Whether the rows are so many that passes over them are worth saving."""
+    return problem.num_active >= _NARROW and problem.rows.num_rows >= _FEW * (problem.num_active + 1)
 
 
 def sample(problem: Problem, step: int) -> Problem:

@@ -1,6 +1,7 @@
 """What the last layer of a network leaves on the table: its head, refitted exactly on the frozen features before it."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ _MAX_WORK = 5e8
 """Rows · (size of theta)²: what one step of the solver costs, in multiplications. Beyond it there is no refit."""
 _STEPS = 25
 """How many times more steps Newton's method may need where several columns are not jointly convex."""
-_MAX_SECONDS = 2.0
+_MAX_SECONDS = 30.0
 _ROUNDING = 1e-9
 
 
@@ -24,8 +25,9 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
     """The objective minus its minimum over the last layer and the shared parameters, in nats per row; at least 0.
 
     All other weights are held, so it is the optimisation error of the last layer alone: a network whose own gap is
-    large and whose refit gap is zero lacks features, not steps. The run's prior holds the last layer in both. Scales
-    are free of their floor. Where the refitted likelihood has no maximum (separation), its infimum takes the place.
+    large and whose refit gap is zero lacks features, not steps. The run's prior holds the last layer in both. The
+    minimum is that without a floor of the scales. Where the refitted likelihood has no maximum (separation), its
+    infimum takes the place.
 
     None where it is not defined or not known: a model that names no `last` layer (with a bias), terms beside that layer
     in more than one eta column, an infimum that is not known, no certified minimum, or more than `max_work`.
@@ -50,7 +52,10 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
         # The prior is on the weights as they are; biases are flat, so that features may still be centred.
         scale = torch.ones_like(scale)
     problem = Problem.of(head, rows, mean, scale, objective.prior)
-    now = problem.value(_theta(model.last, head.shared, mean, scale))
+    # The floor of the scales is the network's own: what it is measured against has none.
+    bound = replace(problem, head=deepcopy(problem.head))
+    bound.head.floor.copy_(head.floor)
+    now = bound.value(_theta(model.last, head.shared, mean, scale))
     least = _least(problem)
     if least is None or now - least < -_ROUNDING * max(1.0, abs(now)) or not now < float("inf"):
         return None

@@ -148,8 +148,8 @@ def _layout(names: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
     known = list(names)
     charts = {
         "Distance to the exact estimate": {
-            "NLL in nats": r"^(null/|mle/|map/)?(train|validation)/nll_nats$",
-            "NLL in bits": r"^(null/|mle/|map/)?(train|validation)/nll_bits$",
+            "NLL in nats": r"^(null/|mle/|map/|ridge/)?(train|validation)/nll_nats$",
+            "NLL in bits": r"^(null/|mle/|map/|ridge/)?(train|validation)/nll_bits$",
             "Gap to the exact estimate, in nats": r"^(train|validation)/gap_nats$",
             "Skill (0 null model, 1 exact)": r"^(train|validation)/skill$",
             "Excess of a linear model's objective": r"^train/excess_objective$",

@@ -13,8 +13,8 @@ import lightning
 from mlefw.atomic import write_text
 from mlefw.callback.event_files import forgiving, usable
 from mlefw.module import LikelihoodModule
-from mlefw.score import Yardstick
 from mlefw.warn import warn
+from mlefw.yardstick import Yardstick
 
 _DENSE = 500
 """Up to this epoch every one is logged; after it the gap between logged epochs grows in proportion."""

@@ -11,7 +11,8 @@ from mlefw import console
 from mlefw.atomic import write_json
 from mlefw.coefficient_table import shortened
 from mlefw.command.train import baseline_file
-from mlefw.errors import UsageError
+from mlefw.errors import NumericalError, UsageError
+from mlefw.estimation import NAMES
 from mlefw.preparation import estimate, prepare
 from mlefw.run_directory import claim
 
@@ -41,7 +42,11 @@ def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     if not (config["baseline"] or {}).get("_target_"):
         raise UsageError("baseline=none: there is nothing to estimate; expected baseline=linear")
     prepared = prepare(config, run_dir)
-    content = baseline_file(config, prepared, estimate(config, prepared))
+    exact = estimate(config, prepared)
+    wanted = "mle" if prepared.estimand.objective.prior.flat else "map"
+    if wanted in exact.left_out:
+        raise NumericalError(f"the {NAMES[wanted]} was left out: {exact.left_out[wanted]}")
+    content = baseline_file(config, prepared, exact)
     write_json(claim(run_dir) / "baseline.json", content)
     return content
 
@@ -78,6 +83,10 @@ def _show_absence(content: dict[str, Any], out: Console) -> None:
         nats = content["nll_infimum"]
         out.print(f"The NLL comes as close as one likes to {nats:.6g} nats ({nats / math.log(2):.6g} bits) per row.")
     out.print(Text(f"{content['remedy']}."))
+    if content.get("ridge", {}).get("exists"):
+        ridge = content["ridge"]
+        out.print(Text(f"The linear ridge MAP, prior scale {ridge['scale']:g}, stands in for it (see baseline.json):"))
+        out.print(Text(f"NLL per row {ridge['nll_nats']:.6g} nats. {_certificate(ridge)}"))
     if "coefficients" in content:
         out.print(Text("\nIts scale apart, the fit is determined; where it is perfect there are no standard errors."))
         _show_coefficients(content, out, "t")
@@ -118,5 +127,7 @@ def _certificate(content: dict[str, Any]) -> str:
     bounds = [f"residual {content['residual']:.1e}" if "residual" in content else "no finite residual"]
     if "excess_bound" in content:
         bounds.append(f"at most {content['excess_bound']:.1e} nats per row above it")
+    elif "excess_bound" not in content and content.get("matrix_free"):
+        bounds.append("bound not shown")
     steps = f"{content['num_steps']} step{'' if content['num_steps'] == 1 else 's'}"
     return f"{content['solver']}, {steps}: {sure}, {kind}; {', '.join(bounds)}"

@@ -1,22 +1,28 @@
 """The end of a run: figures, distances, pictures, and the summary."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlefw import archive, build, console, recalibration, score
 from mlefw.atomic import write_json
+from mlefw.attempt import attempt
 from mlefw.command import exhibit, fitting, row_scores
-from mlefw.forecast import Sample, forecast
+from mlefw.forecast import Forecast, Sample, forecast
 from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.preparation import Prepared
 from mlefw.rows import Rows
 from mlefw.run_posterior import keep_posterior
 from mlefw.warn import collected, warn
+from mlefw.yardstick import Yardstick, describe
 
 Splits = Mapping[str, Rows]
+
+_MANY = 0.01
+"""Share of the training rows at the floor of their scale from which a run says so."""
+_UNFINISHED = "the run ended while its last figures were computed: the model and all that stands here are whole"
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ def conclude(
     config: dict[str, Any],
     run_dir: Path,
     prepared: Prepared,
-    yardstick: score.Yardstick,
+    yardstick: Yardstick,
     baseline: dict[str, Any] | None,
     fit: fitting.Fit,
     started: float,
@@ -48,21 +54,62 @@ def conclude(
 
     `seen`: what the model says before a recalibration, where that is known.
     """
-    data, estimand, exact, lines = prepared.data, prepared.estimand, yardstick.exact, yardstick.lines
-    objective = estimand.objective.eval()
-    if fit.keeper.best_epoch <= 0 and fit.trainer.current_epoch > 10 and "validation" in data.splits:
-        when = "before training" if fit.keeper.best_epoch < 0 else "after the first epoch"
+    data, objective = prepared.data, prepared.estimand.objective.eval()
+    _warn_of_first_epoch(fit, data.splits)
+    before = seen.evaluations if seen else {split: evaluate(objective, rows) for split, rows in data.splits.items()}
+    final, evaluations, calibration = attempt(
+        "the recalibration", lambda: _recalibrate(config, run_dir, prepared, before), (objective, before, None)
+    )
+    if seen is None or calibration is not None:
+        seen = see(config, final, evaluations, data.splits)
+    attempt("the share of rows at the floor", lambda: _warn_of_floor(objective, before["train"], data.train), None)
+    row_scores.store(run_dir, evaluations, data.splits, data.schema.labels)
+    summary = _essentials(config, prepared, yardstick, fit, seen, final, calibration)
+    summary["time"]["total_s"] = time.monotonic() - started
+    # What follows may take long, or the memory of the machine: what is known by now is on disk first.
+    _write(config, run_dir, {**summary, "status": "failed", "reason": _UNFINISHED}, baseline, [])
+    summary |= attempt(
+        "the uncertainty of the parameters", lambda: keep_posterior(config, run_dir, objective, data.splits), {}
+    )
+    summary["distance"] = score.distances(objective, before, data.splits, yardstick, (final, evaluations))
+    clock = time.monotonic()
+    pictures = _show(config, run_dir, prepared, fit, summary, final)
+    summary["time"] |= {"total_s": time.monotonic() - started, "pictures_s": time.monotonic() - clock}
+    return _write(config, run_dir, summary, baseline, pictures)
+
+
+def _warn_of_first_epoch(fit: fitting.Fit, splits: Splits) -> None:
+    best = fit.keeper.best_epoch
+    if best <= 0 and fit.trainer.current_epoch > 10 and "validation" in splits:
+        when = "before training" if best < 0 else "after the first epoch"
         warn(
             f"the validation NLL was least {when}: the model extrapolates badly, or learns too fast "
             "(try a smaller optimizer.lr, a prior, or transformed features)"
         )
-    before = seen.evaluations if seen else {split: evaluate(objective, rows) for split, rows in data.splits.items()}
-    final, evaluations, calibration = _recalibrate(config, run_dir, prepared, before)
-    if seen is None or calibration is not None:
-        seen = see(config, final, evaluations, data.splits)
-    row_scores.store(run_dir, evaluations, data.splits, data.schema.labels)
-    steps = fit.trainer.global_step
-    summary: dict[str, Any] = {
+
+
+def _warn_of_floor(objective: Objective, evaluation: Evaluation, train: Rows) -> None:
+    share = score.floored_share(objective, evaluation, train)
+    if share >= _MANY:
+        warn(
+            f"the floor of the scale (scale_floor of the head) holds {100 * share:.3g} % of the training rows: the "
+            "network cannot state less noise, while the exact estimates have no floor. Expected a smaller "
+            "head.scale_floor, if that little noise is believed"
+        )
+
+
+def _essentials(
+    config: dict[str, Any],
+    prepared: Prepared,
+    yardstick: Yardstick,
+    fit: fitting.Fit,
+    seen: Seen,
+    final: Objective,
+    calibration: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """The summary of a run, as far as it takes no more than the figures of the model and of the exact estimates."""
+    data, estimand, exact, lines = prepared.data, prepared.estimand, yardstick.exact, yardstick.lines
+    summary = {
         "status": "finished",
         **{name: choice(config, name) for name in ("head", "prior", "batch", "model")},
         "loss": described(config, "loss"),
@@ -75,29 +122,37 @@ def conclude(
         "calibration": calibration,
         "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
         "baseline_num_features": len(estimand.asked) if estimand.is_subset else None,
-        "baseline": score.describe(exact.mle, lines.get("mle")),
-        "baseline_map": score.describe(exact.map, lines.get("map")),
-        **keep_posterior(config, run_dir, objective, data.splits),
-        "distance": score.distances(objective, before, data.splits, yardstick, (final, evaluations)),
-        "time": {
-            "total_s": time.monotonic() - started,
-            "fit_s": fit.seconds,
-            "baseline_s": exact.seconds,
-            "rows_per_s": fit.rows_per_s,
-        },
+        "baseline": describe(exact.mle, lines.get("mle")),
+        "baseline_map": describe(exact.map, lines.get("map")),
+        "baseline_ridge": _ridge(config, yardstick),
+        "distance": {},
+        "time": {"fit_s": fit.seconds, "baseline_s": exact.seconds, "rows_per_s": fit.rows_per_s},
         "versions": archive.versions(),
         "best_epoch": fit.keeper.best_epoch,
         "num_epochs": fit.trainer.current_epoch,
-        "num_steps": steps,
+        "num_steps": fit.trainer.global_step,
         "warnings": collected(),
     }
-    summary = {name: value for name, value in summary.items() if value is not None}
-    clock = time.monotonic()
-    pictures = _finish(config, run_dir, prepared, fit, summary, final)
-    summary["time"] |= {"total_s": time.monotonic() - started, "pictures_s": time.monotonic() - clock}
-    summary["warnings"] = collected()
+    return {name: value for name, value in summary.items() if value is not None}
+
+
+def _ridge(config: dict[str, Any], yardstick: Yardstick) -> dict[str, Any] | None:
+    content = describe(yardstick.exact.ridge, yardstick.lines.get("ridge"))
+    return None if content is None else {"scale": config["baseline"]["ridge_scale"], **content}
+
+
+def _write(
+    config: dict[str, Any],
+    run_dir: Path,
+    summary: dict[str, Any],
+    baseline: dict[str, Any] | None,
+    pictures: Sequence[exhibit.Exhibit],
+) -> dict[str, Any]:
+    """Write the report, if one is wanted, and the summary; the summary with all warnings."""
+    summary = {**summary, "warnings": collected()}
     if config["report"]:
-        exhibit.report(run_dir, summary, baseline, pictures)
+        attempt("the report", lambda: exhibit.report(run_dir, summary, baseline, pictures), None)
+    summary["warnings"] = collected()
     write_json(run_dir / "summary.json", summary)
     return summary
 
@@ -114,7 +169,7 @@ def described(config: dict[str, Any], group: str) -> str:
     return choice(config, group) + (f"({words})" if words else "")
 
 
-def _finish(
+def _show(
     config: dict[str, Any],
     run_dir: Path,
     prepared: Prepared,
@@ -122,22 +177,37 @@ def _finish(
     summary: dict[str, Any],
     final: Objective,
 ) -> list[exhibit.Exhibit]:
-    """Pictures, and the last words to TensorBoard."""
-    best = fit.keeper.best_epoch
+    """The pictures, written and on TensorBoard's last page."""
     sample = fit.board.sample if "calibration" not in summary else _unseen(prepared.data)
     seen, pictures = None, list[exhibit.Exhibit]()
     if config["plots"]:
-        # Curves are those of the training: the errors of a recalibrated model's gaps are not theirs.
-        pictures += exhibit.curves(fit.log, best, {} if "calibration" in summary else summary["distance"])
+        pictures += exhibit.of_training(fit, summary, prepared.data.schema, with_path=config["report"])
     if config["plots"] and config["report"]:
-        if fit.recorder is not None:
-            pictures += exhibit.coefficients(fit.recorder, fit.recorder.solution, prepared.data.schema, best)
-        seen = forecast(final, evaluate(final, sample.rows).eta, sample.rows)
-        if seen is not None:
-            pictures += exhibit.predictive(sample, seen, summary["metrics"][sample.split])
-    pictures = exhibit.told(pictures) if "calibration" in summary else pictures
+        seen = attempt(
+            "the predictive distributions of a sample",
+            lambda: forecast(final, evaluate(final, sample.rows).eta, sample.rows),
+            None,
+        )
+    if seen is not None:
+        figures, known = summary["metrics"][sample.split], seen
+        pictures += attempt(
+            "pictures of the predictive distributions", lambda: exhibit.predictive(sample, known, figures), []
+        )
     if pictures:
         exhibit.store(run_dir / "plots", pictures)
+    # TensorBoard draws its own of the rows of every epoch, which those of a recalibrated model are not.
+    seen = seen if sample is fit.board.sample else None
+    attempt("the last page of TensorBoard", lambda: _finish_board(config, fit, summary, pictures, seen), None)
+    return pictures
+
+
+def _finish_board(
+    config: dict[str, Any],
+    fit: fitting.Fit,
+    summary: dict[str, Any],
+    pictures: Sequence[exhibit.Exhibit],
+    seen: Forecast | None,
+) -> None:
     settings: dict[str, str | float | bool] = {
         name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
     }
@@ -149,15 +219,13 @@ def _finish(
         f"final/{split}_{name}": values[name]
         for split, values in summary["metrics"].items()
         for name in ("nll_nats", "nll_bits")
+        if name in values
     }
     gaps = summary["distance"].get("gap_nats", {})
     results |= {f"final/{split}_gap_nats": value for split, value in gaps.items()}
     page = console.markdown(console.run_table(summary), console.verdict(summary))
     images = {name: picture.content for name, picture in pictures}
-    # TensorBoard draws its own of the rows of every epoch, which those of a recalibrated model are not.
-    seen = seen if sample is fit.board.sample else None
     fit.board.finish(fit.trainer, settings, results, {"result": page}, images, seen)
-    return pictures
 
 
 def _recalibrate(

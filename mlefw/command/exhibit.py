@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 
 from mlefw import gallery
 from mlefw.atomic import write_bytes, write_text
-from mlefw.baseline.base import Solution
+from mlefw.attempt import attempt
 from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
+from mlefw.command.fitting import Fit
 from mlefw.errors import StorageError
 from mlefw.forecast import Forecast, Sample
 from mlefw.own_folder import cleared
@@ -36,31 +37,38 @@ CAPTIONS = {
 }
 
 
-def curves(log: LogFigures, best_epoch: int, distance: Mapping[str, Any]) -> list[Exhibit]:
-    """The pictures of the training over epochs; `distance` is that of `summary.json`."""
+def of_training(fit: Fit, summary: Mapping[str, Any], schema: Schema, with_path: bool) -> list[Exhibit]:
+    """The pictures of the training over epochs, and of a linear model's way to the exact estimate.
+
+    Where the model was recalibrated, captions say that these show it before that: the errors of its gaps are not
+    theirs.
+    """
+    recalibrated = "calibration" in summary
+    errors = {} if recalibrated else summary["distance"].get("gap_se", {})
+    best = fit.keeper.best_epoch
+    pictures = attempt("pictures of the training", lambda: _curves(fit.log, best, errors), [])
+    if with_path and fit.recorder is not None:
+        recorder = fit.recorder
+        pictures += attempt("the picture of the coefficients", lambda: _coefficients(recorder, schema, best), [])
+    if not recalibrated:
+        return pictures
+    return [(n, replace(picture, caption=f"{picture.caption} Before recalibration.")) for n, picture in pictures]
+
+
+def _curves(log: LogFigures, best_epoch: int, errors: Mapping[str, float]) -> list[Exhibit]:
     lines, reference = log.yardstick.lines, log.yardstick.exact.reference
     name = None if reference is None else reference[0]
-    return _ready(gallery.training(log.history, lines, best_epoch, name, distance.get("gap_se", {})))
+    return _ready(gallery.training(log.history, lines, best_epoch, name, errors))
 
 
-def coefficients(recorder: RecordCoefficients, solution: Solution, schema: Schema, best_epoch: int) -> list[Exhibit]:
-    """The way of a linear model's coefficients; none for any other model."""
+def _coefficients(recorder: RecordCoefficients, schema: Schema, best_epoch: int) -> list[Exhibit]:
     way = gallery.Path(recorder.epochs, recorder.thetas)
-    return _ready(gallery.path(way, solution, schema.names, best_epoch + 1, schema.labels))
+    return _ready(gallery.path(way, recorder.solution, schema.names, best_epoch + 1, schema.labels))
 
 
 def predictive(sample: Sample, seen: Forecast, figures: Mapping[str, float]) -> list[Exhibit]:
     """The pictures of the predictive distributions; `figures` are those of the metrics on the split of the sample."""
     return _ready(gallery.predictive(sample, seen, figures))
-
-
-def told(pictures: Sequence[Exhibit]) -> list[Exhibit]:
-    """The same where the model was recalibrated: captions say what shows it before that."""
-    before = {"learning_curves", "gap", "coefficient_path"}
-    return [
-        (name, replace(picture, caption=f"{picture.caption} Before recalibration.") if name in before else picture)
-        for name, picture in pictures
-    ]
 
 
 def _ready(drawn: Mapping[str, Figure]) -> list[Exhibit]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 
-from mlefw import devices, ranks, resumption, score, training
+from mlefw import devices, ranks, resumption, training
 from mlefw.build import Data
 from mlefw.callback.board import WriteBoard
 from mlefw.callback.coefficients import RecordCoefficients
@@ -21,6 +21,7 @@ from mlefw.forecast import Sample
 from mlefw.interrupt import deferred, raise_pending
 from mlefw.memory import retained
 from mlefw.preparation import Prepared
+from mlefw.yardstick import Yardstick
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def watch(
     config: dict[str, Any],
     run_dir: Path,
     prepared: Prepared,
-    yardstick: score.Yardstick,
+    yardstick: Yardstick,
     content: dict[str, Any] | None = None,
 ) -> Watch:
     """The callbacks of a new run, or of one that goes on from the `content` of a checkpoint."""
@@ -76,7 +77,7 @@ def fit(
     config: dict[str, Any],
     run_dir: Path,
     prepared: Prepared,
-    yardstick: score.Yardstick,
+    yardstick: Yardstick,
     card: dict[str, Any],
     content: dict[str, Any] | None,
 ) -> Fit:

@@ -1,6 +1,5 @@
 """mlefw train: fit a network, and say how far it is from the exact estimate."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlefw import checkpoint, preparation, resumption, score
+from mlefw import checkpoint, preparation, resumption
 from mlefw.atomic import leftovers, write_json, write_text
 from mlefw.coefficient_table import baseline_content
 from mlefw.command import conclusion, fitting
@@ -17,7 +16,8 @@ from mlefw.configuration import as_yaml
 from mlefw.errors import StorageError
 from mlefw.once import is_wanted, once
 from mlefw.preparation import Prepared, estimate, prepare, start
-from mlefw.run_directory import claim, locked
+from mlefw.run_directory import claim, locked, summary_of
+from mlefw.yardstick import Exact, Yardstick
 
 _PARTS = ("data", "head", "prior", "loss", "baseline", "model", "choices")
 """Of a configuration: what the yardstick of a run depends on."""
@@ -96,7 +96,10 @@ def telling(begun: Begun) -> Iterator[None]:
         yield
     except BaseException as error:
         reason = str(error) or type(error).__name__
-        failed = {"status": "failed", "reason": reason, "seed": begun.config["seed"]}
+        known = summary_of(begun.run_dir)
+        # A run that fails at its very end has the figures of its model there already.
+        known = known if known.get("status") == "failed" else {}
+        failed = {**known, "status": "failed", "reason": reason, "seed": begun.config["seed"]}
         # A full disk takes this file, too; what is to be told is the first failure.
         with suppress(StorageError):
             write_json(begun.run_dir / "summary.json", failed)
@@ -112,7 +115,7 @@ def _run(begun: Begun, content: dict[str, Any] | None = None) -> dict[str, Any]:
     return conclusion.conclude(begun.config, begun.run_dir, begun.prepared, yardstick, baseline, fit, started)
 
 
-def measure(begun: Begun) -> tuple[score.Yardstick, dict[str, Any] | None]:
+def measure(begun: Begun) -> tuple[Yardstick, dict[str, Any] | None]:
     """Write the settings and the exact estimate; what each epoch is measured by, and the content of `baseline.json`."""
     write_text(begun.run_dir / "config.yaml", as_yaml(begun.config))
     yardstick, baseline = _measures(begun.config, begun.prepared)
@@ -132,33 +135,31 @@ def share(config: dict[str, Any]) -> None:
         _measures(config, start(config, prepare(config, None)))
 
 
-def _measures(config: dict[str, Any], prepared: Prepared) -> tuple[score.Yardstick, dict[str, Any] | None]:
+def _measures(config: dict[str, Any], prepared: Prepared) -> tuple[Yardstick, dict[str, Any] | None]:
     objective, splits = prepared.estimand.objective, prepared.data.splits
     exact = estimate(config, prepared)
-    yardstick = once("yardstick", config, _PARTS, lambda: score.Yardstick(exact, objective, splits))
-    if exact.mle is None:
+    yardstick = once("yardstick", config, _PARTS, lambda: Yardstick(exact, objective, splits))
+    if exact.mle is None and exact.map is None:
         return yardstick, None
     return yardstick, once("table", config, _PARTS, lambda: baseline_file(config, prepared, exact))
 
 
 def _finished(run_dir: Path) -> dict[str, Any] | None:
     """The summary of a finished run, which is removed as soon as its training goes on; None where there is none."""
-    file = run_dir / "summary.json"
-    summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    summary = summary_of(run_dir)
     return summary if summary.get("status") == "finished" else None
 
 
-def baseline_file(config: dict[str, Any], prepared: Prepared, exact: score.Exact) -> dict[str, Any]:
-    """The content of `baseline.json`: under a prior the MAP, with the MLE nested."""
+def baseline_file(config: dict[str, Any], prepared: Prepared, exact: Exact) -> dict[str, Any]:
+    """The content of `baseline.json`: under a prior the MAP, with the MLE and a ridge MAP nested where they are."""
     schema, asked = prepared.data.schema, prepared.estimand.asked
     kind = config["baseline"]["standard_errors"]
-    contents = [
-        baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, asked)
-        for solution in (exact.map, exact.mle)
-        if solution is not None
-    ]
+    contents = {
+        name: baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, asked)
+        for name, solution in exact.known.items()
+    }
+    if "ridge" in contents:
+        contents["ridge"] = {"scale": config["baseline"]["ridge_scale"], **contents["ridge"]}
+    top = contents.pop("map", None) or contents.pop("mle")
     chosen = {"head": choice(config, "head"), "prior": choice(config, "prior"), "target": schema.target}
-    content = {**chosen, **contents[0]}
-    if len(contents) == 2:
-        content["mle"] = contents[1]
-    return content
+    return {**chosen, **top, **contents}

@@ -9,7 +9,7 @@ from matplotlib.ticker import NullFormatter
 
 from mlefw.plot.style import GREY, SPLITS, drawn, epoch_axis, legend, sheet
 
-_NAMES = {"null": "null model", "mle": "linear MLE", "map": "linear MAP"}
+_NAMES = {"null": "null model", "mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge MAP"}
 
 History = Sequence[Mapping[str, float]]
 Lines = Mapping[str, Mapping[str, float]]
@@ -39,7 +39,7 @@ def learning_curves(history: History, lines: Lines, best_epoch: int, errors: Err
         axes.plot(epochs, values, color=SPLITS[split], label=split, marker="." if len(epochs) < 3 else "")
         # The first steps from a bad start would squeeze all that matters into one line.
         shown += sorted(values)[: max(1, int(0.98 * len(values)))]
-    for name, style in (("null", ":"), ("mle", "--"), ("map", "-.")):
+    for name, style in (("null", ":"), ("mle", "--"), ("map", "-."), ("ridge", "-.")):
         for split in dict.fromkeys(("train", watched)):
             if split in lines.get(name, {}):
                 value = lines[name][split]
@@ -118,7 +118,7 @@ def _mark(axes: Axes, best_epoch: int) -> None:
 
 
 def _conclusion(curves: _Curves, lines: Lines, split: str, best_epoch: int, errors: Errors) -> str:
-    name = next((name for name in ("mle", "map", "null") if split in lines.get(name, {})), None)
+    name = next((name for name in ("mle", "map", "ridge", "null") if split in lines.get(name, {})), None)
     if split not in curves or name is None:
         return "Training as maximum likelihood"
     gap = _kept(curves[split], best_epoch) - lines[name][split]

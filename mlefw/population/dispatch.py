@@ -9,8 +9,9 @@ from typing import Any
 from mlefw.errors import UsageError
 from mlefw.forked import Ended, Pool
 from mlefw.population import run, signature
+from mlefw.run_directory import summary_of
 from mlefw.sweep_progress import STOPPED, Progress
-from mlefw.sweep_record import summary_of, supersede
+from mlefw.sweep_record import supersede
 
 _TOLD = (0, UsageError.exit_code, signature.UnsuitableError.exit_code, *STOPPED)
 """Codes of a group after which its jobs say all there is to say."""

@@ -14,7 +14,7 @@ from mlefw import training
 from mlefw.archive import Archive
 from mlefw.command import fitting
 from mlefw.command.train import Begun
-from mlefw.score import Yardstick
+from mlefw.yardstick import Yardstick
 
 
 class Member:

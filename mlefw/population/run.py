@@ -21,9 +21,8 @@ from mlefw.population.fit import fit
 from mlefw.population.last_look import see
 from mlefw.population.member import Member
 from mlefw.preparation import prepare
-from mlefw.run_directory import locked
+from mlefw.run_directory import locked, summary_of
 from mlefw.single import listen, say, told
-from mlefw.sweep_record import summary_of
 
 _AT_ONCE = 16
 """Runs that end together: what they write last comes to disk in one go."""

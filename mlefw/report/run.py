@@ -6,7 +6,13 @@ from typing import Any
 from mlefw.console import chosen, exact_names, fitted_by, model_name, number, rows_of, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
-_GAPS = {"gap_nats": "minus the exact estimate", "gap_se": "± standard error", "skill": "skill"}
+_GAPS = {
+    "gap_nats": "minus the exact estimate",
+    "gap_se": "± standard error",
+    "skill": "skill",
+    "null_gap_nats": "minus the null model",
+    "null_gap_se": "± its standard error",
+}
 _STAGES = ("before", "after")
 _LEADING = ("nll_nats", "nll_bits", "nll_se")
 
@@ -76,7 +82,9 @@ def _nll(summary: Mapping[str, Any]) -> Table:
     distance = summary.get("distance", {})
     for key, name in _GAPS.items():
         if distance.get(key):
-            rows.append(Row(name, _cells(splits, distance[key], sign=key == "gap_nats"), strong=key == "gap_nats"))
+            rows.append(
+                Row(name, _cells(splits, distance[key], sign=key.endswith("gap_nats")), strong=key == "gap_nats")
+            )
     return Table(["", *(f"{split}: {rows_of(summary, split)}" for split in splits)], rows)
 
 
@@ -122,6 +130,8 @@ def _estimates(baseline: Mapping[str, Any]) -> list[Section]:
     sections = [_estimate(f"Exact linear {name}", baseline)]
     if "mle" in baseline:
         sections.append(_estimate("Exact linear MLE", baseline["mle"]))
+    if "ridge" in baseline:
+        sections.append(_estimate(f"Linear ridge MAP, prior scale {baseline['ridge']['scale']:g}", baseline["ridge"]))
     return sections
 
 

@@ -1,0 +1,71 @@
+"""What is proved of class probabilities by a linear model of their logits, without a Hessian."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mlefw.baseline.problem import Problem
+from mlefw.head.bernoulli import BernoulliHead
+from mlefw.head.categorical import CategoricalHead
+from mlefw.rows import Rows
+
+_MARGIN = 1e-9
+"""Share of the largest logit from which a row counts as told right."""
+
+
+def is_separating(problem: Problem, theta: Tensor) -> bool:
+    """Whether theta tells every row right: then so does any multiple of it, more surely, and the infimum is zero.
+
+    Offsets of the data are no part of theta, which grows beyond any of them.
+    """
+    if not isinstance(problem.head, CategoricalHead | BernoulliHead):
+        return False
+    least, largest = float("inf"), 0.0
+    for rows, logits in _logits(problem, theta, problem.head.center):
+        counted = rows.weight > 0
+        if not bool(counted.any()):
+            continue
+        logits, chosen = logits[counted], rows.y[counted].long().unsqueeze(1)
+        right = logits.gather(1, chosen)
+        margin = right - logits.scatter(1, chosen, -torch.inf).amax(1, keepdim=True)
+        least, largest = min(least, float(margin.min())), max(largest, float(logits.abs().max()))
+        if not least > 0:
+            return False
+    return _MARGIN * largest < least < float("inf")
+
+
+def dual_gap(problem: Problem, theta: Tensor, step: Tensor, left: Tensor) -> float | None:
+    """By how many nats per row the NLL at theta exceeds its minimum, by a point of the dual; None where none is found.
+
+    For any class probabilities q with Σ z_i (q_i − y_i)' = 0 the mean entropy of q bounds the minimum from below, and
+    the NLL at theta exceeds it by the mean divergence of its own probabilities p from q. Such a q is p moved by the
+    Newton step, to first order, which is exact in q: q = p (1 + m − Σ p m) for the movement m of the logits.
+
+    Args:
+        problem: without a prior.
+        theta: whose gap it is.
+        step: about −H⁻¹ gradient.
+        left: gradient + H · step, what the step leaves, charged at twice the size of theta.
+    """
+    head = problem.head
+    if not isinstance(head, CategoricalHead | BernoulliHead) or getattr(head, "link_name", "logit") != "logit":
+        return None
+    total = 0.0
+    zero = torch.zeros_like(head.center)
+    pairs = zip(_logits(problem, theta, head.center, True), _logits(problem, step, zero), strict=True)
+    for (rows, logits), (_, movement) in pairs:
+        p = logits.softmax(1)
+        share = movement - (p * movement).sum(1, keepdim=True)
+        if not bool((share > -1).all()):
+            return None
+        total += float(rows.weight @ (p * (1 + share) * share.log1p()).sum(1))
+    return total / problem.population + 2 * float(left.abs() @ theta.abs())
+
+
+def _logits(problem: Problem, theta: Tensor, origin: Tensor, offset: bool = False) -> Iterator[tuple[Rows, Tensor]]:
+    """Rows and the logits of all classes, (n, K), block by block; of two classes the first has zero."""
+    for rows, _, eta in problem.columns(theta, origin):
+        if offset and problem.has_offset:
+            eta[:, 0] += rows.offset
+        yield rows, eta if eta.shape[1] > 1 else torch.cat([torch.zeros_like(eta), eta], 1)

@@ -1,0 +1,60 @@
+"""The intercept-only model of classes: their frequencies, in closed form."""
+
+import torch
+
+from mlefw.baseline import absence
+from mlefw.baseline.base import Solution, Solver
+from mlefw.baseline.problem import Problem
+from mlefw.head.categorical import CategoricalHead
+
+_HALF = 0.5
+"""Added to each count where a class has no rows, whose logarithm would be infinite (Jeffreys, 1946)."""
+
+
+class Frequencies(Solver):
+    """Logits that are the logarithms of the shares of the classes, so that ten thousand of them cost one pass.
+
+    Where a class has no rows there is no maximum; the counts with a half added to each are finite, and within a
+    fraction of a nat of the infimum.
+    """
+
+    def supports(self, problem: Problem) -> bool:
+        """Categorical head without features, prior and offset."""
+        flat = problem.prior.flat and not problem.num_active
+        return flat and isinstance(problem.head, CategoricalHead) and not problem.has_offset
+
+    def work(self, problem: Problem) -> float:
+        """One pass."""
+        return float(problem.rows.num_rows)
+
+    def solve(self, problem: Problem) -> Solution:
+        """The frequencies, which satisfy the score equations to rounding."""
+        head, rows = problem.head, problem.rows
+        count = torch.zeros(head.eta_dim, dtype=torch.float64)
+        count.index_add_(0, rows.y.long(), rows.weight.double())
+        known = count[count > 0]
+        share = known / known.sum()
+        lowest = -float((share * share.log()).sum())
+        if len(known) == head.eta_dim:
+            theta = _logits(problem, count)
+            residual = float(((theta * head.gain + head.center).softmax(0) - share).abs().max())
+            return Solution(problem, theta, lowest, residual, "closed form", 1)
+        return Solution(
+            problem,
+            _logits(problem, count + _HALF),
+            lowest,
+            float("inf"),
+            "closed form",
+            1,
+            converged=False,
+            exists=False,
+            reason=absence.one_value(problem) or absence.empty_class(problem),
+            infimum=lowest,
+        )
+
+
+def _logits(problem: Problem, count: torch.Tensor) -> torch.Tensor:
+    """Raw outputs for these shares, with the reference at zero."""
+    head = problem.head
+    raw = (count.log() - head.center) / head.gain
+    return raw - raw[0]

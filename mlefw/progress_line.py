@@ -1,0 +1,34 @@
+"""What is being computed before training, in a line of the terminal."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlefw.baseline.work import Watch
+
+
+@contextmanager
+def progress_line(name: str) -> Iterator[Watch]:
+    """What a solver can tell of itself: one line that stays, and on a terminal one that is written over.
+
+    Args:
+        name: of what is computed.
+    """
+    shown = False
+
+    def watch(text: str, passing: bool) -> None:
+        nonlocal shown
+        if not passing:
+            sys.stderr.write(f"mlefw: {name}: {text}\n")
+            sys.stderr.flush()
+        elif sys.stderr.isatty():
+            shown = True
+            sys.stderr.write(f"\r\x1b[2Kmlefw: {name}: {text}")
+            sys.stderr.flush()
+
+    try:
+        yield watch
+    finally:
+        if shown:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
