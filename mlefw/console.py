@@ -1,6 +1,5 @@
 """What a person reads in the terminal."""
 
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,16 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from mlefw.wording import number as number
+from mlefw.wording import p_value as p_value
+
 EXACT = ("null", "baseline", "baseline_map")
 """What stands beside a model, by its name in `summary.json`."""
 
 _AVERAGED = ("laplace", "mc_dropout")
 """What averages over the parameters, by its name in an evaluation."""
 
-_CALIBRATION = ("coverage_90", "pit_rmse", "ece_15", "ece_null")
+_CALIBRATION = ("accuracy", "coverage_90", "pit_rmse", "ece_15", "ece_null")
 
 
 class _Console(Console):
@@ -90,6 +92,8 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {name:<{width}}{number(value):>14}{beside}")
     if content.get("calibration", {}).get("fitted_on") == content.get("split", ""):
         lines.append(f"The recalibration ({content['calibration']['method']}) was fitted on these rows.")
+    if "misfit" in content:
+        lines.append(content["misfit"]["sentence"])
     return lines
 
 
@@ -127,6 +131,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
             sentences.append(f"The model cannot be told from the {name}: they differ by {amount}.")
         else:
             sentences.append(f"The model {'beats' if gap < 0 else 'loses to'} the {name} by {amount}.")
+    if "misfit" in summary:
+        sentences.append(summary["misfit"]["sentence"])
     loss = summary.get("loss", "plain")
     if loss != "plain":
         sentences.append(f"Training descended another loss, {loss}; every NLL here is the plain one.")
@@ -204,21 +210,6 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Table:
     for left, right in zip_longest(pairs[:half], pairs[half:], fillvalue=("", "")):
         table.add_row(*(Text(cell) for cell in (*left, *right)))
     return table
-
-
-def number(value: float | None, sign: bool = False) -> str:
-    """Four decimals in the middle range, five digits elsewhere; a dash for what is not defined."""
-    if value is None:
-        return "-"
-    if not math.isfinite(value):
-        return str(value)
-    style = ".4f" if 1e-3 <= abs(value) < 1e5 or value == 0 else ".4g"
-    return f"{value:{'+' if sign else ''}{style}}"
-
-
-def p_value(value: float) -> str:
-    """A probability, to four decimals."""
-    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def _digits(value: float) -> str:

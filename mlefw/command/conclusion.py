@@ -8,13 +8,13 @@ from typing import Any
 
 from mlefw import archive, build, console, recalibration, score
 from mlefw.atomic import write_json
-from mlefw.command import exhibit, fitting, row_scores
+from mlefw.command import exhibit, fitting, judgement, row_scores
 from mlefw.forecast import Sample, forecast
 from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.preparation import Prepared
 from mlefw.rows import Rows
 from mlefw.run_posterior import keep_posterior
-from mlefw.warn import collected, warn
+from mlefw.warn import collect, collected, warn
 
 Splits = Mapping[str, Rows]
 
@@ -61,6 +61,10 @@ def conclude(
     if seen is None or calibration is not None:
         seen = see(config, final, evaluations, data.splits)
     row_scores.store(run_dir, evaluations, data.splits, data.schema.labels)
+    misfit = judgement.judge(config, final, data.splits, seen.figures)
+    if misfit is not None:
+        # The verdict says it; a line of its own on the terminal would say it twice.
+        collect(misfit["sentence"])
     steps = fit.trainer.global_step
     summary: dict[str, Any] = {
         "status": "finished",
@@ -72,6 +76,7 @@ def conclude(
         "num_features": data.schema.num_features,
         "num_parameters": prepared.num_parameters,
         "metrics": seen.figures,
+        "misfit": misfit,
         "calibration": calibration,
         "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
         "baseline_num_features": len(estimand.asked) if estimand.is_subset else None,

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlefw.plot.style import BLUE, FEW, GREY, SKY, VERMILION, drawn, label, legend, p_text, percent, sheet
+from mlefw.rank_correlation import rank_correlation
 from mlefw.tail import beta_quantile, normal_quantile, normal_tail
 
 MAX_SHOWN = 300
@@ -131,18 +132,3 @@ def pattern(residual: np.ndarray, mean: np.ndarray, weight: np.ndarray) -> str:
     if weight.sum() < FEW:
         return "Too few rows to tell the residuals from those of a true model"
     return "Quantile residuals look like those of a true model"
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> float:
-    """Spearman's correlation of weighted ranks; 0 where one of the two does not vary."""
-    ranks = []
-    for values in (a, b):
-        distinct, index = np.unique(values, return_inverse=True)
-        if len(distinct) < 2:
-            return 0.0
-        count = np.bincount(index, weight)
-        rank = (np.cumsum(count) - count / 2)[index]
-        ranks.append(rank - weight @ rank / weight.sum())
-    first, second = ranks
-    scale = float(weight @ first**2) * float(weight @ second**2)
-    return float(weight @ (first * second)) / scale**0.5 if scale > 0 else 0.0
