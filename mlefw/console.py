@@ -1,6 +1,5 @@
 """What a person reads in the terminal."""
 
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,11 +15,13 @@ from rich.text import Text
 from mlefw.references import EXACT as EXACT
 from mlefw.references import REFERENCES, against, compared
 from mlefw.references import exact_names as exact_names
+from mlefw.wording import number as number
+from mlefw.wording import p_value as p_value
 
 _AVERAGED = ("laplace", "mc_dropout")
 """What averages over the parameters, by its name in an evaluation."""
 
-_CALIBRATION = ("coverage_90", "pit_rmse", "ece_15", "ece_null")
+_CALIBRATION = ("accuracy", "coverage_90", "pit_rmse", "ece_15", "ece_null")
 
 
 class _Console(Console):
@@ -97,6 +98,8 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {name:<{width}}{number(value):>14}{beside}")
     if content.get("calibration", {}).get("fitted_on") == content.get("split", ""):
         lines.append(f"The recalibration ({content['calibration']['method']}) was fitted on these rows.")
+    if "misfit" in content:
+        lines.append(content["misfit"]["sentence"])
     return lines
 
 
@@ -112,6 +115,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
         split = next((split for split in ("test", "validation", "train") if split in gaps), None)
         if split is not None:
             sentences.append(against(name, gaps[split], errors.get(split, float("inf")), split))
+    if "misfit" in summary:
+        sentences.append(summary["misfit"]["sentence"])
     loss = summary.get("loss", "plain")
     if loss != "plain":
         sentences.append(f"Training descended another loss, {loss}; every NLL here is the plain one.")
@@ -189,21 +194,6 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Table:
     for left, right in zip_longest(pairs[:half], pairs[half:], fillvalue=("", "")):
         table.add_row(*(Text(cell) for cell in (*left, *right)))
     return table
-
-
-def number(value: float | None, sign: bool = False) -> str:
-    """Four decimals in the middle range, five digits elsewhere; a dash for what is not defined."""
-    if value is None:
-        return "-"
-    if not math.isfinite(value):
-        return str(value)
-    style = ".4f" if 1e-3 <= abs(value) < 1e5 or value == 0 else ".4g"
-    return f"{value:{'+' if sign else ''}{style}}"
-
-
-def p_value(value: float) -> str:
-    """A probability, to four decimals."""
-    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def _digits(value: float) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
-from mlefw import predictive
+from mlefw.metric.base import central_90, pit_bounds
 from mlefw.objective import Objective
 from mlefw.rows import Rows
 
@@ -78,8 +78,10 @@ def forecast(objective: Objective, eta: Tensor, rows: Rows) -> Forecast | None:
     if head.event_shape:
         return None
     try:
-        low, high = predictive.interval(distribution, 0.9)
-        before, until = predictive.pit_bounds(distribution, rows.y.to(eta.device))
+        # As the metrics have them, so that a picture and a figure are of the same numbers.
+        target = rows.y.to(eta.device)
+        low, high = central_90(distribution, target)
+        before, until = pit_bounds(distribution, target)
     except NotImplementedError:
         return None
     arrays = [_array(value) for value in (distribution.mean, low, high, before, until)]

@@ -67,13 +67,13 @@ def calibration(sample: Sample, forecast: Forecast, figures: Mapping[str, float]
 
 
 def predictive(sample: Sample, forecast: Forecast, figures: Mapping[str, float]) -> dict[str, Figure]:
-    """All pictures of the predictive distributions on rows."""
+    """All pictures of the predictive distributions on rows; what a title says of them is what the figures say."""
     drawn = calibration(sample, forecast, figures)
     if forecast.mean is None or forecast.interval is None or forecast.pit is None:
         return drawn
     y, mean, weight, rows = forecast.y, forecast.mean, forecast.weight, sample.description
-    drawn["coverage"] = coverage_curve(*forecast.pit, weight, rows)
-    drawn["predictions"] = predictions(y, mean, *forecast.interval, weight, sample.target, rows)
+    drawn["coverage"] = coverage_curve(*forecast.pit, weight, rows, figures.get("coverage_90"))
+    drawn["predictions"] = predictions(y, mean, *forecast.interval, weight, sample.target, rows, figures)
     drawn["residuals"] = residuals(randomised(*forecast.pit), mean, weight, rows, sample.target)
     return drawn
 

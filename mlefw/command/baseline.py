@@ -7,13 +7,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from mlefw import console
+from mlefw import build, console, score
 from mlefw.atomic import write_json
+from mlefw.baseline.base import Solution
+from mlefw.baseline.predictor import as_objective
 from mlefw.coefficient_table import shortened
+from mlefw.command import judgement
 from mlefw.command.train import baseline_file
 from mlefw.errors import NumericalError, UsageError
 from mlefw.estimation import NAMES
-from mlefw.preparation import estimate, prepare
+from mlefw.objective import evaluate
+from mlefw.preparation import Prepared, estimate, prepare
 from mlefw.run_directory import claim
 
 _TOTALS = {
@@ -47,8 +51,23 @@ def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     if wanted in exact.left_out:
         raise NumericalError(f"the {NAMES[wanted]} was left out: {exact.left_out[wanted]}")
     content = baseline_file(config, prepared, exact)
+    solution = exact.map or exact.mle
+    if solution is not None and solution.exists:
+        misfit = _misfit(config, prepared, solution, content)
+        content |= {} if misfit is None else {"misfit": misfit}
     write_json(claim(run_dir) / "baseline.json", content)
     return content
+
+
+def _misfit(
+    config: dict[str, Any], prepared: Prepared, solution: Solution, content: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Whether the exact estimate is calibrated on the rows it was fitted to, its dispersion being the one shown."""
+    objective, rows = as_objective(solution, prepared.estimand.objective), prepared.data.train
+    metrics = build.build_metrics(config, objective.head)
+    figures = score.figures(objective, evaluate(objective, rows), rows, metrics)
+    figures |= {name: content[name] for name in ("dispersion",) if name in content and name in figures}
+    return judgement.judge(config, objective, {"train": rows}, {"train": figures})
 
 
 def show(content: dict[str, Any], out: Console) -> None:
@@ -71,6 +90,8 @@ def show(content: dict[str, Any], out: Console) -> None:
                 "z and P state how far zero is in posterior standard deviations."
             )
         )
+    if "misfit" in content:
+        out.print(Text(content["misfit"]["sentence"]))
     if content["dropped"]:
         out.print(Text(f"left out (constant or collinear): {shortened(content['dropped'])}"))
     if not content.get("mle", {"exists": True})["exists"]:

@@ -9,13 +9,13 @@ from typing import Any
 from mlefw import archive, build, console, recalibration, score
 from mlefw.atomic import write_json
 from mlefw.attempt import attempt
-from mlefw.command import exhibit, fitting, row_scores
+from mlefw.command import exhibit, fitting, judgement, row_scores
 from mlefw.forecast import Forecast, Sample, forecast
 from mlefw.objective import Evaluation, Objective, evaluate
 from mlefw.preparation import Prepared
 from mlefw.rows import Rows
 from mlefw.run_posterior import keep_posterior
-from mlefw.warn import collected, warn
+from mlefw.warn import collect, collected, warn
 from mlefw.yardstick import Yardstick, describe
 
 Splits = Mapping[str, Rows]
@@ -66,6 +66,12 @@ def conclude(
     row_scores.store(run_dir, evaluations, data.splits, data.schema.labels)
     summary = _essentials(config, prepared, yardstick, fit, seen, final, calibration)
     summary["time"]["total_s"] = time.monotonic() - started
+    figures = seen.figures
+    misfit = attempt("the judgement of calibration", lambda: judgement.judge(config, final, data.splits, figures), None)
+    if misfit is not None:
+        # The verdict says it; a line of its own on the terminal would say it twice.
+        collect(misfit["sentence"])
+        summary["misfit"] = misfit
     # What follows may take long, or the memory of the machine: what is known by now is on disk first.
     _write(config, run_dir, {**summary, "status": "failed", "reason": _UNFINISHED}, baseline, [])
     summary |= attempt(

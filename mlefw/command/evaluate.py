@@ -8,7 +8,7 @@ from typing import Any
 from mlefw import build, checkpoint, recalibration
 from mlefw.atomic import write_json
 from mlefw.checkpoint import Trained
-from mlefw.command import exhibit
+from mlefw.command import exhibit, judgement
 from mlefw.command.predict import progress
 from mlefw.console import EXACT
 from mlefw.errors import UsageError
@@ -75,6 +75,9 @@ def _check(config: dict[str, Any]) -> None:
 def _content(config: dict[str, Any], trained: Trained, tally: Tally, before: MeanNll | None) -> dict[str, Any]:
     figures = tally.figures()
     content: dict[str, Any] = {"run": str(trained.path), "num_rows": tally.num_rows, "metrics": figures}
+    split = config["split"] or "test"
+    misfit = judgement.judge(trained.config, trained.objective, {split: tally.kept()[1]}, {split: figures})
+    content |= {} if misfit is None else {"misfit": misfit}
     if config["data"]["path"] is None:
         content["split"] = config["split"] or "test"
         content |= _beside(Path(config["run"]), content)

@@ -174,6 +174,12 @@ def pit_bounds(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @remembered
+def normal_scores(distribution: Distribution, y: Tensor) -> Tensor:
+    """Φ⁻¹ of the PIT of a continuous distribution, (n,)."""
+    return promote(predictive.normal_score(distribution, y))
+
+
+@remembered
 def central_90(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
     """The ends of the central 90 % interval, each (n,)."""
     return predictive.interval(distribution, 0.9)

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Laplace
 
-from mlefw import predictive
-from mlefw.metric.base import Metric, sums
+from mlefw.metric.base import Metric, normal_scores, sums
 
 
 class ScaleGap(Metric):
@@ -33,7 +32,7 @@ class ScaleGap(Metric):
             self.absolute = self.absolute + 1
             self.totals = self.totals + sums(weight, ((y - distribution.loc) / distribution.scale).abs())
         else:
-            self.totals = self.totals + sums(weight, predictive.normal_score(distribution, y).square())
+            self.totals = self.totals + sums(weight, normal_scores(distribution, y).square())
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""

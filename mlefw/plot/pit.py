@@ -66,7 +66,9 @@ def pit_histogram(
 
 
 @drawn
-def coverage_curve(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray, rows: str) -> Figure:
+def coverage_curve(
+    lower: np.ndarray, upper: np.ndarray, weight: np.ndarray, rows: str, known: float | None = None
+) -> Figure:
     """Observed against nominal coverage of central intervals, with the binomial band of a calibrated model.
 
     Discrete targets: the probability that the randomised PIT falls into the interval.
@@ -76,10 +78,13 @@ def coverage_curve(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray, row
         upper: P(Y <= y), (n,).
         weight: (n,), frequencies.
         rows: what they are, for the subtitle.
+        known: coverage of the 90 % interval on the whole split, of which these rows may be some.
     """
     population = float(weight.sum())
     nominal = np.linspace(0.01, 0.99, 99)
     observed = np.array([covered(lower, upper, weight, level) for level in nominal])
+    if known is not None:
+        observed[89] = known
     at = float(observed[89])
     figure = sheet(_honest(nominal, observed, population), f"Coverage of central prediction intervals: {rows}")
     axes = figure.add_subplot()

@@ -1,10 +1,14 @@
 """Predictions beside observations, and what is left between them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlefw.plot.style import BLUE, FEW, GREY, SKY, VERMILION, drawn, label, legend, p_text, percent, sheet
+from mlefw.plot.style import BLUE, FEW, GREY, SKY, VERMILION, drawn, label, legend, p_text, sheet
+from mlefw.rank_correlation import rank_correlation
 from mlefw.tail import beta_quantile, normal_quantile, normal_tail
+from mlefw.wording import percent
 
 MAX_SHOWN = 300
 
@@ -18,6 +22,7 @@ def predictions(
     weight: np.ndarray,
     target: str,
     rows: str,
+    figures: Mapping[str, float],
 ) -> Figure:
     """Predicted mean and 90 % interval beside the observed value, rows in the order of their means.
 
@@ -29,14 +34,14 @@ def predictions(
         weight: (n,), frequencies.
         target: name of y.
         rows: what they are, for the subtitle.
+        figures: those of the metrics, which the title repeats: of a discrete target an interval holds more than its
+            nominal share, so that counting the points inside would tell another coverage.
     """
     inside = (y >= lower) & (y <= upper)
-    share = float(weight @ inside / weight.sum())
-    center = float(weight @ y / weight.sum())
-    total = float(weight @ (y - center) ** 2)
-    title = f"{percent(share)} of the observations lie in their 90 % interval"
-    if total > 0:
-        title += f"; R² = {1 - float(weight @ (y - mean) ** 2) / total:.2f}"
+    words = [f"90 % intervals cover {percent(figures['coverage_90'])}"] if "coverage_90" in figures else []
+    variance = float(weight @ (y - float(weight @ y / weight.sum())) ** 2 / weight.sum())
+    words += [f"R² = {1 - figures['rmse'] ** 2 / variance:.2f}"] if "rmse" in figures and variance > 0 else []
+    title = "; ".join(words) or "Predicted distributions beside what was observed"
     order = np.argsort(mean, kind="stable")
     shown = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), MAX_SHOWN)).round().astype(int))]
     some = "" if len(shown) == len(order) else f", {len(shown)} of them shown"
@@ -131,18 +136,3 @@ def pattern(residual: np.ndarray, mean: np.ndarray, weight: np.ndarray) -> str:
     if weight.sum() < FEW:
         return "Too few rows to tell the residuals from those of a true model"
     return "Quantile residuals look like those of a true model"
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> float:
-    """Spearman's correlation of weighted ranks; 0 where one of the two does not vary."""
-    ranks = []
-    for values in (a, b):
-        distinct, index = np.unique(values, return_inverse=True)
-        if len(distinct) < 2:
-            return 0.0
-        count = np.bincount(index, weight)
-        rank = (np.cumsum(count) - count / 2)[index]
-        ranks.append(rank - weight @ rank / weight.sum())
-    first, second = ranks
-    scale = float(weight @ first**2) * float(weight @ second**2)
-    return float(weight @ (first * second)) / scale**0.5 if scale > 0 else 0.0

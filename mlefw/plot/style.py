@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlefw.tail import binomial_quantile
+from mlefw.wording import percent as percent
 
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, GREY = (
     "#0072B2",
@@ -83,12 +84,6 @@ def label(name: str, limit: int = 28) -> str:
 def p_text(p: float) -> str:
     """A p-value in words."""
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
-
-
-def percent(share: float) -> str:
-    """A share in per cent; 99.6 % is not 100 %."""
-    value = 100 * share
-    return f"{value:.1f} %" if 99 < value < 100 or 0 < value < 1 else f"{value:.0f} %"
 
 
 def binomial_band(count: float, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

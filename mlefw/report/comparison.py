@@ -11,7 +11,7 @@ from mlefw.report.page import Page, Picture, Row, Section, Table
 _LABELS = ("head", "prior", "model", "loss", "seed")
 _NATS = {"nats per row": "nll_nats", "± s.e.": "nll_se"}
 _BESIDE = {"gap to MLE": "gap_nats", "skill": "skill"}
-_CALIBRATION = ("coverage_90", "pit_rmse", "ece_15")
+_CALIBRATION = ("accuracy", "coverage_90", "pit_rmse", "ece_15")
 
 
 def comparison_report(summaries: Sequence[Mapping[str, Any]], pictures: Sequence[Picture]) -> str:

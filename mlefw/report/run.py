@@ -51,7 +51,7 @@ def run_report(
         words,
         _about(summary),
         sections,
-        summary.get("warnings", ()),
+        [text for text in summary.get("warnings", ()) if text != summary.get("misfit", {}).get("sentence")],
         f"mlefw {summary['versions']['mlefw']}. All NLL in nats per row, constants included, in units of the target.",
     ).html()
 

@@ -193,12 +193,12 @@ def test_rank_correlation_is_spearmans() -> None:
     assert prediction.rank_correlation(a, np.zeros(60), weight.astype(float)) == 0
 
 
-def test_predictions_are_sorted_and_thinned_and_the_share_is_of_all_rows() -> None:
+def test_predictions_are_sorted_and_thinned_and_the_title_repeats_the_figures() -> None:
     mean, u = normal()
     y = mean + stats.norm.ppf(u)
-    figure = prediction.predictions(y, mean, mean - 1.645, mean + 1.645, ONES, "y", ROWS)
-    inside = np.mean(np.abs(y - mean) <= 1.645)
-    assert title(figure).startswith(f"{100 * inside:.0f} % of the observations lie in their 90 % interval; R² = 0.5")
+    figures = {"coverage_90": 0.713, "rmse": float(np.sqrt(np.mean((y - mean) ** 2)))}
+    figure = prediction.predictions(y, mean, mean - 1.645, mean + 1.645, ONES, "y", ROWS, figures)
+    assert title(figure) == f"90 % intervals cover 71 %; R² = {1 - np.mean((y - mean) ** 2) / np.var(y):.2f}"
     line = figure.axes[0].lines[0]
     assert np.all(np.diff(line.get_ydata()) >= 0)
     assert len(line.get_ydata()) == 300

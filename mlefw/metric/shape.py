@@ -1,0 +1,65 @@
+"""In which way continuous predictive distributions have the wrong shape."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from mlefw import predictive
+from mlefw.metric.base import Metric, normal_scores, sums
+from mlefw.rank_correlation import rank_correlation
+
+_FARTHEST = 4.0
+"""Where scores are cut, so that no single row decides a moment: beyond it lies one row in 16 000 of a true model."""
+
+
+class Shape(Metric):
+    """Moments of the normal scores u = Φ⁻¹(F(y)), standard normal under a true model (Dunn & Smyth, 1996), cut at ± 4.
+
+    - `residual_mean`: mean of u; above zero observations lie higher than predicted.
+    - `residual_skewness`, `residual_kurtosis`: third standardised moment of u, and fourth minus 3; above zero for a
+      longer upper tail, and for heavier tails, than predicted.
+
+    At the end of a run, from all rows at once:
+
+    - `spread_trend`: Spearman's correlation of |u| with the predicted mean; above zero where the spread grows with the
+      mean more than predicted.
+    - `mass_below_zero`: mean predicted probability of less than zero, where every observation is above zero;
+      `mass_above_one`: of more than one, where every observation is below one, too.
+    """
+
+    totals: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_sum("totals", 5)
+
+    def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
+        """Add the rows of a block."""
+        u = normal_scores(distribution, y).clamp(-_FARTHEST, _FARTHEST)
+        square = u.square()
+        self.totals = self.totals + sums(weight, u, square, u * square, square.square())
+
+    def compute(self) -> dict[str, Tensor]:
+        """The moments."""
+        first, second, third, fourth = self.totals[1:] / self.totals[0]
+        variance = second - first.square()
+        skewness = (third - 3 * first * second + 2 * first**3) / variance**1.5
+        kurtosis = (fourth - 4 * first * third + 6 * first.square() * second - 3 * first**4) / variance.square() - 3
+        return {"residual_mean": first, "residual_skewness": skewness, "residual_kurtosis": kurtosis}
+
+    def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """What needs the order of the rows, or is of interest at the end alone."""
+        size, mean, share = (_array(part) for part in (normal_scores(distribution, y).abs(), distribution.mean, weight))
+        figures = {"spread_trend": rank_correlation(size, mean, share)}
+        if bool((y > 0).all()):
+            below = _array(predictive.cdf(distribution, torch.zeros_like(y)))
+            figures["mass_below_zero"] = float(share @ below / share.sum())
+        if "mass_below_zero" in figures and bool((y < 1).all()):
+            above = _array(predictive.survival(distribution, torch.ones_like(y)))
+            figures["mass_above_one"] = float(share @ above / share.sum())
+        return {name: self.totals.new_tensor(value) for name, value in figures.items()}
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return np.asarray(values.detach().double().cpu().numpy())

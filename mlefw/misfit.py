@@ -1,0 +1,244 @@
+"""Whether predictions are calibrated, in a sentence: what is off, by how much, and what to try instead.
+
+It is said where it is both beyond chance and large enough to matter. Of all that is measured the amount is the same
+one: nats per row that the NLL could be lower, for a share (of rows in an interval, of zeros, in a bin of the PIT) the
+divergence of the observed share from the promised one, which by the data processing inequality is the least that a
+better distribution would gain.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlefw.remedy import Chosen, remedies
+from mlefw.tail import chi2_tail, normal_tail
+from mlefw.wording import number, percent
+
+CHANCE = 1e-4
+"""P-value below which a departure is beyond chance: some ten figures of three splits are looked at in every run, and
+not one run in a hundred is to be told what is not there."""
+
+NATS = 0.02
+"""Nats per row from which on it matters. Scales that are wrong by a factor of 1.15 cost that, or 90 % intervals that
+cover 83 %; a linear model that is fitted to fifty rows for each of its parameters loses half of it by estimation."""
+
+SHARE = 0.05
+"""Of the NLL of classes: where forecasts are nearly certain, a twentieth of few nats matters, too."""
+
+TREND = 0.2
+"""Correlation of the size of residuals with the predicted mean: scales whose logarithm has a standard deviation of 0.15
+have it, and cost 0.15² = 0.02 nats."""
+
+_LEVELS = (50, 80, 90, 95)
+_BINS = 20
+_ORDER = ("test", "validation", "train")
+
+
+@dataclass(frozen=True)
+class Departure:
+    """Something that is off.
+
+    Attributes:
+        kind: `coverage`, `spread_trend`, `support`, `dispersion`, `zeros` or `probabilities`.
+        words: one clause.
+        nats: per row, at least, that it costs.
+        is_wide: whether less was observed than the predictions allow for, as on rows that a model was fitted to.
+        signs: what is larger (+1) or smaller (-1) than predicted, by name.
+    """
+
+    kind: str
+    words: str
+    nats: float
+    is_wide: bool
+    signs: Mapping[str, int] = field(default_factory=dict)
+
+
+def misfit(
+    metrics: Mapping[str, Mapping[str, float]], population: Mapping[str, float], chosen: Callable[[str], Chosen]
+) -> dict[str, Any] | None:
+    """What `summary.json` says of it, or None where nothing is off.
+
+    Args:
+        metrics: figures by split.
+        population: Σ w by split, that of `train` among them.
+        chosen: what the run was asked for, by target; of one target by the empty name.
+    """
+    for split in _ORDER:
+        for target, figures in _by_target(metrics.get(split, {})):
+            fitted = departures(_of_target(metrics.get("train", {}), target), population["train"])
+            run = chosen(target)
+            if run.is_large:
+                # Such a model has fewer errors on the rows it was fitted to than on any others.
+                fitted = [one for one in fitted if not one.is_wide]
+            found = fitted if split == "train" else departures(figures, population[split], population["train"])
+            if found:
+                is_narrow = not all(one.is_wide for one in found)
+                return _content(
+                    split, target, found, run.is_large and "train" in metrics and not fitted and is_narrow, run
+                )
+    return None
+
+
+def departures(figures: Mapping[str, float], population: float, fitted: float = 0.0) -> list[Departure]:
+    """What is off on rows of one target; the costliest first.
+
+    Args:
+        figures: of the metrics.
+        population: Σ w.
+        fitted: Σ w of the rows that the model was fitted to, where these are others: a share that was learnt from them
+            differs from the one that is seen by the errors of both, so that chance has a variance of 1/n + 1/n fitted.
+    """
+    if population <= 0:
+        return []
+    share = fitted / (population + fitted) if fitted else 1.0
+    looks = (_coverage, _trend, _support, _dispersion, _zeros, _probabilities)
+    found = [one for look in looks if (one := look(figures, share * population, share**0.5)) is not None]
+    return sorted(found, key=lambda one: -one.nats)
+
+
+def _content(split: str, target: str, found: list[Departure], is_overfit: bool, chosen: Chosen) -> dict[str, Any]:
+    signs = {name: sign for one in reversed(found) for name, sign in one.signs.items()}
+    proposals = remedies(chosen, signs, is_overfit)
+    of = f" of {target}" if target else ""
+    words, rows = "; ".join(one.words for one in found), "training" if split == "train" else split
+    sentence = f"Predictions{of} are not calibrated on {rows} rows: {words}."
+    if is_overfit and split != "train":
+        sentence = f"{sentence[:-1]}; on training rows they are."
+    if proposals:
+        sentence += f" Try {' or '.join(proposals)}."
+    figures = {one.kind: one.nats for one in found}
+    return {"split": split, **({"target": target} if target else {}), "nats": figures, "try": proposals} | {
+        "sentence": sentence
+    }
+
+
+def _coverage(figures: Mapping[str, float], population: float, _: float) -> Departure | None:
+    """The shares of rows in central intervals, and in all bins of the PIT."""
+    shares = {level: figures[f"coverage_{level}"] for level in _LEVELS if f"coverage_{level}" in figures}
+    if not shares:
+        return None
+    costs, chances = {}, {}
+    for level, share in shares.items():
+        promised = level / 100
+        costs[level] = divergence(share, promised)
+        error = math.sqrt(promised * (1 - promised) / population)
+        chances[level] = _two_sided((share - promised) / error)
+    off = [level for level in shares if costs[level] >= NATS and chances[level] < CHANCE]
+    # χ² / 2n of the histogram is its divergence from the uniform one; without what chance adds to it.
+    square = _BINS**2 * figures.get("pit_rmse", 0.0) ** 2
+    cost = square / 2 - (_BINS - 1) / (2 * population)
+    if not off and not (cost >= NATS and chi2_tail(population * square, _BINS - 1) < CHANCE):
+        return None
+    worst = max(shares, key=lambda level: costs[level])
+    words = f"90 % intervals cover {percent(shares[90])}" if 90 in shares else ""
+    if 90 not in off and worst != 90:
+        words = f"{words}, {worst} % intervals {percent(shares[worst])}".removeprefix(", ")
+    signs, more = _shape(figures, population)
+    is_narrow = shares[worst] < worst / 100
+    signs["spread"] = 1 if is_narrow else -1
+    # Heavy tails widen a scale that is fitted, too.
+    is_wide = all(share > level / 100 for level, share in shares.items()) and signs.get("residual_kurtosis", 0) <= 0
+    return Departure("coverage", ", ".join([words, *more]), max(cost, costs[worst]), is_wide, signs)
+
+
+def _shape(figures: Mapping[str, float], population: float) -> tuple[dict[str, int], list[str]]:
+    """In which way a density has the wrong shape, where four standard errors show it."""
+    known = {
+        "residual_mean": (1.0, 0.15, "observations lie above their predictions", "observations lie below them"),
+        "residual_skewness": (6.0, 0.4, "the upper tail is longer than predicted", "the lower tail is longer"),
+        "residual_kurtosis": (24.0, 0.5, "tails are heavier than predicted", "tails are lighter than predicted"),
+    }
+    signs: dict[str, int] = {}
+    words = []
+    for name, (variance, least, above, below) in known.items():
+        value = figures.get(name, 0.0)
+        if abs(value) >= max(least, 4 * math.sqrt(variance / population)):
+            signs[name] = 1 if value > 0 else -1
+            words.append(above if value > 0 else below)
+    return signs, words
+
+
+def _trend(figures: Mapping[str, float], population: float, _: float) -> Departure | None:
+    value = figures.get("spread_trend", 0.0)
+    if abs(value) < TREND or _two_sided(value * math.sqrt(population)) >= CHANCE:
+        return None
+    words = f"residuals spread {'more' if value > 0 else 'less'} where the predicted mean is larger"
+    return Departure("spread_trend", words, (0.75 * value) ** 2, False, {"spread_trend": 1 if value > 0 else -1})
+
+
+def _support(figures: Mapping[str, float], population: float, _: float) -> Departure | None:
+    """Probability where nothing is observed: that none of n rows lies there has a chance of (1 - mass)ⁿ."""
+    masses = {"mass_below_zero": "below zero", "mass_above_one": "above one"}
+    mass = min(sum(figures.get(name, 0.0) for name in masses), 1 - 1e-12)
+    cost = -math.log(1 - mass)
+    if cost < NATS or math.exp(-population * cost) >= CHANCE:
+        return None
+    where = " or ".join(words for name, words in masses.items() if figures.get(name, 0.0) > mass / 10)
+    words = f"{percent(mass)} of the predicted probability lies {where}, where no observation is"
+    return Departure("support", words, cost, False, {"support": 1})
+
+
+def _dispersion(figures: Mapping[str, float], _: float, shrink: float) -> Departure | None:
+    value, z = figures.get("dispersion", 1.0), figures.get("dispersion_z", 0.0)
+    cost = (value - 1 - math.log(max(value, 1e-300))) / 2
+    # What one or two rows have made does not count.
+    if abs(value - 1) < 2 * figures.get("dispersion_se", 0.0):
+        return None
+    if cost < NATS or _two_sided(z * shrink) >= CHANCE:
+        return None
+    words = f"counts vary {value:.2g} times as much as predicted"
+    return Departure("dispersion", words, cost, value < 1, {"dispersion": 1 if value > 1 else -1})
+
+
+def _zeros(figures: Mapping[str, float], _: float, shrink: float) -> Departure | None:
+    if not {"zeros_observed", "zeros_expected", "zeros_z"} <= figures.keys():
+        return None
+    observed, expected = figures["zeros_observed"], figures["zeros_expected"]
+    cost = divergence(observed, expected)
+    if cost < NATS or _two_sided(figures["zeros_z"] * shrink) >= CHANCE:
+        return None
+    words = f"{percent(observed)} are zero where {percent(expected)} were expected"
+    return Departure("zeros", words, cost, False, {"zeros": 1 if observed > expected else -1})
+
+
+def _probabilities(figures: Mapping[str, float], population: float, shrink: float) -> Departure | None:
+    """Class probabilities, by what a recalibration of them would save and by Spiegelhalter's test."""
+    if not {"ece_15", "ece_null"} <= figures.keys():
+        return None
+    cost, z = figures.get("calibration_gap_nats", 0.0), figures.get("spiegelhalter_z", 0.0)
+    # The likelihood ratio of a recalibration with two parameters: χ² with 2 df.
+    chance = min(math.exp(-population * cost), _two_sided(z * shrink))
+    excess = figures["ece_15"] - figures["ece_null"]
+    # Pinsker: shares that differ by this much on average are this far apart, at least.
+    cost = max(cost, 2 * excess * abs(excess))
+    if cost < min(NATS, SHARE * figures.get("nll_nats", math.inf)) or chance >= CHANCE:
+        return None
+    slope = figures.get("calibration_slope", 1 / figures.get("temperature", 1.0))
+    extreme = z > 0 if slope == 1 else slope < 1
+    kind = "too extreme (overconfident)" if extreme else "too timid (underconfident)"
+    ece = f"calibration error {number(figures['ece_15'])} where chance alone makes {number(figures['ece_null'])}"
+    gap = f", recalibrated ones would save {cost:.2g} nats per row" if "calibration_gap_nats" in figures else ""
+    return Departure("probabilities", f"probabilities are {kind}: {ece}{gap}", cost, not extreme, {"classes": 1})
+
+
+def _two_sided(z: float) -> float:
+    return 2 * float(normal_tail(abs(z)))
+
+
+def divergence(observed: float, promised: float) -> float:
+    """Kullback-Leibler divergence of a promised share from an observed one, in nats."""
+    pairs = ((observed, promised), (1 - observed, 1 - promised))
+    return sum(a * math.log(a / max(b, 1e-300)) for a, b in pairs if a > 0)
+
+
+def _by_target(figures: Mapping[str, float]) -> Iterable[tuple[str, Mapping[str, float]]]:
+    """Figures of all rows, and of each target of several (`price/crps`)."""
+    targets = dict.fromkeys(name.rpartition("/")[0] for name in figures)
+    return [(target, _of_target(figures, target)) for target in targets]
+
+
+def _of_target(figures: Mapping[str, float], target: str) -> Mapping[str, float]:
+    prefix = f"{target}/" if target else ""
+    own = {name.removeprefix(prefix): value for name, value in figures.items() if name.startswith(prefix)}
+    return {name: value for name, value in own.items() if "/" not in name}

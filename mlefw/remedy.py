@@ -1,0 +1,109 @@
+"""Which other likelihood, or which recalibration, to try where predictions are not calibrated."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_REAL = ("gaussian", "gaussian_fixed", "heteroscedastic", "laplace", "huber", "student_t", "mixture")
+_POSITIVE = ("gamma", "lognormal", "weibull")
+_SPREADS = ("scale", "dispersion", "shape", "precision", "covariance")
+"""Parameters that say how far observations spread, and that a network can predict."""
+
+_COUNTS = {
+    "poisson": ("negative_binomial", "zero_inflated_poisson", "zero_inflated_negative_binomial"),
+    "negative_binomial": ("zero_inflated_negative_binomial",),
+    "zero_inflated_poisson": ("zero_inflated_negative_binomial", "negative_binomial"),
+    "zero_inflated_negative_binomial": (),
+}
+"""Heads of counts, each with those that allow for more variance and more zeros than it does."""
+
+_MOST = 3
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a run was asked for, and what its target is like.
+
+    Attributes:
+        head: the name of the head.
+        settings: of the head.
+        setting: by which it is chosen: `head`, or `head.tasks.price`.
+        recalibrations: members of `calibrate=` that take what the head predicts; none where one was used.
+        is_large: whether there are many parameters for the rows.
+        has_prior: whether they have a prior.
+        is_positive: whether every observation is above zero.
+        is_share: whether every observation is between zero and one.
+    """
+
+    head: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    setting: str = "head"
+    recalibrations: tuple[str, ...] = ()
+    is_large: bool = False
+    has_prior: bool = False
+    is_positive: bool = False
+    is_share: bool = False
+
+    def heads(self, *names: str) -> list[str]:
+        """Overrides that choose another head of these names."""
+        return [f"{self.setting}={name}" for name in names if name != self.head]
+
+    def predicted(self, *names: str) -> list[str]:
+        """Overrides by which the network predicts these parameters, of those that it does not predict yet."""
+        known = [name for name in names if self.settings.get(name, "predicted") != "predicted"]
+        return [f"{self.setting}.{name}=predicted" for name in known]
+
+
+def remedies(chosen: Chosen, signs: Mapping[str, int], is_overfit: bool) -> list[str]:
+    """Overrides to try, the likeliest first; none that is set already.
+
+    Args:
+        chosen: the run.
+        signs: what is larger (+1) or smaller (-1) than predicted, by name.
+        is_overfit: whether predictions are calibrated on training rows, so that the likelihood is not to blame.
+    """
+    if "classes" in signs or is_overfit:
+        found = [f"calibrate={name}" for name in chosen.recalibrations] + (
+            ["prior=l2"] if chosen.is_large and not chosen.has_prior else []
+        )
+    elif chosen.setting == "head.component":
+        found = chosen.heads(*(_POSITIVE[1:] if chosen.is_positive else ("gaussian", "laplace")))
+        found += chosen.predicted(*_SPREADS)
+    elif chosen.head in _COUNTS:
+        found = _of_counts(chosen, signs)
+    elif chosen.head in (*_REAL, *_POSITIVE, "exponential", "beta"):
+        found = _of_densities(chosen, signs)
+    else:
+        found = chosen.predicted(*_SPREADS)
+    return list(dict.fromkeys(found))[:_MOST]
+
+
+def _of_counts(chosen: Chosen, signs: Mapping[str, int]) -> list[str]:
+    if max(signs.get("dispersion", 0), signs.get("zeros", 0), signs.get("spread", 0)) <= 0:
+        # No count here varies less than a Poisson.
+        return chosen.heads("poisson")
+    heads = chosen.heads(*_COUNTS[chosen.head])
+    if chosen.head == "poisson" and signs.get("zeros", 0) <= 0:
+        heads = heads[:1]
+    return heads + chosen.predicted("dispersion", "inflation")
+
+
+def _of_densities(chosen: Chosen, signs: Mapping[str, int]) -> list[str]:
+    is_real, heavy = chosen.head in _REAL, signs.get("residual_kurtosis", 0) > 0
+    found = chosen.heads("gaussian") if chosen.head == "gaussian_fixed" else []
+    bounded = ("beta",) if chosen.is_share else ("gamma", "lognormal") if is_real else _POSITIVE
+    if (
+        not is_real
+        or (chosen.is_positive and {"residual_skewness", "spread_trend", "support"} & signs.keys())
+        or chosen.is_share
+    ):
+        found += chosen.heads(*bounded)
+    widening = chosen.heads("heteroscedastic") if chosen.head.startswith("gaussian") else chosen.predicted(*_SPREADS)
+    tails = chosen.heads("student_t") if heavy and is_real else []
+    if chosen.settings.get("scale") == "predicted":
+        tails = [f"{item} {chosen.setting}.scale=predicted" for item in tails]
+    # A spread that varies with a feature makes heavy tails, too.
+    found += widening + tails if "spread_trend" in signs else tails + (widening if heavy else [])
+    if is_real and not heavy:
+        found += chosen.heads("mixture")
+    return found or widening

@@ -1,0 +1,24 @@
+"""Numbers in words: the one format of every figure that a person reads."""
+
+import math
+
+
+def number(value: float | None, sign: bool = False) -> str:
+    """Four decimals in the middle range, five digits elsewhere; a dash for what is not defined."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return str(value)
+    style = ".4f" if 1e-3 <= abs(value) < 1e5 or value == 0 else ".4g"
+    return f"{value:{'+' if sign else ''}{style}}"
+
+
+def p_value(value: float) -> str:
+    """A probability, to four decimals."""
+    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def percent(share: float) -> str:
+    """A share in per cent; 99.6 % is not 100 %."""
+    value = 100 * share
+    return f"{value:.1f} %" if 99 < value < 100 or 0 < value < 1 else f"{value:.0f} %"
