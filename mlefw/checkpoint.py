@@ -14,6 +14,7 @@ from mlefw.errors import UsageError
 from mlefw.fingerprint import fingerprint
 from mlefw.objective import Objective
 from mlefw.preflight import check_targets
+from mlefw.random_state import isolated
 from mlefw.recalibration import recalibrated
 from mlefw.run_directory import checkpoint_of
 from mlefw.schema import Schema
@@ -49,6 +50,7 @@ def card(config: dict[str, Any], data: Data, population: float) -> dict[str, Any
     }
 
 
+@isolated("loading")
 def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     """The model of a run directory (its best checkpoint) or of a checkpoint file.
 

@@ -19,6 +19,7 @@ from mlefw.errors import UsageError
 from mlefw.new_data import adapted
 from mlefw.objective import evaluate
 from mlefw.prediction import check_probabilities, predictions
+from mlefw.random_state import isolated
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import posterior_of
 from mlefw.support import check_support
@@ -79,6 +80,7 @@ class Model:
         """The column that it predicts."""
         return self._trained.schema.target
 
+    @isolated("prediction")
     def predict(
         self,
         data: Any,
@@ -115,6 +117,7 @@ class Model:
         ]
         return _like(data, pa.concat_tables(parts))
 
+    @isolated("prediction")
     @torch.no_grad()
     def distribution(self, data: Any) -> Distribution:
         """The predictive distribution of every row, in units of the target; labels are codes in sorted order."""
@@ -122,6 +125,7 @@ class Model:
         rows = self._rows(self._table(data, prediction=True), target_required=False)
         return objective.head(objective.eta(rows.x, rows.offset))
 
+    @isolated("evaluation")
     def evaluate(self, data: Any) -> dict[str, float]:
         """What `mlefw evaluate` prints: the NLL in nats and every metric of the run, on rows with their target."""
         objective = self._trained.objective
