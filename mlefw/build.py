@@ -27,6 +27,7 @@ from mlefw.objective import Objective
 from mlefw.once import once
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
+from mlefw.random_state import Stream
 from mlefw.rows import Rows
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized, feature_statistics, target_statistics
@@ -132,7 +133,8 @@ def build_estimand(config: Config, data: Data) -> Estimand:
     problem = Problem.of(head, data.train, mean, scale, NoPrior())
     null = once("null", config, ("data", "head"), lambda: solve_null(problem))
     head = place(head, null)
-    model = instantiate("model", config["model"], num_features=data.schema.num_features, eta_dim=head.eta_dim)
+    with Stream(config["seed"], "initial weights"):
+        model = instantiate("model", config["model"], num_features=data.schema.num_features, eta_dim=head.eta_dim)
     prior = instantiate("prior", config["prior"])
     loss = build_loss(config)
     loss.check(head)

@@ -16,6 +16,7 @@ from mlefw.errors import UsageError
 from mlefw.fingerprint import fingerprint
 from mlefw.objective import Objective
 from mlefw.preflight import check_parts
+from mlefw.random_state import isolated
 from mlefw.recalibration import recalibrated
 from mlefw.record import typed
 from mlefw.run_directory import checkpoint_of
@@ -85,6 +86,7 @@ class Card:
         return found
 
 
+@isolated("loading")
 def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     """The model of a run directory (its best checkpoint) or of a checkpoint file.
 

@@ -8,7 +8,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from mlefw import ranks
+from mlefw import random_state, ranks
 from mlefw.batch.base import BatchRegime
 from mlefw.cadence import Cadence
 from mlefw.memory import has_room
@@ -113,7 +113,7 @@ class RowsModule(lightning.LightningDataModule):
         """Rows and scale of each step of some epochs, and whether it ends one of them other than the last."""
         num_rows = self.splits["train"].num_rows
         for epoch in epochs:
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            generator = random_state.generator(self.seed, f"order of rows in epoch {epoch}")
             done = self.start[1] if epoch == self.start[0] else 0
             last = self.regime.num_batches(num_rows, epoch) - 1 if epoch != epochs[-1] else -1
             batches = enumerate(self.regime.batches(num_rows, epoch, generator))

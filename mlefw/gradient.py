@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mlefw import random_state
 from mlefw.objective import Objective
 from mlefw.rows import Batch, Rows
 from mlefw.tape import NotReplayableError, Tape
@@ -59,13 +60,13 @@ class Gradient:
                 clip(aligned, clip_norm)
             return [loss.detach(), *aligned]
 
-        state = torch.get_rng_state()
+        state = random_state.capture()
         try:
             tape = Tape(descend, batch.rows)
         except (NotReplayableError, RuntimeError):
             # Autograd will say what there is to say, from the same random state.
             self.is_replayable = False
-            torch.set_rng_state(state)
+            random_state.restore(state)
             return None
         if len(self.tapes) >= _MAX_TAPES:
             self.tapes.clear()

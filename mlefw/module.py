@@ -20,6 +20,7 @@ from mlefw.errors import NumericalError
 from mlefw.evaluator import Evaluator
 from mlefw.metric.base import Metric
 from mlefw.objective import Objective, not_finite
+from mlefw.random_state import Stream
 from mlefw.rows import Batch, Chunk
 from mlefw.step import Step
 
@@ -37,6 +38,9 @@ class LikelihoodModule(lightning.LightningModule):
     For callbacks to read, `figures` holds those of the latest evaluation by split, as plain numbers; `losses` the sum
     of what the steps since then have descended, each on its batch, and their number; `place` the epoch that is being
     trained, and the number of steps before it.
+
+    Steps draw at random from a `stream` of their own, which a dropout does; what callbacks and a regime draw comes from
+    another one, `around` them, and an evaluation has its own.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class LikelihoodModule(lightning.LightningModule):
         make_scheduler: MakeScheduler | None,
         metrics: Mapping[str, Sequence[Metric]],
         cadence: Cadence,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -56,6 +61,8 @@ class LikelihoodModule(lightning.LightningModule):
         # A module list, so that the metrics travel to the device; it does not say what it holds.
         self.metrics: Any = nn.ModuleList(nn.ModuleList(members) for members in metrics.values())
         self.evaluators = [Evaluator(objective, members) for members in metrics.values()]
+        self.seed = seed
+        self.stream, self.around = Stream(seed, "steps"), Stream(seed, "around steps")
         self.figures: dict[str, dict[str, float]] = {}
         self.place, self.losses, self.evaluated_step = (0, 0), (0.0, 0), -1
         self.rows_seen, self.started, self.seconds = 0, time.monotonic(), 0.0
@@ -79,6 +86,10 @@ class LikelihoodModule(lightning.LightningModule):
 
     def training_step(self, chunk: Chunk, index: int) -> None:
         """One optimiser step for each batch of the chunk."""
+        with self.stream:
+            self._take_steps(chunk)
+
+    def _take_steps(self, chunk: Chunk) -> None:
         epoch, before, losses = self.current_epoch, self.global_step, list[Tensor]()
         wrapper = self.optimizers()
         optimizer: Optimizer = wrapper.optimizer  # type: ignore[union-attr]

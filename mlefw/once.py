@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from mlefw.random_state import Stream
+
 T = TypeVar("T")
 
 _OURS = ("mlefw.", "lightning.Trainer")
@@ -75,9 +77,11 @@ def once(kind: str, config: Mapping[str, Any], names: tuple[str, ...], compute: 
         for one in _known[key].warnings:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
         return _known[key].value
+    # What one run computes and the next one finds may not move a generator of either.
     if not _state["is_open"] or not all(_is_ours(config.get(name)) for name in names):
-        return compute()
-    with warnings.catch_warnings(record=True) as met:
+        with Stream(0, kind):
+            return compute()
+    with Stream(0, kind), warnings.catch_warnings(record=True) as met:
         warnings.simplefilter("always")
         value = compute()
     _known[key] = _Known(value, met)

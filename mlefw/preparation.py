@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mlefw import build, devices, random_state, recalibration, training
+from mlefw import build, devices, recalibration, training
 from mlefw.baseline.absence import remedy
 from mlefw.baseline.base import Solution
 from mlefw.build import Data, Estimand
@@ -17,6 +17,7 @@ from mlefw.errors import UsageError
 from mlefw.estimation import NAMES, estimates
 from mlefw.model.base import StartsAtEstimate
 from mlefw.once import is_known, once
+from mlefw.random_state import Stream
 from mlefw.rows import Rows
 from mlefw.run_directory import check_free
 from mlefw.warn import warn
@@ -58,7 +59,11 @@ def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
     _check_trainer(config)
     if run_dir is not None:
         check_free(run_dir)
-    random_state.seed(config["seed"])
+    with Stream(config["seed"], "preparation"):
+        return _prepare(config)
+
+
+def _prepare(config: dict[str, Any]) -> Prepared:
     data = build.build_data(config)
     estimand = build.build_estimand(config, data)
     training.check_optimization(config, estimand.objective)

@@ -19,6 +19,7 @@ from mlefw.errors import UsageError
 from mlefw.new_data import adapted
 from mlefw.objective import evaluate
 from mlefw.prediction import check_probabilities, predictions
+from mlefw.random_state import isolated
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import posterior_of
 from mlefw.support import check_support
@@ -82,6 +83,7 @@ class Model:
         return self._trained.schema.target
 
     @own()
+    @isolated("prediction")
     def predict(
         self,
         data: Any,
@@ -119,6 +121,7 @@ class Model:
         return _like(data, pa.concat_tables(parts))
 
     @own()
+    @isolated("prediction")
     @torch.no_grad()
     def distribution(self, data: Any) -> Distribution:
         """The predictive distribution of every row, in units of the target; labels are codes in sorted order."""
@@ -127,6 +130,7 @@ class Model:
         return objective.head(objective.eta(rows.x, rows.offset))
 
     @own()
+    @isolated("evaluation")
     def evaluate(self, data: Any, target: Any = None) -> dict[str, float]:
         """What `mlefw evaluate` prints: the NLL in nats and every metric of the run, on rows with their target.
 

@@ -42,7 +42,7 @@ def build_module(config: Config, estimand: Estimand, rows: RowsModule, evaluates
     scheduler = config["scheduler"] or {}
     make_scheduler = instantiate("scheduler", scheduler) if "_target_" in scheduler else None
     metrics = {split: build_metrics(config, objective.head) if evaluates else [] for split in rows.watched}
-    return LikelihoodModule(objective, step, make_optimizer, make_scheduler, metrics, rows.cadence)
+    return LikelihoodModule(objective, step, make_optimizer, make_scheduler, metrics, rows.cadence, rows.seed)
 
 
 def _optimizer(node: Config, objective: Objective, parameters: Any) -> torch.optim.Optimizer:

@@ -8,6 +8,7 @@ from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
 from mlefw.module import LikelihoodModule
+from mlefw.random_state import Stream
 
 
 class Watching(_EvaluationLoop):
@@ -25,6 +26,11 @@ class Watching(_EvaluationLoop):
         """One evaluation of the watched splits."""
         trainer, module = self.trainer, self.trainer.lightning_module
         assert isinstance(module, LikelihoodModule)
+        # There may be more evaluations in a run than in the same one that was stopped, or fewer.
+        with Stream(module.seed, f"evaluation after step {trainer.global_step}"):
+            return self._evaluate(trainer, module)
+
+    def _evaluate(self, trainer: lightning.Trainer, module: LikelihoodModule) -> list[Any]:
         if not module.is_evaluated_plainly or trainer.limit_val_batches != 1.0:
             found: list[Any] = super().run()
             return found

@@ -1,12 +1,41 @@
-"""Random states survive a checkpoint: all generators go on as if nothing had been drawn between."""
+"""Every consumer of randomness has its own stream: what one of them draws changes nothing for the others."""
 
+import itertools
 import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from interrupted import QUIET, assert_same, assert_same_run, train
 
-from mlefw import random_state
+from mlefw import build, gallery, once, random_state, score
+from mlefw.baseline.linear import LinearBaseline
+from mlefw.callback.board import WriteBoard
+from mlefw.callback.figures import LogFigures
+from mlefw.command import conclusion, exhibit
+from mlefw.data.base import Source
+from mlefw.evaluator import Evaluator
+from mlefw.random_state import Stream
+from mlefw.trained import load
+
+RUN = ("model.hidden=[5]", "model.dropout=0.3", "trainer.max_epochs=3", "batch.size=50", *QUIET[2:])
+
+CONSUMERS = {
+    "reading": (Source, "parts"),
+    "head and metrics": (build, "build_metrics"),
+    "the exact side": (LinearBaseline, "solve"),
+    "yardstick": (score, "Yardstick"),
+    "evaluation": (Evaluator, "add"),
+    "log": (LogFigures, "_log"),
+    "board": (WriteBoard, "on_validation_end"),
+    "pictures": (gallery, "calibration"),
+    "the last figures": (conclusion, "see"),
+    "report": (exhibit, "report"),
+}
+"""What may draw at random beside the initial weights, the order of rows, and dropout."""
 
 
 def draws() -> list[float]:
@@ -14,17 +43,97 @@ def draws() -> list[float]:
     return [float(torch.rand(())), float(normal), float(np.random.random()), random.random(), random.gauss()]
 
 
-def test_every_generator_goes_on_where_it_was(tmp_path: Path) -> None:
-    kept = random_state.capture()
-    try:
-        draws()
-        torch.save(random_state.capture(), tmp_path / "state")
-        expected = draws()
-        random.seed(5)
-        np.random.seed(5)
-        torch.manual_seed(5)
-        draws()
-        random_state.restore(torch.load(tmp_path / "state", weights_only=True))
-        assert draws() == expected
-    finally:
-        random_state.restore(kept)
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    before = random_state.capture()
+    yield
+    random_state.restore(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As a job of a sweep has it: sums over rows are rounded alike then."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def whole(_one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "r"
+    assert train(*RUN, "report=false", f"run_dir={folder}") == 0
+    return folder
+
+
+def test_a_stream_goes_on_where_it_was_and_moves_no_other(tmp_path: Path) -> None:
+    random_state.restore(Stream(5, "a caller").state)
+    expected = draws()
+    random_state.restore(Stream(5, "a caller").state)
+    one, other = Stream(0, "one"), Stream(0, "other")
+    with one:
+        first = draws()
+        with other:
+            assert draws() != first
+        torch.save(one.state, tmp_path / "state")
+        second = draws()
+    assert draws() == expected
+    again = Stream(0, "one")
+    with again:
+        assert draws() == first
+    again.state = torch.load(tmp_path / "state", weights_only=True)
+    with again:
+        assert draws() == second
+    with one, pytest.raises(ZeroDivisionError), other:
+        raise ZeroDivisionError
+    assert draws() != expected
+
+
+def test_no_two_consumers_share_a_stream() -> None:
+    names = ["initial weights", "steps", *(f"order of rows in epoch {epoch}" for epoch in range(100))]
+    numbers = [random_state.number_of(seed, name) for seed, name in itertools.product(range(50), names)]
+    assert len({number % 2**32 for number in numbers}) == len(numbers), "torch takes 32 bits on the CPU"
+
+
+@pytest.mark.parametrize("consumer", CONSUMERS)
+def test_what_one_draws_the_others_do_not_miss(
+    consumer: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, name = CONSUMERS[consumer]
+    original: Callable[..., Any] = getattr(place, name)
+    met = []
+
+    def thirsty(*args: Any, **more: Any) -> Any:
+        met.append(draws())
+        return original(*args, **more)
+
+    monkeypatch.setattr(place, name, thirsty)
+    before = random_state.capture()
+    assert train(*RUN, "report=true" if consumer in ("pictures", "report") else "report=false", "run_dir=r") == 0
+    assert_same(before, random_state.capture())
+    assert met
+    assert_same_run(whole, tmp_path / "r")
+
+
+def test_a_run_is_the_same_in_whatever_company(whole: Path, tmp_path: Path) -> None:
+    once.forget()
+    for number, swept in enumerate(
+        (("seed=2,1,0",), ("seed=2,0", "hydra.launcher.population=false"), ("baseline=none,linear",))
+    ):
+        root = tmp_path / f"{number}"
+        assert train("-m", *RUN, "report=false", *swept, f"run_dir={root}") == 0
+        last = max(path for path in root.iterdir() if path.is_dir())
+        assert_same(
+            *(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["resume"] for run in (whole, last))
+        )
+        assert_same_run(whole, last)
+
+
+def test_a_model_that_is_loaded_and_asked_moves_no_generator(whole: Path) -> None:
+    before = random_state.capture()
+    model = load(whole)
+    frame = {name: np.linspace(0, 1, 4) for name in model.features}
+    model.predict(frame, uncertainty="mc_dropout")
+    model.distribution(frame)
+    assert_same(before, random_state.capture())

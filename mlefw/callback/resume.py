@@ -7,11 +7,12 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
-from mlefw import random_state, ranks
+from mlefw import ranks
 from mlefw.callback.converged import StopWhenConverged
 from mlefw.datamodule import RowsModule
 from mlefw.module import LikelihoodModule
 from mlefw.own_folder import cleared
+from mlefw.random_state import Stream
 
 KEY = "resume"
 """Of the section in a checkpoint."""
@@ -57,14 +58,18 @@ class Resumable(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Restore the random states, at the last moment before they are used."""
+        assert isinstance(module, LikelihoodModule)
         if self.content is not None:
-            random_state.restore(self.content[KEY]["random"])
+            place = self.content[KEY]
+            module.stream.state = place["random"]
+            # A run of an earlier version had one stream for all.
+            module.around.state = place.get("around", place["random"])
             self.content = None
             if self.outdated is not None:
                 cleared(self.outdated).unlink(missing_ok=True)
         if ranks.number() > 0:
             # Units are dropped independently of those of other processes.
-            torch.manual_seed((torch.initial_seed() + trainer.global_step) * ranks.count() + ranks.number())
+            module.stream = Stream(module.seed, f"steps of process {ranks.number()} from {trainer.global_step}")
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Note the step at which an epoch begins; that of a resumed epoch is known."""
@@ -88,7 +93,8 @@ class Resumable(lightning.Callback):
             "step": trainer.global_step,
             "figures": module.figures,
             "losses": list(module.losses),
-            "random": random_state.capture(),
+            "random": module.stream.state,
+            "around": module.around.state,
         }
 
     def _restore_callbacks(self, trainer: lightning.Trainer, states: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from mlefw.errors import UsageError
 from mlefw.forecast import Sample, forecast
 from mlefw.new_data import adapted, check_output, read_blocks
 from mlefw.own_folder import own
+from mlefw.random_state import isolated
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import Averaged, posterior_of
 from mlefw.support import check_support
@@ -22,6 +23,7 @@ from mlefw.tally import MeanNll, Tally
 from mlefw.warn import warn
 
 
+@isolated("evaluation")
 def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]:
     """The figures of the run's model on the rows asked for.
 

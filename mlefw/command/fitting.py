@@ -93,7 +93,7 @@ def fit(
     callbacks = watching.callbacks + ([WarnOfShortSteps()] if devices.is_ddp(config["trainer"]) else [])
     trainer = training.build_trainer(config, run_dir, card, callbacks, resumption.purge_step(content))
     training_clock = time.monotonic()
-    with deferred(), retained():
+    with deferred(), retained(), module.around:
         trainer.fit(module, datamodule=prepared.rows)
     ranks.close()
     raise_pending()
@@ -117,7 +117,8 @@ def follow(config: dict[str, Any], run_dir: Path, prepared: Prepared, content: d
     stopping = _stopping(config, prepared.data)
     callbacks += [stopping] if stopping is not None else []
     trainer = training.build_trainer(config, run_dir, {}, callbacks, resumption.purge_step(content))
-    trainer.fit(module, datamodule=prepared.rows)
+    with module.around:
+        trainer.fit(module, datamodule=prepared.rows)
     ranks.close()
 
 

@@ -17,10 +17,12 @@ from mlefw.errors import UsageError
 from mlefw.new_data import adapted, check_output, read_blocks
 from mlefw.own_folder import own
 from mlefw.prediction import check_probabilities, predictions
+from mlefw.random_state import isolated
 from mlefw.run_posterior import posterior_of
 from mlefw.warn import warn
 
 
+@isolated("prediction")
 def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> Path:
     """Write the predictions, a block of rows at a time; their path.
 

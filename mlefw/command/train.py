@@ -16,6 +16,7 @@ from mlefw.configuration import as_yaml
 from mlefw.errors import StorageError
 from mlefw.once import is_wanted, once
 from mlefw.preparation import Prepared, estimate, prepare, start
+from mlefw.random_state import Stream
 from mlefw.run_directory import claim, locked, summary_of
 from mlefw.yardstick import Exact, Yardstick
 
@@ -112,7 +113,8 @@ def _run(begun: Begun, content: dict[str, Any] | None = None) -> dict[str, Any]:
     fit = fitting.fit(begun.config, begun.run_dir, begun.prepared, yardstick, begun.card, content)
     if content is not None and (earlier := _finished(begun.run_dir)) is not None:
         return earlier
-    return conclusion.conclude(begun.config, begun.run_dir, begun.prepared, yardstick, baseline, fit, started)
+    with Stream(begun.config["seed"], "conclusion"):
+        return conclusion.conclude(begun.config, begun.run_dir, begun.prepared, yardstick, baseline, fit, started)
 
 
 def measure(begun: Begun) -> tuple[Yardstick, dict[str, Any] | None]:

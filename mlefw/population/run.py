@@ -21,6 +21,7 @@ from mlefw.population.fit import fit
 from mlefw.population.last_look import see
 from mlefw.population.member import Member
 from mlefw.preparation import prepare
+from mlefw.random_state import Stream
 from mlefw.run_directory import locked, summary_of
 from mlefw.single import listen, say, told
 
@@ -117,9 +118,10 @@ def _end(entry: Entry, member: Member, share: float, seen: conclusion.Seen | Non
         rows_per_s = member.current_epoch * prepared.data.train.num_rows / max(share, 1e-9)
         done = fitting.finished(member, member.watching, rows_per_s, share)  # type: ignore[arg-type]
         started = time.monotonic() - entry.seconds - share
-        summary = conclusion.conclude(
-            begun.config, begun.run_dir, prepared, member.yardstick, member.baseline, done, started, seen
-        )
+        with Stream(begun.config["seed"], "conclusion"):
+            summary = conclusion.conclude(
+                begun.config, begun.run_dir, prepared, member.yardstick, member.baseline, done, started, seen
+            )
     say(summary, begun.run_dir)
     member.finalize()
 
