@@ -96,7 +96,7 @@ def start(config: dict[str, Any], prepared: Prepared) -> Prepared:
     if solution is None:
         raise UsageError(f"{model} starts at the exact linear estimate: expected baseline=linear, or model=mlp")
     name = "MLE" if solution is exact.mle else "MAP"
-    if not solution.exists:
+    if solution.exists is False:
         raise UsageError(
             f"{model} starts at the exact linear {name}, and there is no finite one: {solution.reason}.\n"
             f"  {remedy(solution)}; model=mlp starts without it"
@@ -122,7 +122,7 @@ def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
     for name, solution in (("MLE", exact.mle), ("MAP", exact.map)):
         if solution is None or (name == "MLE" and not flat):
             continue
-        if not solution.exists:
+        if solution.exists is False:
             warn(f"no finite linear {name}: {solution.reason}. {remedy(solution)}")
         elif not solution.converged:
             why = f"{solution.reason}, " if solution.reason else ""

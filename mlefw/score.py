@@ -72,7 +72,7 @@ class Exact:
     def reference(self) -> tuple[str, Solution] | None:
         """What gaps are measured from: the MLE, or the MAP where there is no MLE."""
         for name, solution in (("mle", self.mle), ("map", self.map)):
-            if solution is not None and solution.exists and solution.converged:
+            if solution is not None and solution.exists is not False and solution.converged:
                 return name, solution
         return None
 
@@ -90,13 +90,13 @@ class Yardstick:
     def __init__(self, exact: Exact, objective: Objective, splits: dict[str, Rows]) -> None:
         self.exact, self.gained = exact, dict[str, tuple[float, float]]()
         found = exact.optimum
-        self.optimum = found if found is not None and found.exists and found.converged else None
+        self.optimum = found if found is not None and found.exists is not False and found.converged else None
         self.measure = None if self.optimum is None else distance.parameter_measure(objective, self.optimum)
         known = {"null": exact.null, "mle": exact.mle, "map": exact.map}
         objectives = {
             name: as_objective(solution, objective)
             for name, solution in known.items()
-            if solution is not None and (solution.exists or name == "null")
+            if solution is not None and (solution.exists is not False or name == "null")
         }
         self.lines: dict[str, dict[str, float]] = {name: {} for name in objectives}
         self.reference = None if exact.reference is None else objectives[exact.reference[0]]
@@ -136,7 +136,7 @@ def describe(solution: Solution | None, line: dict[str, float] | None) -> dict[s
     if solution is None:
         return None
     content: dict[str, Any] = {"exists": solution.exists}
-    if not solution.exists:
+    if solution.exists is False:
         content["reason"] = solution.reason
         if solution.infimum is not None:
             content["nll_infimum"] = solution.infimum

@@ -15,6 +15,7 @@ from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
 from mlefw.head.gaussian import GaussianHead
 from mlefw.prior.l2 import L2Prior
+from mlefw.prior.none import NoPrior
 
 _TOLERANCE = 1e-9
 
@@ -29,8 +30,9 @@ class LeastSquares(Solver):
     def supports(self, problem: Problem) -> bool:
         """Gaussian head with a constant scale, flat or Gaussian prior."""
         head = problem.head
-        constant = isinstance(head, GaussianHead) and head.eta_names == ("loc",)
-        return constant and (problem.prior.flat or isinstance(problem.prior, L2Prior))
+        # Of a subclass the density may be another one.
+        constant = type(head) is GaussianHead and head.eta_names == ("loc",)
+        return constant and type(problem.prior) in (NoPrior, L2Prior)
 
     def solve(self, problem: Problem) -> Solution:
         """The estimate, with the gradient of the objective as its certificate."""
@@ -51,6 +53,7 @@ class LeastSquares(Solver):
             theta = Newton(max_steps=5).solve_from(problem, theta).theta
         value, gradient = problem.slope(theta)
         residual = float(gradient.abs().max())
+        converged = residual < _TOLERANCE * max(1.0, abs(value)) or _is_rounding(problem, theta, gradient, scale)
         return Solution(
             problem=problem,
             theta=theta,
@@ -58,7 +61,10 @@ class LeastSquares(Solver):
             residual=residual,
             solver="least squares",
             num_steps=1,
-            converged=residual < _TOLERANCE * max(1.0, abs(value)) or _is_rounding(problem, theta, gradient, scale),
+            converged=converged,
+            is_global=converged or None,
+            exists=True,
+            shown_by="convex" if problem.prior.flat else "searched over all scales",
         )
 
 

@@ -1,26 +1,30 @@
 """The exact linear estimate beside a run: null model, maximum likelihood, MAP."""
 
+import math
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.collinear import independent_columns
 from mlefw.baseline.existence import examine
+from mlefw.baseline.kinked import Kinked
 from mlefw.baseline.least_absolute import LeastAbsolute
 from mlefw.baseline.least_squares import LeastSquares
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton
 from mlefw.baseline.separate import parts, together
+from mlefw.baseline.starts import origin
 from mlefw.baseline.varying_laplace import VaryingLaplace
 from mlefw.errors import UsageError
 from mlefw.head.multitask import MultitaskHead
 
 StandardErrors = Literal["default", "observed", "expected", "sandwich", "hc0", "hc1"]
 
-_SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), VaryingLaplace(), ProximalNewton(), Newton())
+_SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), VaryingLaplace(), Kinked(), ProximalNewton(), Newton())
 
 
 class LinearBaseline:
@@ -51,8 +55,7 @@ class LinearBaseline:
             problem = problem.restricted(independent_columns(problem)[0])
         if isinstance(problem.head, MultitaskHead):
             return together(problem, [self.solve(part) for part in parts(problem)])
-        solver = solver_for(problem)
-        return examine(solver.solve(problem), self.max_seconds)
+        return examine(_solution(problem), self.max_seconds)
 
 
 def solve_null(problem: Problem) -> Solution:
@@ -60,8 +63,18 @@ def solve_null(problem: Problem) -> Solution:
     problem = problem.restricted(torch.zeros(0, dtype=torch.long))
     if isinstance(problem.head, MultitaskHead):
         return together(problem, [solve_null(part) for part in parts(problem)])
+    return examine(_solution(problem))
+
+
+def _solution(problem: Problem) -> Solution:
+    """What the first solver that supports the problem finds; where its arithmetic breaks down the start, and why."""
     solver = solver_for(problem)
-    return examine(solver.solve(problem))
+    try:
+        return solver.solve(problem)
+    except (ArithmeticError, np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+        theta = origin(problem)
+        name, why = type(solver).__name__, f"the solver broke down ({error})"
+        return Solution(problem, theta, problem.value(theta), math.inf, name, 0, converged=False, reason=why)
 
 
 def solver_for(problem: Problem) -> Solver:
