@@ -46,7 +46,7 @@ def baseline_content(
     }
     if solution.reason is not None:
         content["reason"] = solution.reason
-    if not solution.exists:
+    if solution.exists is False:
         content["remedy"] = remedy(solution)
         if solution.infimum is not None:
             content["nll_infimum"] = solution.infimum
@@ -120,6 +120,7 @@ def shortened(names: Sequence[str], limit: int = 8) -> str:
 def _certificate(solution: Solution) -> dict[str, Any]:
     """How sure the estimate is, in numbers."""
     values = {name: getattr(solution, name) for name in ("converged", "is_global", "residual")}
+    values |= {} if solution.shown_by is None else {"shown_by": solution.shown_by}
     bound = excess_bound(solution)
     values |= {"matrix_free": True} if solution.matrix_free else {}
     return values if bound is None else values | {"excess_bound": bound}

@@ -48,7 +48,7 @@ def run_table(summary: Mapping[str, Any]) -> Table:
         line = summary.get(key)
         if line is None:
             continue
-        if line.get("exists", True):
+        if line.get("exists", True) is not False:
             table.add_row(name, *(number(line.get(split, {}).get("nll_nats")) for split in splits))
         else:
             infimum = number(line.get("nll_infimum")) if "nll_infimum" in line else "-"

@@ -101,7 +101,7 @@ def start(config: dict[str, Any], prepared: Prepared) -> Prepared:
     if solution is None:
         raise UsageError(f"{model} starts at the exact linear estimate: expected baseline=linear, or model=mlp")
     name = "MLE" if solution is exact.mle else "MAP"
-    if not solution.exists:
+    if solution.exists is False:
         raise UsageError(
             f"{model} starts at the exact linear {name}, and there is no finite one: {solution.reason}.\n"
             f"  {remedy(solution)}; model=mlp starts without it"
@@ -128,7 +128,7 @@ def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
     for name, solution in exact.known.items():
         if name == "mle" and not flat:
             continue
-        if not solution.exists:
+        if solution.exists is False:
             warn(f"no finite {NAMES[name]}: {solution.reason}. {remedy(solution)}")
         elif not solution.converged:
             warn(f"the {NAMES[name]} is not certified: {_doubt(solution)}")

@@ -81,7 +81,7 @@ class Race:
     @property
     def has_optimum(self) -> bool:
         """Whether there is a finite estimate to compare with."""
-        return self.exact.exists or not self.exact.problem.prior.flat
+        return self.exact.exists is not False or not self.exact.problem.prior.flat
 
 
 def make_head(kind: Kind) -> Head:

@@ -17,6 +17,8 @@ def one_value(problem: Problem) -> str | None:
     y = problem.rows.y[problem.rows.weight > 0]
     if not bool((y == y[0]).all()):
         return None
+    if problem.head.target == "numeric" and not problem.head.support.is_discrete:
+        return None
     if problem.head.target == "numeric":
         return f"every count is {float(y[0]):g}: the intercept goes to minus infinity"
     return "the target takes one value only: the intercept goes to infinity"
@@ -39,6 +41,11 @@ def separation(problem: Problem, num_perfect: int) -> str:
     one = one_value(problem) or empty_class(problem)
     if one is not None:
         return one
+    if problem.head.target == "numeric" and not problem.head.support.is_discrete:
+        return (
+            f"{num_perfect} of {problem.rows.num_rows} rows become certain in the limit: an intercept or a combination "
+            "of the features, which no other row holds, goes to infinity"
+        )
     if problem.head.target == "numeric":
         return (
             "some coefficients go to infinity: a combination of the features (or their intercept) "
@@ -60,7 +67,7 @@ def separation(problem: Problem, num_perfect: int) -> str:
 def remedy(solution: Solution) -> str:
     """What makes it finite: a prior on the weights holds weights alone, neither intercepts nor scales."""
     if solution.parts:
-        return remedy(next(part for part in solution.parts if not part.exists))
+        return remedy(next(part for part in solution.parts if part.exists is False))
     head = solution.problem.head
     if not head.support.is_discrete:
         if not isinstance(head, FactorizedHead) or not head.collapsible:

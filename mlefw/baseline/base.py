@@ -24,10 +24,11 @@ class Solution:
         objective: nats per observation, the negative log-prior included.
         residual: largest violation of the optimality conditions, in nats per observation and unit of theta.
         converged: whether the residual is small enough to call theta a stationary point.
-        is_global: whether theta is known to be the global optimum.
-        exists: whether the likelihood (without the floor of scales) has a finite maximum.
+        is_global: whether theta is known to be the global optimum; None where neither was shown.
+        exists: whether the likelihood (without the floor of scales) has a finite maximum; None where neither was shown.
         determined: whether the location is known although no maximum exists: every row is fitted exactly.
-        reason: one sentence, where it has none or the solver gave up.
+        reason: one sentence, where there is no maximum, none was shown to exist, or the solver gave up.
+        shown_by: what shows that theta is the global optimum, a few words.
         infimum: what the mean NLL comes arbitrarily close to, where it has no minimum and this is known.
         gap: the duality gap in nats per observation, where the solver has one.
         matrix_free: whether there are too many coefficients for a Hessian to be formed.
@@ -42,10 +43,11 @@ class Solution:
     solver: str
     num_steps: int
     converged: bool = True
-    is_global: bool = True
-    exists: bool = True
+    is_global: bool | None = None
+    exists: bool | None = None
     determined: bool = False
     reason: str | None = None
+    shown_by: str | None = None
     infimum: float | None = None
     gap: float | None = None
     matrix_free: bool = False

@@ -1,6 +1,7 @@
 """What a solution proves about itself: how far above its optimum it can be."""
 
 import torch
+from torch import Tensor
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.newton import positive_solve
@@ -14,7 +15,7 @@ def excess_bound(solution: Solution) -> float | None:
     twice what a Newton step would gain, so a bound as long as the curvature does not halve within two such steps
     (Boyd & Vandenberghe, 2004, 9.1.2). It speaks of the optimum of the basin where `is_global` is false.
     """
-    if not solution.exists or not solution.converged:
+    if solution.exists is False or not solution.converged:
         return None
     # What rounding of the objective itself leaves open.
     least = 2.0**-52 * max(1.0, abs(solution.objective))
@@ -22,13 +23,18 @@ def excess_bound(solution: Solution) -> float | None:
         return max(least, solution.gap)
     if solution.matrix_free:
         return None
-    problem, here = solution.problem, solution.derivatives
-    slope = here.gradient.clone()
+    free = solution.problem.free
+    slope = subgradient(solution)[free]
+    step = positive_solve(solution.derivatives.hessian[free][:, free], slope)
+    return None if step is None else max(least, float(slope @ step))
+
+
+def subgradient(solution: Solution) -> Tensor:
+    """The least subgradient of the objective at theta, (size,): its gradient where the prior has no kink."""
+    problem, slope = solution.problem, solution.derivatives.gradient.clone()
     mask = torch.from_numpy(under_prior(problem))
     weights, rate = solution.theta[mask], problem.prior.rate / problem.population
     kinked = slope[mask]
     at_zero = kinked.sign() * (kinked.abs() - rate).clamp(min=0)
     slope[mask] = torch.where(weights == 0, at_zero, kinked + rate * weights.sign())
-    free = problem.free
-    step = positive_solve(here.hessian[free][:, free], slope[free])
-    return None if step is None else max(least, float(slope[free] @ step))
+    return slope

@@ -89,6 +89,10 @@ class NewtonCG(Solver):
         residual = float(here.gradient.abs().max())
         stationary = residual < _FLAT and descent.decrement < _FLAT
         converged = stationary if gap is None else gap <= 2 * _ENOUGH * size
+        # A dual value has every probability inside (0, 1), which excludes a separation; under a Gaussian prior the
+        # intercepts alone may diverge, where a class has no rows.
+        missing = absence.one_value(problem) or absence.empty_class(problem)
+        exists = True if gap is not None and missing is None else None
         return Solution(
             problem,
             _identified(problem, here.theta),
@@ -97,7 +101,9 @@ class NewtonCG(Solver):
             _NAME,
             descent.num_passes,
             converged=converged,
-            is_global=is_unimodal(problem),
+            is_global=True if converged and is_unimodal(problem) else None,
+            exists=exists,
+            shown_by="convex" if converged and is_unimodal(problem) else None,
             reason=None if converged else stopped,
             gap=gap,
             matrix_free=True,
@@ -150,7 +156,6 @@ def _separated(problem: Problem, theta: Tensor, descent: Descent) -> Solution:
         _NAME,
         descent.num_passes,
         converged=False,
-        is_global=False,
         exists=False,
         reason=absence.separation(problem, problem.rows.num_rows),
         infimum=0.0,

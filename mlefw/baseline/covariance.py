@@ -41,7 +41,7 @@ def covariance(solution: Solution, kind: StandardErrors = "default") -> Covarian
     1980), which holds where the model is wrong about the noise; `hc1` multiplies it by n / (n − p).
     """
     problem = solution.problem
-    if not solution.exists:
+    if solution.exists is False:
         return "the estimate does not exist"
     if not solution.converged:
         return "the estimate is not certified"

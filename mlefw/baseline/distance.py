@@ -84,7 +84,7 @@ def parameter_measure(objective: Objective, solution: Solution) -> Measure | Non
     Mahalanobis distance squared is to be read against the number of parameters: the truth lies about that far.
     """
     whole = solution.problem.restricted(torch.arange(solution.problem.rows.x.shape[1]))
-    if not solution.exists or solution.problem.num_active != whole.num_active:
+    if solution.exists is False or solution.problem.num_active != whole.num_active:
         return None
     if parameters(objective, whole) is None:
         return None

@@ -36,7 +36,7 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
         content["deviance"] = deviance
     if head.support.is_discrete and head.target == "numeric" and not head.event_shape:
         content |= _pearson(solution)
-    if null is None or not all(end.exists and end.converged for end in (solution, null)):
+    if null is None or any(end.exists is False or not end.converged for end in (solution, null)):
         return content
     lowest = -n * null.problem.mean_nll(null.theta)
     content["null_log_likelihood"] = lowest

@@ -1,4 +1,4 @@
-"""Least absolute deviations of rows in memory: an interior point method, and the exact vertex beside its path."""
+"""Absolute deviations of rows in memory, sharp or rounded: an interior point method, and the vertex beside its path."""
 
 import math
 from typing import NamedTuple
@@ -11,16 +11,29 @@ _BLOCK = 2048
 
 
 class Deviations(NamedTuple):
-    """Σ weight |y − z beta| + ½ Σ ridge beta²: z (n, p), y (n,), weight (n,) positive, ridge (p,)."""
+    """Σ weight |y − z beta| + ½ Σ ridge beta²: z (n, p), y (n,), weight (n,) positive, ridge (p,).
+
+    With `soft` (n,) a deviation r is Huber's: r² / (2 soft) up to |r| = weight · soft, and beyond it weight |r| less a
+    constant.
+    """
 
     z: Array
     y: Array
     weight: Array
     ridge: Array
+    soft: Array | float = 0.0
+
+    def losses(self, residual: Array) -> Array:
+        """The deviation of each row."""
+        distance = np.abs(residual)
+        inner = np.minimum(distance, self.weight * self.soft)
+        square = np.divide(inner**2, 2 * self.soft, out=np.zeros_like(inner), where=inner > 0)
+        rounded: Array = square + self.weight * (distance - inner)
+        return rounded
 
     def objective(self, beta: Array) -> float:
         """Its value."""
-        return float(self.weight @ np.abs(self.y - self.z @ beta) + 0.5 * self.ridge @ beta**2)
+        return float(self.losses(self.y - self.z @ beta).sum() + 0.5 * self.ridge @ beta**2)
 
 
 class Fit(NamedTuple):
@@ -35,11 +48,12 @@ class Fit(NamedTuple):
 def interior_point(of: Deviations, tolerance: float = 1e-13, max_steps: int = 100) -> Fit:
     """The minimum by a primal-dual interior point method with Mehrotra's corrector (Portnoy & Koenker, 1997).
 
-    The residual is u − v with u, v ≥ 0, and d in [−w, w] are the dual values: (w − d) u = (w + d) v = mu. Without a
-    ridge some optimum passes through as many rows as there are coefficients: such a vertex is tried on the way. The
-    gap counts from the objective of dual values that are feasible, so it bounds the error whatever the path did.
+    The residual is u − v + soft · d with u, v ≥ 0, and d in [−w, w] are the dual values: (w − d) u = (w + d) v = mu.
+    Without a ridge and rounding some optimum passes through as many rows as there are coefficients: such a vertex is
+    tried on the way. The gap counts from the objective of dual values that are feasible, so it bounds the error
+    whatever the path did.
     """
-    z, y, weight, ridge = of
+    z, y, weight, ridge, soft = of
     beta = _start(of)
     residual = y - z @ beta
     best = Fit(beta, of.objective(beta), of.objective(beta), 0)
@@ -54,13 +68,13 @@ def interior_point(of: Deviations, tolerance: float = 1e-13, max_steps: int = 10
         complementarity = float(up @ u + down @ v)
         if not math.isfinite(complementarity):
             break
-        d, q = 0.5 * (down - up), 1 / (u / up + v / down)
+        d, q = 0.5 * (down - up), 1 / (u / up + v / down + soft)
         if complementarity < 1e-3 * best.objective or count == max_steps:
             found = _certified(of, beta, d, q, count)
             best = found if found.gap < best.gap else best._replace(num_steps=count)
             if best.gap <= tolerance * best.objective + nothing or complementarity < 1e-15 * best.objective:
                 break
-        system = _System(of, u, v, up, down, q, y - z @ beta - u + v, z.T @ d - ridge * beta)
+        system = _System(of, u, v, up, down, q, y - z @ beta - u + v - soft * d, z.T @ d - ridge * beta)
         _, du, dv, dd = system.newton(-up * u, -down * v)
         length = _length(u, v, up, down, du, dv, dd)
         mu = complementarity / (2 * len(y))
@@ -140,7 +154,11 @@ def _certified(of: Deviations, beta: Array, d: Array, q: Array, count: int) -> F
     root, factor = factored(gram(z, slack))
     inside = d - slack * (z @ (root * cho_solve(factor, root * (z.T @ d))))
     fit = Fit(beta, of.objective(beta), _gap(of, beta, inside), count)
-    return min(fit, _vertex(of, beta, inside, q, count), key=lambda found: found.gap) if free.all() else fit
+    return (
+        min(fit, _vertex(of, beta, inside, q, count), key=lambda found: found.gap)
+        if free.all() and not np.any(of.soft)
+        else fit
+    )
 
 
 def _gap(of: Deviations, beta: Array, d: Array) -> float:
@@ -148,7 +166,7 @@ def _gap(of: Deviations, beta: Array, d: Array) -> float:
     d = d / max(1.0, float(np.abs(d / of.weight).max()))
     residual = of.y - of.z @ beta
     under = of.ridge > 0
-    gap = float(np.maximum(of.weight * np.abs(residual) - d * residual, 0).sum())
+    gap = float(np.maximum(of.losses(residual) - d * residual + 0.5 * of.soft * d**2, 0).sum())
     if under.any():
         ridge = of.ridge[under]
         gap += 0.5 * float(((ridge * beta[under] - of.z[:, under].T @ d) ** 2 / ridge).sum())

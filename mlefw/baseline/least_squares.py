@@ -16,6 +16,7 @@ from mlefw.baseline.problem import Problem
 from mlefw.baseline.work import products_work
 from mlefw.head.gaussian import GaussianHead
 from mlefw.prior.l2 import L2Prior
+from mlefw.prior.none import NoPrior
 
 _TOLERANCE = 1e-9
 
@@ -30,8 +31,9 @@ class LeastSquares(Solver):
     def supports(self, problem: Problem) -> bool:
         """Gaussian head with a constant scale, flat or Gaussian prior."""
         head = problem.head
-        constant = isinstance(head, GaussianHead) and head.eta_names == ("loc",)
-        return constant and (problem.prior.flat or isinstance(problem.prior, L2Prior))
+        # Of a subclass the density may be another one.
+        constant = type(head) is GaussianHead and head.eta_names == ("loc",)
+        return constant and type(problem.prior) in (NoPrior, L2Prior)
 
     def work(self, problem: Problem) -> float:
         """The products of the features, and a few factorisations of them."""
@@ -56,6 +58,7 @@ class LeastSquares(Solver):
             theta = Newton(max_steps=5).solve_from(problem, theta).theta
         value, gradient = problem.slope(theta)
         residual = float(gradient.abs().max())
+        converged = residual < _TOLERANCE * max(1.0, abs(value)) or _is_rounding(problem, theta, gradient, scale)
         return Solution(
             problem=problem,
             theta=theta,
@@ -63,7 +66,10 @@ class LeastSquares(Solver):
             residual=residual,
             solver="least squares",
             num_steps=1,
-            converged=residual < _TOLERANCE * max(1.0, abs(value)) or _is_rounding(problem, theta, gradient, scale),
+            converged=converged,
+            is_global=converged or None,
+            exists=True,
+            shown_by="convex" if problem.prior.flat else "searched over all scales",
         )
 
 

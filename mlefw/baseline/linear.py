@@ -1,8 +1,10 @@
 """The exact linear estimate beside a run: null model, maximum likelihood, MAP."""
 
+import math
 from dataclasses import replace
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,12 +13,14 @@ from mlefw.baseline.collinear import independent_columns
 from mlefw.baseline.conjugate_gradient import NewtonCG
 from mlefw.baseline.existence import examine
 from mlefw.baseline.frequencies import Frequencies
+from mlefw.baseline.kinked import Kinked
 from mlefw.baseline.least_absolute import LeastAbsolute
 from mlefw.baseline.least_squares import LeastSquares
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton
 from mlefw.baseline.separate import parts, together
+from mlefw.baseline.starts import origin
 from mlefw.baseline.varying_laplace import VaryingLaplace
 from mlefw.baseline.work import (
     MAX_SECONDS,
@@ -36,7 +40,7 @@ from mlefw.prior.base import check_scale
 
 StandardErrors = Literal["default", "observed", "expected", "sandwich", "hc0", "hc1"]
 
-_SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), VaryingLaplace(), ProximalNewton(), Newton())
+_SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), VaryingLaplace(), Kinked(), ProximalNewton(), Newton())
 
 
 class LinearBaseline:
@@ -109,7 +113,7 @@ class LinearBaseline:
             meter.announce(f"{size:,} coefficients: at most {work:.2g} multiplications")
         if problem.prior.flat and problem.num_active:
             problem = problem.restricted(independent_columns(problem)[0])
-        return examine(solver.solve(problem), max(meter.seconds_left, 0.0))
+        return examine(_solution(problem), max(meter.seconds_left, 0.0))
 
 
 def _released(solution: Solution) -> Solution:
@@ -125,8 +129,18 @@ def solve_null(problem: Problem) -> Solution:
         return together(problem, [solve_null(part) for part in parts(problem)])
     if Frequencies().supports(problem):
         return Frequencies().solve(problem)
+    return examine(_solution(problem))
+
+
+def _solution(problem: Problem) -> Solution:
+    """What the first solver that supports the problem finds; where its arithmetic breaks down the start, and why."""
     solver = solver_for(problem)
-    return examine(solver.solve(problem))
+    try:
+        return solver.solve(problem)
+    except (ArithmeticError, np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+        theta = origin(problem)
+        name, why = type(solver).__name__, f"the solver broke down ({error})"
+        return Solution(problem, theta, problem.value(theta), math.inf, name, 0, converged=False, reason=why)
 
 
 def solver_for(problem: Problem) -> Solver:

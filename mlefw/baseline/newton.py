@@ -63,9 +63,7 @@ class Newton(Solver):
             there = Derivatives(*problem.slope(theta), here.hessian)
             theta, here = (theta, there) if _norm(there, free) < _norm(here, free) else (near.theta, here)
         residual = _norm(here, free)
-        return Solution(
-            problem, theta, here.value, residual, "quasi-newton", near.num_passes, is_global=True, known=here
-        )
+        return Solution(problem, theta, here.value, residual, "quasi-newton", near.num_passes, known=here)
 
     def _best(self, problem: Problem, points: list[Tensor]) -> Solution:
         """The best end over several starts; those of many rows are tried on a sample, and the best one on all."""
@@ -112,7 +110,6 @@ class Newton(Solver):
             solver="newton",
             num_steps=steps,
             converged=self._is_stationary(here, free, residual),
-            is_global=is_unimodal(problem),
             known=here,
         )
 

@@ -28,7 +28,7 @@ def as_objective(solution: Solution, objective: Objective) -> Objective:
     # Theta counts from the origin of its own problem: the null model was solved before the head was placed at it.
     head.center.copy_(solution.problem.head.center)
     head.gain.copy_(solution.problem.head.gain)
-    if solution.exists:
+    if solution.exists is not False:
         # A maximum of the likelihood is one without the floor that keeps a network from collapsing.
         head.floor.copy_(_floor(solution))
     with torch.no_grad():

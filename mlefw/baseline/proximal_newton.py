@@ -32,7 +32,7 @@ class ProximalNewton(Solver):
     def solve(self, problem: Problem) -> Solution:
         """The best end over all starts."""
         ends = [self.solve_from(problem, start) for start in starts(problem, (-1.0, -2.0, -4.0))]
-        return min(ends, key=lambda end: (not end.converged, end.objective))
+        return min(ends, key=lambda end: (not end.converged, math.isnan(end.objective), end.objective))
 
     def solve_from(self, problem: Problem, theta: Tensor) -> Solution:
         """From a given theta."""
@@ -40,6 +40,8 @@ class ProximalNewton(Solver):
         steps = 0
         while steps < self.max_steps:
             steps += 1
+            if not bool(torch.isfinite(here.gradient).all() and torch.isfinite(here.hessian).all()):
+                break
             residual = optimality(problem, theta, here.gradient)
             target = self._minimise_model(problem, theta, here)
             change = target - theta
@@ -66,7 +68,6 @@ class ProximalNewton(Solver):
             solver="proximal newton",
             num_steps=steps,
             converged=residual < _TOLERANCE * max(1.0, abs(value)),
-            is_global=problem.head.convex and problem.prior.convex,
         )
 
     def _minimise_model(self, problem: Problem, theta: Tensor, here: Derivatives) -> Tensor:
@@ -153,6 +154,8 @@ def _convex(problem: Problem, theta: Tensor, here: Derivatives) -> np.ndarray:
     for expected in (False, True):
         try:
             hessian = problem.derivatives(theta, expected=True).hessian if expected else here.hessian
+            if not bool(torch.isfinite(hessian).all()):
+                continue
         except NotImplementedError:
             break
         values = torch.linalg.eigvalsh(hessian)

@@ -65,7 +65,7 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
 def _least(problem: Problem) -> float | None:
     """The minimum or infimum of a problem, or None."""
     solution = LinearBaseline(max_seconds=_MAX_SECONDS).solve(problem)
-    if not solution.exists:
+    if solution.exists is False:
         return solution.infimum
     return solution.objective if solution.converged else None
 

@@ -41,9 +41,9 @@ def together(problem: Problem, solutions: Sequence[Solution]) -> Solution:
         for name, solution in zip(head.targets, solutions, strict=True)
         if solution.reason is not None
     ]
-    least = [s.objective if s.exists else s.infimum for s in solutions]
+    least = [s.infimum if s.exists is False else s.objective for s in solutions]
     infimum = sum(s * value for s, value in zip(share, least, strict=True) if value is not None)
-    exists = all(solution.exists for solution in solutions)
+    exists = _all([solution.exists for solution in solutions])
     return Solution(
         problem=problem,
         theta=torch.cat([*(_predicted(s, problem, width) for s in solutions), *(_shared(s) for s in solutions)]),
@@ -52,12 +52,18 @@ def together(problem: Problem, solutions: Sequence[Solution]) -> Solution:
         solver=", ".join(dict.fromkeys(solution.solver for solution in solutions)),
         num_steps=sum(solution.num_steps for solution in solutions),
         converged=all(solution.converged for solution in solutions),
-        is_global=all(solution.is_global for solution in solutions),
+        is_global=_all([solution.is_global for solution in solutions]),
         exists=exists,
         reason="; ".join(nothing) or None,
-        infimum=None if exists or None in least else infimum,
+        infimum=infimum if exists is False and None not in least else None,
+        shown_by=", ".join(dict.fromkeys(s.shown_by for s in solutions if s.shown_by)) or None,
         parts=tuple(solutions),
     )
+
+
+def _all(shown: Sequence[bool | None]) -> bool | None:
+    """Whether all hold; None where that is open."""
+    return False if False in shown else None if None in shown else True
 
 
 def _predicted(solution: Solution, whole: Problem, width: int) -> Tensor:

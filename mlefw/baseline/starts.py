@@ -10,7 +10,8 @@ from mlefw.baseline.derivatives import gram
 from mlefw.baseline.mixture_starts import mixture_starts
 from mlefw.baseline.moments import moments
 from mlefw.baseline.problem import Problem
-from mlefw.head.base import FactorizedHead
+from mlefw.head.base import FactorizedHead, Head
+from mlefw.head.censored import CensoredHead
 from mlefw.head.mixture import MixtureHead
 from mlefw.rows import Rows
 
@@ -35,8 +36,19 @@ def starts(problem: Problem, shifts: tuple[float, ...] = (-1.0,)) -> list[Tensor
 
 
 def is_unimodal(problem: Problem) -> bool:
-    """Whether a stationary point is known to be the global optimum."""
+    """Whether head and prior claim that a stationary point is the global optimum."""
     return (problem.head.convex and problem.prior.convex) or (problem.head.unimodal and problem.prior.flat)
+
+
+def is_known(problem: Problem) -> bool:
+    """The same, where a claim that cannot be tried comes from a head of ours, whose docstring names its proof."""
+    head = problem.head
+    return is_unimodal(problem) and ((head.convex and problem.prior.convex) or _is_ours(head))
+
+
+def _is_ours(head: Head) -> bool:
+    parts: tuple[Head, ...] = getattr(head, "parts", ())
+    return type(head).__module__.partition(".")[0] == "mlefw" and all(map(_is_ours, parts))
 
 
 def origin(problem: Problem) -> Tensor:
@@ -45,7 +57,7 @@ def origin(problem: Problem) -> Tensor:
     theta = torch.zeros(problem.size, dtype=torch.float64)
     share = rows.weight / rows.weight.sum()
     offset = float(share @ rows.offset)
-    rough = _rough(head, rows, share) if isinstance(head, FactorizedHead) else {}
+    rough = _rough(head, rows, share)
     if not rough:
         middle = float(head.center[0] + offset)
         if head.reference is None and abs(middle) > _FAR:
@@ -73,9 +85,14 @@ def with_intercepts(problem: Problem, theta: Tensor, raw: Tensor) -> Tensor:
     return moved
 
 
-def _rough(head: FactorizedHead, rows: Rows, share: Tensor) -> dict[str, float]:
+def _rough(head: Head, rows: Rows, share: Tensor) -> dict[str, float]:
     """The eta of what the head makes of the moments of the target."""
-    y = rows.y.double() - (0.0 if head.log_link else rows.offset)
+    y = rows.y.double()
+    if isinstance(head, CensoredHead):
+        y, head = head.points(y), head.component
+    if not isinstance(head, FactorizedHead):
+        return {}
+    y = y - (0.0 if head.log_link else rows.offset)
     mean = float(share @ y)
     rough = head.rough(mean, float(share @ (y - mean).square()) ** 0.5)
     links = head.inverse_links

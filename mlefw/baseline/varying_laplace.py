@@ -38,8 +38,8 @@ class VaryingLaplace(Solver):
 
     def supports(self, problem: Problem) -> bool:
         """Laplace head with a predicted scale, flat or Gaussian prior."""
-        varying = isinstance(problem.head, LaplaceHead) and problem.head.eta_names == ("loc", "scale")
-        return varying and isinstance(problem.prior, NoPrior | L2Prior)
+        varying = type(problem.head) is LaplaceHead and problem.head.eta_names == ("loc", "scale")
+        return varying and type(problem.prior) in (NoPrior, L2Prior)
 
     def solve(self, problem: Problem) -> Solution:
         """The best stationary point over all starts; or an end on the way to −∞, which proves that there is no best."""
@@ -58,7 +58,7 @@ class VaryingLaplace(Solver):
             solver="interior point and newton",
             num_steps=best.num_steps,
             converged=best.residual < 1e-8 and not best.collapsed,
-            is_global=problem.num_active == 0,
+            is_global=problem.num_active == 0 or None,
         )
 
 

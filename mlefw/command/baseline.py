@@ -52,7 +52,7 @@ def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
         raise NumericalError(f"the {NAMES[wanted]} was left out: {exact.left_out[wanted]}")
     content = baseline_file(config, prepared, exact)
     solution = exact.map or exact.mle
-    if solution is not None and solution.exists:
+    if solution is not None and solution.exists is not False:
         misfit = _misfit(config, prepared, solution, content)
         content |= {} if misfit is None else {"misfit": misfit}
     write_json(claim(run_dir) / "baseline.json", content)
@@ -76,7 +76,7 @@ def show(content: dict[str, Any], out: Console) -> None:
     out.print(Text(f"Exact linear {name} of {content['target']}", style="bold"))
     out.print(console.facts(_facts(content)))
     out.print()
-    if not content["exists"]:
+    if content["exists"] is False:
         _show_absence(content, out)
         return
     out.print(Text(_certificate(content)))
@@ -94,7 +94,7 @@ def show(content: dict[str, Any], out: Console) -> None:
         out.print(Text(content["misfit"]["sentence"]))
     if content["dropped"]:
         out.print(Text(f"left out (constant or collinear): {shortened(content['dropped'])}"))
-    if not content.get("mle", {"exists": True})["exists"]:
+    if content.get("mle", {"exists": True})["exists"] is False:
         out.print(Text(f"Without the prior there is no finite estimate: {content['mle']['reason']}."))
 
 
@@ -144,7 +144,9 @@ def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
 def _certificate(content: dict[str, Any]) -> str:
     """How sure the estimate is, in one line."""
     sure = "stationary" if content["converged"] else "NOT certified"
-    kind = "global optimum" if content["is_global"] else "a local optimum, perhaps not the global one"
+    kind = f"global optimum ({content['shown_by']})" if content["is_global"] else "not shown to be the global optimum"
+    if content["exists"] is None:
+        kind = f"existence not shown: {content['reason']}"
     bounds = [f"residual {content['residual']:.1e}" if "residual" in content else "no finite residual"]
     if "excess_bound" in content:
         bounds.append(f"at most {content['excess_bound']:.1e} nats per row above it")

@@ -42,6 +42,10 @@ class Head(nn.Module, ABC):
     """Whether the NLL is convex in the complete eta, so that a stationary point is the global optimum."""
     unimodal: bool = False
     """Whether a stationary point of a linear problem without a prior is its global optimum, convex or not."""
+    lone: ClassVar[bool] = False
+    """Whether several descents to one optimum are taken to show that it is the only one: of a head that is not known to
+    have a linear problem with two.
+    """
     limits: ClassVar[tuple[Limit, ...]] = ()
     floored: ClassVar[bool] = False
     """Whether the exact side keeps the floor of the scales: without it there is never a maximum."""
@@ -157,6 +161,15 @@ class Head(nn.Module, ABC):
         """The least of the scales that may collapse, in units of gain, (*batch,), for a complete eta; or None."""
         return None
 
+    def fitted_between(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Between which first etas a row is fitted the better the smaller a learnt dispersion is, each (*batch,).
+
+        The two are equal where a number is known exactly: there its density grows without bound as the dispersion goes
+        to zero. Without one of two bounds of a number the eta on that side is infinite. None where no density is
+        unbounded.
+        """
+        return None
+
     def column_limits(self) -> list[tuple[int, Limit]]:
         """The limits of the parameters that are columns of a complete eta, each with its column."""
         names = self.eta_names + self.shared_names
@@ -176,6 +189,8 @@ class FactorizedHead(Head):
     inverse_links: ClassVar[Mapping[str, Transform]]
     collapsible: ClassVar[frozenset[str]] = frozenset()
     """Parameters kept at or above the floor, because the likelihood is unbounded where they reach zero."""
+    sharpening: ClassVar[frozenset[str]] = frozenset()
+    """Parameters without a floor, as they go to infinity where the likelihood is unbounded."""
 
     def __init__(self, *, start: Start = "null", scale_floor: float = 1e-3, **sources: Source) -> None:
         for name, source in sources.items():
@@ -220,6 +235,13 @@ class FactorizedHead(Head):
         params = self.params(eta)
         scales = [params[name].expand(eta.shape[:-1]) for name in self.collapsible]
         return torch.stack(scales).amin(0) / self.gain[0] if scales else None
+
+    def fitted_between(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The eta of y itself, where a parameter that may collapse is learnt."""
+        if not (self.collapsible | self.sharpening) - self.fixed.keys():
+            return None
+        eta = self.inverse_links[self.eta_names[0]].inv(y)
+        return eta, eta
 
     def lowest(self) -> Tensor:
         """The logarithm of the floor for what may collapse."""

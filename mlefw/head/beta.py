@@ -70,8 +70,10 @@ class BetaHead(FactorizedHead):
     Source: Ferrari & Cribari-Neto (2004).
     """
 
+    lone: ClassVar = True
     also_known_as: ClassVar = "beta regression"
     inverse_links: ClassVar = {"mean": inverse_link.sigmoid, "precision": inverse_link.exp}
+    sharpening: ClassVar = frozenset({"precision"})
     support = OpenUnitInterval()
     outside: ClassVar = (
         "rows at exactly 0 or 1 have no density: give them a model of their own (head=bernoulli), "

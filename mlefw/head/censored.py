@@ -1,5 +1,6 @@
 """The censored head: a number of which only bounds are known in some rows."""
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -10,8 +11,6 @@ from mlefw import censoring
 from mlefw.censoring import Censored, log_tail
 from mlefw.errors import UsageError
 from mlefw.head.base import Head, Start
-from mlefw.head.gaussian import GaussianHead
-from mlefw.head.laplace import LaplaceHead
 
 
 class CensoredHead(Head):
@@ -46,8 +45,7 @@ class CensoredHead(Head):
         self.support = censoring.bounds(component.support)
         self.convex = component.convex
         # In (loc / scale, 1 / scale) tails and intervals of a log-concave density are convex, too (Olsen, 1978).
-        located = isinstance(component, GaussianHead | LaplaceHead) and "scale" in component.shared_names
-        self.unimodal = component.unimodal or located
+        self.unimodal = component.unimodal
         self._check(component)
         self._take_over()
 
@@ -77,6 +75,14 @@ class CensoredHead(Head):
     def inverse_link_of(self, name: str) -> Transform:
         """That of the component."""
         return self.parts[0].inverse_link_of(name)
+
+    def fitted_between(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """From the lower bound to the upper one."""
+        lower, upper = y.unbind(-1)
+        low, high = (self.component.fitted_between(bound) for bound in (lower, upper))
+        if low is None or high is None:
+            return None
+        return low[0].masked_fill(lower.isnan(), -math.inf), high[1].masked_fill(upper.isnan(), math.inf)
 
     def lowest(self) -> Tensor:
         """That of the component."""

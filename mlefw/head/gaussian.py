@@ -40,6 +40,8 @@ class GaussianHead(FactorizedHead):
     def __init__(self, scale: Source = "shared", scale_floor: float = 1e-3, start: Start = "null") -> None:
         super().__init__(loc="predicted", scale=scale, scale_floor=scale_floor, start=start)
         self.convex = not isinstance(scale, str)
+        # In (loc / scale, 1 / scale) the NLL of a log-concave density is convex (Burridge, 1981).
+        self.unimodal = scale != "predicted"
 
     def build(self, loc: Tensor, scale: Tensor) -> Gaussian:  # type: ignore[override]
         """Normal(loc, scale)."""

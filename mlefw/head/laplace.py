@@ -29,6 +29,8 @@ class LaplaceHead(FactorizedHead):
     def __init__(self, scale: Source = "shared", scale_floor: float = 1e-3, start: Start = "null") -> None:
         super().__init__(loc="predicted", scale=scale, scale_floor=scale_floor, start=start)
         self.convex = not isinstance(scale, str)
+        # In (loc / scale, 1 / scale) the NLL of a log-concave density is convex (Burridge, 1981).
+        self.unimodal = scale != "predicted"
 
     def build(self, loc: Tensor, scale: Tensor) -> Laplace:  # type: ignore[override]
         """Laplace(loc, scale)."""

@@ -55,6 +55,10 @@ class LognormalHead(FactorizedHead):
         """By the method of moments."""
         return super().rough(*_of_logarithm(mean, spread))
 
+    def fitted_between(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The logarithm of y."""
+        return super().fitted_between(y.log())
+
     def build(self, loc: Tensor, scale: Tensor) -> LogNormal:  # type: ignore[override]
         """LogNormal(loc, scale)."""
         return LogNormal(loc, scale.expand_as(loc), validate_args=False)

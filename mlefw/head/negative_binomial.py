@@ -94,6 +94,7 @@ class NegativeBinomialHead(FactorizedHead):
     Source: Lawless (1987).
     """
 
+    lone: ClassVar = True
     also_known_as: ClassVar = "negative binomial (NB2) regression"
     inverse_links: ClassVar = {"mean": inverse_link.exp, "dispersion": inverse_link.exp}
     support = constraints.nonnegative_integer

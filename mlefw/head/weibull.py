@@ -47,6 +47,7 @@ class WeibullHead(FactorizedHead):
 
     also_known_as: ClassVar = "Weibull regression, accelerated failure time"
     inverse_links: ClassVar = {"scale": inverse_link.exp, "shape": inverse_link.exp}
+    sharpening: ClassVar = frozenset({"shape"})
     support = constraints.positive
     outside: ClassVar = "durations of 0 were rounded down: give half the unit of the clock, or choose head=gaussian"
 

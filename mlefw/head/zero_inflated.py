@@ -73,6 +73,7 @@ class ZeroInflatedPoissonHead(FactorizedHead):
     Source: Lambert (1992).
     """
 
+    lone: ClassVar = True
     also_known_as: ClassVar = "zero-inflated Poisson (ZIP) regression"
     inverse_links: ClassVar = {"rate": inverse_link.exp, "inflation": inverse_link.sigmoid}
     support = constraints.nonnegative_integer
@@ -109,6 +110,7 @@ class ZeroInflatedNegativeBinomialHead(FactorizedHead):
     Source: Greene (1994).
     """
 
+    lone: ClassVar = True
     also_known_as: ClassVar = "zero-inflated negative binomial (ZINB) regression"
     inverse_links: ClassVar = {
         "mean": inverse_link.exp,

@@ -14,7 +14,8 @@ class Prior(nn.Module, ABC):
     normalisation layers and shared distribution parameters have a flat prior.
     """
 
-    convex: bool = True
+    convex: bool = False
+    """Whether −log p is convex: with a convex head a stationary point is the global optimum. It is tried, too."""
     rate: float = 0.0
     """Coefficient of |w| in −log p(w), the part with a kink, which is left to `prox`."""
     flat: bool = False

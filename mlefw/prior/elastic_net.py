@@ -14,6 +14,8 @@ class ElasticNetPrior(Prior):
     Z = l2_scale √(2π) erfcx(l2_scale / (l1_scale √2)).
     """
 
+    convex = True
+
     def __init__(self, l2_scale: float, l1_scale: float) -> None:
         super().__init__()
         self.l2_scale = check_scale("prior.l2_scale", l2_scale)

@@ -10,6 +10,8 @@ from mlefw.prior.base import Prior, check_scale
 class L1Prior(Prior):
     """Each weight ~ Laplace(0, scale): −log p(w) = Σ |w| / scale + d log(2 scale) (Tibshirani, 1996)."""
 
+    convex = True
+
     def __init__(self, scale: float) -> None:
         super().__init__()
         self.scale = check_scale("prior.scale", scale)

@@ -10,6 +10,8 @@ from mlefw.prior.base import Prior, check_scale
 class L2Prior(Prior):
     """Each weight ~ Normal(0, scale): −log p(w) = Σ w² / (2 scale²) + d (½ log 2π + log scale)."""
 
+    convex = True
+
     def __init__(self, scale: float) -> None:
         super().__init__()
         self.scale = check_scale("prior.scale", scale)

@@ -9,6 +9,7 @@ class NoPrior(Prior):
     """p(w) constant and improper; its negative logarithm is taken as 0."""
 
     flat = True
+    convex = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -68,7 +68,7 @@ def _nll(summary: Mapping[str, Any]) -> Table:
         line = summary.get(key)
         if line is None:
             continue
-        if line.get("exists", True):
+        if line.get("exists", True) is not False:
             rows.append(Row(name, _cells(splits, {split: line.get(split, {}).get("nll_nats") for split in splits})))
         else:
             infimum = f"infimum {number(line['nll_infimum'])}" if "nll_infimum" in line else "-"
@@ -136,7 +136,7 @@ def _estimates(baseline: Mapping[str, Any]) -> list[Section]:
 
 
 def _estimate(title: str, content: Mapping[str, Any]) -> Section:
-    if not content["exists"]:
+    if content["exists"] is False:
         return Section(title, note=f"There is none: {content['reason']}.")
     statistic = "t" if "t quantiles" in content["standard_errors"] else "z"
     header = ["", "estimate", "std. error", statistic, "p", "95 % low", "95 % high"]
@@ -151,6 +151,7 @@ def _estimate(title: str, content: Mapping[str, Any]) -> Section:
             rows.append(Row(str(row["name"]), cells))
         tables.append(Table(header, rows, str(parameter), file="baseline.json"))
     sure = "stationary" if content["converged"] else "not converged"
+    sure += "" if content["exists"] else f", existence not shown ({content['reason']})"
     note = (
         f"{content['num_rows']} rows, log-likelihood {content['log_likelihood']:.4f} nats; {content['solver']}: "
         f"{sure}, residual {content['residual']:.1e}; original units; standard errors: {content['standard_errors']}"

@@ -1,0 +1,162 @@
+"""Perfect fits: a dispersion that goes to zero, and the likelihood with it to infinity."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mlefw.baseline.interior_point import Array, Deviations, interior_point
+from mlefw.baseline.problem import Problem
+from mlefw.baseline.recession import null_space, search
+from mlefw.head.base import FactorizedHead
+from mlefw.head.censored import CensoredHead
+from mlefw.head.multivariate_gaussian import MultivariateGaussianHead
+from mlefw.head.student_t import StudentTHead
+
+_ROUNDING = 1e-13
+"""Share of the terms of a residual below which it is rounding."""
+_EPS = 4 * float(np.finfo(float).eps)
+_MOST = 5000
+"""Rows that are looked at for a plane through most of them."""
+_FLAT = 1e-11
+"""Share of its standard deviation below which a combination of residuals is rounding."""
+
+
+class Collapse(NamedTuple):
+    """Why the likelihood has no maximum, what the NLL comes arbitrarily close to, where it is bounded and known, and
+    the coefficients (num_active + 1,) of the first eta, where all rows are fitted.
+    """
+
+    reason: str
+    infimum: float | None = None
+    line: torch.Tensor | None = None
+
+
+def collapse(problem: Problem, seconds: float) -> Collapse | None:
+    """How the likelihood collapses onto rows that are fitted without error; None where it was not shown to.
+
+    Weights are finite on the way, so that a prior on them does not help.
+    """
+    head = problem.head
+    if isinstance(head, MultivariateGaussianHead):
+        return _of_combination(problem)
+    between = head.fitted_between(problem.rows.y)
+    if head.floored or between is None:
+        return None
+    z = problem.design(problem.rows).numpy()
+    low, high = (((eta - problem.rows.offset) / head.gain[0]).numpy() for eta in between)
+    exact, noise = low == high, _EPS * np.abs(low)
+    # The center of a head whose null model has no maximum lies anywhere: digits are kept about one of the rows' own.
+    middle = np.median(np.concatenate([low, high])[np.isfinite(np.concatenate([low, high]))])
+    low, high = low - middle, high - middle
+    line = fitted(z[exact], low[exact], noise[exact])
+    if line is not None and exact.all():
+        constant = bool((problem.rows.y == problem.rows.y[0]).all())
+        what = "the target is constant" if constant else "the linear model fits every row exactly"
+        reason = f"{what}: the likelihood is unbounded as scale goes to 0"
+        line[-1] += middle - float(head.center[0] / head.gain[0])
+        return Collapse(reason, line=torch.from_numpy(line))
+    if line is not None:
+        return _within_bounds(z, low, high, line, seconds)
+    if isinstance(head, StudentTHead):
+        return _of_majority(problem, z, low, noise)
+    part = head.component if isinstance(head, CensoredHead) else head
+    assert isinstance(part, FactorizedHead)
+    varies = (part.collapsible | part.sharpening) & set(head.eta_names)
+    # A prior holds the weights of a dispersion that varies, and with them all but the whole of the rows.
+    return _of_group(problem, z, low, noise, exact) if varies and problem.prior.flat else None
+
+
+def has_exact(problem: Problem) -> bool:
+    """Whether some row's density grows without bound as a dispersion goes to zero, and so holds it from infinity."""
+    between = problem.head.fitted_between(problem.rows.y)
+    return between is None or bool((between[0] == between[1]).any())
+
+
+def fitted(z: Array, y: Array, noise: Array) -> Array | None:
+    """Coefficients with which z (n, p) gives y (n,), itself known to `noise`, to rounding; None where none do."""
+    if not len(y):
+        return np.zeros(z.shape[1])
+    few = 2 * z.shape[1] + 16
+    if len(y) > 2 * few and fitted(z[:few], y[:few], noise[:few]) is None:
+        return None
+    beta = np.linalg.lstsq(z, y, rcond=None)[0]
+    return beta if bool(_is_on(z, y, noise, beta).all()) else None
+
+
+def _is_on(z: Array, y: Array, noise: Array, beta: Array) -> Array:
+    """Which rows, (n,), lie on a plane."""
+    on: Array = np.abs(y - z @ beta) <= _ROUNDING * (np.abs(y) + np.abs(z) @ np.abs(beta)) + noise
+    return on
+
+
+def _within_bounds(z: Array, low: Array, high: Array, line: Array, seconds: float) -> Collapse | None:
+    """Whether a line through all that is known exactly keeps within the bounds of the other rows.
+
+    With a scale going to zero every row within its bounds becomes certain. In (location / scale, 1 / scale) that line
+    is a direction, along which no row's NLL rises (Olsen, 1978).
+    """
+    exact = low == high
+    basis = null_space(z[exact])
+    inside = np.concatenate([z @ basis, (z @ line)[:, None]], 1)
+    has_low, has_high = ~exact & np.isfinite(low), ~exact & np.isfinite(high)
+    above, below = inside[has_low].copy(), -inside[has_high]
+    above[:, -1] -= low[has_low]
+    below[:, -1] += high[has_high]
+    precision = np.zeros((1, inside.shape[1]))
+    precision[0, -1] = 1.0
+    found = search(np.zeros((0, inside.shape[1])), np.concatenate([precision, above, below]), precision[:0], seconds)
+    if found.direction is None or not found.grown[0]:
+        return None
+    if exact.any():
+        what = "the linear model fits all that is known exactly, within the bounds of all other rows"
+        return Collapse(f"{what}: the likelihood is unbounded as scale goes to 0")
+    what = "a linear combination of the features lies within the bounds of every row"
+    certain = 0.0 if bool(found.grown.all()) else None
+    return Collapse(f"{what}: each becomes certain as scale goes to 0", certain)
+
+
+def _of_majority(problem: Problem, z: Array, y: Array, noise: Array) -> Collapse | None:
+    """Student's t: m rows of n that are fitted exactly are too many where m > df · (n − m) (Fernández & Steel, 1999).
+
+    Least absolute deviations pass through more than half of the rows where a plane does.
+    """
+    head, weight = problem.head, problem.rows.weight.numpy()
+    least = getattr(head, "fixed", {}).get("df", 1.0)
+    few = slice(None, None, 1 + len(y) // _MOST)
+    line = interior_point(Deviations(z[few], y[few], weight[few], np.zeros(z.shape[1]))).beta
+    on = _is_on(z, y, noise, line)
+    if not weight[on].sum() > least * weight[~on].sum():
+        return None
+    what = f"{int(on.sum())} of {len(y)} rows are fitted exactly, more than tails as heavy as these can do without"
+    return Collapse(f"{what}: the likelihood is unbounded as scale goes to 0")
+
+
+def _of_group(problem: Problem, z: Array, y: Array, noise: Array, exact: Array) -> Collapse | None:
+    """A predicted dispersion: one value of a feature with two, all of whose rows are fitted exactly."""
+    for column in range(problem.num_active):
+        values = np.unique(z[:, column])
+        if len(values) != 2:
+            continue
+        for value in values:
+            group = z[:, column] == value
+            if exact[group].all() and fitted(z[group], y[group], noise[group]) is not None:
+                which = f"{int(group.sum())} of {len(y)} rows are fitted exactly"
+                return Collapse(f"{which}: the likelihood is unbounded as their scale goes to 0")
+    return None
+
+
+def _of_combination(problem: Problem) -> Collapse | None:
+    """Several targets: a combination of their residuals that vanishes, or fewer residual rows than targets."""
+    rows = problem.rows
+    root = rows.weight.sqrt().unsqueeze(1)
+    z, y = (root * problem.design(rows)).numpy(), (root * rows.y).numpy()
+    y = y - root.numpy() * np.average(rows.y.numpy(), axis=0, weights=rows.weight.numpy())
+    residual = y - z @ np.linalg.lstsq(z, y, rcond=None)[0]
+    size = np.linalg.norm(y, axis=0)
+    size[size == 0] = 1.0
+    values = np.linalg.svd(residual / size, compute_uv=False)
+    if len(values) == y.shape[1] and values.min() > _FLAT:
+        return None
+    what = "a combination of the targets is constant, or fitted exactly by the linear model"
+    return Collapse(f"{what}: the likelihood is unbounded as its scale goes to 0")
