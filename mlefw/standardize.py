@@ -40,10 +40,12 @@ def feature_statistics(rows: Rows, standardize: bool) -> tuple[Tensor, Tensor]:
     if not standardize:
         return torch.zeros(num_features, dtype=rows.x.dtype), torch.ones(num_features, dtype=rows.x.dtype)
     total, mean = rows.weight.sum(), torch.zeros(num_features, dtype=rows.x.dtype)
-    for block in rows.blocks(65536):
+    # A block takes a few megabytes of memory, however many columns there are.
+    size = max(2**20 // max(num_features, 1), 256)
+    for block in rows.blocks(size):
         mean += block.weight @ block.x / total
     square = torch.zeros_like(mean)
-    for block in rows.blocks(65536):
+    for block in rows.blocks(size):
         square += block.weight @ (block.x - mean).square()
     scale = (square / total).sqrt()
     constant = scale <= 1e-12 * mean.abs()

@@ -65,14 +65,14 @@ class NewtonCG(Solver):
         Raises:
             LeftOutError: the limits were reached on the way.
         """
-        descent, theta = Descent(problem, self.max_work), origin(problem) if start is None else start
+        descent = Descent(problem, self.max_work)
+        theta = origin(problem) if start is None else _centred(problem, start)
         for scale in _on_the_way(problem.prior) if start is None else ():
             descent.turn_to(replace(problem, prior=L2Prior(scale)), theta)
             while descent.bound() > _COARSE and descent.step():
-                pass
+                if problem.prior.flat and is_separating(problem, descent.here.theta):
+                    return _separated(problem, descent.here.theta, descent)
             theta = descent.here.theta
-            if problem.prior.flat and is_separating(problem, theta):
-                return _separated(problem, theta, descent)
         descent.turn_to(problem, theta)
         gap, stopped = None, None
         try:
@@ -133,6 +133,15 @@ def _without_prior(descent: Descent) -> float | None:
         if (gap is not None and gap <= _ENOUGH * size) or not descent.step():
             break
     return gap
+
+
+def _centred(problem: Problem, theta: Tensor) -> Tensor:
+    """The same distributions with weights that add up to zero where all may be shifted: those of least size."""
+    table = theta.clone()
+    weight = problem.split(table)[0]
+    for _, columns in problem.head.shifts:
+        weight[columns] -= weight[columns].mean(0)
+    return table
 
 
 def _identified(problem: Problem, theta: Tensor) -> Tensor:

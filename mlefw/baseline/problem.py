@@ -149,7 +149,7 @@ class Problem:
         for rows in self.blocks(block):
             x = self.active_features(rows)
             features = torch.sub(x, mean, out=buffer[: len(x)]) if self.is_far else x
-            eta = product(features, slope.T).add_(start)
+            eta = product(features, slope.T.contiguous()).add_(start)
             yield rows, features, torch.cat([eta, tail.expand(len(x), -1)], 1) if len(tail) else eta
 
     @cached_property

@@ -36,6 +36,11 @@ _SHARES = {
     "cox_snell_r2": "Cox-Snell R-squared",
 }
 
+_ADVICE = (
+    "\n  Expected a larger baseline.max_work or baseline.max_seconds, fewer columns (baseline.features), or prior=l2, "
+    "under which many coefficients take less"
+)
+
 
 def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """Solve, write `baseline.json`, and return its content.
@@ -49,7 +54,7 @@ def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     exact = estimate(config, prepared)
     wanted = "mle" if prepared.estimand.objective.prior.flat else "map"
     if wanted in exact.left_out:
-        raise NumericalError(f"the {NAMES[wanted]} was left out: {exact.left_out[wanted]}")
+        raise NumericalError(f"the {NAMES[wanted]} was left out: {exact.left_out[wanted]}{_ADVICE}")
     content = baseline_file(config, prepared, exact)
     solution = exact.map or exact.mle
     if solution is not None and solution.exists is not False:
