@@ -122,11 +122,13 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if baseline.get("exists") is False:
         sentences.append(f"The linear model has no finite MLE: {baseline.get('reason')}.")
     gaps = distance.get("gap_nats", {})
-    split = next((split for split in ("test", "validation", "train") if split in gaps), None)
+    few = distance.get("decisive", {})
+    split = next((split for split in ("test", "validation", "train") if split in gaps or split in few), None)
     if split is not None:
         name = f"linear {distance['reference'].upper()}" + (f" on {_part(summary)}" if _part(summary) else "")
-        gap, error = gaps[split], distance["gap_se"].get(split, float("inf"))
-        amount = f"{abs(gap) if abs(gap) > 1e-12 else 0:.3g} ± {error:.2g} nats per row on {split}"
+        whole = gaps.get(split), distance["gap_se"].get(split, float("inf"))
+        gap, error, without = robust(*whole, few.get(split))
+        amount = f"{abs(gap) if abs(gap) > 1e-12 else 0:.3g} ± {error:.2g} nats per row on {split}{without}"
         if abs(gap) <= 2 * error:
             sentences.append(f"The model cannot be told from the {name}: they differ by {amount}.")
         else:
@@ -146,6 +148,22 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if "calibration" in summary:
         sentences.append(recalibration(summary["calibration"]))
     return " ".join(sentences)
+
+
+def robust(mean: float | None, error: float, few: Mapping[str, Any] | None) -> tuple[float, float, str]:
+    """A mean difference in nats to base a verdict on: without the few rows that decide it, and in words that say so.
+
+    Args:
+        mean: over all rows; None where it is not finite.
+        error: its standard error.
+        few: the rows that carry nearly all of it, as `baseline.distance.Decisive`; None where no few do.
+    """
+    if few is None:
+        assert mean is not None
+        return mean, error, ""
+    rows = f"{few['num_rows']} of {few['of']} rows, which alone decide{'s' if few['num_rows'] == 1 else ''} the mean"
+    with_them = "not finite" if mean is None else f"{number(mean, sign=True)} nats"
+    return few["mean"], few["error"], f", without {rows} (with {'it' if few['num_rows'] == 1 else 'them'} {with_them})"
 
 
 def recalibration(content: Mapping[str, Any]) -> str:

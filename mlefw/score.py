@@ -179,9 +179,14 @@ def distances(
     content["reference"] = exact.reference[0]
     predicts, evaluations = final or (objective, evaluations)
     content |= {"gap_nats": {}, "gap_se": {}, "skill": {}}
+    decisive: dict[str, Any] = {}
     for split, rows in splits.items():
         at_exact = yardstick.at_reference(split, rows)
-        mean, error = distance.gap(evaluations[split], at_exact, rows)
+        difference = distance.differences(evaluations[split], at_exact, rows)
+        mean, error = distance.paired(difference, rows.weight)
+        few = distance.decisive(difference, rows.weight)
+        if few is not None and max(abs(few.mean), few.error) < float("inf"):
+            decisive[split] = few._asdict()
         skill = distance.skill(mean, 0.0, *yardstick.gained[split])
         for key, value in (("gap_nats", mean), ("gap_se", error), ("skill", skill)):
             if value is not None and abs(value) < float("inf"):
@@ -191,7 +196,7 @@ def distances(
             divergence = distance.predictive_kl(predicts, yardstick.reference, at_model, at_exact.eta, rows.weight)
             if divergence is not None:
                 content["predictive_kl"] = {"train": divergence}
-    return content
+    return content | ({"decisive": decisive} if decisive else {})
 
 
 def _is_comparable(objective: Objective) -> bool:
