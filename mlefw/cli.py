@@ -5,8 +5,9 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
+
+from mlefw import flags
 
 COMMANDS = {
     "train": "fit a network, and say how far it is from the exact estimate (-m for a sweep)",
@@ -40,9 +41,6 @@ GROUPS = (
     "uncertainty",
     "experiment",
 )
-
-VALUE_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
-HYDRA_PAGES = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
 
 
 def main() -> None:
@@ -87,29 +85,29 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(command: str, arguments: Sequence[str]) -> int:
-    plugins, arguments = _take_plugins(arguments)
-    overrides, flags = _split(arguments)
+    overrides, given = flags.parse(command, arguments)
+    flags.admit(given.plugins)
     if command == "compare":
-        return _compare([*overrides, *flags])
+        return _compare(overrides)
     if command == "app":
         from mlefw.app import server
 
-        return server.serve([*overrides, *flags])
+        return server.serve(overrides)
     from mlefw import configuration
     from mlefw.errors import UsageError
 
     configuration.register_plugins()
-    admitted = (*plugins, *configuration.installed_plugins())
-    config_dirs = [value for flag, value in pairwise(flags) if flag in ("--config-dir", "-cd")]
+    admitted = (*given.plugins, *configuration.installed_plugins())
+    config_dirs = given.config_dirs
     for item in overrides:
         if item.lstrip("+~").startswith("hydra.callbacks"):
             raise UsageError(f"{item}: Hydra's callbacks are not used; expected callback=, a group")
-    if any(flag in HYDRA_PAGES for flag in flags):
-        return _hydra_page(command, arguments)
-    if "-m" in flags or "--multirun" in flags:
+    if given.page:
+        return _hydra_page(command, [*overrides, *given.arguments])
+    if "--multirun" in given.names:
         from mlefw import sweep
 
-        return sweep.run(command, overrides, flags, config_dirs, admitted)
+        return sweep.run(command, overrides, given.arguments, config_dirs, admitted)
     if command == "train" and any(item.startswith("resume=") for item in overrides):
         return _resume(overrides, config_dirs, admitted)
     config = configuration.read(command, overrides, config_dirs, admitted)
@@ -178,42 +176,6 @@ def _compare(arguments: Sequence[str]) -> int:
         compare.write_report(summaries, Path(report))
         out.print(f"written: {report}", soft_wrap=True, markup=False)
     return 0
-
-
-def _take_plugins(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The packages admitted by --plugin or MLEFW_PLUGINS (jobs in other processes inherit them); the rest."""
-    plugins = [name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name]
-    left: list[str] = []
-    position = 0
-    while position < len(arguments):
-        argument = arguments[position]
-        if argument == "--plugin" and position + 1 < len(arguments):
-            position += 1
-            plugins.append(arguments[position])
-        elif argument.startswith("--plugin="):
-            plugins.append(argument.removeprefix("--plugin="))
-        else:
-            left.append(argument)
-        position += 1
-    if plugins:
-        os.environ["MLEFW_PLUGINS"] = ",".join(dict.fromkeys(plugins))
-        # At the end, so that nothing in the working directory can shadow an installed module.
-        sys.path.append(str(Path.cwd()))
-    return tuple(plugins), left
-
-
-def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Overrides, and Hydra's flags with their values."""
-    overrides: list[str] = []
-    flags: list[str] = []
-    takes_value = False
-    for argument in arguments:
-        if takes_value or argument.startswith("-"):
-            takes_value = not takes_value and argument in VALUE_FLAGS
-            flags.append(argument)
-        else:
-            overrides.append(argument)
-    return overrides, flags
 
 
 def _hydra_page(command: str, arguments: Sequence[str]) -> int:

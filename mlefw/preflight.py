@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 from hydra.utils import get_object
 
-from mlefw import written_signature
+from mlefw import ranges, written_signature
 from mlefw.errors import UsageError
 
 ALLOWED = ("mlefw", "torch", "lightning", "torchmetrics")
@@ -48,7 +47,7 @@ def check(
         UsageError: listing every unknown key (with the nearest spelling), wrong type, missing argument and refused
             `_target_`.
     """
-    problems = _unknown("", config, known) + _learning_rate(config)
+    problems = _unknown("", config, known) + ranges.problems(config)
     later = []
     for key, node in config.items():
         if isinstance(node, dict):
@@ -64,14 +63,11 @@ def check(
     problems += [problem for section in later if section[0] in touched for problem in _section(*section, _written)]
     problems = problems or [problem for section in later for problem in _section(*section)]
     if problems:
-        raise UsageError("\n".join(problems))
-
-
-def _learning_rate(config: dict[str, Any]) -> list[str]:
-    """What the annotation does not say: it admits a tensor, and with it all that has a value."""
-    lr = (config.get("optimizer") or {}).get("lr", 0.0)
-    is_right = accepts(float, lr) and 0 <= lr < math.inf
-    return [] if is_right else [f"optimizer.lr={lr}: expected a finite number of at least 0"]
+        # What is out of its range is told once, though its type may be wrong as well.
+        told: dict[str, str] = {}
+        for problem in problems:
+            told.setdefault(problem.partition("=")[0], problem)
+        raise UsageError("\n".join(told.values()))
 
 
 def _has_target(node: dict[str, Any]) -> bool:
