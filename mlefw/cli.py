@@ -5,10 +5,9 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
-from mlefw.arguments import HYDRA_PAGES, split, take_plugins
+from mlefw import flags
 
 COMMANDS = {
     "train": "fit a network, and say how far it is from the exact estimate (-m for a sweep)",
@@ -86,29 +85,29 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(command: str, arguments: Sequence[str]) -> int:
-    plugins, arguments = take_plugins(arguments)
-    overrides, flags = split(arguments)
+    overrides, given = flags.parse(command, arguments)
+    flags.admit(given.plugins)
     if command == "compare":
-        return _compare([*overrides, *flags])
+        return _compare(overrides)
     if command == "app":
         from mlefw.app import server
 
-        return server.serve([*overrides, *flags])
+        return server.serve(overrides)
     from mlefw import admission, configuration
     from mlefw.errors import UsageError
 
     configuration.register_plugins()
-    admitted = (*plugins, *admission.installed())
-    config_dirs = [value for flag, value in pairwise(flags) if flag in ("--config-dir", "-cd")]
+    admitted = (*given.plugins, *admission.installed())
+    config_dirs = given.config_dirs
     for item in overrides:
         if item.lstrip("+~").startswith("hydra.callbacks"):
             raise UsageError(f"{item}: Hydra's callbacks are not used; expected callback=, a group")
-    if any(flag in HYDRA_PAGES for flag in flags):
-        return _hydra_page(command, arguments)
-    if "-m" in flags or "--multirun" in flags:
+    if given.page:
+        return _hydra_page(command, [*overrides, *given.arguments])
+    if "--multirun" in given.names:
         from mlefw import sweep
 
-        return sweep.run(command, overrides, flags, config_dirs, admitted)
+        return sweep.run(command, overrides, given.arguments, config_dirs, admitted)
     if command == "train" and any(item.startswith("resume=") for item in overrides):
         return _resume(overrides, config_dirs, admitted)
     config = configuration.read(command, overrides, config_dirs, admitted)

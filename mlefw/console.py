@@ -112,9 +112,11 @@ def verdict(summary: Mapping[str, Any]) -> str:
         sentences.append(f"The linear model has no finite MLE: {baseline.get('reason')}.")
     for key, name in compared(summary):
         gaps, errors = distance.get(f"{key}_nats", {}), distance.get(f"{key}_se", {})
-        split = next((split for split in ("test", "validation", "train") if split in gaps), None)
+        few = distance.get("decisive", {}) if key == "gap" else {}
+        split = next((split for split in ("test", "validation", "train") if split in gaps or split in few), None)
         if split is not None:
-            sentences.append(against(name, gaps[split], errors.get(split, float("inf")), split))
+            gap, error, without = robust(gaps.get(split), errors.get(split, float("inf")), few.get(split))
+            sentences.append(against(name, gap, error, split + without))
     if "misfit" in summary:
         sentences.append(summary["misfit"]["sentence"])
     loss = summary.get("loss", "plain")
@@ -130,6 +132,22 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if "calibration" in summary:
         sentences.append(recalibration(summary["calibration"]))
     return " ".join(sentences)
+
+
+def robust(mean: float | None, error: float, few: Mapping[str, Any] | None) -> tuple[float, float, str]:
+    """A mean difference in nats to base a verdict on: without the few rows that decide it, and in words that say so.
+
+    Args:
+        mean: over all rows; None where it is not finite.
+        error: its standard error.
+        few: the rows that carry nearly all of it, as `baseline.distance.Decisive`; None where no few do.
+    """
+    if few is None:
+        assert mean is not None
+        return mean, error, ""
+    rows = f"{few['num_rows']} of {few['of']} rows, which alone decide{'s' if few['num_rows'] == 1 else ''} the mean"
+    with_them = "not finite" if mean is None else f"{number(mean, sign=True)} nats"
+    return few["mean"], few["error"], f", without {rows} (with {'it' if few['num_rows'] == 1 else 'them'} {with_them})"
 
 
 def recalibration(content: Mapping[str, Any]) -> str:

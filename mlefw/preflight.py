@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from functools import cache
 from inspect import Parameter
 from typing import Any, Literal
 
-from mlefw import written_signature
+from mlefw import ranges, written_signature
 from mlefw.admission import Part, admitted
 from mlefw.errors import UsageError
 from mlefw.kinds import KINDS
@@ -44,12 +43,16 @@ def check(
     problems += [problem for path, part in first.items() for problem in _part(path, part, _written)]
     problems = problems or [problem for path, part in parts.items() for problem in _part(path, part, _imported)]
     if problems:
-        raise UsageError("\n".join(problems))
+        # What is out of its range is told once, though its type may be wrong as well.
+        told: dict[str, str] = {}
+        for problem in problems:
+            told.setdefault(problem.partition("=")[0], problem)
+        raise UsageError("\n".join(told.values()))
 
 
 def _plain(config: dict[str, Any], known: dict[str, Any]) -> list[str]:
     """What is wrong with settings that are those of no part."""
-    problems = _unknown("", config, known) + _learning_rate(config)
+    problems = _unknown("", config, known) + ranges.problems(config)
     for key, node in config.items():
         reference = known.get(key)
         if isinstance(node, dict) and not _has_target(node):
@@ -57,13 +60,6 @@ def _plain(config: dict[str, Any], known: dict[str, Any]) -> list[str]:
         elif key in known and not isinstance(node, dict) and not isinstance(reference, dict):
             problems += _like(key, node, reference)
     return problems
-
-
-def _learning_rate(config: dict[str, Any]) -> list[str]:
-    """What the annotation does not say: it admits a tensor, and with it all that has a value."""
-    lr = (config.get("optimizer") or {}).get("lr", 0.0)
-    is_right = accepts(float, lr) and 0 <= lr < math.inf
-    return [] if is_right else [f"optimizer.lr={lr}: expected a finite number of at least 0"]
 
 
 def _has_target(node: dict[str, Any]) -> bool:

@@ -116,7 +116,7 @@ def distances(
     for split, rows in splits.items():
         gaps = attempt(f"the gap on {split}", partial(_gap, split, rows, evaluations, yardstick), {})
         for key, value in gaps.items():
-            content[key][split] = value
+            content.setdefault(key, {})[split] = value
     divergence = attempt(
         "the divergence from the exact estimate",
         lambda: _divergence(predicts, evaluations["train"], splits["train"], yardstick),
@@ -140,11 +140,16 @@ def _excess(
     return content
 
 
-def _gap(split: str, rows: Rows, evaluations: Mapping[str, Evaluation], yardstick: Yardstick) -> dict[str, float]:
-    """Gap, its paired standard error and the skill on a split, where they are finite."""
-    mean, error = distance.gap(evaluations[split], yardstick.at_reference(split, rows), rows)
+def _gap(split: str, rows: Rows, evaluations: Mapping[str, Evaluation], yardstick: Yardstick) -> dict[str, Any]:
+    """Gap, its paired standard error and the skill on a split, where they are finite; the few rows that decide it."""
+    difference = distance.differences(evaluations[split], yardstick.at_reference(split, rows), rows)
+    mean, error = distance.paired(difference, rows.weight)
     values = {"gap_nats": mean, "gap_se": error, "skill": distance.skill(mean, 0.0, *yardstick.gained[split])}
-    return {key: value for key, value in values.items() if value is not None and abs(value) < float("inf")}
+    found: dict[str, Any] = {key: v for key, v in values.items() if v is not None and abs(v) < float("inf")}
+    few = distance.decisive(difference, rows.weight)
+    if few is not None and max(abs(few.mean), few.error) < float("inf"):
+        found["decisive"] = few._asdict()
+    return found
 
 
 def _null_gaps(

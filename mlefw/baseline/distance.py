@@ -1,7 +1,7 @@
 """How far a trained model is from the exact estimate, in nats and in parameters."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,16 +16,24 @@ from mlefw.rows import Rows, total
 from mlefw.standardize import Standardized
 from mlefw.tail import chi2_quantile
 
+_NOTHING = 1e-6
+"""Nats of one row that decide nothing, whatever the others have."""
+
+_ENDLESS = 1e300
+"""What stands for nats without end, so that their sum is finite."""
+
 _PIECE = 2**18
 """Rows that are looked at together: their number may be beyond memory."""
 
 
+def differences(model: Evaluation, exact: Evaluation, rows: Rows) -> Tensor:
+    """NLL of the model minus that of the exact estimate, (n,)."""
+    return torch.sub(model.nll, exact.nll, out=rows.room((), torch.promote_types(model.nll.dtype, exact.nll.dtype)))
+
+
 def gap(model: Evaluation, exact: Evaluation, rows: Rows) -> tuple[float, float]:
     """Mean NLL of the model minus that of the exact estimate, and the paired standard error of that mean."""
-    difference = torch.sub(
-        model.nll, exact.nll, out=rows.room((), torch.promote_types(model.nll.dtype, exact.nll.dtype))
-    )
-    return paired(difference, rows.weight)
+    return paired(differences(model, exact, rows), rows.weight)
 
 
 def paired(difference: Tensor, weight: Tensor) -> tuple[float, float]:
@@ -35,6 +43,43 @@ def paired(difference: Tensor, weight: Tensor) -> tuple[float, float]:
     parts = zip(weight.split(_PIECE), difference.split(_PIECE), strict=True)
     variance = sum(float(total(share, (part - mean).square())) for share, part in parts) / count
     return mean, (variance / (count - 1)) ** 0.5 if count > 1 else float("nan")
+
+
+class Decisive(NamedTuple):
+    """A few rows that carry nearly all of a difference between two models, and what is left of it without them.
+
+    Attributes:
+        num_rows: how many.
+        of: of how many rows.
+        mean: of the others.
+        error: its standard error.
+    """
+
+    num_rows: int
+    of: int
+    mean: float
+    error: float
+
+
+def decisive(difference: Tensor, weight: Tensor) -> Decisive | None:
+    """The fewest rows that carry 90 % of Σ w |difference|, (n,), where they are a handful; None where no few do.
+
+    A handful are a twentieth of the rows, and 100 at most. Of fewer than ten rows each one decides.
+    """
+    counted = int((weight > 0).sum())
+    if counted < 10:
+        return None
+    # What is not a finite number says least of all which model is better.
+    size = (weight * difference.abs()).double().nan_to_num(nan=_ENDLESS, posinf=_ENDLESS).clamp(max=_ENDLESS)
+    top = size.topk(min(max(1, counted // 20), 100))
+    is_enough = top.values.cumsum(0) >= 0.9 * size.sum()
+    if not bool(is_enough[-1]) or not float(top.values[0]) > _NOTHING:
+        return None
+    count = max(int(is_enough.int().argmax()) + 1, int((top.values == _ENDLESS).sum()))
+    chosen = top.indices[:count]
+    rest = torch.ones_like(weight, dtype=torch.bool)
+    rest[chosen] = False
+    return Decisive(len(chosen), counted, *paired(difference[rest], weight[rest]))
 
 
 def skill(model: float, exact: float, null: float, null_error: float) -> float | None:

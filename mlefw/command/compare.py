@@ -86,7 +86,9 @@ def rank(finished: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if position and best is not None:
             scores = row_scores.read(Path(summary["run_dir"]), split)
             difference = None if scores is None else scores.behind(best)
+            few = None if scores is None or difference is None else scores.decisive(best)
             summary |= {} if difference is None else {"behind": difference}
+            summary |= {} if few is None else {"decisive": few._asdict()}
     return ranked
 
 

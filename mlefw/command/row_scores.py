@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mlefw.atomic import write_atomically
-from mlefw.baseline.distance import paired
+from mlefw.baseline.distance import Decisive, decisive, paired
 from mlefw.objective import Evaluation
 from mlefw.rows import Rows
 
@@ -31,6 +31,10 @@ class RowScores:
             return None
         mean, error = paired(self.nll - best.nll, self.weight)
         return (mean, error) if abs(mean) < float("inf") and error < float("inf") else None
+
+    def decisive(self, best: "RowScores") -> Decisive | None:
+        """The few rows that carry nearly all of that difference; None on other rows, or where no few do."""
+        return decisive(self.nll - best.nll, self.weight) if self.rows == best.rows else None
 
 
 def store(

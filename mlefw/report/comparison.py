@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlefw.console import model_name, number, verdict
+from mlefw.console import model_name, number, robust, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
 _LABELS = ("head", "prior", "model", "loss", "seed")
@@ -70,12 +70,14 @@ def ahead(ranked: Sequence[Mapping[str, Any]]) -> str:
     """Whether the first run can be told from the second, in a sentence; empty where they are not on the same rows."""
     if len(ranked) < 2 or "behind" not in ranked[1]:
         return ""
-    (mean, error), split = ranked[1]["behind"], ranked[0]["ranked_by"]
-    amount = f"{mean:.3g} ± {error:.2g} nats per row on the same {split} rows (paired)"
+    split = ranked[0]["ranked_by"]
+    behind, spread = ranked[1]["behind"]
+    mean, error, without = robust(behind, spread, ranked[1].get("decisive"))
+    amount = f"{abs(mean):.3g} ± {error:.2g} nats per row on the same {split} rows (paired){without}"
     first, second = _name(ranked[0]), _name(ranked[1])
     if abs(mean) <= 2 * error:
         return f"{first} cannot be told from {second}: they differ by {amount}."
-    return f"{first} is ahead of {second} by {amount}."
+    return f"{first} {'is ahead of' if mean > 0 else 'is behind'} {second} by {amount}."
 
 
 def _ranking(summaries: Sequence[Mapping[str, Any]]) -> Table:

@@ -1,0 +1,186 @@
+"""The range of each setting of mlefw's own sections, of Lightning's trainer and of torch's optimisers and schedulers.
+
+What a class of mlefw takes it checks itself as it is built, before anything is written; what is here nobody else does,
+or only once training has begun. Beyond that no setting is infinite or not a number.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+
+class Range(NamedTuple):
+    """What a setting may be: a test, and the same in words."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def number(low: float = 0.0, below: float = math.inf, above: bool = False) -> Range:
+    """A number from `low` (above it where asked for) to below another."""
+    start = f"above {low:g}" if above else f"of at least {low:g}"
+    words = f"a finite number {start}" + ("" if below == math.inf else f" and below {below:g}")
+    return Range(lambda v: _is_number(v) and (v > low if above else v >= low) and v < below, words)
+
+
+def whole(low: int, also: tuple[int, ...] = ()) -> Range:
+    """A whole number from `low` on, or one of a few others."""
+    words = "".join(f"{value} or " for value in also) + f"a whole number of at least {low}"
+    return Range(lambda v: _is_whole(v) and (v >= low or v in also), words)
+
+
+def one_of(*values: Any) -> Range:
+    """One of a few values, of the same type as it."""
+    known = [(type(value), value) for value in values]
+    words = " or ".join({None: "null", True: "true", False: "false"}.get(value, str(value)) for value in values)
+    return Range(lambda v: (type(v), v) in known, words)
+
+
+def either(*ranges: Range) -> Range:
+    """Whatever is in one of several ranges."""
+    return Range(lambda v: any(one.holds(v) for one in ranges), " or ".join(one.words for one in ranges))
+
+
+def fixed(value: Any, instead: str) -> Range:
+    """Its default alone: anything else would have no effect, or another than it says."""
+    allowed = one_of(value, None)
+    return Range(allowed.holds, instead)
+
+
+NULL, BOOL = one_of(None), one_of(True, False)
+_MAYBE_BOOL = either(NULL, BOOL)
+
+
+def _is_time(value: Any) -> bool:
+    if isinstance(value, dict):
+        known = {"days", "hours", "minutes", "seconds", "weeks"}
+        return value.keys() <= known and all(map(_is_number, value.values())) and sum(value.values()) > 0
+    parts = re.fullmatch(r"(\d+):([01]?\d|2[0-3]):([0-5]?\d):([0-5]?\d)", value) if isinstance(value, str) else None
+    return parts is not None and any(int(part) for part in parts.groups())
+
+
+_BATCHES = either(
+    NULL,
+    Range(lambda v: isinstance(v, float) and 0 < v <= 1, "a share of the batches above 0 and up to 1.0"),
+    whole(1),
+)
+_UNUSED = "expected to be left out: mlefw evaluates all rows of a split at once"
+
+RANGES: Mapping[str, Range] = {
+    "seed": Range(lambda v: _is_whole(v) and 0 <= v < 2**32, f"a whole number from 0 to {2**32 - 1}"),
+    "report": BOOL,
+    "plots": BOOL,
+    "compile": BOOL,
+    "step.clip_norm": number(),
+    "step.per_chunk": either(one_of("auto"), whole(1)),
+    "early_stopping.patience": either(NULL, whole(1)),
+    "early_stopping.min_delta": number(),
+    "checkpoint.min_seconds": number(),
+    "checkpoint.every_steps": whole(0),
+    "baseline.max_seconds": number(above=True),
+    "trainer.max_epochs": either(NULL, whole(1, (-1,))),
+    "trainer.min_epochs": either(NULL, whole(0)),
+    "trainer.max_steps": whole(1, (-1,)),
+    "trainer.min_steps": either(NULL, whole(0)),
+    "trainer.max_time": either(
+        NULL, Range(_is_time, "a positive time, such as 00:01:30:00 (days:hours:minutes:seconds)")
+    ),
+    "trainer.limit_train_batches": _BATCHES,
+    "trainer.limit_val_batches": _BATCHES,
+    "trainer.limit_test_batches": fixed(None, _UNUSED),
+    "trainer.limit_predict_batches": fixed(None, _UNUSED),
+    "trainer.overfit_batches": either(one_of(0.0, 0), _BATCHES),
+    "trainer.fast_dev_run": fixed(False, "expected trainer.max_epochs=1, or mlefw check, which trains nothing"),
+    "trainer.check_val_every_n_epoch": whole(1),
+    "trainer.num_sanity_val_steps": either(NULL, whole(0, (-1,))),
+    "trainer.log_every_n_steps": either(NULL, whole(0)),
+    "trainer.gradient_clip_val": fixed(None, "expected step.clip_norm, a bound on the norm of the gradient"),
+    "trainer.gradient_clip_algorithm": fixed(None, "expected step.clip_norm, a bound on the norm of the gradient"),
+    "trainer.enable_checkpointing": fixed(True, "expected to be left out: the best and the last state are always kept"),
+    "trainer.default_root_dir": fixed(None, "expected run_dir, which says where the run is written"),
+    "trainer.barebones": fixed(False, "expected plots=false report=false logger=none, which leave out what they say"),
+    "trainer.reload_dataloaders_every_n_epochs": fixed(0, "expected batch=growing: batches are drawn anew each epoch"),
+    "trainer.model_registry": fixed(None, "expected to be left out: checkpoints are files of the run directory"),
+    "trainer.deterministic": either(_MAYBE_BOOL, one_of("warn")),
+    "trainer.profiler": one_of(None, "simple", "advanced", "pytorch"),
+    "optimizer.lr": number(),
+    "optimizer.betas": Range(
+        lambda v: isinstance(v, list | tuple) and len(v) == 2 and all(_is_number(b) and 0 <= b < 1 for b in v),
+        "two numbers of at least 0 and below 1",
+    ),
+    "optimizer.eps": number(),
+    "optimizer.weight_decay": number(),
+    "optimizer.momentum": number(below=1.0),
+    "optimizer.dampening": number(below=1.0),
+    "optimizer.maximize": fixed(False, "expected false: what is trained is minimised"),
+    "optimizer.max_iter": whole(1),
+    "optimizer.max_eval": either(NULL, whole(1)),
+    "optimizer.tolerance_grad": number(),
+    "optimizer.tolerance_change": number(),
+    "optimizer.history_size": whole(1),
+    "optimizer.line_search_fn": one_of(None, "strong_wolfe"),
+    "scheduler.mode": fixed("min", "expected min: what is watched is an NLL, which falls"),
+    "scheduler.factor": number(above=True, below=1.0),
+    "scheduler.patience": whole(0),
+    "scheduler.threshold": number(),
+    "scheduler.threshold_mode": one_of("rel", "abs"),
+    "scheduler.cooldown": whole(0),
+    "scheduler.min_lr": number(),
+    "scheduler.eps": number(),
+    "scheduler.T_max": whole(1),
+    "scheduler.eta_min": number(),
+    "scheduler.last_epoch": fixed(-1, "expected to be left out: resume= goes on with a run"),
+    "level": number(above=True, below=1.0),
+}
+
+_OURS = ("mlefw.", "torch.", "lightning.")
+
+
+def problems(config: Mapping[str, Any]) -> list[str]:
+    """What is out of its range, a line each, by the name of the setting; parts of plugins state their own."""
+    found = []
+    for path, value in _leaves("", config):
+        known = RANGES.get(path)
+        if known is not None and not known.holds(value):
+            words = known.words if known.words.startswith("expected") else f"expected {known.words}"
+            found.append(f"{path}={shown(value)}: {words}")
+        elif known is None and any(isinstance(one, float) and not math.isfinite(one) for one in _listed(value)):
+            found.append(f"{path}={shown(value)}: expected a finite number")
+    return found
+
+
+def shown(value: Any, limit: int = 80) -> str:
+    """A value as a person has written it, and short."""
+    text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, bool | None) else None
+    text = text or (repr(value) if isinstance(value, str) else str(value) if not _is_long(value) else "a huge number")
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _is_long(value: Any) -> bool:
+    """Whether a whole number has more digits than Python prints."""
+    return isinstance(value, int) and value.bit_length() > 1000
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _leaves(path: str, node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings by their full names; a mapping that has a range is one value."""
+    if not str(node.get("_target_", "mlefw.")).startswith(_OURS):
+        return
+    for name, value in node.items():
+        full = f"{path}.{name}" if path else str(name)
+        if isinstance(value, Mapping) and full not in RANGES:
+            yield from _leaves(full, value)
+        elif not str(name).startswith("_"):
+            yield full, value
