@@ -14,7 +14,7 @@ from mlefw.coefficient_table import baseline_content
 from mlefw.command import conclusion, fitting
 from mlefw.command.conclusion import choice
 from mlefw.configuration import as_yaml
-from mlefw.errors import StorageError
+from mlefw.errors import StorageError, UsageError
 from mlefw.once import is_wanted, once
 from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.run_directory import claim, locked
@@ -85,16 +85,21 @@ def _resume(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
         resumption.check_rows(run_dir, content, begun.card, prepared.data, prepared.estimand.objective)
         for file in leftovers(run_dir):
             file.unlink()
-        with telling(begun):
+        with telling(begun, is_resumed=True):
             return _run(begun, content)
 
 
 @contextmanager
-def telling(begun: Begun) -> Iterator[None]:
-    """Let a failure inside the block leave a summary that says so."""
+def telling(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
+    """Let a failure inside the block leave a summary that says so.
+
+    A resumed run that is refused is left with the summary that it had.
+    """
     try:
         yield
     except BaseException as error:
+        if is_resumed and isinstance(error, UsageError):
+            raise
         reason = str(error) or type(error).__name__
         failed = {"status": "failed", "reason": reason, "seed": begun.config["seed"]}
         # A full disk takes this file, too; what is to be told is the first failure.
