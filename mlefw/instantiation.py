@@ -44,7 +44,12 @@ def make(part: Part, /, **facts: Any) -> Any:
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             return target(**settings)
     except (TypeError, ValueError, MisconfigurationException) as error:
-        raise UsageError(f"{part.target} refused its settings: {error}") from error
+        raise UsageError(f"{part.target} refused its settings: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """Libraries add a stack of their own calls to a message."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def found(part: Part) -> type:

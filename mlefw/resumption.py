@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -12,10 +13,12 @@ from omegaconf import OmegaConf
 
 from mlefw import archive, checkpoint, configuration
 from mlefw.build import Data
-from mlefw.callback.resume import KEY, objective_state
+from mlefw.callback.resume import KEY, Place, objective_state
 from mlefw.errors import UsageError
 from mlefw.objective import Objective
 from mlefw.preflight import check
+from mlefw.record import typed
+from mlefw.schema import Schema
 
 FREE = (
     *("resume", "run_dir", "report", "logger", "callback", "early_stopping", "checkpoint", "step.per_chunk"),
@@ -70,14 +73,14 @@ def read(run_dir: Path, config: dict[str, Any]) -> dict[str, Any]:
     """
     path = run_dir / "checkpoints" / "last.ckpt"
     content = archive.read(path)
-    card = content["mlefw"]
-    try:
-        before, done = _flat(card["config"]), content[KEY]["epoch"]
-        lacking = [name for name in ("callbacks", "optimizer_states", "lr_schedulers") if name not in content]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} holds a model alone: it cannot be resumed from (it lacks {error})") from error
+    lacking = [name for name in (KEY, "callbacks", "optimizer_states", "lr_schedulers") if name not in content]
     if lacking:
         raise UsageError(f"{path} holds a model alone: it cannot be resumed from (it lacks {', '.join(lacking)})")
+    before = _flat(checkpoint.Card.of(path, content).config)
+    try:
+        done = Place.of(content).epoch
+    except UsageError as error:
+        raise UsageError(f"{path} is damaged: {error}") from None
     after = _flat(config)
     names = [name for name in {**before, **after} if before.get(name) != after.get(name) and not _is_free(name)]
     _refuse(run_dir, [f"{name} is {_shown(after, name)}, and was {_shown(before, name)}" for name in sorted(names)])
@@ -91,19 +94,24 @@ def check_rows(run_dir: Path, content: dict[str, Any], card: dict[str, Any], dat
     Raises:
         UsageError: naming what differs.
     """
-    before, problems = content["mlefw"], []
-    if card["schema"] != before.get("schema"):
+    before, problems = checkpoint.Card.of(run_dir, content), []
+    if Schema.from_dict(card["schema"]) != before.schema:
         problems.append("the columns differ in names, roles, kinds or levels")
-    known = before.get("fingerprint", {})
+    known = before.fingerprint
     for split in dict.fromkeys([*known, *card["fingerprint"]]):
         if known.get(split) != card["fingerprint"].get(split):
             now = data.splits[split].num_rows if split in data.splits else 0
             problems.append(f"the {split} rows ({now} now) are not those of the run")
-    if card["stored"] != (was := before.get("stored", False)):
+    if card["stored"] != (was := before.stored):
         where = "in files" if was else "in memory"
         problems.append(f"its rows were {where}, which have an order of their own: data.stream={str(was).lower()}")
     _refuse(run_dir, problems)
-    checkpoint.compare(run_dir / "checkpoints" / "last.ckpt", objective.state_dict(), objective_state(content))
+    path = run_dir / "checkpoints" / "last.ckpt"
+    checkpoint.compare(path, objective.state_dict(), objective_state(content))
+    best = typed(dict[str, dict[str, Any]], content["callbacks"], "callbacks").get("KeepCheckpoints", {})
+    if best.get("best_state"):
+        state = typed(dict[str, torch.Tensor], best["best_state"], f"{path} is damaged: the best state")
+        checkpoint.compare(path, objective.state_dict(), state)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -59,8 +59,8 @@ class KeepCheckpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it up again."""
-        for name, value in state_dict.items():
-            setattr(self, name, value)
+        for name in self.state_dict():
+            setattr(self, name, state_dict[name])
         # A kill between the two files may have left an older or a newer one.
         self.best_is_written = False
 

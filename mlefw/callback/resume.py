@@ -1,5 +1,7 @@
 """What a resumed run goes on from: saved with each checkpoint, and taken up again."""
 
+from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,50 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from mlefw import ranks
 from mlefw.callback.converged import StopWhenConverged
+from mlefw.callback.stored_state import check_form, check_optimizer, taking_up
 from mlefw.datamodule import RowsModule
+from mlefw.errors import UsageError
 from mlefw.module import LikelihoodModule
 from mlefw.own_folder import cleared
 from mlefw.random_state import Stream
+from mlefw.record import typed
 
 KEY = "resume"
 """Of the section in a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run was, as its checkpoint has it.
+
+    Attributes:
+        epoch: complete ones; `first_step` is that with which the one under way began.
+        step: taken so far.
+        figures: the latest of each split by name; one that is not defined is not a number.
+        losses: the sum of step losses since the last evaluation, and their number.
+        random: where the random stream of the steps is.
+        around: where that of what lies around them is; None in files of earlier versions, which had one for both.
+    """
+
+    epoch: int
+    first_step: int
+    step: int
+    figures: dict[str, dict[str, Real]]
+    losses: tuple[Real, int]
+    random: dict[str, Any]
+    around: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> "Place":
+        """That of the content of a checkpoint.
+
+        Raises:
+            UsageError: a part is missing, or is none.
+        """
+        found = typed(cls, content.get(KEY), KEY)
+        if not 0 <= found.first_step <= found.step or found.epoch < 0:
+            raise UsageError(f"{KEY}: epoch {found.epoch}, steps {found.first_step} to {found.step}: expected in order")
+        return found
 
 
 class Resumable(lightning.Callback):
@@ -33,16 +72,29 @@ class Resumable(lightning.Callback):
         self.content, self.outdated = content, outdated
 
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Restore weights, optimiser, scheduler, callbacks, and the place."""
+        """Restore weights, optimiser, scheduler, callbacks, and the place.
+
+        Raises:
+            UsageError: the checkpoint holds what they cannot take up.
+        """
         if self.content is None:
             return
+        with taking_up():
+            self._restore(trainer, module, self.content)
+
+    def _restore(self, trainer: lightning.Trainer, module: lightning.LightningModule, content: dict[str, Any]) -> None:
         assert isinstance(module, LikelihoodModule)
         assert isinstance(trainer.datamodule, RowsModule)  # type: ignore[attr-defined]
-        content, place = self.content, self.content[KEY]
+        place = content[KEY]
         weights = objective_state(content)
         module.objective.load_state_dict(weights)
+        for optimizer, state in zip(trainer.optimizers, content["optimizer_states"], strict=True):
+            check_form("the setting of the optimiser", optimizer.state_dict()["param_groups"], state["param_groups"])
         trainer.strategy.load_optimizer_state_dict(content)
+        for optimizer in trainer.optimizers:
+            check_optimizer(optimizer)
         for scheduler, state in zip(trainer.lr_scheduler_configs, content["lr_schedulers"], strict=True):
+            check_form("the state of the scheduler", scheduler.scheduler.state_dict(), state)
             scheduler.scheduler.load_state_dict(state)
         self._restore_callbacks(trainer, content["callbacks"])
         module.losses = tuple(place["losses"])
@@ -61,9 +113,12 @@ class Resumable(lightning.Callback):
         assert isinstance(module, LikelihoodModule)
         if self.content is not None:
             place = self.content[KEY]
-            module.stream.state = place["random"]
-            # A run of an earlier version had one stream for all.
-            module.around.state = place.get("around", place["random"])
+            with taking_up():
+                module.stream.state = place["random"]
+                module.around.state = place.get("around") or place["random"]
+                # A state that no generator takes is found here, and not in the middle of training.
+                with module.stream, module.around:
+                    pass
             self.content = None
             if self.outdated is not None:
                 cleared(self.outdated).unlink(missing_ok=True)
@@ -102,6 +157,7 @@ class Resumable(lightning.Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             patience = callback.patience if isinstance(callback, EarlyStopping) else None
             if callback.state_key in states:
+                check_form(f"the state of {type(callback).__name__}", callback.state_dict(), states[callback.state_key])
                 callback.load_state_dict(states[callback.state_key])
             if isinstance(callback, EarlyStopping) and patience is not None:
                 # A longer patience may be asked for, and lets the run go on.

@@ -13,7 +13,7 @@ from mlefw.coefficient_table import baseline_content
 from mlefw.command import conclusion, fitting
 from mlefw.command.conclusion import choice
 from mlefw.configuration import as_yaml
-from mlefw.errors import StorageError
+from mlefw.errors import StorageError, UsageError
 from mlefw.once import is_wanted, once
 from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.random_state import Stream
@@ -86,16 +86,21 @@ def _resume(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
         resumption.check_rows(run_dir, content, begun.card, prepared.data, prepared.estimand.objective)
         for file in leftovers(run_dir):
             file.unlink()
-        with telling(begun):
+        with telling(begun, is_resumed=True):
             return _run(begun, content)
 
 
 @contextmanager
-def telling(begun: Begun) -> Iterator[None]:
-    """Let a failure inside the block leave a summary that says so."""
+def telling(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
+    """Let a failure inside the block leave a summary that says so.
+
+    A resumed run that is refused is left with the summary that it had.
+    """
     try:
         yield
     except BaseException as error:
+        if is_resumed and isinstance(error, UsageError):
+            raise
         reason = str(error) or type(error).__name__
         known = summary_of(begun.run_dir)
         # A run that fails at its very end has the figures of its model there already.

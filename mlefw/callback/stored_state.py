@@ -1,0 +1,77 @@
+"""What a checkpoint holds of the parts of a training, held to what they would hold themselves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mlefw.errors import MlefwError, UsageError
+
+
+@contextmanager
+def taking_up() -> Iterator[None]:
+    """Let whatever the content of a damaged checkpoint leads to, perhaps in the code of others, be said of it."""
+    try:
+        yield
+    except MlefwError:
+        raise
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(f"the checkpoint is damaged: the run cannot go on from it ({reason})") from error
+
+
+def check_form(what: str, known: Any, stored: Any) -> None:
+    """Hold a stored state to the names, lengths, shapes and types of a new one; what is empty or None may be filled.
+
+    Raises:
+        UsageError: they differ: it would set what is no state, or what is none of its values.
+    """
+    if known is None:
+        fits = isinstance(stored, bool | int | float | str | None)
+    elif isinstance(known, dict):
+        fits = isinstance(stored, dict) and (not known or known.keys() == stored.keys())
+    elif isinstance(known, list | tuple):
+        fits = isinstance(stored, list | tuple) and (not known or len(known) == len(stored))
+    elif isinstance(known, Tensor):
+        fits = isinstance(stored, Tensor) and (not known.numel() or known.shape == stored.shape)
+    elif isinstance(known, bool) or not isinstance(known, int | float):
+        fits = isinstance(stored, type(known))
+    else:
+        fits = isinstance(stored, int | float) and not isinstance(stored, bool)
+    if not fits:
+        raise UsageError(f"the checkpoint is damaged: {what} is a {type(stored).__name__} that it cannot be")
+    for key in known if isinstance(known, dict) else range(len(known)) if isinstance(known, list | tuple) else ():
+        check_form(f"{what}.{key}", known[key], stored[key])
+
+
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Hold what an optimiser has taken up to what it would remember after a step at rest.
+
+    Raises:
+        UsageError: another form, another shape than the parameters have, or numbers that are not finite.
+    """
+    state = optimizer.state_dict()["state"]
+    known = _resting(optimizer) if type(optimizer).__module__.startswith("torch.optim.") else {}
+    for key, one in state.items():
+        expected = known.get(key, {})
+        check_form("the state of the optimiser", expected, {name: one.get(name) for name in expected})
+    listed = [item for one in state.values() for value in one.values() if isinstance(value, list) for item in value]
+    held = [item for one in state.values() for item in one.values() if isinstance(item, Tensor)]
+    if not all(isinstance(item, Tensor | None) for item in listed):
+        raise UsageError("the checkpoint is damaged: the state of the optimiser lists what is no tensor")
+    if not all(bool(item.isfinite().all()) for item in (*held, *listed) if isinstance(item, Tensor)):
+        raise UsageError("the checkpoint is damaged: the state of the optimiser holds a value that is not finite")
+
+
+def _resting(optimizer: Any) -> Any:
+    """The state of a new optimiser of this kind after a step without a slope."""
+    twins = [[torch.zeros_like(p).requires_grad_() for p in group["params"]] for group in optimizer.param_groups]
+    groups = [{**group, "params": twin} for group, twin in zip(optimizer.param_groups, twins, strict=True)]
+    for p in (p for twin in twins for p in twin):
+        p.grad = torch.zeros_like(p)
+    resting = type(optimizer)(groups)
+    resting.step(lambda: torch.zeros(()))
+    return resting.state_dict()["state"]
