@@ -25,7 +25,7 @@ from mlefw.distribution_function import cdf as cdf
 from mlefw.distribution_function import is_discrete as is_discrete
 from mlefw.distribution_function import survival as survival
 from mlefw.precision import promote
-from mlefw.special_function import betaincinv, gammaincinv
+from mlefw.special_function import betaincinv, gammaincinv, t_quantile
 
 Level = float | Tensor
 """A probability in (0, 1): one for all rows, or one for each."""
@@ -65,12 +65,7 @@ def _(distribution: Laplace, level: Level) -> Tensor:
 @quantile.register
 def _(distribution: StudentT, level: Level) -> Tensor:
     df = distribution.df
-    p, half = _like(df, level), torch.full_like(df, 0.5)
-    tail = 2 * torch.minimum(p, 1 - p)
-    # x = 1 / (1 + u² / df) has no digits left near the median, and its complement none in the tails.
-    x, other = betaincinv(df / 2, half, tail), betaincinv(half, df / 2, 1 - tail)
-    square = torch.where(tail < 0.5, (1 - x) / x, other / (1 - other))
-    return distribution.loc + distribution.scale * torch.sign(p - 0.5) * (df * square).sqrt()
+    return distribution.loc + distribution.scale * t_quantile(df, _like(df, level))
 
 
 @quantile.register

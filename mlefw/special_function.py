@@ -1,8 +1,9 @@
 """The normal distribution's logarithm, and incomplete gamma and beta functions.
 
-The latter are scipy's on the CPU and a quadrature of their own elsewhere, where torch has none.
+The latter are scipy's on the CPU, where those are right, and a quadrature of their own elsewhere: torch has no beta,
+and scipy's gamma stops early in the tails of a large shape (1.7 % off at 6 standard deviations of 1e7).
 
-The quadrature is exact to 1e-11 relative in the smaller tail for shapes from 0.02 to 1e8, with no iterations that
+The quadrature is exact to 1e-11 relative in the smaller tail for shapes from 0.001 to 1e14, with no iterations that
 depend on the arguments: ∫ of the log-concave density of the logarithm (gamma) or logit (beta), outwards from the
 argument, times the density there in saddle-point form (Loader, 2000).
 """
@@ -29,17 +30,21 @@ def log_normal_cdf(x: Tensor) -> Tensor:
     return torch.where(x < 0, below, torch.log1p(-0.5 * torch.erfc(root * right)))
 
 
+_LARGE = 1e4
+"""Shape from which scipy's incomplete gamma function is not used."""
+
+
 def gammainc(a: Tensor, x: Tensor) -> Tensor:
     """Regularised lower incomplete gamma function P(a, x), float64.
 
     torch.special.gammainc is off by 1e-9 relative for a above 20.
     """
-    return _scipy("gammainc", a, x) if x.device.type == "cpu" else gamma_tails(a, x)[0]
+    return _of_gamma("gammainc", lambda a, x: gamma_tails(a, x)[0], a, x)
 
 
 def gammaincc(a: Tensor, x: Tensor) -> Tensor:
     """Regularised upper incomplete gamma function Q(a, x) = 1 − P(a, x), float64."""
-    return _scipy("gammaincc", a, x) if x.device.type == "cpu" else gamma_tails(a, x)[1]
+    return _of_gamma("gammaincc", lambda a, x: gamma_tails(a, x)[1], a, x)
 
 
 def betainc(a: Tensor, b: Tensor, x: Tensor, other: Tensor) -> Tensor:
@@ -53,9 +58,7 @@ def betainc(a: Tensor, b: Tensor, x: Tensor, other: Tensor) -> Tensor:
 
 def gammaincinv(a: Tensor, p: Tensor) -> Tensor:
     """The x with P(a, x) = p, float64."""
-    if p.device.type == "cpu":
-        return _scipy("gammaincinv", a, p)
-    return _search(lambda s: gamma_tails(a, s.exp())[0], p).exp()
+    return _of_gamma("gammaincinv", lambda a, p: _search(lambda s: gamma_tails(a, s.exp())[0], p).exp(), a, p)
 
 
 def betaincinv(a: Tensor, b: Tensor, p: Tensor) -> Tensor:
@@ -65,14 +68,35 @@ def betaincinv(a: Tensor, b: Tensor, p: Tensor) -> Tensor:
     return _search(lambda s: beta_tails(a, b, s.sigmoid(), (-s).sigmoid())[0], p).sigmoid()
 
 
+def t_quantile(df: Tensor, p: Tensor) -> Tensor:
+    """The quantiles of Student's t, float64."""
+    if p.device.type == "cpu":
+        return _scipy("stdtrit", df, p)
+    half, tail = torch.full_like(df, 0.5), 2 * torch.minimum(p, 1 - p)
+    # The logit of x = 1 / (1 + u² / df): neither x nor its complement has all the digits everywhere.
+    logit = _search(lambda s: beta_tails(df / 2, half, s.sigmoid(), (-s).sigmoid())[0], tail)
+    return torch.sign(p - 0.5) * (df * (-logit).exp()).sqrt()
+
+
 def gamma_tails(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """P(a, x) and Q(a, x) by quadrature, on any device."""
     a, x = torch.broadcast_tensors(a.double(), x.double())
     inside = x.clamp(torch.finfo(x.dtype).tiny, 1e300)
-    sign = torch.where(inside <= a, -1.0, 1.0).to(x.dtype)
-    scale = 1 / ((a - inside).abs() + inside.sqrt())
-    density = torch.exp(0.5 * torch.log(a / (2 * math.pi)) - a * _deviance(a, inside) - stirling_error(a))
-    tail = density * half_line(lambda t: torch.exp(sign * a * t - inside * torch.expm1(sign * t)), scale)
+    # The density of the logarithm falls too slowly below a small shape: there the tail is that of the next shape, and
+    # one term of the series between the two.
+    slow = (a < 1) & (inside < 1)
+    shape = torch.where(slow, a + 1, a)
+    sign = torch.where(inside <= shape, -1.0, 1.0).to(x.dtype)
+    scale = 1 / ((shape - inside).abs() + inside.sqrt())
+    density = torch.exp(
+        0.5 * torch.log(shape / (2 * math.pi))
+        - shape * _deviance((inside - shape) / shape, inside / shape)
+        - stirling_error(shape)
+    )
+    # The exponent is sign · shape · t − x · expm1(sign · t), without the difference of its two large terms.
+    left = sign * (shape - inside)
+    tail = density * half_line(lambda t: torch.exp(left * t - inside * _expm1_rest(sign * t)), scale)
+    tail = tail + torch.where(slow, density / shape * torch.exp(shape.log() - inside.log()), torch.zeros_like(tail))
     tail = torch.where(x <= 0, torch.zeros_like(tail), tail.clamp(max=1))
     return torch.where(sign < 0, tail, 1 - tail), torch.where(sign < 0, 1 - tail, tail)
 
@@ -86,11 +110,22 @@ def beta_tails(a: Tensor, b: Tensor, x: Tensor, other: Tensor) -> tuple[Tensor, 
     inner, outer = torch.where(below, other, x), torch.where(below, x, other)
     tiny = torch.finfo(x.dtype).tiny
     size, inside, rest = a + b, inner.clamp(min=tiny), outer.clamp(min=tiny)
-    scale = 1 / (a * rest - b * inside + (size * inside * rest).sqrt())
-    deviance = a * _deviance(a, size * inside) + b * _deviance(b, size * rest)
+    fall = a * rest - b * inside
+    scale = 1 / (fall + (size * inside * rest).sqrt())
+    deviance = a * _deviance(-fall / a, size * inside / a) + b * _deviance(fall / b, size * rest / b)
     normal = 0.5 * (torch.log(a / size) + torch.log(b / (2 * math.pi)))
     density = torch.exp(normal - deviance + stirling_error(size) - stirling_error(a) - stirling_error(b))
-    tail = density * half_line(lambda t: torch.exp(-a * t - size * torch.log1p(inside * torch.expm1(-t))), scale)
+    # The exponent is −a t − size · log1p(inside · expm1(−t)); the same about the smaller of the two probabilities, with
+    # b t in place of −a t, and near zero without the difference of its large terms.
+    sign = torch.where(rest < inside, 1.0, -1.0).to(x.dtype)
+    share, shape = torch.where(rest < inside, rest, inside), torch.where(rest < inside, b, -a)
+
+    def integrand(t: Tensor) -> Tensor:
+        near, moved = t.clamp(max=0.5), share * torch.expm1(sign * t.clamp(max=700.0))
+        close = -fall * near - size * (share * _expm1_rest(sign * near) - _log1p_rest(moved))
+        return torch.exp(torch.where(t <= 0.5, close, shape * t - size * torch.log1p(moved)))
+
+    tail = density * half_line(integrand, scale)
     tail = torch.where(inner <= 0, torch.zeros_like(tail), tail.clamp(max=1))
     return torch.where(below, 1 - tail, tail), torch.where(below, tail, 1 - tail)
 
@@ -106,10 +141,27 @@ def stirling_error(a: Tensor) -> Tensor:
     return torch.where(a < 16.0, direct, series)
 
 
-def _deviance(a: Tensor, x: Tensor) -> Tensor:
-    """R − 1 − log r at r = x / a."""
-    excess = (x - a) / a
-    return torch.where(excess > -0.9, excess - torch.log1p(excess.clamp(min=-0.9)), excess - torch.log(x / a))
+def _deviance(excess: Tensor, ratio: Tensor) -> Tensor:
+    """Ratio − 1 − log(ratio), from ratio − 1 without a difference of near numbers."""
+    return torch.where(excess > -0.9, _log1p_rest(excess.clamp(min=-0.9)), excess - ratio.log())
+
+
+def _log1p_rest(u: Tensor) -> Tensor:
+    """The difference u − log1p(u), to full relative precision."""
+    near = u.clamp(-0.1, 0.1)
+    series = torch.zeros_like(u)
+    for k in range(18, 1, -1):
+        series = 1 / k - near * series
+    return torch.where(u.abs() < 0.1, near * near * series, u - torch.log1p(u))
+
+
+def _expm1_rest(u: Tensor) -> Tensor:
+    """The difference expm1(u) − u, to full relative precision."""
+    near = u.clamp(-0.5, 0.5)
+    series = torch.ones_like(u)
+    for k in range(15, 2, -1):
+        series = 1 + near / k * series
+    return torch.where(u.abs() < 0.5, 0.5 * near * near * series, torch.expm1(u) - u)
 
 
 def _search(function: Callable[[Tensor], Tensor], p: Tensor) -> Tensor:
@@ -120,6 +172,18 @@ def _search(function: Callable[[Tensor], Tensor], p: Tensor) -> Tensor:
         reached = function(middle) >= p
         low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
     return high
+
+
+def _of_gamma(name: str, ours: Callable[[Tensor, Tensor], Tensor], a: Tensor, x: Tensor) -> Tensor:
+    """A function of scipy, and ours off the CPU and for the shapes that scipy's is not right for."""
+    a, x = torch.broadcast_tensors(a.detach().double(), x.detach().double())
+    if x.device.type != "cpu":
+        return ours(a, x)
+    values, large = _scipy(name, a, x), a > _LARGE
+    if bool(large.any()):
+        values = values.clone()
+        values[large] = ours(a[large], x[large])
+    return values
 
 
 def _scipy(name: str, *arguments: Tensor) -> Tensor:

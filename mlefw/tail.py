@@ -6,7 +6,10 @@ They are those of scipy.stats, whose import takes as long as a small training.
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import special
+
+from mlefw.special_function import gammainc, gammaincc, gammaincinv
 
 _Numbers = Any
 """A number or an array; the result has its shape."""
@@ -34,12 +37,12 @@ def t_tail(t: _Numbers, df: float | None) -> _Numbers:
 
 def chi2_quantile(p: float, df: int) -> float:
     """Of χ²."""
-    return float(special.chdtri(df, 1 - p))
+    return 2 * float(gammaincinv(_number(df / 2), _number(p)))
 
 
 def chi2_tail(x: float, df: int) -> float:
     """P(X > x)."""
-    return float(special.chdtrc(df, x))
+    return float(gammaincc(_number(df / 2), _number(x / 2)))
 
 
 def beta_quantile(p: float, a: _Numbers, b: _Numbers) -> _Numbers:
@@ -49,7 +52,11 @@ def beta_quantile(p: float, a: _Numbers, b: _Numbers) -> _Numbers:
 
 def poisson_tail(count: int, mean: float) -> float:
     """P(N ≥ count)."""
-    return float(special.gammainc(count, mean)) if count > 0 else 1.0
+    return float(gammainc(_number(count), _number(mean))) if count > 0 else 1.0
+
+
+def _number(value: float) -> torch.Tensor:
+    return torch.tensor(float(value), dtype=torch.float64)
 
 
 def binomial_quantile(p: float, n: int, share: np.ndarray) -> np.ndarray:
