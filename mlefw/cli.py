@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlefw import flags
+from mlefw import flags, warn
 
 COMMANDS = {
     "train": "fit a network, and say how far it is from the exact estimate (-m for a sweep)",
@@ -85,6 +85,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(command: str, arguments: Sequence[str]) -> int:
+    # Another command may have run in this process.
+    warn.clear()
     overrides, given = flags.parse(command, arguments)
     flags.admit(given.plugins)
     if command == "compare":

@@ -11,11 +11,12 @@ import pytest
 import torch
 from interrupted import QUIET, assert_same, assert_same_run, train
 
-from mlefw import build, gallery, once, random_state, score
+from mlefw import build, gallery, once, random_state
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.callback.board import WriteBoard
 from mlefw.callback.figures import LogFigures
 from mlefw.command import conclusion, exhibit
+from mlefw.command import train as train_command
 from mlefw.data.base import Source
 from mlefw.evaluator import Evaluator
 from mlefw.random_state import Stream
@@ -27,7 +28,7 @@ CONSUMERS = {
     "reading": (Source, "parts"),
     "head and metrics": (build, "build_metrics"),
     "the exact side": (LinearBaseline, "solve"),
-    "yardstick": (score, "Yardstick"),
+    "yardstick": (train_command, "Yardstick"),
     "evaluation": (Evaluator, "add"),
     "log": (LogFigures, "_log"),
     "board": (WriteBoard, "on_validation_end"),

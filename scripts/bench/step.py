@@ -37,7 +37,7 @@ from mlefw import checkpoint, configuration
 from mlefw.command import fitting
 from mlefw.preparation import estimate, prepare
 from mlefw.run_directory import claim
-from mlefw.score import Yardstick
+from mlefw.yardstick import Yardstick
 
 _COMPILED = 150
 """Steps after which a step that is worth it has been compiled."""
