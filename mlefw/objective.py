@@ -10,9 +10,14 @@ from torch.nn.functional import pad
 from mlefw.head.base import Head
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
-from mlefw.precision import promote
+from mlefw.precision import FEW_COLUMNS, promote
 from mlefw.prior.base import Prior
 from mlefw.rows import Batch, Rows, total
+
+_CELLS = 2**20
+"""Numbers of eta of a block of rows: eight megabytes."""
+_MOST_KEPT = 2**24
+"""Numbers of eta up to which those of all rows are kept."""
 
 
 class Objective(nn.Module):
@@ -37,7 +42,11 @@ class Objective(nn.Module):
         if raw.shape != (*x.shape[:-1], self.head.eta_dim):
             expected = (*x.shape[:-1], self.head.eta_dim)
             raise ValueError(f"{type(self.model).__name__} returned shape {tuple(raw.shape)}, expected {expected}")
-        return center + gain * raw + pad(offset.unsqueeze(-1), (0, self.head.eta_dim - 1))
+        if self.head.eta_dim <= FEW_COLUMNS:
+            return center + gain * raw + pad(offset.unsqueeze(-1), (0, self.head.eta_dim - 1))
+        eta = torch.addcmul(center, gain, raw.to(center.dtype))
+        eta[..., 0] += offset
+        return eta
 
     def nll(self, rows: Rows, standardized: bool = False) -> Tensor:
         """NLL of each row, (n,), unweighted."""
@@ -79,20 +88,26 @@ def not_finite(objective: Objective, rows: Rows, standardized: bool = False, lim
             return f"{name} holds a value that is not a finite number"
     device = objective.head.center.device
     found: list[int] = []
-    for number, part in enumerate(rows.blocks(16384)):
+    size = rows_at_once(objective.head)
+    for number, part in enumerate(rows.blocks(size)):
         with torch.no_grad():
             finite = torch.isfinite(objective.nll(Rows(*(column.to(device) for column in part)), standardized))
-        found += [16384 * number + index for index in (~finite).nonzero().flatten().tolist()]
+        found += [size * number + index for index in (~finite).nonzero().flatten().tolist()]
         if len(found) > limit:
             break
     shown = ", ".join(map(str, found[:limit])) + (" and more" if len(found) > limit else "")
     return f"the NLL is not finite at position {shown} of the rows" if found else ""
 
 
-class Evaluation(NamedTuple):
-    """What a pass over rows yields: eta (n, eta_dim) and the NLL of each row (n,)."""
+def rows_at_once(head: Head, most: int = 16384) -> int:
+    """How many rows are worked on at a time: of many columns fewer, so that what they take stays in a cache."""
+    return max(min(most, _CELLS // head.eta_dim), 1)
 
-    eta: Tensor
+
+class Evaluation(NamedTuple):
+    """What a pass over rows yields: eta (n, eta_dim), where it is not too large to be kept, and each row's NLL (n,)."""
+
+    eta: Tensor | None
     nll: Tensor
 
     def mean(self, rows: Rows) -> float:
@@ -101,21 +116,44 @@ class Evaluation(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(objective: Objective, rows: Rows, block: int = 16384) -> Evaluation:
+def evaluate(objective: Objective, rows: Rows, block: int | None = None) -> Evaluation:
     """Eta and NLL of every row, in evaluation mode, a block at a time; the mode is restored."""
-    training, start = objective.training, 0
+    keep = rows.num_rows * objective.head.eta_dim <= _MOST_KEPT
     found: Evaluation | None = None
-    objective.eval()
-    try:
-        for part in rows.blocks(block):
-            eta = objective.eta(part.x, part.offset)
-            nll = objective.head.nll(eta, part.y)
-            if found is None:
-                found = Evaluation(rows.room(eta.shape[1:], eta.dtype), rows.room((), nll.dtype))
-            for whole, values in zip(found, (eta, nll), strict=True):
-                whole[start : start + part.num_rows] = values
-            start += part.num_rows
-    finally:
-        objective.train(training)
+    start = 0
+    for part, eta in etas(objective, rows, block=block):
+        nll = objective.head.nll(eta, part.y)
+        if found is None:
+            found = Evaluation(rows.room(eta.shape[1:], eta.dtype) if keep else None, rows.room((), nll.dtype))
+        here = slice(start, start + part.num_rows)
+        found.nll[here] = nll
+        if found.eta is not None:
+            found.eta[here] = eta
+        start = here.stop
     assert found is not None
     return found
+
+
+@torch.no_grad()
+def etas(
+    objective: Objective, rows: Rows, known: Tensor | None = None, block: int | None = None
+) -> Iterator[tuple[Rows, Tensor]]:
+    """The rows block by block with their eta, which is computed in evaluation mode where it is not known."""
+    start = 0
+    for part in rows.blocks(block or rows_at_once(objective.head)):
+        if known is None:
+            training = objective.training
+            objective.eval()
+            try:
+                eta = objective.eta(part.x, part.offset)
+            finally:
+                objective.train(training)
+        else:
+            eta = known[start : start + part.num_rows]
+        yield part, eta
+        start += part.num_rows
+
+
+def whole_eta(objective: Objective, rows: Rows) -> Tensor:
+    """The eta of all rows, (n, eta_dim), in evaluation mode, however many numbers that are."""
+    return torch.cat([eta for _, eta in etas(objective, rows)])

@@ -79,7 +79,7 @@ def _prepare(config: dict[str, Any]) -> Prepared:
             )
     if uncertainty is not None:
         uncertainty.check(estimand.objective)
-    rows = training.build_datamodule(config, data)
+    rows = training.build_datamodule(config, data, estimand.objective.head)
     count = sum(p.numel() for p in estimand.objective.parameters() if p.requires_grad)
     return Prepared(data, estimand, rows, count, calibration)
 

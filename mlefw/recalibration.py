@@ -9,7 +9,7 @@ from mlefw.calibrate.base import CalibratedHead, Calibration
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead
-from mlefw.objective import Evaluation, Objective
+from mlefw.objective import Evaluation, Objective, whole_eta
 from mlefw.rows import Rows, total
 
 FITTED_ON = "validation"
@@ -52,7 +52,8 @@ def recalibrated(objective: Objective, calibration: Calibration) -> Objective:
 @torch.no_grad()
 def fit(objective: Objective, calibration: Calibration, evaluation: Evaluation, rows: Rows) -> Objective:
     """Fit the recalibration to evaluated rows; the recalibrated model."""
-    calibration.fit(objective.head(evaluation.eta), rows.y, rows.weight)
+    eta = whole_eta(objective, rows) if evaluation.eta is None else evaluation.eta
+    calibration.fit(objective.head(eta), rows.y, rows.weight)
     return recalibrated(objective, calibration)
 
 

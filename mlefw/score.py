@@ -15,7 +15,7 @@ from mlefw.attempt import attempt
 from mlefw.baseline import distance
 from mlefw.baseline.refit import head_refit_gap
 from mlefw.metric.base import MOST_EXACT, Metric, bare
-from mlefw.objective import Evaluation, Objective, evaluate
+from mlefw.objective import Evaluation, Objective, etas, evaluate
 from mlefw.rows import Rows, total
 from mlefw.warn import warn
 from mlefw.yardstick import Yardstick
@@ -31,10 +31,9 @@ def figures(objective: Objective, evaluation: Evaluation, rows: Rows, metrics: S
     values: dict[str, Tensor] = {}
     for metric in metrics:
         metric.reset()
-    for start in range(0, rows.num_rows, 16384):
-        part = rows.take(slice(start, start + 16384))
+    for part, eta in etas(objective, rows, evaluation.eta):
         # Metrics share what they need of the distributions of a block.
-        distribution = objective.head(evaluation.eta[start : start + 16384])
+        distribution = objective.head(eta)
         metrics = [m for m in metrics if attempt(_named(m), partial(_add, m, distribution, part), False)]
     for metric in metrics:
         values |= attempt(_named(metric), bare(metric.compute), {})
@@ -48,8 +47,11 @@ def completed(
 ) -> dict[str, float]:
     """What metrics have from sums, with what they know from all rows at once in its place, and the objective."""
     values = {"nll_nats": evaluation.mean(rows), **sums}
-    for metric in (metric for metric in metrics if metric.has_exact and evaluation.eta.numel() <= MOST_EXACT):
-        exact = partial(_exact, metric, objective, evaluation, rows)
+    eta = evaluation.eta
+    for metric in metrics:
+        if eta is None or eta.numel() > MOST_EXACT or not metric.has_exact:
+            continue
+        exact = partial(_exact, metric, objective, eta, rows)
         values |= attempt(f"{_named(metric)} from all rows at once", exact, {})
     penalty = float(objective.penalty())
     values |= {"penalty": penalty, "objective": values["nll_nats"] + penalty / objective.population}
@@ -63,8 +65,8 @@ def _add(metric: Metric, distribution: Distribution, rows: Rows) -> bool:
     return True
 
 
-def _exact(metric: Metric, objective: Objective, evaluation: Evaluation, rows: Rows) -> dict[str, float]:
-    found = metric.exact(objective.head(evaluation.eta), rows.y, rows.weight)
+def _exact(metric: Metric, objective: Objective, eta: Tensor, rows: Rows) -> dict[str, float]:
+    found = metric.exact(objective.head(eta), rows.y, rows.weight)
     return {name: float(value) for name, value in found.items()}
 
 
@@ -76,13 +78,17 @@ def _named(metric: Metric) -> str:
 @torch.no_grad()
 def floored_share(objective: Objective, evaluation: Evaluation, rows: Rows) -> float:
     """The weighted share of rows with a scale that its floor holds, whatever the head calls it: 0 without a floor."""
-    head = objective.head
-    eta = head.complete(evaluation.eta.double())
-    held = (eta <= head.lowest()).any(-1)
-    scale = head.least_scale(eta)
-    if scale is not None and head.floor.ndim == 0:
-        held |= scale <= head.floor / head.gain[0] * (1 + 1e-12)
-    return float(total(rows.weight, held.double()) / rows.weight.sum()) if bool((head.floor > 0).any()) else 0.0
+    head, held_by_floor = objective.head, 0.0
+    if not bool((head.floor > 0).any()):
+        return held_by_floor
+    for part, eta in etas(objective, rows, evaluation.eta):
+        complete = head.complete(eta.double())
+        held = (complete <= head.lowest()).any(-1)
+        scale = head.least_scale(complete)
+        if scale is not None and head.floor.ndim == 0:
+            held |= scale <= head.floor / head.gain[0] * (1 + 1e-12)
+        held_by_floor += float(total(part.weight, held.double()))
+    return held_by_floor / float(rows.weight.sum())
 
 
 @torch.no_grad()
@@ -173,7 +179,7 @@ def _pair(evaluation: Evaluation, null: Callable[[], Evaluation], rows: Rows) ->
 def _divergence(predicts: Objective, evaluation: Evaluation, rows: Rows, yardstick: Yardstick) -> float | None:
     assert yardstick.reference is not None
     at_exact = yardstick.at_reference("train", rows).eta
-    return distance.predictive_kl(predicts, yardstick.reference, evaluation.eta, at_exact, rows.weight)
+    return distance.predictive_kl((predicts, evaluation.eta), (yardstick.reference, at_exact), rows)
 
 
 def _is_comparable(objective: Objective) -> bool:

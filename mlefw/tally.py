@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mlefw.metric.base import MOST_EXACT, Metric
-from mlefw.objective import Objective
+from mlefw.objective import Objective, rows_at_once
 from mlefw.rows import Rows, total
 
 
@@ -28,7 +28,7 @@ class Tally:
     @torch.no_grad()
     def add(self, rows: Rows) -> None:
         """Add a block of rows."""
-        for part in rows.blocks(16384):
+        for part in rows.blocks(rows_at_once(self.objective.head)):
             eta = self.objective.eta(part.x, part.offset)
             distribution = self.objective.head(eta)
             for metric in self.metrics:
@@ -75,7 +75,7 @@ class MeanNll:
     @torch.no_grad()
     def add(self, rows: Rows) -> None:
         """Add a block of rows."""
-        for part in rows.blocks(16384):
+        for part in rows.blocks(rows_at_once(self.objective.head)):
             self._sum += float(total(part.weight, self.objective.nll(part)))
             self._population += part.population
 

@@ -18,9 +18,10 @@ from mlefw.archive import Archive
 from mlefw.build import Config, Data, Estimand, build_metrics, instantiate
 from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
+from mlefw.head.base import Head
 from mlefw.instantiation import make
 from mlefw.module import LikelihoodModule
-from mlefw.objective import Objective
+from mlefw.objective import Objective, rows_at_once
 from mlefw.own_folder import cleared
 from mlefw.step import Step, check_optimizer
 from mlefw.strategy import SummedGradients
@@ -77,7 +78,7 @@ def check_optimization(config: Config, objective: Objective) -> None:
         raise UsageError("optimizer=lbfgs searches along a line of one objective: it needs batch=full")
 
 
-def build_datamodule(config: Config, data: Data) -> RowsModule:
+def build_datamodule(config: Config, data: Data, head: Head) -> RowsModule:
     """The rows as Lightning sees them."""
     per_chunk = config["step"]["per_chunk"]
     if per_chunk != "auto" and (not isinstance(per_chunk, int) or per_chunk < 1):
@@ -89,7 +90,7 @@ def build_datamodule(config: Config, data: Data) -> RowsModule:
         per_chunk = 1 if counts else 0
     every = 1 if counts and every is None else every
     regime = instantiate("batch", config["batch"])
-    return RowsModule(data.splits, regime, config["seed"], per_chunk, every=every, is_counted=counts)
+    return RowsModule(data.splits, regime, config["seed"], per_chunk, rows_at_once(head, 8192), every, counts)
 
 
 def build_trainer(

@@ -240,7 +240,7 @@ def test_batches_of_groups_hold_every_row_once() -> None:
 
 def test_an_epoch_has_its_own_order_and_every_row_once() -> None:
     config, data = prepared((*CASES["gaussian"], "batch.size=50"))
-    module = training.build_datamodule(config, data)
+    module = training.build_datamodule(config, data, build.head_of(config, data.schema.targets))
     epochs = [torch.cat([batch.rows.y for batch in module.batches(epoch)]) for epoch in (0, 0, 1)]
     assert torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[0], epochs[2])

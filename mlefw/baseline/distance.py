@@ -11,7 +11,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import full_weight
 from mlefw.baseline.problem import Problem
 from mlefw.model.linear import Linear
-from mlefw.objective import Evaluation, Objective
+from mlefw.objective import Evaluation, Objective, etas
 from mlefw.rows import Rows, total
 from mlefw.standardize import Standardized
 from mlefw.tail import chi2_quantile
@@ -91,17 +91,20 @@ def skill(model: float, exact: float, null: float, null_error: float) -> float |
     return (null - model) / gained if gained > max(1e-6, 2 * null_error) else None
 
 
-def predictive_kl(
-    model: Objective, exact: Objective, at_model: Tensor, at_exact: Tensor, weight: Tensor
-) -> float | None:
+Seen = tuple[Objective, Tensor | None]
+"""A model and its eta on some rows, where that is known."""
+
+
+def predictive_kl(model: Seen, exact: Seen, rows: Rows) -> float | None:
     """Mean KL divergence of the model's distributions from the exact estimate's, in nats; None without a formula."""
-    value = 0.0
-    for one, other, share in zip(*(column.split(_PIECE) for column in (at_exact, at_model, weight)), strict=True):
+    value, population = 0.0, rows.weight.sum()
+    blocks = zip(etas(exact[0], rows, exact[1]), etas(model[0], rows, model[1]), strict=True)
+    for (part, one), (_, other) in blocks:
         try:
-            divergence = kl_divergence(exact.head(one), model.head(other.double()))
+            divergence = kl_divergence(exact[0].head(one), model[0].head(other.double()))
         except NotImplementedError:
             return None
-        value += float(total(share, divergence) / weight.sum())
+        value += float(total(part.weight, divergence) / population)
     return value if value < float("inf") else None
 
 

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
 from mlefw import gallery
+from mlefw.attempt import attempt
 from mlefw.callback.event_files import forgiving, usable
 from mlefw.callback.figures import LogFigures
 from mlefw.forecast import Forecast, Sample, forecast
 from mlefw.module import LikelihoodModule
-from mlefw.objective import evaluate
+from mlefw.objective import whole_eta
 from mlefw.plot.pit import spread
 from mlefw.plot.style import png
 from mlefw.rows import Rows
@@ -81,14 +82,14 @@ class WriteBoard(lightning.Callback):
         if not is_further or self.spent + self.cost > self.share * (clock - self.started):
             return
         if _boards(trainer):
-            self._show(trainer, module)
+            attempt("the pictures of an epoch", lambda: self._show(trainer, module), None)
             self.cost = time.monotonic() - clock
             self.spent += self.cost
 
     def _show(self, trainer: lightning.Trainer, module: LikelihoodModule) -> None:
         objective = module.objective
         rows = Rows(*(column.to(module.device) for column in self.sample.rows))
-        seen = forecast(objective, evaluate(objective, rows).eta, rows)
+        seen = forecast(objective, whole_eta(objective, rows), rows)
         pictures = {}
         if seen is not None:
             # The figures of the whole split hold for the sample where it is one of the watched ones.

@@ -11,7 +11,7 @@ from mlefw.atomic import write_json
 from mlefw.attempt import attempt
 from mlefw.command import exhibit, fitting, judgement, row_scores
 from mlefw.forecast import Forecast, Sample, forecast
-from mlefw.objective import Evaluation, Objective, evaluate
+from mlefw.objective import Evaluation, Objective, evaluate, whole_eta
 from mlefw.preparation import Prepared
 from mlefw.rows import Rows
 from mlefw.run_posterior import keep_posterior
@@ -191,7 +191,7 @@ def _show(
     if config["plots"] and config["report"]:
         seen = attempt(
             "the predictive distributions of a sample",
-            lambda: forecast(final, evaluate(final, sample.rows).eta, sample.rows),
+            lambda: forecast(final, whole_eta(final, sample.rows), sample.rows),
             None,
         )
     if seen is not None:

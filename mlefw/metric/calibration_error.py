@@ -87,10 +87,9 @@ class ClasswiseError(Metric):
         probs, weight, size = class_probabilities(distribution, y), promote(weight), self.num_classes * NUM_BINS
         first = NUM_BINS * torch.arange(self.num_classes, device=probs.device)
         index = (probs * NUM_BINS).long().clamp(max=NUM_BINS - 1).add_(first)
-        # A head lays probabilities out class by class: flattened in that order, nothing is copied.
-        place, share = index.mT.flatten(), weight.unsqueeze(-1) * probs
-        self.predicted = self.predicted + histogram(place, share.mT.flatten(), size)
-        self.square = self.square + histogram(place, share.mul_(probs).mT.flatten(), size)
+        place, share = _in_place_order(index), weight.unsqueeze(-1) * probs
+        self.predicted = self.predicted + histogram(place, _in_place_order(share), size)
+        self.square = self.square + histogram(place, _in_place_order(share.mul_(probs)), size)
         self.observed = self.observed + histogram(index.gather(-1, y.unsqueeze(-1)).squeeze(-1), weight, size)
         self.population = self.population + weight.sum()
 
@@ -100,6 +99,11 @@ class ClasswiseError(Metric):
         error = (self.predicted - self.observed).abs().sum() / total
         null = expected_error((self.predicted - self.square).clamp(min=0)).sum() / total
         return {"ece_classwise_15": error, "ece_classwise_null": null}
+
+
+def _in_place_order(table: Tensor) -> Tensor:
+    """The numbers of a table in the order in which they lie: a head lays out a few classes one after the other."""
+    return (table.mT if table.mT.is_contiguous() else table).flatten()
 
 
 def expected_error(variance: Tensor) -> Tensor:

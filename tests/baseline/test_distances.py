@@ -103,7 +103,7 @@ def test_pythagoras(head: str, name: str, variant: str, size: float) -> None:
     scales = (shared_scale(reference), shared_scale(model))
     closed = float(share @ divergence(head, at_exact.eta, at_model.eta, scales))
     gap, _ = distance.gap(at_model, at_exact, rows)
-    found = distance.predictive_kl(model, reference, at_model.eta, at_exact.eta, rows.weight)
+    found = distance.predictive_kl((model, at_model.eta), (reference, at_exact.eta), rows)
     assert gap > 0
     assert found == pytest.approx(closed, rel=1e-9, abs=1e-12)
     assert gap == pytest.approx(closed, rel=1e-9, abs=1e-10)
@@ -329,8 +329,8 @@ def test_every_head_has_a_divergence(head: str, name: str) -> None:
     rows = solution.problem.rows
     model = moved(reference, 0.1, 0)
     at_model, at_exact = evaluate(model, rows), evaluate(reference, rows)
-    assert distance.predictive_kl(model, reference, at_model.eta, at_exact.eta, rows.weight) > 0
-    assert distance.predictive_kl(reference, reference, at_exact.eta, at_exact.eta, rows.weight) == 0
+    assert distance.predictive_kl((model, at_model.eta), (reference, at_exact.eta), rows) > 0
+    assert distance.predictive_kl((reference, None), (reference, at_exact.eta), rows) == 0
 
 
 # ------------------------------------------------------------------------------------------- the region of confidence
