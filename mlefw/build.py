@@ -66,7 +66,8 @@ def _read_data(config: Config) -> Data:
     source: Source = instantiate("data", config["data"])
     kind, tasks = head_kind(config["head"]), config["head"].get("tasks") or {}
     check_targets(source, kind, tasks)
-    source.partial = getattr(kind, "partial", False)
+    source.bounds = issubclass(kind, CensoredHead) and not source.event
+    source.partial = getattr(kind, "partial", False) and not source.event
     table = source.read()
     schema = Schema.learn(table, source, {t: head_kind(node).target for t, node in tasks.items()} or kind.target)
     parts = source.parts(table)

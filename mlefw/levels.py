@@ -136,3 +136,8 @@ def is_number(text: str) -> bool:
         return bool(np.isfinite(float(text)))
     except ValueError:
         return False
+
+
+def are_text(levels: Sequence[str]) -> bool:
+    """Whether some level is not a number as numbers are written, so that a column of them has to be read as text."""
+    return tuple(levels) != BOOLEANS and any(not is_number(one) or one != written(float(one)) for one in levels)

@@ -53,7 +53,7 @@ def read_table(trained: Trained, settings: dict[str, Any], split: str) -> tuple[
     """
     given = {name: value for name, value in settings.items() if value is not None}
     source: Source = build.instantiate("data", {**trained.config["data"], **given})
-    source.partial = trained.schema.partial
+    source.partial, source.bounds = trained.schema.partial, trained.schema.bounds
     parts = source.parts()
     if split not in parts:
         raise UsageError(f"the run's data have no {split} rows: choose split={' or split='.join(parts)}")

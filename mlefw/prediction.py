@@ -85,7 +85,7 @@ def _columns(
     eta = objective.eta(rows.x, rows.offset)
     distribution = objective.head(eta) if posterior is None else averaged(objective, posterior, rows)
     figures = _figures(trained, distribution, level, quantiles)
-    if all(target.name in table.columns for target in trained.schema.targets):
+    if all(name in table.columns for name in trained.schema.observed):
         figures["nll_nats"] = (
             _nll(trained, eta, rows, table, None if posterior is None else distribution)
             if table.num_rows
@@ -139,10 +139,10 @@ def _nll(trained: Trained, eta: Tensor, rows: Rows, table: Table, averaged: Dist
 
 def _present(trained: Trained, table: Table) -> tuple[Table, np.ndarray]:
     """The rows whose target is known, or of several targets every one that has to be, and their positions."""
-    targets = [target.name for target in trained.schema.targets]
-    if len(targets) == 1:
-        return table.present(targets[0])
-    holes = [table.holes.get(name, np.zeros(table.num_rows, dtype=bool)) for name in targets]
+    names = trained.schema.observed
+    if len(names) == 1:
+        return table.present(names[0])
+    holes = [table.holes.get(name, np.zeros(table.num_rows, dtype=bool)) for name in names]
     hole = np.all(holes, 0) if trained.schema.partial else np.any(holes, 0)
     index = np.flatnonzero(~hole)
     return table.take(index), index

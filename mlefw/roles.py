@@ -1,12 +1,14 @@
-"""Which column plays which role, and what its targets are."""
+"""Which column plays which role, what its targets are, and the numbers of those that weigh and shift rows."""
 
 from collections import Counter
 from collections.abc import Mapping
 
+import numpy as np
+
 from mlefw.columns import require, shown
 from mlefw.data.base import Source
 from mlefw.errors import MisfitError, UsageError
-from mlefw.levels import check_whole
+from mlefw.levels import check, check_whole, numbers
 from mlefw.rows import Table
 from mlefw.target import Target, TargetKind, learn_labels
 
@@ -19,6 +21,8 @@ def learn_targets(table: Table, source: Source, kind: TargetKind | Mapping[str, 
     for name in source.targets:
         one = kind if isinstance(kind, str) else kind[name]
         present = table.present(name)[0] if source.partial else table
+        if not present.num_rows and not source.bounds:
+            raise UsageError(f"{table.origin}: column {name!r} (data.target) is missing in every row")
         found.append(Target(name, one, _labels(present, name, one, source)))
     return tuple(found)
 
@@ -40,8 +44,10 @@ def check_roles(table: Table, source: Source) -> None:
     """
     if not source.target:
         raise UsageError(f"data.target is not set\n  {table.origin} has the columns {shown(table.columns)}")
-    single = ((role, getattr(source, role)) for role in ("offset", "exposure", "weight", "id"))
-    roles = [("target", name) for name in source.targets] + [(role, name) for role, name in single if name]
+    single = ((role, getattr(source, role)) for role in ("event", "offset", "exposure", "weight", "id"))
+    # A number that is known exactly is both bounds of itself.
+    targets = set(source.targets) if source.bounds else source.targets
+    roles = [("target", name) for name in targets] + [(role, name) for role, name in single if name]
     for role, name in roles:
         require([name], table.columns, table.origin, f"data.{role}")
     require(source.features or (), table.columns, table.origin, "data.features")
@@ -53,3 +59,40 @@ def check_roles(table: Table, source: Source) -> None:
         if count > 1 or name in source.targets:
             what = "is the target" if name in source.targets else "occurs twice"
             raise UsageError(f"column {name!r} in data.features {what}\n  take it out of the list")
+
+
+def weights(table: Table, name: str | None, whole: bool = True) -> np.ndarray:
+    """The weights of the rows, (n,): one each where there is no column of them.
+
+    Args:
+        table: holds the column, or not.
+        name: of the column.
+        whole: whether some weight has to be positive, as it does not in a block of rows.
+
+    Raises:
+        UsageError: a weight that is negative or no number, or none that is positive.
+    """
+    if name is None or name not in table.columns:
+        return np.ones(table.num_rows)
+    weight = numbers(table, name, "data.weight")
+    check(table, name, "data.weight", weight >= 0, "weights of zero or more")
+    if whole and not weight.any():
+        raise UsageError(
+            f"{table.origin}: column {name!r} (data.weight) is zero in every row"
+            "\n  expected: a positive weight somewhere"
+        )
+    return weight
+
+
+def offsets(table: Table, offset: str | None, exposure: str | None) -> np.ndarray:
+    """What the first eta of the rows is raised by, (n,): a column, and the logarithm of another.
+
+    Raises:
+        UsageError: an offset that is no number, or an exposure that is not positive.
+    """
+    known = numbers(table, offset, "data.offset") if offset else np.zeros(table.num_rows)
+    if exposure is None:
+        return known
+    exposed = numbers(table, exposure, "data.exposure")
+    check(table, exposure, "data.exposure", exposed > 0, "positive numbers, whose logarithm is the offset")
+    return np.asarray(known + np.log(exposed))

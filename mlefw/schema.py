@@ -11,12 +11,13 @@ import torch
 from mlefw.cells import Missing
 from mlefw.columns import require, warn_of_constants, warn_of_copies
 from mlefw.data.base import Source
-from mlefw.errors import MisfitError, UsageError
+from mlefw.errors import MisfitError
+from mlefw.event import Event, as_bounds, learn_event
 from mlefw.feature import Feature, Unseen, check_design_names, learn_feature
 from mlefw.identifier import check_numbered
-from mlefw.levels import BOOLEANS, check, numbers
+from mlefw.levels import BOOLEANS
 from mlefw.record import typed
-from mlefw.roles import check_roles, learn_targets
+from mlefw.roles import check_roles, learn_targets, offsets, weights
 from mlefw.rows import Rows, Table
 from mlefw.target import Target, TargetKind, coded, coded_together
 
@@ -26,7 +27,11 @@ _BLOCK = 2**18
 
 @dataclass(frozen=True)
 class Schema:
-    """Features, targets and roles by name; with `partial` a target may be missing where another is there."""
+    """Features, targets and roles by name.
+
+    With `partial` a target may be missing where another is there; with `bounds` two targets are the bounds of one
+    number. With `event` the one target is a time, which has no upper bound where the event was not observed.
+    """
 
     targets: tuple[Target, ...]
     features: tuple[Feature, ...]
@@ -37,6 +42,8 @@ class Schema:
     missing: Missing = "error"
     unseen: Unseen = "error"
     partial: bool = False
+    bounds: bool = False
+    event: Event | None = None
 
     @classmethod
     def learn(cls, table: Table, source: Source, kind: TargetKind | Mapping[str, TargetKind]) -> "Schema":
@@ -52,7 +59,7 @@ class Schema:
             UsageError: a column that does not exist, has two roles, or holds what its role cannot.
         """
         check_roles(table, source)
-        roles = (*source.targets, source.offset, source.exposure, source.weight, source.id)
+        roles = (*source.targets, source.event, source.offset, source.exposure, source.weight, source.id)
         names = source.features if source.features is not None else [n for n in table.columns if n not in roles]
         listed = set(source.categorical or ())
         require(listed - {*source.targets}, names, table.origin, "data.categorical, not a feature")
@@ -74,6 +81,8 @@ class Schema:
             source.missing,
             source.unseen,
             source.partial,
+            source.bounds,
+            learn_event(table, source.event, source.event_code) if source.event else None,
         )
         if not features:
             warnings.warn(f"{table.origin}: no feature: the model is an intercept", UserWarning, stacklevel=2)
@@ -108,6 +117,11 @@ class Schema:
     def target(self) -> str:
         """The name of the target; of several, all names."""
         return ", ".join(target.name for target in self.targets)
+
+    @property
+    def observed(self) -> list[str]:
+        """The columns by which a row is scored: the targets, and whether their event was observed."""
+        return [target.name for target in self.targets] + ([self.event.name] if self.event is not None else [])
 
     @property
     def kind(self) -> TargetKind:
@@ -153,10 +167,11 @@ class Schema:
         For a prediction the target may be missing.
         """
         text = [f.name for f in self.features if f.kind == "category" and f.levels != BOOLEANS]
-        text += [target.name for target in self.targets if target.is_text]
+        text += [one.name for one in (*self.targets, self.event) if one is not None and one.is_text]
         reading = replace(
             source,
             target=[target.name for target in self.targets],
+            event=None if self.event is None else self.event.name,
             features=[feature.name for feature in self.features],
             categorical=text,
             offset=self.offset,
@@ -167,7 +182,7 @@ class Schema:
         )
         reading.numeric = tuple(f.name for f in self.features if f.kind == "numeric")
         reading.numeric += tuple(target.name for target in self.targets if target.labels is None)
-        reading.prediction, reading.partial = prediction, self.partial
+        reading.prediction, reading.partial, reading.bounds = prediction, self.partial, self.bounds
         return reading
 
     def rows(self, table: Table, log_link: bool, target_required: bool = True, whole: bool = True) -> Rows:
@@ -188,28 +203,22 @@ class Schema:
                 "\n  for other heads use data.offset, which is added to eta as it is"
             )
         asked = [feature.name for feature in self.features] + [n for n in (self.offset, self.exposure) if n]
-        asked += [name for name in (*(t.name for t in self.targets), self.weight) if name and target_required]
+        asked += [name for name in (*self.observed, self.weight) if name and target_required]
         require(asked, table.columns, table.origin, "the model needs it")
         if len(self.targets) == 1:
             y = coded(table, self.target, self.kind, self.labels, target_required)
+            if self.event is not None:
+                y = as_bounds(y, self.event.observed(table, target_required))
         else:
             y = coded_together(table, self.targets, target_required, self.partial)
         weight = self._weight(table, whole) if target_required else np.ones(table.num_rows)
-        columns = (self._x(table), y, weight, self._offset(table))
+        columns = (self._x(table), y, weight, offsets(table, self.offset, self.exposure))
         # What was read of a file may be read-only, which torch does not know.
         return Rows(*(torch.from_numpy(np.require(column, None, ["C", "W"])) for column in columns))
 
     def to_dict(self) -> dict[str, Any]:
         """The schema in dicts, lists and strings alone."""
-        plain = asdict(self)
-        plain["targets"] = [
-            asdict(target) | {"labels": None if target.labels is None else list(target.labels)}
-            for target in self.targets
-        ]
-        plain["features"] = [
-            asdict(feature) | {"levels": list(feature.levels), "means": list(feature.means)}
-            for feature in self.features
-        ]
+        plain: dict[str, Any] = _listed(asdict(self))
         return plain
 
     @classmethod
@@ -231,21 +240,11 @@ class Schema:
         return x
 
     def _weight(self, table: Table, whole: bool = True) -> np.ndarray:
-        if self.weight is None or self.weight not in table.columns:
-            return np.ones(table.num_rows)
-        weight = numbers(table, self.weight, "data.weight")
-        check(table, self.weight, "data.weight", weight >= 0, "weights of zero or more")
-        if whole and not weight.any():
-            raise UsageError(
-                f"{table.origin}: column {self.weight!r} (data.weight) is zero in every row"
-                "\n  expected: a positive weight somewhere"
-            )
-        return weight
+        return weights(table, self.weight, whole)
 
-    def _offset(self, table: Table) -> np.ndarray:
-        offset = numbers(table, self.offset, "data.offset") if self.offset else np.zeros(table.num_rows)
-        if self.exposure is None:
-            return offset
-        exposure = numbers(table, self.exposure, "data.exposure")
-        check(table, self.exposure, "data.exposure", exposure > 0, "positive numbers, whose logarithm is the offset")
-        return np.asarray(offset + np.log(exposure))
+
+def _listed(value: Any) -> Any:
+    """Containers with lists in place of tuples."""
+    if isinstance(value, dict):
+        return {name: _listed(one) for name, one in value.items()}
+    return [_listed(one) for one in value] if isinstance(value, tuple) else value

@@ -29,8 +29,15 @@ def check_targets(source: Source, kind: Any, tasks: Mapping[str, Any]) -> None:
         )
     if issubclass(kind, JointHead) and len(targets) < 2:
         raise MisfitError(f"{kind.__name__} is for several targets: expected data.target=[a,b], got {source.target}")
-    if issubclass(kind, CensoredHead) and len(targets) != _NUM_BOUNDS:
-        raise MisfitError(f"{kind.__name__} takes two bounds: expected data.target=[low,high], got {source.target}")
+    if issubclass(kind, CensoredHead) and len(targets) != (1 if source.event else _NUM_BOUNDS):
+        raise MisfitError(
+            f"{kind.__name__} takes two bounds: expected data.target=[low,high], got {source.target}"
+            "\n  or a time and whether its event was observed: data.target=time data.event=status"
+        )
+    if source.event and not issubclass(kind, CensoredHead):
+        raise MisfitError(
+            f"data.event={source.event} belongs to a censored time\n  expected: head=censored head.component=weibull"
+        )
     if any("_target_" not in (node or {}) for node in tasks.values()):
         raise UsageError("head.tasks: expected the name of a head for each target, such as head.tasks.a=gaussian")
     if kind is MultitaskHead and not tasks:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.levels import BOOLEANS, check, check_whole, codes, factorize, is_number, is_text, numbers, written
+from mlefw.levels import BOOLEANS, are_text, check, check_whole, codes, factorize, is_number, is_text, numbers
 from mlefw.rows import Table
 
 TargetKind = Literal["numeric", "binary", "labels", "ordered"]
@@ -33,9 +33,8 @@ class Target:
 
     @property
     def is_text(self) -> bool:
-        """Whether some label is not a number as numbers are written, so that the column has to be read as text."""
-        known = self.labels or ()
-        return known != BOOLEANS and any(not is_number(label) or label != written(float(label)) for label in known)
+        """Whether the column has to be read as text."""
+        return are_text(self.labels or ())
 
 
 def learn_labels(
@@ -140,7 +139,7 @@ def coded_together(table: Table, targets: Sequence[Target], required: bool, part
 def _check_magnitude(table: Table, name: str, values: np.ndarray) -> None:
     size = np.abs(values)
     check(table, name, "data.target", size <= EXTREME, f"numbers up to {EXTREME:g}: choose another unit")
-    if 0 < size.max() < 1 / EXTREME:
+    if len(size) and 0 < size.max() < 1 / EXTREME:
         raise UsageError(
             f"{table.origin}: column {name!r} (data.target) is below {1 / EXTREME:g} in every row"
             "\n  expected: larger numbers: choose another unit"

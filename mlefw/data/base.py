@@ -33,6 +33,10 @@ class Source(ABC):
 
     Attributes:
         target: column to predict, or a list of several.
+        event: column that says whether the target, a time, is that of the event itself, or only of the last look
+            (head=censored).
+        event_code: its value where the event was observed; by default the larger of 0 and 1, of false and true, or of
+            1 and 2.
         features: columns to predict from; all others by default.
         categorical: columns to one-hot code; every non-numeric feature by default.
         offset: column added to the first eta.
@@ -52,6 +56,8 @@ class Source(ABC):
     """
 
     target: str | list[str] | None = None
+    event: str | None = None
+    event_code: str | int | float | bool | None = None
     features: list[str] | None = None
     categorical: list[str] | None = None
     offset: str | None = None
@@ -70,6 +76,8 @@ class Source(ABC):
     """Whether the target may be missing, in part or altogether, and weights do not matter."""
     partial: bool = field(default=False, init=False)
     """Whether one of several targets may be missing where another is there."""
+    bounds: bool = field(default=False, init=False)
+    """Whether two targets are a lower and an upper bound of one number, of which infinity is no bound."""
     numeric: tuple[str, ...] = field(default=(), init=False)
     """Columns that are known to hold numbers, beside those whose role says so."""
     store: Store | None = field(default=None, init=False)
@@ -153,7 +161,7 @@ class Source(ABC):
         if self.features is None:
             return list(names)
         names = list(names)
-        roles = {*self.features, *self.targets, self.offset, self.exposure, self.weight, self.id}
+        roles = {*self.features, *self.targets, self.event, self.offset, self.exposure, self.weight, self.id}
         named = [name for name in names if name in roles]
         extra = [name for name in names if name not in roles and not is_index_name(name)]
         if self.closed and extra and named:
@@ -166,13 +174,19 @@ class Source(ABC):
     def cells(self, names: Iterable[str]) -> Cells:
         """How the cells of some columns are read."""
         numeric = {*self.numeric, *(name for name in (self.offset, self.exposure, self.weight) if name)}
-        return Cells(self.categorical or (), numeric, self.id, self.missing, self.lenient(names))
+        # Of one column that is both bounds no infinity is open.
+        ends = (
+            dict(zip(self.targets, (-np.inf, np.inf), strict=True))
+            if self.bounds and len(set(self.targets)) == 2
+            else {}
+        )
+        return Cells(self.categorical or (), numeric, self.id, self.missing, self.lenient(names), ends)
 
     def lenient(self, names: Iterable[str]) -> set[str]:
         """Those of `names` whose missing cells are neither an error nor a reason to drop a row."""
-        roles = {self.offset, self.exposure, self.weight, *self.targets}
+        roles = {self.offset, self.exposure, self.weight, self.event, *self.targets}
         kept = {self.id, *(self.targets if self.prediction or self.partial else ())}
-        kept |= {self.weight} if self.prediction else set()
+        kept |= {self.weight, self.event} if self.prediction else set()
         return {name for name in names if name in kept or (self.missing == "impute" and name not in roles)}
 
     def _check_fractions(self) -> None:

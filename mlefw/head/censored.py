@@ -20,7 +20,8 @@ class CensoredHead(Head):
     under the detection limit, an income class. Such rows count as what they say; left out or taken at their limit
     they bias every estimate. Predictions are those of the number itself, not of what is censored of it.
 
-    The target is two columns: data.target=[low,high]. Equal cells are an exact value, an empty cell is no bound.
+    The target is two columns: data.target=[low,high]. Equal cells are an exact value; an empty cell is no bound, as is
+    -inf below and inf above. Or it is a time and whether its event was observed: data.target=time data.event=status.
 
     Domain: low <= high, one of them there; the upper end in the domain of the component.
     Link: that of the component.
