@@ -74,7 +74,7 @@ def _composed(settings: Sequence[str], target: str, folder: Path, plugins: Seque
             raise UsageError(f"{item}: expected as an argument of fit")
     admitted = (*plugins, *configuration.installed_plugins())
     config = configuration.read("train", ["data=frame", *settings], [], admitted)
-    config = configuration.resolve({**config, "run_dir": str(folder)})
+    config = configuration.located(config, folder)
     # Afterwards, so that a name may hold what the grammar of settings does not.
     config["data"]["target"] = target
     return config

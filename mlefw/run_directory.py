@@ -1,12 +1,12 @@
 """Where a run is written: a directory claimed by exactly one process."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from mlefw import file_system
 from mlefw.errors import UsageError
 
 SUPERSEDED = "superseded"
@@ -70,15 +70,10 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         UsageError: another process is at work in it.
     """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"{path}: another process is training in it; wait for its end, or stop it") from error
+    with file_system.locked(path) as is_held:
+        if not is_held:
+            raise UsageError(f"{path}: another process is training in it; wait for its end, or stop it")
         yield
-    finally:
-        os.close(descriptor)
 
 
 def run_of(resume: str) -> Path:

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from mlefw import ranks
 from mlefw.callback.converged import StopWhenConverged
 from mlefw.datamodule import RowsModule
+from mlefw.file_system import void
 from mlefw.module import LikelihoodModule
 from mlefw.random_state import Stream
 
@@ -64,7 +65,7 @@ class Resumable(lightning.Callback):
             module.around.state = place.get("around", place["random"])
             self.content = None
             if self.outdated is not None:
-                self.outdated.unlink(missing_ok=True)
+                void(self.outdated)
         if ranks.number() > 0:
             # Units are dropped independently of those of other processes.
             module.stream = Stream(module.seed, f"steps of process {ranks.number()} from {trainer.global_step}")
