@@ -60,21 +60,21 @@ def amend(path: Path, **content: Any) -> None:
 
 
 class _Digesting:
-    """A file that torch writes to: it keeps the digest, and the error of the system that torch would hide."""
+    """A file that torch writes to: it keeps the digest, and an error or a signal that torch would hide."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest, self.error = file, hashlib.sha256(), None
 
     file: BinaryIO
-    error: OSError | None
+    error: BaseException | None
 
     def write(self, data: Any) -> int:
         try:
             self.file.write(data)
-        except OSError as error:
+            self.digest.update(data)
+        except BaseException as error:
             self.error = error
             raise
-        self.digest.update(data)
         return len(data)
 
     def flush(self) -> None:
@@ -92,7 +92,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
         target = _Digesting(file)
         try:
             torch.save(content, target)  # type: ignore[arg-type]
-        except RuntimeError:
+        except BaseException:
             if target.error is not None:
                 raise target.error from None
             raise

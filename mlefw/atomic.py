@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from mlefw.errors import StorageError
+from mlefw.file_system import best_effort, put, remove, sync
 from mlefw.own_folder import cleared
 
 _AT_ONCE = 16
@@ -67,13 +68,14 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with os.fdopen(descriptor, "wb") as file:
             write(file)
             file.flush()
-            Path(temporary).chmod(0o644)
+            with best_effort(path, "change permissions", "files have those that it gives them"):
+                Path(temporary).chmod(0o644)
         written, temporary = _File(Path(temporary), path), None
     except OSError as error:
         raise StorageError(f"{path} could not be written: {error.strerror or error}") from error
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            remove(Path(temporary))
     if _together.files is None:
         _place([written])
     else:
@@ -85,31 +87,23 @@ def _place(files: Sequence[_File]) -> None:
     try:
         _sync([file.temporary for file in files])
         for file in files:
-            file.temporary.replace(file.path)
+            put(file.temporary, file.path)
         _sync(list(dict.fromkeys(file.path.parent for file in files)))
     except OSError as error:
         where = files[0].path if len(files) == 1 else error.filename
         raise StorageError(f"{where} could not be written: {error.strerror or error}") from error
     finally:
         for file in files:
-            file.temporary.unlink(missing_ok=True)
+            remove(file.temporary)
 
 
 def _sync(paths: Sequence[Path]) -> None:
     if len(paths) < 2:
         for path in paths:
-            _sync_one(path)
+            sync(path)
         return
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(_sync_one, paths))
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        list(pool.map(sync, paths))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -116,7 +116,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     if config.get("resume"):
         raise UsageError(f"resume={config['resume']}: expected on the command line of mlefw train alone")
     if command in ("evaluate", "predict"):
-        return _apply(command, config, admitted)
+        return _apply(command, configuration.resolve(config), admitted)
     from mlefw.run_directory import default_path
     from mlefw.single import run_job
 
@@ -126,11 +126,12 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
 
 def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:
     from mlefw import resumption
+    from mlefw.path_setting import literal
     from mlefw.run_directory import run_of
     from mlefw.single import run_job
 
     given = [item.partition("=")[2] for item in overrides if item.startswith("resume=")]
-    run_dir = run_of(given[-1].strip("'\""))
+    run_dir = run_of(literal(given[-1]))
     return run_job("train", resumption.settings(run_dir, overrides, config_dirs, plugins), run_dir)
 
 
@@ -141,7 +142,7 @@ def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) ->
 
     imported()
     if command == "predict":
-        print(f"written: {predict.run(config, plugins)}")
+        console().print(f"written: {predict.run(config, plugins)}", soft_wrap=True, markup=False)
         return 0
     content = evaluate.run(config, plugins)
     out = console()
@@ -153,20 +154,20 @@ def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) ->
 def _compare(arguments: Sequence[str]) -> int:
     from mlefw.command import compare
     from mlefw.console import console
+    from mlefw.path_setting import literal, several
     from mlefw.report.comparison import ahead
 
     runs: list[str] = []
     report, measure, overwrite = "", "", False
     for argument in arguments:
         if argument.startswith("report="):
-            report = argument.removeprefix("report=")
+            report = literal(argument.removeprefix("report="))
         elif argument.startswith("measure="):
             measure = argument.removeprefix("measure=")
         elif argument.startswith("overwrite="):
             overwrite = argument.lower() == "overwrite=true"
         else:
-            value = argument.removeprefix("runs=").strip("[]")
-            runs += [part for part in value.split(",") if part]
+            runs += several(argument.removeprefix("runs="))
     if report:
         compare.check_report(Path(report), overwrite)
     summaries = compare.run(runs, measure)

@@ -18,6 +18,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mlefw import path_setting
 from mlefw.composition import compose, contain
 from mlefw.errors import UsageError
 from mlefw.interpolation import replaced
@@ -78,8 +79,9 @@ def read(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plu
     return plain
 
 
-def opened(overrides: Sequence[str]) -> list[str]:
-    """The overrides with every plain `section.key=value` admitted, whether its YAML file names the key or not.
+def opened(overrides: Sequence[str], sweeps: bool = False) -> list[str]:
+    """The overrides with every plain `section.key=value` admitted, whether its YAML file names the key or not,
+    and paths in quotes; in what `sweeps` a comma separates values.
 
     A class takes more arguments than its YAML file lists; the check that follows knows them all.
 
@@ -91,6 +93,7 @@ def opened(overrides: Sequence[str]) -> list[str]:
             raise UsageError(f"{item}: expected run_dir=…, which says where runs and sweeps are written")
     # A shell strips the quotes from data.delimiter=';', which Hydra's grammar needs.
     quoted = [re.sub(r"^([\w.]+)=([;|,\s]+)$", r"\1='\2'", item) for item in overrides]
+    quoted = [path_setting.opened(item, sweeps) for item in quoted]
     return [f"++{item}" if re.match(r"(?!hydra\.)\w+\.[\w.]+=", item) else item for item in quoted]
 
 
@@ -133,6 +136,14 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     return _container(OmegaConf.create(config)) if plain is None else plain
 
 
+def located(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    """The same of a run in a directory: absolute, so that whoever goes on with the run finds its parts from anywhere.
+
+    The name of a directory is taken as it is, even where it looks like a reference to a setting.
+    """
+    return resolve({**config, "run_dir": path_setting.escaped(str(run_dir.absolute()))})
+
+
 def as_yaml(config: dict[str, Any]) -> str:
     """The text of `config.yaml`."""
     return str(yaml.dump(config, Dumper=_DUMPER, sort_keys=False, allow_unicode=True))
@@ -171,7 +182,8 @@ def members(group: str) -> list[str]:
 def _compose(
     how: Callable[[Path, str, Sequence[str]], T], command: str, overrides: Sequence[str], config_dirs: Sequence[str]
 ) -> T:
-    extra = [f"hydra.searchpath=[{','.join(f'file://{Path(folder).absolute()}' for folder in config_dirs)}]"]
+    folders = ",".join(path_setting.quoted(f"file://{Path(folder).absolute()}") for folder in config_dirs)
+    extra = [f"hydra.searchpath=[{folders}]"]
     try:
         with own_alone():
             return how(config_root(), command, [*overrides, *(extra if config_dirs else [])])

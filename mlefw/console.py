@@ -2,16 +2,18 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from mlefw.inert import shown
 from mlefw.references import EXACT as EXACT
 from mlefw.references import REFERENCES, against, compared
 from mlefw.references import exact_names as exact_names
@@ -25,6 +27,11 @@ _CALIBRATION = ("accuracy", "coverage_90", "pit_rmse", "ece_15", "ece_null")
 
 
 class _Console(Console):
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is shown, with its own styles and no others."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=shown(segment.text))
+
     def on_broken_pipe(self) -> None:
         """Print no more: the reader went away, which is no failure of the run."""
         self.quiet = True

@@ -21,6 +21,16 @@ FOREIGN = {
 }
 
 
+def _place(path: str) -> Path:
+    """The absolute path; `~` is the home directory, unless there is a file that is called so."""
+    plain = Path(path)
+    try:
+        return (plain if plain.exists() else plain.expanduser()).absolute()
+    except (OSError, ValueError, RuntimeError):
+        # What is wrong with it will be told of its absolute path.
+        return plain.absolute()
+
+
 def regular_file(path: str | None, setting: str) -> Path:
     """The absolute path of a readable regular file; nothing else is ever opened, so that a pipe cannot hang a run.
 
@@ -29,7 +39,7 @@ def regular_file(path: str | None, setting: str) -> Path:
     """
     if not path:
         raise UsageError(f"{setting} is not set\n  expected: the path of a file, e.g. {setting}=table.csv")
-    file = Path(path).expanduser().absolute()
+    file = _place(path)
     try:
         mode = file.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -51,7 +61,7 @@ def regular_files(path: str | None, setting: str, suffixes: tuple[str, ...]) -> 
     Raises:
         UsageError: as `regular_file`, or there is none.
     """
-    place = Path(path or "").expanduser().absolute()
+    place = _place(path or "")
     if path and place.is_dir():
         found = sorted(file for file in place.iterdir() if file.name.endswith(suffixes) and file.name[0] not in "._")
         if not found:

@@ -37,6 +37,14 @@ class StorageError(MlefwError):
     exit_code = 4
 
 
+class KilledError(MlefwError):
+    """A process of the run was killed by a signal, which is no mistake of anybody's code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class LostRankError(MlefwError):
     """Another process of the same run has ended, for a reason of its own that it has told itself."""
 

@@ -79,7 +79,7 @@ def _composed(
             raise UsageError(f"{item}: expected as an argument of fit")
     admitted = (*plugins, *admission.installed())
     config = configuration.read("train", ["data=frame", *settings], [], admitted)
-    config = configuration.resolve({**config, "run_dir": str(folder)})
+    config = configuration.located(config, folder)
     # Afterwards, so that a name may hold what the grammar of settings does not.
     config["data"]["target"] = target if isinstance(target, str) else list(target)
     return config

@@ -62,6 +62,10 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[list[str], Flags]:
     flags.plugins = [name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name]
     while waiting:
         argument = waiting.pop(0)
+        if argument == "--":
+            # What follows are no flags: a path may begin with a dash.
+            overrides += waiting
+            break
         if not argument.startswith("-"):
             overrides.append(argument)
             continue

@@ -13,6 +13,7 @@ from mlefw.errors import Stopped
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _state = {"handled": False, "deferred": False}
 _pending: list[int] = []
+_raised: list[int] = []
 
 
 @contextmanager
@@ -28,9 +29,15 @@ def handled() -> Iterator[None]:
     _state["handled"] = True
     try:
         yield
+    except Exception as error:
+        if _raised:
+            # Code in C++ turns whatever is raised within it into an error of its own.
+            raise _stopped(_raised[-1]) from error
+        raise
     finally:
         _state["handled"] = False
         _pending.clear()
+        _raised.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -96,6 +103,7 @@ def _receive(number: int, frame: FrameType | None) -> None:
     first = not _pending
     _pending.append(number)
     if not (first and _state["deferred"]):
+        _raised.append(number)
         raise _stopped(number)
 
 

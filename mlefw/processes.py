@@ -14,7 +14,8 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 
 from mlefw import devices, interrupt
-from mlefw.errors import LostRankError, MlefwError
+from mlefw.errors import KilledError, LostRankError
+from mlefw.inert import shown
 
 _TICK_S = 0.2
 _GRACE_S = 5.0
@@ -28,7 +29,7 @@ def run(task: Callable[[], int], count: int) -> int:
     one fails first, the first is told, and what the other had to say is printed.
 
     Raises:
-        MlefwError: a rank was killed.
+        KilledError: a rank was killed.
     """
     with tempfile.TemporaryDirectory() as folder, interrupt.deferred():
         said = [Path(folder) / f"{number}" for number in range(count)]
@@ -42,7 +43,7 @@ def run(task: Callable[[], int], count: int) -> int:
         first = processes[0].exitcode or 0
         if failed is None or first not in (LostRankError.exit_code, 128 + SIGTERM, -SIGTERM, -SIGKILL):
             return _told(0, first)
-        sys.stderr.write(said[failed].read_text(encoding="utf-8", errors="replace"))
+        sys.stderr.write(shown(said[failed].read_text(encoding="utf-8", errors="replace")))
         return _told(failed, processes[failed].exitcode or LostRankError.exit_code)
 
 
@@ -84,7 +85,7 @@ def _told(number: int, code: int) -> int:
         return code
     name = Signals(-code).name
     why = " (by hand, or out of memory)" if -code == SIGKILL else ""
-    raise MlefwError(f"process {number} of the run was killed by {name}{why}")
+    raise KilledError(f"process {number} of the run was killed by {name}{why}", 128 - code)
 
 
 def _send(process: BaseProcess, number: int) -> None:

@@ -53,13 +53,15 @@ def settings(
         if key == "run_dir" and Path(str(value)).absolute() != run_dir:
             raise UsageError(f"run_dir={value}: resume= goes on in the run's own directory")
         if key not in choices:
-            OmegaConf.update(node := OmegaConf.create(config), key, value, force_add=True)
-            config = configuration.resolve(OmegaConf.to_container(node))  # type: ignore[arg-type]
+            # What was read holds no references, and none may arise from what looks like one.
+            given = OmegaConf.create()
+            OmegaConf.update(given, key, value, force_add=True)
+            config = _merged(config, configuration.resolve(OmegaConf.to_container(given)))  # type: ignore[arg-type]
         elif value != choices[key]:
             if key not in ("logger", "callback"):
                 raise UsageError(f"{key}={value}: the run in {run_dir} has {key}={choices[key]}; start another run")
             known = configuration.read("train", [f"{key}={value}"], config_dirs, plugins)
-            config[key] = configuration.resolve({**known, "run_dir": str(run_dir)})[key]
+            config[key] = configuration.located(known, run_dir)[key]
             choices[key] = value
     check(config, configuration.known_settings("train"), plugins)
     return {**config, "resume": str(run_dir), "run_dir": str(run_dir), "choices": choices}
@@ -133,6 +135,13 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(configuration.opened(overrides))
     except HydraException as error:
         raise UsageError(f"a setting cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _merged(node: Any, other: Any) -> Any:
+    """Nested dicts with the leaves of another one in the place of theirs."""
+    if not (isinstance(node, dict) and isinstance(other, dict)):
+        return other
+    return {**node, **{key: _merged(node.get(key), value) for key, value in other.items()}}
 
 
 def _moved(node: Any, before: str, after: str) -> Any:

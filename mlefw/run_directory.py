@@ -1,6 +1,5 @@
 """Where a run is written: a directory claimed by exactly one process."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mlefw import file_system
 from mlefw.errors import UsageError
 from mlefw.own_folder import own
 
@@ -76,16 +76,11 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         UsageError: another process is at work in it.
     """
-    descriptor = os.open(path, os.O_RDONLY)
     own(path)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"{path}: another process is training in it; wait for its end, or stop it") from error
+    with file_system.locked(path) as is_held:
+        if not is_held:
+            raise UsageError(f"{path}: another process is training in it; wait for its end, or stop it")
         yield
-    finally:
-        os.close(descriptor)
 
 
 def run_of(resume: str) -> Path:

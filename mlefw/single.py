@@ -15,6 +15,7 @@ from mlefw import devices, processes, warn
 from mlefw.admission import admitted, trusted
 from mlefw.atomic import write_json
 from mlefw.errors import MisfitError, MlefwError, Stopped
+from mlefw.inert import shown
 from mlefw.interrupt import handled
 
 Task = Callable[[], None]
@@ -59,7 +60,7 @@ def is_out_of_memory(error: Exception) -> bool:
 def _fail(message: str, code: int) -> int:
     if os.environ.get("MLEFW_TRACEBACK") == "1":
         traceback.print_exc()
-    print(f"mlefw: error: {message}", file=sys.stderr)
+    print(f"mlefw: error: {shown(message)}", file=sys.stderr)
     return code
 
 
@@ -91,11 +92,10 @@ def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = F
 
 
 def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
-    from mlefw.configuration import resolve
+    from mlefw.configuration import located
 
     listen()
-    # Absolute, so that whoever goes on with the run finds its parts from any directory.
-    config = resolve({**config, "run_dir": str(run_dir.absolute())})
+    config = located(config, run_dir)
     # What an interpolation has become is looked at once more, wherever the settings came from.
     admitted(config, trusted())
     if command == "train":
@@ -107,12 +107,12 @@ def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> No
         imported()
         content = baseline.run(config, run_dir)
         baseline.show(content, console())
-        console().print(f"written: {run_dir / 'baseline.json'}", soft_wrap=True)
+        console().print(f"written: {run_dir / 'baseline.json'}", soft_wrap=True, markup=False)
     else:
         from mlefw.command import check
 
         imported()
-        print(check.run(config, run_dir))
+        print(shown(check.run(config, run_dir)))
 
 
 def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
@@ -134,7 +134,7 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
     out.print(heading(summary), soft_wrap=True)
     out.print(run_table(summary))
     out.print(verdict(summary), soft_wrap=True)
-    out.print(f"run:  {run_dir}\nlook: tensorboard --logdir {run_dir}", soft_wrap=True)
+    out.print(f"run:  {run_dir}\nlook: tensorboard --logdir {run_dir}", soft_wrap=True, markup=False)
 
 
 def say(summary: dict[str, Any], run_dir: Path) -> None:
@@ -142,7 +142,7 @@ def say(summary: dict[str, Any], run_dir: Path) -> None:
     from mlefw.console import console
 
     nats = summary["metrics"].get("validation", summary["metrics"]["train"])["nll_nats"]
-    console().print(f"{run_dir.name}: {nats:.4f} nats per row", soft_wrap=True)
+    console().print(f"{run_dir.name}: {nats:.4f} nats per row", soft_wrap=True, markup=False)
 
 
 def _experiment(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
@@ -169,7 +169,7 @@ def listen() -> None:
 
     def show(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
         if issubclass(category, UserWarning) and f"{os.sep}mlefw{os.sep}" in filename:
-            print(f"mlefw: warning: {message}", file=sys.stderr)
+            print(f"mlefw: warning: {shown(str(message))}", file=sys.stderr)
             warn.collect(str(message))
 
     warnings.simplefilter("always", UserWarning)

@@ -2,7 +2,7 @@
 
 import mmap
 import os
-import resource
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,8 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlefw import file_system
 from mlefw.errors import StorageError, UsageError
 from mlefw.rows import Rows
+
+resource: Any
+try:
+    import resource
+except ImportError:
+    resource = None
 
 _RESIDENT = 2**26
 """Bytes of a pass after which the pages that it has read are let go."""
@@ -39,9 +46,7 @@ class Store:
         if not self.folder.is_dir() or not os.access(self.folder, os.W_OK | os.X_OK):
             raise UsageError(f"data.cache={self.folder}: expected a directory that can be written to")
         self.maps: WeakSet[mmap.mmap] = WeakSet()
-        # Each array holds a file open, and a table may have thousands of columns.
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        _allow_many_files()
 
     def array(self, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
         """An array of zeros.
@@ -50,9 +55,8 @@ class Store:
             StorageError: there is no room for it.
         """
         size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        with self._telling(), tempfile.TemporaryFile(dir=self.folder) as file:
-            # Reserved at once: a page without room would otherwise end the process when it is written.
-            os.posix_fallocate(file.fileno(), 0, size)
+        with self._telling(), file_system.nameless(self.folder) as file:
+            file_system.reserve(file, size)
             return self._mapped(file, size, dtype, shape)
 
     def keep(self, pieces: Iterable[np.ndarray]) -> np.ndarray:
@@ -67,7 +71,7 @@ class Store:
             return np.concatenate([first, *pieces])
         with self._telling():
             # Without a buffer, which would be written once more as the file of a full disk is closed.
-            file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115 (closed below)
+            file = file_system.nameless(self.folder)
         with file:
             for piece in chain([first], pieces):
                 left = np.ascontiguousarray(piece).view(np.uint8).data
@@ -79,7 +83,14 @@ class Store:
             return self._mapped(file, size, np.float64, (size // first.itemsize,)) if size else first
 
     def _mapped(self, file: IO[bytes], size: int, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-        content = mmap.mmap(file.fileno(), size)
+        try:
+            content = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            if not file_system.is_refused(error):
+                raise
+            file_system.tell(self.folder, "map files", "rows are held in memory (data.cache=DIR puts them elsewhere)")
+            file.seek(0)
+            return np.fromfile(file, dtype).reshape(shape)
         self.maps.add(content)
         return np.frombuffer(content, dtype, int(np.prod(shape))).reshape(shape)
 
@@ -96,8 +107,10 @@ class Store:
 
     def release(self) -> None:
         """Let the pages go that were read: what they hold is in the files, and comes back when it is asked for."""
-        for one in self.maps:
-            one.madvise(mmap.MADV_DONTNEED)
+        for one in self.maps if hasattr(mmap.mmap, "madvise") else ():
+            # Advice: where it is not taken, the system takes the pages when it needs them.
+            with suppress(OSError):
+                one.madvise(mmap.MADV_DONTNEED)
 
 
 class StoredRows(Rows):
@@ -143,12 +156,23 @@ class StoredRows(Rows):
         return rows
 
 
+def _allow_many_files() -> None:
+    """Each array holds a file open, and a table may have thousands of columns."""
+    if resource is not None:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def capacity() -> int:
     """Bytes of memory that there are for this process: those of the machine, or what its control group may take.
 
     What is free at the moment does not count: a run that is resumed, and all processes of one, are to decide alike.
     """
-    known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    known = [sys.maxsize]
+    # Windows does not say: there data.stream=true asks for files.
+    with suppress(AttributeError, OSError, ValueError):
+        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):
             known.append(int(Path(limit).read_text(encoding="ascii")))

@@ -4,8 +4,7 @@ import itertools
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -17,12 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlefw import configuration, launcher, warn
 from mlefw.errors import Stopped, UsageError
+from mlefw.file_system import locked
 from mlefw.hydra_settings import launcher_settings
 from mlefw.own_folder import own
+from mlefw.path_setting import literal, quoted
 from mlefw.resolvers import own_alone
 from mlefw.run_directory import check_free, default_path, summary_of
 from mlefw.single import run_job
-from mlefw.sweep_record import NAME, Job, Journal, label, plan, read
+from mlefw.sweep_record import NAME, Job, Journal, folder_name, plan, read
 
 MAX_JOBS = 10_000
 
@@ -47,7 +48,8 @@ def run(
     """
     if any(override.startswith("resume=") for override in overrides):
         raise UsageError("resume= continues one run: expected it without -m")
-    overrides = configuration.opened(configuration.globbed(_with_defaults(command, overrides), config_dirs))
+    overrides = configuration.globbed(_with_defaults(command, overrides), config_dirs)
+    overrides = configuration.opened(overrides, sweeps=True)
     launcher.register()
     swept = configuration.sweep_values(overrides)
     for key in swept:
@@ -60,7 +62,7 @@ def run(
     settings = [override for override in overrides if not override.startswith(("hydra.launcher", "hydra/"))]
     _check_grid(command, settings, swept, config_dirs, plugins)
     given = [override.partition("=")[2] for override in fixed if override.startswith("run_dir=")]
-    root = (Path(given[-1]) if given else default_path("multirun")).absolute()
+    root = (Path(literal(given[-1])) if given else default_path("multirun")).absolute()
     first = [values[0] for values in swept.values()]
     forks = launcher.check(launcher_settings(command, [*fixed, *first], config_dirs))
     if not (forks and (root / NAME).is_file() and not root.is_symlink()):
@@ -70,9 +72,12 @@ def run(
     # Hydra would end the program with a traceback of its own.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     kept = [override for override in overrides if not override.startswith("run_dir=")]
-    sys.argv = ["mlefw", *kept, f"run_dir='{root}'", f"hydra.sweep.dir='{root}'", *flags]
+    sys.argv = ["mlefw", *kept, f"run_dir={quoted(str(root))}", f"hydra.sweep.dir={quoted(str(root))}", *flags]
     GlobalHydra.instance().clear()
-    with locked(root):
+    own(root)
+    with locked(root) as is_held:
+        if not is_held:
+            raise UsageError(f"run_dir={root}: another sweep is running in it")
         try:
             with own_alone():
                 hydra.main(version_base="1.3", config_path=str(configuration.config_root()), config_name=command)(
@@ -104,32 +109,6 @@ def _with_defaults(command: str, overrides: Sequence[str]) -> list[str]:
     return [*more, *overrides]
 
 
-@contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Hold the directory for this sweep, and for jobs that should outlive it.
-
-    Raises:
-        UsageError: another sweep holds it.
-    """
-    own(root)
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    descriptor = os.open(root, os.O_RDONLY)
-    try:
-        # A file system without locks is no reason not to run.
-        with suppress(OSError):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(f"run_dir={root}: another sweep is running in it") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _check_grid(
     command: str,
     overrides: Sequence[str],
@@ -159,7 +138,7 @@ def _job(config: DictConfig) -> int:
     swept = set(os.environ.get("MLEFW_SWEPT", "").split(","))
     task = [override.lstrip("+") for override in hydra_config.overrides.task]
     task = [override for override in task if override.split("=")[0] in swept]
-    run_dir = Path(str(config.run_dir)) / f"{int(hydra_config.job.num):03d}_{label(task)}"
+    run_dir = Path(str(config.run_dir)) / folder_name(int(hydra_config.job.num), task)
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     choices = {name: choice for name, choice in hydra_config.runtime.choices.items() if not name.startswith("hydra/")}

@@ -1,9 +1,11 @@
 """What became of each job of a sweep: `sweep.json` and `sweep.csv` in its directory."""
 
 import csv
+import hashlib
 import io
 import json
 import re
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mlefw.atomic import write_json, write_text
+from mlefw.inert import cell
 from mlefw.own_folder import cleared
 from mlefw.run_directory import SUPERSEDED, summary_of
 
 NAME = "sweep.json"
 _WRITE_S = 2.0
+_MOST_LETTERS = 60
 
 
 @dataclass
@@ -54,11 +58,6 @@ class Job:
         """Whether there was nothing to do, as its head is not for the target."""
         return self.status == "skipped"
 
-    @property
-    def label(self) -> str:
-        """The overrides as a part of a file name."""
-        return label(self.overrides)
-
     def finish(self, status: str) -> None:
         """Take over the headline of the summary."""
         self.status = status
@@ -73,8 +72,22 @@ class Job:
         self.status, self.reason = "skipped", " ".join(str(summary["reason"]).split())
 
 
-def label(overrides: Iterable[str]) -> str:
-    """Overrides as a part of a file name."""
+def folder_name(number: int, overrides: Iterable[str]) -> str:
+    """The name of a job's directory: its number and its settings, in signs that no shell and no grammar reads."""
+    return f"{number:03d}_{_label(overrides)}"
+
+
+def _label(overrides: Iterable[str]) -> str:
+    plain = "_".join(item.replace("=", "-", 1) for item in overrides)
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", plain)
+    if name == plain and len(name) <= _MOST_LETTERS:
+        return name
+    # Other settings may be written alike.
+    return f"{name[:_MOST_LETTERS]}_{hashlib.sha256(plain.encode()).hexdigest()[:6]}"
+
+
+def _earlier_label(overrides: Iterable[str]) -> str:
+    """That of versions whose directories had to be quoted."""
     return re.sub(r"[^\w=.,+-]+", "_", ",".join(overrides))[:120]
 
 
@@ -83,7 +96,7 @@ def plan(root: Path, overrides: Iterable[Sequence[str]], swept: Iterable[str], f
     chosen, names = [], set(swept)
     for number, task in enumerate(overrides, first):
         kept = [item for item in (item.lstrip("+") for item in task) if item.split("=")[0] in names]
-        chosen.append(Job(number, kept, root / f"{number:03d}_{label(kept)}"))
+        chosen.append(Job(number, kept, root / folder_name(number, kept)))
     return chosen
 
 
@@ -98,7 +111,9 @@ def read(root: Path) -> list[Job]:
 
 def attempts(root: Path, job: Job) -> list[Path]:
     """Directories in which the same settings were tried before, whatever number they had in the grid then."""
-    return [path for path in sorted(root.glob(f"[0-9]*_{job.label}")) if path.is_dir() and not path.is_symlink()]
+    labels = (_label(job.overrides), _earlier_label(job.overrides))
+    found = sorted({path for label in labels for path in root.glob(f"[0-9]*_{label}")})
+    return [path for path in found if path.is_dir() and not path.is_symlink()]
 
 
 def supersede(root: Path, path: Path) -> None:
@@ -106,7 +121,7 @@ def supersede(root: Path, path: Path) -> None:
     folder = root / SUPERSEDED
     cleared(folder).mkdir(mode=0o755, exist_ok=True)
     count = sum(1 for _ in folder.glob(f"{path.name}.*"))
-    path.rename(folder / f"{path.name}.{count + 1}")
+    shutil.move(path, folder / f"{path.name}.{count + 1}")
 
 
 class Journal:
@@ -128,7 +143,8 @@ class Journal:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(self._rows()[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, "overrides": " ".join(row["overrides"])} for row in self._rows())
+        rows = [{**row, "overrides": " ".join(row["overrides"])} for row in self._rows()]
+        writer.writerows({name: cell(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows)
         write_text(self.root / "sweep.csv", text.getvalue())
 
     def _write(self) -> None:

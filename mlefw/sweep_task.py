@@ -79,7 +79,7 @@ class Task:
     def _has_written(self, path: Path) -> bool:
         try:
             written = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), _LOADER)
-            return bool(configuration.resolve({**self.config, "run_dir": written["run_dir"]}) == written)
+            return bool(configuration.located(self.config, Path(written["run_dir"])) == written)
         except (OSError, yaml.YAMLError, KeyError, TypeError, UsageError):
             # Whatever it is, it is not a run with these settings: the job itself meets it and says so.
             return False

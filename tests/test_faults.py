@@ -83,6 +83,34 @@ def test_a_second_signal_leaves_at_once_and_writes_nothing(tmp_path: Path, monke
     assert not any(bool((value == 7).all()) for value in content["state_dict"].values() if value.ndim == 2)
 
 
+@pytest.mark.parametrize("place", ["the file", "the end of the archive"])
+def test_a_second_signal_while_a_checkpoint_is_written_is_a_signal(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The code of torch that writes it turns what is raised within it into an error of its own."""
+    assert train(*FEW, "run_dir=whole") == 0
+    original, calls = archive._Digesting.write, [0]
+
+    def write(self: Any, data: Any) -> int:
+        calls[0] += 1
+        if calls[0] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except BaseException as error:
+                if place == "the file":
+                    self.error = error
+                    raise
+                raise RuntimeError("unexpected pos 64 vs 0") from None
+        return original(self, data)
+
+    monkeypatch.setattr(archive._Digesting, "write", write)
+    assert train(*FEW, "run_dir=r") == 143
+    assert "stopped by SIGTERM" in capsys.readouterr().err
+    assert summary_of(tmp_path / "r")["status"] == "failed"
+    assert not list((tmp_path / "r").rglob("*.ckpt"))
+
+
 def test_a_full_disk_ends_with_four_and_keeps_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,9 +53,9 @@ def test_a_sweep_of_runs_in_two_processes_has_the_numbers_of_one(mlefw, tmp_path
     )
     assert done.returncode == 0, done.stderr
     jobs = {path.name.split("_", 1)[1]: path for path in (tmp_path / "s").iterdir() if path.is_dir()}
-    assert summary_of(jobs["trainer.devices=1,batch=mini"])["num_rows"]["train"] % 32 == 1
+    assert summary_of(jobs["trainer.devices-1_batch-mini"])["num_rows"]["train"] % 32 == 1
     for batch in ("mini", "replacement", "full"):
-        one, two = (jobs[f"trainer.devices={count},batch={batch}"] for count in (1, 2))
+        one, two = (jobs[f"trainer.devices-{count}_batch-{batch}"] for count in (1, 2))
         assert_same(one, two)
         assert files(one) == files(two)
 

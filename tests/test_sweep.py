@@ -212,9 +212,9 @@ def test_a_sweep_may_grow(mlefw: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = {job["overrides"][0]: (job["status"], job["run_dir"]) for job in jobs_of(tmp_path / "s")}
     expected = {
-        "seed=0": ("finished", "000_seed=0"),
-        "seed=1": ("kept", "000_seed=1"),
-        "seed=2": ("kept", "001_seed=2"),
+        "seed=0": ("finished", "000_seed-0"),
+        "seed=1": ("kept", "000_seed-1"),
+        "seed=2": ("kept", "001_seed-2"),
     }
     assert jobs == expected
     other = mlefw(*few, "seed=1,2", "optimizer.lr=0.5")

@@ -1,9 +1,9 @@
 """From the query of the page to a race, and from the race to what the page shows."""
 
 import io
-import threading
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from mlefw import race
@@ -19,7 +19,8 @@ from mlefw.sgd_theory import curvature
 LIMITS = {"n": (200, 2000), "batch_size": (10, 500), "lr": (0.1, 5.0), "iterations": (50, 500), "scale": (0.01, 10.0)}
 """Of the sliders."""
 
-_DRAWING = threading.Lock()
+_MOST_KNOWN = 64
+"""Answers; a slider goes back as often as it goes on."""
 
 
 def settings(query: Mapping[str, str]) -> tuple[race.Settings, Prior]:
@@ -49,17 +50,23 @@ def settings(query: Mapping[str, str]) -> tuple[race.Settings, Prior]:
 def answer(query: Mapping[str, str]) -> dict[str, Any]:
     """The picture as SVG, the conclusion, the table of final values and the largest stable rate.
 
+    One at a time: Matplotlib's settings belong to the whole process.
+
     Raises:
         UsageError: as `settings`.
     """
     start = time.monotonic()
-    chosen, prior = settings(query)
-    # Matplotlib's settings belong to the whole process.
-    with _DRAWING:
-        ran = race.run(chosen, prior)
-        table, _ = final_table(ran)
-        file = io.StringIO()
-        picture(ran).savefig(file, format="svg", metadata={"Date": None})
+    content = _content(tuple(sorted(query.items())))
+    return content | {"seconds": time.monotonic() - start}
+
+
+@lru_cache(_MOST_KNOWN)
+def _content(query: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    chosen, prior = settings(dict(query))
+    ran = race.run(chosen, prior)
+    table, _ = final_table(ran)
+    file = io.StringIO()
+    picture(ran, has_box=False).savefig(file, format="svg", metadata={"Date": None})
     content: dict[str, Any] = {
         "svg": file.getvalue(),
         "headline": headline(ran),
@@ -68,4 +75,4 @@ def answer(query: Mapping[str, str]) -> dict[str, Any]:
     }
     if prior.flat and ran.has_optimum:
         content["largest_rate"] = curvature(one(ran), ran.exact.theta).largest_rate
-    return content | {"seconds": time.monotonic() - start}
+    return content

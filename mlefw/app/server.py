@@ -1,46 +1,109 @@
 """The server behind `mlefw app`: the standard library's, bound to the loopback interface."""
 
 import json
+import socket
+import sys
+import threading
 from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from mlefw.app.request import answer
 from mlefw.console import console
 from mlefw.errors import UsageError
+from mlefw.inert import shown
 from mlefw.single import imported
 
 _HOST = "127.0.0.1"
 _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; img-src data:"
+
+_OWN = ("127.0.0.1", "localhost")
+_MOST_CLIENTS = 32
+"""At once; a browser opens half a dozen connections."""
+_REQUEST_S = 10.0
+"""What a client may take to say what it wants, and to take the answer."""
+
+_COMPUTING = threading.Lock()
 
 
 class Page(BaseHTTPRequestHandler):
     """Answers for the page itself and for one race at a time."""
 
     server_version = "mlefw"
+    timeout = _REQUEST_S
+
+    def setup(self) -> None:
+        """Give the client a limited time for all of its request, not for each byte of it."""
+        super().setup()
+        self._limit = threading.Timer(_REQUEST_S, self._give_up)
+        self._limit.daemon = True
+        self._limit.start()
+
+    def finish(self) -> None:
+        """End the limit with the connection."""
+        self._limit.cancel()
+        super().finish()
 
     def do_GET(self) -> None:
         """Serve `/` and `/race?head=…`."""
-        # A foreign page whose name resolves to this machine would send its own name.
-        if (self.headers.get("Host") or "").rsplit(":", 1)[0] not in ("127.0.0.1", "localhost"):
-            self._send(HTTPStatus.FORBIDDEN, "text/plain", "only for this machine")
-            return
+        self._limit.cancel()
         url = urlsplit(self.path)
-        if url.path == "/":
+        if not _is_own(self.headers.get("Host") or ""):
+            # A foreign page whose name resolves to this machine would send its own name.
+            self._send(HTTPStatus.FORBIDDEN, "text/plain", "only for this machine")
+        elif url.path == "/":
             page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", page)
         elif url.path == "/race":
-            try:
-                content, status = answer(dict(parse_qsl(url.query))), HTTPStatus.OK
-            except UsageError as error:
-                content, status = {"error": str(error)}, HTTPStatus.BAD_REQUEST
-            self._send(status, "application/json", json.dumps(content))
+            self._race(url.query)
         elif url.path == "/favicon.ico":
             self._send(HTTPStatus.NO_CONTENT, "image/x-icon", "")
         else:
             self._send(HTTPStatus.NOT_FOUND, "text/plain", "there is no such page")
+
+    def _race(self, query: str) -> None:
+        if self._is_foreign():
+            self._send(HTTPStatus.FORBIDDEN, "text/plain", "only for the page of this program")
+            return
+        with _COMPUTING:
+            if self._has_left():
+                # A slider has moved on while this waited.
+                return
+            try:
+                content, status = answer(dict(parse_qsl(query))), HTTPStatus.OK
+            except UsageError as error:
+                content, status = {"error": str(error)}, HTTPStatus.BAD_REQUEST
+        self._send(status, "application/json", json.dumps(content))
+
+    def _is_foreign(self) -> bool:
+        """Whether a page of another origin asks: every browser says so in one of these headers."""
+        if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            return True
+        own = (self.headers.get("Host") or "").lower()
+        given = (self.headers.get(name) for name in ("Origin", "Referer"))
+        return any(urlsplit(origin).netloc.lower() != own for origin in given if origin is not None)
+
+    def _has_left(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        self.connection.settimeout(0)
+        try:
+            return self.connection.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            self.connection.settimeout(_REQUEST_S)
+
+    def _give_up(self) -> None:
+        try:
+            self.connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            # It has ended by itself.
+            return
 
     def _send(self, status: HTTPStatus, kind: str, text: str) -> None:
         content = text.encode()
@@ -49,7 +112,9 @@ class Page(BaseHTTPRequestHandler):
             ("Content-Type", kind),
             ("Content-Length", str(len(content))),
             ("Content-Security-Policy", _POLICY),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
             ("X-Content-Type-Options", "nosniff"),
+            ("X-Frame-Options", "DENY"),
             ("Cache-Control", "no-store"),
         ):
             self.send_header(name, value)
@@ -58,6 +123,36 @@ class Page(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep the terminal for the address."""
+
+
+class Server(ThreadingHTTPServer):
+    """A thread for each of a limited number of clients; one that goes away is no error."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._places = threading.BoundedSemaphore(_MOST_CLIENTS)
+        super().__init__(address, Page)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Refuse a client beyond the limit, rather than let it wait for one that may never end."""
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and make place for another."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what went wrong in a line; nothing where a client has gone away or was too slow."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError | TimeoutError):
+            console(stderr=True).print(shown(f"mlefw app: {type(error).__name__}: {error}"), markup=False)
 
 
 def serve(arguments: Sequence[str]) -> int:
@@ -70,18 +165,16 @@ def serve(arguments: Sequence[str]) -> int:
     return 0
 
 
-def open_server(port: int) -> ThreadingHTTPServer:
+def open_server(port: int) -> Server:
     """A server on the loopback interface; port 0 takes a free one.
 
     Raises:
         UsageError: the port is taken or out of range.
     """
     try:
-        server = ThreadingHTTPServer((_HOST, port), Page)
+        return Server((_HOST, port))
     except (OSError, OverflowError) as error:
         raise UsageError(f"port={port} cannot be used: {error}; expected a free one, such as port=0") from error
-    server.daemon_threads = True
-    return server
 
 
 def port_of(arguments: Sequence[str]) -> int:
@@ -97,3 +190,7 @@ def port_of(arguments: Sequence[str]) -> int:
             raise UsageError(f"{argument}: mlefw app takes port=NUMBER alone")
         port = int(value)
     return port
+
+
+def _is_own(host: str) -> bool:
+    return host.lower().rsplit(":", 1)[0] in _OWN

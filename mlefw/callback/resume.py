@@ -14,6 +14,7 @@ from mlefw.callback.converged import StopWhenConverged
 from mlefw.callback.stored_state import check_form, check_optimizer, taking_up
 from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
+from mlefw.file_system import void
 from mlefw.module import LikelihoodModule
 from mlefw.own_folder import cleared
 from mlefw.random_state import Stream
@@ -121,7 +122,7 @@ class Resumable(lightning.Callback):
                     pass
             self.content = None
             if self.outdated is not None:
-                cleared(self.outdated).unlink(missing_ok=True)
+                void(cleared(self.outdated))
         if ranks.number() > 0:
             # Units are dropped independently of those of other processes.
             module.stream = Stream(module.seed, f"steps of process {ranks.number()} from {trainer.global_step}")

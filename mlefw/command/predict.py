@@ -14,6 +14,7 @@ from mlefw.atomic import write_atomically
 from mlefw.console import console
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
+from mlefw.inert import cell, shown
 from mlefw.new_data import adapted, check_output, read_blocks
 from mlefw.own_folder import own
 from mlefw.prediction import check_probabilities, predictions
@@ -73,7 +74,7 @@ def _write(file: Any, as_text: bool, tables: Iterable[pa.Table]) -> None:
     writer: Any = None
     num_rows = 0
     for table in tables:
-        table = _inert(table) if as_text else table
+        table = _inert(table) if as_text else table.rename_columns([shown(name) for name in table.column_names])
         if writer is None:
             schema = table.schema
             writer = csv.CSVWriter(file, schema) if as_text else parquet.ParquetWriter(file, schema)
@@ -100,13 +101,9 @@ def _like(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _inert(content: pa.Table) -> pa.Table:
-    """Text that a spreadsheet would take for a formula gets a leading apostrophe, in cells and in column names."""
-
-    def mend(text: str) -> str:
-        return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
+    """The same with cells and column names that neither a spreadsheet nor a terminal takes for anything but text."""
     for k, field in enumerate(content.schema):
         if pa.types.is_string(field.type):
-            cells = [None if text is None else mend(text) for text in content.column(k).to_pylist()]
+            cells = [None if text is None else cell(text) for text in content.column(k).to_pylist()]
             content = content.set_column(k, field.name, pa.array(cells, pa.string()))
-    return content.rename_columns([mend(name) for name in content.column_names])
+    return content.rename_columns([cell(name) for name in content.column_names])

@@ -14,6 +14,7 @@ from mlefw.command import conclusion, fitting
 from mlefw.command.conclusion import choice
 from mlefw.configuration import as_yaml
 from mlefw.errors import StorageError, UsageError
+from mlefw.file_system import remove
 from mlefw.once import is_wanted, once
 from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.random_state import Stream
@@ -85,7 +86,7 @@ def _resume(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
         begun = Begun(config, run_dir, prepared, _card(config, prepared))
         resumption.check_rows(run_dir, content, begun.card, prepared.data, prepared.estimand.objective)
         for file in leftovers(run_dir):
-            file.unlink()
+            remove(file)
         with telling(begun, is_resumed=True):
             return _run(begun, content)
 

@@ -13,9 +13,20 @@ from mlefw.tail import chi2_quantile
 Curve = tuple[np.ndarray, np.ndarray]
 """NLL and slope after each step."""
 
+_FEW = 8
+
 
 @drawn
-def race(full: Curve, stochastic: Curve, exact: tuple[float, float], name: str, title: str, subtitle: str) -> Figure:
+def race(
+    full: Curve,
+    stochastic: Curve,
+    exact: tuple[float, float],
+    name: str,
+    title: str,
+    subtitle: str,
+    calm: tuple[Curve, str] | None = None,
+    has_box: bool = True,
+) -> Figure:
     """NLL and slope over iterations, with the exact ones as dashed lines and a box of final values.
 
     Args:
@@ -25,20 +36,29 @@ def race(full: Curve, stochastic: Curve, exact: tuple[float, float], name: str, 
         name: of the exact estimate, MLE or MAP.
         title: the conclusion.
         subtitle: what is shown.
+        calm: a descent that converges and its name, beside others that do not.
+        has_box: whether there is a box.
     """
-    figure = sheet(title, subtitle, 5.2)
-    figure.subplots_adjust(wspace=0.26, bottom=0.3)
+    figure = sheet(title, subtitle, 5.2 if has_box else 4.4)
+    figure.subplots_adjust(wspace=0.26, bottom=0.3 if has_box else 0.13)
     quantity = "NLL" if name == "MLE" else "objective"
     height = f"{quantity} (nats per row)"
-    lines = ((stochastic, "mini-batch SGD", VERMILION), (full, "full-batch GD", BLUE))
+    lines = [(stochastic, "mini-batch SGD", VERMILION), (full, "full-batch GD", BLUE)]
+    others = [] if calm is None else [(*calm, GREEN)]
     for axes, which, quantity_name in zip(figure.subplots(1, 2), (0, 1), (height, "slope"), strict=True):
-        for curve, label, color in lines:
-            axes.plot(curve[which], color=color, label=label, linewidth=1.6)
+        for curve, label, color in others + lines:
+            # A descent that ends after a few steps is seen by its points.
+            marker = "o" if len(curve[which]) < _FEW else None
+            axes.plot(curve[which], color=color, label=label, linewidth=1.6, marker=marker)
         axes.axhline(exact[which], color="black", linestyle="--", linewidth=1.2, label=f"exact {name}")
         axes.set(xlabel="iteration", ylabel=quantity_name)
         if which == 0:
             _near(axes, [curve[0] for curve, _, _ in lines], exact[0])
+        elif calm is not None:
+            _about(axes, calm[0][1], exact[1])
         legend(axes, loc="upper right" if which == 0 else "lower right")
+    if not has_box:
+        return figure
     text = f"{'':<15}{quantity:>10}{'above ' + name:>12}{'slope':>10}{'error':>11}\n"
     text += f"{'exact ' + name:<15}{exact[0]:>10.5f}{'':>12}{exact[1]:>10.5f}\n"
     for curve, label, _ in reversed(lines):
@@ -56,6 +76,13 @@ def _near(axes: Axes, curves: Sequence[np.ndarray], exact: float) -> None:
     highest = max(float(np.max(curve)) for curve in curves)
     room = max(top - exact, 1e-3)
     axes.set_ylim(exact - 0.06 * room, min(highest, exact + 2 * room) + 0.04 * room)
+
+
+def _about(axes: Axes, curve: np.ndarray, exact: float) -> None:
+    """Keep a descent that converges in view, and of another one where it begins to leave."""
+    low, high = min(float(curve.min()), exact), max(float(curve.max()), exact)
+    room = max(high - low, 1e-3)
+    axes.set_ylim(low - room, high + room)
 
 
 @drawn

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlefw.errors import UsageError
+from mlefw.file_system import remove
 from mlefw.forked import Ended, Pool
 from mlefw.population import run, signature
 from mlefw.run_directory import summary_of
@@ -45,7 +46,7 @@ class Groups:
             return
         entries, results = self.running.pop(key), self._file(key, "json")
         known = run.read(results)
-        results.unlink(missing_ok=True)
+        remove(results)
         for entry in entries:
             job = self.journal.jobs[entry.index]
             if entry.index in known:
@@ -57,7 +58,7 @@ class Groups:
             else:
                 self._put_back(entry)
         if how.code in _TOLD:
-            self._file(key, "log").unlink(missing_ok=True)
+            remove(self._file(key, "log"))
 
     def _submit(self, pool: Pool, key: int, group: Sequence[int], configs: dict[int, dict[str, Any]]) -> None:
         jobs = self.journal.jobs

@@ -12,7 +12,7 @@ from mlefw import once, warn
 from mlefw.atomic import together, write_json
 from mlefw.command import conclusion, fitting
 from mlefw.command.train import begin, measure, telling
-from mlefw.configuration import resolve
+from mlefw.configuration import located
 from mlefw.errors import MlefwError, Stopped
 from mlefw.interrupt import handled
 from mlefw.own_folder import cleared
@@ -53,8 +53,7 @@ def run(entries: Sequence[Entry], results: Path) -> int:
     """Run the jobs; 0, or the code of what ended all of them. What became of each is in the file `results`."""
     try:
         with handled(), once.remembering(), ExitStack() as held:
-            first = {**entries[0].config, "run_dir": str(entries[0].run_dir.absolute())}
-            signature.check(prepare(resolve(first), None))
+            signature.check(prepare(located(entries[0].config, entries[0].run_dir), None))
             listen()
             try:
                 _run(entries, held)
@@ -103,7 +102,7 @@ def _run(entries: Sequence[Entry], held: ExitStack) -> None:
 
 
 def _begin(entry: Entry, held: ExitStack) -> Member:
-    config = resolve({**entry.config, "run_dir": str(entry.run_dir.absolute())})
+    config = located(entry.config, entry.run_dir)
     begun = begin(config, entry.run_dir)
     held.enter_context(locked(begun.run_dir))
     with telling(begun):
