@@ -91,7 +91,7 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
     """The figures of an evaluation, the null model and the exact estimates on the same rows first where known."""
     on = f"{content['split']} rows" if "split" in content else "rows"
     lines = [f"{content['run']}: {content['num_rows']} {on}"]
-    rows = [(name, content[key].get("nll_nats")) for key, name in exact_names({}).items() if key in content]
+    rows = [(name, content[key].get("nll_nats")) for key, name in exact_names(content).items() if key in content]
     if "calibration" in content:
         rows.append(("before recalibration", content["calibration"]["before"].get("nll_nats")))
     rows = [(f"{name}, in nats", value) for name, value in rows] + list(content["metrics"].items())
@@ -103,6 +103,12 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
     for name, value in rows:
         beside = f"{number(averaged[name]):>14}" if name in averaged else ""
         lines.append(f"  {name:<{width}}{number(value):>14}{beside}")
+    distance = content.get("distance", {})
+    names = {"gap": REFERENCES.get(distance.get("reference", ""), ""), "null_gap": "null model"}
+    for key, name in names.items():
+        if f"{key}_nats" in distance:
+            error = number(distance.get(f"{key}_se"))
+            lines.append(f"minus {name}: {number(distance[f'{key}_nats'], sign=True)} ± {error} nats per row")
     if content.get("calibration", {}).get("fitted_on") == content.get("split", ""):
         lines.append(f"The recalibration ({content['calibration']['method']}) was fitted on these rows.")
     if "misfit" in content:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-EXACT = ("null", "baseline", "baseline_map", "baseline_ridge")
+KEYS = {"null": "null", "mle": "baseline", "map": "baseline_map", "ridge": "baseline_ridge"}
+"""The null model and the exact estimates, with their keys in `summary.json`."""
+EXACT = tuple(KEYS.values())
 """What stands beside a model, by its name in `summary.json`."""
 
 REFERENCES = {"mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge MAP"}

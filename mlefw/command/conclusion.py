@@ -3,10 +3,11 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlefw import archive, build, console, recalibration, score
+from mlefw import archive, build, console, recalibration, score, stored_estimates
 from mlefw.atomic import write_json
 from mlefw.attempt import attempt
 from mlefw.command import exhibit, fitting, judgement, row_scores
@@ -14,6 +15,7 @@ from mlefw.forecast import Forecast, Sample, forecast
 from mlefw.objective import Evaluation, Objective, evaluate, whole_eta
 from mlefw.preparation import Prepared
 from mlefw.rows import Rows
+from mlefw.run_directory import checkpoint_of
 from mlefw.run_posterior import keep_posterior
 from mlefw.warn import collect, collected, warn
 from mlefw.yardstick import Yardstick, describe
@@ -74,6 +76,8 @@ def conclude(
         summary["misfit"] = misfit
     # What follows may take long, or the memory of the machine: what is known by now is on disk first.
     _write(config, run_dir, {**summary, "status": "failed", "reason": _UNFINISHED}, baseline, [])
+    kept = partial(stored_estimates.keep, checkpoint_of(run_dir), yardstick.exact, objective, config["baseline"] or {})
+    attempt("the exact estimates of the checkpoint", kept, None)
     summary |= attempt(
         "the uncertainty of the parameters", lambda: keep_posterior(config, run_dir, objective, data.splits), {}
     )

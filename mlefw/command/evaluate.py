@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlefw import build, checkpoint, recalibration
+from mlefw import archive, build, checkpoint, recalibration
 from mlefw.atomic import write_json
 from mlefw.checkpoint import Trained
 from mlefw.command import exhibit, judgement
@@ -18,6 +18,7 @@ from mlefw.own_folder import own
 from mlefw.random_state import isolated
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import Averaged, posterior_of
+from mlefw.stored_estimates import KEY, Beside
 from mlefw.support import check_support
 from mlefw.tally import MeanNll, Tally
 from mlefw.warn import warn
@@ -39,18 +40,23 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
     metrics = build.build_metrics(trained.config, trained.objective.head)
     tally = Tally(trained.objective, metrics)
     before = None if trained.trained is None else MeanNll(trained.trained)
+    known = archive.read(trained.path).get(KEY)
+    beside = (
+        None if known is None else Beside(known, trained.trained or trained.objective, trained.objective, trained.path)
+    )
     averaged = None if posterior is None else Averaged(trained.objective, posterior, metrics)
     split = config["split"] or "test"
     with progress(read_blocks(trained, config["data"], split, prediction=False), "scoring") as blocks:
         for block in (block for block in blocks if block.table.num_rows):
             rows = _coded(trained, block.table)
-            for part in (tally, before, averaged):
+            for part in (tally, before, beside, averaged):
                 if part is not None:
                     part.add(rows)
     if not tally.population:
         what = "every weight is zero" if tally.num_rows else "0 data rows"
         raise UsageError(f"{config['data']['path'] or trained.path}: {what}: there is nothing to score")
     content = _content(config, trained, tally, before)
+    content |= {} if beside is None else beside.figures()
     if averaged is not None:
         content["laplace" if method is None else method.name] = averaged.figures()
     if config["output"]:

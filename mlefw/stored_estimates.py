@@ -1,0 +1,128 @@
+"""The exact estimates of a run as its checkpoint keeps them, and what they say of new rows beside the model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlefw import archive
+from mlefw.baseline.predictor import Estimate
+from mlefw.errors import UsageError
+from mlefw.objective import Objective
+from mlefw.references import KEYS
+from mlefw.rows import Rows, total
+from mlefw.yardstick import Exact
+
+KEY = "estimates"
+"""Their place in a checkpoint."""
+
+
+def keep(path: Path, exact: Exact, objective: Objective, settings: Mapping[str, Any]) -> None:
+    """Add them to a checkpoint; `settings` are those of the baseline."""
+    archive.amend(path, **{KEY: stored(exact, objective, settings.get("ridge_scale"))})
+
+
+def stored(exact: Exact, objective: Objective, ridge_scale: float | None) -> dict[str, Any]:
+    """The null model and the estimates that exist as plain tensors by name, and which of them gaps are from."""
+    kept = {name: solution for name, solution in exact.known.items() if solution.exists is not False}
+    content: dict[str, Any] = {
+        name: Estimate.of(solution, objective)._asdict() for name, solution in {"null": exact.null, **kept}.items()
+    }
+    reference = exact.reference
+    content |= {} if reference is None else {"reference": reference[0]}
+    return content | ({"ridge_scale": float(ridge_scale)} if "ridge" in content and ridge_scale is not None else {})
+
+
+class Beside:
+    """Adds up blocks of rows under a model and the estimates that its run has kept.
+
+    Raises:
+        UsageError: what is kept does not fit the model.
+    """
+
+    def __init__(self, content: dict[str, Any], model: Objective, final: Objective, path: Path) -> None:
+        self.final, self.reference = final, content.get("reference")
+        self.ridge_scale = content.get("ridge_scale")
+        self.objectives = {
+            name: _estimate(content[name], model, path).as_objective(model).eval() for name in KEYS if name in content
+        }
+        if self.reference is not None and self.reference not in self.objectives:
+            raise UsageError(f"{path}: its exact estimates name {self.reference!r} as a reference, and it is not there")
+        self._means = {name: _Mean() for name in self.objectives}
+        self._gaps = {name: _Mean() for name in ("null", self.reference) if name in self.objectives}
+
+    @torch.no_grad()
+    def add(self, rows: Rows) -> None:
+        """Add a block of rows."""
+        nll = self.final.nll(rows).double()
+        for name, objective in self.objectives.items():
+            other = objective.nll(rows)
+            self._means[name].add(other, rows.weight)
+            if name in self._gaps:
+                self._gaps[name].add(nll - other, rows.weight)
+
+    def figures(self) -> dict[str, Any]:
+        """NLL of each estimate by its key in `summary.json`, and `distance` with the gaps and their paired errors."""
+        content: dict[str, Any] = {}
+        for name, mean in self._means.items():
+            if abs(mean.value) < float("inf"):
+                content[KEYS[name]] = {"nll_nats": mean.value}
+        if self.ridge_scale is not None and KEYS["ridge"] in content:
+            content[KEYS["ridge"]]["scale"] = self.ridge_scale
+        distance: dict[str, Any] = {} if self.reference is None else {"reference": self.reference}
+        for name, gap in self._gaps.items():
+            key = "null_gap" if name == "null" else "gap"
+            values = {f"{key}_nats": gap.value, f"{key}_se": gap.error}
+            distance |= {name: value for name, value in values.items() if abs(value) < float("inf")}
+        return content | {"distance": distance}
+
+
+class _Mean:
+    """A weighted mean over blocks, and its standard error with weights as frequencies."""
+
+    def __init__(self) -> None:
+        self._near: float | None = None
+        self._count = self._sum = self._square = 0.0
+
+    def add(self, values: Tensor, weight: Tensor) -> None:
+        """Add a block; squares are taken about the mean of the first one, so that none cancel."""
+        count = float(weight.sum())
+        if not count:
+            return
+        if self._near is None:
+            self._near = float(total(weight, values)) / count
+        away = values - self._near
+        self._count += count
+        self._sum += float(total(weight, away))
+        self._square += float(total(weight, away.square()))
+
+    @property
+    def value(self) -> float:
+        """The mean."""
+        return (self._near or 0.0) + self._sum / self._count if self._count else float("nan")
+
+    @property
+    def error(self) -> float:
+        """Its standard error, not a number for a single row."""
+        if not self._count > 1:
+            return float("nan")
+        variance = self._square / self._count - (self._sum / self._count) ** 2
+        return (max(variance, 0.0) / (self._count - 1)) ** 0.5
+
+
+def _estimate(content: Any, model: Objective, path: Path) -> Estimate:
+    head = model.head
+    width = len(model.model.mean)  # type: ignore[arg-type]
+    columns = head.eta_dim + head.shared_dim
+    shapes = {
+        **{"weight": (head.eta_dim, width), "bias": (head.eta_dim,), "shared": (head.shared_dim,)},
+        **{"mean": (width,), "scale": (width,), "center": (columns,), "gain": (columns,)},
+        "floor": tuple(head.floor.shape),
+    }
+    for name, shape in shapes.items():
+        value = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape or not bool(torch.isfinite(value).all()):
+            raise UsageError(f"{path}: {name} of an exact estimate is no finite tensor of shape {shape}")
+    return Estimate(**{name: content[name].double() for name in Estimate._fields})
