@@ -117,10 +117,12 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         raise UsageError(f"resume={config['resume']}: expected on the command line of mlefw train alone")
     if command in ("evaluate", "predict"):
         return _apply(command, config, admitted)
+    from mlefw.local_path import local_path
     from mlefw.run_directory import default_path
     from mlefw.single import run_job
 
-    run_dir = Path(configuration.resolve(config)["run_dir"]) if config["run_dir"] else default_path()
+    given = configuration.resolve(config)["run_dir"]
+    run_dir = local_path(given, "run_dir") if given else default_path()
     return run_job(command, config, run_dir)
 
 
@@ -153,6 +155,7 @@ def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) ->
 def _compare(arguments: Sequence[str]) -> int:
     from mlefw.command import compare
     from mlefw.console import console
+    from mlefw.local_path import local_path
     from mlefw.report.comparison import ahead
 
     runs: list[str] = []
@@ -168,14 +171,14 @@ def _compare(arguments: Sequence[str]) -> int:
             value = argument.removeprefix("runs=").strip("[]")
             runs += [part for part in value.split(",") if part]
     if report:
-        compare.check_report(Path(report), overwrite)
+        compare.check_report(local_path(report, "report"), overwrite)
     summaries = compare.run(runs, measure)
     out = console()
     out.print(compare.table(summaries))
     if sentence := ahead(summaries):
         out.print(sentence, soft_wrap=True, markup=False)
     if report:
-        compare.write_report(summaries, Path(report))
+        compare.write_report(summaries, local_path(report, "report"))
         out.print(f"written: {report}", soft_wrap=True, markup=False)
     return 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mlefw.errors import UsageError
+from mlefw.local_path import local_path
 
 FOREIGN = {
     b"PAR1": "is a Parquet file: read it with data=parquet",
@@ -29,7 +30,7 @@ def regular_file(path: str | None, setting: str) -> Path:
     """
     if not path:
         raise UsageError(f"{setting} is not set\n  expected: the path of a file, e.g. {setting}=table.csv")
-    file = Path(path).expanduser().absolute()
+    file = local_path(path, setting).expanduser().absolute()
     try:
         mode = file.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -51,7 +52,7 @@ def regular_files(path: str | None, setting: str, suffixes: tuple[str, ...]) -> 
     Raises:
         UsageError: as `regular_file`, or there is none.
     """
-    place = Path(path or "").expanduser().absolute()
+    place = local_path(path or "", setting).expanduser().absolute()
     if path and place.is_dir():
         found = sorted(file for file in place.iterdir() if file.name.endswith(suffixes) and file.name[0] not in "._")
         if not found:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlefw import configuration, launcher, warn
 from mlefw.errors import Stopped, UsageError
+from mlefw.local_path import local_path
 from mlefw.run_directory import check_free, default_path
 from mlefw.single import run_job
 from mlefw.sweep_record import NAME, Job, Journal, label, plan, read, summary_of
@@ -54,7 +55,7 @@ def run(
     settings = [override for override in overrides if not override.startswith(("hydra.launcher", "hydra/"))]
     _check_grid(command, settings, swept, config_dirs, plugins)
     given = [override.partition("=")[2] for override in fixed if override.startswith("run_dir=")]
-    root = (Path(given[-1]) if given else default_path("multirun")).absolute()
+    root = (local_path(given[-1], "run_dir") if given else default_path("multirun")).absolute()
     first = [values[0] for values in swept.values()]
     forks = launcher.check(configuration.launcher_settings(command, [*fixed, *first], config_dirs))
     if not (forks and (root / NAME).is_file() and not root.is_symlink()):

@@ -13,6 +13,7 @@ from mlefw.command.predict import progress
 from mlefw.console import EXACT
 from mlefw.errors import UsageError
 from mlefw.forecast import Sample, forecast
+from mlefw.local_path import local_path
 from mlefw.new_data import adapted, check_output, read_blocks
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import Averaged, posterior_of
@@ -50,9 +51,9 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
     if averaged is not None:
         content["laplace" if method is None else method.name] = averaged.figures()
     if config["output"]:
-        write_json(Path(config["output"]), content)
+        write_json(local_path(config["output"], "output"), content)
     if config["plots"]:
-        _draw(Path(config["plots"]), trained, tally, content)
+        _draw(local_path(config["plots"], "plots"), trained, tally, content)
     return content
 
 
@@ -60,9 +61,9 @@ def _check(config: dict[str, Any]) -> None:
     if not config["run"]:
         raise UsageError("run= is missing: expected a run directory or a .ckpt file")
     if config["output"]:
-        check_output(Path(config["output"]), config["overwrite"])
+        check_output(local_path(config["output"], "output"), config["overwrite"])
     if config["plots"]:
-        folder = Path(config["plots"])
+        folder = local_path(config["plots"], "plots")
         check_output(folder, config["overwrite"], "plots")
         if not folder.absolute().parent.is_dir():
             raise UsageError(f"plots={folder}: there is no directory {folder.absolute().parent}")
@@ -75,7 +76,7 @@ def _content(config: dict[str, Any], trained: Trained, tally: Tally, before: Mea
     content: dict[str, Any] = {"run": str(trained.path), "num_rows": tally.num_rows, "metrics": figures}
     if config["data"]["path"] is None:
         content["split"] = config["split"] or "test"
-        content |= _beside(Path(config["run"]), content)
+        content |= _beside(local_path(config["run"], "run"), content)
     if trained.calibration is not None and before is not None:
         method, known = trained.config["choices"]["calibrate"], {"before": before.figures()}
         after = {"nll_nats": figures["nll_nats"]} if "nll_nats" in figures else {}
