@@ -15,6 +15,7 @@ from mlefw.errors import UsageError
 from mlefw.forecast import Sample, forecast
 from mlefw.local_path import local_path
 from mlefw.new_data import adapted, check_output, read_blocks
+from mlefw.reach import warn_of_far_rows
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import Averaged, posterior_of
 from mlefw.support import check_support
@@ -89,6 +90,7 @@ def _coded(trained: Trained, table: Table) -> Rows:
     schema, head = trained.schema, trained.objective.head
     rows = schema.rows(table, head.log_link, whole=False)
     check_support(head, rows, table, schema.target)
+    warn_of_far_rows(schema, rows, table)
     return rows
 
 
