@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from mlefw.local_path import local_path
+
 COMMANDS = {
     "train": "fit a network, and say how far it is from the exact estimate (-m for a sweep)",
     "baseline": "only the exact estimate: a table of coefficients",
@@ -117,7 +119,6 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         raise UsageError(f"resume={config['resume']}: expected on the command line of mlefw train alone")
     if command in ("evaluate", "predict"):
         return _apply(command, config, admitted)
-    from mlefw.local_path import local_path
     from mlefw.run_directory import default_path
     from mlefw.single import run_job
 
@@ -155,7 +156,6 @@ def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) ->
 def _compare(arguments: Sequence[str]) -> int:
     from mlefw.command import compare
     from mlefw.console import console
-    from mlefw.local_path import local_path
     from mlefw.report.comparison import ahead
 
     runs: list[str] = []
