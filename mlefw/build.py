@@ -1,9 +1,10 @@
 """The composition root: from a configuration to objects. Nothing below it knows all the parts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from mlefw.admission import admit
@@ -28,6 +29,7 @@ from mlefw.once import once
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.random_state import Stream
+from mlefw.reach import far_rows, spans, warn_of_far_rows
 from mlefw.rows import Rows
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized, feature_statistics, target_statistics
@@ -51,6 +53,10 @@ class Data:
         """The training rows."""
         return self.splits["train"]
 
+    def far(self, split: str) -> np.ndarray:
+        """Which rows of a split lie beyond the training rows by orders of magnitude, (n,)."""
+        return far_rows(self.schema, self.splits[split])
+
 
 def head_kind(node: Config) -> Any:
     """The class of a head, which says how its target is coded before there are data to build it with."""
@@ -71,9 +77,14 @@ def _read_data(config: Config) -> Data:
     table = source.read()
     schema = Schema.learn(table, source, {t: head_kind(node).target for t, node in tasks.items()} or kind.target)
     parts = source.parts(table)
+    source.warn_of_empty(table, parts)
     schema = schema.of_training(*parts["train"])
     head = head_of(config, schema.targets)
     splits = {split: coded(schema, head, *part, source.store) for split, part in parts.items()}
+    schema = replace(schema, spans=spans(schema, splits["train"]))
+    if source.store is None:
+        for split, (table, index) in parts.items():
+            warn_of_far_rows(schema, splits[split], table, index)
     return Data(source, schema, splits)
 
 

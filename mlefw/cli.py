@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlefw import flags, warn
+from mlefw.local_path import local_path
 
 COMMANDS = {
     "train": "fit a network, and say how far it is from the exact estimate (-m for a sweep)",
@@ -120,7 +121,8 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     from mlefw.run_directory import default_path
     from mlefw.single import run_job
 
-    run_dir = Path(configuration.resolve(config)["run_dir"]) if config["run_dir"] else default_path()
+    given = configuration.resolve(config)["run_dir"]
+    run_dir = local_path(given, "run_dir") if given else default_path()
     return run_job(command, config, run_dir)
 
 
@@ -169,14 +171,14 @@ def _compare(arguments: Sequence[str]) -> int:
         else:
             runs += several(argument.removeprefix("runs="))
     if report:
-        compare.check_report(Path(report), overwrite)
+        compare.check_report(local_path(report, "report"), overwrite)
     summaries = compare.run(runs, measure)
     out = console()
     out.print(compare.table(summaries))
     if sentence := ahead(summaries):
         out.print(sentence, soft_wrap=True, markup=False)
     if report:
-        compare.write_report(summaries, Path(report))
+        compare.write_report(summaries, local_path(report, "report"))
         out.print(f"written: {report}", soft_wrap=True, markup=False)
     return 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mlefw.errors import UsageError
+from mlefw.local_path import local_path
 
 FOREIGN = {
     b"PAR1": "is a Parquet file: read it with data=parquet",
@@ -21,9 +22,9 @@ FOREIGN = {
 }
 
 
-def _place(path: str) -> Path:
+def _place(path: str, setting: str) -> Path:
     """The absolute path; `~` is the home directory, unless there is a file that is called so."""
-    plain = Path(path)
+    plain = local_path(path, setting)
     try:
         return (plain if plain.exists() else plain.expanduser()).absolute()
     except (OSError, ValueError, RuntimeError):
@@ -39,7 +40,7 @@ def regular_file(path: str | None, setting: str) -> Path:
     """
     if not path:
         raise UsageError(f"{setting} is not set\n  expected: the path of a file, e.g. {setting}=table.csv")
-    file = _place(path)
+    file = _place(path, setting)
     try:
         mode = file.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -61,7 +62,7 @@ def regular_files(path: str | None, setting: str, suffixes: tuple[str, ...]) -> 
     Raises:
         UsageError: as `regular_file`, or there is none.
     """
-    place = _place(path or "")
+    place = _place(path or "", setting)
     if path and place.is_dir():
         found = sorted(file for file in place.iterdir() if file.name.endswith(suffixes) and file.name[0] not in "._")
         if not found:

@@ -14,6 +14,7 @@ from mlefw.command import train
 from mlefw.data.frame import as_arrow, offered, with_target
 from mlefw.errors import Stopped, UsageError
 from mlefw.interrupt import handled
+from mlefw.local_path import local_path
 from mlefw.run_directory import default_path, run_of
 from mlefw.single import listen
 from mlefw.surroundings import own
@@ -64,7 +65,7 @@ def fit(
             folder = run_of(str(resume))
             config = resumption.settings(folder, list(settings), [], plugins)
         else:
-            folder = (default_path() if run_dir is None else Path(run_dir)).absolute()
+            folder = (default_path() if run_dir is None else local_path(run_dir, "run_dir")).absolute()
             config = _composed(settings, name, folder, plugins)
         train.run(config, folder)
     return load(folder, plugins=plugins)

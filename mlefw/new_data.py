@@ -13,6 +13,7 @@ from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
 from mlefw.data.parquet import BLOCK_CELLS, SUFFIXES, Parquet
 from mlefw.errors import UsageError
+from mlefw.local_path import local_path
 from mlefw.preflight import check_parts
 from mlefw.rows import Table
 
@@ -25,7 +26,7 @@ def check_output(path: Path, overwrite: bool, setting: str = "output") -> None:
     Raises:
         UsageError: it is there, and `overwrite` is false.
     """
-    if path.exists() and not overwrite:
+    if local_path(path, setting).exists() and not overwrite:
         raise UsageError(f"{setting}={path} exists: expected a new file, or overwrite=true")
 
 
@@ -87,7 +88,7 @@ def read_blocks(
 def _source(trained: Trained, settings: dict[str, Any], prediction: bool) -> Source:
     given = {name: value for name, value in settings.items() if value is not None}
     kind: type[Source] = Csv
-    if _is_parquet(Path(str(given["path"]))):
+    if _is_parquet(local_path(str(given["path"]), "data.path")):
         kind, given = Parquet, {name: value for name, value in given.items() if name not in _READING}
     else:
         trained_on = trained.config["data"]

@@ -13,6 +13,7 @@ from mlefw import predictive
 from mlefw.censoring import Censored
 from mlefw.checkpoint import Trained
 from mlefw.errors import UsageError
+from mlefw.reach import warn_of_far_rows
 from mlefw.rows import Rows, Table
 from mlefw.support import check_support
 from mlefw.uncertainty.averaged import Uncertain, averaged
@@ -66,6 +67,7 @@ def predictions(
         return pa.concat_tables(tables, promote_options="default")
     objective, schema = trained.objective, trained.schema
     rows = schema.rows(table, objective.head.log_link, target_required=False)
+    warn_of_far_rows(schema, rows, table)
     if table.num_rows == 0:
         blank = Rows(torch.zeros(1, schema.num_features, dtype=torch.float64), rows.y, torch.ones(1), torch.zeros(1))
         return pa.table(_columns(trained, blank, table, np.zeros(1, dtype=np.int64), level, quantiles)).slice(0, 0)

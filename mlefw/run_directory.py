@@ -10,6 +10,7 @@ from typing import Any
 
 from mlefw import file_system
 from mlefw.errors import UsageError
+from mlefw.local_path import local_path
 from mlefw.own_folder import own
 
 SUPERSEDED = "superseded"
@@ -28,6 +29,7 @@ def check_free(path: Path) -> None:
     Raises:
         UsageError: it holds something, is a link or a file, or cannot be written to.
     """
+    local_path(path, "run_dir")
     try:
         path.lstat()
     except FileNotFoundError:
@@ -89,9 +91,7 @@ def run_of(resume: str) -> Path:
     Raises:
         UsageError: there is none.
     """
-    path = Path(resume)
-    if "://" in resume:
-        raise UsageError(f"resume={resume}: only a local run directory can be continued")
+    path = local_path(resume, "resume", "only a local run directory can be continued")
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise UsageError(f"resume={resume}: {what}; expected the directory of a run ({path.absolute()})")
@@ -129,9 +129,7 @@ def checkpoint_of(run: str | Path, name: str = "best.ckpt") -> Path:
     Raises:
         UsageError: neither is there.
     """
-    path = Path(run)
-    if "://" in str(run):
-        raise UsageError(f"run={run}: only local files are read")
+    path = local_path(run, "run")
     if not path.exists():
         raise UsageError(f"run={path}: there is no such file or directory ({path.absolute()})")
     if path.is_dir():

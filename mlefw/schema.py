@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,8 @@ class Schema:
     partial: bool = False
     bounds: bool = False
     event: Event | None = None
+    spans: dict[str, list[float]] = field(default_factory=dict)
+    """The lowest and the highest value of each numeric column among the training rows."""
 
     @classmethod
     def learn(cls, table: Table, source: Source, kind: TargetKind | Mapping[str, TargetKind]) -> "Schema":

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mlefw import file_system
 from mlefw.errors import StorageError, UsageError
+from mlefw.local_path import local_path
 from mlefw.rows import Rows
 
 resource: Any
@@ -42,7 +43,7 @@ class Store:
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        self.folder = Path(folder or tempfile.gettempdir()).absolute()
+        self.folder = local_path(folder or tempfile.gettempdir(), "data.cache").absolute()
         if not self.folder.is_dir() or not os.access(self.folder, os.W_OK | os.X_OK):
             raise UsageError(f"data.cache={self.folder}: expected a directory that can be written to")
         self.maps: WeakSet[mmap.mmap] = WeakSet()

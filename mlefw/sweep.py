@@ -18,6 +18,7 @@ from mlefw import configuration, launcher, warn
 from mlefw.errors import Stopped, UsageError
 from mlefw.file_system import locked
 from mlefw.hydra_settings import launcher_settings
+from mlefw.local_path import local_path
 from mlefw.own_folder import own
 from mlefw.path_setting import literal, quoted
 from mlefw.resolvers import own_alone
@@ -62,7 +63,7 @@ def run(
     settings = [override for override in overrides if not override.startswith(("hydra.launcher", "hydra/"))]
     _check_grid(command, settings, swept, config_dirs, plugins)
     given = [override.partition("=")[2] for override in fixed if override.startswith("run_dir=")]
-    root = (Path(literal(given[-1])) if given else default_path("multirun")).absolute()
+    root = (local_path(literal(given[-1]), "run_dir") if given else default_path("multirun")).absolute()
     first = [values[0] for values in swept.values()]
     forks = launcher.check(launcher_settings(command, [*fixed, *first], config_dirs))
     if not (forks and (root / NAME).is_file() and not root.is_symlink()):

@@ -20,6 +20,7 @@ from mlefw.new_data import adapted
 from mlefw.objective import evaluate
 from mlefw.prediction import check_probabilities, predictions
 from mlefw.random_state import isolated
+from mlefw.reach import warn_of_far_rows
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import posterior_of
 from mlefw.support import check_support
@@ -147,6 +148,7 @@ class Model:
         table = self._table(data, prediction=False, target=target)
         rows = self._rows(table, target_required=True)
         check_support(objective.head, rows, table, self.target)
+        warn_of_far_rows(self._trained.schema, rows, table)
         metrics = build.build_metrics(self._trained.config, objective.head)
         return dict(score.figures(objective, evaluate(objective, rows), rows, metrics))
 

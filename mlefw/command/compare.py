@@ -12,6 +12,7 @@ from mlefw.atomic import write_text
 from mlefw.command import row_scores
 from mlefw.console import model_name, number
 from mlefw.errors import UsageError
+from mlefw.local_path import local_path
 from mlefw.new_data import check_output
 from mlefw.report import comparison
 from mlefw.run_directory import SUPERSEDED
@@ -57,7 +58,7 @@ def find(runs: Sequence[str]) -> list[dict[str, Any]]:
         raise UsageError("runs= is missing: expected run directories, or the directory of a sweep")
     found = []
     for name in runs:
-        root = Path(name)
+        root = local_path(name, "runs")
         if not root.is_dir():
             raise UsageError(f"runs={name}: there is no such directory ({root.absolute()})")
         files = [root / "summary.json"] if (root / "summary.json").is_file() else _below(root)

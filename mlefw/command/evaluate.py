@@ -13,9 +13,11 @@ from mlefw.command.predict import progress
 from mlefw.console import EXACT
 from mlefw.errors import UsageError
 from mlefw.forecast import Sample, forecast
+from mlefw.local_path import local_path
 from mlefw.new_data import adapted, check_output, read_blocks
 from mlefw.own_folder import own
 from mlefw.random_state import isolated
+from mlefw.reach import warn_of_far_rows
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import Averaged, posterior_of
 from mlefw.stored_estimates import KEY, Beside
@@ -60,9 +62,9 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
     if averaged is not None:
         content["laplace" if method is None else method.name] = averaged.figures()
     if config["output"]:
-        write_json(Path(config["output"]), content)
+        write_json(local_path(config["output"], "output"), content)
     if config["plots"]:
-        _draw(Path(config["plots"]), trained, tally, content)
+        _draw(local_path(config["plots"], "plots"), trained, tally, content)
     return content
 
 
@@ -70,9 +72,9 @@ def _check(config: dict[str, Any]) -> None:
     if not config["run"]:
         raise UsageError("run= is missing: expected a run directory or a .ckpt file")
     if config["output"]:
-        check_output(Path(config["output"]), config["overwrite"])
+        check_output(local_path(config["output"], "output"), config["overwrite"])
     if config["plots"]:
-        folder = Path(config["plots"])
+        folder = local_path(config["plots"], "plots")
         check_output(folder, config["overwrite"], "plots")
         if not folder.absolute().parent.is_dir():
             raise UsageError(f"plots={folder}: there is no directory {folder.absolute().parent}")
@@ -88,7 +90,7 @@ def _content(config: dict[str, Any], trained: Trained, tally: Tally, before: Mea
     content |= {} if misfit is None else {"misfit": misfit}
     if config["data"]["path"] is None:
         content["split"] = config["split"] or "test"
-        content |= _beside(Path(config["run"]), content)
+        content |= _beside(local_path(config["run"], "run"), content)
     if trained.calibration is not None and before is not None:
         method, known = trained.config["choices"]["calibrate"], {"before": before.figures()}
         after = {"nll_nats": figures["nll_nats"]} if "nll_nats" in figures else {}
@@ -101,6 +103,7 @@ def _coded(trained: Trained, table: Table) -> Rows:
     schema, head = trained.schema, trained.objective.head
     rows = schema.rows(table, head.log_link, whole=False)
     check_support(head, rows, table, schema.target)
+    warn_of_far_rows(schema, rows, table)
     return rows
 
 

@@ -15,6 +15,7 @@ from mlefw.console import console
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
 from mlefw.inert import cell, shown
+from mlefw.local_path import local_path
 from mlefw.new_data import adapted, check_output, read_blocks
 from mlefw.own_folder import own
 from mlefw.prediction import check_probabilities, predictions
@@ -32,7 +33,7 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> Path:
     """
     if not config["run"]:
         raise UsageError("run= is missing: expected a run directory or a .ckpt file")
-    output, level, quantiles = Path(config["output"]), config["level"], config["quantiles"] or []
+    output, level, quantiles = local_path(config["output"], "output"), config["level"], config["quantiles"] or []
     if output.suffix not in (".parquet", ".csv"):
         raise UsageError(f"output={output}: expected a file that ends in .parquet or .csv")
     if not output.absolute().parent.is_dir():

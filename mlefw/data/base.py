@@ -156,6 +156,15 @@ class Source(ABC):
                 parts[name] = (table, np.sort(drawn[name]))
         return parts
 
+    def warn_of_empty(self, table: Table, splits: Iterable[str]) -> None:
+        """Say which split has no row although a share of the rows is asked for: the table is too small for it."""
+        shares = {"test": self.test_fraction, "validation": self.validation_fraction}
+        empty = [name for name, share in shares.items() if share and name not in splits]
+        if empty:
+            asked = " and ".join(f"data.{name}_fraction={shares[name]:g}" for name in empty)
+            what = f"{table.origin}: {asked} of {table.num_rows} rows is less than half a row"
+            warnings.warn(f"{what}: there are no {' and no '.join(empty)} rows", UserWarning, stacklevel=2)
+
     def wanted(self, names: Iterable[str]) -> list[str]:
         """Those of `names` that play a role: nothing is asked of the values of the others."""
         if self.features is None:

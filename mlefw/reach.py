@@ -1,0 +1,99 @@
+"""How far the training rows reach, and rows that lie beyond all of them by orders of magnitude."""
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+
+from mlefw.rows import Rows, Table
+from mlefw.schema import Schema
+
+_FAR = 100.0
+"""Half-widths of the training rows from their middle: what a model says further out is not learnt from them."""
+
+_OUTLYING = 1000.0
+"""Times as far from the median as 99 of 100 training rows: such a row does not count for how far they reach."""
+
+_BLOCK = 2**18
+_SHOWN = 3
+
+
+def spans(schema: Schema, rows: Rows) -> dict[str, list[float]]:
+    """The lowest and the highest value of each numeric column among the training rows, without outlying ones.
+
+    Rows in files are read once, and no outlying one is looked for.
+    """
+    found: dict[str, list[float]] = {}
+    for block in rows.blocks(_BLOCK) if type(rows) is not Rows else [rows]:
+        for name, values in _columns(schema, block):
+            kept = values[np.isfinite(values)]
+            kept = kept[~_outlying(kept)] if type(rows) is Rows else kept
+            if len(kept):
+                low, high = found.get(name, (np.inf, -np.inf))
+                found[name] = [min(low, float(kept.min())), max(high, float(kept.max()))]
+    return found
+
+
+def far_cells(schema: Schema, rows: Rows) -> dict[str, np.ndarray]:
+    """For each column that has some, the rows (n,) whose value lies beyond the training rows by orders of magnitude."""
+    found = {}
+    for name, values in _columns(schema, rows):
+        low, high = schema.spans.get(name, (-np.inf, np.inf))
+        half = (high - low) / 2 or max(abs(low), 1.0)
+        # Halved before they are added: the ends may be as large as floats are.
+        far = np.abs(values - (low / 2 + high / 2)) > _FAR * half
+        if far.any():
+            found[name] = far
+    return found
+
+
+def far_rows(schema: Schema, rows: Rows) -> np.ndarray:
+    """Which rows have such a value in some column, (n,): no figure over them speaks of the model."""
+    return np.logical_or.reduce([np.zeros(rows.num_rows, dtype=bool), *far_cells(schema, rows).values()])
+
+
+def warn_of_far_rows(schema: Schema, rows: Rows, table: Table, index: np.ndarray | None = None) -> None:
+    """Name the columns, rows and values that lie far beyond the training rows, in one bounded message.
+
+    Args:
+        schema: knows how far the training rows reach.
+        rows: as the model takes them.
+        table: that they come from.
+        index: their positions in the table; by default they are all of it.
+    """
+    said = []
+    for name, far in far_cells(schema, rows).items():
+        where = np.zeros(table.num_rows, dtype=bool)
+        where[far if index is None else index[far]] = True
+        value = next(values for one, values in _columns(schema, rows) if one == name)[np.argmax(far)]
+        low, high = schema.spans[name]
+        said.append(f"column {name!r}, {table.where(where)}: {value:.6g}, others {low:.6g} to {high:.6g}")
+    if said:
+        more = f"; and {len(said) - _SHOWN} more columns" if len(said) > _SHOWN else ""
+        message = f"{table.origin} has values far beyond (all other) training rows: {'; '.join(said[:_SHOWN])}{more}"
+        warnings.warn(message, UserWarning, stacklevel=2)
+
+
+def _columns(schema: Schema, rows: Rows) -> Iterator[tuple[str, np.ndarray]]:
+    """The numeric features, targets and the offset, (n,) each."""
+    position = 0
+    for feature in schema.features:
+        if feature.kind == "numeric":
+            yield feature.name, rows.x[:, position].numpy()
+        position += len(feature.names)
+    y = rows.y.numpy().reshape(rows.num_rows, -1)
+    for target, column in zip(schema.targets, y.T, strict=False):
+        if target.labels is None:
+            yield target.name, column
+    if shift := schema.offset or schema.exposure:
+        yield shift, rows.offset.numpy()
+
+
+def _outlying(values: np.ndarray) -> np.ndarray:
+    """Which values are a thousand times as far from the median as all but one in a hundred are."""
+    if len(values) < 3:
+        return np.zeros(len(values), dtype=bool)
+    distance = np.abs(values - np.median(values[:: max(1, len(values) // 10_000)]))
+    rest = len(values) - 1 - max(1, len(values) // 100)
+    reach = np.partition(distance, rest)[rest]
+    return np.asarray((distance > _OUTLYING * reach) & (reach > 0))
