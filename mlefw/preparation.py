@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ _INSTEAD = {
     "logger": "expected logger=, a group",
 }
 
+
+_LOGGER_PACKAGES = {
+    "WandbLogger": ("wandb",),
+    "MLFlowLogger": ("mlflow", "mlflow_skinny"),
+    "CometLogger": ("comet_ml",),
+    "NeptuneLogger": ("neptune",),
+    "LitLogger": ("litlogger",),
+    "TensorBoardLogger": ("tensorboard", "tensorboardX"),
+}
+"""What each logger of Lightning imports, one of them at least."""
 
 _EXACT = ("data", "head", "prior", "baseline")
 """The parts of a configuration that the exact estimates depend on."""
@@ -161,15 +172,11 @@ def _solve_anew(config: dict[str, Any], train: Rows, estimand: Estimand) -> Exac
 
 def _check_trainer(config: dict[str, Any]) -> None:
     trainer = config["trainer"]
-    if not 0 <= config["seed"] < 2**32:
-        raise UsageError(f"seed={config['seed']}: expected a whole number from 0 to {2**32 - 1}")
+    _check_loggers(config["logger"] or {})
     training.precision(config)
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     if epochs is not None and epochs < 1 and not (epochs == -1 and (steps > 0 or trainer.get("max_time"))):
         raise UsageError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
-    for name in ("limit_train_batches", "limit_val_batches"):
-        if trainer.get(name) is not None and trainer[name] <= 0:
-            raise UsageError(f"trainer.{name}={trainer[name]}: nothing would be trained or evaluated")
     devices.check(trainer)
     accelerator = trainer.get("accelerator", "auto")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
@@ -183,10 +190,22 @@ def _check_trainer(config: dict[str, Any]) -> None:
         warn("optimizer.lr=0: nothing will be learnt")
 
 
+def _check_loggers(nodes: dict[str, Any]) -> None:
+    """Look for the package that a logger of Lightning's writes by, which it asks for as training starts.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    for name, node in nodes.items():
+        kind = str(node.get("_target_", "")).rsplit(".", 1)[-1]
+        packages = _LOGGER_PACKAGES.get(kind, ())
+        if packages and not any(map(find_spec, packages)):
+            raise UsageError(
+                f"logger.{name}: {kind} needs {packages[0]}, which is not installed: pip install {packages[0]}"
+            )
+
+
 def _check_lightning(trainer: dict[str, Any]) -> None:
-    every = trainer.get("check_val_every_n_epoch", 1)
-    if every is None or every < 1:
-        raise UsageError(f"trainer.check_val_every_n_epoch={every}: expected a whole number of at least 1")
     for name, instead in _INSTEAD.items():
         value = trainer.get(name)
         if value not in (None, 1) and not (name == "val_check_interval" and isinstance(value, int)):
