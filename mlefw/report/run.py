@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlefw.baseline.coefficients import shown
 from mlefw.console import chosen, exact_names, fitted_by, model_name, number, rows_of, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
@@ -132,7 +133,7 @@ def _estimate(title: str, content: Mapping[str, Any]) -> Section:
     header = ["", "estimate", "std. error", statistic, "p", "95 % low", "95 % high"]
     keys = ("estimate", "std_error", "z", "p_value", "ci_low", "ci_high")
     tables = []
-    for parameter, coefficients in content["coefficients"].items():
+    for parameter, coefficients in shown(content["coefficients"]).items():
         rows = []
         for row in coefficients:
             cells = ["-" if row.get(key) is None else f"{row[key]:.5g}" for key in keys]
