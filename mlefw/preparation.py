@@ -113,9 +113,10 @@ def start(config: dict[str, Any], prepared: Prepared) -> Prepared:
             f"  {remedy(solution)}; model=mlp starts without it"
         )
     if not solution.converged:
+        prior = "A prior on the weights (prior=l2) may help; " if objective.prior.flat else ""
         raise UsageError(
             f"{model} starts at the exact linear {name}, and none was found (residual {solution.residual:.2g}).\n"
-            f"  A prior on the weights (prior=l2) may help; model=mlp starts without it"
+            f"  {prior}model=mlp starts without it"
         )
     build.start_at(objective, solution)
     return replace(prepared, exact=exact)

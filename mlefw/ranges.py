@@ -60,8 +60,7 @@ def fixed(value: Any, instead: str) -> Range:
     return Range(allowed.holds, instead)
 
 
-NULL, BOOL = one_of(None), one_of(True, False)
-_MAYBE_BOOL = either(NULL, BOOL)
+NULL = one_of(None)
 
 
 def _is_time(value: Any) -> bool:
@@ -101,9 +100,6 @@ _COLUMNS = Range(
 
 RANGES: Mapping[str, Range] = {
     "seed": Range(lambda v: _is_whole(v) and 0 <= v < 2**32, f"a whole number from 0 to {2**32 - 1}"),
-    "report": BOOL,
-    "plots": BOOL,
-    "compile": BOOL,
     "data.target": either(NULL, _COLUMN, _COLUMNS),
     **{f"data.{name}": either(NULL, _COLUMN) for name in ("offset", "exposure", "weight", "id")},
     "data.test_fraction": number(below=1.0),
@@ -146,7 +142,7 @@ RANGES: Mapping[str, Range] = {
     "trainer.barebones": fixed(False, "expected plots=false report=false logger=none, which leave out what they say"),
     "trainer.reload_dataloaders_every_n_epochs": fixed(0, "expected batch=growing: batches are drawn anew each epoch"),
     "trainer.model_registry": fixed(None, "expected to be left out: checkpoints are files of the run directory"),
-    "trainer.deterministic": either(_MAYBE_BOOL, one_of("warn")),
+    "trainer.deterministic": one_of(None, True, False, "warn"),
     "trainer.profiler": one_of(None, "simple", "advanced", "pytorch"),
     "optimizer.lr": number(),
     "optimizer.betas": Range(
@@ -176,6 +172,10 @@ RANGES: Mapping[str, Range] = {
     "scheduler.eta_min": number(),
     "scheduler.last_epoch": fixed(-1, "expected to be left out: resume= goes on with a run"),
     "level": number(above=True, below=1.0),
+    "quantiles": Range(
+        lambda v: isinstance(v, list) and all(_is_number(p) and 0 < p < 1 for p in v),
+        "a list of probabilities above 0 and below 1, such as [0.1,0.5]",
+    ),
 }
 
 _OURS = ("mlefw.", "torch.", "lightning.")

@@ -181,3 +181,12 @@ def test_a_logger_without_its_package_is_refused_by_check(
     node = f"+logger.mine={{_target_: lightning.pytorch.loggers.{logger}}}"
     assert run(["check", "data=synthetic", node]) == 2
     assert package in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["level=0", "level=1", "level=nan", "level=word", "quantiles=[0.5,1]", "quantiles=0.5", "quantiles=[nan]"],
+)
+def test_what_predict_is_asked_for_is_held_to_its_range(override: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["predict", "run=nowhere", override]) == 2
+    assert override.partition("=")[0] + "=" in capfd.readouterr().err

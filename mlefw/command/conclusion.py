@@ -52,9 +52,10 @@ def conclude(
     objective = estimand.objective.eval()
     if fit.keeper.best_epoch <= 0 and fit.trainer.current_epoch > 10 and "validation" in data.splits:
         when = "before training" if fit.keeper.best_epoch < 0 else "after the first epoch"
+        prior = ", a prior" if objective.prior.flat else ""
         warn(
             f"the validation NLL was least {when}: the model extrapolates badly, or learns too fast "
-            "(try a smaller optimizer.lr, a prior, or transformed features)"
+            f"(try a smaller optimizer.lr{prior}, or transformed features)"
         )
     before = seen.evaluations if seen else {split: evaluate(objective, rows) for split, rows in data.splits.items()}
     final, evaluations, calibration = _recalibrate(config, run_dir, prepared, before)

@@ -11,10 +11,10 @@ from typing import Any
 from mlefw import checkpoint, preparation, resumption, score
 from mlefw.atomic import leftovers, write_json, write_text
 from mlefw.coefficient_table import baseline_content
-from mlefw.command import conclusion, fitting
+from mlefw.command import conclusion, exhibit, fitting
 from mlefw.command.conclusion import choice
 from mlefw.configuration import as_yaml
-from mlefw.errors import StorageError
+from mlefw.errors import MlefwError, StorageError
 from mlefw.once import is_wanted, once
 from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.run_directory import claim, locked
@@ -97,9 +97,16 @@ def telling(begun: Begun) -> Iterator[None]:
     except BaseException as error:
         reason = str(error) or type(error).__name__
         failed = {"status": "failed", "reason": reason, "seed": begun.config["seed"]}
-        # A full disk takes this file, too; what is to be told is the first failure.
+        kept = begun.run_dir / "checkpoints" / "best.ckpt"
+        if isinstance(error, MlefwError) and kept.is_file():
+            # What was reached before is whole, and no less good for what came after.
+            error.args = (f"{reason}\n  The best state before that is kept: mlefw evaluate run={begun.run_dir}",)
+            failed["best"] = str(kept.relative_to(begun.run_dir))
+        # A full disk takes these files, too; what is to be told is the first failure.
         with suppress(StorageError):
             write_json(begun.run_dir / "summary.json", failed)
+            if begun.config["report"]:
+                exhibit.failure(begun.run_dir, str(error) or reason)
         raise
 
 
