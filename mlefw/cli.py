@@ -74,7 +74,9 @@ def run(arguments: Sequence[str]) -> int:
         print(help_page(command))
         return 0
     from mlefw.single import guarded, listen
+    from mlefw.warn import clear
 
+    clear()
     listen()
     code = 0
 

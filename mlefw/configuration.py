@@ -212,6 +212,8 @@ def _explain(command: str, message: str) -> str:
         return f"unknown setting {found.group(1)}.{_suggest(command, found.group(1))}"
     if found := re.search(r"Key '(\w+)' is not in struct\s+full_key: (\S+)", message):
         return f"unknown setting {found.group(2)}.{_suggest(command, found.group(2))}"
+    if (found := re.search(r"full_key: (\S+)", message)) and found.group(1) not in lines[0]:
+        return f"{found.group(1)}: {lines[0]}"
     if message.startswith("Config group override must be"):
         return "a group was given no member: expected a name, such as head=gaussian (mlefw --help lists them)"
     if message.startswith("Ambiguous value"):

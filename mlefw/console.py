@@ -19,6 +19,7 @@ from mlefw.references import REFERENCES, against, compared
 from mlefw.references import exact_names as exact_names
 from mlefw.wording import number as number
 from mlefw.wording import p_value as p_value
+from mlefw.wording import robust
 
 _AVERAGED = ("laplace", "mc_dropout")
 """What averages over the parameters, by its name in an evaluation."""
@@ -145,22 +146,6 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if "calibration" in summary:
         sentences.append(recalibration(summary["calibration"]))
     return " ".join(sentences)
-
-
-def robust(mean: float | None, error: float, few: Mapping[str, Any] | None) -> tuple[float, float, str]:
-    """A mean difference in nats to base a verdict on: without the few rows that decide it, and in words that say so.
-
-    Args:
-        mean: over all rows; None where it is not finite.
-        error: its standard error.
-        few: the rows that carry nearly all of it, as `baseline.distance.Decisive`; None where no few do.
-    """
-    if few is None:
-        assert mean is not None
-        return mean, error, ""
-    rows = f"{few['num_rows']} of {few['of']} rows, which alone decide{'s' if few['num_rows'] == 1 else ''} the mean"
-    with_them = "not finite" if mean is None else f"{number(mean, sign=True)} nats"
-    return few["mean"], few["error"], f", without {rows} (with {'it' if few['num_rows'] == 1 else 'them'} {with_them})"
 
 
 def recalibration(content: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from mlefw.metric.base import Metric
 from mlefw.objective import Objective, not_finite
 from mlefw.random_state import Stream
 from mlefw.rows import Batch, Chunk
-from mlefw.step import Step
+from mlefw.step import Step, calmer
 
 MakeOptimizer = Callable[[Any], Optimizer]
 _WITHIN = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
@@ -111,7 +111,7 @@ class LikelihoodModule(lightning.LightningModule):
             raise NumericalError(
                 f"training diverged: the objective was not finite at step {before + at + 1} "
                 f"(epoch {epoch + sum(end < at for end in chunk.ends)}){cause and f'; after it {cause}'}. "
-                "Try a smaller optimizer.lr, or step.clip_norm=1"
+                f"{calmer(self.step.clip_norm)}"
             )
         self.rows_seen += ranks.count() * sum(size for _, size in chunk.spans)
         self.note(values)

@@ -1,6 +1,7 @@
 """All that can be checked or computed before the first step, and before anything is written."""
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,16 @@ _INSTEAD = {
     "logger": "expected logger=, a group",
 }
 
+
+_LOGGER_PACKAGES = {
+    "WandbLogger": ("wandb",),
+    "MLFlowLogger": ("mlflow", "mlflow_skinny"),
+    "CometLogger": ("comet_ml",),
+    "NeptuneLogger": ("neptune",),
+    "LitLogger": ("litlogger",),
+    "TensorBoardLogger": ("tensorboard", "tensorboardX"),
+}
+"""What each logger of Lightning imports, one of them at least."""
 
 _EXACT = ("data", "head", "prior", "baseline")
 """The parts of a configuration that the exact estimates depend on."""
@@ -107,9 +118,10 @@ def start(config: dict[str, Any], prepared: Prepared) -> Prepared:
             f"  {remedy(solution)}; model=mlp starts without it"
         )
     if not solution.converged:
+        prior = "A prior on the weights (prior=l2) may help; " if objective.prior.flat else ""
         raise UsageError(
             f"{model} starts at the exact linear {name}, and none was found (residual {solution.residual:.2g}).\n"
-            f"  A prior on the weights (prior=l2) may help; model=mlp starts without it"
+            f"  {prior}model=mlp starts without it"
         )
     build.start_at(objective, solution)
     return replace(prepared, exact=exact)
@@ -167,15 +179,11 @@ def _solve_anew(config: dict[str, Any], train: Rows, estimand: Estimand) -> Exac
 
 def _check_trainer(config: dict[str, Any]) -> None:
     trainer = config["trainer"]
-    if not 0 <= config["seed"] < 2**32:
-        raise UsageError(f"seed={config['seed']}: expected a whole number from 0 to {2**32 - 1}")
+    _check_loggers(config["logger"] or {})
     training.precision(config)
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     if epochs is not None and epochs < 1 and not (epochs == -1 and (steps > 0 or trainer.get("max_time"))):
         raise UsageError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
-    for name in ("limit_train_batches", "limit_val_batches"):
-        if trainer.get(name) is not None and trainer[name] <= 0:
-            raise UsageError(f"trainer.{name}={trainer[name]}: nothing would be trained or evaluated")
     devices.check(trainer)
     accelerator = trainer.get("accelerator", "auto")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
@@ -189,10 +197,22 @@ def _check_trainer(config: dict[str, Any]) -> None:
         warn("optimizer.lr=0: nothing will be learnt")
 
 
+def _check_loggers(nodes: dict[str, Any]) -> None:
+    """Look for the package that a logger of Lightning's writes by, which it asks for as training starts.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    for name, node in nodes.items():
+        kind = str(node.get("_target_", "")).rsplit(".", 1)[-1]
+        packages = _LOGGER_PACKAGES.get(kind, ())
+        if packages and not any(map(find_spec, packages)):
+            raise UsageError(
+                f"logger.{name}: {kind} needs {packages[0]}, which is not installed: pip install {packages[0]}"
+            )
+
+
 def _check_lightning(trainer: dict[str, Any]) -> None:
-    every = trainer.get("check_val_every_n_epoch", 1)
-    if every is None or every < 1:
-        raise UsageError(f"trainer.check_val_every_n_epoch={every}: expected a whole number of at least 1")
     for name, instead in _INSTEAD.items():
         value = trainer.get(name)
         if value not in (None, 1) and not (name == "val_check_interval" and isinstance(value, int)):

@@ -4,10 +4,14 @@ What a class of mlefw takes it checks itself as it is built, before anything is 
 or only once training has begun. Beyond that no setting is infinite or not a number.
 """
 
+import codecs
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+_LARGEST = sys.float_info.max
 
 
 class Range(NamedTuple):
@@ -18,7 +22,7 @@ class Range(NamedTuple):
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _is_whole(value: Any) -> bool:
@@ -56,8 +60,7 @@ def fixed(value: Any, instead: str) -> Range:
     return Range(allowed.holds, instead)
 
 
-NULL, BOOL = one_of(None), one_of(True, False)
-_MAYBE_BOOL = either(NULL, BOOL)
+NULL = one_of(None)
 
 
 def _is_time(value: Any) -> bool:
@@ -68,6 +71,21 @@ def _is_time(value: Any) -> bool:
     return parts is not None and any(int(part) for part in parts.groups())
 
 
+def _is_encoding(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(codecs.lookup(value))
+    except (LookupError, ValueError):
+        return False
+
+
+def _is_sign(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 1 and not value.isalnum()
+
+
+def _are_weights(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(_is_number(one) and one >= 0 for one in value)
+
+
 _BATCHES = either(
     NULL,
     Range(lambda v: isinstance(v, float) and 0 < v <= 1, "a share of the batches above 0 and up to 1.0"),
@@ -75,11 +93,29 @@ _BATCHES = either(
 )
 _UNUSED = "expected to be left out: mlefw evaluates all rows of a split at once"
 
+_COLUMN = Range(lambda v: isinstance(v, str) and v != "", "the name of a column")
+_COLUMNS = Range(
+    lambda v: isinstance(v, list) and v != [] and all(map(_COLUMN.holds, v)), "a list of names, such as [price,rent]"
+)
+
 RANGES: Mapping[str, Range] = {
     "seed": Range(lambda v: _is_whole(v) and 0 <= v < 2**32, f"a whole number from 0 to {2**32 - 1}"),
-    "report": BOOL,
-    "plots": BOOL,
-    "compile": BOOL,
+    "report": one_of(True, False),
+    "compile": one_of(True, False),
+    # Of `evaluate` it is a folder.
+    "plots": either(one_of(None, True, False), Range(lambda v: isinstance(v, str), "the name of a folder")),
+    "data.target": either(NULL, _COLUMN, _COLUMNS),
+    **{f"data.{name}": either(NULL, _COLUMN) for name in ("offset", "exposure", "weight", "id")},
+    "data.test_fraction": number(below=1.0),
+    "data.validation_fraction": number(below=1.0),
+    "data.seed": whole(0),
+    "data.draw_seed": whole(0),
+    "data.encoding": either(NULL, Range(_is_encoding, "the name of an encoding, such as utf-8 or latin-1")),
+    "data.thousands": either(NULL, Range(_is_sign, "one character that is no letter or digit, such as ,")),
+    "head.inflation": either(one_of("predicted", "shared"), number(above=True, below=1.0)),
+    "head.num_components": whole(2),
+    "loss.weights": either(one_of("balanced"), Range(_are_weights, "a list of finite numbers of at least 0")),
+    "uncertainty.seed": whole(0),
     "step.clip_norm": number(),
     "step.per_chunk": either(one_of("auto"), whole(1)),
     "early_stopping.patience": either(NULL, whole(1)),
@@ -110,7 +146,7 @@ RANGES: Mapping[str, Range] = {
     "trainer.barebones": fixed(False, "expected plots=false report=false logger=none, which leave out what they say"),
     "trainer.reload_dataloaders_every_n_epochs": fixed(0, "expected batch=growing: batches are drawn anew each epoch"),
     "trainer.model_registry": fixed(None, "expected to be left out: checkpoints are files of the run directory"),
-    "trainer.deterministic": either(_MAYBE_BOOL, one_of("warn")),
+    "trainer.deterministic": one_of(None, True, False, "warn"),
     "trainer.profiler": one_of(None, "simple", "advanced", "pytorch"),
     "optimizer.lr": number(),
     "optimizer.betas": Range(
@@ -140,6 +176,10 @@ RANGES: Mapping[str, Range] = {
     "scheduler.eta_min": number(),
     "scheduler.last_epoch": fixed(-1, "expected to be left out: resume= goes on with a run"),
     "level": number(above=True, below=1.0),
+    "quantiles": Range(
+        lambda v: isinstance(v, list) and all(_is_number(p) and 0 < p < 1 for p in v),
+        "a list of probabilities above 0 and below 1, such as [0.1,0.5]",
+    ),
 }
 
 _OURS = ("mlefw.", "torch.", "lightning.")
@@ -153,8 +193,8 @@ def problems(config: Mapping[str, Any]) -> list[str]:
         if known is not None and not known.holds(value):
             words = known.words if known.words.startswith("expected") else f"expected {known.words}"
             found.append(f"{path}={shown(value)}: {words}")
-        elif known is None and any(isinstance(one, float) and not math.isfinite(one) for one in _listed(value)):
-            found.append(f"{path}={shown(value)}: expected a finite number")
+        elif known is None and any(map(_is_endless, _listed(value))):
+            found.append(f"{path}={shown(value)}: expected a finite number, whole ones from -2⁶³ to 2⁶³ - 1")
     return found
 
 
@@ -163,6 +203,13 @@ def shown(value: Any, limit: int = 80) -> str:
     text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, bool | None) else None
     text = text or (repr(value) if isinstance(value, str) else str(value) if not _is_long(value) else "a huge number")
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _is_endless(value: Any) -> bool:
+    """Whether a number is one that neither a float nor a machine's integer holds."""
+    if isinstance(value, int):
+        return not -(2**63) <= value < 2**63
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _is_long(value: Any) -> bool:

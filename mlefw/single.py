@@ -20,6 +20,9 @@ from mlefw.interrupt import handled
 
 Task = Callable[[], None]
 
+_LONGEST = 10_000
+"""Characters of an error, which may list many settings."""
+
 _NO_MEMORY = "out of memory: a smaller batch (batch=mini batch.size=…) or batch.max_rows needs less"
 
 
@@ -60,7 +63,7 @@ def is_out_of_memory(error: Exception) -> bool:
 def _fail(message: str, code: int) -> int:
     if os.environ.get("MLEFW_TRACEBACK") == "1":
         traceback.print_exc()
-    print(f"mlefw: error: {shown(message)}", file=sys.stderr)
+    print(f"mlefw: error: {shown(warn.shortened(message, _LONGEST))}", file=sys.stderr)
     return code
 
 
@@ -139,10 +142,11 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
 
 def say(summary: dict[str, Any], run_dir: Path) -> None:
     """Print the line of a job that has ended well."""
-    from mlefw.console import console
+    from mlefw.console import console, number
 
-    nats = summary["metrics"].get("validation", summary["metrics"]["train"])["nll_nats"]
-    console().print(f"{run_dir.name}: {nats:.4f} nats per row", soft_wrap=True, markup=False)
+    split = "validation" if "validation" in summary["metrics"] else "train"
+    nats = number(summary["metrics"][split]["nll_nats"])
+    console().print(f"{run_dir.name}: NLL {nats} nats per row on {split} rows", soft_wrap=True, markup=False)
 
 
 def _experiment(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
@@ -168,9 +172,9 @@ def listen() -> None:
     """Show warnings of mlefw as one line each, collect them for the summary, and keep other people's chatter off."""
 
     def show(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
-        if issubclass(category, UserWarning) and f"{os.sep}mlefw{os.sep}" in filename:
-            print(f"mlefw: warning: {shown(str(message))}", file=sys.stderr)
-            warn.collect(str(message))
+        ours = issubclass(category, UserWarning) and f"{os.sep}mlefw{os.sep}" in filename
+        if ours and warn.collect(text := warn.shortened(str(message))):
+            print(f"mlefw: warning: {shown(text)}", file=sys.stderr)
 
     warnings.simplefilter("always", UserWarning)
     warnings.showwarning = show  # type: ignore[assignment]

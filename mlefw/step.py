@@ -194,6 +194,11 @@ def step_length(optimizer: Optimizer, group: dict[str, Any], p: Tensor) -> Tenso
     )
 
 
+def calmer(clip_norm: float) -> str:
+    """What to try where training diverged, which is not what is set already."""
+    return "Try a smaller optimizer.lr" + ("" if 0 < clip_norm <= 1 else ", or step.clip_norm=1")
+
+
 def check_optimizer(optimizer: Optimizer, objective: Objective) -> None:
     """Refuse an optimiser that would not descend the objective with this prior.
 

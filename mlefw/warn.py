@@ -4,16 +4,34 @@ import warnings
 
 _collected: list[str] = []
 
+_MOST = 100
+"""Warnings of a run; what more there is to warn of is no news."""
+
+_LONGEST = 2000
+"""Characters of a message, which may quote data of any length."""
+
 
 def warn(message: str) -> None:
     """Say something the user should know that is not an error."""
-    warnings.warn(message, UserWarning, stacklevel=2)
+    warnings.warn(shortened(message), UserWarning, stacklevel=2)
 
 
-def collect(message: str) -> None:
-    """Note a warning that was shown; each is kept once."""
-    if message not in _collected:
-        _collected.append(message)
+def shortened(message: str, longest: int = _LONGEST) -> str:
+    """A message of bounded length: its beginning and its end, and how much is left out between them."""
+    if len(message) <= longest:
+        return message
+    end = longest // 4
+    start = longest - end
+    return f"{message[:start]} … ({len(message) - longest} characters left out) … {message[-end:]}"
+
+
+def collect(message: str) -> bool:
+    """Note a warning, and say whether to show it: each one once, and so many in all."""
+    message = shortened(message)
+    if message in _collected or len(_collected) >= _MOST:
+        return False
+    _collected.append(message if len(_collected) < _MOST - 1 else f"{message}\n(further warnings are left out)")
+    return True
 
 
 def collected() -> list[str]:

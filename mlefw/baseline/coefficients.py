@@ -1,5 +1,7 @@
 """Coefficients in original feature and target units, with standard errors."""
 
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -10,6 +12,9 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance
 from mlefw.head.base import Head
 from mlefw.tail import normal_quantile, t_quantile, t_tail
+
+THRESHOLDS = "thresholds"
+"""The key of the table of an ordinal head's thresholds."""
 
 _SHOWN = 7
 """Labels that fit into a heading."""
@@ -35,9 +40,17 @@ def coefficient_tables(
             _row(name, float(estimate), variance, errors)
             for name, estimate, variance in zip(active, estimates, variances, strict=True)
         ]
+    if problem.head.target == "ordered":
+        tables[THRESHOLDS] = _thresholds(solution, labels, errors)
     for s, name in enumerate(problem.head.shared_names):
         tables[name] = [_shared_row(solution, s, name, errors)]
     return tables
+
+
+def shown(coefficients: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables that a person reads: thresholds say all that the gaps between them do."""
+    is_ordered = THRESHOLDS in coefficients
+    return {key: rows for key, rows in coefficients.items() if not (is_ordered and key.startswith("gap_"))}
 
 
 def table_titles(head: Head, labels: list[str] | None) -> dict[str, str]:
@@ -47,6 +60,8 @@ def table_titles(head: Head, labels: list[str] | None) -> dict[str, str]:
     if labels is not None and head.target == "ordered":
         between = zip(head.shared_names, labels[1:], labels[2:], strict=False)
         shared = {name: f"{name}, the width of {low} on that scale" for name, low, _ in between}
+    if head.target == "ordered":
+        titles[THRESHOLDS] = "thresholds: log-odds of a label up to the first of the two, every feature at zero"
     return titles | shared
 
 
@@ -96,6 +111,28 @@ def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Te
         return estimates, [None] * width
     variances = torch.cat([(first @ block @ first).reshape(1), block.diagonal()[:-1] / scale.square()])
     return estimates, [float(v) for v in variances]
+
+
+def _thresholds(solution: Solution, labels: list[str] | None, errors: Covariance | None) -> list[dict[str, Any]]:
+    """Thresholds minus the intercept, as other programs state them (McCullagh, 1980), by the delta method.
+
+    The threshold above class k is −intercept + Σ of the gaps below it; a gap is the exponential of its eta.
+    """
+    problem, head = solution.problem, solution.problem.head
+    width = problem.num_active + 1
+    first = torch.cat([-problem.mean[problem.active] / problem.scale[problem.active], problem.scale.new_ones(1)])
+    gaps = (head.center[1:] + head.gain[1:] * solution.theta[problem.size - head.shared_dim :]).exp()
+    slopes = torch.zeros(head.shared_dim + 1, problem.size, dtype=torch.float64)
+    slopes[:, :width] = -head.gain[0] * first
+    slopes[1:, problem.size - head.shared_dim :] = (gaps * head.gain[1:]).expand(head.shared_dim, -1).tril()
+    intercept = first @ (head.gain[0] * solution.theta[:width]) + head.center[0]
+    estimates = torch.cat([gaps.new_zeros(1), gaps.cumsum(0)]) - intercept
+    variances = None if errors is None else ((slopes @ errors.matrix) * slopes).sum(1)
+    names = labels or [str(k) for k in range(head.shared_dim + 2)]
+    return [
+        _row(f"{low} | {high}", float(estimates[k]), None if variances is None else float(variances[k]), errors)
+        for k, (low, high) in enumerate(pairwise(names))
+    ]
 
 
 def _row(name: str, estimate: float, variance: float | None, errors: Covariance | None) -> dict[str, Any]:

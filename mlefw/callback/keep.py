@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from mlefw.errors import NumericalError
 from mlefw.interrupt import is_pending, raise_pending, take
 from mlefw.module import LikelihoodModule
+from mlefw.step import calmer
 
 _DIVERGED = 1e12
 """No weight of a model that works on standardised features comes near it."""
@@ -177,5 +178,6 @@ def check_finite(module: LikelihoodModule) -> None:
         if not value < _DIVERGED:
             raise NumericalError(
                 f"training diverged: {name} is beyond {_DIVERGED:g} or not a number after step {module.global_step} "
-                f"(epoch {module.current_epoch}). Try a smaller optimizer.lr, or step.clip_norm=1"
+                f"(epoch {module.current_epoch}). "
+                f"{calmer(module.step.clip_norm)}"
             )

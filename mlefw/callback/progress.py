@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mlefw.module import LikelihoodModule
+from mlefw.wording import number
 
 
 class ShowProgress(lightning.Callback):
@@ -29,7 +30,7 @@ class ShowProgress(lightning.Callback):
         if self.progress is not None:
             assert isinstance(module, LikelihoodModule)
             self.figures |= {split: values["nll_nats"] for split, values in module.figures.items()}
-            figures = (f"{split} {value:.4f}" for split, value in self.figures.items())
+            figures = (f"{split} {number(value)}" for split, value in self.figures.items())
             self.progress.update(
                 self.task,
                 completed=0 if trainer.sanity_checking else trainer.current_epoch + 1,

@@ -10,6 +10,7 @@ from rich.text import Text
 from mlefw import build, console, score
 from mlefw.atomic import write_json
 from mlefw.baseline.base import Solution
+from mlefw.baseline.coefficients import shown
 from mlefw.baseline.predictor import as_objective
 from mlefw.coefficient_table import shortened
 from mlefw.command import judgement
@@ -121,7 +122,7 @@ def _show_absence(content: dict[str, Any], out: Console) -> None:
 
 
 def _show_coefficients(content: dict[str, Any], out: Console, statistic: str) -> None:
-    for key, rows in content["coefficients"].items():
+    for key, rows in shown(content["coefficients"]).items():
         title = content["titles"][key] + (" (one for all rows)" if rows[0]["name"] == "(shared)" else "")
         out.print()
         out.print(console.coefficient_table(title, rows, statistic))

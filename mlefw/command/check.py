@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mlefw.preparation import prepare, start
+from mlefw.wording import number
 
 
 def run(config: dict[str, Any], run_dir: Path | None) -> str:
@@ -13,5 +14,5 @@ def run(config: dict[str, Any], run_dir: Path | None) -> str:
     schema = prepared.data.schema
     return (
         f"Configuration and data are valid: rows {rows}; {schema.num_features} features, target {schema.target!r}; "
-        f"{prepared.num_parameters} parameters; null model {prepared.estimand.null.objective:.4f} nats per row."
+        f"{prepared.num_parameters} parameters; null model {number(prepared.estimand.null.objective)} nats per row."
     )

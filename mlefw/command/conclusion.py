@@ -57,7 +57,7 @@ def conclude(
     `seen`: what the model says before a recalibration, where that is known.
     """
     data, objective = prepared.data, prepared.estimand.objective.eval()
-    _warn_of_first_epoch(fit, data.splits)
+    _warn_of_first_epoch(fit, objective, data.splits)
     before = seen.evaluations if seen else {split: evaluate(objective, rows) for split, rows in data.splits.items()}
     final, evaluations, calibration = attempt(
         "the recalibration", lambda: _recalibrate(config, run_dir, prepared, before), (objective, before, None)
@@ -88,13 +88,13 @@ def conclude(
     return _write(config, run_dir, summary, baseline, pictures)
 
 
-def _warn_of_first_epoch(fit: fitting.Fit, splits: Splits) -> None:
-    best = fit.keeper.best_epoch
+def _warn_of_first_epoch(fit: fitting.Fit, objective: Objective, splits: Splits) -> None:
+    best, prior = fit.keeper.best_epoch, ", a prior" if objective.prior.flat else ""
     if best <= 0 and fit.trainer.current_epoch > 10 and "validation" in splits:
         when = "before training" if best < 0 else "after the first epoch"
         warn(
             f"the validation NLL was least {when}: the model extrapolates badly, or learns too fast "
-            "(try a smaller optimizer.lr, a prior, or transformed features)"
+            f"(try a smaller optimizer.lr{prior}, or transformed features)"
         )
 
 

@@ -18,9 +18,9 @@ from mlefw.forecast import Forecast, Sample
 from mlefw.own_folder import cleared
 from mlefw.plot.style import png
 from mlefw.report.page import Picture
-from mlefw.report.run import run_report
+from mlefw.report.run import failure_report, run_report
 from mlefw.schema import Schema
-from mlefw.warn import warn
+from mlefw.warn import collected, warn
 
 Exhibit = tuple[str, Picture]
 """The name of its file, and a picture."""
@@ -86,6 +86,16 @@ def store(folder: Path, pictures: Sequence[Exhibit]) -> None:
             write_bytes(folder / f"{name}.png", picture.content)
     except (OSError, StorageError) as error:
         warn(f"not every picture could be written: {error}")
+
+
+def failure(run_dir: Path, reason: str) -> None:
+    """Write `report.html` of a run that failed: why, and its settings.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    configuration = (run_dir / "config.yaml").read_text(encoding="utf-8") if (run_dir / "config.yaml").is_file() else ""
+    write_text(run_dir / "report.html", failure_report(run_dir.name, reason, configuration, collected()))
 
 
 def report(run_dir: Path, summary: Mapping[str, Any], baseline: Any, pictures: Sequence[Exhibit]) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 from mlefw import checkpoint, preparation, resumption
 from mlefw.atomic import leftovers, write_json, write_text
 from mlefw.coefficient_table import baseline_content
-from mlefw.command import conclusion, fitting
+from mlefw.command import conclusion, exhibit, fitting
 from mlefw.command.conclusion import choice
 from mlefw.configuration import as_yaml
-from mlefw.errors import StorageError, UsageError
+from mlefw.errors import MlefwError, StorageError, UsageError
 from mlefw.file_system import remove
 from mlefw.once import is_wanted, once
 from mlefw.preparation import Prepared, estimate, prepare, start
@@ -107,9 +107,16 @@ def telling(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
         # A run that fails at its very end has the figures of its model there already.
         known = known if known.get("status") == "failed" else {}
         failed = {**known, "status": "failed", "reason": reason, "seed": begun.config["seed"]}
-        # A full disk takes this file, too; what is to be told is the first failure.
+        kept = begun.run_dir / "checkpoints" / "best.ckpt"
+        if isinstance(error, MlefwError) and kept.is_file():
+            # What was reached before is whole, and no less good for what came after.
+            error.args = (f"{reason}\n  The best state before that is kept: mlefw evaluate run={begun.run_dir}",)
+            failed["best"] = str(kept.relative_to(begun.run_dir))
+        # A full disk takes these files, too; what is to be told is the first failure.
         with suppress(StorageError):
             write_json(begun.run_dir / "summary.json", failed)
+            if begun.config["report"]:
+                exhibit.failure(begun.run_dir, str(error) or reason)
         raise
 
 

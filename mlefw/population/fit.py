@@ -16,6 +16,7 @@ from mlefw.objective import not_finite
 from mlefw.population.member import Member
 from mlefw.population.optimiser import Vectorised
 from mlefw.population.stacked import Stack
+from mlefw.step import calmer
 
 
 def fit(members: Sequence[Member]) -> None:
@@ -126,7 +127,7 @@ class _Group:
                     NumericalError(
                         f"training diverged: the objective was not finite at step {member.global_step + at + 1} "
                         f"(epoch {epoch}){cause and f'; after it {cause}'}. "
-                        "Try a smaller optimizer.lr, or step.clip_norm=1"
+                        f"{calmer(member.begun.config['step']['clip_norm'])}"
                     )
                 )
         return len(losses)

@@ -5,8 +5,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlefw.console import model_name, number, robust, verdict
+from mlefw.console import model_name, number, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
+from mlefw.wording import robust
 
 _LABELS = ("head", "prior", "model", "loss", "seed")
 _NATS = {"nats per row": "nll_nats", "± s.e.": "nll_se"}

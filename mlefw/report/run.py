@@ -1,9 +1,11 @@
 """The report of a run."""
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
-from mlefw.console import chosen, exact_names, fitted_by, model_name, number, rows_of, verdict
+from mlefw.baseline.coefficients import shown
+from mlefw.console import chosen, exact_names, fitted_by, model_name, number, p_value, rows_of, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
 _GAPS = {
@@ -54,6 +56,12 @@ def run_report(
         [text for text in summary.get("warnings", ()) if text != summary.get("misfit", {}).get("sentence")],
         f"mlefw {summary['versions']['mlefw']}. All NLL in nats per row, constants included, in units of the target.",
     ).html()
+
+
+def failure_report(name: str, reason: str, configuration: str, warnings: Sequence[str]) -> str:
+    """The report of a run that failed as HTML: the reason in the place of a verdict."""
+    sections, footer = [Section("Configuration", text=configuration)], f"mlefw {version('mlefw')}"
+    return Page(f"mlefw run {name}", f"The run failed: {reason}", "", sections, warnings, footer).html()
 
 
 def _about(summary: Mapping[str, Any]) -> str:
@@ -142,18 +150,18 @@ def _estimate(title: str, content: Mapping[str, Any]) -> Section:
     header = ["", "estimate", "std. error", statistic, "p", "95 % low", "95 % high"]
     keys = ("estimate", "std_error", "z", "p_value", "ci_low", "ci_high")
     tables = []
-    for parameter, coefficients in content["coefficients"].items():
+    for parameter, coefficients in shown(content["coefficients"]).items():
         rows = []
         for row in coefficients:
             cells = ["-" if row.get(key) is None else f"{row[key]:.5g}" for key in keys]
             if row.get("p_value") is not None:
-                cells[3] = "<0.0001" if row["p_value"] < 1e-4 else f"{row['p_value']:.4f}"
+                cells[3] = p_value(row["p_value"])
             rows.append(Row(str(row["name"]), cells))
         tables.append(Table(header, rows, str(parameter), file="baseline.json"))
     sure = "stationary" if content["converged"] else "not converged"
     sure += "" if content["exists"] else f", existence not shown ({content['reason']})"
     note = (
-        f"{content['num_rows']} rows, log-likelihood {content['log_likelihood']:.4f} nats; {content['solver']}: "
+        f"{content['num_rows']} rows, log-likelihood {number(content['log_likelihood'])} nats; {content['solver']}: "
         f"{sure}, residual {content['residual']:.1e}; original units; standard errors: {content['standard_errors']}"
     )
     if content["dropped"]:
