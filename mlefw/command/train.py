@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlefw import checkpoint, preparation, resumption, score
+from mlefw import checkpoint, origin, preparation, resumption, score
 from mlefw.atomic import leftovers, write_json, write_text
 from mlefw.coefficient_table import baseline_content
 from mlefw.command import conclusion, fitting
@@ -97,7 +97,7 @@ def telling(begun: Begun) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        reason = str(error) or type(error).__name__
+        reason = str(origin.of_plugin(error) or error) or type(error).__name__
         failed = {"status": "failed", "reason": reason, "seed": begun.config["seed"]}
         # A full disk takes this file, too; what is to be told is the first failure.
         with suppress(StorageError):
