@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import PurePath
 from typing import Any
 
 from mlefw.errors import UsageError
 from mlefw.kinds import KINDS, Kind
+from mlefw.trust import installed, trust, trusted
 
 MAX_DEPTH = 32
 """Of containers within each other in the settings of a part."""
@@ -50,26 +50,6 @@ class Part:
         return _find(self.kind, self.target, self.packages)
 
 
-@cache
-def installed() -> tuple[str, ...]:
-    """The packages that installed entry points admit."""
-    return tuple(entry.value.split(".")[0] for entry in entry_points(group="mlefw.configs"))
-
-
-_trusted: dict[str, None] = {}
-"""Packages that a person has named in this process."""
-
-
-def named() -> tuple[str, ...]:
-    """The packages of `--plugin`, which are in the environment, so that all processes of a command have them."""
-    return tuple(name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name)
-
-
-def trusted() -> tuple[str, ...]:
-    """All packages that were admitted in this process."""
-    return tuple(dict.fromkeys((*named(), *installed(), *_trusted)))
-
-
 def admit(slot: str, node: Any) -> Part:
     """The part of a node that stands in a slot, from what a person has admitted in this process so far.
 
@@ -100,7 +80,7 @@ def admitted(config: Mapping[str, Any], packages: Sequence[str] = ()) -> dict[st
     reader = _Reader((*packages, *installed()))
     parts = dict(reader.sections(config))
     reader.close()
-    _trusted.update(dict.fromkeys(packages))
+    trust(packages)
     return parts
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from mlefw import origin
 from mlefw.errors import MlefwError, StorageError
 from mlefw.warn import warn
 
@@ -29,7 +30,8 @@ def attempt(what: str, compute: Callable[[], T], instead: D) -> T | D:
     except StorageError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever ails a figure, the run does not depend on it
-        warn(f"{what} left out: {reason(error)}")
+        where = origin.place(error)
+        warn(f"{what} left out: {reason(error)}" + (f" ({where})" if where else ""))
         return instead
 
 

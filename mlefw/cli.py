@@ -98,11 +98,11 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         from mlefw.app import server
 
         return server.serve(overrides)
-    from mlefw import admission, configuration
+    from mlefw import configuration, trust
     from mlefw.errors import UsageError
 
     configuration.register_plugins()
-    admitted = (*given.plugins, *admission.installed())
+    admitted = (*given.plugins, *trust.installed())
     config_dirs = given.config_dirs
     for item in overrides:
         if item.lstrip("+~").startswith("hydra.callbacks"):

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from hydra.core.global_hydra import GlobalHydra
 
-from mlefw import admission, configuration, resumption, warn
+from mlefw import configuration, resumption, trust, warn
 from mlefw.command import train
 from mlefw.data.frame import as_arrow, offered, with_target
 from mlefw.errors import Stopped, UsageError
@@ -78,7 +78,7 @@ def _composed(
     for item in settings:
         if item.startswith(("data=", "data.target=", "run_dir=", "resume=")):
             raise UsageError(f"{item}: expected as an argument of fit")
-    admitted = (*plugins, *admission.installed())
+    admitted = (*plugins, *trust.installed())
     config = configuration.read("train", ["data=frame", *settings], [], admitted)
     config = configuration.located(config, folder)
     # Afterwards, so that a name may hold what the grammar of settings does not.

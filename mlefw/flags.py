@@ -1,12 +1,12 @@
 """The flags of a command line: ours, and those of Hydra that have an effect. Any other is refused."""
 
 import difflib
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlefw import trust
 from mlefw.errors import UsageError
 
 _LONG: Mapping[str, str] = {
@@ -59,7 +59,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[list[str], Flags]:
     """
     known = _KNOWN.get(command, ())
     flags, overrides, waiting = Flags(), list[str](), list(arguments)
-    flags.plugins = [name for name in os.environ.get("MLEFW_PLUGINS", "").split(",") if name]
+    flags.plugins = list(trust.named())
     while waiting:
         argument = waiting.pop(0)
         if argument == "--":
@@ -103,7 +103,7 @@ def _add(flags: Flags, name: str, value: str) -> None:
 def admit(plugins: Sequence[str]) -> None:
     """Let jobs in other processes inherit the plugins, and the working directory hold their modules."""
     if plugins:
-        os.environ["MLEFW_PLUGINS"] = ",".join(dict.fromkeys(plugins))
+        trust.inherit(plugins)
         # At the end, so that nothing in the working directory can shadow an installed module.
         sys.path.append(str(Path.cwd()))
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlefw.errors import UsageError
+
 _ALIGNED = 16
 """Rows of four bytes in a cache line."""
 
@@ -40,6 +42,19 @@ class Table:
     holes: dict[str, np.ndarray] = field(default_factory=dict)
     orders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     release: Callable[[], None] = field(default=lambda: None, compare=False)
+
+    def __post_init__(self) -> None:
+        """Hold columns to what they are to be: a source may be a stranger's.
+
+        Raises:
+            UsageError: naming the column and its shape.
+        """
+        for name, column in self.columns.items():
+            if np.ndim(column) != 1 or len(column) != self.num_rows:
+                raise UsageError(
+                    f"{self.origin}: column {name!r} has shape {np.shape(column)}\n"
+                    f"  expected: one value for each row, ({np.shape(next(iter(self.columns.values())))[0]},)"
+                )
 
     @property
     def num_rows(self) -> int:

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlefw import devices, processes, warn
-from mlefw.admission import admitted, trusted
+from mlefw import devices, origin, processes, warn
+from mlefw.admission import admitted
 from mlefw.atomic import write_json
-from mlefw.errors import MisfitError, MlefwError, Stopped
+from mlefw.errors import MisfitError, MlefwError, Stopped, UsageError
 from mlefw.inert import shown
 from mlefw.interrupt import handled
+from mlefw.trust import trusted
 
 Task = Callable[[], None]
 
@@ -38,8 +39,9 @@ def guarded(task: Task) -> int:
 
 def told(error: BaseException) -> int:
     """Say what went wrong in a few lines on standard error; the exit code for it."""
-    if isinstance(error, MlefwError | Stopped):
-        return _fail(str(error), error.exit_code)
+    if isinstance(error, Stopped) or (isinstance(error, MlefwError) and error.exit_code != MlefwError.exit_code):
+        where = origin.place(error) if isinstance(error, UsageError) else ""
+        return _fail(f"{error}\n  {where}" if where and where not in str(error) else str(error), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return _fail("stopped by SIGINT", 130)
     if isinstance(error, BrokenPipeError):
@@ -48,6 +50,10 @@ def told(error: BaseException) -> int:
         return 0
     if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
         return _fail(_NO_MEMORY, 6)
+    if (of_plugin := origin.of_plugin(error)) is not None:
+        return _fail(str(of_plugin), of_plugin.exit_code)
+    if isinstance(error, MlefwError):
+        return _fail(str(error), error.exit_code)
     if isinstance(error, OSError):
         return _fail(f"storage: {error}", 4)
     # Whatever is left is a bug, and says so.

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mlefw import admission, configuration, once, warn
+from mlefw import configuration, once, trust, warn
 from mlefw.errors import UsageError
 from mlefw.run_directory import summary_of
 from mlefw.single import guarded, run_job
@@ -29,7 +29,7 @@ class Task:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Its configuration, composed and checked as that of a single run."""
-        return configuration.read(self.command, self.overrides, self.config_dirs, admission.trusted())
+        return configuration.read(self.command, self.overrides, self.config_dirs, trust.trusted())
 
     @property
     def is_valid(self) -> bool:

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 
 from mlefw import devices
-from mlefw.admission import admitted, trusted
+from mlefw.admission import admitted
 from mlefw.archive import Archive
 from mlefw.build import Config, Data, Estimand, build_metrics, instantiate
 from mlefw.datamodule import RowsModule
@@ -25,6 +25,7 @@ from mlefw.objective import Objective, rows_at_once
 from mlefw.own_folder import cleared
 from mlefw.step import Step, check_optimizer
 from mlefw.strategy import SummedGradients
+from mlefw.trust import trusted
 from mlefw.watching import Watching
 
 _LOGS = ("hparams.yaml", "metrics.csv")

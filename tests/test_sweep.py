@@ -71,7 +71,7 @@ class Net(torch.nn.Module):
         self.slow()
         time.sleep(600)
 """
-FAULTS = {"error": 70, "leave": 70, "abort": 134, "killed": 137, "vanish": 0, "memory": 6}
+FAULTS = {"error": 2, "leave": 2, "abort": 134, "killed": 137, "vanish": 0, "memory": 6}
 
 
 @pytest.fixture

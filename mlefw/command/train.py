@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlefw import checkpoint, preparation, resumption
+from mlefw import checkpoint, origin, preparation, resumption
 from mlefw.atomic import leftovers, write_json, write_text
 from mlefw.coefficient_table import baseline_content
 from mlefw.command import conclusion, exhibit, fitting
@@ -102,7 +102,7 @@ def telling(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
     except BaseException as error:
         if is_resumed and isinstance(error, UsageError):
             raise
-        reason = str(error) or type(error).__name__
+        reason = str(origin.of_plugin(error) or error) or type(error).__name__
         known = summary_of(begun.run_dir)
         # A run that fails at its very end has the figures of its model there already.
         known = known if known.get("status") == "failed" else {}
