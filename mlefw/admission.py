@@ -98,7 +98,7 @@ class _Reader:
         for key, value in config.items():
             kind = KINDS.get(str(key))
             if kind is not None and value is not None and not isinstance(value, dict):
-                self.problems.append(f"{key}={str(value)[:200]}: expected the name of a member, which has settings")
+                self.problems.append(f"{key}={str(value)[:200]} was refused: expected a member with its settings")
             elif kind is None or value is None:
                 self.plain(str(key), value)
             elif not kind.many:
@@ -127,7 +127,7 @@ class _Reader:
         elif (part := self.part(slot.rstrip("."), path, node)) is not None:
             yield path, part
 
-    def part(self, slot: str, path: str, node: Any) -> Part | None:
+    def part(self, slot: str, path: str, node: Any, depth: int = 0) -> Part | None:
         """The part of a node; None where it is refused."""
         kind, count = KINDS[slot], len(self.problems)
         if not isinstance(node, dict) or "_target_" not in node:
@@ -139,7 +139,7 @@ class _Reader:
         if partial is not kind.deferred:
             self.problems.append(f"{path}._partial_={partial!r} was refused: expected {kind.deferred} or nothing")
         own = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-        settings = self._mapping(path, own, slot if kind.nests else None, 0)
+        settings = self._mapping(path, own, slot if kind.nests else None, depth)
         return None if len(self.problems) > count else Part(slot, target, settings, self.packages)
 
     def plain(self, path: str, value: Any) -> None:
@@ -173,7 +173,7 @@ class _Reader:
         self.left -= 1
         if isinstance(value, dict) and "_target_" in value:
             if nested is not None:
-                return self.part(nested, path, value)
+                return self.part(nested, path, value, depth)
             self.problems.append(
                 f"{path}._target_={str(value['_target_'])[:200]!r} was refused: expected a plain value"
             )

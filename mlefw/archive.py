@@ -169,14 +169,17 @@ def _check_content(path: Path, content: Any) -> None:
     card = content.get("mlefw") if isinstance(content, dict) else None
     if not isinstance(card, dict) or not isinstance(content.get("state_dict"), dict):
         raise UsageError(f"{path.absolute()} is not a checkpoint of mlefw: it lacks the description of its model")
-    if card.get("version") != SCHEMA_VERSION:
-        raise UsageError(
-            f"{path.absolute()} has checkpoint version {card.get('version')}, and this mlefw {version('mlefw')} reads "
-            f"version {SCHEMA_VERSION}\n"
-            f"  mlefw {card.get('written_by', 'of an earlier version')} wrote it and reads it; or train anew"
-        )
     for problem in _problems(content, path.stat().st_size):
         raise UsageError(f"{path.absolute()} is damaged: {problem}")
+    made, by = card.get("version"), card.get("written_by", "of an earlier version")
+    if not (isinstance(made, int) and isinstance(by, str)):
+        raise UsageError(f"{path.absolute()} is damaged: it does not say which version wrote it")
+    if made != SCHEMA_VERSION:
+        raise UsageError(
+            f"{path.absolute()} has checkpoint version {made}, and this mlefw {version('mlefw')} reads "
+            f"version {SCHEMA_VERSION}\n"
+            f"  mlefw {by} wrote it and reads it; or train anew"
+        )
 
 
 def _problems(content: dict[str, Any], limit: int) -> Iterator[str]:

@@ -31,6 +31,9 @@ FREE = (
 
 HELD = ("data.standardize", "data.standardize_target")
 
+_LATER = ("loss", "calibrate", "uncertainty", "experiment", "compile", "plots")
+"""Settings that runs of earlier versions lack."""
+
 _MAX_CHARS = 1_000_000
 _MAX_LINES = 5
 
@@ -60,10 +63,13 @@ def settings(
         elif value != choices[key]:
             if key not in ("logger", "callback"):
                 raise UsageError(f"{key}={value}: the run in {run_dir} has {key}={choices[key]}; start another run")
-            known = configuration.read("train", [f"{key}={value}"], config_dirs, plugins)
-            config[key] = configuration.located(known, run_dir)[key]
+            chosen = configuration.read("train", [f"{key}={value}"], config_dirs, plugins)
+            config[key] = configuration.located(chosen, run_dir)[key]
             choices[key] = value
-    check(config, configuration.known_settings("train"), plugins)
+    known = configuration.known_settings("train")
+    if lacking := [name for name in known if name not in config and name not in _LATER]:
+        raise UsageError(f"{run_dir / 'config.yaml'} lacks {', '.join(lacking)}: it is not the configuration of a run")
+    check(config, known, plugins)
     return {**config, "resume": str(run_dir), "run_dir": str(run_dir), "choices": choices}
 
 
@@ -110,7 +116,9 @@ def check_rows(run_dir: Path, content: dict[str, Any], card: dict[str, Any], dat
     _refuse(run_dir, problems)
     path = run_dir / "checkpoints" / "last.ckpt"
     checkpoint.compare(path, objective.state_dict(), objective_state(content))
-    best = typed(dict[str, dict[str, Any]], content["callbacks"], "callbacks").get("KeepCheckpoints", {})
+    best = typed(dict[str, dict[str, Any]], content["callbacks"], f"{path} is damaged: callbacks").get(
+        "KeepCheckpoints", {}
+    )
     if best.get("best_state"):
         state = typed(dict[str, torch.Tensor], best["best_state"], f"{path} is damaged: the best state")
         checkpoint.compare(path, objective.state_dict(), state)

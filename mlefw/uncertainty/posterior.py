@@ -1,14 +1,14 @@
 """What is known of the parameters after training: a normal distribution about the kept state."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from mlefw.errors import UsageError
 from mlefw.objective import Objective
+from mlefw.record import typed
 from mlefw.rows import Rows
 from mlefw.uncertainty.directions import AllWeights, Directions, LastLayer
 
@@ -83,21 +83,21 @@ class Posterior:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "Posterior":
+    def from_dict(cls, content: Any) -> "Posterior":
         """What `to_dict` gave.
 
         Raises:
             UsageError: it lacks a part, or its parts do not fit each other.
         """
         try:
-            found = cls(**content)
-            size, rank = found.root.shape
-            fits = (
-                found.length.shape == (rank,) and found.null.shape[0] == size and found.mean.shape == found.scale.shape
-            )
-        except (TypeError, ValueError, AttributeError) as error:
-            raise UsageError(f"the parameter uncertainty in the checkpoint cannot be read ({error})") from error
-        if not fits or found.weights not in get_args(Weights):
+            found = typed(cls, content, "it")
+        except UsageError as error:
+            raise UsageError(f"the parameter uncertainty in the checkpoint cannot be read: {error}") from error
+        parts = (found.root, found.length, found.null, found.mean, found.scale)
+        dimensions = [part.ndim for part in parts]
+        fits = dimensions == [2, 1, 2, 1, 1] and found.mean.shape == found.scale.shape
+        fits = fits and found.length.shape == found.root.shape[1:] and len(found.null) == len(found.root)
+        if not fits or not all(part.is_floating_point() and bool(part.isfinite().all()) for part in parts):
             raise UsageError("the parameter uncertainty in the checkpoint cannot be read: its parts do not fit")
         return found
 
