@@ -28,7 +28,7 @@ class Solution:
         exists: whether the likelihood (without the floor of scales) has a finite maximum; None where neither was shown.
         determined: whether the location is known although no maximum exists: every row is fitted exactly.
         reason: one sentence, where there is no maximum, none was shown to exist, or the solver gave up.
-        shown_by: what shows that theta is the global optimum, a few words.
+        shown_by: the numerical witness that theta is the global optimum, in a few words, where it is no proof.
         infimum: what the mean NLL comes arbitrarily close to, where it has no minimum and this is known.
         gap: the duality gap in nats per observation, where the solver has one.
         matrix_free: whether there are too many coefficients for a Hessian to be formed.

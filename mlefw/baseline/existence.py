@@ -48,7 +48,7 @@ def _examine(solution: Solution, deadline: float) -> Solution:
     convex = is_convex(solution.problem, solution.theta)
     settled = solution.converged and is_settled(solution)
     if convex and settled:
-        return replace(solution, exists=True, is_global=True, shown_by="convex")
+        return replace(solution, exists=True, is_global=True)
     found = _to_a_limit(solution) or _to_a_collapse(solution, deadline)
     if found is not None:
         return found
@@ -67,7 +67,7 @@ def _examine(solution: Solution, deadline: float) -> Solution:
         # The minimum exists, found or not.
         why = None if solution.converged else solution.reason or "no stationary point was found"
         proved = solution.converged or None
-        return replace(solution, exists=True, is_global=proved, reason=why, shown_by="convex" if proved else None)
+        return replace(solution, exists=True, is_global=proved, reason=why)
     return _by_witness(solution, settled)
 
 

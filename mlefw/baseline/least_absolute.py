@@ -57,7 +57,6 @@ class LeastAbsolute(Solver):
             # The loss of a location is bounded and rises along every line; a scale has an optimum unless it is zero.
             exists=True,
             gap=residual,
-            shown_by="duality gap",
         )
 
 

@@ -69,7 +69,6 @@ class LeastSquares(Solver):
             converged=converged,
             is_global=converged or None,
             exists=True,
-            shown_by="convex" if problem.prior.flat else "searched over all scales",
         )
 
 

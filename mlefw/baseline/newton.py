@@ -86,7 +86,7 @@ class Newton(Solver):
                 break
             direction = self._direction(problem, theta, here, free)
             decrement = -float(here.gradient @ direction)
-            if decrement <= 0:
+            if not decrement > 0:
                 break
             # Below this the objective cannot resolve progress any more, but the gradient still can.
             polishing = 0.5 * decrement < 1e-13 * max(1.0, abs(here.value))

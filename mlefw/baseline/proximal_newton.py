@@ -44,6 +44,8 @@ class ProximalNewton(Solver):
                 break
             residual = optimality(problem, theta, here.gradient)
             target = self._minimise_model(problem, theta, here)
+            if not bool(torch.isfinite(target).all()):
+                break
             change = target - theta
             predicted = float(here.gradient @ change) + _rough(problem, target) - _rough(problem, theta)
             # A quadratic model that promises less than rounding cannot be tried by the objective any more.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlefw.baseline import ordered
+from mlefw.baseline import absence, ordered
 from mlefw.baseline.base import Solution
 from mlefw.baseline.interior_point import Array
 from mlefw.baseline.problem import Problem
@@ -181,10 +181,13 @@ def _class_margins(z: Array, label: Array, num_classes: int) -> Array:
 def _of_thresholds(solution: Solution, free: Problem, deadline: float) -> Recession:
     """Thresholds part exponentially fast in eta, so their directions are those of a program of their own."""
     problem = solution.problem
-    found = ordered.separation(free, deadline - time.monotonic())
-    if found.direction is None:
-        return Recession(None, found.decided)
-    certain = torch.from_numpy(found.grown)
+    certain = torch.zeros(problem.rows.num_rows, dtype=torch.bool)
+    if absence.empty_class(problem) is None:
+        # Each class keeps its thresholds apart: what remains are directions in which they part.
+        found = ordered.separation(free, deadline - time.monotonic())
+        if found.direction is None:
+            return Recession(None, found.decided)
+        certain = torch.from_numpy(found.grown)
     now = torch.cat([problem.head.nll_complete(eta, rows.y) for rows, _, eta in problem.etas(solution.theta)])
     return Recession(Far(torch.where(certain, torch.zeros_like(now), now), certain), False)
 

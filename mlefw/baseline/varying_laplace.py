@@ -50,6 +50,8 @@ class VaryingLaplace(Solver):
             ends.append(turns.run((count > 0) * gamma, self.max_turns))
         best = min(ends, key=lambda end: (not end.collapsed, end.residual > 1e-8, end.value))
         theta = torch.from_numpy(np.concatenate([best.beta, best.gamma]))
+        converged = best.residual < 1e-8 and not best.collapsed
+        proved = (converged and problem.num_active == 0) or None
         return Solution(
             problem=problem,
             theta=theta,
@@ -57,8 +59,10 @@ class VaryingLaplace(Solver):
             residual=best.residual,
             solver="interior point and newton",
             num_steps=best.num_steps,
-            converged=best.residual < 1e-8 and not best.collapsed,
-            is_global=problem.num_active == 0 or None,
+            converged=converged,
+            # Without features the location is a median, whatever the scale, and the scale the mean deviation from it.
+            is_global=proved,
+            exists=proved,
         )
 
 

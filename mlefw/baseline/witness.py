@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.certificate import subgradient
+from mlefw.baseline.derivatives import row_derivatives
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton, under_prior
@@ -19,6 +20,10 @@ from mlefw.prior.base import Prior
 
 _NEAR = 0.05
 """Movement of an eta, in units in which its curvature changes by a factor e, over which it is taken as constant."""
+_FURTHER = 4.0
+"""Newton's steps after which the curvature is looked at again."""
+_CHANGED = 0.3
+"""By what share it may have changed."""
 _LARGE = 2500
 """Parameters beyond which the inverse of a Hessian is not computed."""
 _FEW_ROWS = 5000
@@ -35,7 +40,8 @@ def is_settled(solution: Solution) -> bool:
     The Newton decrement times the largest √(zᵀ H⁻¹ z) of a row bounds how far any eta moves on the set in which the
     minimum of the quadratic model lies. Where that is small against the unit in which curvature changes (1 on a log or
     logit scale, a scale for a location), the objective is convex there and rises towards the boundary: a minimum lies
-    inside. On the way to infinity the curvature falls as fast as the gradient, and that movement stays near one.
+    inside. On the way to infinity the curvature falls as fast as the gradient, and that movement stays near one. Where
+    it falls faster still (a double exponential) it is seen to change within a few of Newton's steps.
     """
     problem, theta = solution.problem, solution.theta
     face = problem.free & (theta.ne(0) | ~torch.from_numpy(under_prior(problem)) | torch.tensor(problem.prior.smooth))
@@ -62,7 +68,19 @@ def is_settled(solution: Solution) -> bool:
             if is_located and scale is not None:
                 reach = reach / scale.clamp(max=1.0)
             furthest = max(furthest, float(reach.max()))
-    return decrement * furthest < _NEAR
+    step = torch.zeros_like(theta)
+    step[face] = -(inverse @ slope)
+    return decrement * furthest < _NEAR and _holds(problem, theta, step)
+
+
+def _holds(problem: Problem, theta: Tensor, step: Tensor) -> bool:
+    """Whether the curvature of the rows along a Newton step is the same a few steps further on."""
+    here = there = 0.0
+    for (rows, _, eta), move in zip(problem.etas(theta), problem.movements(step), strict=True):
+        ends = [row_derivatives(problem.head, at, rows.y)[2] for at in (eta, eta + _FURTHER * move)]
+        forms = [float(rows.weight @ (move.unsqueeze(1) @ end @ move.unsqueeze(2)).flatten()) for end in ends]
+        here, there = here + forms[0], there + forms[1]
+    return here == 0.0 or abs(there / here - 1) < _CHANGED
 
 
 def solve_from(problem: Problem, theta: Tensor, max_steps: int = 200) -> Solution:

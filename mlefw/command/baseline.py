@@ -150,7 +150,8 @@ def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
 def _certificate(content: dict[str, Any]) -> str:
     """How sure the estimate is, in one line."""
     sure = "stationary" if content["converged"] else "NOT certified"
-    kind = f"global optimum ({content['shown_by']})" if content["is_global"] else "not shown to be the global optimum"
+    kind = "global optimum" if content["is_global"] else "a local optimum, perhaps not the global one"
+    kind += f" ({content['shown_by']})" if "shown_by" in content else ""
     if content["exists"] is None:
         kind = f"existence not shown: {content['reason']}"
     bounds = [f"residual {content['residual']:.1e}" if "residual" in content else "no finite residual"]
