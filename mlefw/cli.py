@@ -124,8 +124,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     from mlefw.single import run_job
 
     given = configuration.resolve(config)["run_dir"]
-    run_dir = local_path(given, "run_dir") if given else default_path()
-    return run_job(command, config, run_dir)
+    return run_job(command, config, local_path(given, "run_dir") if given else default_path())
 
 
 def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:
