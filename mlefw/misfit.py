@@ -64,7 +64,7 @@ def misfit(
         population: Σ w by split, that of `train` among them.
         chosen: what the run was asked for, by target; of one target by the empty name.
     """
-    for split in _ORDER:
+    for split in (*_ORDER, *(split for split in metrics if split not in _ORDER)):
         for target, figures in _by_target(metrics.get(split, {})):
             fitted = departures(_of_target(metrics.get("train", {}), target), population["train"])
             run = chosen(target)

@@ -195,6 +195,7 @@ def test_the_same_sentence_stands_in_terminal_report_summary_and_evaluation(
     assert out.count(sentence) == 1
     assert (tmp_path / "r" / "report.html").read_text(encoding="utf-8").count(sentence) == 1
     assert program("evaluate", "run=r").count(sentence.split(" Try ")[0]) == 1
+    assert "not calibrated on new rows: counts vary" in program("evaluate", "run=r", "data.path=d.csv")
     program("compare", "runs=r", "report=c.html")
     assert sentence in (tmp_path / "c.html").read_text(encoding="utf-8")
     exactly = program("baseline", *data)

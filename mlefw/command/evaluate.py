@@ -85,7 +85,7 @@ def _check(config: dict[str, Any]) -> None:
 def _content(config: dict[str, Any], trained: Trained, tally: Tally, before: MeanNll | None) -> dict[str, Any]:
     figures = tally.figures()
     content: dict[str, Any] = {"run": str(trained.path), "num_rows": tally.num_rows, "metrics": figures}
-    split = config["split"] or "test"
+    split = "new" if config["data"]["path"] is not None else config["split"] or "test"
     misfit = judgement.judge(trained.config, trained.objective, {split: tally.kept()[1]}, {split: figures})
     content |= {} if misfit is None else {"misfit": misfit}
     if config["data"]["path"] is None:
