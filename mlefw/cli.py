@@ -1,7 +1,6 @@
 """The `mlefw` program."""
 
 import gc
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from mlefw import flags, warn
 from mlefw.local_path import local_path
+from mlefw.surroundings import settle
 
 COMMANDS = {
     "train": "fit a network, and say how far it is from the exact estimate (-m for a sweep)",
@@ -49,10 +49,7 @@ def main() -> None:
     os.umask(os.umask(0) | 0o022)
     # While libraries are imported there is no garbage, and looking for it takes a third of the time.
     gc.disable()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal without UTF-8 shows question marks rather than ending the run.
-            stream.reconfigure(errors="replace")
+    settle()
     code = run(sys.argv[1:])
     gc.freeze()
     sys.exit(code)

@@ -1,6 +1,7 @@
 """How many processes a run has by its trainer settings, and which of them this one is."""
 
 import os
+import sys
 from typing import Any
 
 from mlefw.errors import UsageError
@@ -80,7 +81,7 @@ def become(number: int, count: int, port: int) -> None:
     place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "NODE_RANK": 0, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", _STARTED: str(count)})
-    if os.uname().sysname == "Linux":
+    if sys.platform == "linux":
         # The name of the machine, which is asked for otherwise, may have no address.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 

@@ -49,3 +49,10 @@ class LostRankError(MlefwError):
     """Another process of the same run has ended, for a reason of its own that it has told itself."""
 
     exit_code = 71
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a failure is one of memory: torch has an error of its own for GPUs alone."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    is_said = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return isinstance(error, MemoryError) or is_said

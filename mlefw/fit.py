@@ -15,9 +15,9 @@ from mlefw.data.frame import as_arrow, offered, with_target
 from mlefw.errors import Stopped, UsageError
 from mlefw.interrupt import handled
 from mlefw.local_path import local_path
+from mlefw.process_state import preserved
 from mlefw.run_directory import default_path, run_of
 from mlefw.single import listen
-from mlefw.surroundings import own
 from mlefw.trained import Model, load
 
 
@@ -92,7 +92,7 @@ def _as_program() -> Iterator[None]:
     hydra = GlobalHydra.instance()
     callers = hydra.hydra
     try:
-        with own(), warnings.catch_warnings(), handled():
+        with preserved(), warnings.catch_warnings(), handled():
             warn.clear()
             listen()
             yield

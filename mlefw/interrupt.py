@@ -10,7 +10,10 @@ from types import FrameType
 
 from mlefw.errors import Stopped
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+"""Those that ask a program to end; Windows has the first two."""
+
 _state = {"handled": False, "deferred": False}
 _pending: list[int] = []
 _raised: list[int] = []
@@ -25,7 +28,7 @@ def handled() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _receive) for number in _SIGNALS}
+    before = {number: signal.signal(number, _receive) for number in SIGNALS}
     _state["handled"] = True
     try:
         yield
@@ -45,7 +48,7 @@ def handled() -> Iterator[None]:
 def take() -> None:
     """Handle the signals again, inside a block of `handled`, after other code has put handlers of its own."""
     if _state["handled"] and threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, _receive)
 
 
@@ -57,6 +60,11 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _state["deferred"] = False
+
+
+def is_handled() -> bool:
+    """Whether signals are handled by `handled` now."""
+    return _state["handled"]
 
 
 def is_pending() -> bool:

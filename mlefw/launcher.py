@@ -80,6 +80,8 @@ class ForkLauncher(Launcher):
         timeout_s: float | None = None,
         population: bool = True,
     ) -> None:
+        if not hasattr(os, "fork"):
+            raise UsageError("hydra/launcher=fork: this system has no fork; expected hydra/launcher=basic or joblib")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.size = jobs or cores
         self.threads = threads or max(1, cores // self.size)

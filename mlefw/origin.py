@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from mlefw.errors import MlefwError, Stopped, UsageError
+from mlefw.errors import MlefwError, Stopped, UsageError, is_out_of_memory
 from mlefw.trust import trusted
 
 _OURS = Path(__file__).resolve().parent
@@ -51,7 +51,7 @@ def of_plugin(error: BaseException) -> PluginError | None:
     Signals, a lack of memory, and what mlefw itself has to say of a run are nobody's mistake.
     """
     is_told = isinstance(error, MlefwError) and error.exit_code != MlefwError.exit_code
-    if is_told or isinstance(error, Stopped | KeyboardInterrupt | MemoryError):
+    if is_told or isinstance(error, Stopped | KeyboardInterrupt) or is_out_of_memory(error):
         return None
     where = place(error)
     if not where:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from mlefw import build, devices, recalibration, training
 from mlefw.baseline.absence import remedy
@@ -222,4 +223,5 @@ def _check_lightning(trainer: dict[str, Any]) -> None:
 
 def _build_trainer(trainer: dict[str, Any]) -> None:
     """Lightning checks the rest as its trainer is built, which is to be before anything is written."""
-    build.instantiate("trainer", {**trainer, "precision": None, "logger": False})
+    alone = [] if devices.is_ddp(trainer) else [LightningEnvironment()]
+    build.instantiate("trainer", {**trainer, "precision": None, "logger": False}, plugins=alone)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -11,12 +12,13 @@ from contextlib import suppress
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from signal import SIGKILL, SIGTERM, Signals
+from signal import SIGTERM, Signals
 
 from mlefw import devices, interrupt
-from mlefw.errors import KilledError, LostRankError
+from mlefw.errors import KilledError, LostRankError, UsageError
 from mlefw.inert import shown
 
+SIGKILL = getattr(signal, "SIGKILL", SIGTERM)
 _TICK_S = 0.2
 _GRACE_S = 5.0
 """How long the first process has to find out that another one is lost, before it is asked to end, and then made to."""
@@ -31,6 +33,8 @@ def run(task: Callable[[], int], count: int) -> int:
     Raises:
         KilledError: a rank was killed.
     """
+    if not hasattr(os, "fork"):
+        raise UsageError("trainer.strategy=ddp starts processes by fork, which this system lacks: expected devices=1")
     with tempfile.TemporaryDirectory() as folder, interrupt.deferred():
         said = [Path(folder) / f"{number}" for number in range(count)]
         processes = _start(task, said)

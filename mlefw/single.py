@@ -14,7 +14,7 @@ from typing import Any
 from mlefw import devices, origin, processes, warn
 from mlefw.admission import admitted
 from mlefw.atomic import write_json
-from mlefw.errors import MisfitError, MlefwError, Stopped, UsageError
+from mlefw.errors import MisfitError, MlefwError, Stopped, UsageError, is_out_of_memory
 from mlefw.inert import shown
 from mlefw.interrupt import handled
 from mlefw.trust import trusted
@@ -48,7 +48,7 @@ def told(error: BaseException) -> int:
         # The reader went away (`| head -1`): the work is done, and its result is on disk.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
+    if is_out_of_memory(error):
         return _fail(_NO_MEMORY, 6)
     if (of_plugin := origin.of_plugin(error)) is not None:
         return _fail(str(of_plugin), of_plugin.exit_code)
@@ -58,12 +58,6 @@ def told(error: BaseException) -> int:
         return _fail(f"storage: {error}", 4)
     # Whatever is left is a bug, and says so.
     return _fail(f"unexpected {type(error).__name__}: {error}\n  This is a bug; MLEFW_TRACEBACK=1 shows where", 70)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a failure is one of memory: torch has an error of its own for GPUs alone."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,97 +1,41 @@
-"""The state of a Python process that belongs to the caller: what mlefw needs of it is set for a while, and put back."""
+"""What a shell, a notebook or a scheduler has set for other programs: the command works the same in all of them."""
 
-import logging
+import io
 import os
-import random
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
-
-import numpy as np
-import torch
+import sys
+import warnings
 
 
-@contextmanager
-def own() -> Iterator[None]:
-    """Work as in a process of one's own, and leave the caller's as it was, also after an error.
-
-    Inside, gradients can be computed, tensors are on the CPU and floats of 32 bits unless told otherwise, and there is
-    no autocast. Put back are the global generators of random, numpy and torch, the modes and numbers of threads of
-    torch, levels and handlers of loggers, and environment variables.
-    """
-    with ExitStack() as stack:
-        for keep in (_generators, _modes, _loggers, _environment):
-            stack.callback(keep())
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
-        torch.set_default_dtype(torch.float32)
-        yield
-
-
-def _generators() -> Callable[[], None]:
-    python, legacy, state = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
-    seed = torch.initial_seed()
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-
-    def restore() -> None:
-        random.setstate(python)
-        np.random.set_state(legacy)
-        torch.set_rng_state(state)
-        if devices is not None:
-            torch.cuda.set_rng_state_all(devices)
-        elif torch.cuda.is_available():
-            # They had not been used: as the caller's last torch.manual_seed, if any, would have left them.
-            torch.cuda.manual_seed_all(seed)
-
-    return restore
-
-
-def _modes() -> Callable[[], None]:
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    cudnn: Any = torch.backends.cudnn
-    benchmark, exact = cudnn.benchmark, cudnn.deterministic
-    dtype, threads, precision = torch.get_default_dtype(), torch.get_num_threads(), torch.get_float32_matmul_precision()
-
-    def restore() -> None:
-        torch.set_default_dtype(dtype)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        cudnn.benchmark, cudnn.deterministic = benchmark, exact
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision(precision)
-
-    return restore
-
-
-def _loggers() -> Callable[[], None]:
-    known = [
-        logging.root,
-        *(one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger)),
-    ]
-    states = [(one, one.level, list(one.handlers), one.propagate, one.disabled) for one in known]
-
-    def restore() -> None:
-        for one, level, handlers, propagate, disabled in states:
-            # Not unless it has changed: each call clears what loggers remember of one another's levels.
-            if one.level != level:
-                one.setLevel(level)
-            one.handlers, one.propagate, one.disabled = handlers, propagate, disabled
-
-    return restore
-
-
-def _environment() -> Callable[[], None]:
-    before = dict(os.environ)
-
-    def restore() -> None:
-        for name in os.environ.keys() - before.keys():
+def settle() -> None:
+    """Make the process ready for a command: before anything large is imported, which would read what is set."""
+    _open_streams()
+    # A kernel's own backend is not there in the environment of the command, which draws into files alone.
+    os.environ["MPLBACKEND"] = "Agg"
+    # Warnings of libraries are no errors of a run, whatever a development shell makes of them.
+    sys.warnoptions.clear()
+    os.environ.pop("PYTHONWARNINGS", None)
+    warnings.resetwarnings()
+    warnings.simplefilter("ignore")
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        if not _is_count(os.environ.get(name, "1")):
             del os.environ[name]
-        os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
 
-    return restore
+
+def _open_streams() -> None:
+    """Let the first three descriptors be open: a file of ours in their place would get what libraries print."""
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115 (for good)
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without UTF-8 shows question marks rather than ending the run.
+            stream.reconfigure(errors="replace")
+
+
+def _is_count(text: str) -> bool:
+    """Whether OpenMP can read a number of threads, or one for each level."""
+    return all(part.strip().isdigit() and int(part) > 0 for part in text.split(","))

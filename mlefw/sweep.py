@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -24,6 +25,7 @@ from mlefw.path_setting import literal, quoted
 from mlefw.resolvers import own_alone
 from mlefw.run_directory import check_free, default_path, summary_of
 from mlefw.single import run_job
+from mlefw.sweep_job import run_apart
 from mlefw.sweep_record import NAME, Job, Journal, folder_name, plan, read
 
 MAX_JOBS = 10_000
@@ -85,8 +87,15 @@ def run(
                     _job
                 )()
         except Stopped:
+            if not forks:
+                _note(command, root, swept)
             _report(root, read(root))
             raise
+        except Exception as error:
+            if forks:
+                raise
+            # What its jobs have left is told all the same.
+            warn.warn(f"hydra/launcher: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         if not forks:
             _note(command, root, swept)
         return _report(root, read(root))
@@ -144,7 +153,8 @@ def _job(config: DictConfig) -> int:
     assert isinstance(plain, dict)
     choices = {name: choice for name, choice in hydra_config.runtime.choices.items() if not name.startswith("hydra/")}
     settings: dict[str, Any] = {**{str(key): value for key, value in plain.items()}, "choices": choices}
-    return run_job(command, settings, run_dir, quiet=True)
+    job = Job(int(hydra_config.job.num), task, run_dir)
+    return run_apart(partial(run_job, command, settings, run_dir, quiet=True), job, command == "train")
 
 
 def _note(command: str, root: Path, swept: dict[str, list[str]]) -> None:

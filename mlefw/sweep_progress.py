@@ -11,11 +11,12 @@ from mlefw.atomic import write_json
 from mlefw.console import console, number
 from mlefw.errors import StorageError
 from mlefw.forked import Ended
+from mlefw.interrupt import SIGNALS
 from mlefw.own_folder import cleared
 from mlefw.run_directory import summary_of
 from mlefw.sweep_record import Job, Journal
 
-STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
+STOPPED = tuple(128 + number for number in SIGNALS)
 _TAIL = 20_000
 _ERROR = "mlefw: error: "
 
@@ -65,7 +66,8 @@ class Progress:
         """Print the job's line."""
         self.count += 1
         total = len(self.journal.jobs)
-        words = [f"[{self.count:{len(str(total))}}/{total}] {job.status:<8}  {job.run_dir.name}"]
+        place = f"[{self.count:{len(str(total))}}/{total}] " if total > 1 else ""
+        words = [f"{place}{job.status:<8}  {job.run_dir.name}"]
         if job.nll_nats is not None:
             words.append(f"{number(job.nll_nats)} nats per row on {job.split}")
         if job.seconds is not None:

@@ -19,12 +19,12 @@ from mlefw.errors import UsageError
 from mlefw.new_data import adapted
 from mlefw.objective import evaluate
 from mlefw.prediction import check_probabilities, predictions
+from mlefw.process_state import preserved
 from mlefw.random_state import isolated
 from mlefw.reach import warn_of_far_rows
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import posterior_of
 from mlefw.support import check_support
-from mlefw.surroundings import own
 from mlefw.uncertainty.averaged import Uncertain
 from mlefw.uncertainty.laplace import Laplace
 from mlefw.uncertainty.mc_dropout import McDropout
@@ -32,7 +32,7 @@ from mlefw.uncertainty.mc_dropout import McDropout
 BLOCK_ROWS = 65536
 
 
-@own()
+@preserved()
 def load(
     run: str | Path, missing: str | None = None, unseen: str | None = None, plugins: Sequence[str] = ()
 ) -> "Model":
@@ -83,7 +83,7 @@ class Model:
         """The column that it predicts."""
         return self._trained.schema.target
 
-    @own()
+    @preserved()
     @isolated("prediction")
     def predict(
         self,
@@ -121,7 +121,7 @@ class Model:
         ]
         return _like(data, pa.concat_tables(parts))
 
-    @own()
+    @preserved()
     @isolated("prediction")
     @torch.no_grad()
     def distribution(self, data: Any) -> Distribution:
@@ -130,7 +130,7 @@ class Model:
         rows = self._rows(self._table(data, prediction=True), target_required=False)
         return objective.head(objective.eta(rows.x, rows.offset))
 
-    @own()
+    @preserved()
     @isolated("evaluation")
     def evaluate(self, data: Any, target: Any = None) -> dict[str, float]:
         """What `mlefw evaluate` prints: the NLL in nats and every metric of the run, on rows with their target.

@@ -11,6 +11,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from mlefw import devices
 from mlefw.admission import admitted
@@ -118,6 +119,10 @@ def build_trainer(
     if devices.is_ddp(node):
         facts["strategy"] = SummedGradients()
         facts["plugins"] += [LightningEnvironment()] if devices.own() else []
+    else:
+        # In an allocation of a cluster Lightning would look for the other processes that it is for.
+        facts["plugins"] += [LightningEnvironment()]
+        rank_zero_only.rank = 0  # type: ignore[attr-defined]
     trainer: lightning.Trainer = instantiate("trainer", {**node, "default_root_dir": str(run_dir)}, **facts)
     trainer.fit_loop.epoch_loop.val_loop = Watching(trainer)
     if devices.is_ddp(node):

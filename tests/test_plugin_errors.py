@@ -183,8 +183,8 @@ def test_prediction_and_a_column_of_two_dimensions(
     assert run(["evaluate", "run=r", "split=test", "--plugin", "broken"]) == 2
     assert is_told(capsys.readouterr().err)
     monkeypatch.delenv("BROKEN")
-    Path("conf/data/mine.yaml").write_text("# mine\n_target_: broken.Square\ntarget: y\n", encoding="utf-8")
-    assert train(*plugin, "run_dir=s") == 2
+    Path("conf/data/square.yaml").write_text("# mine\n_target_: broken.Square\ntarget: y\n", encoding="utf-8")
+    assert train(*(item.replace("data=mine", "data=square") for item in plugin), "run_dir=s") == 2
     assert "column 'x0' has shape (80, 2)" in capsys.readouterr().err
 
 
