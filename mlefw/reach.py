@@ -81,10 +81,11 @@ def _columns(schema: Schema, rows: Rows) -> Iterator[tuple[str, np.ndarray]]:
         if feature.kind == "numeric":
             yield feature.name, rows.x[:, position].numpy()
         position += len(feature.names)
-    y = rows.y.numpy().reshape(rows.num_rows, -1)
-    for target, column in zip(schema.targets, y.T, strict=False):
+    y = rows.y.numpy()
+    for k, target in enumerate(schema.targets):
         if target.labels is None:
-            yield target.name, column
+            # Of a time and its event the first column is the time.
+            yield target.name, y if y.ndim == 1 else y[:, k]
     if shift := schema.offset or schema.exposure:
         yield shift, rows.offset.numpy()
 
