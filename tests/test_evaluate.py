@@ -91,9 +91,10 @@ def test_a_tally_beyond_its_bounds_thins_what_it_keeps_and_counts_every_row(head
     assert found.keys() == exact.keys()
     whole = trained.objective.head(evaluate(trained.objective, rows).eta)
     grouped = {name for metric in metrics for name in metric.exact(whole, rows.y, rows.weight)}
-    assert bool(grouped) == (head != "gaussian")
+    assert (grouped == {"spread_trend"}) == (head == "gaussian")
     for name, value in exact.items():
-        close = {"abs": 0.01} if name in grouped else {"rel": 1e-9}
+        # By ranks where all rows are there, by moments elsewhere: two correlations of the same two columns.
+        close = {"abs": 0.05} if name == "spread_trend" else {"abs": 0.01} if name in grouped else {"rel": 1e-9}
         assert found[name] == pytest.approx(value, **close), name
 
 

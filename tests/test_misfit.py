@@ -249,6 +249,7 @@ def test_shape_is_that_of_scipy() -> None:
         "residual_mean": pytest.approx(u.mean(), rel=1e-9),
         "residual_skewness": pytest.approx(stats.skew(u), rel=1e-9),
         "residual_kurtosis": pytest.approx(stats.kurtosis(u), rel=1e-9),
+        "spread_trend": pytest.approx(stats.pearsonr(np.abs(u), np.repeat(loc, weight)).statistic, rel=1e-9),
     }
     known = {name: float(value) for name, value in metric.exact(distribution, *columns).items()}
     size, mean = np.repeat(np.abs((y - loc) / 1.5), weight), np.repeat(loc, weight)
