@@ -123,7 +123,7 @@ def _describing(path: Path) -> Iterator[None]:
 def _check_config(config: dict[str, Any], plugins: tuple[str, ...]) -> None:
     """Admit what will be built of the settings that a checkpoint holds."""
     for name in _BUILT:
-        if not isinstance(config.get(name), dict) or not config[name]:
+        if not isinstance(config.get(name), dict):
             raise UsageError(f"the checkpoint lacks a part of its description: its settings have no {name}")
     choices = config.get("choices")
     if not isinstance(choices, dict) or not all(isinstance(name, str | None) for name in choices.values()):

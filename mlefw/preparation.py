@@ -31,6 +31,7 @@ _INSTEAD = {
     "callbacks": "expected callback=, a group",
     "plugins": "mlefw has its own, for whole checkpoints",
     "logger": "expected logger=, a group",
+    "model_registry": "checkpoints stay in the run directory",
 }
 
 

@@ -11,6 +11,9 @@ from mlefw import inverse_link
 from mlefw.errors import UsageError
 from mlefw.head.base import Head, Start
 
+_MOST = 1000
+"""Components: a file may ask for more than memory holds the names of."""
+
 
 class Mixture(MixtureSameFamily):
     """A mixture that knows the least scale of its components, where they have one."""
@@ -57,6 +60,8 @@ class MixtureHead(Head):
     ) -> None:
         if num_components < 2:
             raise UsageError(f"head.num_components={num_components}: expected at least 2")
+        if num_components > _MOST:
+            raise UsageError(f"head.num_components={num_components}: expected at most {_MOST}")
         if weights not in ("predicted", "shared"):
             raise UsageError(f"head.weights={weights!r}: expected 'predicted' or 'shared'")
         if component.target != "numeric" or component.event_shape:
