@@ -236,7 +236,9 @@ def test_perfect_fits_have_no_estimate_and_noise_gives_them_one(name: str, prior
     perfect = solve(configured(name), X, LINKS[name](LINE), prior)
     assert perfect.exists is False
     assert "fits every row exactly" in perfect.reason
-    noisy = solve(configured(name), X, LINKS[name](LINE + 0.3 * NOISE), prior)
+    # Noise that is normal sends a learnt df to infinity.
+    tails = {"df": 4.0} if name == "student_t" else {}
+    noisy = solve(configured(name, **tails), X, LINKS[name](LINE + 0.3 * NOISE), prior)
     assert noisy.exists
     assert noisy.converged
 
