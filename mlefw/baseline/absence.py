@@ -41,6 +41,8 @@ def separation(problem: Problem, num_perfect: int) -> str:
     one = one_value(problem) or empty_class(problem)
     if one is not None:
         return one
+    if problem.head.target == "numeric" and not num_perfect:
+        return "a parameter goes to infinity, along a direction in which no row's NLL ever rises"
     if problem.head.target == "numeric" and not problem.head.support.is_discrete:
         return (
             f"{num_perfect} of {problem.rows.num_rows} rows become certain in the limit: an intercept or a combination "
