@@ -262,3 +262,12 @@ def test_eight_runs_started_at_once_share_no_directory(
     for process in processes:
         process.join()
     assert len(set(claimed) - {""}) == count == len([name for name in claimed if name])
+
+
+def test_a_killed_job_costs_one_job_under_another_launcher(mlefw: Run, tmp_path: Path, faulty: tuple[str, ...]) -> None:
+    more = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model.fault=killed,none", "trainer.max_epochs=1")
+    done = mlefw(*faulty, *more)
+    assert done.returncode == 5, done.stderr
+    killed, whole = jobs_of(tmp_path / "s")
+    assert (killed["status"], whole["status"]) == ("failed", "finished")
+    assert "SIGKILL" in killed["reason"]
