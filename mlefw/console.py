@@ -1,22 +1,20 @@
 """What a person reads in the terminal."""
 
-import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
 from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, Group
 from rich.markup import escape
-from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from mlefw.inert import shown
 from mlefw.references import EXACT as EXACT
 from mlefw.references import REFERENCES, against, compared
 from mlefw.references import exact_names as exact_names
+from mlefw.terminal import Terminal
 from mlefw.wording import number as number
 from mlefw.wording import p_value as p_value
 from mlefw.wording import robust
@@ -27,22 +25,10 @@ _AVERAGED = ("laplace", "mc_dropout")
 _CALIBRATION = ("accuracy", "coverage_90", "pit_rmse", "ece_15", "ece_null")
 
 
-class _Console(Console):
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """What is shown, with its own styles and no others."""
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=shown(segment.text))
-
-    def on_broken_pipe(self) -> None:
-        """Print no more: the reader went away, which is no failure of the run."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def console(stderr: bool = False) -> Console:
     """A console that writes plain ASCII-safe text where there is no UTF-8 terminal."""
     stream = sys.stderr if stderr else sys.stdout
-    return _Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
+    return Terminal(file=stream, highlight=False, width=None if stream.isatty() else 140)
 
 
 def run_table(summary: Mapping[str, Any]) -> Table:

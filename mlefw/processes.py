@@ -73,15 +73,22 @@ def _watch(processes: list[BaseProcess]) -> int | None:
         if interrupt.is_pending() and not is_told:
             is_told = True
             _send(first, interrupt.pending())
-        lost = [number for number, one in enumerate(processes) if one.exitcode]
-        if failed is None and lost and 0 not in lost:
-            # The cause is a process that was killed, or one that is not itself waiting for a lost one.
-            failed = min(lost, key=lambda number: (processes[number].exitcode == LostRankError.exit_code, number))
+        if failed is None and not first.exitcode and (failed := _cause(processes)) is not None:
             deadline = time.monotonic() + _GRACE_S
         if time.monotonic() > deadline and orders:
             _send(first, orders.pop(0))
             deadline += _GRACE_S
+    if failed is None and first.exitcode == LostRankError.exit_code:
+        # It has noticed the loss, and ended, before this process has.
+        connection.wait([one.sentinel for one in processes[1:]], _GRACE_S)
+        failed = _cause(processes)
     return failed
+
+
+def _cause(processes: list[BaseProcess]) -> int | None:
+    """The number of a process other than the first that has failed: one that does not itself wait for a lost one."""
+    lost = [number for number, one in enumerate(processes) if number and one.exitcode]
+    return min(lost, key=lambda number: (processes[number].exitcode == LostRankError.exit_code, number), default=None)
 
 
 def _told(number: int, code: int) -> int:

@@ -31,6 +31,9 @@ TRUTHS = {"bernoulli": (0.5, 1.5), "gaussian": (0.5, 1.5), "poisson": (0.5, 0.4)
 """Intercept and slope of eta; the Gaussian has a standard deviation of 1, which is known."""
 
 
+_HALVINGS = 12
+
+
 @dataclass(frozen=True)
 class Settings:
     """What is raced: `num_rows` rows with x ~ N(0, 1), and steps of rate `lr` from zero."""
@@ -83,6 +86,11 @@ class Race:
         """Whether there is a finite estimate to compare with."""
         return self.exact.exists is not False or not self.exact.problem.prior.flat
 
+    @property
+    def diverges(self) -> bool:
+        """Whether one of the two ways leads away."""
+        return self.full.diverged or bool(self.full.value[-1] > self.full.value[0]) or self.stochastic.diverged
+
 
 def make_head(kind: Kind) -> Head:
     """The head of a kind of data, in the units it was written in."""
@@ -118,6 +126,16 @@ def run(settings: Settings, prior: Prior) -> Race:
         for regime in (FullBatch(), WithReplacement(settings.batch_size))
     ]
     return Race(settings, LinearBaseline().solve(problem), *paths)
+
+
+def calmed(ran: Race) -> tuple[float, Path] | None:
+    """The first of the rates lr/2, lr/4, … at which a descent on all rows converges, and that descent."""
+    s = ran.settings
+    for lr in (s.lr / 2**k for k in range(1, _HALVINGS)):
+        path = descend(ran.exact.problem, FullBatch(), lr, s.num_steps, s.seed)
+        if not path.diverged and path.value[-1] < path.value[0]:
+            return lr, path
+    return None
 
 
 def redrawn(settings: Settings) -> Settings:

@@ -4,7 +4,8 @@ import itertools
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
@@ -15,9 +16,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mlefw import configuration, launcher, warn
+from mlefw import configuration, file_system, launcher, warn
 from mlefw.errors import Stopped, UsageError
-from mlefw.file_system import locked
 from mlefw.hydra_settings import launcher_settings
 from mlefw.local_path import local_path
 from mlefw.own_folder import own
@@ -78,9 +78,7 @@ def run(
     sys.argv = ["mlefw", *kept, f"run_dir={quoted(str(root))}", f"hydra.sweep.dir={quoted(str(root))}", *flags]
     GlobalHydra.instance().clear()
     own(root)
-    with locked(root) as is_held:
-        if not is_held:
-            raise UsageError(f"run_dir={root}: another sweep is running in it")
+    with locked(root):
         try:
             with own_alone():
                 hydra.main(version_base="1.3", config_path=str(configuration.config_root()), config_name=command)(
@@ -117,6 +115,19 @@ def _with_defaults(command: str, overrides: Sequence[str]) -> list[str]:
         # Threads that a library starts when it is imported would be lost in the forks; jobs start their own.
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return [*more, *overrides]
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold the directory for this sweep.
+
+    Raises:
+        UsageError: another sweep holds it.
+    """
+    with file_system.locked(root) as is_held:
+        if not is_held:
+            raise UsageError(f"run_dir={root}: another sweep is running in it")
+        yield
 
 
 def _check_grid(

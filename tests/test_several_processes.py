@@ -3,17 +3,16 @@
 import os
 import signal
 import sys
-import time
 from unittest.mock import Mock
 
 import pytest
 import torch
 from conftest import summary_of
 
-from mlefw import ranks
+from mlefw import processes, ranks
 from mlefw.callback.short_steps import WarnOfShortSteps
 from mlefw.errors import LostRankError, MlefwError
-from mlefw.interrupt import handled, raise_pending
+from mlefw.interrupt import deferred, handled, is_pending, raise_pending
 from mlefw.module import LikelihoodModule
 from mlefw.processes import run
 from mlefw.single import guarded
@@ -122,7 +121,8 @@ def test_the_exit_code_is_that_of_the_first():
 def test_a_lost_process_does_not_leave_the_first_waiting(monkeypatch, capfd):
     def task():
         if is_first():
-            time.sleep(60)
+            # Until it is ended.
+            signal.pause()
         print("the cause", file=sys.stderr)
         return 4
 
@@ -131,38 +131,52 @@ def test_a_lost_process_does_not_leave_the_first_waiting(monkeypatch, capfd):
     assert capfd.readouterr().err == "the cause\n"
 
 
-def test_a_first_process_that_notices_the_loss_is_not_the_cause(capfd):
+def test_a_first_process_that_notices_the_loss_is_not_the_cause(monkeypatch):
+    """It notices it by their connection, as soon as the other one has let go of its end."""
+    near, far = os.pipe()
+
     def task():
         if is_first():
-            time.sleep(0.5)
+            os.close(far)
+            os.read(near, 1)
             return LostRankError.exit_code
+        os.close(near)
         os.kill(os.getpid(), signal.SIGKILL)
         return 0
 
+    start = processes._start
+
+    def started(*arguments):
+        found = start(*arguments)
+        os.close(far)
+        # The second process is gone before the first is looked at.
+        found[1].join()
+        return found
+
+    monkeypatch.setattr(processes, "_start", started)
+
     with pytest.raises(MlefwError, match="process 1 of the run was killed by SIGKILL"):
         run(task, 2)
+    os.close(near)
 
 
-def test_a_signal_reaches_the_first_process_which_has_time_to_end(tmp_path):
+def test_a_signal_reaches_the_first_process_which_has_time_to_end():
+    """The first process says that it is ready, and when the signal has come; the parent waits for nothing else."""
+    near, far = os.pipe()
+    silent, _ = os.pipe()
+
     def work():
-        while not (tmp_path / "sent").exists():
-            time.sleep(0.05)
-        time.sleep(0.5)
+        with deferred():
+            os.kill(os.getppid(), signal.SIGTERM)
+            while not is_pending():
+                signal.pause()
+            # What it has still to do is done.
+            os.write(far, b"done")
         raise_pending()
 
-    def parent():
-        signal.setitimer(signal.ITIMER_REAL, 0.5)
-        codes.append(run(lambda: guarded(work) if is_first() else time.sleep(60) or 0, 2))
-
-    def alarm(*_):
-        os.kill(os.getpid(), signal.SIGTERM)
-        (tmp_path / "sent").touch()
-
-    codes = []
-    before = signal.signal(signal.SIGALRM, alarm)
-    try:
-        with handled():
-            parent()
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert codes == [143]
+    with handled():
+        code = run(lambda: guarded(work) if is_first() else len(os.read(silent, 1)), 2)
+    assert code == 143
+    assert os.read(near, 9) == b"done"
+    for descriptor in (near, far, silent, _):
+        os.close(descriptor)

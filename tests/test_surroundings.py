@@ -43,7 +43,6 @@ SETTINGS = {
         "PYTHONIOENCODING": "ascii",
         "PYTHONUTF8": "0",
         "PYTHONCOERCECLOCALE": "0",
-        "PYTHONOPTIMIZE": "2",
         "PYTHONHASHSEED": "5",
         "PYTHONDONTWRITEBYTECODE": "1",
     },

@@ -171,7 +171,6 @@ def test_a_signal_ends_the_sweep_with_checkpoints(
 
 def test_a_second_signal_leaves_at_once(tmp_path: Path, faulty: tuple[str, ...]) -> None:
     program, pid = started(tmp_path, (*faulty, "model.fault=deaf", "seed=0,1"))
-    time.sleep(0.2)
     program.terminate()
     time.sleep(1)
     assert program.poll() is None
@@ -263,3 +262,12 @@ def test_eight_runs_started_at_once_share_no_directory(
     for process in processes:
         process.join()
     assert len(set(claimed) - {""}) == count == len([name for name in claimed if name])
+
+
+def test_a_killed_job_costs_one_job_under_another_launcher(mlefw: Run, tmp_path: Path, faulty: tuple[str, ...]) -> None:
+    more = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model.fault=killed,none", "trainer.max_epochs=1")
+    done = mlefw(*faulty, *more)
+    assert done.returncode == 5, done.stderr
+    killed, whole = jobs_of(tmp_path / "s")
+    assert (killed["status"], whole["status"]) == ("failed", "finished")
+    assert "SIGKILL" in killed["reason"]

@@ -8,7 +8,6 @@ import torch
 from matplotlib.figure import Figure
 
 from mlefw import race, sgd_theory
-from mlefw.batch.full import FullBatch
 from mlefw.errors import UsageError
 from mlefw.experiment.base import Experiment
 from mlefw.findings import Findings, Grid
@@ -19,7 +18,6 @@ from mlefw.race import Race, Settings
 from mlefw.replicate import Replicates, descend, drawn_batches, fit
 
 _PARTS = ("slope", "intercept")
-_HALVINGS = 12
 
 
 class SgdToMle(Experiment):
@@ -230,22 +228,9 @@ def picture(ran: Race, has_box: bool = True) -> Figure:
     curves = [(path.value, path.theta[:, 0]) for path in (ran.full, ran.stochastic)]
     exact = (ran.exact.objective, float(ran.exact.theta[0]))
     subtitle = f"{s.kind}, n = {s.num_rows}, batch {s.batch_size} with replacement, rate {s.lr:g}, from zero"
-    calm = _calm(ran) if ran.has_optimum and _diverges(ran) else None
+    found = race.calmed(ran) if ran.has_optimum and ran.diverges else None
+    calm = found and ((found[1].value, found[1].theta[:, 0]), f"full-batch GD at rate {found[0]:.2g}")
     return sgd.race(curves[0], curves[1], exact, name, headline(ran), subtitle, calm, has_box)
-
-
-def _calm(ran: Race) -> tuple[sgd.Curve, str] | None:
-    """A full-batch descent at the largest of the rates lr/2, lr/4, … that does not diverge; None where none is near."""
-    s = ran.settings
-    for lr in (s.lr / 2**k for k in range(1, _HALVINGS)):
-        path = race.descend(ran.exact.problem, FullBatch(), lr, s.num_steps, s.seed)
-        if not path.diverged and path.value[-1] < path.value[0]:
-            return (path.value, path.theta[:, 0]), f"full-batch GD at rate {lr:.2g}"
-    return None
-
-
-def _diverges(ran: Race) -> bool:
-    return ran.full.diverged or ran.full.value[-1] > ran.full.value[0] or ran.stochastic.diverged
 
 
 def headline(ran: Race) -> str:
@@ -253,7 +238,7 @@ def headline(ran: Race) -> str:
     name = "MLE" if ran.exact.problem.prior.flat else "MAP"
     if not ran.has_optimum:
         return f"There is no finite {name}: {ran.exact.reason}."
-    if _diverges(ran):
+    if ran.diverges:
         return "The rate is too large: the descent diverges."
     best = float(ran.exact.theta[0])
     full, stochastic = (abs(float(path.theta[-1, 0]) - best) for path in (ran.full, ran.stochastic))

@@ -1,0 +1,24 @@
+"""The terminal: what is printed there has its own colours, and no text of it is obeyed."""
+
+import os
+import sys
+from collections.abc import Iterable
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from mlefw.inert import shown
+
+
+class Terminal(Console):
+    """A console to which text from data is text alone, and which falls silent where its reader goes away."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is shown, with its own styles and no others."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=shown(segment.text))
+
+    def on_broken_pipe(self) -> None:
+        """Print no more: the reader went away, which is no failure of the run."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
