@@ -9,7 +9,7 @@ import torch
 
 from mlefw.admission import admit
 from mlefw.baseline.base import Solution
-from mlefw.baseline.linear import LinearBaseline, full_weight, solve_null
+from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.calibrate.base import Calibration
 from mlefw.coding import coded
@@ -26,13 +26,14 @@ from mlefw.metric.base import Metric, OfTarget
 from mlefw.metric.nll import Nll
 from mlefw.objective import Objective
 from mlefw.once import once
+from mlefw.placement import place, set_units
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.random_state import Stream
 from mlefw.reach import far_rows, spans, warn_of_far_rows
 from mlefw.rows import Rows
 from mlefw.schema import Schema
-from mlefw.standardize import Standardized, feature_statistics, target_statistics
+from mlefw.standardize import Standardized, feature_statistics
 from mlefw.support import check_targets
 from mlefw.target import Target
 from mlefw.uncertainty.averaged import Method
@@ -157,18 +158,6 @@ def build_estimand(config: Config, data: Data) -> Estimand:
     return Estimand(objective.train(), null, mean, scale, asked)
 
 
-def set_units(head: Head, train: Rows) -> None:
-    """Put a head into the units of the training rows."""
-    if isinstance(head, JointHead):
-        columns = [train._replace(y=y)._asdict() for y in train.y.unbind(1)]
-        known = [Rows(**c).take(~c["y"].isnan()) if bool(c["y"].isnan().any()) else Rows(**c) for c in columns]
-        mean, spread = zip(*(target_statistics(rows) for rows in known), strict=True)
-        head.set_column_units(mean, spread)
-    elif head.target == "numeric":
-        rows = train._replace(y=head.points(train.y)) if isinstance(head, CensoredHead) else train
-        head.set_units(*target_statistics(rows))
-
-
 @torch.no_grad()
 def _try_one_row(config: Config, objective: Objective, train: Rows) -> None:
     """Send one row through the whole chain: a plugin of the wrong shape fails here, not in the first epoch.
@@ -193,33 +182,6 @@ def _try_one_row(config: Config, objective: Objective, train: Rows) -> None:
             raise UsageError(f"metric.{name} and {head} do not fit each other: {error}") from error
 
 
-def place(head: Head, null: Solution) -> Head:
-    """Let a raw output of zero be the null model (or eta = 0, for `start=zero`)."""
-    if head.start == "zero":
-        head.center.zero_()
-        return head
-    _, bias, shared = null.problem.split(null.theta)
-    _move_center(head, torch.cat([bias, shared]))
-    for column, limit in head.column_limits():
-        # Further out there is no slope left to train by.
-        near = {"max" if limit.end > 0 else "min": limit.end}
-        head.center[column] = head.center[column].clamp(**near)
-    return head
-
-
-def start_at(objective: Objective, solution: Solution) -> None:
-    """Start a model at an exact linear estimate: the weights go into the model, and shared raw = 0 becomes theirs."""
-    weight, bias, shared = full_weight(solution)
-    objective.model.model.start_at(weight, bias)  # type: ignore[operator, union-attr]
-    _move_center(objective.head, torch.cat([torch.zeros_like(bias), shared]))
-
-
-def _move_center(head: Head, raw: torch.Tensor) -> None:
-    """Let raw = 0 land where `raw` (eta_dim + shared_dim,) does now, no scale below its floor."""
-    head.center.add_(head.gain * raw)
-    head.center.clamp_(min=head.lowest())
-
-
 def build_metrics(config: Config, head: Head) -> list[Metric]:
     """The metrics of one split."""
     if not isinstance(head, JointHead):
@@ -239,24 +201,25 @@ def _metrics(nodes: Config, head: Head, floor: torch.Tensor) -> list[Metric]:
 
 def build_loss(config: Config) -> Loss:
     """What training descends; the plain NLL where a configuration does not say."""
-    node = config.get("loss") or {}
-    loss: Loss = instantiate("loss", node) if "_target_" in node else Plain()
-    return loss
+    loss: Loss | None = _chosen(config, "loss")
+    return Plain() if loss is None else loss
 
 
 def build_calibration(config: Config) -> Calibration | None:
     """The recalibration, not fitted yet, or None for `calibrate=none`."""
-    node = config.get("calibrate") or {}
-    return instantiate("calibrate", node) if "_target_" in node else None
+    return _chosen(config, "calibrate")
 
 
 def build_baseline(config: Config) -> LinearBaseline | None:
     """The exact side, or None for `baseline=none`."""
-    node = config["baseline"] or {}
-    return instantiate("baseline", node) if "_target_" in node else None
+    return _chosen(config, "baseline")
 
 
 def build_uncertainty(config: Config) -> Method | None:
     """What finds the uncertainty of the parameters, or None for `uncertainty=none`."""
-    node = config.get("uncertainty") or {}
-    return instantiate("uncertainty", node) if "_target_" in node else None
+    return _chosen(config, "uncertainty")
+
+
+def _chosen(config: Config, slot: str) -> Any:
+    node = config.get(slot) or {}
+    return instantiate(slot, node) if "_target_" in node else None

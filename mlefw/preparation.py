@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-from mlefw import build, devices, recalibration, training
+from mlefw import build, devices, placement, recalibration, training
 from mlefw.baseline.absence import remedy
 from mlefw.baseline.base import Solution
 from mlefw.build import Data, Estimand
@@ -125,7 +125,7 @@ def start(config: dict[str, Any], prepared: Prepared) -> Prepared:
             f"{model} starts at the exact linear {name}, and none was found (residual {solution.residual:.2g}).\n"
             f"  {prior}model=mlp starts without it"
         )
-    build.start_at(objective, solution)
+    placement.start_at(objective, solution)
     return replace(prepared, exact=exact)
 
 

@@ -98,17 +98,11 @@ class SgdToMle(Experiment):
             lines["averaged"].append(math.sqrt(np.square(seen.averages).sum(1).mean()))
             lines["averaged_theory"].append(math.sqrt(np.trace(here.averaged(size * steps))))
             if size == self.settings.batch_size:
-                values |= {
-                    "excess_measured": seen.excess[0],
-                    "excess_error": seen.excess[1],
-                    "excess_predicted": excess,
-                }
+                values |= {"excess_measured": seen.excess[0], "excess_error": seen.excess[1]}
+                values |= {"excess_predicted": excess, "rms_iterates": lines["measured"][-1]}
                 values |= {"variance_measured": variance[0], "variance_error": error[0]}
                 values |= {"variance_predicted": predicted[0, 0], "rms_averaged": lines["averaged"][-1]}
-                values |= {
-                    "rms_iterates": lines["measured"][-1],
-                    "rms_averaged_predicted": lines["averaged_theory"][-1],
-                }
+                values["rms_averaged_predicted"] = lines["averaged_theory"][-1]
                 flip = [1, 0]
                 cloud = seen.cloud[::15].reshape(-1, len(_PARTS))[:, flip]
                 ellipses = predicted[np.ix_(flip, flip)], here.sampling()[np.ix_(flip, flip)]

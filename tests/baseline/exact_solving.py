@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
-from mlefw.build import place
 from mlefw.head.base import Head
 from mlefw.head.bernoulli import BernoulliHead
 from mlefw.head.categorical import CategoricalHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.head.laplace import LaplaceHead
 from mlefw.head.poisson import PoissonHead
+from mlefw.placement import place
 from mlefw.prior.base import Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior

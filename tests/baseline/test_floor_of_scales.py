@@ -12,9 +12,9 @@ from scipy import stats
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.moments import moments
 from mlefw.baseline.predictor import as_objective
-from mlefw.build import place
 from mlefw.model.linear import Linear
 from mlefw.objective import Objective, evaluate
+from mlefw.placement import place
 from mlefw.prior.none import NoPrior
 from mlefw.score import floored_share
 from mlefw.standardize import Standardized

@@ -13,10 +13,10 @@ from test_distances import ALL, exact, moved
 from mlefw.baseline.linear import solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.refit import head_refit_gap
-from mlefw.build import place
 from mlefw.model.mlp import Mlp
 from mlefw.model.residual import Residual
 from mlefw.objective import Objective, evaluate
+from mlefw.placement import place
 from mlefw.prior.base import Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior

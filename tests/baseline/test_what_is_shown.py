@@ -25,7 +25,6 @@ from mlefw.baseline.existence import examine
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
-from mlefw.build import place
 from mlefw.coefficient_table import baseline_content
 from mlefw.command.baseline import show
 from mlefw.head.base import FactorizedHead, Head
@@ -40,6 +39,7 @@ from mlefw.head.lognormal import LognormalHead
 from mlefw.head.multitask import JointHead
 from mlefw.head.multivariate_gaussian import MultivariateGaussianHead
 from mlefw.head.weibull import WeibullHead
+from mlefw.placement import place
 from mlefw.prior.base import Prior
 from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l1 import L1Prior

@@ -6,10 +6,10 @@ import torch
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.predictor import as_objective
 from mlefw.baseline.problem import Problem
-from mlefw.build import place
 from mlefw.head.base import Head
 from mlefw.model.linear import Linear
 from mlefw.objective import Objective
+from mlefw.placement import place
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows import Rows
