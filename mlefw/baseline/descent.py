@@ -151,6 +151,6 @@ class Descent:
         self._spent += passes * self._unit
         self.num_passes += 1
         if self._spent > self.max_work:
-            raise LeftOutError(f"it was stopped after baseline.max_work={self.max_work:.2g} multiplications")
+            raise LeftOutError(f"it was stopped after baseline.max_work={self.max_work:g} multiplications")
         if self.problem.meter is not None:
             self.problem.meter.tell(lambda: f"pass {self.num_passes}")

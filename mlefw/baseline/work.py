@@ -60,7 +60,7 @@ def check(work: float, max_work: float) -> None:
         LeftOutError: it takes more than it may.
     """
     if work > max_work:
-        raise LeftOutError(f"it takes {work:.2g} multiplications, more than baseline.max_work={max_work:.2g}")
+        raise LeftOutError(f"it takes {work:.2g} multiplications, more than baseline.max_work={max_work:g}")
 
 
 class Meter:
