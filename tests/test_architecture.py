@@ -25,6 +25,7 @@ def targets(group: str) -> set[str]:
 def test_every_member_module_has_a_yaml(room: str) -> None:
     members = {f"mlefw.{room}.{file.stem}" for file in (PACKAGE / room).glob("*.py")} - {
         f"mlefw.{room}.base",
+        f"mlefw.{room}.{room}",  # what a member is, where that has a file of its own
         f"mlefw.{room}.__init__",
     }
     assert members

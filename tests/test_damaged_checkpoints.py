@@ -195,7 +195,7 @@ RESUMED: tuple[tuple[tuple[Any, ...], Any], ...] = (
 )
 
 
-@pytest.mark.parametrize(("path", "value"), RESUMED, ids=lambda part: str(part)[:60])
+@pytest.mark.parametrize(("path", "value"), RESUMED, ids=lambda part: "absent" if part is GONE else str(part)[:60])
 def test_a_run_does_not_go_on_from_a_damaged_state(
     runs: Path, path: tuple[Any, ...], value: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
