@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from torch import Tensor
+
 from mlefw.attempt import reason
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline
-from mlefw.baseline.work import Watch
+from mlefw.baseline.problem import Problem
 from mlefw.build import Estimand
 from mlefw.errors import UsageError
 from mlefw.prior.l2 import L2Prior
@@ -30,34 +32,37 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
     clock = time.monotonic()
     left_out: dict[str, str] = {}
 
-    def solved(name: str, solve: Callable[[Watch], Solution]) -> Solution | None:
+    def solved(name: str, problem: Callable[[], Problem], start: Tensor | None = None) -> Solution | None:
+        left = baseline.max_seconds - (time.monotonic() - clock)
         try:
             with progress_line(NAMES[name]) as watch:
-                return solve(watch)
+                return baseline.solve(problem(), watch, start, left)
         except UsageError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever ails an estimate, the run does not depend on it
             left_out[name] = reason(error)
             return None
 
-    mle = solved("mle", lambda watch: baseline.solve(estimand.problem(train, NoPrior()), watch))
+    mle = solved("mle", lambda: estimand.problem(train, NoPrior()))
     prior = estimand.objective.prior
-    posterior = None
-    if not prior.flat:
-        posterior = solved("map", lambda watch: baseline.solve(estimand.problem(train, prior), watch))
+    posterior = None if prior.flat else solved("map", lambda: estimand.problem(train, prior))
     # Training has all features: an estimate on some of them is not what it descends to.
     optimum = None if estimand.is_subset else mle if prior.flat else posterior
     exact = Exact(estimand.null, mle, posterior, None, optimum)
     if exact.reference is None:
-        ridge = solved("ridge", lambda watch: _ridge(baseline, estimand, train, mle, watch))
+        ridge = solved("ridge", lambda: _ridge(baseline, estimand, train), _near(estimand, train, mle))
         exact = replace(exact, ridge=ridge)
     return replace(exact, seconds=time.monotonic() - clock, left_out=left_out)
 
 
-def _ridge(baseline: LinearBaseline, estimand: Estimand, train: Rows, mle: Solution | None, watch: Watch) -> Solution:
-    """The MAP under a Gaussian prior on the weights of standardised features, from near an MLE that is not there."""
+def _ridge(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Problem:
+    """The problem with a Gaussian prior on the weights of standardised features."""
     mean, scale = feature_statistics(train, True)
-    problem = replace(estimand, mean=mean, scale=scale).problem(train, L2Prior(baseline.ridge_scale))
-    known = mle is not None and mle.matrix_free and mle.problem.size == problem.size
-    start = mle.theta if mle is not None and known and bool((estimand.scale == scale).all()) else None
-    return baseline.solve(problem, watch, start)
+    return replace(estimand, mean=mean, scale=scale).problem(train, L2Prior(baseline.ridge_scale))
+
+
+def _near(estimand: Estimand, train: Rows, mle: Solution | None) -> Tensor | None:
+    """Where the descent to an MLE that is not there has come, if it was one of the same standardised features."""
+    if mle is None or not mle.matrix_free or mle.problem.num_active != len(estimand.asked):
+        return None
+    return mle.theta if bool((estimand.scale == feature_statistics(train, True)[1]).all()) else None

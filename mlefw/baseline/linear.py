@@ -42,6 +42,9 @@ StandardErrors = Literal["default", "observed", "expected", "sandwich", "hc0", "
 
 _SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), VaryingLaplace(), Kinked(), ProximalNewton(), Newton())
 
+_PROOF_SECONDS = 20.0
+"""What a proof of existence may take: time is left for what is compared with where there is no maximum."""
+
 
 class LinearBaseline:
     """The linear model with the run's own head, features and training rows, solved exactly.
@@ -78,18 +81,21 @@ class LinearBaseline:
         self.features, self.standard_errors = features, standard_errors
         self.max_seconds, self.max_work = max_seconds, max_work
 
-    def solve(self, problem: Problem, watch: Watch | None = None, start: Tensor | None = None) -> Solution:
+    def solve(
+        self, problem: Problem, watch: Watch | None = None, start: Tensor | None = None, seconds: float | None = None
+    ) -> Solution:
         """The estimate of a problem; without a prior, collinear features are left out.
 
         Args:
             problem: a head, a prior and rows.
             watch: told what is computed, where that takes a while, and how far it is.
             start: a theta near the estimate, where one is known; of use where there are many coefficients.
+            seconds: what is left of `max_seconds`, where other estimates of the run came before.
 
         Raises:
             LeftOutError: it takes too many multiplications, or has taken too long.
         """
-        meter = Meter(self.max_seconds, watch)
+        meter = Meter(self.max_seconds, watch, seconds)
         return _released(self._solve(replace(problem, meter=meter), meter, start))
 
     def _solve(self, problem: Problem, meter: Meter, start: Tensor | None) -> Solution:
@@ -113,7 +119,7 @@ class LinearBaseline:
             meter.announce(f"{size:,} coefficients: at most {work:.2g} multiplications")
         if problem.prior.flat and problem.num_active:
             problem = problem.restricted(independent_columns(problem)[0])
-        return examine(_solution(problem), max(meter.seconds_left, 0.0))
+        return examine(_solution(problem), min(max(meter.seconds_left, 0.0), _PROOF_SECONDS))
 
 
 def _released(solution: Solution) -> Solution:

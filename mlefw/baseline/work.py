@@ -64,16 +64,23 @@ def check(work: float, max_work: float) -> None:
 
 
 class Meter:
-    """The clock of an estimate, looked at with every block of rows, and the ear of who waits for it."""
+    """The clock of an estimate, looked at with every block of rows, and the ear of who waits for it.
 
-    def __init__(self, max_seconds: float, watch: Watch | None = None) -> None:
+    Args:
+        max_seconds: what all estimates of a run may take together.
+        watch: told what is computed, and how far it is.
+        seconds: what is left of it, where others came before.
+    """
+
+    def __init__(self, max_seconds: float, watch: Watch | None = None, seconds: float | None = None) -> None:
         self.max_seconds, self._watch = max_seconds, watch
-        self._started = self._told = time.monotonic()
+        self._told = time.monotonic()
+        self._end = self._told + (max_seconds if seconds is None else seconds)
 
     @property
     def seconds_left(self) -> float:
         """How long the estimate may still take."""
-        return self._started + self.max_seconds - time.monotonic()
+        return self._end - time.monotonic()
 
     def announce(self, text: str) -> None:
         """Say what is computed, once."""
