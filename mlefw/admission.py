@@ -10,7 +10,6 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from pathlib import PurePath
 from typing import Any
@@ -201,7 +200,6 @@ def _is_within(name: str, packages: Sequence[str]) -> bool:
     return any(name.startswith(f"{package}.") for package in packages)
 
 
-@cache
 def _find(slot: str, target: str, packages: tuple[str, ...]) -> type:
     kind = KINDS[slot]
     module, _, name = target.rpartition(".")

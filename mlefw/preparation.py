@@ -1,7 +1,6 @@
 """All that can be checked or computed before the first step, and before anything is written."""
 
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +33,6 @@ _INSTEAD = {
     "model_registry": "checkpoints stay in the run directory",
 }
 
-
-_LOGGER_PACKAGES = {
-    "WandbLogger": ("wandb",),
-    "MLFlowLogger": ("mlflow", "mlflow_skinny"),
-    "CometLogger": ("comet_ml",),
-    "NeptuneLogger": ("neptune",),
-    "LitLogger": ("litlogger",),
-    "TensorBoardLogger": ("tensorboard", "tensorboardX"),
-}
-"""What each logger of Lightning imports, one of them at least."""
 
 _EXACT = ("data", "head", "prior", "baseline")
 """The parts of a configuration that the exact estimates depend on."""
@@ -181,7 +170,6 @@ def _solve_anew(config: dict[str, Any], train: Rows, estimand: Estimand) -> Exac
 
 def _check_trainer(config: dict[str, Any]) -> None:
     trainer = config["trainer"]
-    _check_loggers(config["logger"] or {})
     training.precision(config)
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     if epochs is not None and epochs < 1 and not (epochs == -1 and (steps > 0 or trainer.get("max_time"))):
@@ -197,21 +185,6 @@ def _check_trainer(config: dict[str, Any]) -> None:
     _check_lightning(trainer)
     if config["optimizer"].get("lr") == 0:
         warn("optimizer.lr=0: nothing will be learnt")
-
-
-def _check_loggers(nodes: dict[str, Any]) -> None:
-    """Look for the package that a logger of Lightning's writes by, which it asks for as training starts.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    for name, node in nodes.items():
-        kind = str(node.get("_target_", "")).rsplit(".", 1)[-1]
-        packages = _LOGGER_PACKAGES.get(kind, ())
-        if packages and not any(map(find_spec, packages)):
-            raise UsageError(
-                f"logger.{name}: {kind} needs {packages[0]}, which is not installed: pip install {packages[0]}"
-            )
 
 
 def _check_lightning(trainer: dict[str, Any]) -> None:

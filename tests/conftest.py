@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv
 
+from mlefw import trust
 from mlefw.warn import clear
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,9 +21,11 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(autouse=True)
-def _a_run_of_its_own() -> None:
-    """A test begins without the warnings that earlier ones in this process left."""
+def _a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test begins without the warnings that earlier ones in this process left, and without the plugins they named."""
     clear()
+    monkeypatch.delenv("MLEFW_PLUGINS", raising=False)
+    monkeypatch.setattr(trust, "_also", {})
 
 
 @pytest.fixture

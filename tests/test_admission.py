@@ -15,7 +15,7 @@ from conftest import Run
 from interrupted import train
 from omegaconf import OmegaConf
 
-from mlefw import admission, archive
+from mlefw import archive, trust
 from mlefw.admission import Part, admit, admitted
 from mlefw.checkpoint import load
 from mlefw.cli import run
@@ -123,7 +123,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A directory with a module that leaves a canary where it is so much as imported, and no trust from elsewhere."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(admission, "_trusted", {})
+    monkeypatch.setattr(trust, "_also", {})
     monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k != "MLEFW_PLUGINS"})
     Path("harmful.py").write_text(HARMFUL, encoding="utf-8")
     yield

@@ -165,10 +165,10 @@ def test_evaluate_and_predict_agree_with_training(mlefw: Run, tmp_path: Path, ta
 
 
 def test_a_delimiter_needs_no_quotes_and_new_rows_are_matched_by_name(mlefw: Run, tmp_path: Path) -> None:
-    (tmp_path / "d.csv").write_text("b;a;y\n" + "\n".join(f"{k % 7};{k};{k % 5 + k}" for k in range(40)), "utf-8")
+    (tmp_path / "d.csv").write_text("b;a;y\n" + "\n".join(f"{k % 7};{3 * k};{k % 5 + k}" for k in range(40)), "utf-8")
     done = mlefw("train", "data=csv", "data.path=d.csv", "data.target=y", "data.delimiter=;", *FAST, "run_dir=r")
     assert done.returncode == 0, done.stderr
-    (tmp_path / "new.csv").write_text("a;extra;b\n" + "\n".join(f"{k};x;{k % 7}" for k in range(40)), "utf-8")
+    (tmp_path / "new.csv").write_text("a;extra;b\n" + "\n".join(f"{3 * k};x;{k % 7}" for k in range(40)), "utf-8")
     assert mlefw("predict", "run=r", "data.path=new.csv", "output=p.csv").returncode == 0
     assert mlefw("predict", "run=r", "data.path=d.csv", "output=q.csv").returncode == 0
     p, q = (csv.read_csv(tmp_path / f"{name}.csv").to_pandas() for name in "pq")
@@ -199,7 +199,8 @@ def test_separated_classes_have_no_estimate(mlefw: Run, tmp_path: Path) -> None:
     assert summary["baseline"]["exists"] is False
     assert summary["baseline"]["nll_infimum"] == 0
     assert "separated" in summary["baseline"]["reason"]
-    assert "gap_nats" not in summary["distance"]
+    assert summary["distance"]["reference"] == "ridge"
+    assert summary["distance"]["null_gap_nats"].keys() == summary["distance"]["gap_nats"].keys()
     assert any("no finite linear MLE" in warning for warning in summary["warnings"])
     assert "prior=l2" in done.stderr
 
@@ -336,10 +337,10 @@ for words in (["--cfg", "job"], *([word] for word in sys.argv[1:])):
     wrong = {
         "haed=poisson": "Did you mean 'head'",
         "head=poison": "Did you mean 'poisson'",
-        "optimizer.lr=abc": "optimizer.lr=abc: expected a finite number",
+        "optimizer.lr=abc": "optimizer.lr='abc': expected a finite number",
         "optimizer.lr=-1": "optimizer.lr=-1: expected a finite number",
         "optimizer.lrr=1": "Did you mean 'lr'",
-        "trainer.max_epochs=abc": "expected a whole number or null",
+        "trainer.max_epochs=abc": "expected null or -1 or a whole number of at least 1",
         "data.test_fraction=abc": "expected a number",
         "model.hidden=abc": "expected a list of",
         "seed=abc": "expected a whole number",

@@ -32,9 +32,7 @@ def test_a_setting_with_dashes_is_refused_and_spelt_right(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize(
-    "flag", ["-x", "--unheard-of", "--", "--config-name=x", "-cn", "--run", "--experimental-rerun", "-"]
-)
+@pytest.mark.parametrize("flag", ["-x", "--unheard-of", "--config-name=x", "-cn", "--run", "--experimental-rerun", "-"])
 def test_a_flag_that_would_have_no_effect_is_refused(
     command: str, flag: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,3 +77,9 @@ def test_flags_and_overrides_are_told_apart(given: list[str], overrides: list[st
 def test_what_is_wrong_with_a_flag_is_said(given: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         flags.parse("train", given)
+
+
+def test_what_follows_two_dashes_is_no_flag() -> None:
+    overrides, given = flags.parse("compare", ["runs=a", "--", "-b", "--c"])
+    assert overrides == ["runs=a", "-b", "--c"]
+    assert not given.arguments

@@ -27,6 +27,7 @@ from mlefw.prior.base import Prior
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
+from mlefw.random_state import generator as generator_of
 from mlefw.rows import Batch, Rows
 from mlefw.standardize import Standardized
 from mlefw.step import Step
@@ -180,7 +181,7 @@ def test_chunks_hold_the_batches_of_the_epoch(regime: BatchRegime):
     x = torch.randn(23, 2, generator=generator).double()
     rows = Rows(x, x[:, 0].clone(), torch.ones(23).double(), torch.zeros(23).double())
     for epoch in (0, 2):
-        draws = torch.Generator().manual_seed(5 * 1_000_003 + epoch)
+        draws = generator_of(5, f"order of rows in epoch {epoch}")
         expected = [(rows.take(index), scale) for index, scale in regime.batches(23, epoch, draws)]
         for length in (1, 3, 100):
             module = RowsModule({"train": rows}, regime, 5)

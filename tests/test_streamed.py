@@ -135,7 +135,7 @@ def test_jobs_of_a_sweep_share_them(mlefw: Run, tmp_path: Path) -> None:
     done = mlefw("train", "-m", "seed=1,2,3", *CASES["gaussian"], *few, "run_dir=s")
     assert done.returncode == 0, done.stderr
     assert mlefw("train", *CASES["gaussian"], *few, "seed=2", "run_dir=r").returncode == 0
-    (job,) = tmp_path.glob("s/*seed=2")
+    (job,) = tmp_path.glob("s/*seed-2")
     assert summary_of(job)["metrics"] == summary_of(tmp_path / "r")["metrics"]
 
 

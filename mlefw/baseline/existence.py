@@ -20,6 +20,10 @@ _BEYOND = 2.0
 """How many times further out than the end of its range a parameter is that will not come back."""
 _EQUAL = 1e-12
 """Share of an objective below which a difference is rounding."""
+_LOWER = 1e-9
+"""Share of an objective from which on a lower one is no rounding."""
+_SHARES = (0.0, 0.25, 0.5)
+"""Of the way to the end of a parameter's range, from which it is tried whether there is a better one inside."""
 _ENOUGH = 4
 """Descents from elsewhere that have to end at an optimum to call it the only one."""
 
@@ -49,19 +53,21 @@ def _examine(solution: Solution, deadline: float) -> Solution:
     settled = solution.converged and is_settled(solution)
     if convex and settled:
         return replace(solution, exists=True, is_global=True)
-    found = _to_a_limit(solution) or _to_a_collapse(solution, deadline)
+    found = _to_a_limit(solution, deadline) or _to_a_collapse(solution, deadline)
     if found is not None:
         return found
     separated = recession(solution, deadline)
     if separated.far is not None:
         problem, far = solution.problem, separated.far
         infimum = float(problem.rows.weight @ far.nll) / problem.population
+        # Of rows that all become certain it is zero, wherever the direction begins.
+        is_known = solution.converged or bool((far.moved & (far.nll == 0)).all())
         return replace(
             solution,
             exists=False,
             is_global=None,
             reason=absence.separation(problem, int((far.moved & (far.nll == 0)).sum())),
-            infimum=infimum if solution.converged and problem.prior.flat else None,
+            infimum=infimum if is_known and problem.prior.flat else None,
         )
     if convex and separated.excluded and (solution.problem.head.convex or has_exact(solution.problem)):
         # The minimum exists, found or not.
@@ -102,10 +108,11 @@ def _open(solution: Solution, why: str) -> Solution:
     return replace(solution, exists=None, is_global=None, reason=solution.reason or why)
 
 
-def _to_a_limit(solution: Solution) -> Solution | None:
+def _to_a_limit(solution: Solution, deadline: float) -> Solution | None:
     """The solution without a maximum, where a parameter is on its way to the end at which the head is a simpler one.
 
-    The rest is fitted again with the parameter that far out, which gives the infimum; None where it is no better.
+    The rest is fitted again with the parameter that far out, which gives the infimum; None where it is no better. Where
+    a descent back from there comes below it, the way out was the wrong one: then what it found is examined.
     """
     problem, theta, reasons = solution.problem, solution.theta.clone(), []
     head = problem.head
@@ -123,8 +130,24 @@ def _to_a_limit(solution: Solution) -> Solution | None:
     there = solve_from(problem, with_intercepts(problem, theta, raw), 20)
     if not there.objective <= solution.objective + _EQUAL * max(1.0, abs(solution.objective)):
         return None
+    inside = _inside(there)
+    if inside is not None:
+        return _examine(inside, deadline)
     infimum = there.objective if there.converged and problem.prior.flat else None
     return replace(solution, exists=False, is_global=None, reason="; ".join(reasons), infimum=infimum)
+
+
+def _inside(there: Solution) -> Solution | None:
+    """A stationary point below the objective at a limit, by descents that begin at several shares of the way there."""
+    problem, far = there.problem, intercepts(there.problem, there.theta)
+    for k, limit in problem.head.column_limits():
+        for share in _SHARES:
+            raw = far.clone()
+            raw[k] = (share * limit.end - problem.head.center[k]) / problem.head.gain[k]
+            end = solve_from(problem, with_intercepts(problem, there.theta, raw))
+            if end.converged and end.objective < there.objective - _LOWER * max(1.0, abs(there.objective)):
+                return replace(end, exists=None, is_global=None)
+    return None
 
 
 def _to_a_collapse(solution: Solution, deadline: float) -> Solution | None:

@@ -38,7 +38,9 @@ class Frequencies(Solver):
         if len(known) == head.eta_dim:
             theta = _logits(problem, count)
             residual = float(((theta * head.gain + head.center).softmax(0) - share).abs().max())
-            return Solution(problem, theta, lowest, residual, "closed form", 1)
+            return Solution(
+                problem, theta, lowest, residual, "closed form", 1, is_global=True, exists=True, shown_by="closed form"
+            )
         return Solution(
             problem,
             _logits(problem, count + _HALF),

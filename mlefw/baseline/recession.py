@@ -65,7 +65,27 @@ def search(still: Array, grows: Array, kept: Array, seconds: float) -> Search:
     )
     if found.status != 0 or -found.fun < _GROWN:
         return Search(None, none, found.status == 0)
-    return Search(basis @ found.x[: basis.shape[1]], found.x[basis.shape[1] :] > _GROWN, True)
+    grown = found.x[basis.shape[1] :] > _GROWN
+    even = _evened(inside, rest, grown, seconds)
+    return Search(basis @ (found.x[: basis.shape[1]] if even is None else even), grown, True)
+
+
+def _evened(inside: Array, rest: Array, grown: Array, seconds: float) -> Array | None:
+    """The direction, (q,), along which the least of all growths is largest, in units of the rows; None without one.
+
+    A direction that only counts what grows may move one row a million times as far as another, which then seems still.
+    """
+    size = np.linalg.norm(inside[grown], axis=1)
+    kept = np.concatenate([inside[~grown], rest])
+    rows = np.concatenate([np.c_[-inside[grown], size], np.c_[-kept, np.zeros(len(kept))]])
+    found = linprog(
+        np.append(np.zeros(inside.shape[1]), -1.0),
+        A_ub=rows,
+        b_ub=np.zeros(len(rows)),
+        bounds=[(-1.0, 1.0)] * inside.shape[1] + [(0.0, None)],
+        options={"time_limit": seconds},
+    )
+    return found.x[:-1] if found.status == 0 and -found.fun > 1e-9 else None
 
 
 def null_space(still: Array) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mlefw import archive, checkpoint, configuration
+from mlefw import archive, checkpoint, configuration, warn
 from mlefw.command import train
 from mlefw.population import run, signature
 
@@ -122,6 +122,7 @@ def test_it_leaves_what_the_jobs_leave_alone(tmp_path: Path, name: str) -> None:
     lengths = set()
     for entry in group:
         solo = tmp_path / "alone" / str(entry.index)
+        warn.clear()
         train.run(configuration.resolve({**entry.config, "run_dir": str(solo)}), solo)
         assert files(entry.run_dir) == files(solo)
         assert_close(history(entry.run_dir), history(solo))
