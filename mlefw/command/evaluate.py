@@ -9,7 +9,7 @@ from mlefw import archive, build, checkpoint, recalibration
 from mlefw.atomic import write_json
 from mlefw.checkpoint import Trained
 from mlefw.command import exhibit, judgement
-from mlefw.command.predict import progress
+from mlefw.command.predict import in_pieces, progress
 from mlefw.console import EXACT
 from mlefw.errors import UsageError
 from mlefw.forecast import Sample, forecast
@@ -48,7 +48,8 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]
     )
     averaged = None if posterior is None else Averaged(trained.objective, posterior, metrics)
     split = config["split"] or "test"
-    with progress(read_blocks(trained, config["data"], split, prediction=False), "scoring") as blocks:
+    read = read_blocks(trained, config["data"], split, prediction=False)
+    with progress(in_pieces(read, posterior), "scoring") as blocks:
         for block in (block for block in blocks if block.table.num_rows):
             rows = _coded(trained, block.table)
             for part in (tally, before, beside, averaged):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 from rich.progress import Progress
@@ -21,7 +22,14 @@ from mlefw.own_folder import own
 from mlefw.prediction import check_probabilities, predictions
 from mlefw.random_state import isolated
 from mlefw.run_posterior import posterior_of
+from mlefw.uncertainty.averaged import Uncertain
+from mlefw.uncertainty.posterior import Posterior
 from mlefw.warn import warn
+
+_PIECE = 256
+"""Rows of a piece."""
+_MANY = 2000
+"""Parameters from which an average over them takes seconds for some thousand rows."""
 
 
 @isolated("prediction")
@@ -48,7 +56,7 @@ def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> Path:
     posterior = posterior_of(loaded, build.build_uncertainty(config))
 
     def write(file: Any) -> None:
-        with progress(read_blocks(trained, config["data"])) as blocks:
+        with progress(in_pieces(read_blocks(trained, config["data"]), posterior)) as blocks:
             tables = (predictions(trained, *b[:2], level, quantiles, posterior) for b in blocks)
             _write(file, output.suffix == ".csv", tables)
 
@@ -69,6 +77,23 @@ def progress(blocks: Iterable[Block], what: str = "predicting") -> Iterator[Iter
                 shown_by.update(bar, completed=block.share)
 
         yield shown()
+
+
+def in_pieces(blocks: Iterable[Block], uncertain: Uncertain | None) -> Iterator[Block]:
+    """Blocks so small that a person sees an average over parameters go on; it is said once where that takes long."""
+    size = len(uncertain.root) if isinstance(uncertain, Posterior) else 0
+    if size > _MANY:
+        console(stderr=True).print(f"mlefw: each row takes a product with a matrix of {size:,} × {size:,} covariances")
+    before = 0.0
+    for block in blocks:
+        starts = range(0, block.table.num_rows, _PIECE) if uncertain is not None else range(1)
+        for k, start in enumerate(starts if len(starts) > 1 else ()):
+            index = np.arange(start, min(start + _PIECE, block.table.num_rows))
+            share = before + (block.share - before) * (k + 1) / len(starts)
+            yield Block(block.table.take(index), block.row[index], share)
+        if len(starts) <= 1:
+            yield block
+        before = block.share
 
 
 def _write(file: Any, as_text: bool, tables: Iterable[pa.Table]) -> None:

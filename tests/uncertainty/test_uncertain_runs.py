@@ -16,7 +16,11 @@ from pyarrow import csv, parquet
 from mlefw import checkpoint, configuration
 from mlefw.cli import run
 from mlefw.command import evaluate, predict, train
+from mlefw.command.predict import in_pieces
+from mlefw.data.base import Block
 from mlefw.errors import UsageError
+from mlefw.rows import Table
+from mlefw.uncertainty.mc_dropout import DropoutMasks
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 
@@ -157,3 +161,16 @@ def test_many_rows_some_without_a_target(tmp_path: Path, table: Callable[..., Pa
     for name in few.keys() - {"row", "nll_nats"}:
         np.testing.assert_allclose(many[name][4990:], few[name], rtol=1e-6, err_msg=name)
     np.testing.assert_allclose(many["nll_nats"][4990::2].astype(float), few["nll_nats"][::2].astype(float), rtol=1e-6)
+
+
+def test_blocks_are_read_in_pieces_where_an_average_takes_long() -> None:
+    tables = [Table({"x": np.arange(600.0)}, "a table", 2), Table({"x": np.arange(10.0)}, "a table", 602)]
+    blocks = [Block(tables[0], np.arange(600), 0.9), Block(tables[1], 600 + np.arange(10), 1.0)]
+    pieces = list(in_pieces(blocks, DropoutMasks(3, 0)))
+    assert max(piece.table.num_rows for piece in pieces) < 300
+    assert np.concatenate([piece.row for piece in pieces]).tolist() == list(range(610))
+    assert np.concatenate([piece.table.columns["x"] for piece in pieces]).tolist() == [*range(600), *range(10)]
+    shares = [piece.share for piece in pieces]
+    assert shares == sorted(set(shares))
+    assert shares[-1] == 1.0
+    assert list(in_pieces(blocks, None)) == blocks
