@@ -341,7 +341,7 @@ for words in (["--cfg", "job"], *([word] for word in sys.argv[1:])):
         "optimizer.lr=-1": "optimizer.lr=-1: expected a finite number",
         "optimizer.lrr=1": "Did you mean 'lr'",
         "trainer.max_epochs=abc": "expected null or -1 or a whole number of at least 1",
-        "data.test_fraction=abc": "expected a number",
+        "data.test_fraction=abc": "expected a finite number of at least 0 and below 1",
         "model.hidden=abc": "expected a list of",
         "seed=abc": "expected a whole number",
     }

@@ -96,12 +96,12 @@ def test_what_is_written_of_a_run_stays_in_it(trained: Path) -> None:
 
 
 def test_a_sweep_replaces_links_in_its_directory(trained: Path) -> None:
-    job = Path("s/000_seed=0")
+    job = Path("s/000_seed-0")
     (Path("s")).mkdir()
     Path("s/sweep.json").write_text('{"jobs": []}', encoding="utf-8")
-    shutil.copytree(trained, "s/000_seed=0")
+    shutil.copytree(trained, "s/000_seed-0")
     (job / "summary.json").write_text('{"status": "failed"}', encoding="utf-8")
-    for name in ("superseded", "sweep.csv", "000_seed=0.log", "001_seed=1.log"):
+    for name in ("superseded", "sweep.csv", "000_seed-0.log", "001_seed-1.log"):
         Path("s", name).symlink_to(Path("outside", name).absolute())
     Path("outside/superseded").mkdir()
     before = content(Path("outside"))
