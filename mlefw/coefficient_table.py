@@ -12,6 +12,7 @@ from mlefw.baseline.covariance import Covariance, covariance
 from mlefw.baseline.fit_statistics import fit_statistics
 from mlefw.baseline.linear import StandardErrors
 from mlefw.head.base import FactorizedHead
+from mlefw.head.censored import CensoredHead
 
 Labels = list[str] | None | Mapping[str, list[str] | None]
 """The labels of a target, in the order of their codes; of several targets by name."""
@@ -50,7 +51,8 @@ def baseline_content(
         content["remedy"] = remedy(solution)
         if solution.infimum is not None:
             content["nll_infimum"] = solution.infimum
-        return content | (_location(solution, names, labels) if solution.determined else {})
+        is_shown = solution.determined and not solution.parts
+        return content | (_location(solution, names, labels) if is_shown else {})
     content |= _certificate(solution)
     if not problem.prior.flat:
         content["objective"] = solution.objective
@@ -95,12 +97,13 @@ def _finite(node: Any) -> Any:
 
 def _location(solution: Solution, names: list[str], labels: Labels) -> dict[str, Any]:
     """The coefficients of a perfect fit: all but those of its scale, and without errors."""
-    assert not isinstance(labels, Mapping)
     head = solution.problem.head
-    scales = head.collapsible if isinstance(head, FactorizedHead) else frozenset()
-    tables = coefficient_tables(solution, names, labels, None)
+    of_one = head.component if isinstance(head, CensoredHead) else head
+    scales = of_one.collapsible | of_one.sharpening if isinstance(of_one, FactorizedHead) else frozenset()
+    own = None if isinstance(labels, Mapping) else labels
+    tables = coefficient_tables(solution, names, own, None)
     return {
-        "titles": table_titles(head, labels),
+        "titles": table_titles(head, own),
         "coefficients": {key: rows for key, rows in tables.items() if key not in scales},
     }
 

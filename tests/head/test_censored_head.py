@@ -19,6 +19,7 @@ from mlefw.baseline.existence import examine
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
 from mlefw.censoring import log1mexp
+from mlefw.cli import run
 from mlefw.errors import MisfitError, UsageError
 from mlefw.head.censored import CensoredHead
 from mlefw.head.exponential import ExponentialHead
@@ -230,3 +231,17 @@ def test_from_a_table_to_predictions(tmp_path: Path, mlefw: Any) -> None:
     # What is predicted is the lifetime itself, which 90 % intervals cover though a third of them was never seen.
     covered = np.mean((life >= table["lower"]) & (life <= table["upper"]))
     assert covered == pytest.approx(0.9, abs=4 * np.sqrt(0.09 / 400))
+
+
+@pytest.mark.parametrize("component", ["gaussian", "laplace", "weibull", "lognormal"])
+def test_a_perfect_fit_shows_its_line(component: str, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=30).round(3)
+    y = np.exp(0.5 + 0.25 * x) if component in ("weibull", "lognormal") else 0.5 + 0.25 * x
+    rows = "\n".join(f"{a},{b!r},{b!r}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
+    (tmp_path / "d.csv").write_text(f"x,low,high\n{rows}\n", encoding="utf-8")
+    data = ("data=csv", f"data.path={tmp_path / 'd.csv'}", "data.target=[low,high]", f"run_dir={tmp_path / 'r'}")
+    assert run(["baseline", "head=censored", f"head.component={component}", *data]) == 0
+    content = json.loads((tmp_path / "r" / "baseline.json").read_text(encoding="utf-8"))
+    assert content["exists"] is False
+    ((_, line),) = content["coefficients"].items()
+    assert [row["estimate"] for row in line] == pytest.approx([0.5, 0.25], abs=1e-9)
