@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlefw import flags, warn
+from mlefw import flags
 from mlefw.local_path import local_path
 from mlefw.surroundings import settle
 
@@ -73,6 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     from mlefw.single import guarded, listen
     from mlefw.warn import clear
 
+    # Another command may have run in this process.
     clear()
     listen()
     code = 0
@@ -85,8 +86,6 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(command: str, arguments: Sequence[str]) -> int:
-    # Another command may have run in this process.
-    warn.clear()
     overrides, given = flags.parse(command, arguments)
     flags.admit(given.plugins)
     if command == "compare":
