@@ -16,7 +16,7 @@ from typing import Any
 
 from mlefw.errors import UsageError
 from mlefw.kinds import KINDS, Kind
-from mlefw.trust import installed, trust, trusted
+from mlefw.system.trust import installed, trust, trusted
 
 MAX_DEPTH = 32
 """Of containers within each other in the settings of a part."""

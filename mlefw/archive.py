@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from mlefw.atomic import write_atomically
 from mlefw.errors import UsageError
+from mlefw.system.atomic import write_atomically
 
 SCHEMA_VERSION = 2
 

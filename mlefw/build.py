@@ -25,16 +25,16 @@ from mlefw.loss.plain import Plain
 from mlefw.metric.base import Metric, OfTarget
 from mlefw.metric.nll import Nll
 from mlefw.objective import Objective
-from mlefw.once import once
 from mlefw.placement import place, set_units
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
-from mlefw.random_state import Stream
 from mlefw.reach import far_rows, spans, warn_of_far_rows
 from mlefw.rows import Rows
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized, feature_statistics
 from mlefw.support import check_targets
+from mlefw.system.random_state import Stream
+from mlefw.system.shared_work import once
 from mlefw.target import Target
 from mlefw.uncertainty.averaged import Method
 

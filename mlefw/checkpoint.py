@@ -16,14 +16,14 @@ from mlefw.errors import UsageError
 from mlefw.fingerprint import fingerprint
 from mlefw.objective import Objective
 from mlefw.preflight import check_parts
-from mlefw.random_state import isolated
 from mlefw.recalibration import recalibrated
 from mlefw.record import typed
 from mlefw.run_directory import checkpoint_of
 from mlefw.schema import Schema
 from mlefw.standardize import Standardized
 from mlefw.storage import StoredRows
-from mlefw.warn import warn
+from mlefw.system.random_state import isolated
+from mlefw.system.warning import warn
 
 _BUILT = ("head", "model", "prior", "metric", "data")
 _MAY_BUILD = ("calibrate", "loss")

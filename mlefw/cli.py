@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlefw import flags
-from mlefw.local_path import local_path
-from mlefw.surroundings import settle
+from mlefw.system.local_path import local_path
+from mlefw.system.surroundings import settle
 
 COMMANDS = {
     "train": "fit a network, and say how far it is from the exact estimate (-m for a sweep)",
@@ -71,7 +71,7 @@ def run(arguments: Sequence[str]) -> int:
         print(help_page(command))
         return 0
     from mlefw.single import guarded, listen
-    from mlefw.warn import clear
+    from mlefw.system.warning import clear
 
     # Another command may have run in this process.
     clear()
@@ -94,8 +94,9 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         from mlefw.app import server
 
         return server.serve(overrides)
-    from mlefw import configuration, trust
+    from mlefw import configuration
     from mlefw.errors import UsageError
+    from mlefw.system import trust
 
     configuration.register_plugins()
     admitted = (*given.plugins, *trust.installed())

@@ -10,7 +10,7 @@ from torch.optim import SGD, Optimizer
 
 from mlefw.gradient import Gradient
 from mlefw.rows import Batch
-from mlefw.warn import warn
+from mlefw.system.warning import warn
 
 _WORTH = 100
 """Uses of a tape after which its step is compiled: the ragged batch that ends an epoch is seldom worth it."""

@@ -25,7 +25,7 @@ from mlefw.interpolation import replaced
 from mlefw.nested import open_heads
 from mlefw.preflight import check, nearest
 from mlefw.resolvers import own_alone
-from mlefw.warn import warn
+from mlefw.system.warning import warn
 
 T = TypeVar("T")
 

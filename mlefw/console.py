@@ -14,10 +14,10 @@ from rich.text import Text
 from mlefw.references import EXACT as EXACT
 from mlefw.references import REFERENCES, against, compared
 from mlefw.references import exact_names as exact_names
-from mlefw.terminal import Terminal
-from mlefw.wording import number as number
-from mlefw.wording import p_value as p_value
-from mlefw.wording import robust
+from mlefw.system.number_format import number as number
+from mlefw.system.number_format import p_value as p_value
+from mlefw.system.number_format import robust
+from mlefw.system.terminal import Terminal
 
 _AVERAGED = ("laplace", "mc_dropout")
 """What averages over the parameters, by its name in an evaluation."""

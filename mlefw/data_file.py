@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mlefw.errors import UsageError
-from mlefw.local_path import local_path
+from mlefw.system.local_path import local_path
 
 FOREIGN = {
     b"PAR1": "is a Parquet file: read it with data=parquet",

@@ -8,12 +8,13 @@ import lightning
 import torch
 from torch import Tensor
 
-from mlefw import random_state, ranks
+from mlefw import ranks
 from mlefw.batch.base import BatchRegime
 from mlefw.cadence import Cadence
-from mlefw.memory import has_room
 from mlefw.rows import Batch, Chunk, Rows, gathered
 from mlefw.storage import StoredRows
+from mlefw.system import random_state
+from mlefw.system.allocator import has_room
 
 _CHUNK_S = 0.05
 """Of work in a chunk: long beside what Lightning does between chunks, short beside a person's patience."""

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from mlefw.attempt import reason
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
@@ -17,6 +16,7 @@ from mlefw.prior.none import NoPrior
 from mlefw.progress_line import progress_line
 from mlefw.rows import Rows
 from mlefw.standardize import feature_statistics
+from mlefw.system.attempt import reason
 from mlefw.yardstick import Exact
 
 NAMES = {"mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge MAP"}

@@ -9,15 +9,16 @@ from typing import Any
 import pyarrow as pa
 from hydra.core.global_hydra import GlobalHydra
 
-from mlefw import configuration, resumption, trust, warn
+from mlefw import configuration, resumption
 from mlefw.command import train
 from mlefw.data.frame import as_arrow, offered, with_target
 from mlefw.errors import Stopped, UsageError
-from mlefw.interrupt import handled
-from mlefw.local_path import local_path
-from mlefw.process_state import preserved
 from mlefw.run_directory import default_path, run_of
 from mlefw.single import listen
+from mlefw.system import trust, warning
+from mlefw.system.local_path import local_path
+from mlefw.system.process_state import preserved
+from mlefw.system.signals import handled
 from mlefw.trained import Model, load
 
 
@@ -93,7 +94,7 @@ def _as_program() -> Iterator[None]:
     callers = hydra.hydra
     try:
         with preserved(), warnings.catch_warnings(), handled():
-            warn.clear()
+            warning.clear()
             listen()
             yield
     except Stopped as error:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlefw import trust
 from mlefw.errors import UsageError
+from mlefw.system import trust
 
 _LONG: Mapping[str, str] = {
     "-m": "--multirun",

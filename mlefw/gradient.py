@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from mlefw import random_state
 from mlefw.objective import Objective
 from mlefw.rows import Batch, Rows
+from mlefw.system import random_state
 from mlefw.tape import NotReplayableError, Tape
 
 _MAX_TAPES = 16

@@ -19,13 +19,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from mlefw.errors import UsageError
-from mlefw.forked import Pool
-from mlefw.interrupt import deferred, raise_pending
 from mlefw.preflight import accepts
 from mlefw.single import imported
 from mlefw.sweep_progress import Progress
 from mlefw.sweep_record import Job, Journal, plan
 from mlefw.sweep_task import Task
+from mlefw.system.fork_pool import Pool
+from mlefw.system.signals import deferred, raise_pending
 
 _WARM = {
     "mlefw.sweep": ("mlefw.command.train", "mlefw.command.baseline", "mlefw.command.check"),

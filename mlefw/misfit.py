@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlefw.remedy import Chosen, remedies
+from mlefw.system.number_format import number, percent
 from mlefw.tail import chi2_tail, normal_tail
-from mlefw.wording import number, percent
 
 CHANCE = 1e-4
 """P-value below which a departure is beyond chance: some ten figures of three splits are looked at in every run, and

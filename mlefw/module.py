@@ -20,9 +20,9 @@ from mlefw.errors import NumericalError
 from mlefw.evaluator import Evaluator
 from mlefw.metric.base import Metric
 from mlefw.objective import Objective, not_finite
-from mlefw.random_state import Stream
 from mlefw.rows import Batch, Chunk
 from mlefw.step import Step, calmer
+from mlefw.system.random_state import Stream
 
 MakeOptimizer = Callable[[Any], Optimizer]
 _WITHIN = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")

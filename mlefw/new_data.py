@@ -13,9 +13,9 @@ from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
 from mlefw.data.parquet import BLOCK_CELLS, SUFFIXES, Parquet
 from mlefw.errors import UsageError
-from mlefw.local_path import local_path
 from mlefw.preflight import check_parts
 from mlefw.rows import Table
+from mlefw.system.local_path import local_path
 
 _READING = ("delimiter", "decimal", "thousands", "encoding", "header")
 

@@ -17,11 +17,11 @@ from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
 from mlefw.estimation import NAMES, estimates
 from mlefw.model.base import StartsAtEstimate
-from mlefw.once import is_known, once
-from mlefw.random_state import Stream
 from mlefw.rows import Rows
 from mlefw.run_directory import check_free
-from mlefw.warn import warn
+from mlefw.system.random_state import Stream
+from mlefw.system.shared_work import is_known, once
+from mlefw.system.warning import warn
 from mlefw.yardstick import Exact
 
 _INSTEAD = {

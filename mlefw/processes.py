@@ -14,9 +14,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from signal import SIGTERM, Signals
 
-from mlefw import devices, interrupt
+from mlefw import devices
 from mlefw.errors import KilledError, LostRankError, UsageError
-from mlefw.inert import shown
+from mlefw.system import signals
+from mlefw.system.inert_text import shown
 
 SIGKILL = getattr(signal, "SIGKILL", SIGTERM)
 _TICK_S = 0.2
@@ -35,7 +36,7 @@ def run(task: Callable[[], int], count: int) -> int:
     """
     if not hasattr(os, "fork"):
         raise UsageError("trainer.strategy=ddp starts processes by fork, which this system lacks: expected devices=1")
-    with tempfile.TemporaryDirectory() as folder, interrupt.deferred():
+    with tempfile.TemporaryDirectory() as folder, signals.deferred():
         said = [Path(folder) / f"{number}" for number in range(count)]
         processes = _start(task, said)
         try:
@@ -70,9 +71,9 @@ def _watch(processes: list[BaseProcess]) -> int | None:
     deadline, orders = float("inf"), [SIGTERM, SIGKILL]
     while first.exitcode is None:
         connection.wait([one.sentinel for one in processes if one.exitcode is None], _TICK_S)
-        if interrupt.is_pending() and not is_told:
+        if signals.is_pending() and not is_told:
             is_told = True
-            _send(first, interrupt.pending())
+            _send(first, signals.pending())
         if failed is None and not first.exitcode and (failed := _cause(processes)) is not None:
             deadline = time.monotonic() + _GRACE_S
         if time.monotonic() > deadline and orders:
@@ -108,8 +109,8 @@ def _send(process: BaseProcess, number: int) -> None:
 def _child(task: Callable[[], int], number: int, count: int, port: int, said: Path, parent: int) -> None:
     # Of its own session: a terminal's signal reaches the parent alone, which passes it on.
     os.setsid()
-    interrupt.forked()
-    interrupt.end_with(parent, SIGKILL)
+    signals.forked()
+    signals.end_with(parent, SIGKILL)
     devices.become(number, count, port)
     if number > 0:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115

@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mlefw import file_system
 from mlefw.errors import UsageError
-from mlefw.local_path import local_path
-from mlefw.own_folder import own
+from mlefw.system import file_system
+from mlefw.system.local_path import local_path
+from mlefw.system.own_folder import own
 
 SUPERSEDED = "superseded"
 """The folder of a sweep that keeps failed attempts which were repeated."""

@@ -17,11 +17,11 @@ from mlefw.objective import Objective
 from mlefw.rows import Rows
 from mlefw.run_directory import checkpoint_of
 from mlefw.standardize import feature_statistics
+from mlefw.system.warning import warn
 from mlefw.uncertainty.averaged import Method, Uncertain, averaged
 from mlefw.uncertainty.laplace import Laplace
 from mlefw.uncertainty.mc_dropout import McDropout
 from mlefw.uncertainty.posterior import Posterior
-from mlefw.warn import warn
 
 _BLOCK = 4096
 

@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlefw import devices, origin, processes, warn
+from mlefw import devices, processes
 from mlefw.admission import admitted
-from mlefw.atomic import write_json
 from mlefw.errors import MisfitError, MlefwError, Stopped, UsageError, is_out_of_memory
-from mlefw.inert import shown
-from mlefw.interrupt import handled
-from mlefw.trust import trusted
+from mlefw.system import origin, warning
+from mlefw.system.atomic import write_json
+from mlefw.system.inert_text import shown
+from mlefw.system.signals import handled
+from mlefw.system.trust import trusted
 
 Task = Callable[[], None]
 
@@ -63,7 +64,7 @@ def told(error: BaseException) -> int:
 def _fail(message: str, code: int) -> int:
     if os.environ.get("MLEFW_TRACEBACK") == "1":
         traceback.print_exc()
-    print(f"mlefw: error: {shown(warn.shortened(message, _LONGEST))}", file=sys.stderr)
+    print(f"mlefw: error: {shown(warning.shortened(message, _LONGEST))}", file=sys.stderr)
     return code
 
 
@@ -173,7 +174,7 @@ def listen() -> None:
 
     def show(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
         ours = issubclass(category, UserWarning) and f"{os.sep}mlefw{os.sep}" in filename
-        if ours and warn.collect(text := warn.shortened(str(message))):
+        if ours and warning.collect(text := warning.shortened(str(message))):
             print(f"mlefw: warning: {shown(text)}", file=sys.stderr)
 
     warnings.simplefilter("always", UserWarning)

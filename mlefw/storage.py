@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlefw import file_system
 from mlefw.errors import StorageError, UsageError
-from mlefw.local_path import local_path
 from mlefw.rows import Rows
+from mlefw.system import file_system
+from mlefw.system.local_path import local_path
 
 resource: Any
 try:

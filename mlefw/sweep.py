@@ -16,17 +16,18 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mlefw import configuration, file_system, launcher, warn
+from mlefw import configuration, launcher
 from mlefw.errors import Stopped, UsageError
 from mlefw.hydra_settings import launcher_settings
-from mlefw.local_path import local_path
-from mlefw.own_folder import own
 from mlefw.path_setting import literal, quoted
 from mlefw.resolvers import own_alone
 from mlefw.run_directory import check_free, default_path, summary_of
 from mlefw.single import run_job
 from mlefw.sweep_job import run_apart
 from mlefw.sweep_record import NAME, Job, Journal, folder_name, plan, read
+from mlefw.system import file_system, warning
+from mlefw.system.local_path import local_path
+from mlefw.system.own_folder import own
 
 MAX_JOBS = 10_000
 
@@ -93,7 +94,7 @@ def run(
             if forks:
                 raise
             # What its jobs have left is told all the same.
-            warn.warn(f"hydra/launcher: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            warning.warn(f"hydra/launcher: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         if not forks:
             _note(command, root, swept)
         return _report(root, read(root))
@@ -155,7 +156,7 @@ def _job(config: DictConfig) -> int:
     hydra_config = HydraConfig.get()
     command = str(hydra_config.job.config_name)
     configuration.register_plugins()
-    warn.clear()
+    warning.clear()
     swept = set(os.environ.get("MLEFW_SWEPT", "").split(","))
     task = [override.lstrip("+") for override in hydra_config.overrides.task]
     task = [override for override in task if override.split("=")[0] in swept]

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from mlefw.errors import Stopped
-from mlefw.forked import Pool
-from mlefw.interrupt import deferred, handled, is_handled
 from mlefw.sweep_progress import Progress
 from mlefw.sweep_record import Job
+from mlefw.system.fork_pool import Pool
+from mlefw.system.signals import deferred, handled, is_handled
 
 
 def run_apart(task: Callable[[], int], job: Job, has_summary: bool) -> int:

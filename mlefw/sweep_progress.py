@@ -7,14 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mlefw.atomic import write_json
 from mlefw.console import console, number
 from mlefw.errors import StorageError
-from mlefw.forked import Ended
-from mlefw.interrupt import SIGNALS
-from mlefw.own_folder import cleared
 from mlefw.run_directory import summary_of
 from mlefw.sweep_record import Job, Journal
+from mlefw.system.atomic import write_json
+from mlefw.system.fork_pool import Ended
+from mlefw.system.own_folder import cleared
+from mlefw.system.signals import SIGNALS
 
 STOPPED = tuple(128 + number for number in SIGNALS)
 _TAIL = 20_000

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlefw.atomic import write_json, write_text
-from mlefw.inert import cell
-from mlefw.own_folder import cleared
 from mlefw.run_directory import SUPERSEDED, summary_of
+from mlefw.system.atomic import write_json, write_text
+from mlefw.system.inert_text import cell
+from mlefw.system.own_folder import cleared
 
 NAME = "sweep.json"
 _WRITE_S = 2.0

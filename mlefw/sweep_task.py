@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
-from mlefw import configuration, once, trust, warn
+from mlefw import configuration
 from mlefw.errors import UsageError
 from mlefw.run_directory import summary_of
 from mlefw.single import guarded, run_job
 from mlefw.sweep_record import Job, attempts, supersede
+from mlefw.system import shared_work, trust, warning
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -45,17 +46,17 @@ class Task:
 
         def work() -> None:
             nonlocal code
-            warn.clear()
+            warning.clear()
             code = run_job(self.command, self.config, run_dir, quiet=True)
 
         return guarded(work) or code
 
     def share(self) -> None:
         """Do here what jobs have in common, where it is little work by code of ours."""
-        with suppress(Exception), once.remembering(), warnings.catch_warnings():
+        with suppress(Exception), shared_work.remembering(), warnings.catch_warnings():
             # Whatever goes wrong, and whatever there is to warn of, the job itself meets it and says so.
             warnings.simplefilter("ignore")
-            if self.command != "check" and once.is_little(self.config):
+            if self.command != "check" and shared_work.is_little(self.config):
                 from mlefw import preparation
                 from mlefw.command import train
 

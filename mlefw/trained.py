@@ -19,12 +19,12 @@ from mlefw.errors import UsageError
 from mlefw.new_data import adapted
 from mlefw.objective import evaluate
 from mlefw.prediction import check_probabilities, predictions
-from mlefw.process_state import preserved
-from mlefw.random_state import isolated
 from mlefw.reach import warn_of_far_rows
 from mlefw.rows import Rows, Table
 from mlefw.run_posterior import posterior_of
 from mlefw.support import check_support
+from mlefw.system.process_state import preserved
+from mlefw.system.random_state import isolated
 from mlefw.uncertainty.averaged import Uncertain
 from mlefw.uncertainty.laplace import Laplace
 from mlefw.uncertainty.mc_dropout import McDropout

@@ -23,10 +23,10 @@ from mlefw.head.base import Head
 from mlefw.instantiation import make
 from mlefw.module import LikelihoodModule
 from mlefw.objective import Objective, rows_at_once
-from mlefw.own_folder import cleared
 from mlefw.step import Step, check_optimizer
 from mlefw.strategy import SummedGradients
-from mlefw.trust import trusted
+from mlefw.system.own_folder import cleared
+from mlefw.system.trust import trusted
 from mlefw.watching import Watching
 
 _LOGS = ("hparams.yaml", "metrics.csv")

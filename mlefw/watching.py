@@ -8,7 +8,7 @@ from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
 from mlefw.module import LikelihoodModule
-from mlefw.random_state import Stream
+from mlefw.system.random_state import Stream
 
 
 class Watching(_EvaluationLoop):

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv
 
-from mlefw import trust
-from mlefw.warn import clear
+from mlefw.system import trust
+from mlefw.system.warning import clear
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -15,7 +15,7 @@ from conftest import Run
 from interrupted import train
 from omegaconf import OmegaConf
 
-from mlefw import archive, trust
+from mlefw import archive
 from mlefw.admission import Part, admit, admitted
 from mlefw.checkpoint import load
 from mlefw.cli import run
@@ -24,6 +24,7 @@ from mlefw.errors import UsageError
 from mlefw.fit import fit
 from mlefw.instantiation import found, instantiate
 from mlefw.kinds import KINDS
+from mlefw.system import trust
 
 SMALL = ("model=linear", "data=synthetic", "data.num_rows=60", "trainer.max_epochs=1", "logger=none", "report=false")
 
@@ -43,7 +44,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "export": {"_target_": "torch.export.load", "f": "harmful.pt"},
     "package": {"_target_": "torch.package.PackageImporter", "file_or_buffer": "harmful.pt"},
     "save": {"_target_": "torch.save", "obj": 1, "f": "CANARY"},
-    "function of ours": {"_target_": "mlefw.atomic.write_text", "path": "CANARY", "text": "x"},
+    "function of ours": {"_target_": "mlefw.system.atomic.write_text", "path": "CANARY", "text": "x"},
     "program": {"_target_": "mlefw.cli.run", "arguments": ["train", "run_dir=CANARY"]},
     "other writer": {"_target_": "mlefw.callback.event_records.Records", "folder": "CANARY"},
     "method": {"_target_": "hydra.utils.get_method", "path": "harmful.call"},

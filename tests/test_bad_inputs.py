@@ -18,8 +18,9 @@ import pandas as pd
 import pytest
 import torch
 
-from mlefw import archive, warn
+from mlefw import archive
 from mlefw.cli import run
+from mlefw.system import warning
 
 CASES = json.loads(Path(__file__).with_name("bad_inputs.json").read_text(encoding="utf-8"))
 FIT = {
@@ -104,7 +105,7 @@ def test_bad_input(
             make(tmp_path, case.get("damage", ""))
             capsys.readouterr()
         before = sorted(tmp_path.rglob("*"))
-        warn.clear()
+        warning.clear()
         code = run(arguments)
     message = capsys.readouterr().err
     assert code == case["exit"], message

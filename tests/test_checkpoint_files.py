@@ -13,9 +13,9 @@ import torch
 
 from mlefw import archive
 from mlefw.archive import read, write
-from mlefw.atomic import leftovers
 from mlefw.callback.resume import objective_state
 from mlefw.errors import StorageError, UsageError
+from mlefw.system.atomic import leftovers
 
 CONTENT: dict[str, Any] = {
     "state_dict": {"objective.w": torch.arange(600, dtype=torch.float64)},

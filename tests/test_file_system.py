@@ -16,13 +16,13 @@ from conftest import summary_of
 from interrupted import train
 from pyarrow import parquet
 
-from mlefw import file_system
-from mlefw.atomic import write_text
 from mlefw.cli import run
 from mlefw.errors import StorageError
 from mlefw.run_directory import SUPERSEDED
 from mlefw.storage import Store
 from mlefw.sweep_record import supersede
+from mlefw.system import file_system
+from mlefw.system.atomic import write_text
 
 RUN = ("data.target=y", "model=linear", "trainer.max_epochs=2", "report=false", "plots=false", "logger=none")
 

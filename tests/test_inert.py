@@ -8,7 +8,7 @@ from interrupted import QUIET, train
 from pyarrow import parquet
 
 from mlefw.cli import run
-from mlefw.inert import cell, shown
+from mlefw.system.inert_text import cell, shown
 
 EVIL = ("\x1b[31m", "\x1b]0;title\x07", "\x9b2J", "\r", "\x08", "\x7f", "\u202e", "\u2028", "\x00")
 

@@ -8,9 +8,9 @@ import pytest
 from conftest import summary_of
 from interrupted import train
 
-from mlefw import own_folder
 from mlefw.cli import run
-from mlefw.own_folder import cleared, own
+from mlefw.system import own_folder
+from mlefw.system.own_folder import cleared, own
 
 SETTINGS = ("model=linear", "data=synthetic", "data.num_rows=80", "early_stopping.patience=null")
 FOLDERS = ("plots", "tensorboard")

@@ -8,7 +8,7 @@ import pytest
 from mlefw.data.csv import Csv
 from mlefw.data.parquet import Parquet
 from mlefw.errors import UsageError
-from mlefw.local_path import local_path
+from mlefw.system.local_path import local_path
 
 SCHEMES = ("s3", "gs", "http", "https", "hdfs", "abfss", "az", "ftp", "memory", "S3")
 

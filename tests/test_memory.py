@@ -7,13 +7,13 @@ import sys
 import pytest
 import torch
 
-from mlefw.memory import has_room, retained
+from mlefw.system.allocator import has_room, retained
 
 SCRIPT = """
 import resource, torch
 from contextlib import nullcontext
 from pathlib import Path
-from mlefw.memory import retained
+from mlefw.system.allocator import retained
 
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1_000_000

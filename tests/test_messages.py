@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import summary_of
 
-from mlefw import warn
 from mlefw.callback.progress import ShowProgress
 from mlefw.cli import run
 from mlefw.errors import UsageError
 from mlefw.single import listen, told
 from mlefw.step import calmer
-from mlefw.wording import number
+from mlefw.system import warning
+from mlefw.system.number_format import number
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -30,9 +30,9 @@ def test_warnings_are_bounded_in_length_and_number(capfd: pytest.CaptureFixture[
     assert "the end of 0" in err
     assert "characters left out" in err
     assert err.count("the same") == 1
-    assert err.count("mlefw: warning: ") == len(warn.collected()) == 100
-    assert "further warnings are left out" in warn.collected()[-1]
-    assert all(len(text) < 2100 for text in warn.collected())
+    assert err.count("mlefw: warning: ") == len(warning.collected()) == 100
+    assert "further warnings are left out" in warning.collected()[-1]
+    assert all(len(text) < 2100 for text in warning.collected())
 
 
 def test_an_error_is_bounded(capfd: pytest.CaptureFixture[str]) -> None:

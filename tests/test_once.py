@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from mlefw import configuration, once, preparation
-from mlefw.warn import warn
+from mlefw import configuration, preparation
+from mlefw.system import shared_work
+from mlefw.system.warning import warn
 
 PARTS = {"data": {"_target_": "mlefw.data.bundled.Bundled", "name": "iris"}, "seed": 1}
 
 
 @pytest.fixture(autouse=True)
 def _nothing_known() -> Iterator[None]:
-    once.forget()
+    shared_work.forget()
     yield
-    once.forget()
+    shared_work.forget()
 
 
 def test_it_is_done_once_for_equal_parts_while_remembering() -> None:
@@ -28,21 +29,21 @@ def test_it_is_done_once_for_equal_parts_while_remembering() -> None:
         return len(done)
 
     with pytest.warns(UserWarning, match="take care"):
-        assert once.once("work", PARTS, ("data",), work) == 1
-    with once.remembering():
-        assert once.once("work", PARTS, ("data",), work) == 2
+        assert shared_work.once("work", PARTS, ("data",), work) == 1
+    with shared_work.remembering():
+        assert shared_work.once("work", PARTS, ("data",), work) == 2
     for config in (PARTS, {**PARTS, "seed": 2}):
         with pytest.warns(UserWarning, match="take care"):
-            assert once.once("work", config, ("data",), work) == 2
+            assert shared_work.once("work", config, ("data",), work) == 2
     other = {"data": {**PARTS["data"], "name": "wine"}}  # type: ignore[dict-item]
     with pytest.warns(UserWarning, match="take care"):
-        assert once.once("work", other, ("data",), work) == 3
+        assert shared_work.once("work", other, ("data",), work) == 3
 
 
 def test_parts_of_others_are_not_remembered() -> None:
-    with once.remembering():
+    with shared_work.remembering():
         foreign = {"data": {"_target_": "elsewhere.Source"}}
-        first, second = (once.once("work", foreign, ("data",), object) for _ in range(2))
+        first, second = (shared_work.once("work", foreign, ("data",), object) for _ in range(2))
         assert first is not second
 
 
@@ -50,7 +51,7 @@ def test_a_run_with_shared_work_has_the_same_exact_estimate(tmp_path: Path) -> N
     plain = configuration.read("train", ["prior=l2", "++prior.scale=0.5"], (), ())
     config = configuration.resolve({**plain, "run_dir": str(tmp_path / "r")})
     alone = preparation.estimate(config, preparation.prepare(config, None))
-    with once.remembering():
+    with shared_work.remembering():
         preparation.share({**config, "seed": 9})
     prepared = preparation.prepare({**config, "seed": 7}, None)
     shared = preparation.estimate(config, prepared)
@@ -66,10 +67,10 @@ def test_a_run_with_shared_work_has_the_same_exact_estimate(tmp_path: Path) -> N
 
 def test_large_or_foreign_data_stay_with_the_jobs(tmp_path: Path) -> None:
     config = configuration.read("train", ["data=synthetic"], (), ())
-    assert once.is_little(config)
-    assert not once.is_little({**config, "data": {**config["data"], "num_rows": 10**7}})
-    assert not once.is_little({**config, "model": {"_target_": "elsewhere.Net"}})
-    assert not once.is_little({**config, "data": {**config["data"], "path": str(tmp_path)}})
+    assert shared_work.is_little(config)
+    assert not shared_work.is_little({**config, "data": {**config["data"], "num_rows": 10**7}})
+    assert not shared_work.is_little({**config, "model": {"_target_": "elsewhere.Net"}})
+    assert not shared_work.is_little({**config, "data": {**config["data"], "path": str(tmp_path)}})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert once.is_little({**config, "data": {**config["data"], "path": __file__}})
+        assert shared_work.is_little({**config, "data": {**config["data"], "path": __file__}})

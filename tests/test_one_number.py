@@ -13,7 +13,7 @@ from conftest import summary_of
 from pyarrow import csv
 
 from mlefw.cli import run
-from mlefw.wording import number, percent
+from mlefw.system.number_format import number, percent
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

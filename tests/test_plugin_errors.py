@@ -8,9 +8,9 @@ import pytest
 from conftest import summary_of
 from interrupted import train
 
-from mlefw import origin
 from mlefw.cli import run
 from mlefw.objective import evaluate
+from mlefw.system import origin
 
 MODULE = '''
 import os

@@ -19,9 +19,9 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from mlefw import process_state
 from mlefw.errors import NumericalError, UsageError
 from mlefw.fit import fit
+from mlefw.system import process_state
 from mlefw.trained import Model, load
 
 pytestmark = pytest.mark.filterwarnings("default")  # as outside the test runner: Lightning has some of its own

@@ -11,7 +11,7 @@ import pytest
 import torch
 from interrupted import QUIET, assert_same, assert_same_run, train
 
-from mlefw import build, gallery, once, random_state
+from mlefw import build, gallery
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.callback.board import WriteBoard
 from mlefw.callback.figures import LogFigures
@@ -19,7 +19,8 @@ from mlefw.command import conclusion, exhibit
 from mlefw.command import train as train_command
 from mlefw.data.base import Source
 from mlefw.evaluator import Evaluator
-from mlefw.random_state import Stream
+from mlefw.system import random_state, shared_work
+from mlefw.system.random_state import Stream
 from mlefw.trained import load
 
 RUN = ("model.hidden=[5]", "model.dropout=0.3", "trainer.max_epochs=3", "batch.size=50", *QUIET[2:])
@@ -118,7 +119,7 @@ def test_what_one_draws_the_others_do_not_miss(
 
 
 def test_a_run_is_the_same_in_whatever_company(whole: Path, tmp_path: Path) -> None:
-    once.forget()
+    shared_work.forget()
     for number, swept in enumerate(
         (("seed=2,1,0",), ("seed=2,0", "hydra.launcher.population=false"), ("baseline=none,linear",))
     ):

@@ -12,10 +12,10 @@ from conftest import summary_of
 from mlefw import processes, ranks
 from mlefw.callback.short_steps import WarnOfShortSteps
 from mlefw.errors import LostRankError, MlefwError
-from mlefw.interrupt import deferred, handled, is_pending, raise_pending
 from mlefw.module import LikelihoodModule
 from mlefw.processes import run
 from mlefw.single import guarded
+from mlefw.system.signals import deferred, handled, is_pending, raise_pending
 
 SMALL = ("trainer.precision=64-true", "trainer.max_epochs=4", "report=false", "plots=false", "model.hidden=[5]")
 TWO = ("trainer.devices=2", "trainer.strategy=ddp")

@@ -27,10 +27,10 @@ from mlefw.prior.base import Prior
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.random_state import generator as generator_of
 from mlefw.rows import Batch, Rows
 from mlefw.standardize import Standardized
 from mlefw.step import Step
+from mlefw.system.random_state import generator as generator_of
 
 HEADS: dict[str, Callable[[], Head]] = {
     "gaussian": GaussianHead,

@@ -9,7 +9,7 @@ from mlefw.calibrate.base import Calibration, logit, scalar
 from mlefw.forecast_table import ForecastTable
 from mlefw.head.bernoulli import LogitBernoulli
 from mlefw.precision import promote
-from mlefw.warn import warn
+from mlefw.system.warning import warn
 
 
 class Cox(Calibration):

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
 from mlefw import gallery
-from mlefw.attempt import attempt
 from mlefw.callback.event_files import forgiving, usable
 from mlefw.callback.figures import LogFigures
 from mlefw.forecast import Forecast, Sample, forecast
@@ -22,6 +21,7 @@ from mlefw.objective import whole_eta
 from mlefw.plot.pit import spread
 from mlefw.plot.style import png
 from mlefw.rows import Rows
+from mlefw.system.attempt import attempt
 
 _SHARE = 0.02
 """Of the training time, what pictures may cost before its end."""

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from mlefw.callback.event_records import Writer
-from mlefw.warn import warn
+from mlefw.system.warning import warn
 
 _lost: weakref.WeakSet[Logger] = weakref.WeakSet()
 

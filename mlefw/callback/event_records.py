@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import writer
 
-from mlefw.own_folder import cleared
+from mlefw.system.own_folder import cleared
 
 _BLOCK = 1024
 _MOST_HELD = 2**18

@@ -10,10 +10,10 @@ from typing import Any
 
 import lightning
 
-from mlefw.atomic import write_text
 from mlefw.callback.event_files import forgiving, usable
 from mlefw.module import LikelihoodModule
-from mlefw.warn import warn
+from mlefw.system.atomic import write_text
+from mlefw.system.warning import warn
 from mlefw.yardstick import Yardstick
 
 _DENSE = 500

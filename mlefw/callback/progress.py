@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mlefw.module import LikelihoodModule
-from mlefw.wording import number
+from mlefw.system.number_format import number
 
 
 class ShowProgress(lightning.Callback):

@@ -14,11 +14,11 @@ from mlefw.callback.converged import StopWhenConverged
 from mlefw.callback.stored_state import check_form, check_optimizer, taking_up
 from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
-from mlefw.file_system import void
 from mlefw.module import LikelihoodModule
-from mlefw.own_folder import cleared
-from mlefw.random_state import Stream
 from mlefw.record import typed
+from mlefw.system.file_system import void
+from mlefw.system.own_folder import cleared
+from mlefw.system.random_state import Stream
 
 KEY = "resume"
 """Of the section in a checkpoint."""

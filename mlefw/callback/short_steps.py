@@ -4,7 +4,7 @@ import lightning
 
 from mlefw import ranks
 from mlefw.module import LikelihoodModule
-from mlefw.warn import warn
+from mlefw.system.warning import warn
 
 _SHORT_S = 0.02
 """Of a step of one process. To add up over processes of a CPU takes some 2 ms, so that shorter ones gain nothing."""

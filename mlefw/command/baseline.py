@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.text import Text
 
 from mlefw import build, console, score
-from mlefw.atomic import write_json
 from mlefw.baseline.base import Solution
 from mlefw.baseline.coefficients import shown
 from mlefw.baseline.predictor import as_objective
@@ -20,6 +19,7 @@ from mlefw.estimation import NAMES
 from mlefw.objective import evaluate
 from mlefw.preparation import Prepared, estimate, prepare
 from mlefw.run_directory import claim
+from mlefw.system.atomic import write_json
 
 _TOTALS = {
     "log_likelihood": "log-likelihood",

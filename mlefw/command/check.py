@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mlefw.preparation import prepare, start
-from mlefw.wording import number
+from mlefw.system.number_format import number
 
 
 def run(config: dict[str, Any], run_dir: Path | None) -> str:

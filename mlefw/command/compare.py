@@ -8,14 +8,14 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from mlefw.atomic import write_text
 from mlefw.command import row_scores
 from mlefw.console import model_name, number
 from mlefw.errors import UsageError
-from mlefw.local_path import local_path
 from mlefw.new_data import check_output
 from mlefw.report import comparison
 from mlefw.run_directory import SUPERSEDED
+from mlefw.system.atomic import write_text
+from mlefw.system.local_path import local_path
 
 _MEASURES = {"density": "NLL (of densities)", "mass": "NLL (of masses)"}
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mlefw import archive, build, console, recalibration, score, stored_estimates
-from mlefw.atomic import write_json
-from mlefw.attempt import attempt
 from mlefw.command import exhibit, fitting, judgement, row_scores
 from mlefw.forecast import Forecast, Sample, forecast
 from mlefw.objective import Evaluation, Objective, evaluate, whole_eta
@@ -17,7 +15,9 @@ from mlefw.preparation import Prepared
 from mlefw.rows import Rows
 from mlefw.run_directory import checkpoint_of
 from mlefw.run_posterior import keep_posterior
-from mlefw.warn import collect, collected, warn
+from mlefw.system.atomic import write_json
+from mlefw.system.attempt import attempt
+from mlefw.system.warning import collect, collected, warn
 from mlefw.yardstick import Yardstick, describe
 
 Splits = Mapping[str, Rows]

@@ -8,19 +8,19 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mlefw import gallery
-from mlefw.atomic import write_bytes, write_text
-from mlefw.attempt import attempt
 from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
 from mlefw.command.fitting import Fit
 from mlefw.errors import StorageError
 from mlefw.forecast import Forecast, Sample
-from mlefw.own_folder import cleared
 from mlefw.plot.style import png
 from mlefw.report.page import Picture
 from mlefw.report.run import failure_report, run_report
 from mlefw.schema import Schema
-from mlefw.warn import collected, warn
+from mlefw.system.atomic import write_bytes, write_text
+from mlefw.system.attempt import attempt
+from mlefw.system.own_folder import cleared
+from mlefw.system.warning import collected, warn
 
 Exhibit = tuple[str, Picture]
 """The name of its file, and a picture."""

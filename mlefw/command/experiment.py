@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.text import Text
 
 from mlefw import build
-from mlefw.atomic import write_bytes, write_json, write_text
 from mlefw.experiment.base import Experiment
 from mlefw.findings import Findings
 from mlefw.plot.style import png
 from mlefw.run_directory import claim
-from mlefw.warn import collected
+from mlefw.system.atomic import write_bytes, write_json, write_text
+from mlefw.system.warning import collected
 
 
 def run(config: dict[str, Any], run_dir: Path) -> Findings:

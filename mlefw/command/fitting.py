@@ -18,9 +18,9 @@ from mlefw.callback.resume import KEY, Resumable
 from mlefw.callback.short_steps import WarnOfShortSteps
 from mlefw.configuration import as_yaml
 from mlefw.forecast import Sample
-from mlefw.interrupt import deferred, raise_pending
-from mlefw.memory import retained
 from mlefw.preparation import Prepared
+from mlefw.system.allocator import retained
+from mlefw.system.signals import deferred, raise_pending
 from mlefw.yardstick import Yardstick
 
 

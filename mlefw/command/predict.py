@@ -11,20 +11,20 @@ from pyarrow import csv, parquet
 from rich.progress import Progress
 
 from mlefw import build, checkpoint
-from mlefw.atomic import write_atomically
 from mlefw.console import console
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
-from mlefw.inert import cell, shown
-from mlefw.local_path import local_path
 from mlefw.new_data import adapted, check_output, read_blocks
-from mlefw.own_folder import own
 from mlefw.prediction import check_probabilities, predictions
-from mlefw.random_state import isolated
 from mlefw.run_posterior import posterior_of
+from mlefw.system.atomic import write_atomically
+from mlefw.system.inert_text import cell, shown
+from mlefw.system.local_path import local_path
+from mlefw.system.own_folder import own
+from mlefw.system.random_state import isolated
+from mlefw.system.warning import warn
 from mlefw.uncertainty.averaged import Uncertain
 from mlefw.uncertainty.posterior import Posterior
-from mlefw.warn import warn
 
 _PIECE = 256
 """Rows of a piece."""

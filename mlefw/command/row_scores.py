@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mlefw.atomic import write_atomically
 from mlefw.baseline.distance import Decisive, decisive, paired
 from mlefw.objective import Evaluation
 from mlefw.rows import Rows
+from mlefw.system.atomic import write_atomically
 
 NAME = "row_nll.npz"
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution
 
 from mlefw import predictive
-from mlefw.lean_import import torchmetrics
 from mlefw.precision import promote
 from mlefw.rows import total
+from mlefw.system.lean_import import torchmetrics
 
 T = TypeVar("T")
 

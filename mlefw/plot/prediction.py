@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from mlefw.plot.style import BLUE, FEW, GREY, SKY, VERMILION, drawn, label, legend, p_text, sheet
 from mlefw.rank_correlation import rank_correlation
+from mlefw.system.number_format import percent
 from mlefw.tail import beta_quantile, normal_quantile, normal_tail
-from mlefw.wording import percent
 
 MAX_SHOWN = 300
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mlefw.errors import UsageError
-from mlefw.file_system import remove
-from mlefw.forked import Ended, Pool
 from mlefw.population import run, signature
 from mlefw.run_directory import summary_of
 from mlefw.sweep_progress import STOPPED, Progress
 from mlefw.sweep_record import supersede
+from mlefw.system.file_system import remove
+from mlefw.system.fork_pool import Ended, Pool
 
 _TOLD = (0, UsageError.exit_code, signature.UnsuitableError.exit_code, *STOPPED)
 """Codes of a group after which its jobs say all there is to say."""

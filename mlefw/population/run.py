@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlefw import once, warn
-from mlefw.atomic import together, write_json
 from mlefw.command import conclusion, fitting
 from mlefw.command.train import begin, measure, telling
 from mlefw.configuration import located
 from mlefw.errors import MlefwError, Stopped
-from mlefw.interrupt import handled
-from mlefw.own_folder import cleared
 from mlefw.population import signature
 from mlefw.population.fit import fit
 from mlefw.population.last_look import see
 from mlefw.population.member import Member
 from mlefw.preparation import prepare
-from mlefw.random_state import Stream
 from mlefw.run_directory import locked, summary_of
 from mlefw.single import listen, say, told
+from mlefw.system import shared_work, warning
+from mlefw.system.atomic import together, write_json
+from mlefw.system.own_folder import cleared
+from mlefw.system.random_state import Stream
+from mlefw.system.signals import handled
 
 _AT_ONCE = 16
 """Runs that end together: what they write last comes to disk in one go."""
@@ -52,7 +52,7 @@ class Entry:
 def run(entries: Sequence[Entry], results: Path) -> int:
     """Run the jobs; 0, or the code of what ended all of them. What became of each is in the file `results`."""
     try:
-        with handled(), once.remembering(), ExitStack() as held:
+        with handled(), shared_work.remembering(), ExitStack() as held:
             signature.check(prepare(located(entries[0].config, entries[0].run_dir), None))
             listen()
             try:
@@ -130,9 +130,9 @@ def _speaking(entry: Entry) -> Iterator[None]:
     """Let what is printed and warned of, and an error, be the job's."""
     clock = time.monotonic()
     with cleared(entry.log).open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
-        warn.clear()
+        warning.clear()
         for message in entry.warnings:
-            warn.collect(message)
+            warning.collect(message)
         try:
             yield
         except (MlefwError, OSError) as error:
@@ -140,5 +140,5 @@ def _speaking(entry: Entry) -> Iterator[None]:
         except Stopped as error:
             entry.code = told(error)
             raise
-        entry.warnings = tuple(warn.collected())
+        entry.warnings = tuple(warning.collected())
     entry.seconds += time.monotonic() - clock

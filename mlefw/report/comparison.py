@@ -7,7 +7,7 @@ from typing import Any
 
 from mlefw.console import model_name, number, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
-from mlefw.wording import robust
+from mlefw.system.number_format import robust
 
 _LABELS = ("head", "prior", "model", "loss", "seed")
 _NATS = {"nats per row": "nll_nats", "± s.e.": "nll_se"}

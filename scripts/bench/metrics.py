@@ -26,12 +26,12 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
     from mlefw import build
     from mlefw.configuration import read
     from mlefw.evaluator import Evaluator
-    from mlefw.memory import retained
     from mlefw.model.mlp import Mlp
     from mlefw.objective import Objective
     from mlefw.prior.none import NoPrior
     from mlefw.rows import Batch, Rows
     from mlefw.standardize import Standardized
+    from mlefw.system.allocator import retained
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

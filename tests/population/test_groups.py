@@ -13,13 +13,13 @@ from conftest import summary_of
 from mlefw import configuration
 from mlefw.command import train
 from mlefw.errors import Stopped
-from mlefw.forked import Pool
-from mlefw.interrupt import deferred
 from mlefw.population import fit, run, signature
 from mlefw.population.dispatch import Groups
 from mlefw.preparation import prepare
 from mlefw.sweep_progress import Progress
 from mlefw.sweep_record import Journal, plan
+from mlefw.system.fork_pool import Pool
+from mlefw.system.signals import deferred
 
 FEW = ("model.hidden=[4]", "trainer.max_epochs=3", "logger=none", "report=false", "plots=false")
 

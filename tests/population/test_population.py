@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from mlefw import archive, checkpoint, configuration, warn
+from mlefw import archive, checkpoint, configuration
 from mlefw.command import train
 from mlefw.population import run, signature
+from mlefw.system import warning
 
 _4 = ("trainer.max_epochs=4",)
 FEW = ("model.hidden=[4]", "report=false", "plots=false")
@@ -122,7 +123,7 @@ def test_it_leaves_what_the_jobs_leave_alone(tmp_path: Path, name: str) -> None:
     lengths = set()
     for entry in group:
         solo = tmp_path / "alone" / str(entry.index)
-        warn.clear()
+        warning.clear()
         train.run(configuration.resolve({**entry.config, "run_dir": str(solo)}), solo)
         assert files(entry.run_dir) == files(solo)
         assert_close(history(entry.run_dir), history(solo))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from mlefw.warn import warn
+from mlefw.system.warning import warn
 
 fcntl: Any
 try:

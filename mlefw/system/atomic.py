@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from mlefw.errors import StorageError
-from mlefw.file_system import best_effort, put, remove, sync
-from mlefw.own_folder import cleared
+from mlefw.system.file_system import best_effort, put, remove, sync
+from mlefw.system.own_folder import cleared
 
 _AT_ONCE = 16
 

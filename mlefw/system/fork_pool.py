@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mlefw import interrupt
 from mlefw.errors import Stopped
+from mlefw.system import signals
 
 Task = Callable[[], int]
 
@@ -91,10 +91,10 @@ class Pool:
         Raises:
             Stopped: a signal has come.
         """
-        interrupt.raise_pending()
+        signals.raise_pending()
         while len(self.running) >= self.size:
             self._wait()
-            interrupt.raise_pending()
+            signals.raise_pending()
         process = multiprocessing.get_context("fork").Process(
             target=_child, args=(task, log, self.threads, os.getpid())
         )
@@ -110,7 +110,7 @@ class Pool:
             Stopped: a signal has come.
         """
         while self.running:
-            interrupt.raise_pending()
+            signals.raise_pending()
             self._wait()
 
     def _wait(self) -> None:
@@ -144,7 +144,7 @@ def _kill(process: BaseProcess) -> None:
 def _child(task: Task, log: Path, threads: int, parent: int) -> None:
     with suppress(OSError):
         os.setpgid(0, 0)
-    interrupt.forked()
+    signals.forked()
     try:
         _settle(log, threads, parent)
         code = task()
@@ -165,7 +165,7 @@ def _settle(log: Path, threads: int, parent: int) -> None:
 
 def _end_with(parent: int) -> None:
     """Let the task get a SIGTERM when its parent dies, and be the first to go where memory ends (Linux)."""
-    interrupt.end_with(parent, signal.SIGTERM)
+    signals.end_with(parent, signal.SIGTERM)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
 

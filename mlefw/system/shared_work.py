@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from mlefw.random_state import Stream
+from mlefw.system.random_state import Stream
 
 T = TypeVar("T")
 

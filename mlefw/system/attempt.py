@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from mlefw import origin
 from mlefw.errors import MlefwError, StorageError
-from mlefw.warn import warn
+from mlefw.system import origin
+from mlefw.system.warning import warn
 
 T = TypeVar("T")
 D = TypeVar("D")

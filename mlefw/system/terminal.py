@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from mlefw.inert import shown
+from mlefw.system.inert_text import shown
 
 
 class Terminal(Console):

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import FrameType
 
 from mlefw.errors import MlefwError, Stopped, UsageError, is_out_of_memory
-from mlefw.trust import trusted
+from mlefw.system.trust import trusted
 
-_OURS = Path(__file__).resolve().parent
+_OURS = Path(__file__).resolve().parents[1]
 _LIBRARIES = tuple(
     Path(folder).resolve()
     for folder in (
