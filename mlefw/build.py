@@ -29,9 +29,9 @@ from mlefw.placement import place, set_units
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.reach import far_rows, spans, warn_of_far_rows
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import Standardized, feature_statistics
 from mlefw.schema import Schema
-from mlefw.standardize import Standardized, feature_statistics
 from mlefw.support import check_targets
 from mlefw.system.random_state import Stream
 from mlefw.system.shared_work import once

@@ -13,15 +13,15 @@ from mlefw.build import Data
 from mlefw.calibrate.base import Calibration
 from mlefw.callback.resume import objective_state
 from mlefw.errors import UsageError
-from mlefw.fingerprint import fingerprint
 from mlefw.objective import Objective
 from mlefw.preflight import check_parts
 from mlefw.recalibration import recalibrated
 from mlefw.record import typed
+from mlefw.rows.fingerprint import fingerprint
+from mlefw.rows.standardize import Standardized
+from mlefw.rows.stored import StoredRows
 from mlefw.run_directory import checkpoint_of
 from mlefw.schema import Schema
-from mlefw.standardize import Standardized
-from mlefw.storage import StoredRows
 from mlefw.system.random_state import isolated
 from mlefw.system.warning import warn
 

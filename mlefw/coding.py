@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from mlefw.head.base import Head
-from mlefw.rows import Rows, Table
+from mlefw.rows.rows import Rows, Table
+from mlefw.rows.stored import Store, StoredRows
 from mlefw.schema import Schema
-from mlefw.storage import Store, StoredRows
 from mlefw.support import check_support
 
 _CELLS = 2**21

@@ -11,8 +11,8 @@ from torch import Tensor
 from mlefw import ranks
 from mlefw.batch.base import BatchRegime
 from mlefw.cadence import Cadence
-from mlefw.rows import Batch, Chunk, Rows, gathered
-from mlefw.storage import StoredRows
+from mlefw.rows.rows import Batch, Chunk, Rows, gathered
+from mlefw.rows.stored import StoredRows
 from mlefw.system import random_state
 from mlefw.system.allocator import has_room
 

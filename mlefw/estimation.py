@@ -14,8 +14,8 @@ from mlefw.errors import UsageError
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.progress_line import progress_line
-from mlefw.rows import Rows
-from mlefw.standardize import feature_statistics
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import feature_statistics
 from mlefw.system.attempt import reason
 from mlefw.yardstick import Exact
 

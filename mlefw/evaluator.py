@@ -9,7 +9,7 @@ from mlefw import ranks
 from mlefw.gradient import has_hooks, is_replayable
 from mlefw.metric.base import Metric, bare
 from mlefw.objective import Objective
-from mlefw.rows import Batch, Rows
+from mlefw.rows.rows import Batch, Rows
 from mlefw.tape import NotReplayableError, Tape
 
 _WORTH = 8

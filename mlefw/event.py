@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.levels import are_text, check_whole, codes, factorize, written
-from mlefw.rows import Table
+from mlefw.reading.levels import are_text, check_whole, codes, factorize, written
+from mlefw.rows.rows import Table
 
 _CLEAR = ({"0", "1"}, {"False", "True"}, {"1", "2"})
 """Codes whose larger one is the event without a word: of no and yes, and of R's survival package."""

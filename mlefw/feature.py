@@ -9,8 +9,8 @@ import numpy as np
 
 from mlefw.errors import UsageError
 from mlefw.identifier import check_levels
-from mlefw.levels import BOOLEANS, codes, factorize, is_text, numbers
-from mlefw.rows import Table
+from mlefw.reading.levels import BOOLEANS, codes, factorize, is_text, numbers
+from mlefw.rows.rows import Table
 
 RESERVED = ("(intercept)", "(shared)")
 """How tables of coefficients call what is no feature."""

@@ -10,7 +10,7 @@ from torch.distributions import Bernoulli, Categorical
 
 from mlefw.metric.base import central_90, pit_bounds
 from mlefw.objective import Objective
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 MAX_ROWS = 50_000
 """More rows than these change no picture; they are taken evenly over the split."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mlefw.objective import Objective
-from mlefw.rows import Batch, Rows
+from mlefw.rows.rows import Batch, Rows
 from mlefw.system import random_state
 from mlefw.tape import NotReplayableError, Tape
 

@@ -11,7 +11,7 @@ from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
 from mlefw.head.base import Head
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 
 def as_rows(x: np.ndarray, y: np.ndarray) -> Rows:

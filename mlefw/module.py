@@ -20,7 +20,7 @@ from mlefw.errors import NumericalError
 from mlefw.evaluator import Evaluator
 from mlefw.metric.base import Metric
 from mlefw.objective import Objective, not_finite
-from mlefw.rows import Batch, Chunk
+from mlefw.rows.rows import Batch, Chunk
 from mlefw.step import Step, calmer
 from mlefw.system.random_state import Stream
 

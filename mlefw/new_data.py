@@ -14,7 +14,7 @@ from mlefw.data.csv import Csv
 from mlefw.data.parquet import BLOCK_CELLS, SUFFIXES, Parquet
 from mlefw.errors import UsageError
 from mlefw.preflight import check_parts
-from mlefw.rows import Table
+from mlefw.rows.rows import Table
 from mlefw.system.local_path import local_path
 
 _READING = ("delimiter", "decimal", "thousands", "encoding", "header")

@@ -12,7 +12,7 @@ from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
 from mlefw.precision import FEW_COLUMNS, promote
 from mlefw.prior.base import Prior
-from mlefw.rows import Batch, Rows, total
+from mlefw.rows.rows import Batch, Rows, total
 
 _CELLS = 2**20
 """Numbers of eta of a block of rows: eight megabytes."""

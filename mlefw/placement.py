@@ -8,8 +8,8 @@ from mlefw.head.base import Head
 from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import JointHead
 from mlefw.objective import Objective
-from mlefw.rows import Rows
-from mlefw.standardize import target_statistics
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import target_statistics
 
 
 def set_units(head: Head, train: Rows) -> None:

@@ -14,7 +14,7 @@ from mlefw.censoring import Censored
 from mlefw.checkpoint import Trained
 from mlefw.errors import UsageError
 from mlefw.reach import warn_of_far_rows
-from mlefw.rows import Rows, Table
+from mlefw.rows.rows import Rows, Table
 from mlefw.support import check_support
 from mlefw.uncertainty.averaged import Uncertain, averaged
 

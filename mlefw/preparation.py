@@ -17,7 +17,7 @@ from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
 from mlefw.estimation import NAMES, estimates
 from mlefw.model.base import StartsAtEstimate
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.run_directory import check_free
 from mlefw.system.random_state import Stream
 from mlefw.system.shared_work import is_known, once

@@ -23,7 +23,7 @@ from mlefw.head.poisson import PoissonHead
 from mlefw.model.linear import Linear
 from mlefw.objective import Objective
 from mlefw.prior.base import Prior
-from mlefw.rows import Batch, Rows
+from mlefw.rows.rows import Batch, Rows
 
 Kind = Literal["bernoulli", "gaussian", "poisson"]
 

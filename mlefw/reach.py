@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mlefw.rows import Rows, Table
+from mlefw.rows.rows import Rows, Table
 from mlefw.schema import Schema
 
 _FAR = 100.0

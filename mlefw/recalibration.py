@@ -10,7 +10,7 @@ from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead
 from mlefw.objective import Evaluation, Objective, whole_eta
-from mlefw.rows import Rows, total
+from mlefw.rows.rows import Rows, total
 
 FITTED_ON = "validation"
 """The split that a recalibration is fitted on: test rows stay unseen, and those of training are fitted already."""

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mlefw.columns import require, shown
 from mlefw.data.base import Source
 from mlefw.errors import MisfitError, UsageError
-from mlefw.levels import check, check_whole, numbers
-from mlefw.rows import Table
+from mlefw.reading.columns import require, shown
+from mlefw.reading.levels import check, check_whole, numbers
+from mlefw.rows.rows import Table
 from mlefw.target import Target, TargetKind, learn_labels
 
 

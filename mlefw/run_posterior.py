@@ -14,9 +14,9 @@ from mlefw.metric.base import Metric
 from mlefw.metric.coverage import Coverage
 from mlefw.metric.nll import Nll
 from mlefw.objective import Objective
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import feature_statistics
 from mlefw.run_directory import checkpoint_of
-from mlefw.standardize import feature_statistics
 from mlefw.system.warning import warn
 from mlefw.uncertainty.averaged import Method, Uncertain, averaged
 from mlefw.uncertainty.laplace import Laplace

@@ -13,7 +13,7 @@ from mlefw.errors import UsageError
 from mlefw.gradient import Gradient, clip
 from mlefw.objective import Objective
 from mlefw.precision import promote
-from mlefw.rows import Batch
+from mlefw.rows.rows import Batch
 from mlefw.tape import Tape
 
 _REPLAYABLE = (SGD, Adam, AdamW)

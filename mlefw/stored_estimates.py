@@ -12,7 +12,7 @@ from mlefw.baseline.predictor import Estimate
 from mlefw.errors import UsageError
 from mlefw.objective import Objective
 from mlefw.references import KEYS
-from mlefw.rows import Rows, total
+from mlefw.rows.rows import Rows, total
 from mlefw.yardstick import Exact
 
 KEY = "estimates"

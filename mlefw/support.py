@@ -10,7 +10,7 @@ from mlefw.errors import MisfitError, UsageError
 from mlefw.head.base import Head
 from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import JointHead, MultitaskHead
-from mlefw.rows import Rows, Table
+from mlefw.rows.rows import Rows, Table
 
 _NUM_BOUNDS = 2
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mlefw.metric.base import MOST_EXACT, Metric
 from mlefw.objective import Objective, rows_at_once
-from mlefw.rows import Rows, total
+from mlefw.rows.rows import Rows, total
 
 
 class Tally:

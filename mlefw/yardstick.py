@@ -8,7 +8,7 @@ from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
 from mlefw.baseline.predictor import as_objective
 from mlefw.objective import Evaluation, Objective, evaluate
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 _MOST_KEPT = 100_000
 """Rows of a split, up to which what the reference says of them is kept for the end."""

@@ -21,7 +21,7 @@ from mlefw.errors import UsageError  # noqa: E402
 from mlefw.head.base import Head  # noqa: E402
 from mlefw.head.multitask import JointHead  # noqa: E402
 from mlefw.prior.none import NoPrior  # noqa: E402
-from mlefw.rows import Rows  # noqa: E402
+from mlefw.rows.rows import Rows  # noqa: E402
 
 PAGE = ROOT / "docs" / "heads.md"
 KINDS = ("Numbers", "Positive and bounded numbers", "Counts", "Classes", "Several targets")

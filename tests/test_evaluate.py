@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from mlefw import build, checkpoint, csv_blocks, score
+from mlefw import build, checkpoint, score
 from mlefw.cli import run
 from mlefw.objective import evaluate
+from mlefw.reading import csv_blocks
 from mlefw.tally import Tally
 
 FEW = (

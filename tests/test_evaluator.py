@@ -10,7 +10,7 @@ from mlefw import configuration, training
 from mlefw.build import build_metrics
 from mlefw.evaluator import Evaluator
 from mlefw.preparation import prepare
-from mlefw.rows import Batch, Rows
+from mlefw.rows.rows import Batch, Rows
 from mlefw.tape import NotReplayableError, Tape
 
 CASES = {

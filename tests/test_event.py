@@ -18,7 +18,7 @@ from mlefw.head.censored import CensoredHead
 from mlefw.head.exponential import ExponentialHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.schema import Schema
 from mlefw.support import check_targets
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from mlefw.fingerprint import fingerprint
-from mlefw.rows import Rows
+from mlefw.rows.fingerprint import fingerprint
+from mlefw.rows.rows import Rows
 
 
 def rows() -> Rows:

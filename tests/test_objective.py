@@ -17,7 +17,7 @@ from mlefw.objective import Objective, evaluate
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Batch, Rows
+from mlefw.rows.rows import Batch, Rows
 
 
 def rows(n: int = 9) -> Rows:

@@ -12,7 +12,7 @@ import torch
 from mlefw.data.base import Source
 from mlefw.data.csv import Csv
 from mlefw.errors import UsageError
-from mlefw.rows import Table
+from mlefw.rows.rows import Table
 from mlefw.schema import Schema
 from mlefw.target import TargetKind
 

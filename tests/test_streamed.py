@@ -19,8 +19,8 @@ from mlefw.baseline.distance import paired
 from mlefw.batch.base import pieces, shuffled
 from mlefw.errors import StorageError, UsageError
 from mlefw.objective import evaluate
-from mlefw.rows import Rows, total
-from mlefw.storage import Store, StoredRows, capacity
+from mlefw.rows.rows import Rows, total
+from mlefw.rows.stored import Store, StoredRows, capacity
 from tests.interrupted import QUIET, train
 
 N = 700
@@ -318,7 +318,7 @@ def test_sums_over_pieces_of_rows_are_those_over_all(monkeypatch: pytest.MonkeyP
     weight, value = torch.arange(100.0), torch.linspace(-1, 2, 100)
     value[0] = float("inf")
     expected = float(weight[1:] @ value[1:])
-    monkeypatch.setattr("mlefw.rows._PIECE", 7)
+    monkeypatch.setattr("mlefw.rows.rows._PIECE", 7)
     monkeypatch.setattr("mlefw.baseline.distance._PIECE", 9)
     assert float(total(weight, value)) == pytest.approx(expected)
     mean, error = paired(value, weight)

@@ -14,10 +14,11 @@ import pytest
 from pyarrow import csv, parquet
 from scipy import stats
 
-from mlefw import csv_blocks, trained
+from mlefw import trained
 from mlefw.cli import run
 from mlefw.configuration import members
 from mlefw.errors import UsageError
+from mlefw.reading import csv_blocks
 from mlefw.trained import load
 
 HEADS = [

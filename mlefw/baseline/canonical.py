@@ -8,7 +8,7 @@ from torch import Tensor
 from mlefw.baseline.problem import Problem
 from mlefw.head.bernoulli import BernoulliHead
 from mlefw.head.categorical import CategoricalHead
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 _MARGIN = 1e-9
 """Share of the largest logit from which a row counts as told right."""

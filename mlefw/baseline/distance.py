@@ -12,8 +12,8 @@ from mlefw.baseline.linear import full_weight
 from mlefw.baseline.problem import Problem
 from mlefw.model.linear import Linear
 from mlefw.objective import Evaluation, Objective, etas
-from mlefw.rows import Rows, total
-from mlefw.standardize import Standardized
+from mlefw.rows.rows import Rows, total
+from mlefw.rows.standardize import Standardized
 from mlefw.tail import chi2_quantile
 
 _NOTHING = 1e-6

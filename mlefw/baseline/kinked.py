@@ -22,7 +22,7 @@ from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 _ENOUGH = 1e-13
 """Nats per observation that a step has to promise."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mlefw.baseline.derivatives import gram, triangle
 from mlefw.baseline.problem import Problem
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 _WELL = 0.03
 """Least pivot of the correlation matrix from which its rounding does not matter."""

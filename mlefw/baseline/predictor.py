@@ -10,7 +10,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import full_weight
 from mlefw.model.linear import Linear
 from mlefw.objective import Objective
-from mlefw.standardize import Standardized
+from mlefw.rows.standardize import Standardized
 
 
 class Estimate(NamedTuple):

@@ -22,7 +22,7 @@ from mlefw.baseline.derivatives import (
 from mlefw.baseline.work import Meter
 from mlefw.head.base import Head
 from mlefw.prior.base import Prior
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 _FAR = 100.0
 """Mean of a feature, in units of its spread, from which it is centred before use rather than afterwards."""

@@ -10,8 +10,8 @@ from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
 from mlefw.model.base import HasLastLayer
 from mlefw.objective import Objective
-from mlefw.rows import Rows
-from mlefw.standardize import Standardized, feature_statistics
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import Standardized, feature_statistics
 
 _MAX_WORK = 5e8
 """Rows · (size of theta)²: what one step of the solver costs, in multiplications. Beyond it there is no refit."""

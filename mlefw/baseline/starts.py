@@ -13,7 +13,7 @@ from mlefw.baseline.problem import Problem
 from mlefw.head.base import FactorizedHead, Head
 from mlefw.head.censored import CensoredHead
 from mlefw.head.mixture import MixtureHead
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 _LOG_NORMAL = 0.6351814227307392
 """Minus the mean of log |u| for a standard normal u: (Euler's constant + log 2) / 2."""

@@ -20,7 +20,7 @@ from mlefw.module import LikelihoodModule
 from mlefw.objective import whole_eta
 from mlefw.plot.pit import spread
 from mlefw.plot.style import png
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.system.attempt import attempt
 
 _SHARE = 0.02

@@ -12,7 +12,7 @@ from mlefw.command import exhibit, fitting, judgement, row_scores
 from mlefw.forecast import Forecast, Sample, forecast
 from mlefw.objective import Evaluation, Objective, evaluate, whole_eta
 from mlefw.preparation import Prepared
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.run_directory import checkpoint_of
 from mlefw.run_posterior import keep_posterior
 from mlefw.system.atomic import write_json

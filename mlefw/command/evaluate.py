@@ -14,7 +14,7 @@ from mlefw.errors import UsageError
 from mlefw.forecast import Sample, forecast
 from mlefw.new_data import adapted, check_output, read_blocks
 from mlefw.reach import warn_of_far_rows
-from mlefw.rows import Rows, Table
+from mlefw.rows.rows import Rows, Table
 from mlefw.run_posterior import Averaged, posterior_of
 from mlefw.stored_estimates import KEY, Beside
 from mlefw.support import check_support

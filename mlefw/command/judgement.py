@@ -17,7 +17,7 @@ from mlefw.misfit import misfit
 from mlefw.objective import Objective
 from mlefw.recalibration import FITTED_ON
 from mlefw.remedy import Chosen
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 _RECALIBRATIONS: Mapping[str, type[Calibration]] = {
     "temperature": Temperature,

@@ -11,7 +11,7 @@ import torch
 
 from mlefw.baseline.distance import Decisive, decisive, paired
 from mlefw.objective import Evaluation
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.system.atomic import write_atomically
 
 NAME = "row_nll.npz"

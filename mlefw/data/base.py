@@ -8,12 +8,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mlefw.arrow_table import is_index_name
-from mlefw.cells import Cells
-from mlefw.columns import shown
 from mlefw.errors import UsageError
-from mlefw.rows import Table
-from mlefw.storage import Store
+from mlefw.reading.arrow import is_index_name
+from mlefw.reading.cells import Cells
+from mlefw.reading.columns import shown
+from mlefw.rows.rows import Table
+from mlefw.rows.stored import Store
 
 FEWEST_TRAINING_ROWS = 2
 """A spread needs two values."""

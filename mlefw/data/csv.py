@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from mlefw.arrow_table import check_names, empty_table, is_blank, to_table
-from mlefw.csv_blocks import read_blocks
-from mlefw.csv_text import broken_record, check_delimiter, check_encoding, is_utf8, record_lines, to_utf8
 from mlefw.data.base import Block, Source
-from mlefw.data_file import opened, regular_files
 from mlefw.errors import UsageError
-from mlefw.notation import MISSING_WORDS, NumberFormat
-from mlefw.rows import FILE_STEP, Table
+from mlefw.reading.arrow import check_names, empty_table, is_blank, to_table
+from mlefw.reading.csv_blocks import read_blocks
+from mlefw.reading.csv_text import broken_record, check_delimiter, check_encoding, is_utf8, record_lines, to_utf8
+from mlefw.reading.file import opened, regular_files
+from mlefw.reading.notation import MISSING_WORDS, NumberFormat
+from mlefw.rows.rows import FILE_STEP, Table
 
 BLOCK_BYTES = 2**25
 """A record must fit into a block: fifty thousand columns are about a megabyte."""

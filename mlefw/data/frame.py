@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlefw.arrow_table import check_names, to_table
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
-from mlefw.rows import Table
+from mlefw.reading.arrow import check_names, to_table
+from mlefw.rows.rows import Table
 
 _offered: ContextVar[Mapping[str, pa.Table]] = ContextVar("_offered")
 

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlefw.arrow_table import check_names, empty_table, to_table
 from mlefw.data.base import Block, Source
-from mlefw.data_file import regular_files
 from mlefw.errors import UsageError
-from mlefw.rows import FILE_STEP, Table
-from mlefw.storage import Store, capacity
+from mlefw.reading.arrow import check_names, empty_table, to_table
+from mlefw.reading.file import regular_files
+from mlefw.rows.rows import FILE_STEP, Table
+from mlefw.rows.stored import Store, capacity
 
 MAGIC = b"PAR1"
 SUFFIXES = (".parquet", ".pq")

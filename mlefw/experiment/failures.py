@@ -19,7 +19,7 @@ from mlefw.head.laplace import LaplaceHead
 from mlefw.line import as_rows, predicted, solve
 from mlefw.plot import failures
 from mlefw.prior.l2 import L2Prior
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 Values = dict[str, float | None]
 DEPTHS = (0.0, -2.0, -5.0, -10.0, -20.0)

@@ -17,7 +17,7 @@ from mlefw.head.laplace import LaplaceHead
 from mlefw.head.student_t import StudentTHead
 from mlefw.line import as_rows, predicted, solve
 from mlefw.plot import lines
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 INTERCEPT, SLOPE, NOISE = 1.0, 2.0, 0.5
 

@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid
 
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 
 class Loss(nn.Module, ABC):

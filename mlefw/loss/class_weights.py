@@ -9,7 +9,7 @@ from torch import Tensor
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.loss.base import Loss, check_classes
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 
 class ClassWeights(Loss):

@@ -10,7 +10,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution
 
 from mlefw import predictive
 from mlefw.precision import promote
-from mlefw.rows import total
+from mlefw.rows.rows import total
 from mlefw.system.lean_import import torchmetrics
 
 T = TypeVar("T")

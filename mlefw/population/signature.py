@@ -8,7 +8,7 @@ import torch
 
 from mlefw.errors import MlefwError
 from mlefw.preparation import Prepared
-from mlefw.storage import StoredRows
+from mlefw.rows.stored import StoredRows
 
 MAX_MEMBERS = 128
 

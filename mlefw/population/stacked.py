@@ -9,7 +9,7 @@ from torch.func import functional_call, vmap
 
 from mlefw.metric.base import Metric, bare
 from mlefw.objective import Evaluation, Objective
-from mlefw.rows import Batch, Rows
+from mlefw.rows.rows import Batch, Rows
 from mlefw.tape import NotReplayableError, Tape
 
 _BLOCK = 2**18

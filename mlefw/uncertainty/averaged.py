@@ -3,7 +3,7 @@
 from torch.distributions import Distribution
 
 from mlefw.objective import Objective
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.uncertainty.laplace import Laplace
 from mlefw.uncertainty.marginal import predictive
 from mlefw.uncertainty.mc_dropout import DropoutMasks, McDropout

@@ -13,8 +13,8 @@ from mlefw.errors import UsageError
 from mlefw.model.base import HasLastLayer
 from mlefw.objective import Objective
 from mlefw.prior.base import Prior
-from mlefw.rows import Rows
-from mlefw.standardize import Standardized, feature_statistics
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import Standardized, feature_statistics
 
 _BLOCK = 2**22
 """Numbers in a block of Jacobians: 32 megabytes."""

@@ -12,7 +12,7 @@ from mlefw.head.base import Head
 from mlefw.head.gaussian import GaussianHead
 from mlefw.head.multitask import JointHead
 from mlefw.objective import Objective
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.uncertainty.directions import AllWeights, LastLayer, last_layer
 from mlefw.uncertainty.posterior import Posterior, Weights
 

@@ -18,7 +18,7 @@ from mlefw.head.categorical import Categorical
 from mlefw.head.gaussian import Gaussian, GaussianHead
 from mlefw.head.laplace import LaplaceHead
 from mlefw.objective import Objective
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.uncertainty.mixture import mixture
 from mlefw.uncertainty.normal_laplace import NormalLaplace
 from mlefw.uncertainty.posterior import Posterior

@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from mlefw.errors import UsageError
 from mlefw.objective import Objective
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.uncertainty.marginal import average
 
 

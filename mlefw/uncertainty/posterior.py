@@ -9,7 +9,7 @@ from torch import Tensor
 from mlefw.errors import UsageError
 from mlefw.objective import Objective
 from mlefw.record import typed
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.uncertainty.directions import AllWeights, Directions, LastLayer
 
 Weights = Literal["last_layer", "full"]

@@ -34,7 +34,7 @@ from mlefw.head.categorical import CategoricalHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.head.poisson import PoissonHead
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 
 class Case(NamedTuple):

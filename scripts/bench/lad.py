@@ -27,8 +27,8 @@ from mlefw.baseline.linear import LinearBaseline, full_weight
 from mlefw.baseline.problem import Problem
 from mlefw.head.laplace import LaplaceHead
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows
-from mlefw.standardize import feature_statistics, target_statistics
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import feature_statistics, target_statistics
 
 Fit = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float]]
 

@@ -29,8 +29,8 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
     from mlefw.model.mlp import Mlp
     from mlefw.objective import Objective
     from mlefw.prior.none import NoPrior
-    from mlefw.rows import Batch, Rows
-    from mlefw.standardize import Standardized
+    from mlefw.rows.rows import Batch, Rows
+    from mlefw.rows.standardize import Standardized
     from mlefw.system.allocator import retained
 
     torch.set_num_threads(1)

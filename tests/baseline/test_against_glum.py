@@ -14,7 +14,7 @@ from mlefw.prior.base import Prior
 from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
-from mlefw.standardize import feature_statistics
+from mlefw.rows.standardize import feature_statistics
 
 FAMILY = {"gaussian_fixed": "normal", "bernoulli": "binomial", "poisson": "poisson"}
 SIGMA = 20.0

@@ -20,8 +20,8 @@ from mlefw.baseline.work import LeftOutError, dense_work, pass_work
 from mlefw.head.categorical import CategoricalHead
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows
-from mlefw.standardize import feature_statistics
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import feature_statistics
 
 
 def classes(num_rows: int = 300, num_features: int = 5, num_classes: int = 4, seed: int = 0) -> Sample:

@@ -22,8 +22,8 @@ from mlefw.head.laplace import LaplaceHead
 from mlefw.model.linear import Linear
 from mlefw.model.mlp import Mlp
 from mlefw.objective import Evaluation, Objective, evaluate
-from mlefw.rows import Rows
-from mlefw.standardize import Standardized
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import Standardized
 
 SCALE = 7.5
 CANONICAL = [

@@ -17,7 +17,7 @@ from mlefw.baseline.linear import solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.coefficient_table import baseline_content
 from mlefw.prior.none import NoPrior
-from mlefw.standardize import feature_statistics
+from mlefw.rows.standardize import feature_statistics
 
 COMPLETE = [
     ("bernoulli", "breast_cancer"),

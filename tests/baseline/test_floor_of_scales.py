@@ -16,8 +16,8 @@ from mlefw.model.linear import Linear
 from mlefw.objective import Objective, evaluate
 from mlefw.placement import place
 from mlefw.prior.none import NoPrior
+from mlefw.rows.standardize import Standardized
 from mlefw.score import floored_share
-from mlefw.standardize import Standardized
 
 HEADS = ("gaussian", "laplace", "huber", "student_t", "lognormal", "gamma", "heteroscedastic")
 
@@ -62,7 +62,7 @@ def test_the_line_beside_a_run_is_the_maximum_of_the_likelihood(name: str) -> No
 def _floored(name: str, of: Sample):
     from exact_solving import new_head, rows_of
 
-    from mlefw.standardize import target_statistics
+    from mlefw.rows.standardize import target_statistics
 
     head = new_head(name)
     head.set_units(*target_statistics(rows_of(of, name)))

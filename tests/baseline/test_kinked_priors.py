@@ -19,8 +19,8 @@ from mlefw.head.poisson import PoissonHead
 from mlefw.prior.base import Prior
 from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l1 import L1Prior
-from mlefw.rows import Rows
-from mlefw.standardize import feature_statistics, target_statistics
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import feature_statistics, target_statistics
 
 
 def solve(head: Head, x: np.ndarray, y: np.ndarray, prior: Prior) -> Solution:

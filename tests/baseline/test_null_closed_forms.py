@@ -12,7 +12,7 @@ from scipy.special import gammaln
 from mlefw.baseline.linear import solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.prior.none import NoPrior
-from mlefw.standardize import feature_statistics, target_statistics
+from mlefw.rows.standardize import feature_statistics, target_statistics
 
 SCALE = 7.5
 

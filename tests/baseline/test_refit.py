@@ -20,8 +20,8 @@ from mlefw.placement import place
 from mlefw.prior.base import Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows
-from mlefw.standardize import Standardized, feature_statistics, target_statistics
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import Standardized, feature_statistics, target_statistics
 
 SCALE = 7.5
 

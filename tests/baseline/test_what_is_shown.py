@@ -45,8 +45,8 @@ from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows
-from mlefw.standardize import feature_statistics
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import feature_statistics
 
 NONE = float("nan")
 

@@ -27,7 +27,7 @@ from mlefw.model.mlp import Mlp
 from mlefw.objective import Objective
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Batch, Rows
+from mlefw.rows.rows import Batch, Rows
 
 CONF = Path(__file__).parents[2] / "conf" / "batch"
 

@@ -16,7 +16,7 @@ from mlefw.data.base import Source
 from mlefw.data.frame import Frame, as_arrow, offered, with_target
 from mlefw.data.parquet import Parquet
 from mlefw.errors import UsageError
-from mlefw.rows import Table
+from mlefw.rows.rows import Table
 from mlefw.schema import Schema
 from mlefw.target import TargetKind
 

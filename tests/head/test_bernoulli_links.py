@@ -12,7 +12,7 @@ from mlefw.baseline.problem import Problem
 from mlefw.errors import UsageError
 from mlefw.head.bernoulli import BernoulliHead
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.special_function import log_normal_cdf
 
 FAMILIES = {"probit": sm.families.links.Probit(), "cloglog": sm.families.links.CLogLog()}

@@ -29,8 +29,8 @@ from mlefw.head.lognormal import LognormalHead
 from mlefw.head.student_t import StudentTHead
 from mlefw.head.weibull import WeibullHead
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows
-from mlefw.standardize import target_statistics
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import target_statistics
 
 NAN = float("nan")
 HEADS: dict[str, Callable[[], Any]] = {

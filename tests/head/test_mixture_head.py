@@ -26,8 +26,8 @@ from mlefw.head.poisson import PoissonHead
 from mlefw.head.student_t import StudentTHead
 from mlefw.metric.crps import crps
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows
-from mlefw.standardize import feature_statistics, target_statistics
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import feature_statistics, target_statistics
 
 POINTS = [
     # loc_1, scale_1, loc_2, scale_2 on their eta, the log-odds of the second, y

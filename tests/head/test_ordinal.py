@@ -18,7 +18,7 @@ from mlefw.baseline.problem import Problem
 from mlefw.errors import UsageError
 from mlefw.head.ordinal import OrdinalHead
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows, Table
+from mlefw.rows.rows import Rows, Table
 from mlefw.target import learn_labels
 
 

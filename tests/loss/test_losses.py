@@ -27,7 +27,7 @@ from mlefw.loss.class_weights import ClassWeights
 from mlefw.loss.focal import Focal
 from mlefw.loss.label_smoothing import LabelSmoothing
 from mlefw.loss.plain import Plain
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

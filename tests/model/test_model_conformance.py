@@ -16,8 +16,8 @@ import mlefw.model
 from mlefw.errors import UsageError
 from mlefw.model.linear import Linear
 from mlefw.model.mlp import Mlp
-from mlefw.rows import Rows
-from mlefw.standardize import Standardized, feature_statistics, target_statistics
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import Standardized, feature_statistics, target_statistics
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 

@@ -29,7 +29,7 @@ from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Batch, Rows
+from mlefw.rows.rows import Batch, Rows
 from mlefw.step import Step, check_optimizer
 
 CONF = Path(__file__).parents[2] / "conf" / "prior"

@@ -12,8 +12,8 @@ from mlefw.objective import Objective
 from mlefw.placement import place
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows
-from mlefw.standardize import Standardized, feature_statistics, target_statistics
+from mlefw.rows.rows import Rows
+from mlefw.rows.standardize import Standardized, feature_statistics, target_statistics
 
 
 def rows_of(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None, offset: np.ndarray | None = None) -> Rows:

@@ -21,7 +21,7 @@ from mlefw.model.mlp import Mlp
 from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.uncertainty.laplace import Laplace
 from mlefw.uncertainty.marginal import predictive as averaged
 from mlefw.uncertainty.posterior import Posterior

@@ -24,7 +24,7 @@ from mlefw.head.zero_inflated import ZeroInflatedPoissonHead
 from mlefw.model.mlp import Mlp
 from mlefw.objective import Objective
 from mlefw.prior.none import NoPrior
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.trained import load
 from mlefw.uncertainty.mc_dropout import DropoutMasks, McDropout
 

@@ -19,7 +19,7 @@ from mlefw.command import evaluate, predict, train
 from mlefw.command.predict import in_pieces
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
-from mlefw.rows import Table
+from mlefw.rows.rows import Table
 from mlefw.uncertainty.mc_dropout import DropoutMasks
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")

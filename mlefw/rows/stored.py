@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mlefw.errors import StorageError, UsageError
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 from mlefw.system import file_system
 from mlefw.system.local_path import local_path
 

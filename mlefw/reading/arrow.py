@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlefw.arrow_text import encoded, is_missing, is_text, strings
-from mlefw.cells import Cells, Missing
 from mlefw.errors import UsageError
-from mlefw.rows import Table
-from mlefw.text_numbers import numbers_in_text
+from mlefw.reading.arrow_text import encoded, is_missing, is_text, strings
+from mlefw.reading.cells import Cells, Missing
+from mlefw.reading.text_numbers import numbers_in_text
+from mlefw.rows.rows import Table
 
 EXACT = 2**53
 """From here on not every integer has a float64 of its own."""

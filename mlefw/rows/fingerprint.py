@@ -2,7 +2,7 @@
 
 import hashlib
 
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 
 def fingerprint(rows: Rows) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mlefw.notation import NumberFormat
+from mlefw.reading.notation import NumberFormat
 
 Missing = Literal["error", "drop", "impute"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mlefw.rows import Rows
+from mlefw.rows.rows import Rows
 
 
 class Standardized(nn.Module):

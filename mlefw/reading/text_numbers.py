@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from mlefw.errors import UsageError
-from mlefw.notation import MISSING_WORDS, Number, NumberFormat, is_missing_mark, undressed
-from mlefw.rows import Table
+from mlefw.reading.notation import MISSING_WORDS, Number, NumberFormat, is_missing_mark, undressed
+from mlefw.rows.rows import Table
 
 SHARE = 0.9
 FEWEST = 5

@@ -1,0 +1,1 @@
+"""Files and columns as tables of numbers and text."""

@@ -1,0 +1,1 @@
+"""The containers in which rows travel from a data source to the objective."""
