@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlefw.distribution.reference import chi2_tail, normal_tail
 from mlefw.remedy import Chosen, remedies
 from mlefw.system.number_format import number, percent
-from mlefw.tail import chi2_tail, normal_tail
 
 CHANCE = 1e-4
 """P-value below which a departure is beyond chance: some ten figures of three splits are looked at in every run, and

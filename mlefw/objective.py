@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from mlefw.distribution.precision import FEW_COLUMNS, promote
 from mlefw.head.base import Head
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
-from mlefw.precision import FEW_COLUMNS, promote
 from mlefw.prior.base import Prior
 from mlefw.rows.rows import Batch, Rows, total
 

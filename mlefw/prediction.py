@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from mlefw import predictive
-from mlefw.censoring import Censored
 from mlefw.checkpoint import Trained
+from mlefw.distribution import quantile
+from mlefw.distribution.censored import Censored
 from mlefw.errors import UsageError
 from mlefw.reach import warn_of_far_rows
 from mlefw.rows.rows import Rows, Table
@@ -151,14 +151,14 @@ def _present(trained: Trained, table: Table) -> tuple[Table, np.ndarray]:
 
 
 def _numbers(distribution: Distribution, level: float, quantiles: Sequence[float]) -> dict[str, Any]:
-    lower, upper = predictive.interval(distribution, level)
+    lower, upper = quantile.interval(distribution, level)
     values = {
         "mean": distribution.mean,
-        "median": predictive.median(distribution),
+        "median": quantile.median(distribution),
         "sd": distribution.stddev,
         "lower": lower,
         "upper": upper,
-        **{f"quantile_{p:g}": predictive.quantile(distribution, float(p)) for p in quantiles},
+        **{f"quantile_{p:g}": quantile.quantile(distribution, float(p)) for p in quantiles},
     }
     return {name: _array(value) for name, value in values.items()}
 

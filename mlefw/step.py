@@ -9,10 +9,10 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from mlefw import ranks
 from mlefw.compiled import CompiledStep
+from mlefw.distribution.precision import promote
 from mlefw.errors import UsageError
 from mlefw.gradient import Gradient, clip
 from mlefw.objective import Objective
-from mlefw.precision import promote
 from mlefw.rows.rows import Batch
 from mlefw.tape import Tape
 

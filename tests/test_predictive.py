@@ -25,7 +25,7 @@ from torch.distributions import (
     Weibull,
 )
 
-from mlefw import predictive
+from mlefw.distribution import quantile
 
 LEVELS = (1e-4, 0.05, 0.25, 0.5, 0.75, 0.95, 0.9999)
 
@@ -72,14 +72,14 @@ discrete = pytest.mark.parametrize("name", sorted(DISCRETE))
 
 @each
 def test_which_is_discrete(name):
-    assert predictive.is_discrete(ALL[name][0]) == (name in DISCRETE)
+    assert quantile.is_discrete(ALL[name][0]) == (name in DISCRETE)
 
 
 @each
 @pytest.mark.parametrize("level", LEVELS)
 def test_quantile_against_scipy(name, level):
     distribution, frozen = ALL[name]
-    got = predictive.quantile(distribution, level)
+    got = quantile.quantile(distribution, level)
     assert got.shape == (len(frozen),)
     if name in DISCRETE:
         assert got.tolist() == [f.ppf(level) for f in frozen]
@@ -91,16 +91,16 @@ def test_quantile_against_scipy(name, level):
 @pytest.mark.parametrize("level", LEVELS)
 def test_cdf_undoes_the_quantile(name, level):
     distribution, _ = CONTINUOUS[name]
-    np.testing.assert_allclose(predictive.cdf(distribution, predictive.quantile(distribution, level)), level, rtol=1e-9)
+    np.testing.assert_allclose(quantile.cdf(distribution, quantile.quantile(distribution, level)), level, rtol=1e-9)
 
 
 @discrete
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_discrete_quantile_is_the_first_value_that_reaches_the_level(name, level):
     distribution, _ = DISCRETE[name]
-    q = predictive.quantile(distribution, level)
-    assert bool((predictive.cdf(distribution, q) >= level).all())
-    assert bool((predictive.cdf(distribution, q - 1) < level).all())
+    q = quantile.quantile(distribution, level)
+    assert bool((quantile.cdf(distribution, q) >= level).all())
+    assert bool((quantile.cdf(distribution, q - 1) < level).all())
 
 
 @each
@@ -109,7 +109,7 @@ def test_cdf_against_scipy(name):
     for level in LEVELS:
         y = [f.ppf(level) for f in frozen]
         expected = [f.cdf(v) for f, v in zip(frozen, y, strict=True)]
-        got = predictive.cdf(distribution, t(*y))
+        got = quantile.cdf(distribution, t(*y))
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-14)
 
 
@@ -117,14 +117,14 @@ def test_cdf_against_scipy(name):
 @pytest.mark.parametrize(("y", "where"), [(-1.0, -1), (-0.5, -1), (0.0, 0), (0.5, 0), (1.0, 1), (1.999, 1), (2.0, 2)])
 def test_a_discrete_cdf_is_a_staircase_from_zero(name, y, where):
     distribution, frozen = DISCRETE[name]
-    got = predictive.cdf(distribution, torch.full((len(frozen),), y, dtype=torch.float64))
+    got = quantile.cdf(distribution, torch.full((len(frozen),), y, dtype=torch.float64))
     np.testing.assert_allclose(got, [f.cdf(where) for f in frozen], rtol=1e-9, atol=1e-13)
 
 
 @discrete
 def test_a_discrete_cdf_ends_at_one(name):
     distribution, frozen = DISCRETE[name]
-    got = predictive.cdf(distribution, torch.full((len(frozen),), 1e9, dtype=torch.float64))
+    got = quantile.cdf(distribution, torch.full((len(frozen),), 1e9, dtype=torch.float64))
     np.testing.assert_allclose(got, 1.0, rtol=1e-15)
 
 
@@ -132,7 +132,7 @@ def test_a_discrete_cdf_ends_at_one(name):
 def test_intervals_are_central(name):
     distribution, frozen = ALL[name]
     for level in (0.5, 0.9):
-        low, high = predictive.interval(distribution, level)
+        low, high = quantile.interval(distribution, level)
         np.testing.assert_allclose(low, [f.ppf((1 - level) / 2) for f in frozen], rtol=1e-7)
         np.testing.assert_allclose(high, [f.ppf((1 + level) / 2) for f in frozen], rtol=1e-7)
 
@@ -141,7 +141,7 @@ def test_intervals_are_central(name):
 def test_the_pit_lies_between_the_mass_below_and_the_mass_up_to_y(name):
     distribution, frozen = ALL[name]
     y = [f.ppf(0.6) for f in frozen]
-    lower, upper = predictive.pit_bounds(distribution, t(*y))
+    lower, upper = quantile.pit_bounds(distribution, t(*y))
     atol = 1e-14
     np.testing.assert_allclose(upper, [f.cdf(v) for f, v in zip(frozen, y, strict=True)], rtol=1e-9, atol=atol)
     if name in CONTINUOUS:
@@ -154,7 +154,7 @@ def test_the_pit_lies_between_the_mass_below_and_the_mass_up_to_y(name):
 def test_whole_number_labels_are_taken_as_they_come():
     distribution, frozen = DISCRETE["categorical"]
     y = torch.tensor([0, 3, 1])
-    lower, upper = predictive.pit_bounds(distribution, y)
+    lower, upper = quantile.pit_bounds(distribution, y)
     np.testing.assert_allclose(lower, [0.0, 0.9, 0.0], atol=1e-15)
     np.testing.assert_allclose(upper, [0.1, 1.0, 1.0], rtol=1e-15)
     assert len(frozen) == 3
@@ -170,14 +170,14 @@ def test_no_rows_give_no_quantiles(name):
         "bernoulli": lambda: Bernoulli(t()),
         "categorical": lambda: Categorical(logits=torch.zeros(0, 3), validate_args=False),
     }[name]()
-    assert predictive.quantile(empty, 0.3).shape == (0,)
+    assert quantile.quantile(empty, 0.3).shape == (0,)
 
 
 def test_rows_of_very_different_size_do_not_disturb_each_other():
     rates = t(1e-6, 1.0, 1e9)
     for level in (0.05, 0.5, 0.95):
         expected = scipy.stats.poisson(rates.numpy()).ppf(level)
-        got = predictive.quantile(Poisson(rates), level)
+        got = quantile.quantile(Poisson(rates), level)
         assert got[:2].tolist() == expected[:2].tolist()
         assert got[2].item() == pytest.approx(expected[2], abs=1)
 
@@ -185,20 +185,20 @@ def test_rows_of_very_different_size_do_not_disturb_each_other():
 @pytest.mark.parametrize("level", [0.01, 0.05, 0.5, 0.99])
 def test_bisection_on_a_half_line_with_validation_switched_on(level):
     # Cantelli's bracket reaches below zero here, where a validating distribution refuses to be asked.
-    got = predictive.quantile(Gamma(t(0.5, 2.0), t(1.0, 3.0)), level)
+    got = quantile.quantile(Gamma(t(0.5, 2.0), t(1.0, 3.0)), level)
     expected = [scipy.stats.gamma(a, scale=1 / b).ppf(level) for a, b in ((0.5, 1.0), (2.0, 3.0))]
     np.testing.assert_allclose(got, expected, rtol=1e-8)
 
 
 def test_a_distribution_without_a_cdf_says_so():
     with pytest.raises(NotImplementedError):
-        predictive.cdf(torch.distributions.VonMises(t(0.0), t(1.0)), t(0.0))
+        quantile.cdf(torch.distributions.VonMises(t(0.0), t(1.0)), t(0.0))
 
 
 def test_the_median_of_a_laplace_is_its_location():
-    assert predictive.quantile(Laplace(t(3.0), t(2.0)), 0.5).item() == 3.0
-    assert predictive.cdf(Laplace(t(3.0), t(2.0)), t(3.0)).item() == 0.5
-    assert math.isclose(predictive.quantile(Laplace(t(0.0), t(1.0)), 0.25).item(), -math.log(2), rel_tol=1e-14)
+    assert quantile.quantile(Laplace(t(3.0), t(2.0)), 0.5).item() == 3.0
+    assert quantile.cdf(Laplace(t(3.0), t(2.0)), t(3.0)).item() == 0.5
+    assert math.isclose(quantile.quantile(Laplace(t(0.0), t(1.0)), 0.25).item(), -math.log(2), rel_tol=1e-14)
 
 
 WIDE = {
@@ -228,12 +228,12 @@ def test_quantile_and_cdf_are_inverse_and_exact_in_both_tails(name):
     for distribution, frozen in WIDE[name]:
         for level in TAILS:
             q = frozen.ppf(level)
-            assert predictive.quantile(distribution, level).item() == pytest.approx(q, rel=1e-9)
-            assert predictive.cdf(distribution, predictive.quantile(distribution, level)).item() == pytest.approx(
+            assert quantile.quantile(distribution, level).item() == pytest.approx(q, rel=1e-9)
+            assert quantile.cdf(distribution, quantile.quantile(distribution, level)).item() == pytest.approx(
                 level, rel=1e-9
             )
-            assert predictive.cdf(distribution, t(q)).item() == pytest.approx(frozen.cdf(q), rel=1e-10)
-            assert predictive.survival(distribution, t(q)).item() == pytest.approx(frozen.sf(q), rel=1e-10)
+            assert quantile.cdf(distribution, t(q)).item() == pytest.approx(frozen.cdf(q), rel=1e-10)
+            assert quantile.survival(distribution, t(q)).item() == pytest.approx(frozen.sf(q), rel=1e-10)
 
 
 @pytest.mark.parametrize("name", sorted(COUNTS))
@@ -241,9 +241,9 @@ def test_counts_in_both_tails(name):
     for distribution, frozen in COUNTS[name]:
         for level in TAILS:
             q = frozen.ppf(level)
-            assert predictive.quantile(distribution, level).item() == q
-            assert predictive.cdf(distribution, t(q)).item() == pytest.approx(frozen.cdf(q), rel=1e-10)
-            assert predictive.survival(distribution, t(q)).item() == pytest.approx(frozen.sf(q), rel=1e-9, abs=1e-300)
+            assert quantile.quantile(distribution, level).item() == q
+            assert quantile.cdf(distribution, t(q)).item() == pytest.approx(frozen.cdf(q), rel=1e-10)
+            assert quantile.survival(distribution, t(q)).item() == pytest.approx(frozen.sf(q), rel=1e-9, abs=1e-300)
 
 
 def test_a_mixture():
@@ -253,19 +253,19 @@ def test_a_mixture():
     first, second = scipy.stats.t(3, -4, 1), scipy.stats.t(8, 5, 0.5)
     for y in (-40.0, -4.0, 0.0, 5.2, 30.0):
         expected = 0.3 * first.cdf(y) + 0.7 * second.cdf(y)
-        assert predictive.cdf(mixture, t(y)).item() == pytest.approx(expected, rel=1e-12)
+        assert quantile.cdf(mixture, t(y)).item() == pytest.approx(expected, rel=1e-12)
     for level in TAILS[1:-1]:
-        q = predictive.quantile(mixture, level)
-        assert predictive.cdf(mixture, q).item() == pytest.approx(level, rel=1e-12)
+        q = quantile.quantile(mixture, level)
+        assert quantile.cdf(mixture, q).item() == pytest.approx(level, rel=1e-12)
 
 
 def test_one_event_dimension():
     distribution = Independent(Normal(t(0.0, 1.0).unsqueeze(-1), t(1.0, 2.0).unsqueeze(-1)), 1)
     y = t(0.5, -1.0).unsqueeze(-1)
-    np.testing.assert_allclose(predictive.cdf(distribution, y), scipy.stats.norm([0, 1], [1, 2]).cdf([0.5, -1.0]))
-    assert predictive.median(distribution).tolist() == [[0.0], [1.0]]
+    np.testing.assert_allclose(quantile.cdf(distribution, y), scipy.stats.norm([0, 1], [1, 2]).cdf([0.5, -1.0]))
+    assert quantile.median(distribution).tolist() == [[0.0], [1.0]]
     with pytest.raises(NotImplementedError, match="2 dimensions"):
-        predictive.cdf(Independent(Normal(t(0.0, 1.0), 1.0), 1), t(0.0, 1.0))
+        quantile.cdf(Independent(Normal(t(0.0, 1.0), 1.0), 1), t(0.0, 1.0))
 
 
 @pytest.mark.parametrize("name", ["normal", "student", "poisson", "negative_binomial"])
@@ -279,7 +279,7 @@ def test_samples_follow_the_distribution_and_the_generator(name):
             )
         }
     )
-    draws = [predictive.sample(many, torch.Generator().manual_seed(3)) for _ in range(2)]
+    draws = [quantile.sample(many, torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(*draws)
     # Five standard errors of a share: fails with probability 6e-7.
     for level in (0.1, 0.5, 0.9):

@@ -10,8 +10,8 @@ from torch import Tensor
 from mlefw import inverse_link
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance
+from mlefw.distribution.reference import normal_quantile, t_quantile, t_tail
 from mlefw.head.base import Head
-from mlefw.tail import normal_quantile, t_quantile, t_tail
 
 THRESHOLDS = "thresholds"
 """The key of the table of an ordinal head's thresholds."""

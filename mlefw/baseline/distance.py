@@ -10,11 +10,11 @@ from torch.distributions import kl_divergence
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import full_weight
 from mlefw.baseline.problem import Problem
+from mlefw.distribution.reference import chi2_quantile
 from mlefw.model.linear import Linear
 from mlefw.objective import Evaluation, Objective, etas
 from mlefw.rows.rows import Rows, total
 from mlefw.rows.standardize import Standardized
-from mlefw.tail import chi2_quantile
 
 _NOTHING = 1e-6
 """Nats of one row that decide nothing, whatever the others have."""

@@ -6,8 +6,8 @@ import torch
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import num_coefficients
+from mlefw.distribution.reference import chi2_tail
 from mlefw.head.gaussian import GaussianHead
-from mlefw.tail import chi2_tail
 
 
 def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float]:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution
 
+from mlefw.distribution.precision import promote
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
-from mlefw.precision import promote
 
 RANGE = (0.05, 20.0)
 """Bounds of a factor on logits or scales: what a few rows may say beyond them is not believed."""

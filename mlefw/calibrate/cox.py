@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution
 
 from mlefw.calibrate.base import Calibration, logit, scalar
-from mlefw.forecast_table import ForecastTable
+from mlefw.distribution.binary_forecasts import ForecastTable
+from mlefw.distribution.precision import promote
 from mlefw.head.bernoulli import LogitBernoulli
-from mlefw.precision import promote
 from mlefw.system.warning import warn
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution
 
 from mlefw.calibrate.base import Calibration, logit
+from mlefw.distribution.binary_forecasts import ForecastTable
+from mlefw.distribution.precision import promote
 from mlefw.errors import UsageError
-from mlefw.forecast_table import ForecastTable
 from mlefw.head.bernoulli import LogitBernoulli
-from mlefw.precision import promote
 
 
 class Isotonic(Calibration):

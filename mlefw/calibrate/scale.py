@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Laplace, Normal
 
 from mlefw.calibrate.base import RANGE, Calibration, scalar
+from mlefw.distribution.precision import promote
 from mlefw.head.gaussian import Gaussian
-from mlefw.precision import promote
 
 
 class Scale(Calibration):

@@ -8,10 +8,10 @@ from torch.distributions import Bernoulli, Distribution
 from torch.distributions import Categorical as TorchCategorical
 
 from mlefw.calibrate.base import Calibration, logit, scalar
+from mlefw.distribution.precision import promote
 from mlefw.head.bernoulli import LogitBernoulli
 from mlefw.head.categorical import Categorical
 from mlefw.metric.temperature import Temperature as TemperatureMetric
-from mlefw.precision import promote
 
 
 class Temperature(Calibration):

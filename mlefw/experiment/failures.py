@@ -8,9 +8,9 @@ import torch
 from scipy import optimize, special
 from torch import Tensor
 
-from mlefw import predictive
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
+from mlefw.distribution import quantile
 from mlefw.experiment.base import Experiment
 from mlefw.findings import Findings, Grid
 from mlefw.head.bernoulli import BernoulliHead
@@ -161,12 +161,12 @@ class Failures(Experiment):
             at = random.uniform(low, high, 5000)
             rows = as_rows(at, _curve(at) + 0.2 * random.normal(size=5000))
             found = predicted(solution, rows)
-            ends = predictive.interval(found, 0.9)
+            ends = quantile.interval(found, 0.9)
             values[name] = float(((rows.y >= ends[0]) & (rows.y <= ends[1])).double().mean())
             values[f"{name}_nll"] = float(-found.log_prob(rows.y).mean())
             table.append([f"x in ({low:g}, {high:g})", values[f"{name}_nll"], values[name]])
         grid = np.linspace(-1, 2, 61)
-        ends = predictive.interval(predicted(solution, as_rows(grid, grid)), 0.9)
+        ends = quantile.interval(predicted(solution, as_rows(grid, grid)), 0.9)
         title = "A line fitted to a curve on (−1, 1), asked beyond: evaluate on rows like those to come"
         return Grid(title, ["rows", "NLL", "coverage of 90 %"], table), (
             grid,

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mlefw import predictive
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance, covariance
+from mlefw.distribution import quantile
 from mlefw.errors import UsageError
 from mlefw.experiment.base import Experiment
 from mlefw.findings import Findings, Grid
@@ -80,7 +80,7 @@ class Heteroscedastic(Experiment):
         x, y, rows = fresh.x[:, 0], fresh.y, list[list[Any]]()
         for name, solution in fits.items():
             found = predicted(solution, fresh)
-            low, high = predictive.interval(found, 0.9)
+            low, high = quantile.interval(found, 0.9)
             inside = ((y >= low) & (y <= high)).double()
             values[f"{name}_nll"] = float(-found.log_prob(y).mean())
             rows.append([name, values[f"{name}_nll"], float(inside.mean())])

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from mlefw import predictive
 from mlefw.baseline.base import Solution
+from mlefw.distribution import quantile
 from mlefw.errors import UsageError
 from mlefw.experiment.base import Experiment
 from mlefw.findings import Findings, Grid
@@ -83,6 +83,6 @@ def heads() -> dict[str, Head]:
 def judged(solution: Solution, rows: Rows) -> tuple[float, float]:
     """Mean NLL on rows, and the share of them in their 90 % intervals."""
     found = predicted(solution, rows)
-    low, high = predictive.interval(found, 0.9)
+    low, high = quantile.interval(found, 0.9)
     inside = ((rows.y >= low) & (rows.y <= high)).double().mean()
     return float(-found.log_prob(rows.y).mean()), float(inside)

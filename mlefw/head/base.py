@@ -11,12 +11,12 @@ from torch.distributions import Distribution
 from torch.distributions.transforms import Transform
 
 from mlefw import inverse_link
+from mlefw.distribution.parameter import check_source
 from mlefw.errors import UsageError
 from mlefw.head.head import Head as Head
 from mlefw.head.head import Limit as Limit
 from mlefw.head.head import Source as Source
 from mlefw.head.head import Start as Start
-from mlefw.parameter import check_source
 
 
 class FactorizedHead(Head):

@@ -11,9 +11,9 @@ from torch.distributions.transforms import Transform
 from torch.nn.functional import logsigmoid
 
 from mlefw import inverse_link
+from mlefw.distribution.special import log_normal_cdf
 from mlefw.errors import UsageError
 from mlefw.head.base import FactorizedHead, Start
-from mlefw.special_function import log_normal_cdf
 
 
 class LogitBernoulli(Bernoulli):

@@ -10,8 +10,8 @@ from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
 
 from mlefw import inverse_link
+from mlefw.distribution.special import stirling_error
 from mlefw.head.base import FactorizedHead, Source, Start
-from mlefw.special_function import stirling_error
 
 
 class OpenUnitInterval(Constraint):

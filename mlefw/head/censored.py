@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
-from mlefw import censoring
-from mlefw.censoring import Censored, log_tail
+from mlefw.distribution import censored
+from mlefw.distribution.censored import Censored, log_tail
 from mlefw.errors import UsageError
 from mlefw.head.base import Head, Start
 
@@ -43,7 +43,7 @@ class CensoredHead(Head):
         # A tuple: what is trained, moved and stored are the buffers and parameters of the whole.
         self.parts = (component,)
         self.event_shape = torch.Size([2])
-        self.support = censoring.bounds(component.support)
+        self.support = censored.bounds(component.support)
         self.convex = component.convex
         # In (loc / scale, 1 / scale) tails and intervals of a log-concave density are convex, too (Olsen, 1978).
         self.unimodal = component.unimodal

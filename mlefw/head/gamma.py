@@ -9,8 +9,8 @@ from torch.distributions import Gamma as TorchGamma
 from torch.distributions import constraints
 
 from mlefw import inverse_link
+from mlefw.distribution.special import stirling_error
 from mlefw.head.base import FactorizedHead, Source, Start
-from mlefw.special_function import stirling_error
 
 
 class Gamma(TorchGamma):

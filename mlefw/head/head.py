@@ -11,10 +11,10 @@ from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
 from mlefw import inverse_link
+from mlefw.distribution.parameter import Limit as Limit
+from mlefw.distribution.parameter import Source as Source
+from mlefw.distribution.precision import by_column, promote
 from mlefw.errors import UsageError
-from mlefw.parameter import Limit as Limit
-from mlefw.parameter import Source as Source
-from mlefw.precision import by_column, promote
 
 Start = Literal["null", "zero"]
 """Where training starts: at the intercept-only maximum likelihood estimate, or at eta = 0."""

@@ -9,7 +9,7 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from mlefw import inverse_link
-from mlefw.distribution_function import tail
+from mlefw.distribution.cdf import tail
 from mlefw.head.base import FactorizedHead, Limit, Source, Start
 
 _ROOT_2PI = math.sqrt(2 * math.pi)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from mlefw.distribution.joint import Joint, one_target
 from mlefw.errors import UsageError
 from mlefw.head.base import Head, Limit, Start
-from mlefw.joint import Joint, one_target
 
 _CANDIDATES = (0.0, 1.0, 0.5)
 

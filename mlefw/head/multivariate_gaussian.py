@@ -12,11 +12,11 @@ from torch.distributions.transforms import Transform
 from torch.types import _size
 
 from mlefw import inverse_link
+from mlefw.distribution.joint import Joint
 from mlefw.errors import UsageError
 from mlefw.head.base import Start
 from mlefw.head.gaussian import Gaussian
 from mlefw.head.multitask import JointHead
-from mlefw.joint import Joint
 
 
 class MultivariateGaussian(Joint):

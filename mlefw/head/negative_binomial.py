@@ -10,8 +10,8 @@ from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from mlefw import inverse_link
+from mlefw.distribution.special import stirling_error
 from mlefw.head.base import FactorizedHead, Limit, Source, Start
-from mlefw.special_function import stirling_error
 
 _LEAST = -27.6
 """Log dispersion below which cdf and draws are those at it: nothing else changes by more than 1e-12 of the variance."""

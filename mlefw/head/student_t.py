@@ -9,8 +9,8 @@ from torch.distributions import StudentT as TorchStudentT
 from torch.distributions import constraints
 
 from mlefw import inverse_link
+from mlefw.distribution.special import stirling_error
 from mlefw.head.base import FactorizedHead, Limit, Source, Start
-from mlefw.special_function import stirling_error
 
 _FAR = 1e8
 

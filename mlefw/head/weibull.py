@@ -9,7 +9,7 @@ from torch.distributions import Weibull as TorchWeibull
 from torch.distributions import constraints
 
 from mlefw import inverse_link
-from mlefw.censoring import log_tail, of_hazard
+from mlefw.distribution.censored import log_tail, of_hazard
 from mlefw.head.base import FactorizedHead, Source, Start
 
 _EULER = 0.5772156649015329

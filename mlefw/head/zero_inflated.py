@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid
 from torch.types import _size
 
 from mlefw import inverse_link
-from mlefw.distribution_function import tail
+from mlefw.distribution.cdf import tail
 from mlefw.head.base import FactorizedHead, Limit, Source, Start
 from mlefw.head.negative_binomial import NegativeBinomial
 from mlefw.head.poisson import LogPoisson

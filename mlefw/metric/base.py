@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution
 
-from mlefw import predictive
-from mlefw.precision import promote
+from mlefw.distribution import quantile
+from mlefw.distribution.precision import promote
 from mlefw.rows.rows import total
 from mlefw.system.lean_import import torchmetrics
 
@@ -167,8 +167,8 @@ def log_prob(distribution: Distribution, y: Tensor) -> Tensor:
 @remembered
 def pit_bounds(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
     """P(Y < y) and P(Y <= y), each (n,), for y in the support; equal where the distribution is continuous."""
-    upper = promote(predictive.cdf(distribution, y))
-    if not predictive.is_discrete(distribution):
+    upper = promote(quantile.cdf(distribution, y))
+    if not quantile.is_discrete(distribution):
         return upper, upper
     return (upper - log_prob(distribution, y).exp()).clamp(min=0), upper
 
@@ -176,13 +176,13 @@ def pit_bounds(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
 @remembered
 def normal_scores(distribution: Distribution, y: Tensor) -> Tensor:
     """Φ⁻¹ of the PIT of a continuous distribution, (n,)."""
-    return promote(predictive.normal_score(distribution, y))
+    return promote(quantile.normal_score(distribution, y))
 
 
 @remembered
 def central_90(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
     """The ends of the central 90 % interval, each (n,)."""
-    return predictive.interval(distribution, 0.9)
+    return quantile.interval(distribution, 0.9)
 
 
 @remembered

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution
 
-from mlefw.forecast_table import ForecastTable
+from mlefw.distribution.binary_forecasts import ForecastTable
+from mlefw.distribution.precision import promote
 from mlefw.metric.base import Metric, log_prob, sums
-from mlefw.precision import promote
 
 _HALF = 2048
 _BEND = 2.0

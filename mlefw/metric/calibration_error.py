@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from mlefw.distribution.precision import promote
 from mlefw.metric.base import Metric, class_probabilities, confidence_and_hit, histogram
-from mlefw.precision import promote
 
 NUM_BINS = 15
 

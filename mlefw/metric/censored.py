@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from mlefw.distribution.precision import promote
 from mlefw.metric.base import Metric, central_90
-from mlefw.precision import promote
 
 _LEVELS = (50, 80, 90, 95)
 _NUM_BINS = 20

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution
 
+from mlefw.distribution.precision import promote
 from mlefw.metric.base import Metric, class_probabilities, confidence_and_hit, log_prob, sums
-from mlefw.precision import promote
 
 
 class Classification(Metric):

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from mlefw import predictive
+from mlefw.distribution import quantile
+from mlefw.distribution.precision import promote
 from mlefw.metric.base import Metric, central_90, histogram, pit_bounds, sums
-from mlefw.precision import promote
 
 _LEVELS = (50, 80, 90, 95)
 
@@ -37,7 +37,7 @@ class Coverage(Metric):
         lower, upper = pit_bounds(distribution, y)
         weight = promote(weight)
         level = torch.tensor(_LEVELS, dtype=lower.dtype, device=lower.device) / 100
-        if predictive.is_discrete(distribution):
+        if quantile.is_discrete(distribution):
             self.discrete = self.discrete + 1
             edge = ((1 - level) / 2).unsqueeze(-1)
             overlap = torch.minimum(upper, 1 - edge) - torch.maximum(lower, edge)

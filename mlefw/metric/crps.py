@@ -20,10 +20,10 @@ from torch.distributions import (
     StudentT,
 )
 
-from mlefw import predictive
+from mlefw.distribution import quantile
+from mlefw.distribution.quadrature import half_line_heavy, segment
 from mlefw.head.zero_inflated import ZeroInflated
 from mlefw.metric.base import Metric, log_prob, pit_bounds, sums
-from mlefw.quadrature import half_line_heavy, segment
 
 
 class Crps(Metric):
@@ -54,7 +54,7 @@ class Crps(Metric):
 @singledispatch
 def crps(distribution: Distribution, y: Tensor) -> Tensor:
     """CRPS of each row, (n,), in the unit of y."""
-    return _by_sum(distribution, y) if predictive.is_discrete(distribution) else _by_quadrature(distribution, y)
+    return _by_sum(distribution, y) if quantile.is_discrete(distribution) else _by_quadrature(distribution, y)
 
 
 def _by_quadrature(distribution: Distribution, y: Tensor) -> Tensor:
@@ -62,13 +62,13 @@ def _by_quadrature(distribution: Distribution, y: Tensor) -> Tensor:
 
     No integral then runs over a step of F that lies far from both of its ends, however far out y is.
     """
-    median = predictive.median(distribution)
+    median = quantile.median(distribution)
     support = distribution.support
     total = torch.zeros_like(median)
     for above, level, bound in ((False, 0.25, "lower_bound"), (True, 0.75, "upper_bound")):
-        scale = (predictive.quantile(distribution, level) - median).abs()
+        scale = (quantile.quantile(distribution, level) - median).abs()
         sign, end = (1.0 if above else -1.0), getattr(support, bound, None)
-        tail = predictive.survival if above else predictive.cdf
+        tail = quantile.survival if above else quantile.cdf
 
         def integral(start: Tensor, power: int) -> Tensor:
             if end is not None:  # noqa: B023
@@ -83,12 +83,12 @@ def _by_quadrature(distribution: Distribution, y: Tensor) -> Tensor:
 
 
 def _by_sum(distribution: Distribution, y: Tensor) -> Tensor:
-    first = torch.minimum(predictive.quantile(distribution, 1e-13), y)
-    last = torch.maximum(predictive.quantile(distribution, 1 - 1e-13), y)
+    first = torch.minimum(quantile.quantile(distribution, 1e-13), y)
+    last = torch.maximum(quantile.quantile(distribution, 1 - 1e-13), y)
     total = torch.zeros_like(last)
     for step in range(int((last - first).max()) + 1 if y.numel() else 0):
         k = first + step
-        total += (predictive.cdf(distribution, k) - (y <= k).to(total.dtype)).square() * (k <= last)
+        total += (quantile.cdf(distribution, k) - (y <= k).to(total.dtype)).square() * (k <= last)
     return total
 
 
@@ -120,7 +120,7 @@ def _(distribution: StudentT, y: Tensor) -> Tensor:
 @crps.register
 def _(distribution: Gamma, y: Tensor) -> Tensor:
     a, mean = distribution.concentration, distribution.mean
-    longer = predictive.cdf(Gamma(a + 1, distribution.rate, validate_args=False), y)
+    longer = quantile.cdf(Gamma(a + 1, distribution.rate, validate_args=False), y)
     spread = torch.exp(-_betaln(torch.full_like(a, 0.5), a)) / distribution.rate
     return y * (2 * pit_bounds(distribution, y)[1] - 1) - mean * (2 * longer - 1) - spread
 
@@ -135,7 +135,7 @@ def _(distribution: Exponential, y: Tensor) -> Tensor:
 @crps.register
 def _(distribution: Beta, y: Tensor) -> Tensor:
     a, b, inside = distribution.concentration1, distribution.concentration0, y.clamp(0, 1)
-    longer = predictive.cdf(Beta(a + 1, b, validate_args=False), inside)
+    longer = quantile.cdf(Beta(a + 1, b, validate_args=False), inside)
     spread = torch.exp(_betaln(2 * a, 2 * b) - 2 * _betaln(a, b)) * 2 / a
     value = inside * (2 * pit_bounds(distribution, y)[1] - 1) + distribution.mean * (1 - 2 * longer - spread)
     return value + (y - inside).abs()
@@ -146,8 +146,8 @@ def _(distribution: LogNormal, y: Tensor) -> Tensor:
     inside = y.clamp(min=0)
     standard = Normal(torch.zeros_like(distribution.loc), torch.ones_like(distribution.loc), validate_args=False)
     u = (inside.log() - distribution.loc) / distribution.scale
-    shifted = predictive.cdf(standard, u - distribution.scale) - torch.special.erfc(0.5 * distribution.scale) / 2
-    value = inside * (2 * predictive.cdf(standard, u) - 1) - 2 * distribution.mean * shifted
+    shifted = quantile.cdf(standard, u - distribution.scale) - torch.special.erfc(0.5 * distribution.scale) / 2
+    value = inside * (2 * quantile.cdf(standard, u) - 1) - 2 * distribution.mean * shifted
     return value + (y - inside).abs()
 
 
@@ -176,7 +176,7 @@ def _(distribution: NegativeBinomial, y: Tensor) -> Tensor:
         return torch.exp(-(size + 1) * torch.log1p(steep * v.square() / above)) / above.square()
 
     spread = half_line_heavy(euler, (1 + steep * (size + 1)).rsqrt())
-    longer = predictive.cdf(NegativeBinomial(size + 1, logits=distribution.logits, validate_args=False), y - 1)
+    longer = quantile.cdf(NegativeBinomial(size + 1, logits=distribution.logits, validate_args=False), y - 1)
     mean = size * odds
     value = y * (2 * pit_bounds(distribution, y)[1] - 1) - mean * (2 * longer - 1)
     return value - mean / fail * 4 / math.pi * spread
@@ -194,7 +194,7 @@ def _(distribution: ZeroInflated, y: Tensor) -> Tensor:
 def _(distribution: MixtureSameFamily, y: Tensor) -> Tensor:
     each = distribution.component_distribution
     if not isinstance(each, Normal):
-        return _by_sum(distribution, y) if predictive.is_discrete(distribution) else _by_quadrature(distribution, y)
+        return _by_sum(distribution, y) if quantile.is_discrete(distribution) else _by_quadrature(distribution, y)
     share = distribution.mixture_distribution.probs
     error = (share * _mean_distance(y.unsqueeze(-1) - each.loc, each.scale)).sum(-1)
     apart = each.loc.unsqueeze(-1) - each.loc.unsqueeze(-2)

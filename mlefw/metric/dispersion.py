@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Poisson
 
+from mlefw.distribution.precision import promote
 from mlefw.head.negative_binomial import NegativeBinomial
 from mlefw.head.zero_inflated import ZeroInflated
 from mlefw.metric.base import Metric, sums
-from mlefw.precision import promote
 
 
 class Dispersion(Metric):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from mlefw.distribution.precision import promote
 from mlefw.metric.base import Metric, log_prob, sums
-from mlefw.precision import promote
 
 
 class Nll(Metric):

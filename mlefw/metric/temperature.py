@@ -8,8 +8,8 @@ from scipy.optimize import brentq
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
+from mlefw.distribution.precision import promote
 from mlefw.metric.base import Metric
-from mlefw.precision import promote
 
 _NODES = 5
 """Powers of two from ¼ to 4, at which the sums know the NLL as a function of the inverse temperature."""

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from mlefw.distribution.reference import normal_quantile
 from mlefw.plot.style import BLUE, GREY, VERMILION, drawn, legend, sheet
-from mlefw.tail import normal_quantile
 
 
 @drawn

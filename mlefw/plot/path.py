@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mlefw.distribution.reference import chi2_quantile
 from mlefw.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, drawn, epoch_axis, label, legend, sheet
-from mlefw.tail import chi2_quantile
 
 _BELOW: Mapping[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
 _COLORS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)

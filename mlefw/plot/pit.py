@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from mlefw.distribution.reference import chi2_tail
 from mlefw.plot.style import (
     BLUE,
     FEW,
@@ -17,7 +18,6 @@ from mlefw.plot.style import (
     percent_axis,
     sheet,
 )
-from mlefw.tail import chi2_tail
 
 
 @drawn

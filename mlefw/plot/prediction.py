@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
+from mlefw.distribution.rank_correlation import rank_correlation
+from mlefw.distribution.reference import beta_quantile, normal_quantile, normal_tail
 from mlefw.plot.style import BLUE, FEW, GREY, SKY, VERMILION, drawn, label, legend, p_text, sheet
-from mlefw.rank_correlation import rank_correlation
 from mlefw.system.number_format import percent
-from mlefw.tail import beta_quantile, normal_quantile, normal_tail
 
 MAX_SHOWN = 300
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
+from mlefw.distribution.reference import chi2_tail, poisson_tail
 from mlefw.plot.style import (
     BLUE,
     FEW,
@@ -22,7 +23,6 @@ from mlefw.plot.style import (
     percent_axis,
     sheet,
 )
-from mlefw.tail import chi2_tail, poisson_tail
 
 MAX_CLASSES = 6
 """Beyond this many classes only the likeliest one of each row is looked at."""

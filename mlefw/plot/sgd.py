@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mlefw.distribution.reference import chi2_quantile
 from mlefw.plot.style import BLUE, GREEN, GREY, ORANGE, VERMILION, drawn, legend, sheet
-from mlefw.tail import chi2_quantile
 
 Curve = tuple[np.ndarray, np.ndarray]
 """NLL and slope after each step."""

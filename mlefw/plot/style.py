@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mlefw.distribution.reference import binomial_quantile
 from mlefw.system.number_format import percent as percent
-from mlefw.tail import binomial_quantile
 
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, GREY = (
     "#0072B2",

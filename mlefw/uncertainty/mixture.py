@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, MixtureSameFamily
 
-from mlefw import predictive
+from mlefw.distribution import quantile
 
 _STEPS = 100
 _ROUNDING = 1e-12
@@ -21,12 +21,12 @@ class NodeMixture(MixtureSameFamily):
 def mixture(log_weight: Tensor, component: Distribution) -> MixtureSameFamily:
     """The mixture of components of batch shape (n, m), for log weights (m,)."""
     mixing = Categorical(logits=log_weight.expand(component.batch_shape), validate_args=False)
-    kind = MixtureSameFamily if predictive.is_discrete(component) else NodeMixture
+    kind = MixtureSameFamily if quantile.is_discrete(component) else NodeMixture
     return kind(mixing, component, validate_args=False)
 
 
-@predictive.quantile.register
-def _(distribution: NodeMixture, level: predictive.Level) -> Tensor:
+@quantile.quantile.register
+def _(distribution: NodeMixture, level: quantile.Level) -> Tensor:
     """Newton's method between Cantelli's bounds, which it narrows; a step that would leave them halves them instead."""
     mean, sd = distribution.mean, distribution.stddev
     p = level.expand_as(mean) if isinstance(level, Tensor) else torch.full_like(mean, level)
@@ -36,7 +36,7 @@ def _(distribution: NodeMixture, level: predictive.Level) -> Tensor:
     q = (mean + sd * torch.special.ndtri(p)).clamp(low, high)
     for _ in range(_STEPS):
         # The tail that is less than one half keeps its digits.
-        tail = torch.where(p < 0.5, predictive.cdf(distribution, q) - p, 1 - p - predictive.survival(distribution, q))
+        tail = torch.where(p < 0.5, quantile.cdf(distribution, q) - p, 1 - p - quantile.survival(distribution, q))
         found = tail.abs() <= _ROUNDING * torch.minimum(p, 1 - p)
         if bool(found.all()):
             break

@@ -9,11 +9,11 @@ from scipy import stats
 
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
+from mlefw.distribution.special import log_normal_cdf
 from mlefw.errors import UsageError
 from mlefw.head.bernoulli import BernoulliHead
 from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Rows
-from mlefw.special_function import log_normal_cdf
 
 FAMILIES = {"probit": sm.families.links.Probit(), "cloglog": sm.families.links.CLogLog()}
 each = pytest.mark.parametrize("link", ["logit", "probit", "cloglog"])

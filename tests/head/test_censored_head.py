@@ -18,8 +18,8 @@ from mlefw import build, configuration
 from mlefw.baseline.existence import examine
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
-from mlefw.censoring import log1mexp
 from mlefw.cli import run
+from mlefw.distribution.censored import log1mexp
 from mlefw.errors import MisfitError, UsageError
 from mlefw.head.censored import CensoredHead
 from mlefw.head.exponential import ExponentialHead

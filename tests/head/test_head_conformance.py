@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from torch.func import functional_call, grad, jacrev, vmap
 
 import mlefw.head
-from mlefw import predictive
+from mlefw.distribution import quantile
 from mlefw.errors import UsageError
 from mlefw.head.base import FactorizedHead, Head
 from mlefw.head.bernoulli import BernoulliHead
@@ -827,11 +827,11 @@ def test_quantile_and_cdf_round_trip(name):
     eta = torch.tensor(distinct_etas(name), dtype=torch.float64)
     distribution = head.distribution(eta)
     for level in (1e-6, 0.01, 0.25, 0.5, 0.9, 0.999999):
-        q = predictive.quantile(distribution, level)
+        q = quantile.quantile(distribution, level)
         assert q.shape == (len(eta),)
-        reached = predictive.cdf(distribution, q)
-        if predictive.is_discrete(distribution):
-            below = predictive.cdf(distribution, q - 1)
+        reached = quantile.cdf(distribution, q)
+        if quantile.is_discrete(distribution):
+            below = quantile.cdf(distribution, q - 1)
             assert bool((reached >= level - 1e-15).all())
             assert bool((below < level).all())
         else:
@@ -847,7 +847,7 @@ def test_cdf_against_scipy(name):
     expected = [EXAMPLES[name].frozen(eta).cdf(y) for eta, y in EXAMPLES[name].points]
     # torch.special.gammaincc is right to 4e-10 only, from an argument of 20 on.
     atol = 4e-10 if name == "poisson" else 1e-14
-    np.testing.assert_allclose(predictive.cdf(distribution, y), expected, rtol=1e-11, atol=atol)
+    np.testing.assert_allclose(quantile.cdf(distribution, y), expected, rtol=1e-11, atol=atol)
 
 
 @each
@@ -859,7 +859,7 @@ def test_pit_of_own_samples_is_uniform(name):
         distribution = head.distribution(torch.tensor(eta, dtype=torch.float64).expand(20_000, -1))
         y = distribution.sample()
         assert bool(head.support.check(y).all())
-        lower, upper = predictive.pit_bounds(distribution, y)
+        lower, upper = quantile.pit_bounds(distribution, y)
         u = lower + (upper - lower) * torch.rand(20_000, dtype=torch.float64)
         assert scipy.stats.kstest(u.numpy(), "uniform").pvalue > 1e-4
 

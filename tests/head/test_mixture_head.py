@@ -13,10 +13,10 @@ from sklearn.datasets import load_iris
 from sklearn.mixture import GaussianMixture
 from torch.distributions import constraints
 
-from mlefw import predictive
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.configuration import read
+from mlefw.distribution import quantile
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.bernoulli import BernoulliHead
@@ -77,9 +77,9 @@ def test_quantiles_pit_and_crps_of_two_modes() -> None:
 
     for level in (1e-4, 0.3, 0.5, 0.94, 0.96, 0.9999):
         expected = scipy.optimize.brentq(lambda v, level=level: cdf(v) - level, -9, 15, xtol=1e-13)
-        assert float(predictive.quantile(distribution, level)) == pytest.approx(expected, rel=1e-9)
+        assert float(quantile.quantile(distribution, level)) == pytest.approx(expected, rel=1e-9)
     y = torch.tensor([0.5], dtype=torch.float64)
-    assert float(predictive.cdf(distribution, y)) == pytest.approx(cdf(0.5), rel=1e-13)
+    assert float(quantile.cdf(distribution, y)) == pytest.approx(cdf(0.5), rel=1e-13)
     grid = np.linspace(-6, 12, 400_001)
     curve = np.array(sum(weight * part.cdf(grid) for weight, part in parts))
     score = np.trapezoid((curve - (grid >= 0.5)) ** 2, grid)

@@ -18,8 +18,9 @@ import torch.distributed
 import torch.multiprocessing
 from scipy import stats
 
-from mlefw import build, predictive, ranks
+from mlefw import build, ranks
 from mlefw.configuration import members, read
+from mlefw.distribution import quantile
 from mlefw.head.base import Head
 from mlefw.metric.base import Metric
 
@@ -48,7 +49,7 @@ def draw(head: Head, eta: torch.Tensor, seed: int) -> torch.Tensor:
     if head.target == "binary":
         return torch.tensor(random.random(len(eta)) < distribution.probs.detach().numpy()).double()
     level = torch.tensor(random.random(len(eta)))
-    y = predictive.quantile(distribution, level.clamp(1e-12, 1 - 1e-12))
+    y = quantile.quantile(distribution, level.clamp(1e-12, 1 - 1e-12))
     # A share that rounds to one is outside the support.
     return y.clamp(max=1 - 2**-53) if getattr(head.support, "upper_bound", None) == 1 else y
 

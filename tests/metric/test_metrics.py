@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from torch.distributions import Bernoulli, Distribution, Laplace, Normal, Poisson
 
 import mlefw.metric
-from mlefw.censoring import Censored
+from mlefw.distribution.censored import Censored
 from mlefw.head.categorical import Categorical
 from mlefw.head.gaussian import Gaussian, GaussianHead
 from mlefw.head.ordinal import Ordered

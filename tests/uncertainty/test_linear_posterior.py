@@ -10,7 +10,7 @@ from baseline.exact_oracles import Sample, data, varied
 from linear_runs import at_estimate, placed, rows_of
 from torch.func import functional_call, jacrev
 
-from mlefw import predictive
+from mlefw.distribution import quantile
 from mlefw.errors import UsageError
 from mlefw.head.bernoulli import BernoulliHead
 from mlefw.head.categorical import CategoricalHead
@@ -77,7 +77,7 @@ def test_prediction_interval_is_the_classical_one(name: str, level: float) -> No
     objective = at_estimate(GaussianHead(), coded(of))
     posterior = Laplace().fit(objective, coded(of))
     assert posterior.df == fit.df_resid
-    lower, upper = predictive.interval(averaged(objective, posterior, rows_of(new, np.zeros(len(new)))), level)
+    lower, upper = quantile.interval(averaged(objective, posterior, rows_of(new, np.zeros(len(new)))), level)
     np.testing.assert_allclose(lower.numpy(), frame["obs_ci_lower"], rtol=1e-7)
     np.testing.assert_allclose(upper.numpy(), frame["obs_ci_upper"], rtol=1e-7)
 
@@ -179,7 +179,7 @@ def test_collinear_features() -> None:
     fit = sm.OLS(y, sm.add_constant(x[:, :2])).fit()
     assert posterior.df == fit.df_resid == 37
     frame = fit.get_prediction().summary_frame(alpha=0.1)
-    lower, upper = predictive.interval(averaged(objective, posterior, rows), 0.9)
+    lower, upper = quantile.interval(averaged(objective, posterior, rows), 0.9)
     np.testing.assert_allclose(lower.numpy(), frame["obs_ci_lower"], rtol=1e-7)
     np.testing.assert_allclose(upper.numpy(), frame["obs_ci_upper"], rtol=1e-7)
     with pytest.raises(UsageError, match="1 of 2 rows lie outside"):
@@ -197,8 +197,8 @@ def test_predictions_widen_away_from_the_rows(head: str) -> None:
     posterior = Laplace().fit(objective, rows)
     mean, direction = of.x.mean(0), np.array([1.0, -1.0, 1.0]) * of.x.std(0)
     away = rows_of(mean + np.linspace(0, 6, 13)[:, None] * direction, np.zeros(13))
-    lower, upper = predictive.interval(averaged(objective, posterior, away), 0.9)
-    below, above = predictive.interval(objective.head(objective.eta(away.x, away.offset)), 0.9)
+    lower, upper = quantile.interval(averaged(objective, posterior, away), 0.9)
+    below, above = quantile.interval(objective.head(objective.eta(away.x, away.offset)), 0.9)
     excess = ((upper - lower) - (above - below)).detach().numpy()
     assert (excess >= 0).all()
     assert excess[-1] > 3

@@ -8,7 +8,8 @@ from linear_runs import at_estimate, rows_of
 from scipy import integrate, stats
 from torch.distributions import Gamma, Normal, constraints
 
-from mlefw import inverse_link, predictive
+from mlefw import inverse_link
+from mlefw.distribution import quantile
 from mlefw.errors import UsageError
 from mlefw.head.base import FactorizedHead, Head
 from mlefw.head.bernoulli import BernoulliHead
@@ -58,7 +59,7 @@ def test_poisson(sd: float) -> None:
     assert float(p.mean) == pytest.approx(np.exp(1.2 + sd**2 / 2), rel=1e-9)
     assert float(p.variance) == pytest.approx(np.exp(1.2 + sd**2 / 2) + np.exp(2.4 + sd**2) * np.expm1(sd**2), rel=1e-6)
     for level in (0.05, 0.5, 0.95):
-        assert int(predictive.quantile(p, level)) == np.searchsorted(np.cumsum(mass), level)
+        assert int(quantile.quantile(p, level)) == np.searchsorted(np.cumsum(mass), level)
 
 
 @pytest.mark.parametrize(("sd", "scale"), [(1e-7, 2.0), (0.3, 1.0), (1.0, 1.0), (5.0, 0.2), (2.0, 30.0)])
@@ -73,7 +74,7 @@ def test_normal_plus_laplace(sd: float, scale: float) -> None:
     np.testing.assert_allclose(p.cdf(y), np.array(below, float), rtol=1e-9)
     assert float(p.variance) == pytest.approx(sd**2 + 2 * scale**2, rel=1e-12)
     for level in (1e-9, 0.01, 0.5, 0.9):
-        assert float(p.cdf(predictive.quantile(p, level))) == pytest.approx(level, rel=1e-9)
+        assert float(p.cdf(quantile.quantile(p, level))) == pytest.approx(level, rel=1e-9)
 
 
 def _normal_laplace(t: mpmath.mpf, sd: float, scale: float) -> tuple[mpmath.mpf, mpmath.mpf]:
@@ -105,7 +106,7 @@ def test_location_and_scale(kind: type, covariance: list[list[float]]) -> None:
     at_loc, at_scale = loc + root[0, 0] * first, np.exp(log_scale + root[1, 0] * first + root[1, 1] * second)
     for y in (-4.0, 2.9, 7.0):
         below = (weight * family.cdf(y, at_loc, at_scale)).sum()
-        assert float(predictive.cdf(p, torch.tensor([y], dtype=torch.float64))) == pytest.approx(below, rel=1e-5)
+        assert float(quantile.cdf(p, torch.tensor([y], dtype=torch.float64))) == pytest.approx(below, rel=1e-5)
         if kind is GaussianHead:
             density = (weight * family.pdf(y, at_loc, at_scale)).sum()
             assert float(p.log_prob(torch.tensor([y], dtype=torch.float64)).exp()) == pytest.approx(density, rel=1e-8)
@@ -173,7 +174,7 @@ def test_any_other_head_is_a_mixture() -> None:
     rate = np.exp(-0.2 + root[1, 0] * first + root[1, 1] * second)
     for y in (0.3, 2.0, 6.0):
         below = (weight * stats.gamma.cdf(y, shape, scale=1 / rate)).sum()
-        assert float(predictive.cdf(p, torch.tensor([y], dtype=torch.float64))) == pytest.approx(below, abs=1e-3)
+        assert float(quantile.cdf(p, torch.tensor([y], dtype=torch.float64))) == pytest.approx(below, abs=1e-3)
     eta, y = torch.tensor([[0.5, -0.2], [2.0, 1.0]]).double(), torch.tensor([9.0, 0.1]).double()
     assert (torch.linalg.eigvalsh(output_curvature(GammaHead(), eta, y)) > -1e-12).all()
 
@@ -199,6 +200,6 @@ def test_a_rate_that_nothing_bounds_is_refused() -> None:
 def test_quantiles_of_a_mixture_over_scales(kind: type, log_scale_sd: float) -> None:
     p = of_one(kind(scale="predicted"), [2.0, -1.0], [[0.5, 0.1 * log_scale_sd], [0.1 * log_scale_sd, log_scale_sd**2]])
     for level in (1e-6, 0.05, 0.3, 0.95, 1 - 1e-6):
-        q = predictive.quantile(p, level)
-        assert float(predictive.cdf(p, q)) == pytest.approx(level, rel=1e-9)
-        assert float(predictive.survival(p, q)) == pytest.approx(1 - level, rel=1e-8)
+        q = quantile.quantile(p, level)
+        assert float(quantile.cdf(p, q)) == pytest.approx(level, rel=1e-9)
+        assert float(quantile.survival(p, q)) == pytest.approx(1 - level, rel=1e-8)

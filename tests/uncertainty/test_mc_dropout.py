@@ -12,8 +12,8 @@ from pyarrow import parquet
 from scipy import special, stats
 from torch import nn
 
-from mlefw import predictive
 from mlefw.cli import run
+from mlefw.distribution import quantile
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.bernoulli import BernoulliHead
@@ -78,7 +78,7 @@ def test_a_gaussian_is_the_mixture_over_masks() -> None:
     np.testing.assert_allclose(found.variance, 0.25 + loc.var(1), **close)
     density = special.logsumexp(stats.norm.logpdf(rows.y.numpy()[:, None], loc, 0.5), 1, b=1 / 50)
     np.testing.assert_allclose(found.log_prob(rows.y), density, **close)
-    q = predictive.quantile(found, 0.9).numpy()
+    q = quantile.quantile(found, 0.9).numpy()
     np.testing.assert_allclose(stats.norm.cdf(q[:, None], loc, 0.5).mean(1), 0.9, **close)
     assert found.variance.min() > 0.25
 
@@ -107,7 +107,7 @@ def test_every_kind_of_head_is_mixed(head: Head, columns: int) -> None:
     each = objective.head.nll(eta, y.unsqueeze(1).expand(-1, 20)).detach().numpy()
     np.testing.assert_allclose(-found.log_prob(y), -special.logsumexp(-each, 1, b=1 / 20), rtol=1e-5, atol=1e-6)
     if head.target == "numeric":
-        low, high = predictive.interval(found, 0.9)
+        low, high = quantile.interval(found, 0.9)
         assert bool((low <= high).all())
 
 

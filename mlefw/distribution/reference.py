@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import special
 
-from mlefw.special_function import gammainc, gammaincc, gammaincinv
+from mlefw.distribution.special import gammainc, gammaincc, gammaincinv
 
 _Numbers = Any
 """A number or an array; the result has its shape."""

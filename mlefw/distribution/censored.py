@@ -9,8 +9,8 @@ from torch.distributions import Distribution, Exponential, Laplace, LogNormal, N
 from torch.distributions.constraints import Constraint
 from torch.types import _size
 
-from mlefw.distribution_function import cdf
-from mlefw.special_function import log_normal_cdf
+from mlefw.distribution.cdf import cdf
+from mlefw.distribution.special import log_normal_cdf
 
 _LOG_2 = math.log(2)
 

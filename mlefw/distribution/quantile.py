@@ -21,11 +21,11 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-from mlefw.distribution_function import cdf as cdf
-from mlefw.distribution_function import is_discrete as is_discrete
-from mlefw.distribution_function import survival as survival
-from mlefw.precision import promote
-from mlefw.special_function import betaincinv, gammaincinv, t_quantile
+from mlefw.distribution.cdf import cdf as cdf
+from mlefw.distribution.cdf import is_discrete as is_discrete
+from mlefw.distribution.cdf import survival as survival
+from mlefw.distribution.precision import promote
+from mlefw.distribution.special import betaincinv, gammaincinv, t_quantile
 
 Level = float | Tensor
 """A probability in (0, 1): one for all rows, or one for each."""

@@ -16,7 +16,7 @@ import scipy.special
 import torch
 from torch import Tensor
 
-from mlefw.quadrature import half_line
+from mlefw.distribution.quadrature import half_line
 
 
 def log_normal_cdf(x: Tensor) -> Tensor:

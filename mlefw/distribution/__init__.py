@@ -1,0 +1,1 @@
+"""Distributions and the functions that they are made of."""
