@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlefw.admission import admit
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.calibrate.base import Calibration
 from mlefw.coding import coded
+from mlefw.configuration.admission import admit
+from mlefw.configuration.instantiate import found
+from mlefw.configuration.instantiate import instantiate as instantiate
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import JointHead, MultitaskHead
-from mlefw.instantiation import found
-from mlefw.instantiation import instantiate as instantiate
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
 from mlefw.metric.base import Metric, OfTarget

@@ -12,11 +12,11 @@ from mlefw import archive, build
 from mlefw.build import Data
 from mlefw.calibrate.base import Calibration
 from mlefw.callback.resume import objective_state
+from mlefw.configuration.check import check_parts
+from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
 from mlefw.objective import Objective
-from mlefw.preflight import check_parts
 from mlefw.recalibration import recalibrated
-from mlefw.record import typed
 from mlefw.rows.fingerprint import fingerprint
 from mlefw.rows.standardize import Standardized
 from mlefw.rows.stored import StoredRows

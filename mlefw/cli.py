@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlefw import flags
+from mlefw.configuration import flags
 from mlefw.system.local_path import local_path
 from mlefw.system.surroundings import settle
 
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     command, *rest = arguments
     if command not in COMMANDS:
-        from mlefw.preflight import nearest
+        from mlefw.configuration.check import nearest
 
         known = ", ".join(COMMANDS)
         print(f"mlefw: error: no command {command!r}.{nearest(command, COMMANDS)} Known: {known}", file=sys.stderr)
@@ -94,11 +94,11 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         from mlefw.app import server
 
         return server.serve(overrides)
-    from mlefw import configuration
+    from mlefw.configuration import read
     from mlefw.errors import UsageError
     from mlefw.system import trust
 
-    configuration.register_plugins()
+    read.register_plugins()
     admitted = (*given.plugins, *trust.installed())
     config_dirs = given.config_dirs
     for item in overrides:
@@ -112,21 +112,21 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         return sweep.run(command, overrides, given.arguments, config_dirs, admitted)
     if command == "train" and any(item.startswith("resume=") for item in overrides):
         return _resume(overrides, config_dirs, admitted)
-    config = configuration.read(command, overrides, config_dirs, admitted)
+    config = read.read(command, overrides, config_dirs, admitted)
     if config.get("resume"):
         raise UsageError(f"resume={config['resume']}: expected on the command line of mlefw train alone")
     if command in ("evaluate", "predict"):
-        return _apply(command, configuration.resolve(config), admitted)
+        return _apply(command, read.resolve(config), admitted)
     from mlefw.run_directory import default_path
     from mlefw.single import run_job
 
-    given = configuration.resolve(config)["run_dir"]
+    given = read.resolve(config)["run_dir"]
     return run_job(command, config, local_path(given, "run_dir") if given else default_path())
 
 
 def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:
     from mlefw import resumption
-    from mlefw.path_setting import literal
+    from mlefw.configuration.path_setting import literal
     from mlefw.run_directory import run_of
     from mlefw.single import run_job
 
@@ -153,8 +153,8 @@ def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) ->
 
 def _compare(arguments: Sequence[str]) -> int:
     from mlefw.command import compare
+    from mlefw.configuration.path_setting import literal, several
     from mlefw.console import console
-    from mlefw.path_setting import literal, several
     from mlefw.report.comparison import ahead
 
     runs: list[str] = []
@@ -184,8 +184,8 @@ def _compare(arguments: Sequence[str]) -> int:
 def _hydra_page(command: str, arguments: Sequence[str]) -> int:
     import hydra
 
-    from mlefw.configuration import config_root
-    from mlefw.resolvers import own_alone
+    from mlefw.configuration.read import config_root
+    from mlefw.configuration.resolvers import own_alone
 
     sys.argv = [f"mlefw {command}", *arguments]
     with own_alone():

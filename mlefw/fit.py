@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 from hydra.core.global_hydra import GlobalHydra
 
-from mlefw import configuration, resumption
+from mlefw import resumption
 from mlefw.command import train
+from mlefw.configuration import read
 from mlefw.data.frame import as_arrow, offered, with_target
 from mlefw.errors import Stopped, UsageError
 from mlefw.run_directory import default_path, run_of
@@ -75,13 +76,13 @@ def fit(
 def _composed(
     settings: Sequence[str], target: str | Sequence[str], folder: Path, plugins: Sequence[str]
 ) -> dict[str, Any]:
-    configuration.register_plugins()
+    read.register_plugins()
     for item in settings:
         if item.startswith(("data=", "data.target=", "run_dir=", "resume=")):
             raise UsageError(f"{item}: expected as an argument of fit")
     admitted = (*plugins, *trust.installed())
-    config = configuration.read("train", ["data=frame", *settings], [], admitted)
-    config = configuration.located(config, folder)
+    config = read.read("train", ["data=frame", *settings], [], admitted)
+    config = read.located(config, folder)
     # Afterwards, so that a name may hold what the grammar of settings does not.
     config["data"]["target"] = target if isinstance(target, str) else list(target)
     return config

@@ -18,8 +18,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from mlefw.configuration.check import accepts
 from mlefw.errors import UsageError
-from mlefw.preflight import accepts
 from mlefw.single import imported
 from mlefw.sweep_progress import Progress
 from mlefw.sweep_record import Job, Journal, plan

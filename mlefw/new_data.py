@@ -9,11 +9,11 @@ import numpy as np
 
 from mlefw import build
 from mlefw.checkpoint import Trained
+from mlefw.configuration.check import check_parts
 from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
 from mlefw.data.parquet import BLOCK_CELLS, SUFFIXES, Parquet
 from mlefw.errors import UsageError
-from mlefw.preflight import check_parts
 from mlefw.rows.rows import Table
 from mlefw.system.local_path import local_path
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlefw.configuration.record import typed
 from mlefw.data.base import Source
 from mlefw.errors import MisfitError
 from mlefw.event import Event, as_bounds, learn_event
@@ -16,7 +17,6 @@ from mlefw.identifier import check_numbered
 from mlefw.reading.cells import Missing
 from mlefw.reading.columns import require, warn_of_constants, warn_of_copies
 from mlefw.reading.levels import BOOLEANS
-from mlefw.record import typed
 from mlefw.roles import check_roles, learn_targets, offsets, weights
 from mlefw.rows.rows import Rows, Table
 from mlefw.target import Target, TargetKind, coded, coded_together

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlefw import devices, processes
-from mlefw.admission import admitted
+from mlefw.configuration.admission import admitted
 from mlefw.errors import MisfitError, MlefwError, Stopped, UsageError, is_out_of_memory
 from mlefw.system import origin, warning
 from mlefw.system.atomic import write_json
@@ -96,7 +96,7 @@ def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = F
 
 
 def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
-    from mlefw.configuration import located
+    from mlefw.configuration.read import located
 
     listen()
     config = located(config, run_dir)

@@ -16,11 +16,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mlefw import configuration, launcher
+from mlefw import launcher
+from mlefw.configuration import read as configuration
+from mlefw.configuration.hydra_settings import launcher_settings
+from mlefw.configuration.path_setting import literal, quoted
+from mlefw.configuration.resolvers import own_alone
 from mlefw.errors import Stopped, UsageError
-from mlefw.hydra_settings import launcher_settings
-from mlefw.path_setting import literal, quoted
-from mlefw.resolvers import own_alone
 from mlefw.run_directory import check_free, default_path, summary_of
 from mlefw.single import run_job
 from mlefw.sweep_job import run_apart

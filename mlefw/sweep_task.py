@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mlefw import configuration
+from mlefw.configuration import read
 from mlefw.errors import UsageError
 from mlefw.run_directory import summary_of
 from mlefw.single import guarded, run_job
@@ -30,7 +30,7 @@ class Task:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Its configuration, composed and checked as that of a single run."""
-        return configuration.read(self.command, self.overrides, self.config_dirs, trust.trusted())
+        return read.read(self.command, self.overrides, self.config_dirs, trust.trusted())
 
     @property
     def is_valid(self) -> bool:
@@ -61,7 +61,7 @@ class Task:
                 from mlefw.command import train
 
                 share = train.share if self.command == "train" else preparation.share
-                share(configuration.resolve(self.config))
+                share(read.resolve(self.config))
 
     def is_kept(self, root: Path, job: Job) -> bool:
         """Whether an earlier attempt has finished it with these very settings; attempts that failed are put aside."""
@@ -80,7 +80,7 @@ class Task:
     def _has_written(self, path: Path) -> bool:
         try:
             written = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), _LOADER)
-            return bool(configuration.located(self.config, Path(written["run_dir"])) == written)
+            return bool(read.located(self.config, Path(written["run_dir"])) == written)
         except (OSError, yaml.YAMLError, KeyError, TypeError, UsageError):
             # Whatever it is, it is not a run with these settings: the job itself meets it and says so.
             return False

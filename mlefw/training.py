@@ -14,13 +14,13 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from mlefw import devices
-from mlefw.admission import admitted
 from mlefw.archive import Archive
 from mlefw.build import Config, Data, Estimand, build_metrics, instantiate
+from mlefw.configuration.admission import admitted
+from mlefw.configuration.instantiate import make
 from mlefw.datamodule import RowsModule
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
-from mlefw.instantiation import make
 from mlefw.module import LikelihoodModule
 from mlefw.objective import Objective, rows_at_once
 from mlefw.step import Step, check_optimizer

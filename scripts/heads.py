@@ -13,10 +13,11 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from mlefw import build, configuration  # noqa: E402
+from mlefw import build  # noqa: E402
 from mlefw.baseline.linear import solver_for  # noqa: E402
 from mlefw.baseline.problem import Problem  # noqa: E402
 from mlefw.baseline.starts import is_unimodal  # noqa: E402
+from mlefw.configuration import read  # noqa: E402
 from mlefw.errors import UsageError  # noqa: E402
 from mlefw.head.base import Head  # noqa: E402
 from mlefw.head.multitask import JointHead  # noqa: E402
@@ -56,7 +57,7 @@ This page is written by `python scripts/heads.py` from the classes, their YAML f
 def page() -> str:
     """The whole page."""
     presets: dict[type[Head], list[str]] = {}
-    for name in configuration.members("head"):
+    for name in read.members("head"):
         presets.setdefault(build.head_kind(_config(name)["head"]), []).append(name)
     kinds: dict[str, list[type[Head]]] = {kind: [] for kind in KINDS}
     for head in presets:
@@ -110,7 +111,7 @@ def sections(head: type[Head]) -> dict[str, Any]:
 
 def _preset(name: str) -> str:
     """What a YAML file says of itself, its parameters, and its exact solver."""
-    text = (configuration.config_root() / "head" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (read.config_root() / "head" / f"{name}.yaml").read_text(encoding="utf-8")
     first = next(line for line in text.splitlines() if line.startswith("# "))
     words = [first.removeprefix("# ")]
     head = _instance(name)
@@ -167,7 +168,7 @@ def _kind(head: type[Head]) -> str:
 
 
 def _config(name: str) -> dict[str, Any]:
-    return configuration.read("train", [f"head={name}"], [], [])
+    return read.read("train", [f"head={name}"], [], [])
 
 
 def _words(name: str) -> str:

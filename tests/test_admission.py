@@ -16,14 +16,14 @@ from interrupted import train
 from omegaconf import OmegaConf
 
 from mlefw import archive
-from mlefw.admission import Part, admit, admitted
 from mlefw.checkpoint import load
 from mlefw.cli import run
-from mlefw.configuration import config_root
+from mlefw.configuration.admission import Part, admit, admitted
+from mlefw.configuration.instantiate import found, instantiate
+from mlefw.configuration.kinds import KINDS
+from mlefw.configuration.read import config_root
 from mlefw.errors import UsageError
 from mlefw.fit import fit
-from mlefw.instantiation import found, instantiate
-from mlefw.kinds import KINDS
 from mlefw.system import trust
 
 SMALL = ("model=linear", "data=synthetic", "data.num_rows=60", "trainer.max_epochs=1", "logger=none", "report=false")

@@ -14,9 +14,9 @@ from conftest import Run, summary_of
 from pyarrow import csv
 from scipy import stats
 
-from mlefw import configuration
 from mlefw.cli import run
 from mlefw.command import compare
+from mlefw.configuration import read
 from mlefw.errors import UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -136,9 +136,9 @@ def test_one_head_that_does_not_fit_is_a_mistake(
 def test_a_glob_stands_for_the_names_it_matches(tmp_path: Path) -> None:
     (tmp_path / "head").mkdir()
     (tmp_path / "head" / "gauze.yaml").write_text("# mine\n", encoding="utf-8")
-    assert configuration.globbed(["seed=1", "head=glob(gau*)"], [str(tmp_path)]) == [
+    assert read.globbed(["seed=1", "head=glob(gau*)"], [str(tmp_path)]) == [
         "seed=1",
         "head=gaussian,gaussian_fixed,gauze",
     ]
     with pytest.raises(UsageError, match="there is no such head"):
-        configuration.globbed(["head=glob(x*)"], [])
+        read.globbed(["head=glob(x*)"], [])

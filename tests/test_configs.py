@@ -11,11 +11,12 @@ import torch
 from hydra.utils import get_class
 from pyarrow import csv
 
-from mlefw import build, training, written_signature
-from mlefw.configuration import config_root, members, read, resolve
+from mlefw import build, training
+from mlefw.configuration import source_signature
+from mlefw.configuration.check import _annotated, accepts, describe, nearest
+from mlefw.configuration.read import config_root, members, read, resolve
 from mlefw.data import synthetic
 from mlefw.errors import UsageError
-from mlefw.preflight import _annotated, accepts, describe, nearest
 from mlefw.preparation import prepare
 
 GROUPS = {
@@ -63,7 +64,7 @@ TARGETS = sorted(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_source_of_a_class_says_of_its_parameters_what_an_import_says(target: str) -> None:
-    written, imported = written_signature.parameters(target), _annotated(get_class(target))
+    written, imported = source_signature.parameters(target), _annotated(get_class(target))
     assert written is not None
     assert written.keys() == imported.keys()
     for name, parameter in imported.items():

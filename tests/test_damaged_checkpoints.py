@@ -16,8 +16,8 @@ from interrupted import train
 
 from mlefw import archive
 from mlefw.cli import run
+from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
-from mlefw.record import typed
 from mlefw.schema import Schema
 from mlefw.trained import load
 

@@ -6,8 +6,9 @@ import lightning
 import pytest
 import torch
 
-from mlefw import configuration, training
+from mlefw import training
 from mlefw.build import build_metrics
+from mlefw.configuration import read
 from mlefw.evaluator import Evaluator
 from mlefw.preparation import prepare
 from mlefw.rows.rows import Batch, Rows
@@ -31,7 +32,7 @@ ESCAPES = {
 
 
 def prepared(settings: tuple[str, ...]) -> tuple[Any, Rows, Any]:
-    config = configuration.resolve({**configuration.read("train", settings, [], []), "run_dir": "unused"})
+    config = read.resolve({**read.read("train", settings, [], []), "run_dir": "unused"})
     found = prepare(config, None)
     objective = found.estimand.objective.eval()
     generator = torch.Generator().manual_seed(0)
@@ -137,8 +138,8 @@ class Counting(lightning.Callback):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_callback_within_an_evaluation_is_called_and_changes_no_figure(tmp_path, monkeypatch):
-    config = configuration.resolve(
-        {**configuration.read("train", ["trainer.max_epochs=3", "model.hidden=[5]"], [], []), "run_dir": "unused"}
+    config = read.resolve(
+        {**read.read("train", ["trainer.max_epochs=3", "model.hidden=[5]"], [], []), "run_dir": "unused"}
     )
     figures = []
     for callbacks in ([], [Counting()]):

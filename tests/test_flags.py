@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mlefw import flags
 from mlefw.cli import COMMANDS, run
+from mlefw.configuration import flags
 from mlefw.errors import UsageError
 
 SETTINGS = {"evaluate": "split", "predict": "level", "compare": "measure", "app": "port"}

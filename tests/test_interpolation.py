@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlefw import composition, configuration
-from mlefw.interpolation import replaced
+from mlefw.configuration import compose, read
+from mlefw.configuration.interpolate import replaced
 
 PLAIN: list[dict[str, Any]] = [
     {"a": {"b": 1e-3, "c": [1, "x", None, True]}, "d": "${a.b}", "e": ["${a.b}", {"f": "${g}/h"}], "g": "there"},
@@ -36,12 +36,12 @@ def test_anything_else_is_left_to_omegaconf(config: dict[str, Any]) -> None:
 
 def test_settings_of_jobs_are_put_in_as_omegaconf_does(tmp_path: Path) -> None:
     overrides = ["seed=3", "++optimizer.lr=0.5", "++model.hidden=[8,8]", "++trainer.max_time=null", "report=false"]
-    root = configuration.config_root()
-    whole: Any = composition.compose(root, "train", overrides)
+    root = read.config_root()
+    whole: Any = compose.compose(root, "train", overrides)
     OmegaConf.set_struct(whole, False)
     del whole["hydra"]
-    config, choices = composition.contain(root, "train", overrides)
+    config, choices = compose.contain(root, "train", overrides)
     assert config == OmegaConf.to_container(whole, resolve=False)
     assert choices["head"] == "gaussian"
     config["model"]["hidden"].append(1)
-    assert composition.contain(root, "train", overrides)[0]["model"]["hidden"] == [8, 8]
+    assert compose.contain(root, "train", overrides)[0]["model"]["hidden"] == [8, 8]

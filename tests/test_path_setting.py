@@ -12,7 +12,7 @@ from interrupted import QUIET, train
 from omegaconf import OmegaConf
 
 from mlefw.cli import run
-from mlefw.path_setting import opened, quoted, several
+from mlefw.configuration.path_setting import opened, quoted, several
 from mlefw.sweep_record import Job, attempts, folder_name
 from mlefw.trained import load
 

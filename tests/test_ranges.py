@@ -11,8 +11,8 @@ import torch
 import yaml
 from conftest import summary_of
 
-from mlefw import configuration, ranges
 from mlefw.cli import run
+from mlefw.configuration import ranges, read
 from mlefw.errors import UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -79,7 +79,7 @@ def plain() -> Iterator[tuple[str, str]]:
 def refused(setting: str, *overrides: str) -> str:
     """What is said of a setting as the configuration is read or the class is built; empty where it is taken."""
     try:
-        config = configuration.resolve(configuration.read("train", [*overrides], [], ()))
+        config = read.resolve(read.read("train", [*overrides], [], ()))
         node = config.get(setting.split(".")[0])
         if isinstance(node, dict) and str(node.get("_target_", "")).startswith("mlefw."):
             kind = hydra.utils.get_class(node["_target_"])
@@ -141,7 +141,7 @@ OUT_OF_RANGE = [
 @pytest.mark.parametrize("override", OUT_OF_RANGE)
 def test_what_is_out_of_range_is_told_by_name(override: str) -> None:
     with pytest.raises(UsageError) as told:
-        configuration.read("train", [override], [], ())
+        read.read("train", [override], [], ())
     lines = str(told.value).splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(override.split("=")[0] + "=")

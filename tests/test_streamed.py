@@ -14,9 +14,10 @@ import torch
 from conftest import Run, summary_of
 from pyarrow import parquet
 
-from mlefw import archive, build, configuration, training
+from mlefw import archive, build, training
 from mlefw.baseline.distance import paired
 from mlefw.batch.base import pieces, shuffled
+from mlefw.configuration import read
 from mlefw.errors import StorageError, UsageError
 from mlefw.objective import evaluate
 from mlefw.rows.rows import Rows, total
@@ -69,7 +70,7 @@ CASES = {
 
 
 def prepared(overrides: tuple[str, ...]) -> tuple[dict[str, Any], build.Data]:
-    config = configuration.resolve({**configuration.read("train", overrides, [], []), "run_dir": "unused"})
+    config = read.resolve({**read.read("train", overrides, [], []), "run_dir": "unused"})
     return config, build.build_data(config)
 
 

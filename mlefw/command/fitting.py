@@ -16,7 +16,7 @@ from mlefw.callback.keep import KeepCheckpoints
 from mlefw.callback.patience import StopWithoutProgress
 from mlefw.callback.resume import KEY, Resumable
 from mlefw.callback.short_steps import WarnOfShortSteps
-from mlefw.configuration import as_yaml
+from mlefw.configuration.read import as_yaml
 from mlefw.forecast import Sample
 from mlefw.preparation import Prepared
 from mlefw.system.allocator import retained

@@ -11,7 +11,7 @@ from mlefw import checkpoint, preparation, resumption
 from mlefw.coefficient_table import baseline_content
 from mlefw.command import conclusion, exhibit, fitting
 from mlefw.command.conclusion import choice
-from mlefw.configuration import as_yaml
+from mlefw.configuration.read import as_yaml
 from mlefw.errors import MlefwError, StorageError, UsageError
 from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.run_directory import claim, locked, summary_of

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlefw.command import conclusion, fitting
 from mlefw.command.train import begin, measure, telling
-from mlefw.configuration import located
+from mlefw.configuration.read import located
 from mlefw.errors import MlefwError, Stopped
 from mlefw.population import signature
 from mlefw.population.fit import fit

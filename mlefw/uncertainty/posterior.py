@@ -6,9 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
 from mlefw.objective import Objective
-from mlefw.record import typed
 from mlefw.rows.rows import Rows
 from mlefw.uncertainty.directions import AllWeights, Directions, LastLayer
 

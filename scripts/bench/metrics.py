@@ -24,7 +24,7 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
     import torch
 
     from mlefw import build
-    from mlefw.configuration import read
+    from mlefw.configuration.read import read
     from mlefw.evaluator import Evaluator
     from mlefw.model.mlp import Mlp
     from mlefw.objective import Objective

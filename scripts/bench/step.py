@@ -33,8 +33,9 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mlefw import checkpoint, configuration
+from mlefw import checkpoint
 from mlefw.command import fitting
+from mlefw.configuration import read
 from mlefw.preparation import estimate, prepare
 from mlefw.run_directory import claim
 from mlefw.yardstick import Yardstick
@@ -155,7 +156,7 @@ def ours(case: Case, table: Path, folder: Path, overrides: list[str]) -> float:
         *overrides,
     ]
     run_dir = claim(folder / f"run_{time.monotonic_ns()}")
-    config = configuration.resolve({**configuration.read("train", settings, [], []), "run_dir": str(run_dir)})
+    config = read.resolve({**read.read("train", settings, [], []), "run_dir": str(run_dir)})
     prepared = prepare(config, None)
     exact = estimate(config, prepared)
     yardstick = Yardstick(exact, prepared.estimand.objective, prepared.data.splits)

@@ -48,7 +48,7 @@ def run(job: tuple[str, int, int, list[str]]) -> dict[str, float]:
     import torch
 
     from mlefw.command import train
-    from mlefw.configuration import read, resolve
+    from mlefw.configuration.read import read, resolve
     from mlefw.single import listen
 
     torch.set_num_threads(1)

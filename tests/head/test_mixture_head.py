@@ -15,7 +15,7 @@ from torch.distributions import constraints
 
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
-from mlefw.configuration import read
+from mlefw.configuration.read import read
 from mlefw.distribution import quantile
 from mlefw.errors import UsageError
 from mlefw.head.base import Head

@@ -19,7 +19,7 @@ import torch.multiprocessing
 from scipy import stats
 
 from mlefw import build, ranks
-from mlefw.configuration import members, read
+from mlefw.configuration.read import members, read
 from mlefw.distribution import quantile
 from mlefw.head.base import Head
 from mlefw.metric.base import Metric

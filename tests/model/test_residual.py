@@ -17,7 +17,8 @@ from conftest import Run, summary_of
 from pyarrow import csv
 from test_theorem import SCALE, write
 
-from mlefw import configuration, preparation
+from mlefw import preparation
+from mlefw.configuration import read
 from mlefw.errors import UsageError
 from mlefw.model.linear import Linear
 from mlefw.model.mlp import Mlp
@@ -53,7 +54,7 @@ def started(head: str, of: Sample, tau: float | None, folder: Path, *more: str) 
     settings += ["data.validation_fraction=0", *write(folder / "data.csv", of, head == "categorical")]
     settings += ["prior=none"] if tau is None else ["prior=l2", f"prior.scale={tau}"]
     settings += [f"head.scale={SCALE}"] if head == "gaussian_fixed" else []
-    config = configuration.resolve({**configuration.read("train", [*settings, *more], [], []), "run_dir": "r"})
+    config = read.resolve({**read.read("train", [*settings, *more], [], []), "run_dir": "r"})
     return preparation.start(config, preparation.prepare(config, None))
 
 

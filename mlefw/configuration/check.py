@@ -9,10 +9,10 @@ from functools import cache
 from inspect import Parameter
 from typing import Any, Literal
 
-from mlefw import ranges, written_signature
-from mlefw.admission import Part, admitted
+from mlefw.configuration import ranges, source_signature
+from mlefw.configuration.admission import Part, admitted
+from mlefw.configuration.kinds import KINDS
 from mlefw.errors import UsageError
-from mlefw.kinds import KINDS
 
 INJECTED = frozenset({"num_features", "eta_dim", "num_classes", "floor", "targets", "logger", "callbacks", "plugins"})
 """Arguments that the composition root supplies from the data."""
@@ -95,7 +95,7 @@ def _unknown(path: str, node: Mapping[str, Any], known: Iterable[str]) -> list[s
 
 
 def _written(part: Part) -> Mapping[str, Parameter] | None:
-    return written_signature.parameters(part.target)
+    return source_signature.parameters(part.target)
 
 
 def _imported(part: Part) -> Mapping[str, Parameter]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mlefw.admission import admit
-from mlefw.configuration import hydra_section, resolve
+from mlefw.configuration.admission import admit
+from mlefw.configuration.read import hydra_section, resolve
 from mlefw.errors import UsageError
 
 _OTHER = ("launcher.", "sweeper.", "runtime.", "overrides.", "job.name", "job.override_dirname", "job.config_name")

@@ -14,8 +14,8 @@ from importlib import import_module
 from pathlib import PurePath
 from typing import Any
 
+from mlefw.configuration.kinds import KINDS, Kind
 from mlefw.errors import UsageError
-from mlefw.kinds import KINDS, Kind
 from mlefw.system.trust import installed, trust, trusted
 
 MAX_DEPTH = 32

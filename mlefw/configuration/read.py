@@ -18,13 +18,13 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlefw import path_setting
-from mlefw.composition import compose, contain
+from mlefw.configuration import path_setting
+from mlefw.configuration.check import check, nearest
+from mlefw.configuration.component_heads import open_heads
+from mlefw.configuration.compose import compose, contain
+from mlefw.configuration.interpolate import replaced
+from mlefw.configuration.resolvers import own_alone
 from mlefw.errors import UsageError
-from mlefw.interpolation import replaced
-from mlefw.nested import open_heads
-from mlefw.preflight import check, nearest
-from mlefw.resolvers import own_alone
 from mlefw.system.warning import warn
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ REQUIRED = ("head", "prior", "batch", "model", "data", "optimizer", "trainer")
 
 def config_root() -> Path:
     """The folder of the YAML files: inside an installed package, else beside it in a checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     return next(folder for folder in (here / "conf", here.parent / "conf") if folder.is_dir())
 
 

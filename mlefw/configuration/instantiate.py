@@ -7,9 +7,9 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from mlefw.admission import Part, admit
+from mlefw.configuration.admission import Part, admit
+from mlefw.configuration.kinds import KINDS
 from mlefw.errors import UsageError
-from mlefw.kinds import KINDS
 
 
 def instantiate(slot: str, node: Any, /, **facts: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Settings: composed, resolved, checked and admitted before anything is built from them."""
