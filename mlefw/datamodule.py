@@ -8,9 +8,9 @@ import lightning
 import torch
 from torch import Tensor
 
-from mlefw import ranks
 from mlefw.batch.base import BatchRegime
 from mlefw.cadence import Cadence
+from mlefw.distributed import ranks
 from mlefw.rows.rows import Batch, Chunk, Rows, gathered
 from mlefw.rows.stored import StoredRows
 from mlefw.system import random_state

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlefw import ranks
+from mlefw.distributed import ranks
 from mlefw.gradient import has_hooks, is_replayable
 from mlefw.metric.base import Metric, bare
 from mlefw.objective import Objective

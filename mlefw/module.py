@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from mlefw import ranks
 from mlefw.cadence import Cadence
+from mlefw.distributed import ranks
 from mlefw.errors import NumericalError
 from mlefw.evaluator import Evaluator
 from mlefw.metric.base import Metric

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-from mlefw import build, devices, placement, recalibration, training
+from mlefw import build, placement, recalibration, training
 from mlefw.baseline.absence import remedy
 from mlefw.baseline.base import Solution
 from mlefw.build import Data, Estimand
 from mlefw.calibrate.base import Calibration
 from mlefw.coefficient_table import dropped, shortened
 from mlefw.datamodule import RowsModule
+from mlefw.distributed import topology
 from mlefw.errors import UsageError
 from mlefw.estimation import NAMES, estimates
 from mlefw.model.base import StartsAtEstimate
@@ -174,7 +175,7 @@ def _check_trainer(config: dict[str, Any]) -> None:
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     if epochs is not None and epochs < 1 and not (epochs == -1 and (steps > 0 or trainer.get("max_time"))):
         raise UsageError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
-    devices.check(trainer)
+    topology.check(trainer)
     accelerator = trainer.get("accelerator", "auto")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UsageError(f"trainer.accelerator={accelerator}: no GPU was found; expected auto or cpu")
@@ -197,5 +198,5 @@ def _check_lightning(trainer: dict[str, Any]) -> None:
 
 def _build_trainer(trainer: dict[str, Any]) -> None:
     """Lightning checks the rest as its trainer is built, which is to be before anything is written."""
-    alone = [] if devices.is_ddp(trainer) else [LightningEnvironment()]
+    alone = [] if topology.is_ddp(trainer) else [LightningEnvironment()]
     build.instantiate("trainer", {**trainer, "precision": None, "logger": False}, plugins=alone)

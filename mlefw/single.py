@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlefw import devices, processes
 from mlefw.configuration.admission import admitted
+from mlefw.distributed import spawn, topology
 from mlefw.errors import MisfitError, MlefwError, Stopped, UsageError, is_out_of_memory
 from mlefw.system import origin, warning
 from mlefw.system.atomic import write_json
@@ -78,9 +78,9 @@ def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = F
 
     def task() -> None:
         nonlocal code
-        count = devices.to_start(config["trainer"]) if command == "train" else 1
+        count = topology.to_start(config["trainer"]) if command == "train" else 1
         if count > 1:
-            code = processes.run(partial(run_job, command, config, run_dir, quiet), count)
+            code = spawn.run(partial(run_job, command, config, run_dir, quiet), count)
             return
         try:
             _run(command, config, run_dir, quiet)
@@ -127,7 +127,7 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
     from mlefw.console import console, heading, run_table, verdict
 
     imported()
-    if devices.number(config["trainer"]) > 0:
+    if topology.number(config["trainer"]) > 0:
         train.follow(config, run_dir)
         return
     summary = train.run(config, run_dir)

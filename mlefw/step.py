@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from mlefw import ranks
 from mlefw.compiled import CompiledStep
+from mlefw.distributed import ranks
 from mlefw.distribution.precision import promote
 from mlefw.errors import UsageError
 from mlefw.gradient import Gradient, clip

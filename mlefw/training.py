@@ -13,18 +13,18 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mlefw import devices
 from mlefw.archive import Archive
 from mlefw.build import Config, Data, Estimand, build_metrics, instantiate
 from mlefw.configuration.admission import admitted
 from mlefw.configuration.instantiate import make
 from mlefw.datamodule import RowsModule
+from mlefw.distributed import topology
+from mlefw.distributed.strategy import SummedGradients
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.module import LikelihoodModule
 from mlefw.objective import Objective, rows_at_once
 from mlefw.step import Step, check_optimizer
-from mlefw.strategy import SummedGradients
 from mlefw.system.own_folder import cleared
 from mlefw.system.trust import trusted
 from mlefw.watching import Watching
@@ -116,16 +116,16 @@ def build_trainer(
         # A process that writes nothing has none, and Lightning would add its own.
         node["enable_checkpointing"] = False
     facts: dict[str, Any] = {"logger": loggers, "callbacks": callbacks, "plugins": [Archive(card)]}
-    if devices.is_ddp(node):
+    if topology.is_ddp(node):
         facts["strategy"] = SummedGradients()
-        facts["plugins"] += [LightningEnvironment()] if devices.own() else []
+        facts["plugins"] += [LightningEnvironment()] if topology.own() else []
     else:
         # In an allocation of a cluster Lightning would look for the other processes that it is for.
         facts["plugins"] += [LightningEnvironment()]
         rank_zero_only.rank = 0  # type: ignore[attr-defined]
     trainer: lightning.Trainer = instantiate("trainer", {**node, "default_root_dir": str(run_dir)}, **facts)
     trainer.fit_loop.epoch_loop.val_loop = Watching(trainer)
-    if devices.is_ddp(node):
+    if topology.is_ddp(node):
         # It asks the others for a signal at every hand-over; here the first process alone gets one, and answers it.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer

@@ -9,11 +9,11 @@ import pytest
 import torch
 from conftest import summary_of
 
-from mlefw import processes, ranks
 from mlefw.callback.short_steps import WarnOfShortSteps
+from mlefw.distributed import ranks, spawn
+from mlefw.distributed.spawn import run
 from mlefw.errors import LostRankError, MlefwError
 from mlefw.module import LikelihoodModule
-from mlefw.processes import run
 from mlefw.single import guarded
 from mlefw.system.signals import deferred, handled, is_pending, raise_pending
 
@@ -126,7 +126,7 @@ def test_a_lost_process_does_not_leave_the_first_waiting(monkeypatch, capfd):
         print("the cause", file=sys.stderr)
         return 4
 
-    monkeypatch.setattr("mlefw.processes._GRACE_S", 0.1)
+    monkeypatch.setattr("mlefw.distributed.spawn._GRACE_S", 0.1)
     assert run(task, 2) == 4
     assert capfd.readouterr().err == "the cause\n"
 
@@ -144,7 +144,7 @@ def test_a_first_process_that_notices_the_loss_is_not_the_cause(monkeypatch):
         os.kill(os.getpid(), signal.SIGKILL)
         return 0
 
-    start = processes._start
+    start = spawn._start
 
     def started(*arguments):
         found = start(*arguments)
@@ -153,7 +153,7 @@ def test_a_first_process_that_notices_the_loss_is_not_the_cause(monkeypatch):
         found[1].join()
         return found
 
-    monkeypatch.setattr(processes, "_start", started)
+    monkeypatch.setattr(spawn, "_start", started)
 
     with pytest.raises(MlefwError, match="process 1 of the run was killed by SIGKILL"):
         run(task, 2)

@@ -9,11 +9,11 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
-from mlefw import ranks
 from mlefw.callback.converged import StopWhenConverged
 from mlefw.callback.stored_state import check_form, check_optimizer, taking_up
 from mlefw.configuration.record import typed
 from mlefw.datamodule import RowsModule
+from mlefw.distributed import ranks
 from mlefw.errors import UsageError
 from mlefw.module import LikelihoodModule
 from mlefw.system.file_system import void

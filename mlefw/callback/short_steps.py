@@ -2,7 +2,7 @@
 
 import lightning
 
-from mlefw import ranks
+from mlefw.distributed import ranks
 from mlefw.module import LikelihoodModule
 from mlefw.system.warning import warn
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 
-from mlefw import devices, ranks, resumption, training
+from mlefw import resumption, training
 from mlefw.build import Data
 from mlefw.callback.board import WriteBoard
 from mlefw.callback.coefficients import RecordCoefficients
@@ -17,6 +17,7 @@ from mlefw.callback.patience import StopWithoutProgress
 from mlefw.callback.resume import KEY, Resumable
 from mlefw.callback.short_steps import WarnOfShortSteps
 from mlefw.configuration.read import as_yaml
+from mlefw.distributed import ranks, topology
 from mlefw.forecast import Sample
 from mlefw.preparation import Prepared
 from mlefw.system.allocator import retained
@@ -90,7 +91,7 @@ def fit(
     clock = time.monotonic()
     module = training.build_module(config, prepared.estimand, prepared.rows)
     watching = watch(config, run_dir, prepared, yardstick, content)
-    callbacks = watching.callbacks + ([WarnOfShortSteps()] if devices.is_ddp(config["trainer"]) else [])
+    callbacks = watching.callbacks + ([WarnOfShortSteps()] if topology.is_ddp(config["trainer"]) else [])
     trainer = training.build_trainer(config, run_dir, card, callbacks, resumption.purge_step(content))
     training_clock = time.monotonic()
     with deferred(), retained(), module.around:

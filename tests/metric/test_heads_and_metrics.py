@@ -18,8 +18,9 @@ import torch.distributed
 import torch.multiprocessing
 from scipy import stats
 
-from mlefw import build, ranks
+from mlefw import build
 from mlefw.configuration.read import members, read
+from mlefw.distributed import ranks
 from mlefw.distribution import quantile
 from mlefw.head.base import Head
 from mlefw.metric.base import Metric

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch.strategies import DDPStrategy
 
-from mlefw import ranks
+from mlefw.distributed import ranks
 
 
 class SummedGradients(DDPStrategy):

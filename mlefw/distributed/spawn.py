@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from signal import SIGTERM, Signals
 
-from mlefw import devices
+from mlefw.distributed import topology
 from mlefw.errors import KilledError, LostRankError, UsageError
 from mlefw.system import signals
 from mlefw.system.inert_text import shown
@@ -111,7 +111,7 @@ def _child(task: Callable[[], int], number: int, count: int, port: int, said: Pa
     os.setsid()
     signals.forked()
     signals.end_with(parent, SIGKILL)
-    devices.become(number, count, port)
+    topology.become(number, count, port)
     if number > 0:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
         sys.stderr = said.open("w", buffering=1, encoding="utf-8")
