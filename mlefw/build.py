@@ -11,7 +11,6 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.calibrate.base import Calibration
-from mlefw.coding import coded
 from mlefw.configuration.admission import admit
 from mlefw.configuration.instantiate import found
 from mlefw.configuration.instantiate import instantiate as instantiate
@@ -28,14 +27,15 @@ from mlefw.objective import Objective
 from mlefw.placement import place, set_units
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
-from mlefw.reach import far_rows, spans, warn_of_far_rows
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized, feature_statistics
-from mlefw.schema import Schema
-from mlefw.support import check_targets
+from mlefw.schema.encode import coded
+from mlefw.schema.reach import far_rows, spans, warn_of_far_rows
+from mlefw.schema.schema import Schema
+from mlefw.schema.support import check_targets
+from mlefw.schema.target import Target
 from mlefw.system.random_state import Stream
 from mlefw.system.shared_work import once
-from mlefw.target import Target
 from mlefw.uncertainty.averaged import Method
 
 Config = dict[str, Any]

@@ -21,7 +21,7 @@ from mlefw.rows.fingerprint import fingerprint
 from mlefw.rows.standardize import Standardized
 from mlefw.rows.stored import StoredRows
 from mlefw.run_directory import checkpoint_of
-from mlefw.schema import Schema
+from mlefw.schema.schema import Schema
 from mlefw.system.random_state import isolated
 from mlefw.system.warning import warn
 

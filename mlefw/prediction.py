@@ -13,9 +13,9 @@ from mlefw.checkpoint import Trained
 from mlefw.distribution import quantile
 from mlefw.distribution.censored import Censored
 from mlefw.errors import UsageError
-from mlefw.reach import warn_of_far_rows
 from mlefw.rows.rows import Rows, Table
-from mlefw.support import check_support
+from mlefw.schema.reach import warn_of_far_rows
+from mlefw.schema.support import check_support
 from mlefw.uncertainty.averaged import Uncertain, averaged
 
 _AVERAGED_ROWS = 4096

@@ -19,7 +19,7 @@ from mlefw.configuration.check import check
 from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
 from mlefw.objective import Objective
-from mlefw.schema import Schema
+from mlefw.schema.schema import Schema
 
 FREE = (
     *("resume", "run_dir", "report", "logger", "callback", "early_stopping", "checkpoint", "step.per_chunk"),

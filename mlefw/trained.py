@@ -19,10 +19,10 @@ from mlefw.errors import UsageError
 from mlefw.new_data import adapted
 from mlefw.objective import evaluate
 from mlefw.prediction import check_probabilities, predictions
-from mlefw.reach import warn_of_far_rows
 from mlefw.rows.rows import Rows, Table
 from mlefw.run_posterior import posterior_of
-from mlefw.support import check_support
+from mlefw.schema.reach import warn_of_far_rows
+from mlefw.schema.support import check_support
 from mlefw.system.process_state import preserved
 from mlefw.system.random_state import isolated
 from mlefw.uncertainty.averaged import Uncertain

@@ -18,7 +18,7 @@ from mlefw import archive
 from mlefw.cli import run
 from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
-from mlefw.schema import Schema
+from mlefw.schema.schema import Schema
 from mlefw.trained import load
 
 SECTIONS = ("head", "model", "prior", "loss", "metric", "data", "calibrate", "choices")

@@ -19,8 +19,8 @@ from mlefw.head.exponential import ExponentialHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Rows
-from mlefw.schema import Schema
-from mlefw.support import check_targets
+from mlefw.schema.schema import Schema
+from mlefw.schema.support import check_targets
 
 TIME = [1.5, 2.0, 0.5, 4.0, 3.0, 2.5]
 OBSERVED = [True, False, True, True, False, True]

@@ -9,7 +9,7 @@ import pytest
 
 from mlefw.data.csv import Csv
 from mlefw.errors import UsageError
-from mlefw.schema import Schema
+from mlefw.schema.schema import Schema
 
 N = 40
 COUNT = np.arange(1, N + 1)

@@ -13,8 +13,8 @@ from mlefw.data.base import Source
 from mlefw.data.csv import Csv
 from mlefw.errors import UsageError
 from mlefw.rows.rows import Table
-from mlefw.schema import Schema
-from mlefw.target import TargetKind
+from mlefw.schema.schema import Schema
+from mlefw.schema.target import TargetKind
 
 
 @dataclass(kw_only=True)

@@ -51,7 +51,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet.write_table(pa.table(columns(N)), "t.parquet", row_group_size=100)
     # Groups of a few rows, so that an epoch has several.
     monkeypatch.setattr("mlefw.datamodule._GROUP", 32)
-    monkeypatch.setattr("mlefw.coding._CELLS", 500)
+    monkeypatch.setattr("mlefw.schema.encode._CELLS", 500)
 
 
 def settings(target: str, *more: str, stream: bool = True) -> tuple[str, ...]:

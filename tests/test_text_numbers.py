@@ -16,7 +16,7 @@ from mlefw.data.csv import Csv
 from mlefw.data.frame import Frame, offered
 from mlefw.data.parquet import Parquet
 from mlefw.errors import UsageError
-from mlefw.schema import Schema
+from mlefw.schema.schema import Schema
 
 VALUES = [1.5, 2.25, 0.5, 1234.5, 1234567.0, 12.0, 2.25, 0.125, 7.5, 3000.0, 40.0]
 SIGNED = [-value if k % 3 == 0 else value for k, value in enumerate(VALUES)]

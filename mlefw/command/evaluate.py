@@ -13,11 +13,11 @@ from mlefw.console import EXACT
 from mlefw.errors import UsageError
 from mlefw.forecast import Sample, forecast
 from mlefw.new_data import adapted, check_output, read_blocks
-from mlefw.reach import warn_of_far_rows
 from mlefw.rows.rows import Rows, Table
 from mlefw.run_posterior import Averaged, posterior_of
+from mlefw.schema.reach import warn_of_far_rows
+from mlefw.schema.support import check_support
 from mlefw.stored_estimates import KEY, Beside
-from mlefw.support import check_support
 from mlefw.system.atomic import write_json
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import own

@@ -16,7 +16,7 @@ from mlefw.forecast import Forecast, Sample
 from mlefw.plot.style import png
 from mlefw.report.page import Picture
 from mlefw.report.run import failure_report, run_report
-from mlefw.schema import Schema
+from mlefw.schema.schema import Schema
 from mlefw.system.atomic import write_bytes, write_text
 from mlefw.system.attempt import attempt
 from mlefw.system.own_folder import cleared

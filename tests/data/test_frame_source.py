@@ -17,8 +17,8 @@ from mlefw.data.frame import Frame, as_arrow, offered, with_target
 from mlefw.data.parquet import Parquet
 from mlefw.errors import UsageError
 from mlefw.rows.rows import Table
-from mlefw.schema import Schema
-from mlefw.target import TargetKind
+from mlefw.schema.schema import Schema
+from mlefw.schema.target import TargetKind
 
 needs_polars = pytest.mark.skipif(find_spec("polars") is None, reason="polars is not installed")
 Y = [1.0, 2.0, 3.0, 4.5]

@@ -19,7 +19,7 @@ from mlefw.errors import UsageError
 from mlefw.head.ordinal import OrdinalHead
 from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Rows, Table
-from mlefw.target import learn_labels
+from mlefw.schema.target import learn_labels
 
 
 def problem_of(x: np.ndarray, y: np.ndarray, num_classes: int) -> Problem:

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.identifier import check_levels
 from mlefw.reading.levels import BOOLEANS, codes, factorize, is_text, numbers
 from mlefw.rows.rows import Table
+from mlefw.schema.identifier import check_levels
 
 RESERVED = ("(intercept)", "(shared)")
 """How tables of coefficients call what is no feature."""

@@ -11,15 +11,15 @@ import torch
 from mlefw.configuration.record import typed
 from mlefw.data.base import Source
 from mlefw.errors import MisfitError
-from mlefw.event import Event, as_bounds, learn_event
-from mlefw.feature import Feature, Unseen, check_design_names, learn_feature
-from mlefw.identifier import check_numbered
 from mlefw.reading.cells import Missing
 from mlefw.reading.columns import require, warn_of_constants, warn_of_copies
 from mlefw.reading.levels import BOOLEANS
-from mlefw.roles import check_roles, learn_targets, offsets, weights
 from mlefw.rows.rows import Rows, Table
-from mlefw.target import Target, TargetKind, coded, coded_together
+from mlefw.schema.event import Event, as_bounds, learn_event
+from mlefw.schema.feature import Feature, Unseen, check_design_names, learn_feature
+from mlefw.schema.identifier import check_numbered
+from mlefw.schema.roles import check_roles, learn_targets, offsets, weights
+from mlefw.schema.target import Target, TargetKind, coded, coded_together
 
 _BLOCK = 2**18
 """Rows whose columns are looked at together."""

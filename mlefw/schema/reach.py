@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mlefw.rows.rows import Rows, Table
-from mlefw.schema import Schema
+from mlefw.schema.schema import Schema
 
 _FAR = 100.0
 """Half-widths of the training rows from their middle: what a model says further out is not learnt from them."""

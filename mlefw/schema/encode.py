@@ -6,8 +6,8 @@ import torch
 from mlefw.head.base import Head
 from mlefw.rows.rows import Rows, Table
 from mlefw.rows.stored import Store, StoredRows
-from mlefw.schema import Schema
-from mlefw.support import check_support
+from mlefw.schema.schema import Schema
+from mlefw.schema.support import check_support
 
 _CELLS = 2**21
 """Of features, that are coded at a time."""

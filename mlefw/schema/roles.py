@@ -10,7 +10,7 @@ from mlefw.errors import MisfitError, UsageError
 from mlefw.reading.columns import require, shown
 from mlefw.reading.levels import check, check_whole, numbers
 from mlefw.rows.rows import Table
-from mlefw.target import Target, TargetKind, learn_labels
+from mlefw.schema.target import Target, TargetKind, learn_labels
 
 
 def learn_targets(table: Table, source: Source, kind: TargetKind | Mapping[str, TargetKind]) -> tuple[Target, ...]:
