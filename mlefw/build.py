@@ -23,7 +23,7 @@ from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
 from mlefw.metric.base import Metric, OfTarget
 from mlefw.metric.nll import Nll
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.placement import place, set_units
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior

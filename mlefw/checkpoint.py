@@ -15,7 +15,7 @@ from mlefw.callback.resume import objective_state
 from mlefw.configuration.check import check_parts
 from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.recalibration import recalibrated
 from mlefw.rows.fingerprint import fingerprint
 from mlefw.rows.standardize import Standardized

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-from mlefw.gradient import Gradient
+from mlefw.objective.gradient import Gradient
 from mlefw.rows.rows import Batch
 from mlefw.system.warning import warn
 

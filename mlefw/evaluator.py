@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from mlefw.distributed import ranks
-from mlefw.gradient import has_hooks, is_replayable
 from mlefw.metric.base import Metric, bare
-from mlefw.objective import Objective
+from mlefw.objective.gradient import has_hooks, is_replayable
+from mlefw.objective.objective import Objective
+from mlefw.objective.tape import NotReplayableError, Tape
 from mlefw.rows.rows import Batch, Rows
-from mlefw.tape import NotReplayableError, Tape
 
 _WORTH = 8
 """Blocks of one shape after which the next one is recorded: to record takes as long as a dozen passes gain."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
 from mlefw.metric.base import central_90, pit_bounds
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
 
 MAX_ROWS = 50_000

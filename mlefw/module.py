@@ -19,7 +19,7 @@ from mlefw.distributed import ranks
 from mlefw.errors import NumericalError
 from mlefw.evaluator import Evaluator
 from mlefw.metric.base import Metric
-from mlefw.objective import Objective, not_finite
+from mlefw.objective.objective import Objective, not_finite
 from mlefw.rows.rows import Batch, Chunk
 from mlefw.step import Step, calmer
 from mlefw.system.random_state import Stream

@@ -7,7 +7,7 @@ from mlefw.baseline.linear import full_weight
 from mlefw.head.base import Head
 from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import JointHead
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import target_statistics
 

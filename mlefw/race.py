@@ -21,7 +21,7 @@ from mlefw.head.bernoulli import BernoulliHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.head.poisson import PoissonHead
 from mlefw.model.linear import Linear
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.prior.base import Prior
 from mlefw.rows.rows import Batch, Rows
 

@@ -9,7 +9,7 @@ from mlefw.calibrate.base import CalibratedHead, Calibration
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead
-from mlefw.objective import Evaluation, Objective, whole_eta
+from mlefw.objective.objective import Evaluation, Objective, whole_eta
 from mlefw.rows.rows import Rows, total
 
 FITTED_ON = "validation"

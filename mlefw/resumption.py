@@ -18,7 +18,7 @@ from mlefw.configuration import read as configuration
 from mlefw.configuration.check import check
 from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.schema.schema import Schema
 
 FREE = (

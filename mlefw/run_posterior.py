@@ -13,7 +13,7 @@ from mlefw.errors import UsageError
 from mlefw.metric.base import Metric
 from mlefw.metric.coverage import Coverage
 from mlefw.metric.nll import Nll
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import feature_statistics
 from mlefw.run_directory import checkpoint_of

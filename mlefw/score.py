@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from mlefw.baseline import distance
 from mlefw.baseline.refit import head_refit_gap
 from mlefw.metric.base import MOST_EXACT, Metric, bare
-from mlefw.objective import Evaluation, Objective, etas, evaluate
+from mlefw.objective.objective import Evaluation, Objective, etas, evaluate
 from mlefw.rows.rows import Rows, total
 from mlefw.system.attempt import attempt
 from mlefw.system.warning import warn

@@ -11,10 +11,10 @@ from mlefw.compiled import CompiledStep
 from mlefw.distributed import ranks
 from mlefw.distribution.precision import promote
 from mlefw.errors import UsageError
-from mlefw.gradient import Gradient, clip
-from mlefw.objective import Objective
+from mlefw.objective.gradient import Gradient, clip
+from mlefw.objective.objective import Objective
+from mlefw.objective.tape import Tape
 from mlefw.rows.rows import Batch
-from mlefw.tape import Tape
 
 _REPLAYABLE = (SGD, Adam, AdamW)
 """Their step depends on the gradients, their state and their settings alone."""

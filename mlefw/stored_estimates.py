@@ -10,7 +10,7 @@ from torch import Tensor
 from mlefw import archive
 from mlefw.baseline.predictor import Estimate
 from mlefw.errors import UsageError
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.references import KEYS
 from mlefw.rows.rows import Rows, total
 from mlefw.yardstick import Exact

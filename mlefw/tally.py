@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mlefw.metric.base import MOST_EXACT, Metric
-from mlefw.objective import Objective, rows_at_once
+from mlefw.objective.objective import Objective, rows_at_once
 from mlefw.rows.rows import Rows, total
 
 

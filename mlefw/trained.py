@@ -17,7 +17,7 @@ from mlefw.checkpoint import Trained
 from mlefw.data.frame import Frame, as_arrow, offered, with_target
 from mlefw.errors import UsageError
 from mlefw.new_data import adapted
-from mlefw.objective import evaluate
+from mlefw.objective.objective import evaluate
 from mlefw.prediction import check_probabilities, predictions
 from mlefw.rows.rows import Rows, Table
 from mlefw.run_posterior import posterior_of

@@ -23,7 +23,7 @@ from mlefw.distributed.strategy import SummedGradients
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.module import LikelihoodModule
-from mlefw.objective import Objective, rows_at_once
+from mlefw.objective.objective import Objective, rows_at_once
 from mlefw.step import Step, check_optimizer
 from mlefw.system.own_folder import cleared
 from mlefw.system.trust import trusted

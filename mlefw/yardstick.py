@@ -7,7 +7,7 @@ from typing import Any
 from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
 from mlefw.baseline.predictor import as_objective
-from mlefw.objective import Evaluation, Objective, evaluate
+from mlefw.objective.objective import Evaluation, Objective, evaluate
 from mlefw.rows.rows import Rows
 
 _MOST_KEPT = 100_000

@@ -11,7 +11,7 @@ import torch
 
 from mlefw import build, checkpoint, score
 from mlefw.cli import run
-from mlefw.objective import evaluate
+from mlefw.objective.objective import evaluate
 from mlefw.reading import csv_blocks
 from mlefw.tally import Tally
 

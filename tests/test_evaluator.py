@@ -10,9 +10,9 @@ from mlefw import training
 from mlefw.build import build_metrics
 from mlefw.configuration import read
 from mlefw.evaluator import Evaluator
+from mlefw.objective.tape import NotReplayableError, Tape
 from mlefw.preparation import prepare
 from mlefw.rows.rows import Batch, Rows
-from mlefw.tape import NotReplayableError, Tape
 
 CASES = {
     "gaussian": ("data=diabetes", "head=gaussian"),

@@ -20,7 +20,7 @@ from mlefw import archive
 from mlefw.callback.keep import KeepCheckpoints
 from mlefw.cli import run
 from mlefw.module import LikelihoodModule
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.single import guarded
 
 FEW = ("model.hidden=[4]", "trainer.max_epochs=3", *QUIET)

@@ -26,7 +26,7 @@ from mlefw.metric.base import bare
 from mlefw.metric.dispersion import Dispersion, kurtosis
 from mlefw.metric.shape import Shape
 from mlefw.misfit import CHANCE, NATS, departures, divergence
-from mlefw.objective import evaluate
+from mlefw.objective.objective import evaluate
 from mlefw.preparation import estimate, prepare
 from mlefw.remedy import Chosen, remedies
 

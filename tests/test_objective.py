@@ -13,7 +13,7 @@ from mlefw.head.gaussian import GaussianHead
 from mlefw.head.poisson import PoissonHead
 from mlefw.model.linear import Linear
 from mlefw.model.mlp import Mlp
-from mlefw.objective import Objective, evaluate
+from mlefw.objective.objective import Objective, evaluate
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior

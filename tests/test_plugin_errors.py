@@ -9,7 +9,7 @@ from conftest import summary_of
 from interrupted import train
 
 from mlefw.cli import run
-from mlefw.objective import evaluate
+from mlefw.objective.objective import evaluate
 from mlefw.system import origin
 
 MODULE = '''

@@ -22,7 +22,7 @@ from mlefw.head.gaussian import GaussianHead
 from mlefw.head.laplace import LaplaceHead
 from mlefw.head.poisson import PoissonHead
 from mlefw.model.mlp import Mlp
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.prior.base import Prior
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior

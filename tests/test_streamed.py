@@ -19,7 +19,7 @@ from mlefw.baseline.distance import paired
 from mlefw.batch.base import pieces, shuffled
 from mlefw.configuration import read
 from mlefw.errors import StorageError, UsageError
-from mlefw.objective import evaluate
+from mlefw.objective.objective import evaluate
 from mlefw.rows.rows import Rows, total
 from mlefw.rows.stored import Store, StoredRows, capacity
 from tests.interrupted import QUIET, train

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlefw.tape import NotReplayableError, Tape
+from mlefw.objective.tape import NotReplayableError, Tape
 
 X = torch.tensor([1.0, -2.0, 3.0])
 

@@ -12,7 +12,7 @@ from mlefw.baseline.linear import full_weight
 from mlefw.baseline.problem import Problem
 from mlefw.distribution.reference import chi2_quantile
 from mlefw.model.linear import Linear
-from mlefw.objective import Evaluation, Objective, etas
+from mlefw.objective.objective import Evaluation, Objective, etas
 from mlefw.rows.rows import Rows, total
 from mlefw.rows.standardize import Standardized
 

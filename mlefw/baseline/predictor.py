@@ -9,7 +9,7 @@ from torch import Tensor
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import full_weight
 from mlefw.model.linear import Linear
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.rows.standardize import Standardized
 
 

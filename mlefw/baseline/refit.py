@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
 from mlefw.model.base import HasLastLayer
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized, feature_statistics
 

@@ -17,7 +17,7 @@ from mlefw.callback.event_files import forgiving, usable
 from mlefw.callback.figures import LogFigures
 from mlefw.forecast import Forecast, Sample, forecast
 from mlefw.module import LikelihoodModule
-from mlefw.objective import whole_eta
+from mlefw.objective.objective import whole_eta
 from mlefw.plot.pit import spread
 from mlefw.plot.style import png
 from mlefw.rows.rows import Rows

@@ -16,7 +16,7 @@ from mlefw.command import judgement
 from mlefw.command.train import baseline_file
 from mlefw.errors import NumericalError, UsageError
 from mlefw.estimation import NAMES
-from mlefw.objective import evaluate
+from mlefw.objective.objective import evaluate
 from mlefw.preparation import Prepared, estimate, prepare
 from mlefw.run_directory import claim
 from mlefw.system.atomic import write_json

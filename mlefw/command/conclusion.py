@@ -10,7 +10,7 @@ from typing import Any
 from mlefw import archive, build, console, recalibration, score, stored_estimates
 from mlefw.command import exhibit, fitting, judgement, row_scores
 from mlefw.forecast import Forecast, Sample, forecast
-from mlefw.objective import Evaluation, Objective, evaluate, whole_eta
+from mlefw.objective.objective import Evaluation, Objective, evaluate, whole_eta
 from mlefw.preparation import Prepared
 from mlefw.rows.rows import Rows
 from mlefw.run_directory import checkpoint_of

@@ -14,7 +14,7 @@ from mlefw.calibrate.temperature import Temperature
 from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead
 from mlefw.misfit import misfit
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.recalibration import FITTED_ON
 from mlefw.remedy import Chosen
 from mlefw.rows.rows import Rows

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mlefw.baseline.distance import Decisive, decisive, paired
-from mlefw.objective import Evaluation
+from mlefw.objective.objective import Evaluation
 from mlefw.rows.rows import Rows
 from mlefw.system.atomic import write_atomically
 

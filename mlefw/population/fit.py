@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mlefw.build import build_metrics
 from mlefw.errors import MlefwError, NumericalError, Stopped
-from mlefw.objective import not_finite
+from mlefw.objective.objective import not_finite
 from mlefw.population.member import Member
 from mlefw.population.optimiser import Vectorised
 from mlefw.population.stacked import Stack

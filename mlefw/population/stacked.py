@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from mlefw.metric.base import Metric, bare
-from mlefw.objective import Evaluation, Objective
+from mlefw.objective.objective import Evaluation, Objective
+from mlefw.objective.tape import NotReplayableError, Tape
 from mlefw.rows.rows import Batch, Rows
-from mlefw.tape import NotReplayableError, Tape
 
 _BLOCK = 2**18
 """Rows of all members together that are evaluated at once."""

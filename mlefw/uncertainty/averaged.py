@@ -2,7 +2,7 @@
 
 from torch.distributions import Distribution
 
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
 from mlefw.uncertainty.laplace import Laplace
 from mlefw.uncertainty.marginal import predictive

@@ -11,7 +11,7 @@ from mlefw.baseline.derivatives import add_hessian
 from mlefw.baseline.refit import last_layer_features
 from mlefw.errors import UsageError
 from mlefw.model.base import HasLastLayer
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.prior.base import Prior
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized, feature_statistics

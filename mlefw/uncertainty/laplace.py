@@ -11,7 +11,7 @@ from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.gaussian import GaussianHead
 from mlefw.head.multitask import JointHead
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
 from mlefw.uncertainty.directions import AllWeights, LastLayer, last_layer
 from mlefw.uncertainty.posterior import Posterior, Weights

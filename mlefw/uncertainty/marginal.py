@@ -17,7 +17,7 @@ from mlefw.head.bernoulli import LogitBernoulli
 from mlefw.head.categorical import Categorical
 from mlefw.head.gaussian import Gaussian, GaussianHead
 from mlefw.head.laplace import LaplaceHead
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
 from mlefw.uncertainty.mixture import mixture
 from mlefw.uncertainty.normal_laplace import NormalLaplace

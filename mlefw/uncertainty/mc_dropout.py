@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 from torch.nn.modules.dropout import _DropoutNd
 
 from mlefw.errors import UsageError
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
 from mlefw.uncertainty.marginal import average
 

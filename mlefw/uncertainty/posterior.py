@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
 from mlefw.uncertainty.directions import AllWeights, Directions, LastLayer
 

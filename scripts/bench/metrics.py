@@ -27,7 +27,7 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
     from mlefw.configuration.read import read
     from mlefw.evaluator import Evaluator
     from mlefw.model.mlp import Mlp
-    from mlefw.objective import Objective
+    from mlefw.objective.objective import Objective
     from mlefw.prior.none import NoPrior
     from mlefw.rows.rows import Batch, Rows
     from mlefw.rows.standardize import Standardized

@@ -21,7 +21,7 @@ from mlefw.baseline.predictor import as_objective
 from mlefw.head.laplace import LaplaceHead
 from mlefw.model.linear import Linear
 from mlefw.model.mlp import Mlp
-from mlefw.objective import Evaluation, Objective, evaluate
+from mlefw.objective.objective import Evaluation, Objective, evaluate
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized
 

@@ -13,7 +13,7 @@ from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.moments import moments
 from mlefw.baseline.predictor import as_objective
 from mlefw.model.linear import Linear
-from mlefw.objective import Objective, evaluate
+from mlefw.objective.objective import Objective, evaluate
 from mlefw.placement import place
 from mlefw.prior.none import NoPrior
 from mlefw.rows.standardize import Standardized

@@ -15,7 +15,7 @@ from mlefw.baseline.problem import Problem
 from mlefw.baseline.refit import head_refit_gap
 from mlefw.model.mlp import Mlp
 from mlefw.model.residual import Residual
-from mlefw.objective import Objective, evaluate
+from mlefw.objective.objective import Objective, evaluate
 from mlefw.placement import place
 from mlefw.prior.base import Prior
 from mlefw.prior.l2 import L2Prior

@@ -24,7 +24,7 @@ from mlefw.batch.replacement import WithReplacement
 from mlefw.errors import UsageError
 from mlefw.head.gaussian import GaussianHead
 from mlefw.model.mlp import Mlp
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Batch, Rows

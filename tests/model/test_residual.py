@@ -23,7 +23,7 @@ from mlefw.errors import UsageError
 from mlefw.model.linear import Linear
 from mlefw.model.mlp import Mlp
 from mlefw.model.residual import Residual
-from mlefw.objective import evaluate
+from mlefw.objective.objective import evaluate
 from mlefw.preparation import Prepared
 
 CASES = [

@@ -23,7 +23,7 @@ from mlefw.head.gaussian import GaussianHead
 from mlefw.head.poisson import PoissonHead
 from mlefw.model.linear import Linear
 from mlefw.model.mlp import Mlp
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.prior.base import Prior
 from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l1 import L1Prior

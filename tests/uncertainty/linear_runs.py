@@ -8,7 +8,7 @@ from mlefw.baseline.predictor import as_objective
 from mlefw.baseline.problem import Problem
 from mlefw.head.base import Head
 from mlefw.model.linear import Linear
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.placement import place
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior

@@ -22,7 +22,7 @@ from mlefw.head.gaussian import GaussianHead
 from mlefw.head.negative_binomial import NegativeBinomialHead
 from mlefw.head.zero_inflated import ZeroInflatedPoissonHead
 from mlefw.model.mlp import Mlp
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
 from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Rows
 from mlefw.trained import load

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from mlefw.objective import Objective
+from mlefw.objective.objective import Objective
+from mlefw.objective.tape import NotReplayableError, Tape
 from mlefw.rows.rows import Batch, Rows
 from mlefw.system import random_state
-from mlefw.tape import NotReplayableError, Tape
 
 _MAX_TAPES = 16
 """More shapes than this are no regime's doing."""
