@@ -16,12 +16,12 @@ from mlefw.configuration.check import check_parts
 from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
-from mlefw.recalibration import recalibrated
 from mlefw.rows.fingerprint import fingerprint
 from mlefw.rows.standardize import Standardized
 from mlefw.rows.stored import StoredRows
 from mlefw.run_directory import checkpoint_of
 from mlefw.schema.schema import Schema
+from mlefw.score.recalibration import recalibrated
 from mlefw.system.random_state import isolated
 from mlefw.system.warning import warn
 

@@ -137,7 +137,7 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
 def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) -> int:
     from mlefw.command import evaluate, predict
-    from mlefw.console import console, evaluation_lines
+    from mlefw.report.console import console, evaluation_lines
     from mlefw.single import imported
 
     imported()
@@ -154,8 +154,8 @@ def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) ->
 def _compare(arguments: Sequence[str]) -> int:
     from mlefw.command import compare
     from mlefw.configuration.path_setting import literal, several
-    from mlefw.console import console
     from mlefw.report.comparison import ahead
+    from mlefw.report.console import console
 
     runs: list[str] = []
     report, measure, overwrite = "", "", False

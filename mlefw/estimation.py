@@ -13,11 +13,11 @@ from mlefw.build import Estimand
 from mlefw.errors import UsageError
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.progress_line import progress_line
+from mlefw.report.progress_line import progress_line
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import feature_statistics
+from mlefw.score.yardstick import Exact
 from mlefw.system.attempt import reason
-from mlefw.yardstick import Exact
 
 NAMES = {"mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge MAP"}
 """What the estimates are called."""

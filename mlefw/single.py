@@ -106,7 +106,7 @@ def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> No
         _train(config, run_dir, quiet)
     elif command == "baseline":
         from mlefw.command import baseline
-        from mlefw.console import console
+        from mlefw.report.console import console
 
         imported()
         content = baseline.run(config, run_dir)
@@ -124,7 +124,7 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
         _experiment(config, run_dir, quiet)
         return
     from mlefw.command import train
-    from mlefw.console import console, heading, run_table, verdict
+    from mlefw.report.console import console, heading, run_table, verdict
 
     imported()
     if topology.number(config["trainer"]) > 0:
@@ -143,7 +143,7 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
 
 def say(summary: dict[str, Any], run_dir: Path) -> None:
     """Print the line of a job that has ended well."""
-    from mlefw.console import console, number
+    from mlefw.report.console import console, number
 
     split = "validation" if "validation" in summary["metrics"] else "train"
     nats = number(summary["metrics"][split]["nll_nats"])
@@ -152,7 +152,7 @@ def say(summary: dict[str, Any], run_dir: Path) -> None:
 
 def _experiment(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
     from mlefw.command import experiment
-    from mlefw.console import console
+    from mlefw.report.console import console
 
     imported()
     findings = experiment.run(config, run_dir)

@@ -11,9 +11,9 @@ from mlefw import archive
 from mlefw.baseline.predictor import Estimate
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
-from mlefw.references import KEYS
+from mlefw.report.references import KEYS
 from mlefw.rows.rows import Rows, total
-from mlefw.yardstick import Exact
+from mlefw.score.yardstick import Exact
 
 KEY = "estimates"
 """Their place in a checkpoint."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mlefw.console import console, number
 from mlefw.errors import StorageError
+from mlefw.report.console import console, number
 from mlefw.run_directory import summary_of
 from mlefw.sweep_record import Job, Journal
 from mlefw.system.atomic import write_json

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch.distributions import Distribution
 
-from mlefw import build, checkpoint, score
+from mlefw import build, checkpoint
 from mlefw.checkpoint import Trained
 from mlefw.data.frame import Frame, as_arrow, offered, with_target
 from mlefw.errors import UsageError
@@ -23,6 +23,7 @@ from mlefw.rows.rows import Rows, Table
 from mlefw.run_posterior import posterior_of
 from mlefw.schema.reach import warn_of_far_rows
 from mlefw.schema.support import check_support
+from mlefw.score import score
 from mlefw.system.process_state import preserved
 from mlefw.system.random_state import isolated
 from mlefw.uncertainty.averaged import Uncertain

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from mlefw import build, checkpoint, score
+from mlefw import build, checkpoint
 from mlefw.cli import run
 from mlefw.objective.objective import evaluate
 from mlefw.reading import csv_blocks
-from mlefw.tally import Tally
+from mlefw.score import score
+from mlefw.score.streaming import Tally
 
 FEW = (
     "trainer.precision=64",

@@ -24,18 +24,18 @@ FAILURES = (
 MEMBERS = {
     "mlefw.metric.crps.Crps.update": ("metric Crps", ()),
     "mlefw.metric.pit.Pit.compute": ("metric Pit", ()),
-    "mlefw.score._exact": ("metric Temperature from all rows at once", ("data=iris", "head=categorical")),
-    "mlefw.score.floored_share": ("the share of rows at the floor", ()),
-    "mlefw.score.head_refit_gap": ("the exact refit of the last layer", ()),
-    "mlefw.score._excess": ("the distance from the exact optimum", ("model=linear", "~model.hidden")),
-    "mlefw.score._gap": ("the gap on test", ()),
-    "mlefw.score._divergence": ("the divergence from the exact estimate", ()),
-    "mlefw.recalibration.fit": ("the recalibration", ("calibrate=scale",)),
+    "mlefw.score.score._exact": ("metric Temperature from all rows at once", ("data=iris", "head=categorical")),
+    "mlefw.score.score.floored_share": ("the share of rows at the floor", ()),
+    "mlefw.score.score.head_refit_gap": ("the exact refit of the last layer", ()),
+    "mlefw.score.score._excess": ("the distance from the exact optimum", ("model=linear", "~model.hidden")),
+    "mlefw.score.score._gap": ("the gap on test", ()),
+    "mlefw.score.score._divergence": ("the divergence from the exact estimate", ()),
+    "mlefw.score.recalibration.fit": ("the recalibration", ("calibrate=scale",)),
     "mlefw.command.conclusion.keep_posterior": ("the uncertainty of the parameters", ("uncertainty=laplace",)),
     "mlefw.stored_estimates.stored": ("the exact estimates of the checkpoint", ()),
-    "mlefw.gallery.training": ("pictures of the training", ()),
-    "mlefw.gallery.path": ("the picture of the coefficients", ("model=linear",)),
-    "mlefw.gallery.predictive": ("pictures of the predictive distributions", ()),
+    "mlefw.report.pictures.training": ("pictures of the training", ()),
+    "mlefw.report.pictures.path": ("the picture of the coefficients", ("model=linear",)),
+    "mlefw.report.pictures.predictive": ("pictures of the predictive distributions", ()),
     "mlefw.command.conclusion.forecast": ("the predictive distributions of a sample", ()),
     "mlefw.callback.board.WriteBoard.finish": ("the last page of TensorBoard", ()),
     "mlefw.command.exhibit.run_report": ("the report", ()),
@@ -88,7 +88,7 @@ def test_what_is_known_is_on_disk_before_the_rest_is_computed(tmp_path: Path, mo
         assert (tmp_path / "r" / "report.html").is_file()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mlefw.score.distances", interrupted)
+    monkeypatch.setattr("mlefw.score.score.distances", interrupted)
     assert train(*SMALL, "run_dir=r") != 0
     assert seen[0]["status"] == "failed"
     assert np.isfinite(seen[0]["metrics"]["test"]["nll_nats"])

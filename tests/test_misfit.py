@@ -13,7 +13,7 @@ from pyarrow import csv
 from scipy import stats
 from torch.distributions import Poisson
 
-from mlefw import build, score
+from mlefw import build
 from mlefw.baseline.predictor import as_objective
 from mlefw.cli import run
 from mlefw.command import judgement
@@ -25,10 +25,11 @@ from mlefw.head.zero_inflated import ZeroInflated
 from mlefw.metric.base import bare
 from mlefw.metric.dispersion import Dispersion, kurtosis
 from mlefw.metric.shape import Shape
-from mlefw.misfit import CHANCE, NATS, departures, divergence
 from mlefw.objective.objective import evaluate
 from mlefw.preparation import estimate, prepare
-from mlefw.remedy import Chosen, remedies
+from mlefw.report.misfit import CHANCE, NATS, departures, divergence
+from mlefw.report.remedy import Chosen, remedies
+from mlefw.score import score
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from interrupted import QUIET, assert_same, assert_same_run, train
 
-from mlefw import build, gallery
+from mlefw import build
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.callback.board import WriteBoard
 from mlefw.callback.figures import LogFigures
@@ -19,6 +19,7 @@ from mlefw.command import conclusion, exhibit
 from mlefw.command import train as train_command
 from mlefw.data.base import Source
 from mlefw.evaluator import Evaluator
+from mlefw.report import pictures
 from mlefw.system import random_state, shared_work
 from mlefw.system.random_state import Stream
 from mlefw.trained import load
@@ -33,7 +34,7 @@ CONSUMERS = {
     "evaluation": (Evaluator, "add"),
     "log": (LogFigures, "_log"),
     "board": (WriteBoard, "on_validation_end"),
-    "pictures": (gallery, "calibration"),
+    "pictures": (pictures, "calibration"),
     "the last figures": (conclusion, "see"),
     "report": (exhibit, "report"),
 }

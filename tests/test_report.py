@@ -19,7 +19,7 @@ from mlefw.callback import board
 from mlefw.callback.event_records import Records
 from mlefw.callback.figures import margins
 from mlefw.cli import run
-from mlefw.forecast import MAX_ROWS, Sample
+from mlefw.report.forecast import MAX_ROWS, Sample
 from mlefw.rows.rows import Rows
 
 # Runs in this process meet the deprecations of other people's code, too.

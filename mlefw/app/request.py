@@ -9,11 +9,11 @@ from typing import Any
 from mlefw import race
 from mlefw.errors import UsageError
 from mlefw.experiment.sgd_to_mle import final_table, headline, one, picture
-from mlefw.findings import cell_text
 from mlefw.prior.base import Prior
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
+from mlefw.report.findings import cell_text
 from mlefw.sgd_theory import curvature
 
 LIMITS = {"n": (200, 2000), "batch_size": (10, 500), "lr": (0.1, 5.0), "iterations": (50, 500), "scale": (0.01, 10.0)}

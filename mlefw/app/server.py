@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from mlefw.app.request import answer
-from mlefw.console import console
 from mlefw.errors import UsageError
+from mlefw.report.console import console
 from mlefw.single import imported
 from mlefw.system.inert_text import shown
 

@@ -12,14 +12,14 @@ from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
-from mlefw import gallery
 from mlefw.callback.event_files import forgiving, usable
 from mlefw.callback.figures import LogFigures
-from mlefw.forecast import Forecast, Sample, forecast
 from mlefw.module import LikelihoodModule
 from mlefw.objective.objective import whole_eta
 from mlefw.plot.pit import spread
 from mlefw.plot.style import png
+from mlefw.report import pictures as gallery
+from mlefw.report.forecast import Forecast, Sample, forecast
 from mlefw.rows.rows import Rows
 from mlefw.system.attempt import attempt
 

@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlefw.command import row_scores
-from mlefw.console import model_name, number
 from mlefw.errors import UsageError
 from mlefw.new_data import check_output
 from mlefw.report import comparison
+from mlefw.report.console import model_name, number
 from mlefw.run_directory import SUPERSEDED
 from mlefw.system.atomic import write_text
 from mlefw.system.local_path import local_path

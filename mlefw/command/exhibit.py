@@ -7,13 +7,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mlefw import gallery
 from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
 from mlefw.command.fitting import Fit
 from mlefw.errors import StorageError
-from mlefw.forecast import Forecast, Sample
 from mlefw.plot.style import png
+from mlefw.report import pictures as gallery
+from mlefw.report.forecast import Forecast, Sample
 from mlefw.report.page import Picture
 from mlefw.report.run import failure_report, run_report
 from mlefw.schema.schema import Schema

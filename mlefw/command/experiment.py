@@ -12,8 +12,8 @@ from rich.text import Text
 
 from mlefw import build
 from mlefw.experiment.base import Experiment
-from mlefw.findings import Findings
 from mlefw.plot.style import png
+from mlefw.report.findings import Findings
 from mlefw.run_directory import claim
 from mlefw.system.atomic import write_bytes, write_json, write_text
 from mlefw.system.warning import collected

@@ -18,11 +18,11 @@ from mlefw.callback.resume import KEY, Resumable
 from mlefw.callback.short_steps import WarnOfShortSteps
 from mlefw.configuration.read import as_yaml
 from mlefw.distributed import ranks, topology
-from mlefw.forecast import Sample
 from mlefw.preparation import Prepared
+from mlefw.report.forecast import Sample
+from mlefw.score.yardstick import Yardstick
 from mlefw.system.allocator import retained
 from mlefw.system.signals import deferred, raise_pending
-from mlefw.yardstick import Yardstick
 
 
 @dataclass(frozen=True)

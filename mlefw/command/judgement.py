@@ -13,11 +13,11 @@ from mlefw.calibrate.scale import Scale
 from mlefw.calibrate.temperature import Temperature
 from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead
-from mlefw.misfit import misfit
 from mlefw.objective.objective import Objective
-from mlefw.recalibration import FITTED_ON
-from mlefw.remedy import Chosen
+from mlefw.report.misfit import misfit
+from mlefw.report.remedy import Chosen
 from mlefw.rows.rows import Rows
+from mlefw.score.recalibration import FITTED_ON
 
 _RECALIBRATIONS: Mapping[str, type[Calibration]] = {
     "temperature": Temperature,

@@ -11,11 +11,11 @@ from pyarrow import csv, parquet
 from rich.progress import Progress
 
 from mlefw import build, checkpoint
-from mlefw.console import console
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
 from mlefw.new_data import adapted, check_output, read_blocks
 from mlefw.prediction import check_probabilities, predictions
+from mlefw.report.console import console
 from mlefw.run_posterior import posterior_of
 from mlefw.system.atomic import write_atomically
 from mlefw.system.inert_text import cell, shown

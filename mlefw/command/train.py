@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from mlefw import checkpoint, preparation, resumption
-from mlefw.coefficient_table import baseline_content
 from mlefw.command import conclusion, exhibit, fitting
 from mlefw.command.conclusion import choice
 from mlefw.configuration.read import as_yaml
 from mlefw.errors import MlefwError, StorageError, UsageError
 from mlefw.preparation import Prepared, estimate, prepare, start
+from mlefw.report.coefficient_table import baseline_content
 from mlefw.run_directory import claim, locked, summary_of
+from mlefw.score.yardstick import Exact, Yardstick
 from mlefw.system import origin
 from mlefw.system.atomic import leftovers, write_json, write_text
 from mlefw.system.file_system import remove
 from mlefw.system.random_state import Stream
 from mlefw.system.shared_work import is_wanted, once
-from mlefw.yardstick import Exact, Yardstick
 
 _PARTS = ("data", "head", "prior", "loss", "baseline", "model", "choices")
 """Of a configuration: what the yardstick of a run depends on."""

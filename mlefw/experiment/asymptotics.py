@@ -10,11 +10,11 @@ from scipy import special, stats
 
 from mlefw.errors import UsageError
 from mlefw.experiment.base import Experiment
-from mlefw.findings import Findings, Grid
 from mlefw.head.bernoulli import BernoulliHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.plot import asymptotics
 from mlefw.replicate import Replicates, fit
+from mlefw.report.findings import Findings, Grid
 
 INTERCEPT, SLOPE = 0.5, 1.5
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-from mlefw.findings import Findings
+from mlefw.report.findings import Findings
 
 
 class Experiment(ABC):

@@ -12,13 +12,13 @@ from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
 from mlefw.distribution import quantile
 from mlefw.experiment.base import Experiment
-from mlefw.findings import Findings, Grid
 from mlefw.head.bernoulli import BernoulliHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.head.laplace import LaplaceHead
 from mlefw.line import as_rows, predicted, solve
 from mlefw.plot import failures
 from mlefw.prior.l2 import L2Prior
+from mlefw.report.findings import Findings, Grid
 from mlefw.rows.rows import Rows
 
 Values = dict[str, float | None]

@@ -11,11 +11,11 @@ from mlefw.baseline.covariance import Covariance, covariance
 from mlefw.distribution import quantile
 from mlefw.errors import UsageError
 from mlefw.experiment.base import Experiment
-from mlefw.findings import Findings, Grid
 from mlefw.head.base import Head
 from mlefw.head.gaussian import GaussianHead
 from mlefw.line import as_rows, predicted, solve
 from mlefw.plot import lines
+from mlefw.report.findings import Findings, Grid
 from mlefw.rows.rows import Rows
 
 INTERCEPT, SLOPE, LOG_SCALE = 1.0, 2.0, -1.0

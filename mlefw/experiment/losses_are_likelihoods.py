@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from mlefw.errors import UsageError
 from mlefw.experiment.base import Experiment
-from mlefw.findings import Findings, Grid
 from mlefw.head.base import Head
 from mlefw.head.bernoulli import BernoulliHead
 from mlefw.head.categorical import CategoricalHead
@@ -22,6 +21,7 @@ from mlefw.head.huber import HuberHead
 from mlefw.head.laplace import LaplaceHead
 from mlefw.head.poisson import PoissonHead
 from mlefw.plot import losses
+from mlefw.report.findings import Findings, Grid
 
 
 @dataclass(frozen=True)

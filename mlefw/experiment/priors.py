@@ -13,7 +13,6 @@ from mlefw.baseline.problem import Problem
 from mlefw.batch.full import FullBatch
 from mlefw.data.synthetic import Synthetic
 from mlefw.experiment.base import Experiment
-from mlefw.findings import Findings, Grid
 from mlefw.head.gaussian import GaussianHead
 from mlefw.plot import shrinkage
 from mlefw.prior.base import Prior
@@ -21,6 +20,7 @@ from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
+from mlefw.report.findings import Findings, Grid
 from mlefw.rows.rows import Rows
 
 TRUTH = (3.0, 0.0, 0.0, -2.0, 0.0, 0.0, 0.0, 1.5, 0.0, 0.0)

@@ -9,7 +9,6 @@ from mlefw.baseline.base import Solution
 from mlefw.distribution import quantile
 from mlefw.errors import UsageError
 from mlefw.experiment.base import Experiment
-from mlefw.findings import Findings, Grid
 from mlefw.head.base import Head
 from mlefw.head.gaussian import GaussianHead
 from mlefw.head.huber import HuberHead
@@ -17,6 +16,7 @@ from mlefw.head.laplace import LaplaceHead
 from mlefw.head.student_t import StudentTHead
 from mlefw.line import as_rows, predicted, solve
 from mlefw.plot import lines
+from mlefw.report.findings import Findings, Grid
 from mlefw.rows.rows import Rows
 
 INTERCEPT, SLOPE, NOISE = 1.0, 2.0, 0.5

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from mlefw import race, sgd_theory
 from mlefw.errors import UsageError
 from mlefw.experiment.base import Experiment
-from mlefw.findings import Findings, Grid
 from mlefw.plot import sgd
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.race import Race, Settings
 from mlefw.replicate import Replicates, descend, drawn_batches, fit
+from mlefw.report.findings import Findings, Grid
 
 _PARTS = ("slope", "intercept")
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from mlefw import score
 from mlefw.build import build_metrics
 from mlefw.command.conclusion import Seen
 from mlefw.population.member import Member
 from mlefw.population.stacked import Stack
+from mlefw.score import score
 
 _MOST = 2**22
 """Rows times members, up to which all that is said of them is held at once."""

@@ -14,7 +14,7 @@ from mlefw import training
 from mlefw.archive import Archive
 from mlefw.command import fitting
 from mlefw.command.train import Begun
-from mlefw.yardstick import Yardstick
+from mlefw.score.yardstick import Yardstick
 
 
 class Member:

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlefw.console import model_name, number, verdict
+from mlefw.report.console import model_name, number, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 from mlefw.system.number_format import robust
 

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from mlefw.baseline.coefficients import shown
-from mlefw.console import chosen, exact_names, fitted_by, model_name, number, p_value, rows_of, verdict
+from mlefw.report.console import chosen, exact_names, fitted_by, model_name, number, p_value, rows_of, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
 
 _GAPS = {

@@ -38,7 +38,7 @@ from mlefw.command import fitting
 from mlefw.configuration import read
 from mlefw.preparation import estimate, prepare
 from mlefw.run_directory import claim
-from mlefw.yardstick import Yardstick
+from mlefw.score.yardstick import Yardstick
 
 _COMPILED = 150
 """Steps after which a step that is worth it has been compiled."""

@@ -11,7 +11,7 @@ from exact_oracles import Sample, data, sample, varied
 from exact_solving import solve
 from scipy import stats
 
-from mlefw.coefficient_table import baseline_content
+from mlefw.report.coefficient_table import baseline_content
 
 KEYS = ("estimate", "std_error", "z", "p_value", "ci_low", "ci_high")
 

@@ -8,7 +8,7 @@ from exact_oracles import Array, Sample, data, estimate, sample, varied
 from exact_solving import solve
 
 from mlefw.baseline.problem import Problem
-from mlefw.coefficient_table import baseline_content
+from mlefw.report.coefficient_table import baseline_content
 
 HEADS = [
     ("gaussian", "stackloss"),

@@ -5,7 +5,7 @@ import pytest
 from exact_oracles import Sample, data, estimate, varied
 from exact_solving import solve
 
-from mlefw.coefficient_table import baseline_content
+from mlefw.report.coefficient_table import baseline_content
 
 PLAIN = [
     ("gaussian", "longley"),

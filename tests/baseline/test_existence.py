@@ -15,8 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from mlefw.baseline.absence import remedy
 from mlefw.baseline.linear import solve_null
 from mlefw.baseline.problem import Problem
-from mlefw.coefficient_table import baseline_content
 from mlefw.prior.none import NoPrior
+from mlefw.report.coefficient_table import baseline_content
 from mlefw.rows.standardize import feature_statistics
 
 COMPLETE = [

@@ -17,7 +17,7 @@ from mlefw.objective.objective import Objective, evaluate
 from mlefw.placement import place
 from mlefw.prior.none import NoPrior
 from mlefw.rows.standardize import Standardized
-from mlefw.score import floored_share
+from mlefw.score.score import floored_share
 
 HEADS = ("gaussian", "laplace", "huber", "student_t", "lognormal", "gamma", "heteroscedastic")
 

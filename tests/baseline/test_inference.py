@@ -14,8 +14,8 @@ from exact_solving import HEADS, new_head, problem_of, solve
 from scipy import stats
 
 from mlefw.baseline.linear import solve_null
-from mlefw.coefficient_table import baseline_content
 from mlefw.head.base import FactorizedHead
+from mlefw.report.coefficient_table import baseline_content
 
 KEY = {"bernoulli": "logits", "poisson": "rate"}
 

@@ -10,7 +10,7 @@ from exact_solving import solve
 from scipy.optimize import linprog, minimize
 
 from mlefw.baseline.base import Solution
-from mlefw.coefficient_table import baseline_content
+from mlefw.report.coefficient_table import baseline_content
 
 
 def standardised(of: Sample) -> Array:

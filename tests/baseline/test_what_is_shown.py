@@ -25,7 +25,6 @@ from mlefw.baseline.existence import examine
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
-from mlefw.coefficient_table import baseline_content
 from mlefw.command.baseline import show
 from mlefw.head.base import FactorizedHead, Head
 from mlefw.head.bernoulli import BernoulliHead
@@ -45,6 +44,7 @@ from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
+from mlefw.report.coefficient_table import baseline_content
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import feature_statistics
 

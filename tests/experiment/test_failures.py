@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlefw.experiment.failures import DEPTHS, Failures
-from mlefw.findings import Findings
+from mlefw.report.findings import Findings
 
 
 @pytest.fixture(scope="module")

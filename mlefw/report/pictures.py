@@ -10,12 +10,12 @@ from torch import Tensor
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance, covariance
 from mlefw.baseline.linear import full_weight
-from mlefw.forecast import Forecast, Sample
 from mlefw.plot.path import coefficient_path
 from mlefw.plot.pit import coverage_curve, pit_histogram, randomised
 from mlefw.plot.prediction import predictions, residuals
 from mlefw.plot.reliability import reliability, reliability_by_class
 from mlefw.plot.training import Errors, History, Lines, gap_curve, learning_curves
+from mlefw.report.forecast import Forecast, Sample
 
 
 @dataclass(frozen=True)

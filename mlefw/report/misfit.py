@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlefw.distribution.reference import chi2_tail, normal_tail
-from mlefw.remedy import Chosen, remedies
+from mlefw.report.remedy import Chosen, remedies
 from mlefw.system.number_format import number, percent
 
 CHANCE = 1e-4

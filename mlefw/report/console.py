@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mlefw.references import EXACT as EXACT
-from mlefw.references import REFERENCES, against, compared
-from mlefw.references import exact_names as exact_names
+from mlefw.report.references import EXACT as EXACT
+from mlefw.report.references import REFERENCES, against, compared
+from mlefw.report.references import exact_names as exact_names
 from mlefw.system.number_format import number as number
 from mlefw.system.number_format import p_value as p_value
 from mlefw.system.number_format import robust

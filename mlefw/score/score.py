@@ -16,9 +16,9 @@ from mlefw.baseline.refit import head_refit_gap
 from mlefw.metric.base import MOST_EXACT, Metric, bare
 from mlefw.objective.objective import Evaluation, Objective, etas, evaluate
 from mlefw.rows.rows import Rows, total
+from mlefw.score.yardstick import Yardstick
 from mlefw.system.attempt import attempt
 from mlefw.system.warning import warn
-from mlefw.yardstick import Yardstick
 
 
 @torch.no_grad()
