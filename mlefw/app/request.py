@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from mlefw import race
 from mlefw.errors import UsageError
 from mlefw.experiment.sgd_to_mle import final_table, headline, one, picture
 from mlefw.prior.base import Prior
@@ -14,7 +13,8 @@ from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.report.findings import cell_text
-from mlefw.sgd_theory import curvature
+from mlefw.simulation import descents
+from mlefw.simulation.sgd_theory import curvature
 
 LIMITS = {"n": (200, 2000), "batch_size": (10, 500), "lr": (0.1, 5.0), "iterations": (50, 500), "scale": (0.01, 10.0)}
 """Of the sliders."""
@@ -23,7 +23,7 @@ _MOST_KNOWN = 64
 """Answers; a slider goes back as often as it goes on."""
 
 
-def settings(query: Mapping[str, str]) -> tuple[race.Settings, Prior]:
+def settings(query: Mapping[str, str]) -> tuple[descents.Settings, Prior]:
     """What a query asks for; what it leaves out has the default of the page.
 
     Raises:
@@ -40,10 +40,12 @@ def settings(query: Mapping[str, str]) -> tuple[race.Settings, Prior]:
             raise UsageError(f"{name}={wanted[name]:g}: expected a number from {low:g} to {high:g}")
     head, prior = query.get("head", "bernoulli"), query.get("prior", "none")
     priors = {"none": NoPrior, "l2": lambda: L2Prior(wanted["scale"]), "l1": lambda: L1Prior(wanted["scale"])}
-    if head not in race.TRUTHS or prior not in priors:
-        raise UsageError(f"head={head}, prior={prior}: expected a head of {', '.join(race.TRUTHS)}, and none, l2 or l1")
+    if head not in descents.TRUTHS or prior not in priors:
+        raise UsageError(
+            f"head={head}, prior={prior}: expected a head of {', '.join(descents.TRUTHS)}, and none, l2 or l1"
+        )
     whole = {name: int(wanted[name]) for name in ("n", "batch_size", "iterations", "seed")}
-    chosen = race.Settings(head, whole["n"], whole["batch_size"], wanted["lr"], whole["iterations"], whole["seed"])  # type: ignore[arg-type]
+    chosen = descents.Settings(head, whole["n"], whole["batch_size"], wanted["lr"], whole["iterations"], whole["seed"])  # type: ignore[arg-type]
     return chosen, priors[prior]()
 
 
@@ -63,7 +65,7 @@ def answer(query: Mapping[str, str]) -> dict[str, Any]:
 @lru_cache(_MOST_KNOWN)
 def _content(query: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     chosen, prior = settings(dict(query))
-    ran = race.run(chosen, prior)
+    ran = descents.run(chosen, prior)
     table, _ = final_table(ran)
     file = io.StringIO()
     picture(ran, has_box=False).savefig(file, format="svg", metadata={"Date": None})

@@ -13,8 +13,8 @@ from mlefw.experiment.base import Experiment
 from mlefw.head.bernoulli import BernoulliHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.plot import asymptotics
-from mlefw.replicate import Replicates, fit
 from mlefw.report.findings import Findings, Grid
+from mlefw.simulation.replicates import Replicates, fit
 
 INTERCEPT, SLOPE = 0.5, 1.5
 

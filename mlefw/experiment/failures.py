@@ -15,11 +15,11 @@ from mlefw.experiment.base import Experiment
 from mlefw.head.bernoulli import BernoulliHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.head.laplace import LaplaceHead
-from mlefw.line import as_rows, predicted, solve
 from mlefw.plot import failures
 from mlefw.prior.l2 import L2Prior
 from mlefw.report.findings import Findings, Grid
 from mlefw.rows.rows import Rows
+from mlefw.simulation.exact_line import as_rows, predicted, solve
 
 Values = dict[str, float | None]
 DEPTHS = (0.0, -2.0, -5.0, -10.0, -20.0)

@@ -13,10 +13,10 @@ from mlefw.errors import UsageError
 from mlefw.experiment.base import Experiment
 from mlefw.head.base import Head
 from mlefw.head.gaussian import GaussianHead
-from mlefw.line import as_rows, predicted, solve
 from mlefw.plot import lines
 from mlefw.report.findings import Findings, Grid
 from mlefw.rows.rows import Rows
+from mlefw.simulation.exact_line import as_rows, predicted, solve
 
 INTERCEPT, SLOPE, LOG_SCALE = 1.0, 2.0, -1.0
 REGIONS = {"x < −0.5": (-1.5, -0.5), "middle": (-0.5, 0.5), "x > 0.5": (0.5, 1.5)}

@@ -13,8 +13,8 @@ from mlefw.experiment.base import Experiment
 from mlefw.head.categorical import CategoricalHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.plot import divergence
-from mlefw.replicate import Replicates, fit
 from mlefw.report.findings import Findings, Grid
+from mlefw.simulation.replicates import Replicates, fit
 
 TRUE = (0.4, 0.25, 0.15, 0.1, 0.07, 0.03)
 """On a sample space of six."""

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from mlefw import race
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
 from mlefw.batch.full import FullBatch
@@ -22,6 +21,7 @@ from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.report.findings import Findings, Grid
 from mlefw.rows.rows import Rows
+from mlefw.simulation import descents
 
 TRUTH = (3.0, 0.0, 0.0, -2.0, 0.0, 0.0, 0.0, 1.5, 0.0, 0.0)
 
@@ -68,7 +68,7 @@ class Priors(Experiment):
         for name, prior in self.priors.items():
             posed = replace(problem, prior=prior)
             solution = LinearBaseline().solve(posed)
-            path = race.descend(posed, FullBatch(), 1 / _largest(posed), 400, 0)
+            path = descents.descend(posed, FullBatch(), 1 / _largest(posed), 400, 0)
             exact[name], trained[name] = solution.theta.numpy(), path.theta[-1]
             weight = solution.theta[: len(TRUTH)]
             nats = None if prior.flat else float(prior(weight))

@@ -14,10 +14,10 @@ from mlefw.head.gaussian import GaussianHead
 from mlefw.head.huber import HuberHead
 from mlefw.head.laplace import LaplaceHead
 from mlefw.head.student_t import StudentTHead
-from mlefw.line import as_rows, predicted, solve
 from mlefw.plot import lines
 from mlefw.report.findings import Findings, Grid
 from mlefw.rows.rows import Rows
+from mlefw.simulation.exact_line import as_rows, predicted, solve
 
 INTERCEPT, SLOPE, NOISE = 1.0, 2.0, 0.5
 

@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from mlefw import race, sgd_theory
 from mlefw.errors import UsageError
 from mlefw.experiment.base import Experiment
 from mlefw.plot import sgd
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
-from mlefw.race import Race, Settings
-from mlefw.replicate import Replicates, descend, drawn_batches, fit
 from mlefw.report.findings import Findings, Grid
+from mlefw.simulation import descents, sgd_theory
+from mlefw.simulation.descents import Race, Settings
+from mlefw.simulation.replicates import Replicates, descend, drawn_batches, fit
 
 _PARTS = ("slope", "intercept")
 
@@ -37,7 +37,7 @@ class SgdToMle(Experiment):
 
     def __init__(
         self,
-        head: race.Kind = "bernoulli",
+        head: descents.Kind = "bernoulli",
         n: int = 500,
         batch_size: int = 50,
         lr: float = 1.0,
@@ -55,7 +55,7 @@ class SgdToMle(Experiment):
 
     def run(self) -> Findings:
         """The race; and without a prior, where the MLE exists and the rate is stable, what theory says of it."""
-        ran = race.run(self.settings, self.prior)
+        ran = descents.run(self.settings, self.prior)
         grid, values = final_table(ran)
         tables, pictures, verdict = [grid], {"sgd_to_mle": picture(ran)}, headline(ran)
         if self.prior.flat and ran.has_optimum:
@@ -177,8 +177,8 @@ def one(ran: Race) -> Replicates:
 
 def slope_errors(settings: Settings, count: int) -> tuple[dict[str, np.ndarray], float]:
     """Errors of the slope over data sets of seeds 0, 1, … (with `variance`, that of the MLE); the rms of SGD's."""
-    drawn = [race.draw(Settings(settings.kind, settings.num_rows, seed=settings.seed + k)) for k in range(count)]
-    head = race.make_head(settings.kind)
+    drawn = [descents.draw(Settings(settings.kind, settings.num_rows, seed=settings.seed + k)) for k in range(count)]
+    head = descents.make_head(settings.kind)
     data = Replicates(head, torch.stack([rows.x for rows in drawn]), torch.stack([rows.y for rows in drawn]))
     fits = fit(data)
     data = Replicates(head, data.x[fits.converged], data.y[fits.converged])
@@ -193,7 +193,7 @@ def slope_errors(settings: Settings, count: int) -> tuple[dict[str, np.ndarray],
         here = sgd_theory.curvature(Replicates(head, data.x[k : k + 1], data.y[k : k + 1]), best[k])
         covariance = here.stationary(s.lr, s.batch_size)
         squares += [covariance[0, 0]] if covariance is not None else []
-    errors = {"SGD − MLE": sgd_end - best, "GD − MLE": full - best, "MLE − truth": best - race.TRUTHS[s.kind][1]}
+    errors = {"SGD − MLE": sgd_end - best, "GD − MLE": full - best, "MLE − truth": best - descents.TRUTHS[s.kind][1]}
     found = {name: error[:, 0].numpy() for name, error in errors.items()} | {"variance": inverse.numpy()}
     return found, float(np.sqrt(np.mean(squares)))
 
@@ -222,7 +222,7 @@ def picture(ran: Race, has_box: bool = True) -> Figure:
     curves = [(path.value, path.theta[:, 0]) for path in (ran.full, ran.stochastic)]
     exact = (ran.exact.objective, float(ran.exact.theta[0]))
     subtitle = f"{s.kind}, n = {s.num_rows}, batch {s.batch_size} with replacement, rate {s.lr:g}, from zero"
-    found = race.calmed(ran) if ran.has_optimum and ran.diverges else None
+    found = descents.calmed(ran) if ran.has_optimum and ran.diverges else None
     calm = found and ((found[1].value, found[1].theta[:, 0]), f"full-batch GD at rate {found[0]:.2g}")
     return sgd.race(curves[0], curves[1], exact, name, headline(ran), subtitle, calm, has_box)
 
@@ -239,5 +239,5 @@ def headline(ran: Race) -> str:
     return f"Full-batch GD ends {max(full, 1e-16):.1e} from the exact slope, mini-batch SGD {stochastic:.2g}."
 
 
-def _end(path: race.Path) -> tuple[float, float, float]:
+def _end(path: descents.Path) -> tuple[float, float, float]:
     return float(path.value[-1]), float(path.theta[-1, 0]), float(path.theta[-1, 1])

@@ -5,18 +5,18 @@ import pytest
 import statsmodels.api as sm
 import torch
 
-from mlefw import race, sgd_theory
 from mlefw.errors import UsageError
 from mlefw.experiment.sgd_to_mle import SgdToMle, one, slope_errors
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.race import Settings
-from mlefw.replicate import Replicates, descend, fit
+from mlefw.simulation import descents, sgd_theory
+from mlefw.simulation.descents import Settings
+from mlefw.simulation.replicates import Replicates, descend, fit
 
 
 def test_the_race_ends_where_statsmodels_and_the_theory_say() -> None:
-    ran = race.run(Settings(), NoPrior())
+    ran = descents.run(Settings(), NoPrior())
     random = np.random.default_rng(0)
     x = random.normal(size=500)
     y = random.random(500) < 1 / (1 + np.exp(-0.5 - 1.5 * x))
@@ -41,7 +41,7 @@ def test_over_200_data_sets() -> None:
 
 
 def test_noise_at_rest_is_that_of_the_lyapunov_equation() -> None:
-    ran = race.run(Settings(lr=0.3, num_steps=1), NoPrior())
+    ran = descents.run(Settings(lr=0.3, num_steps=1), NoPrior())
     data, lr = one(ran), 0.3
     here = sgd_theory.curvature(data, ran.exact.theta)
     seen = sgd_theory.rest(data, ran.exact.theta, lr, 200, seed=1, num_steps=300, settle=150)
@@ -55,7 +55,7 @@ def test_noise_at_rest_is_that_of_the_lyapunov_equation() -> None:
 
 
 def test_the_stationary_covariance_solves_its_equation_and_ends_at_the_largest_rate() -> None:
-    ran = race.run(Settings(num_steps=1), NoPrior())
+    ran = descents.run(Settings(num_steps=1), NoPrior())
     here = sgd_theory.curvature(one(ran), ran.exact.theta)
     covariance = here.stationary(2.0, 10)
     assert covariance is not None
@@ -65,7 +65,7 @@ def test_the_stationary_covariance_solves_its_equation_and_ends_at_the_largest_r
 
 
 def test_gradient_noise_scale_at_zero() -> None:
-    data = one(race.run(Settings(num_steps=1), NoPrior()))
+    data = one(descents.run(Settings(num_steps=1), NoPrior()))
     zero = torch.zeros(2, dtype=torch.float64)
     assert sgd_theory.curvature(data, zero).noise_scale == pytest.approx(5.159, abs=5e-4)
     estimate = sgd_theory.estimated_noise_scale(data, zero, (50, 500), seed=0)
@@ -73,10 +73,10 @@ def test_gradient_noise_scale_at_zero() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bernoulli", "gaussian", "poisson"])
-def test_batched_fits_and_descents_are_those_of_single_problems(kind: race.Kind) -> None:
-    races = [race.run(Settings(kind, 80, num_steps=7, lr=0.2, seed=seed), NoPrior()) for seed in range(3)]
+def test_batched_fits_and_descents_are_those_of_single_problems(kind: descents.Kind) -> None:
+    races = [descents.run(Settings(kind, 80, num_steps=7, lr=0.2, seed=seed), NoPrior()) for seed in range(3)]
     rows = [ran.exact.problem.rows for ran in races]
-    data = Replicates(race.make_head(kind), torch.stack([r.x for r in rows]), torch.stack([r.y for r in rows]))
+    data = Replicates(descents.make_head(kind), torch.stack([r.x for r in rows]), torch.stack([r.y for r in rows]))
     fits = fit(data)
     assert bool(fits.converged.all())
     path = descend(data, data.origin(), 0.2, 7)
@@ -87,7 +87,7 @@ def test_batched_fits_and_descents_are_those_of_single_problems(kind: race.Kind)
 
 def test_under_a_prior_the_descent_goes_to_the_map() -> None:
     for prior in (L2Prior(0.1), L1Prior(0.05), L1Prior(0.001)):
-        ran = race.run(Settings(num_steps=400), prior)
+        ran = descents.run(Settings(num_steps=400), prior)
         assert ran.full.theta[-1] == pytest.approx(ran.exact.theta.numpy(), abs=1e-6)
     assert ran.full.theta[-1, 0] == 0.0
 

@@ -8,7 +8,7 @@ import torch
 from scipy.linalg import solve_discrete_lyapunov
 from torch import Tensor
 
-from mlefw.replicate import Replicates, descend, drawn_batches
+from mlefw.simulation.replicates import Replicates, descend, drawn_batches
 
 
 @dataclass(frozen=True)

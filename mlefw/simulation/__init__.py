@@ -1,0 +1,1 @@
+"""Gradient descent and repeated data sets beside exact theory."""
