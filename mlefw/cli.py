@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
     if "--help" in rest or "-h" in rest:
         print(help_page(command))
         return 0
-    from mlefw.single import guarded, listen
+    from mlefw.command.job import guarded, listen
     from mlefw.system.warning import clear
 
     # Another command may have run in this process.
@@ -117,28 +117,28 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         raise UsageError(f"resume={config['resume']}: expected on the command line of mlefw train alone")
     if command in ("evaluate", "predict"):
         return _apply(command, read.resolve(config), admitted)
-    from mlefw.run_directory import default_path
-    from mlefw.single import run_job
+    from mlefw.command.job import run_job
+    from mlefw.run.directory import default_path
 
     given = read.resolve(config)["run_dir"]
     return run_job(command, config, local_path(given, "run_dir") if given else default_path())
 
 
 def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:
-    from mlefw import resumption
+    from mlefw.command.job import run_job
     from mlefw.configuration.path_setting import literal
-    from mlefw.run_directory import run_of
-    from mlefw.single import run_job
+    from mlefw.run import resume
+    from mlefw.run.directory import run_of
 
     given = [item.partition("=")[2] for item in overrides if item.startswith("resume=")]
     run_dir = run_of(literal(given[-1]))
-    return run_job("train", resumption.settings(run_dir, overrides, config_dirs, plugins), run_dir)
+    return run_job("train", resume.settings(run_dir, overrides, config_dirs, plugins), run_dir)
 
 
 def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) -> int:
     from mlefw.command import evaluate, predict
+    from mlefw.command.job import imported
     from mlefw.report.console import console, evaluation_lines
-    from mlefw.single import imported
 
     imported()
     if command == "predict":

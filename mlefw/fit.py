@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 from hydra.core.global_hydra import GlobalHydra
 
-from mlefw import resumption
 from mlefw.command import train
+from mlefw.command.job import listen
 from mlefw.configuration import read
 from mlefw.data.frame import as_arrow, offered, with_target
 from mlefw.errors import Stopped, UsageError
-from mlefw.run_directory import default_path, run_of
-from mlefw.single import listen
+from mlefw.run import resume as resumption
+from mlefw.run.directory import default_path, run_of
 from mlefw.system import trust, warning
 from mlefw.system.local_path import local_path
 from mlefw.system.process_state import preserved

@@ -18,9 +18,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from mlefw.command.job import imported
 from mlefw.configuration.check import accepts
 from mlefw.errors import UsageError
-from mlefw.single import imported
 from mlefw.sweep_progress import Progress
 from mlefw.sweep_record import Job, Journal, plan
 from mlefw.sweep_task import Task
@@ -31,7 +31,7 @@ _WARM = {
     "mlefw.sweep": ("mlefw.command.train", "mlefw.command.baseline", "mlefw.command.check"),
     "mlefw.plot.style": ("matplotlib.backends.backend_agg", "rich._emoji_codes"),
     "mlefw.callback.board": ("tensorboard.plugins.hparams.metadata",),
-    "mlefw.archive": ("torch.utils.serialization.config", "encodings.ascii"),
+    "mlefw.run.archive": ("torch.utils.serialization.config", "encodings.ascii"),
     "mlefw.data.bundled": ("sklearn.datasets", "sklearn.datasets.data", "sklearn.datasets.descr"),
     "mlefw.data.parquet": ("pyarrow.parquet",),
 }
@@ -167,7 +167,7 @@ def register() -> None:
 
 def _warm(task: Task) -> None:
     """Import what jobs need, and let forks share the pages of it."""
-    from mlefw.archive import versions
+    from mlefw.run.archive import versions
 
     # Each job would parse them anew for its summary.
     versions()

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlefw.run_directory import SUPERSEDED, summary_of
+from mlefw.run.directory import SUPERSEDED, summary_of
 from mlefw.system.atomic import write_json, write_text
 from mlefw.system.inert_text import cell
 from mlefw.system.own_folder import cleared

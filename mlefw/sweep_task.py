@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
+from mlefw.command.job import guarded, run_job
 from mlefw.configuration import read
 from mlefw.errors import UsageError
-from mlefw.run_directory import summary_of
-from mlefw.single import guarded, run_job
+from mlefw.run.directory import summary_of
 from mlefw.sweep_record import Job, attempts, supersede
 from mlefw.system import shared_work, trust, warning
 
@@ -57,10 +57,10 @@ class Task:
             # Whatever goes wrong, and whatever there is to warn of, the job itself meets it and says so.
             warnings.simplefilter("ignore")
             if self.command != "check" and shared_work.is_little(self.config):
-                from mlefw import preparation
                 from mlefw.command import train
+                from mlefw.run import prepare
 
-                share = train.share if self.command == "train" else preparation.share
+                share = train.share if self.command == "train" else prepare.share
                 share(read.resolve(self.config))
 
     def is_kept(self, root: Path, job: Job) -> bool:

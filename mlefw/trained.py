@@ -12,15 +12,15 @@ import pyarrow as pa
 import torch
 from torch.distributions import Distribution
 
-from mlefw import build, checkpoint
-from mlefw.checkpoint import Trained
 from mlefw.data.frame import Frame, as_arrow, offered, with_target
 from mlefw.errors import UsageError
-from mlefw.new_data import adapted
 from mlefw.objective.objective import evaluate
-from mlefw.prediction import check_probabilities, predictions
 from mlefw.rows.rows import Rows, Table
-from mlefw.run_posterior import posterior_of
+from mlefw.run import build, checkpoint
+from mlefw.run.checkpoint import Trained
+from mlefw.run.new_data import adapted
+from mlefw.run.posterior import posterior_of
+from mlefw.run.predict import check_probabilities, predictions
 from mlefw.schema.reach import warn_of_far_rows
 from mlefw.schema.support import check_support
 from mlefw.score import score

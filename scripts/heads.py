@@ -13,7 +13,6 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from mlefw import build  # noqa: E402
 from mlefw.baseline.linear import solver_for  # noqa: E402
 from mlefw.baseline.problem import Problem  # noqa: E402
 from mlefw.baseline.starts import is_unimodal  # noqa: E402
@@ -23,6 +22,7 @@ from mlefw.head.base import Head  # noqa: E402
 from mlefw.head.multitask import JointHead  # noqa: E402
 from mlefw.prior.none import NoPrior  # noqa: E402
 from mlefw.rows.rows import Rows  # noqa: E402
+from mlefw.run import build  # noqa: E402
 
 PAGE = ROOT / "docs" / "heads.md"
 KINDS = ("Numbers", "Positive and bounded numbers", "Counts", "Classes", "Several targets")

@@ -80,7 +80,7 @@ def train(*arguments: str) -> int:
 def start(folder: Path, *arguments: str, **env: str) -> BaseProcess:
     """`mlefw train` in a process of its own, which shares the imports of one server but nothing else."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlefw.command.train", "mlefw.resumption", "hydra", "sklearn.datasets"])
+    context.set_forkserver_preload(["mlefw.command.train", "mlefw.run.resume", "hydra", "sklearn.datasets"])
     process = context.Process(target=_child, args=(folder, arguments, env))
     process.start()
     return process

@@ -15,8 +15,6 @@ from conftest import Run
 from interrupted import train
 from omegaconf import OmegaConf
 
-from mlefw import archive
-from mlefw.checkpoint import load
 from mlefw.cli import run
 from mlefw.configuration.admission import Part, admit, admitted
 from mlefw.configuration.instantiate import found, instantiate
@@ -24,6 +22,8 @@ from mlefw.configuration.kinds import KINDS
 from mlefw.configuration.read import config_root
 from mlefw.errors import UsageError
 from mlefw.fit import fit
+from mlefw.run import archive
+from mlefw.run.checkpoint import load
 from mlefw.system import trust
 
 SMALL = ("model=linear", "data=synthetic", "data.num_rows=60", "trainer.max_epochs=1", "logger=none", "report=false")

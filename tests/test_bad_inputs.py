@@ -18,8 +18,8 @@ import pandas as pd
 import pytest
 import torch
 
-from mlefw import archive
 from mlefw.cli import run
+from mlefw.run import archive
 from mlefw.system import warning
 
 CASES = json.loads(Path(__file__).with_name("bad_inputs.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from mlefw.batch.full import FullBatch
 from mlefw.batch.growing import GrowingBatch
 from mlefw.batch.mini import MiniBatch
 from mlefw.batch.replacement import WithReplacement
-from mlefw.cadence import Cadence
+from mlefw.training.evaluation_schedule import Cadence
 
 REGIMES = [MiniBatch(32), MiniBatch(5000), WithReplacement(128), GrowingBatch(32, 2.0, 5), FullBatch()]
 each = pytest.mark.parametrize("regime", REGIMES, ids=lambda r: f"{type(r).__name__}-{getattr(r, 'size', 0)}")

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from mlefw import archive
-from mlefw.archive import read, write
 from mlefw.callback.resume import objective_state
 from mlefw.errors import StorageError, UsageError
+from mlefw.run import archive
+from mlefw.run.archive import read, write
 from mlefw.system.atomic import leftovers
 
 CONTENT: dict[str, Any] = {

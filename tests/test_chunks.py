@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mlefw import archive
+from mlefw.run import archive
 from tests.interrupted import QUIET, train
 
 SMALL = ("model.hidden=[9]", "model.dropout=0.2", "batch.size=11", "trainer.max_epochs=3", "seed=3", *QUIET)

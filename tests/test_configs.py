@@ -11,13 +11,13 @@ import torch
 from hydra.utils import get_class
 from pyarrow import csv
 
-from mlefw import build, training
 from mlefw.configuration import source_signature
 from mlefw.configuration.check import _annotated, accepts, describe, nearest
 from mlefw.configuration.read import config_root, members, read, resolve
 from mlefw.data import synthetic
 from mlefw.errors import UsageError
-from mlefw.preparation import prepare
+from mlefw.run import build, trainer
+from mlefw.run.prepare import prepare
 
 GROUPS = {
     "head": ["data=synthetic", "data.num_rows=60"],
@@ -108,7 +108,7 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
     config = resolve({**read("train", overrides, [], []), "run_dir": str(tmp_path)})
     assert config["choices"][group] == member
     prepared = prepare(config, None)
-    module = training.build_module(config, prepared.estimand, prepared.rows)
+    module = trainer.build_module(config, prepared.estimand, prepared.rows)
     assert next(prepared.rows.batches(0)).rows.num_rows >= 1
     assert len(module.metrics) == 2
     build.build_baseline(config)

@@ -14,10 +14,10 @@ import torch
 from conftest import summary_of
 from interrupted import train
 
-from mlefw import archive
 from mlefw.cli import run
 from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
+from mlefw.run import archive
 from mlefw.schema.schema import Schema
 from mlefw.trained import load
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from mlefw import build, checkpoint
 from mlefw.cli import run
 from mlefw.objective.objective import evaluate
 from mlefw.reading import csv_blocks
+from mlefw.run import build, checkpoint
 from mlefw.score import score
 from mlefw.score.streaming import Tally
 

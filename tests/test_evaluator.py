@@ -6,13 +6,13 @@ import lightning
 import pytest
 import torch
 
-from mlefw import training
-from mlefw.build import build_metrics
 from mlefw.configuration import read
-from mlefw.evaluator import Evaluator
 from mlefw.objective.tape import NotReplayableError, Tape
-from mlefw.preparation import prepare
 from mlefw.rows.rows import Batch, Rows
+from mlefw.run import trainer as training
+from mlefw.run.build import build_metrics
+from mlefw.run.prepare import prepare
+from mlefw.training.evaluator import Evaluator
 
 CASES = {
     "gaussian": ("data=diabetes", "head=gaussian"),
@@ -61,7 +61,7 @@ def moved(objective: Any) -> None:
 
 @pytest.mark.parametrize("name", [*CASES, *ESCAPES])
 def test_figures_are_those_of_the_metrics_whatever_the_parameters(name, monkeypatch):
-    monkeypatch.setattr("mlefw.evaluator._WORTH", 1)
+    monkeypatch.setattr("mlefw.training.evaluator._WORTH", 1)
     objective, rows, metrics = prepared((CASES | ESCAPES)[name])
     evaluator = Evaluator(objective, metrics)
     for _ in range(4):
@@ -79,7 +79,7 @@ def test_figures_are_those_of_the_metrics_whatever_the_parameters(name, monkeypa
 
 @pytest.mark.parametrize("name", ["heteroscedastic", "bernoulli"])
 def test_blocks_add_up(name, monkeypatch):
-    monkeypatch.setattr("mlefw.evaluator._WORTH", 1)
+    monkeypatch.setattr("mlefw.training.evaluator._WORTH", 1)
     objective, rows, metrics = prepared(CASES[name])
     # In 32 bits the rounding of a row's product depends on the rows beside it.
     objective.double()
@@ -92,7 +92,7 @@ def test_blocks_add_up(name, monkeypatch):
 
 
 def test_somebody_who_looks_into_a_layer_sees_every_pass(monkeypatch):
-    monkeypatch.setattr("mlefw.evaluator._WORTH", 1)
+    monkeypatch.setattr("mlefw.training.evaluator._WORTH", 1)
     objective, rows, metrics = prepared(CASES["gaussian"])
     evaluator, seen = Evaluator(objective, metrics), []
     objective.model.model.last.register_forward_hook(lambda *_: seen.append(1))
@@ -103,7 +103,7 @@ def test_somebody_who_looks_into_a_layer_sees_every_pass(monkeypatch):
 
 
 def test_in_mixed_precision_weights_are_read_anew(monkeypatch):
-    monkeypatch.setattr("mlefw.evaluator._WORTH", 1)
+    monkeypatch.setattr("mlefw.training.evaluator._WORTH", 1)
     objective, rows, metrics = prepared(CASES["gaussian"])
     evaluator = Evaluator(objective, metrics)
     for _ in range(4):

@@ -16,12 +16,12 @@ import torch
 from conftest import summary_of
 from interrupted import QUIET, assert_same_run, start, train
 
-from mlefw import archive
 from mlefw.callback.keep import KeepCheckpoints
 from mlefw.cli import run
-from mlefw.module import LikelihoodModule
+from mlefw.command.job import guarded
 from mlefw.objective.objective import Objective
-from mlefw.single import guarded
+from mlefw.run import archive
+from mlefw.training.module import LikelihoodModule
 
 FEW = ("model.hidden=[4]", "trainer.max_epochs=3", *QUIET)
 

@@ -19,7 +19,7 @@ from pyarrow import parquet
 from mlefw.cli import run
 from mlefw.errors import StorageError
 from mlefw.rows.stored import Store
-from mlefw.run_directory import SUPERSEDED
+from mlefw.run.directory import SUPERSEDED
 from mlefw.sweep_record import supersede
 from mlefw.system import file_system
 from mlefw.system.atomic import write_text

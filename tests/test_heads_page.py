@@ -7,9 +7,9 @@ from types import ModuleType
 
 import pytest
 
-from mlefw import build
 from mlefw.configuration import read
 from mlefw.configuration.read import members
+from mlefw.run import build
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,8 +7,7 @@ import pytest
 from conftest import summary_of
 from interrupted import train
 
-from mlefw import archive
-from mlefw.command import fitting
+from mlefw.run import archive, fitting
 
 SMALL = ("logger=none", "model.hidden=[4]", "trainer.max_epochs=1", "seed=3")
 
@@ -31,14 +30,14 @@ MEMBERS = {
     "mlefw.score.score._gap": ("the gap on test", ()),
     "mlefw.score.score._divergence": ("the divergence from the exact estimate", ()),
     "mlefw.score.recalibration.fit": ("the recalibration", ("calibrate=scale",)),
-    "mlefw.command.conclusion.keep_posterior": ("the uncertainty of the parameters", ("uncertainty=laplace",)),
-    "mlefw.stored_estimates.stored": ("the exact estimates of the checkpoint", ()),
+    "mlefw.run.conclude.keep_posterior": ("the uncertainty of the parameters", ("uncertainty=laplace",)),
+    "mlefw.run.stored_estimates.stored": ("the exact estimates of the checkpoint", ()),
     "mlefw.report.pictures.training": ("pictures of the training", ()),
     "mlefw.report.pictures.path": ("the picture of the coefficients", ("model=linear",)),
     "mlefw.report.pictures.predictive": ("pictures of the predictive distributions", ()),
-    "mlefw.command.conclusion.forecast": ("the predictive distributions of a sample", ()),
+    "mlefw.run.conclude.forecast": ("the predictive distributions of a sample", ()),
     "mlefw.callback.board.WriteBoard.finish": ("the last page of TensorBoard", ()),
-    "mlefw.command.exhibit.run_report": ("the report", ()),
+    "mlefw.run.exhibit.run_report": ("the report", ()),
 }
 
 

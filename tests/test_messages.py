@@ -10,11 +10,11 @@ from conftest import summary_of
 
 from mlefw.callback.progress import ShowProgress
 from mlefw.cli import run
+from mlefw.command.job import listen, told
 from mlefw.errors import UsageError
-from mlefw.single import listen, told
-from mlefw.step import calmer
 from mlefw.system import warning
 from mlefw.system.number_format import number
+from mlefw.training.step import calmer
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -24,7 +24,7 @@ def test_warnings_are_bounded_in_length_and_number(capfd: pytest.CaptureFixture[
         listen()
         for k in range(300):
             for text in (f"{k} " + "x" * 10_000_000 * (k == 0) + f"the end of {k}", "the same"):
-                warnings.showwarning(UserWarning(text), UserWarning, "/lib/mlefw/module.py", 1)
+                warnings.showwarning(UserWarning(text), UserWarning, "/lib/mlefw/training/module.py", 1)
     err = capfd.readouterr().err
     assert len(err) < 20_000
     assert "the end of 0" in err

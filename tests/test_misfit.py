@@ -13,10 +13,8 @@ from pyarrow import csv
 from scipy import stats
 from torch.distributions import Poisson
 
-from mlefw import build
 from mlefw.baseline.predictor import as_objective
 from mlefw.cli import run
-from mlefw.command import judgement
 from mlefw.configuration import read
 from mlefw.data.frame import as_arrow, offered
 from mlefw.head.negative_binomial import NegativeBinomial
@@ -26,9 +24,10 @@ from mlefw.metric.base import bare
 from mlefw.metric.dispersion import Dispersion, kurtosis
 from mlefw.metric.shape import Shape
 from mlefw.objective.objective import evaluate
-from mlefw.preparation import estimate, prepare
 from mlefw.report.misfit import CHANCE, NATS, departures, divergence
 from mlefw.report.remedy import Chosen, remedies
+from mlefw.run import build, judgement
+from mlefw.run.prepare import estimate, prepare
 from mlefw.score import score
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlefw import preparation
 from mlefw.configuration import read
+from mlefw.run import prepare
 from mlefw.system import shared_work
 from mlefw.system.warning import warn
 
@@ -51,18 +51,18 @@ def test_parts_of_others_are_not_remembered() -> None:
 def test_a_run_with_shared_work_has_the_same_exact_estimate(tmp_path: Path) -> None:
     plain = read.read("train", ["prior=l2", "++prior.scale=0.5"], (), ())
     config = read.resolve({**plain, "run_dir": str(tmp_path / "r")})
-    alone = preparation.estimate(config, preparation.prepare(config, None))
+    alone = prepare.estimate(config, prepare.prepare(config, None))
     with shared_work.remembering():
-        preparation.share({**config, "seed": 9})
-    prepared = preparation.prepare({**config, "seed": 7}, None)
-    shared = preparation.estimate(config, prepared)
-    again = preparation.estimate(config, prepared)
+        prepare.share({**config, "seed": 9})
+    prepared = prepare.prepare({**config, "seed": 7}, None)
+    shared = prepare.estimate(config, prepared)
+    again = prepare.estimate(config, prepared)
     assert shared is again
     assert shared is not alone
     assert alone.map is not None and shared.map is not None
     assert shared.map.theta.equal(alone.map.theta)
     other = {**config, "prior": {**config["prior"], "scale": 2.0}}
-    estimated = preparation.estimate(other, preparation.prepare(other, None)).map
+    estimated = prepare.estimate(other, prepare.prepare(other, None)).map
     assert estimated is not None and not estimated.theta.equal(alone.map.theta)
 
 

@@ -11,9 +11,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mlefw.batch.full import FullBatch
 from mlefw.batch.mini import MiniBatch
-from mlefw.cadence import Cadence
 from mlefw.callback.patience import StopWithoutProgress
-from mlefw.module import LikelihoodModule
+from mlefw.training.evaluation_schedule import Cadence
+from mlefw.training.module import LikelihoodModule
 
 
 def module(cadence: Cadence) -> Any:

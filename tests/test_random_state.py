@@ -11,18 +11,17 @@ import pytest
 import torch
 from interrupted import QUIET, assert_same, assert_same_run, train
 
-from mlefw import build
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.callback.board import WriteBoard
 from mlefw.callback.figures import LogFigures
-from mlefw.command import conclusion, exhibit
 from mlefw.command import train as train_command
 from mlefw.data.base import Source
-from mlefw.evaluator import Evaluator
 from mlefw.report import pictures
+from mlefw.run import build, conclude, exhibit
 from mlefw.system import random_state, shared_work
 from mlefw.system.random_state import Stream
 from mlefw.trained import load
+from mlefw.training.evaluator import Evaluator
 
 RUN = ("model.hidden=[5]", "model.dropout=0.3", "trainer.max_epochs=3", "batch.size=50", *QUIET[2:])
 
@@ -35,7 +34,7 @@ CONSUMERS = {
     "log": (LogFigures, "_log"),
     "board": (WriteBoard, "on_validation_end"),
     "pictures": (pictures, "calibration"),
-    "the last figures": (conclusion, "see"),
+    "the last figures": (conclude, "see"),
     "report": (exhibit, "report"),
 }
 """What may draw at random beside the initial weights, the order of rows, and dropout."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlefw.build import Data, build_data
 from mlefw.configuration import read
+from mlefw.run.build import Data, build_data
 
 N = 60
 

@@ -271,7 +271,7 @@ def test_a_deleted_log_folder_ends_no_training(
 def test_plots_that_cannot_be_written_are_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from mlefw.command import exhibit
+    from mlefw.run import exhibit
 
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -14,7 +14,7 @@ from interrupted import QUIET, assert_same_run, stopping_after, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlefw.callback.keep import KeepCheckpoints
-from mlefw.run_directory import locked
+from mlefw.run.directory import locked
 
 SMALL = ("model.hidden=[6]", "model.dropout=0.2", "trainer.max_epochs=5")
 CASES = {
@@ -222,7 +222,7 @@ def test_a_signal_in_the_last_validation_is_not_lost(
 ) -> None:
     import os
 
-    from mlefw.module import LikelihoodModule
+    from mlefw.training.module import LikelihoodModule
 
     assert threading.current_thread() is threading.main_thread()
     original = LikelihoodModule.on_validation_epoch_end

@@ -10,12 +10,12 @@ import torch
 from conftest import summary_of
 
 from mlefw.callback.short_steps import WarnOfShortSteps
+from mlefw.command.job import guarded
 from mlefw.distributed import ranks, spawn
 from mlefw.distributed.spawn import run
 from mlefw.errors import LostRankError, MlefwError
-from mlefw.module import LikelihoodModule
-from mlefw.single import guarded
 from mlefw.system.signals import deferred, handled, is_pending, raise_pending
+from mlefw.training.module import LikelihoodModule
 
 SMALL = ("trainer.precision=64-true", "trainer.max_epochs=4", "report=false", "plots=false", "model.hidden=[5]")
 TWO = ("trainer.devices=2", "trainer.strategy=ddp")

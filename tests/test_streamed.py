@@ -14,7 +14,6 @@ import torch
 from conftest import Run, summary_of
 from pyarrow import parquet
 
-from mlefw import archive, build, training
 from mlefw.baseline.distance import paired
 from mlefw.batch.base import pieces, shuffled
 from mlefw.configuration import read
@@ -22,6 +21,7 @@ from mlefw.errors import StorageError, UsageError
 from mlefw.objective.objective import evaluate
 from mlefw.rows.rows import Rows, total
 from mlefw.rows.stored import Store, StoredRows, capacity
+from mlefw.run import archive, build, trainer
 from tests.interrupted import QUIET, train
 
 N = 700
@@ -50,7 +50,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     parquet.write_table(pa.table(columns(N)), "t.parquet", row_group_size=100)
     # Groups of a few rows, so that an epoch has several.
-    monkeypatch.setattr("mlefw.datamodule._GROUP", 32)
+    monkeypatch.setattr("mlefw.training.datamodule._GROUP", 32)
     monkeypatch.setattr("mlefw.schema.encode._CELLS", 500)
 
 
@@ -241,7 +241,7 @@ def test_batches_of_groups_hold_every_row_once() -> None:
 
 def test_an_epoch_has_its_own_order_and_every_row_once() -> None:
     config, data = prepared((*CASES["gaussian"], "batch.size=50"))
-    module = training.build_datamodule(config, data, build.head_of(config, data.schema.targets))
+    module = trainer.build_datamodule(config, data, build.head_of(config, data.schema.targets))
     epochs = [torch.cat([batch.rows.y for batch in module.batches(epoch)]) for epoch in (0, 0, 1)]
     assert torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[0], epochs[2])

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from mlefw.app.request import answer
+from mlefw.command.job import imported
 from mlefw.errors import UsageError
 from mlefw.report.console import console
-from mlefw.single import imported
 from mlefw.system.inert_text import shown
 
 _HOST = "127.0.0.1"

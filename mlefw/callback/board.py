@@ -14,7 +14,6 @@ from torch.utils.tensorboard.summary import hparams
 
 from mlefw.callback.event_files import forgiving, usable
 from mlefw.callback.figures import LogFigures
-from mlefw.module import LikelihoodModule
 from mlefw.objective.objective import whole_eta
 from mlefw.plot.pit import spread
 from mlefw.plot.style import png
@@ -22,6 +21,7 @@ from mlefw.report import pictures as gallery
 from mlefw.report.forecast import Forecast, Sample, forecast
 from mlefw.rows.rows import Rows
 from mlefw.system.attempt import attempt
+from mlefw.training.module import LikelihoodModule
 
 _SHARE = 0.02
 """Of the training time, what pictures may cost before its end."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.distance import parameters
-from mlefw.module import LikelihoodModule
+from mlefw.training.module import LikelihoodModule
 
 _MAX_POINTS = 400
 _MAX_SIZE = 4000

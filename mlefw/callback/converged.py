@@ -5,7 +5,7 @@ from typing import Any
 import lightning
 import torch
 
-from mlefw.module import LikelihoodModule
+from mlefw.training.module import LikelihoodModule
 
 
 class StopWhenConverged(lightning.Callback):

@@ -11,10 +11,10 @@ from typing import Any
 import lightning
 
 from mlefw.callback.event_files import forgiving, usable
-from mlefw.module import LikelihoodModule
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.atomic import write_text
 from mlefw.system.warning import warn
+from mlefw.training.module import LikelihoodModule
 
 _DENSE = 500
 """Up to this epoch every one is logged; after it the gap between logged epochs grows in proportion."""

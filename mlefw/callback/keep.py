@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from mlefw.errors import NumericalError
-from mlefw.module import LikelihoodModule
-from mlefw.step import calmer
 from mlefw.system.signals import is_pending, raise_pending, take
+from mlefw.training.module import LikelihoodModule
+from mlefw.training.step import calmer
 
 _DIVERGED = 1e12
 """No weight of a model that works on standardised features comes near it."""

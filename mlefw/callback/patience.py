@@ -3,7 +3,7 @@
 import lightning
 from lightning.pytorch.callbacks import EarlyStopping
 
-from mlefw.module import LikelihoodModule
+from mlefw.training.module import LikelihoodModule
 
 
 class StopWithoutProgress(EarlyStopping):

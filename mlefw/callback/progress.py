@@ -4,8 +4,8 @@ import lightning
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mlefw.module import LikelihoodModule
 from mlefw.system.number_format import number
+from mlefw.training.module import LikelihoodModule
 
 
 class ShowProgress(lightning.Callback):

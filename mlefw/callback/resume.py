@@ -12,13 +12,13 @@ from lightning.pytorch.callbacks import EarlyStopping
 from mlefw.callback.converged import StopWhenConverged
 from mlefw.callback.stored_state import check_form, check_optimizer, taking_up
 from mlefw.configuration.record import typed
-from mlefw.datamodule import RowsModule
 from mlefw.distributed import ranks
 from mlefw.errors import UsageError
-from mlefw.module import LikelihoodModule
 from mlefw.system.file_system import void
 from mlefw.system.own_folder import cleared
 from mlefw.system.random_state import Stream
+from mlefw.training.datamodule import RowsModule
+from mlefw.training.module import LikelihoodModule
 
 KEY = "resume"
 """Of the section in a checkpoint."""

@@ -3,8 +3,8 @@
 import lightning
 
 from mlefw.distributed import ranks
-from mlefw.module import LikelihoodModule
 from mlefw.system.warning import warn
+from mlefw.training.module import LikelihoodModule
 
 _SHORT_S = 0.02
 """Of a step of one process. To add up over processes of a CPU takes some 2 ms, so that shorter ones gain nothing."""

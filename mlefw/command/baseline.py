@@ -7,19 +7,18 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from mlefw import build
 from mlefw.baseline.base import Solution
 from mlefw.baseline.coefficients import shown
 from mlefw.baseline.predictor import as_objective
-from mlefw.command import judgement
 from mlefw.command.train import baseline_file
 from mlefw.errors import NumericalError, UsageError
-from mlefw.estimation import NAMES
 from mlefw.objective.objective import evaluate
-from mlefw.preparation import Prepared, estimate, prepare
 from mlefw.report import console
 from mlefw.report.coefficient_table import shortened
-from mlefw.run_directory import claim
+from mlefw.run import build, judgement
+from mlefw.run.directory import claim
+from mlefw.run.estimate import NAMES
+from mlefw.run.prepare import Prepared, estimate, prepare
 from mlefw.score import score
 from mlefw.system.atomic import write_json
 

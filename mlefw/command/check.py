@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mlefw.preparation import prepare, start
+from mlefw.run.prepare import prepare, start
 from mlefw.system.number_format import number
 
 

@@ -8,12 +8,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from mlefw.command import row_scores
 from mlefw.errors import UsageError
-from mlefw.new_data import check_output
 from mlefw.report import comparison
 from mlefw.report.console import model_name, number
-from mlefw.run_directory import SUPERSEDED
+from mlefw.run import row_scores
+from mlefw.run.directory import SUPERSEDED
+from mlefw.run.new_data import check_output
 from mlefw.system.atomic import write_text
 from mlefw.system.local_path import local_path
 

@@ -5,21 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlefw import archive, build, checkpoint
-from mlefw.checkpoint import Trained
-from mlefw.command import exhibit, judgement
 from mlefw.command.predict import in_pieces, progress
 from mlefw.errors import UsageError
-from mlefw.new_data import adapted, check_output, read_blocks
 from mlefw.report.console import EXACT
 from mlefw.report.forecast import Sample, forecast
 from mlefw.rows.rows import Rows, Table
-from mlefw.run_posterior import Averaged, posterior_of
+from mlefw.run import archive, build, checkpoint, exhibit, judgement
+from mlefw.run.checkpoint import Trained
+from mlefw.run.new_data import adapted, check_output, read_blocks
+from mlefw.run.posterior import Averaged, posterior_of
+from mlefw.run.stored_estimates import KEY, Beside
 from mlefw.schema.reach import warn_of_far_rows
 from mlefw.schema.support import check_support
 from mlefw.score import recalibration
 from mlefw.score.streaming import MeanNll, Tally
-from mlefw.stored_estimates import KEY, Beside
 from mlefw.system.atomic import write_json
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import own

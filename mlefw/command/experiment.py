@@ -10,11 +10,11 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from mlefw import build
 from mlefw.experiment.base import Experiment
 from mlefw.plot.style import png
 from mlefw.report.findings import Findings
-from mlefw.run_directory import claim
+from mlefw.run import build
+from mlefw.run.directory import claim
 from mlefw.system.atomic import write_bytes, write_json, write_text
 from mlefw.system.warning import collected
 

@@ -10,13 +10,13 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 from rich.progress import Progress
 
-from mlefw import build, checkpoint
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
-from mlefw.new_data import adapted, check_output, read_blocks
-from mlefw.prediction import check_probabilities, predictions
 from mlefw.report.console import console
-from mlefw.run_posterior import posterior_of
+from mlefw.run import build, checkpoint
+from mlefw.run.new_data import adapted, check_output, read_blocks
+from mlefw.run.posterior import posterior_of
+from mlefw.run.predict import check_probabilities, predictions
 from mlefw.system.atomic import write_atomically
 from mlefw.system.inert_text import cell, shown
 from mlefw.system.local_path import local_path

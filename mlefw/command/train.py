@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlefw import checkpoint, preparation, resumption
-from mlefw.command import conclusion, exhibit, fitting
-from mlefw.command.conclusion import choice
 from mlefw.configuration.read import as_yaml
 from mlefw.errors import MlefwError, StorageError, UsageError
-from mlefw.preparation import Prepared, estimate, prepare, start
 from mlefw.report.coefficient_table import baseline_content
-from mlefw.run_directory import claim, locked, summary_of
+from mlefw.run import checkpoint, conclude, exhibit, fitting, resume
+from mlefw.run import prepare as preparation
+from mlefw.run.conclude import choice
+from mlefw.run.directory import claim, locked, summary_of
+from mlefw.run.prepare import Prepared, estimate, prepare, start
 from mlefw.score.yardstick import Exact, Yardstick
 from mlefw.system import origin
 from mlefw.system.atomic import leftovers, write_json, write_text
@@ -75,17 +75,17 @@ def follow(config: dict[str, Any], run_dir: Path) -> None:
     """
     resumed = bool(config.get("resume"))
     config = {**config, "resume": None, "run_dir": str(run_dir)}
-    content = resumption.read(run_dir, config) if resumed else None
+    content = resume.read(run_dir, config) if resumed else None
     fitting.follow(config, run_dir, start(config, prepare(config, None)), content)
 
 
 def _resume(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """Go on from `last.ckpt`; where nothing is left to do, the summary that is there."""
     with locked(run_dir):
-        content = resumption.read(run_dir, config)
+        content = resume.read(run_dir, config)
         prepared = start(config, prepare(config, None))
         begun = Begun(config, run_dir, prepared, _card(config, prepared))
-        resumption.check_rows(run_dir, content, begun.card, prepared.data, prepared.estimand.objective)
+        resume.check_rows(run_dir, content, begun.card, prepared.data, prepared.estimand.objective)
         for file in leftovers(run_dir):
             remove(file)
         with telling(begun, is_resumed=True):
@@ -128,7 +128,7 @@ def _run(begun: Begun, content: dict[str, Any] | None = None) -> dict[str, Any]:
     if content is not None and (earlier := _finished(begun.run_dir)) is not None:
         return earlier
     with Stream(begun.config["seed"], "conclusion"):
-        return conclusion.conclude(begun.config, begun.run_dir, begun.prepared, yardstick, baseline, fit, started)
+        return conclude.conclude(begun.config, begun.run_dir, begun.prepared, yardstick, baseline, fit, started)
 
 
 def measure(begun: Begun) -> tuple[Yardstick, dict[str, Any] | None]:

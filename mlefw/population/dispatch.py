@@ -8,7 +8,7 @@ from typing import Any
 
 from mlefw.errors import UsageError
 from mlefw.population import run, signature
-from mlefw.run_directory import summary_of
+from mlefw.run.directory import summary_of
 from mlefw.sweep_progress import STOPPED, Progress
 from mlefw.sweep_record import supersede
 from mlefw.system.file_system import remove

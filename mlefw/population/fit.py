@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlefw.build import build_metrics
 from mlefw.errors import MlefwError, NumericalError, Stopped
 from mlefw.objective.objective import not_finite
 from mlefw.population.member import Member
 from mlefw.population.optimiser import Vectorised
 from mlefw.population.stacked import Stack
-from mlefw.step import calmer
+from mlefw.run.build import build_metrics
 from mlefw.system.allocator import retained
 from mlefw.system.atomic import together
 from mlefw.system.signals import deferred
+from mlefw.training.step import calmer
 
 
 def fit(members: Sequence[Member]) -> None:

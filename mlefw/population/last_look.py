@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from mlefw.build import build_metrics
-from mlefw.command.conclusion import Seen
 from mlefw.population.member import Member
 from mlefw.population.stacked import Stack
+from mlefw.run.build import build_metrics
+from mlefw.run.conclude import Seen
 from mlefw.score import score
 
 _MOST = 2**22

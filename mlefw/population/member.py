@@ -10,10 +10,9 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
-from mlefw import training
-from mlefw.archive import Archive
-from mlefw.command import fitting
 from mlefw.command.train import Begun
+from mlefw.run import fitting, trainer
+from mlefw.run.archive import Archive
 from mlefw.score.yardstick import Yardstick
 
 
@@ -32,10 +31,10 @@ class Member:
         self.begun, self.yardstick, self.baseline = begun, yardstick, baseline
         config, prepared = begun.config, begun.prepared
         self.watching = fitting.watch(config, begun.run_dir, prepared, yardstick)
-        known = [*self.watching.callbacks, *training.build_callbacks(config)]
+        known = [*self.watching.callbacks, *trainer.build_callbacks(config)]
         self.callbacks = sorted(known, key=lambda callback: isinstance(callback, Checkpoint))
-        self.loggers = training.build_loggers(config, begun.run_dir)
-        self.module = self.lightning_module = training.build_module(config, prepared.estimand, prepared.rows, False)
+        self.loggers = trainer.build_loggers(config, begun.run_dir)
+        self.module = self.lightning_module = trainer.build_module(config, prepared.estimand, prepared.rows, False)
         self.module._trainer = self  # type: ignore[assignment]
         found: Any = self.module.configure_optimizers()
         scheduler = found["lr_scheduler"] if isinstance(found, dict) else None

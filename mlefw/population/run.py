@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlefw.command import conclusion, fitting
+from mlefw.command.job import listen, say, told
 from mlefw.command.train import begin, measure, telling
 from mlefw.configuration.read import located
 from mlefw.errors import MlefwError, Stopped
@@ -16,9 +16,9 @@ from mlefw.population import signature
 from mlefw.population.fit import fit
 from mlefw.population.last_look import see
 from mlefw.population.member import Member
-from mlefw.preparation import prepare
-from mlefw.run_directory import locked, summary_of
-from mlefw.single import listen, say, told
+from mlefw.run import conclude, fitting
+from mlefw.run.directory import locked, summary_of
+from mlefw.run.prepare import prepare
 from mlefw.system import shared_work, warning
 from mlefw.system.atomic import together, write_json
 from mlefw.system.own_folder import cleared
@@ -109,7 +109,7 @@ def _begin(entry: Entry, held: ExitStack) -> Member:
         return Member(begun, *measure(begun))
 
 
-def _end(entry: Entry, member: Member, share: float, seen: conclusion.Seen | None) -> None:
+def _end(entry: Entry, member: Member, share: float, seen: conclude.Seen | None) -> None:
     begun, prepared = member.begun, member.begun.prepared
     with telling(begun):
         if member.error is not None:
@@ -118,7 +118,7 @@ def _end(entry: Entry, member: Member, share: float, seen: conclusion.Seen | Non
         done = fitting.finished(member, member.watching, rows_per_s, share)  # type: ignore[arg-type]
         started = time.monotonic() - entry.seconds - share
         with Stream(begun.config["seed"], "conclusion"):
-            summary = conclusion.conclude(
+            summary = conclude.conclude(
                 begun.config, begun.run_dir, prepared, member.yardstick, member.baseline, done, started, seen
             )
     say(summary, begun.run_dir)

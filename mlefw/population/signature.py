@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from mlefw.errors import MlefwError
-from mlefw.preparation import Prepared
 from mlefw.rows.stored import StoredRows
+from mlefw.run.prepare import Prepared
 
 MAX_MEMBERS = 128
 

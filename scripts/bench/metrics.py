@@ -23,15 +23,15 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
     head_name, num_rows, repeat, block = job
     import torch
 
-    from mlefw import build
     from mlefw.configuration.read import read
-    from mlefw.evaluator import Evaluator
     from mlefw.model.mlp import Mlp
     from mlefw.objective.objective import Objective
     from mlefw.prior.none import NoPrior
     from mlefw.rows.rows import Batch, Rows
     from mlefw.rows.standardize import Standardized
+    from mlefw.run import build
     from mlefw.system.allocator import retained
+    from mlefw.training.evaluator import Evaluator
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

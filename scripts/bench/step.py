@@ -33,11 +33,10 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mlefw import checkpoint
-from mlefw.command import fitting
 from mlefw.configuration import read
-from mlefw.preparation import estimate, prepare
-from mlefw.run_directory import claim
+from mlefw.run import checkpoint, fitting
+from mlefw.run.directory import claim
+from mlefw.run.prepare import estimate, prepare
 from mlefw.score.yardstick import Yardstick
 
 _COMPILED = 150

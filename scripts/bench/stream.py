@@ -48,8 +48,8 @@ def run(path: str, stream: bool) -> None:
     """One training, as `mlefw train` has it; its figures as a line of JSON."""
     peak = {"RssAnon": 0, "VmRSS": 0}
     threading.Thread(target=_watch, args=(peak,), daemon=True).start()
-    from mlefw import module
     from mlefw.cli import run as mlefw
+    from mlefw.training import module
 
     times: list[float] = []
     start = module.LikelihoodModule.on_train_epoch_start

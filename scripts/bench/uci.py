@@ -48,8 +48,8 @@ def run(job: tuple[str, int, int, list[str]]) -> dict[str, float]:
     import torch
 
     from mlefw.command import train
+    from mlefw.command.job import listen
     from mlefw.configuration.read import read, resolve
-    from mlefw.single import listen
 
     torch.set_num_threads(1)
     listen()

@@ -16,12 +16,12 @@ from mlefw.head.categorical import CategoricalHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.head.laplace import LaplaceHead
 from mlefw.head.poisson import PoissonHead
-from mlefw.placement import place
 from mlefw.prior.base import Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import feature_statistics, target_statistics
+from mlefw.run.placement import place
 
 CONF = Path(__file__).parents[2] / "conf" / "head"
 HEADS = ("gaussian", "gaussian_fixed", "heteroscedastic", "laplace", "bernoulli", "categorical", "poisson")

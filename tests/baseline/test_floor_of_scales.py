@@ -14,9 +14,9 @@ from mlefw.baseline.moments import moments
 from mlefw.baseline.predictor import as_objective
 from mlefw.model.linear import Linear
 from mlefw.objective.objective import Objective, evaluate
-from mlefw.placement import place
 from mlefw.prior.none import NoPrior
 from mlefw.rows.standardize import Standardized
+from mlefw.run.placement import place
 from mlefw.score.score import floored_share
 
 HEADS = ("gaussian", "laplace", "huber", "student_t", "lognormal", "gamma", "heteroscedastic")

@@ -16,12 +16,12 @@ from mlefw.baseline.refit import head_refit_gap
 from mlefw.model.mlp import Mlp
 from mlefw.model.residual import Residual
 from mlefw.objective.objective import Objective, evaluate
-from mlefw.placement import place
 from mlefw.prior.base import Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized, feature_statistics, target_statistics
+from mlefw.run.placement import place
 
 SCALE = 7.5
 

@@ -38,7 +38,6 @@ from mlefw.head.lognormal import LognormalHead
 from mlefw.head.multitask import JointHead
 from mlefw.head.multivariate_gaussian import MultivariateGaussianHead
 from mlefw.head.weibull import WeibullHead
-from mlefw.placement import place
 from mlefw.prior.base import Prior
 from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l1 import L1Prior
@@ -47,6 +46,7 @@ from mlefw.prior.none import NoPrior
 from mlefw.report.coefficient_table import baseline_content
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import feature_statistics
+from mlefw.run.placement import place
 
 NONE = float("nan")
 

@@ -16,18 +16,17 @@ from omegaconf import OmegaConf
 from pyarrow import csv
 from torch.distributions import Distribution, Laplace, Poisson
 
-from mlefw import archive
 from mlefw.calibrate.base import CalibratedHead, Calibration
 from mlefw.calibrate.cox import Cox
 from mlefw.calibrate.isotonic import Isotonic
 from mlefw.calibrate.scale import Scale
 from mlefw.calibrate.temperature import Temperature
 from mlefw.cli import run
-from mlefw.command import exhibit
 from mlefw.errors import UsageError
 from mlefw.head.bernoulli import LogitBernoulli
 from mlefw.head.categorical import Categorical
 from mlefw.head.gaussian import Gaussian, GaussianHead
+from mlefw.run import archive, exhibit
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

@@ -14,7 +14,6 @@ import torch
 from pyarrow import csv
 from scipy import stats
 
-from mlefw import build
 from mlefw.baseline.existence import examine
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
@@ -32,6 +31,7 @@ from mlefw.head.weibull import WeibullHead
 from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import target_statistics
+from mlefw.run import build
 
 NAN = float("nan")
 HEADS: dict[str, Callable[[], Any]] = {

@@ -18,12 +18,12 @@ import torch.distributed
 import torch.multiprocessing
 from scipy import stats
 
-from mlefw import build
 from mlefw.configuration.read import members, read
 from mlefw.distributed import ranks
 from mlefw.distribution import quantile
 from mlefw.head.base import Head
 from mlefw.metric.base import Metric
+from mlefw.run import build
 
 N, REPEATS, MOST_FAILED = 3000, 20, 5
 HEADS = [head for head in members("head") if head not in ("multitask", "multivariate_gaussian", "mixture", "censored")]

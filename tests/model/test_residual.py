@@ -17,14 +17,14 @@ from conftest import Run, summary_of
 from pyarrow import csv
 from test_theorem import SCALE, write
 
-from mlefw import preparation
 from mlefw.configuration import read
 from mlefw.errors import UsageError
 from mlefw.model.linear import Linear
 from mlefw.model.mlp import Mlp
 from mlefw.model.residual import Residual
 from mlefw.objective.objective import evaluate
-from mlefw.preparation import Prepared
+from mlefw.run import prepare
+from mlefw.run.prepare import Prepared
 
 CASES = [
     *(("gaussian", name, None) for name in ("stackloss", "scotland", "engel", "diabetes", "longley")),
@@ -55,7 +55,7 @@ def started(head: str, of: Sample, tau: float | None, folder: Path, *more: str) 
     settings += ["prior=none"] if tau is None else ["prior=l2", f"prior.scale={tau}"]
     settings += [f"head.scale={SCALE}"] if head == "gaussian_fixed" else []
     config = read.resolve({**read.read("train", [*settings, *more], [], []), "run_dir": "r"})
-    return preparation.start(config, preparation.prepare(config, None))
+    return prepare.start(config, prepare.prepare(config, None))
 
 
 def mean_nll(prepared: Prepared) -> float:

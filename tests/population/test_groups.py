@@ -15,7 +15,7 @@ from mlefw.configuration import read
 from mlefw.errors import Stopped
 from mlefw.population import fit, run, signature
 from mlefw.population.dispatch import Groups
-from mlefw.preparation import prepare
+from mlefw.run.prepare import prepare
 from mlefw.sweep_progress import Progress
 from mlefw.sweep_record import Journal, plan
 from mlefw.system.fork_pool import Pool

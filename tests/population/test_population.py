@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from mlefw import archive, checkpoint
 from mlefw.command import train
 from mlefw.configuration import read
 from mlefw.population import run, signature
+from mlefw.run import archive, checkpoint
 from mlefw.system import warning
 
 _4 = ("trainer.max_epochs=4",)

@@ -30,7 +30,7 @@ from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Batch, Rows
-from mlefw.step import Step, check_optimizer
+from mlefw.training.step import Step, check_optimizer
 
 CONF = Path(__file__).parents[2] / "conf" / "prior"
 

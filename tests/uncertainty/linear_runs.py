@@ -9,11 +9,11 @@ from mlefw.baseline.problem import Problem
 from mlefw.head.base import Head
 from mlefw.model.linear import Linear
 from mlefw.objective.objective import Objective
-from mlefw.placement import place
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized, feature_statistics, target_statistics
+from mlefw.run.placement import place
 
 
 def rows_of(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None, offset: np.ndarray | None = None) -> Rows:

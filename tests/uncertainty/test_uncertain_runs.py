@@ -13,7 +13,6 @@ import torch
 from conftest import summary_of
 from pyarrow import csv, parquet
 
-from mlefw import checkpoint
 from mlefw.cli import run
 from mlefw.command import evaluate, predict, train
 from mlefw.command.predict import in_pieces
@@ -21,6 +20,7 @@ from mlefw.configuration import read
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
 from mlefw.rows.rows import Table
+from mlefw.run import checkpoint
 from mlefw.uncertainty.mc_dropout import DropoutMasks
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from mlefw.checkpoint import Trained
 from mlefw.distribution import quantile
 from mlefw.distribution.censored import Censored
 from mlefw.errors import UsageError
 from mlefw.rows.rows import Rows, Table
+from mlefw.run.checkpoint import Trained
 from mlefw.schema.reach import warn_of_far_rows
 from mlefw.schema.support import check_support
 from mlefw.uncertainty.averaged import Uncertain, averaged

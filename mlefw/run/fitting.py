@@ -7,8 +7,6 @@ from typing import Any
 
 import lightning
 
-from mlefw import resumption, training
-from mlefw.build import Data
 from mlefw.callback.board import WriteBoard
 from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
@@ -18,8 +16,11 @@ from mlefw.callback.resume import KEY, Resumable
 from mlefw.callback.short_steps import WarnOfShortSteps
 from mlefw.configuration.read import as_yaml
 from mlefw.distributed import ranks, topology
-from mlefw.preparation import Prepared
 from mlefw.report.forecast import Sample
+from mlefw.run import resume
+from mlefw.run import trainer as training
+from mlefw.run.build import Data
+from mlefw.run.prepare import Prepared
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.allocator import retained
 from mlefw.system.signals import deferred, raise_pending
@@ -92,7 +93,7 @@ def fit(
     module = training.build_module(config, prepared.estimand, prepared.rows)
     watching = watch(config, run_dir, prepared, yardstick, content)
     callbacks = watching.callbacks + ([WarnOfShortSteps()] if topology.is_ddp(config["trainer"]) else [])
-    trainer = training.build_trainer(config, run_dir, card, callbacks, resumption.purge_step(content))
+    trainer = training.build_trainer(config, run_dir, card, callbacks, resume.purge_step(content))
     training_clock = time.monotonic()
     with deferred(), retained(), module.around:
         trainer.fit(module, datamodule=prepared.rows)
@@ -117,7 +118,7 @@ def follow(config: dict[str, Any], run_dir: Path, prepared: Prepared, content: d
     callbacks: list[lightning.Callback] = [Resumable(content)]
     stopping = _stopping(config, prepared.data)
     callbacks += [stopping] if stopping is not None else []
-    trainer = training.build_trainer(config, run_dir, {}, callbacks, resumption.purge_step(content))
+    trainer = training.build_trainer(config, run_dir, {}, callbacks, resume.purge_step(content))
     with module.around:
         trainer.fit(module, datamodule=prepared.rows)
     ranks.close()

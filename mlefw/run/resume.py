@@ -11,14 +11,14 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from mlefw import archive, checkpoint
-from mlefw.build import Data
 from mlefw.callback.resume import KEY, Place, objective_state
 from mlefw.configuration import read as configuration
 from mlefw.configuration.check import check
 from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
+from mlefw.run import archive, checkpoint
+from mlefw.run.build import Data
 from mlefw.schema.schema import Schema
 
 FREE = (

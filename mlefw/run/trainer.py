@@ -13,21 +13,21 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mlefw.archive import Archive
-from mlefw.build import Config, Data, Estimand, build_metrics, instantiate
 from mlefw.configuration.admission import admitted
 from mlefw.configuration.instantiate import make
-from mlefw.datamodule import RowsModule
 from mlefw.distributed import topology
 from mlefw.distributed.strategy import SummedGradients
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
-from mlefw.module import LikelihoodModule
 from mlefw.objective.objective import Objective, rows_at_once
-from mlefw.step import Step, check_optimizer
+from mlefw.run.archive import Archive
+from mlefw.run.build import Config, Data, Estimand, build_metrics, instantiate
 from mlefw.system.own_folder import cleared
 from mlefw.system.trust import trusted
-from mlefw.watching import Watching
+from mlefw.training.datamodule import RowsModule
+from mlefw.training.evaluation_loop import Watching
+from mlefw.training.module import LikelihoodModule
+from mlefw.training.step import Step, check_optimizer
 
 _LOGS = ("hparams.yaml", "metrics.csv")
 """Files that Lightning's loggers write by themselves, over whatever is there."""

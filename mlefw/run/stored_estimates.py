@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlefw import archive
 from mlefw.baseline.predictor import Estimate
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
 from mlefw.report.references import KEYS
 from mlefw.rows.rows import Rows, total
+from mlefw.run import archive
 from mlefw.score.yardstick import Exact
 
 KEY = "estimates"

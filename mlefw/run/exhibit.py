@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
-from mlefw.command.fitting import Fit
 from mlefw.errors import StorageError
 from mlefw.plot.style import png
 from mlefw.report import pictures as gallery
 from mlefw.report.forecast import Forecast, Sample
 from mlefw.report.page import Picture
 from mlefw.report.run import failure_report, run_report
+from mlefw.run.fitting import Fit
 from mlefw.schema.schema import Schema
 from mlefw.system.atomic import write_bytes, write_text
 from mlefw.system.attempt import attempt

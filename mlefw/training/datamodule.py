@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from mlefw.batch.base import BatchRegime
-from mlefw.cadence import Cadence
 from mlefw.distributed import ranks
 from mlefw.rows.rows import Batch, Chunk, Rows, gathered
 from mlefw.rows.stored import StoredRows
 from mlefw.system import random_state
 from mlefw.system.allocator import has_room
+from mlefw.training.evaluation_schedule import Cadence
 
 _CHUNK_S = 0.05
 """Of work in a chunk: long beside what Lightning does between chunks, short beside a person's patience."""

@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 
-from mlefw import archive, build
-from mlefw.build import Data
 from mlefw.calibrate.base import Calibration
 from mlefw.callback.resume import objective_state
 from mlefw.configuration.check import check_parts
@@ -19,7 +17,9 @@ from mlefw.objective.objective import Objective
 from mlefw.rows.fingerprint import fingerprint
 from mlefw.rows.standardize import Standardized
 from mlefw.rows.stored import StoredRows
-from mlefw.run_directory import checkpoint_of
+from mlefw.run import archive, build
+from mlefw.run.build import Data
+from mlefw.run.directory import checkpoint_of
 from mlefw.schema.schema import Schema
 from mlefw.score.recalibration import recalibrated
 from mlefw.system.random_state import isolated

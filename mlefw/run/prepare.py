@@ -7,24 +7,25 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-from mlefw import build, placement, training
 from mlefw.baseline.absence import remedy
 from mlefw.baseline.base import Solution
-from mlefw.build import Data, Estimand
 from mlefw.calibrate.base import Calibration
-from mlefw.datamodule import RowsModule
 from mlefw.distributed import topology
 from mlefw.errors import UsageError
-from mlefw.estimation import NAMES, estimates
 from mlefw.model.base import StartsAtEstimate
 from mlefw.report.coefficient_table import dropped, shortened
 from mlefw.rows.rows import Rows
-from mlefw.run_directory import check_free
+from mlefw.run import build, placement
+from mlefw.run import trainer as training
+from mlefw.run.build import Data, Estimand
+from mlefw.run.directory import check_free
+from mlefw.run.estimate import NAMES, estimates
 from mlefw.score import recalibration
 from mlefw.score.yardstick import Exact
 from mlefw.system.random_state import Stream
 from mlefw.system.shared_work import is_known, once
 from mlefw.system.warning import warn
+from mlefw.training.datamodule import RowsModule
 
 _INSTEAD = {
     "accumulate_grad_batches": "expected a larger batch.size, which is the same",

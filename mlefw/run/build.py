@@ -24,11 +24,11 @@ from mlefw.loss.plain import Plain
 from mlefw.metric.base import Metric, OfTarget
 from mlefw.metric.nll import Nll
 from mlefw.objective.objective import Objective
-from mlefw.placement import place, set_units
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized, feature_statistics
+from mlefw.run.placement import place, set_units
 from mlefw.schema.encode import coded
 from mlefw.schema.reach import far_rows, spans, warn_of_far_rows
 from mlefw.schema.schema import Schema

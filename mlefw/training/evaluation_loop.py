@@ -7,8 +7,8 @@ from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
-from mlefw.module import LikelihoodModule
 from mlefw.system.random_state import Stream
+from mlefw.training.module import LikelihoodModule
 
 
 class Watching(_EvaluationLoop):

@@ -7,15 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlefw import archive, build, stored_estimates
-from mlefw.command import exhibit, fitting, judgement, row_scores
 from mlefw.objective.objective import Evaluation, Objective, evaluate, whole_eta
-from mlefw.preparation import Prepared
 from mlefw.report import console
 from mlefw.report.forecast import Forecast, Sample, forecast
 from mlefw.rows.rows import Rows
-from mlefw.run_directory import checkpoint_of
-from mlefw.run_posterior import keep_posterior
+from mlefw.run import archive, build, exhibit, fitting, judgement, row_scores, stored_estimates
+from mlefw.run.directory import checkpoint_of
+from mlefw.run.posterior import keep_posterior
+from mlefw.run.prepare import Prepared
 from mlefw.score import recalibration, score
 from mlefw.score.yardstick import Yardstick, describe
 from mlefw.system.atomic import write_json

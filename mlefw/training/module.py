@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from mlefw.cadence import Cadence
 from mlefw.distributed import ranks
 from mlefw.errors import NumericalError
-from mlefw.evaluator import Evaluator
 from mlefw.metric.base import Metric
 from mlefw.objective.objective import Objective, not_finite
 from mlefw.rows.rows import Batch, Chunk
-from mlefw.step import Step, calmer
 from mlefw.system.random_state import Stream
+from mlefw.training.evaluation_schedule import Cadence
+from mlefw.training.evaluator import Evaluator
+from mlefw.training.step import Step, calmer
 
 MakeOptimizer = Callable[[Any], Optimizer]
 _WITHIN = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")

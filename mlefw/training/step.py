@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from mlefw.compiled import CompiledStep
 from mlefw.distributed import ranks
 from mlefw.distribution.precision import promote
 from mlefw.errors import UsageError
@@ -15,6 +14,7 @@ from mlefw.objective.gradient import Gradient, clip
 from mlefw.objective.objective import Objective
 from mlefw.objective.tape import Tape
 from mlefw.rows.rows import Batch
+from mlefw.training.compiled_step import CompiledStep
 
 _REPLAYABLE = (SGD, Adam, AdamW)
 """Their step depends on the gradients, their state and their settings alone."""

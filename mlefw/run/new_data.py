@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from mlefw import build
-from mlefw.checkpoint import Trained
 from mlefw.configuration.check import check_parts
 from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
 from mlefw.data.parquet import BLOCK_CELLS, SUFFIXES, Parquet
 from mlefw.errors import UsageError
 from mlefw.rows.rows import Table
+from mlefw.run import build
+from mlefw.run.checkpoint import Trained
 from mlefw.system.local_path import local_path
 
 _READING = ("delimiter", "decimal", "thousands", "encoding", "header")

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-from mlefw import archive, build
-from mlefw.checkpoint import Trained
 from mlefw.errors import UsageError
 from mlefw.metric.base import Metric
 from mlefw.metric.coverage import Coverage
@@ -16,7 +14,9 @@ from mlefw.metric.nll import Nll
 from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import feature_statistics
-from mlefw.run_directory import checkpoint_of
+from mlefw.run import archive, build
+from mlefw.run.checkpoint import Trained
+from mlefw.run.directory import checkpoint_of
 from mlefw.system.warning import warn
 from mlefw.uncertainty.averaged import Method, Uncertain, averaged
 from mlefw.uncertainty.laplace import Laplace

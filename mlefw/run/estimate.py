@@ -9,13 +9,13 @@ from torch import Tensor
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
-from mlefw.build import Estimand
 from mlefw.errors import UsageError
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.report.progress_line import progress_line
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import feature_statistics
+from mlefw.run.build import Estimand
 from mlefw.score.yardstick import Exact
 from mlefw.system.attempt import reason
 

@@ -1,0 +1,1 @@
+"""The training loop: batches, steps and the figures of an epoch."""
