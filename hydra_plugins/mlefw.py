@@ -6,6 +6,6 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     if name not in ("ForkLauncher", "GridSweeper"):
         raise AttributeError(name)
-    from mlefw import launcher
+    from mlefw.sweep import launcher
 
     return getattr(launcher, name)

@@ -107,7 +107,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     if given.page:
         return _hydra_page(command, [*overrides, *given.arguments])
     if "--multirun" in given.names:
-        from mlefw import sweep
+        from mlefw.sweep import sweep
 
         return sweep.run(command, overrides, given.arguments, config_dirs, admitted)
     if command == "train" and any(item.startswith("resume=") for item in overrides):

@@ -20,7 +20,7 @@ from mlefw.cli import run
 from mlefw.errors import StorageError
 from mlefw.rows.stored import Store
 from mlefw.run.directory import SUPERSEDED
-from mlefw.sweep_record import supersede
+from mlefw.sweep.record import supersede
 from mlefw.system import file_system
 from mlefw.system.atomic import write_text
 

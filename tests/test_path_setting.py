@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from mlefw.cli import run
 from mlefw.configuration.path_setting import opened, quoted, several
-from mlefw.sweep_record import Job, attempts, folder_name
+from mlefw.sweep.record import Job, attempts, folder_name
 from mlefw.trained import load
 
 ODD = (

@@ -16,10 +16,10 @@ import pytest
 import torch
 from conftest import Run, summary_of
 
-from mlefw import sweep
 from mlefw.cli import run as run_program
 from mlefw.errors import UsageError
 from mlefw.run.directory import claim, default_path
+from mlefw.sweep import sweep
 from mlefw.system.fork_pool import Ended, Pool
 from mlefw.system.signals import deferred
 

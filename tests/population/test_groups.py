@@ -13,11 +13,11 @@ from conftest import summary_of
 from mlefw.command import train
 from mlefw.configuration import read
 from mlefw.errors import Stopped
-from mlefw.population import fit, run, signature
-from mlefw.population.dispatch import Groups
 from mlefw.run.prepare import prepare
-from mlefw.sweep_progress import Progress
-from mlefw.sweep_record import Journal, plan
+from mlefw.sweep.population import fit, run, signature
+from mlefw.sweep.population.dispatch import Groups
+from mlefw.sweep.progress import Progress
+from mlefw.sweep.record import Journal, plan
 from mlefw.system.fork_pool import Pool
 from mlefw.system.signals import deferred
 
@@ -151,7 +151,7 @@ def test_the_jobs_of_a_group_that_ends_without_a_word_are_left_to_run_alone(
 
 
 def test_it_can_be_switched_off() -> None:
-    from mlefw.launcher import ForkLauncher
+    from mlefw.sweep.launcher import ForkLauncher
 
     assert ForkLauncher().population
     assert not ForkLauncher(population=False).population

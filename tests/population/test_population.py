@@ -11,8 +11,8 @@ import torch
 
 from mlefw.command import train
 from mlefw.configuration import read
-from mlefw.population import run, signature
 from mlefw.run import archive, checkpoint
+from mlefw.sweep.population import run, signature
 from mlefw.system import warning
 
 _4 = ("trainer.max_epochs=4",)

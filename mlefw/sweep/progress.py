@@ -10,7 +10,7 @@ from rich.console import Console
 from mlefw.errors import StorageError
 from mlefw.report.console import console, number
 from mlefw.run.directory import summary_of
-from mlefw.sweep_record import Job, Journal
+from mlefw.sweep.record import Job, Journal
 from mlefw.system.atomic import write_json
 from mlefw.system.fork_pool import Ended
 from mlefw.system.own_folder import cleared

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
-from mlefw.population.stacked import Stack
+from mlefw.sweep.population.stacked import Stack
 
 
 class Vectorised:

@@ -21,14 +21,14 @@ from omegaconf import DictConfig
 from mlefw.command.job import imported
 from mlefw.configuration.check import accepts
 from mlefw.errors import UsageError
-from mlefw.sweep_progress import Progress
-from mlefw.sweep_record import Job, Journal, plan
-from mlefw.sweep_task import Task
+from mlefw.sweep.job import Task
+from mlefw.sweep.progress import Progress
+from mlefw.sweep.record import Job, Journal, plan
 from mlefw.system.fork_pool import Pool
 from mlefw.system.signals import deferred, raise_pending
 
 _WARM = {
-    "mlefw.sweep": ("mlefw.command.train", "mlefw.command.baseline", "mlefw.command.check"),
+    "mlefw.sweep.sweep": ("mlefw.command.train", "mlefw.command.baseline", "mlefw.command.check"),
     "mlefw.plot.style": ("matplotlib.backends.backend_agg", "rich._emoji_codes"),
     "mlefw.callback.board": ("tensorboard.plugins.hparams.metadata",),
     "mlefw.run.archive": ("torch.utils.serialization.config", "encodings.ascii"),
@@ -105,7 +105,7 @@ class ForkLauncher(Launcher):
         _warm(tasks[0])
         journal = Journal(root, jobs)
         progress = Progress(journal, self._command == "train", self.timeout_s)
-        from mlefw.population.dispatch import Groups
+        from mlefw.sweep.population.dispatch import Groups
 
         groups = Groups(progress)
         try:

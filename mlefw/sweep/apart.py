@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from mlefw.errors import Stopped
-from mlefw.sweep_progress import Progress
-from mlefw.sweep_record import Job
+from mlefw.sweep.progress import Progress
+from mlefw.sweep.record import Job
 from mlefw.system.fork_pool import Pool
 from mlefw.system.signals import deferred, handled, is_handled
 

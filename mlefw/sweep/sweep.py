@@ -16,7 +16,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mlefw import launcher
 from mlefw.command.job import run_job
 from mlefw.configuration import read as configuration
 from mlefw.configuration.hydra_settings import launcher_settings
@@ -24,8 +23,9 @@ from mlefw.configuration.path_setting import literal, quoted
 from mlefw.configuration.resolvers import own_alone
 from mlefw.errors import Stopped, UsageError
 from mlefw.run.directory import check_free, default_path, summary_of
-from mlefw.sweep_job import run_apart
-from mlefw.sweep_record import NAME, Job, Journal, folder_name, plan, read
+from mlefw.sweep import launcher
+from mlefw.sweep.apart import run_apart
+from mlefw.sweep.record import NAME, Job, Journal, folder_name, plan, read
 from mlefw.system import file_system, warning
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import own

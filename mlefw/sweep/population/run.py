@@ -12,13 +12,13 @@ from mlefw.command.job import listen, say, told
 from mlefw.command.train import begin, measure, telling
 from mlefw.configuration.read import located
 from mlefw.errors import MlefwError, Stopped
-from mlefw.population import signature
-from mlefw.population.fit import fit
-from mlefw.population.last_look import see
-from mlefw.population.member import Member
 from mlefw.run import conclude, fitting
 from mlefw.run.directory import locked, summary_of
 from mlefw.run.prepare import prepare
+from mlefw.sweep.population import signature
+from mlefw.sweep.population.fit import fit
+from mlefw.sweep.population.last_look import see
+from mlefw.sweep.population.member import Member
 from mlefw.system import shared_work, warning
 from mlefw.system.atomic import together, write_json
 from mlefw.system.own_folder import cleared

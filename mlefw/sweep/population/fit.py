@@ -9,10 +9,10 @@ from torch import Tensor
 
 from mlefw.errors import MlefwError, NumericalError, Stopped
 from mlefw.objective.objective import not_finite
-from mlefw.population.member import Member
-from mlefw.population.optimiser import Vectorised
-from mlefw.population.stacked import Stack
 from mlefw.run.build import build_metrics
+from mlefw.sweep.population.member import Member
+from mlefw.sweep.population.optimiser import Vectorised
+from mlefw.sweep.population.stacked import Stack
 from mlefw.system.allocator import retained
 from mlefw.system.atomic import together
 from mlefw.system.signals import deferred

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mlefw.errors import UsageError
-from mlefw.population import run, signature
 from mlefw.run.directory import summary_of
-from mlefw.sweep_progress import STOPPED, Progress
-from mlefw.sweep_record import supersede
+from mlefw.sweep.population import run, signature
+from mlefw.sweep.progress import STOPPED, Progress
+from mlefw.sweep.record import supersede
 from mlefw.system.file_system import remove
 from mlefw.system.fork_pool import Ended, Pool
 

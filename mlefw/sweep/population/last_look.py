@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from mlefw.population.member import Member
-from mlefw.population.stacked import Stack
 from mlefw.run.build import build_metrics
 from mlefw.run.conclude import Seen
 from mlefw.score import score
+from mlefw.sweep.population.member import Member
+from mlefw.sweep.population.stacked import Stack
 
 _MOST = 2**22
 """Rows times members, up to which all that is said of them is held at once."""

@@ -13,7 +13,7 @@ from mlefw.command.job import guarded, run_job
 from mlefw.configuration import read
 from mlefw.errors import UsageError
 from mlefw.run.directory import summary_of
-from mlefw.sweep_record import Job, attempts, supersede
+from mlefw.sweep.record import Job, attempts, supersede
 from mlefw.system import shared_work, trust, warning
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
