@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from mlefw.callback.keep import KeepCheckpoints
+from mlefw.callback.checkpoints import KeepCheckpoints
 from mlefw.cli import run
 
 QUIET = ("logger=none", "report=false", "checkpoint.min_seconds=0")

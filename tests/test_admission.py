@@ -53,7 +53,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "instantiate": {"_target_": "hydra.utils.instantiate", "config": {"_target_": "harmful.call"}},
     "logger": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "CANARY"},
     "checkpoint": {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": "CANARY"},
-    "keeper": {"_target_": "mlefw.callback.keep.KeepCheckpoints", "folder": "CANARY"},
+    "keeper": {"_target_": "mlefw.callback.checkpoints.KeepCheckpoints", "folder": "CANARY"},
     "profiler": {"_target_": "lightning.pytorch.profilers.AdvancedProfiler", "dirpath": "CANARY"},
     "trainer": {"_target_": "lightning.Trainer", "default_root_dir": "CANARY"},
     "module of torch": {"_target_": "torch.jit.ScriptModule"},

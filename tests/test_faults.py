@@ -16,7 +16,7 @@ import torch
 from conftest import summary_of
 from interrupted import QUIET, assert_same_run, start, train
 
-from mlefw.callback.keep import KeepCheckpoints
+from mlefw.callback.checkpoints import KeepCheckpoints
 from mlefw.cli import run
 from mlefw.command.job import guarded
 from mlefw.objective.objective import Objective

@@ -13,7 +13,7 @@ from conftest import summary_of
 from interrupted import QUIET, assert_same_run, stopping_after, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mlefw.callback.keep import KeepCheckpoints
+from mlefw.callback.checkpoints import KeepCheckpoints
 from mlefw.run.directory import locked
 
 SMALL = ("model.hidden=[6]", "model.dropout=0.2", "trainer.max_epochs=5")

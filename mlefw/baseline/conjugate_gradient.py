@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from mlefw.baseline import absence
+from mlefw.baseline import nonexistence
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.canonical import is_separating
 from mlefw.baseline.descent import Descent
@@ -91,7 +91,7 @@ class NewtonCG(Solver):
         converged = stationary if gap is None else gap <= 2 * _ENOUGH * size
         # A dual value has every probability inside (0, 1), which excludes a separation; under a Gaussian prior the
         # intercepts alone may diverge, where a class has no rows.
-        missing = absence.one_value(problem) or absence.empty_class(problem)
+        missing = nonexistence.one_value(problem) or nonexistence.empty_class(problem)
         exists = True if gap is not None and missing is None else None
         return Solution(
             problem,
@@ -166,7 +166,7 @@ def _separated(problem: Problem, theta: Tensor, descent: Descent) -> Solution:
         descent.num_passes,
         converged=False,
         exists=False,
-        reason=absence.separation(problem, problem.rows.num_rows),
+        reason=nonexistence.separation(problem, problem.rows.num_rows),
         infimum=0.0,
         matrix_free=True,
     )

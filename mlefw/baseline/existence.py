@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from mlefw.baseline import absence
+from mlefw.baseline import nonexistence
 from mlefw.baseline.base import Solution
 from mlefw.baseline.collapse import collapse, has_exact
 from mlefw.baseline.newton import on_floor
@@ -66,7 +66,7 @@ def _examine(solution: Solution, deadline: float) -> Solution:
             solution,
             exists=False,
             is_global=None,
-            reason=absence.separation(problem, int((far.moved & (far.nll == 0)).sum())),
+            reason=nonexistence.separation(problem, int((far.moved & (far.nll == 0)).sum())),
             infimum=infimum if is_known and problem.prior.flat else None,
         )
     if convex and separated.excluded and (solution.problem.head.convex or has_exact(solution.problem)):

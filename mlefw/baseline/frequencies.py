@@ -2,7 +2,7 @@
 
 import torch
 
-from mlefw.baseline import absence
+from mlefw.baseline import nonexistence
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.problem import Problem
 from mlefw.head.categorical import CategoricalHead
@@ -50,7 +50,7 @@ class Frequencies(Solver):
             1,
             converged=False,
             exists=False,
-            reason=absence.one_value(problem) or absence.empty_class(problem),
+            reason=nonexistence.one_value(problem) or nonexistence.empty_class(problem),
             infimum=lowest,
         )
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mlefw.baseline import absence
+from mlefw.baseline import nonexistence
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.laplace_scale import Found, Penalised
 from mlefw.baseline.problem import Problem
@@ -72,5 +72,5 @@ def _perfect_fit(problem: Problem, found: Found) -> Solution:
         num_steps=found.num_steps,
         exists=False,
         determined=problem.prior.flat,
-        reason=absence.perfect_fit(bool((y == y[0]).all())),
+        reason=nonexistence.perfect_fit(bool((y == y[0]).all())),
     )

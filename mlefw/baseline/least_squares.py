@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from mlefw.baseline import absence
+from mlefw.baseline import nonexistence
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.moments import Moments, moments
 from mlefw.baseline.newton import Newton
@@ -161,5 +161,5 @@ def _perfect_fit(problem: Problem, found: Moments) -> Solution:
         num_steps=1,
         exists=False,
         determined=True,
-        reason=absence.perfect_fit(found.total_square == 0),
+        reason=nonexistence.perfect_fit(found.total_square == 0),
     )

@@ -17,9 +17,9 @@ from mlefw.baseline.kinked import Kinked
 from mlefw.baseline.least_absolute import LeastAbsolute
 from mlefw.baseline.least_squares import LeastSquares
 from mlefw.baseline.newton import Newton
+from mlefw.baseline.per_target import parts, together
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton
-from mlefw.baseline.separate import parts, together
 from mlefw.baseline.starts import origin
 from mlefw.baseline.varying_laplace import VaryingLaplace
 from mlefw.baseline.work import (

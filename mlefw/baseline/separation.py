@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlefw.baseline import absence, ordered
+from mlefw.baseline import nonexistence, ordinal_existence
 from mlefw.baseline.base import Solution
 from mlefw.baseline.interior_point import Array
 from mlefw.baseline.problem import Problem
@@ -182,9 +182,9 @@ def _of_thresholds(solution: Solution, free: Problem, deadline: float) -> Recess
     """Thresholds part exponentially fast in eta, so their directions are those of a program of their own."""
     problem = solution.problem
     certain = torch.zeros(problem.rows.num_rows, dtype=torch.bool)
-    if absence.empty_class(problem) is None:
+    if nonexistence.empty_class(problem) is None:
         # Each class keeps its thresholds apart: what remains are directions in which they part.
-        found = ordered.separation(free, deadline - time.monotonic())
+        found = ordinal_existence.separation(free, deadline - time.monotonic())
         if found.direction is None:
             return Recession(None, found.decided)
         certain = torch.from_numpy(found.grown)

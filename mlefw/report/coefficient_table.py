@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlefw.baseline.absence import remedy
 from mlefw.baseline.base import Solution
 from mlefw.baseline.certificate import excess_bound
 from mlefw.baseline.coefficients import coefficient_tables, table_titles
 from mlefw.baseline.covariance import Covariance, covariance
 from mlefw.baseline.fit_statistics import fit_statistics
 from mlefw.baseline.linear import StandardErrors
+from mlefw.baseline.nonexistence import remedy
 from mlefw.head.base import FactorizedHead
 from mlefw.head.censored import CensoredHead
 

@@ -8,9 +8,9 @@ from typing import Any
 import lightning
 
 from mlefw.callback.board import WriteBoard
+from mlefw.callback.checkpoints import KeepCheckpoints
 from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
-from mlefw.callback.keep import KeepCheckpoints
 from mlefw.callback.patience import StopWithoutProgress
 from mlefw.callback.resume import KEY, Resumable
 from mlefw.callback.short_steps import WarnOfShortSteps

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-from mlefw.baseline.absence import remedy
 from mlefw.baseline.base import Solution
+from mlefw.baseline.nonexistence import remedy
 from mlefw.calibrate.base import Calibration
 from mlefw.distributed import topology
 from mlefw.errors import UsageError

@@ -12,8 +12,8 @@ from exact_solving import new_head, rows_of, solve
 from scipy.optimize import linprog
 from sklearn.linear_model import LogisticRegression
 
-from mlefw.baseline.absence import remedy
 from mlefw.baseline.linear import solve_null
+from mlefw.baseline.nonexistence import remedy
 from mlefw.baseline.problem import Problem
 from mlefw.prior.none import NoPrior
 from mlefw.report.coefficient_table import baseline_content
