@@ -15,7 +15,7 @@ import torch
 from baseline.exact_oracles import Sample, data, estimate, varied
 from conftest import Run, summary_of
 from pyarrow import csv
-from test_theorem import SCALE, write
+from training.test_theorem import SCALE, write
 
 from mlefw.configuration import read
 from mlefw.errors import UsageError

@@ -17,7 +17,7 @@ from mlefw.errors import UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 SECTIONS = ("data", "step", "early_stopping", "checkpoint")
 GROUPS = ("head", "prior", "batch", "model", "data", "baseline", "calibrate", "uncertainty", "loss")
 FOREIGN = {

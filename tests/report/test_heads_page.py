@@ -11,7 +11,7 @@ from mlefw.configuration import read
 from mlefw.configuration.read import members
 from mlefw.run import build
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
