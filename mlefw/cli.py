@@ -94,11 +94,12 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         from mlefw.app import server
 
         return server.serve(overrides)
-    from mlefw.configuration import read
+    from mlefw.configuration.groups import register_plugins
+    from mlefw.configuration.read import read_settings, resolve
     from mlefw.errors import UsageError
     from mlefw.system import trust
 
-    read.register_plugins()
+    register_plugins()
     admitted = (*given.plugins, *trust.installed())
     config_dirs = given.config_dirs
     for item in overrides:
@@ -112,15 +113,15 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         return sweep.run(command, overrides, given.arguments, config_dirs, admitted)
     if command == "train" and any(item.startswith("resume=") for item in overrides):
         return _resume(overrides, config_dirs, admitted)
-    config = read.read(command, overrides, config_dirs, admitted)
+    config = read_settings(command, overrides, config_dirs, admitted)
     if config.get("resume"):
         raise UsageError(f"resume={config['resume']}: expected on the command line of mlefw train alone")
     if command in ("evaluate", "predict"):
-        return _apply(command, read.resolve(config), admitted)
+        return _apply(command, resolve(config), admitted)
     from mlefw.command.job import run_job
     from mlefw.run.directory import default_path
 
-    given = read.resolve(config)["run_dir"]
+    given = resolve(config)["run_dir"]
     return run_job(command, config, local_path(given, "run_dir") if given else default_path())
 
 
@@ -184,7 +185,7 @@ def _compare(arguments: Sequence[str]) -> int:
 def _hydra_page(command: str, arguments: Sequence[str]) -> int:
     import hydra
 
-    from mlefw.configuration.read import config_root
+    from mlefw.configuration.groups import config_root
     from mlefw.configuration.resolvers import own_alone
 
     sys.argv = [f"mlefw {command}", *arguments]

@@ -11,11 +11,12 @@ from hydra.core.global_hydra import GlobalHydra
 
 from mlefw.command import train
 from mlefw.command.job import listen
-from mlefw.configuration import read
+from mlefw.configuration.groups import register_plugins
+from mlefw.configuration.read import located, read_settings
 from mlefw.data.frame import as_arrow, offered, with_target
 from mlefw.errors import Stopped, UsageError
-from mlefw.run import resume as resumption
 from mlefw.run.directory import default_path, run_of
+from mlefw.run.resume import settings as settings_of
 from mlefw.system import trust, warning
 from mlefw.system.local_path import local_path
 from mlefw.system.process_state import preserved
@@ -65,7 +66,7 @@ def fit(
             if run_dir is not None:
                 raise UsageError(f"run_dir={run_dir}: resume= goes on in the run's own directory")
             folder = run_of(str(resume))
-            config = resumption.settings(folder, list(settings), [], plugins)
+            config = settings_of(folder, list(settings), [], plugins)
         else:
             folder = (default_path() if run_dir is None else local_path(run_dir, "run_dir")).absolute()
             config = _composed(settings, name, folder, plugins)
@@ -76,13 +77,13 @@ def fit(
 def _composed(
     settings: Sequence[str], target: str | Sequence[str], folder: Path, plugins: Sequence[str]
 ) -> dict[str, Any]:
-    read.register_plugins()
+    register_plugins()
     for item in settings:
         if item.startswith(("data=", "data.target=", "run_dir=", "resume=")):
             raise UsageError(f"{item}: expected as an argument of fit")
     admitted = (*plugins, *trust.installed())
-    config = read.read("train", ["data=frame", *settings], [], admitted)
-    config = read.located(config, folder)
+    config = read_settings("train", ["data=frame", *settings], [], admitted)
+    config = located(config, folder)
     # Afterwards, so that a name may hold what the grammar of settings does not.
     config["data"]["target"] = target if isinstance(target, str) else list(target)
     return config

@@ -16,7 +16,8 @@ if __name__ == "__main__":
 from mlefw.baseline.linear import solver_for  # noqa: E402
 from mlefw.baseline.problem import Problem  # noqa: E402
 from mlefw.baseline.starts import is_unimodal  # noqa: E402
-from mlefw.configuration import read  # noqa: E402
+from mlefw.configuration.groups import config_root, members  # noqa: E402
+from mlefw.configuration.read import read_settings  # noqa: E402
 from mlefw.errors import UsageError  # noqa: E402
 from mlefw.head.base import Head  # noqa: E402
 from mlefw.head.multitask import JointHead  # noqa: E402
@@ -57,7 +58,7 @@ This page is written by `python scripts/heads.py` from the classes, their YAML f
 def page() -> str:
     """The whole page."""
     presets: dict[type[Head], list[str]] = {}
-    for name in read.members("head"):
+    for name in members("head"):
         presets.setdefault(build.head_kind(_config(name)["head"]), []).append(name)
     kinds: dict[str, list[type[Head]]] = {kind: [] for kind in KINDS}
     for head in presets:
@@ -111,7 +112,7 @@ def sections(head: type[Head]) -> dict[str, Any]:
 
 def _preset(name: str) -> str:
     """What a YAML file says of itself, its parameters, and its exact solver."""
-    text = (read.config_root() / "head" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (config_root() / "head" / f"{name}.yaml").read_text(encoding="utf-8")
     first = next(line for line in text.splitlines() if line.startswith("# "))
     words = [first.removeprefix("# ")]
     head = _instance(name)
@@ -168,7 +169,7 @@ def _kind(head: type[Head]) -> str:
 
 
 def _config(name: str) -> dict[str, Any]:
-    return read.read("train", [f"head={name}"], [], [])
+    return read_settings("train", [f"head={name}"], [], [])
 
 
 def _words(name: str) -> str:

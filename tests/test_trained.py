@@ -16,7 +16,7 @@ from scipy import stats
 
 from mlefw import trained
 from mlefw.cli import run
-from mlefw.configuration.read import members
+from mlefw.configuration.groups import members
 from mlefw.errors import UsageError
 from mlefw.reading import csv_blocks
 from mlefw.trained import load

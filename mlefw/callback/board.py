@@ -17,8 +17,8 @@ from mlefw.callback.figures import LogFigures
 from mlefw.objective.objective import whole_eta
 from mlefw.plot.pit import spread
 from mlefw.plot.style import png
-from mlefw.report import pictures as gallery
 from mlefw.report.forecast import Forecast, Sample, forecast
+from mlefw.report.pictures import calibration
 from mlefw.rows.rows import Rows
 from mlefw.system.attempt import attempt
 from mlefw.training.module import LikelihoodModule
@@ -93,7 +93,7 @@ class WriteBoard(lightning.Callback):
         pictures = {}
         if seen is not None:
             # The figures of the whole split hold for the sample where it is one of the watched ones.
-            drawn = gallery.calibration(self.sample, seen, module.figures.get(self.sample.split, {}))
+            drawn = calibration(self.sample, seen, module.figures.get(self.sample.split, {}))
             pictures = {name: png(figure) for name, figure in drawn.items()}
         self._write(trainer, module, seen, pictures)
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlefw.configuration.groups import choice
 from mlefw.configuration.read import as_yaml
 from mlefw.errors import MlefwError, StorageError, UsageError
 from mlefw.report.coefficient_table import baseline_content
 from mlefw.run import checkpoint, conclude, exhibit, fitting, resume
-from mlefw.run import prepare as preparation
-from mlefw.run.conclude import choice
 from mlefw.run.directory import claim, locked, summary_of
 from mlefw.run.prepare import Prepared, estimate, prepare, start
+from mlefw.run.prepare import share as share_estimates
 from mlefw.score.yardstick import Exact, Yardstick
 from mlefw.system import origin
 from mlefw.system.atomic import leftovers, write_json, write_text
@@ -146,7 +146,7 @@ def share(config: dict[str, Any]) -> None:
     Raises:
         UsageError: a mistake in settings or data.
     """
-    preparation.share(config)
+    share_estimates(config)
     if is_wanted("yardstick", config, _PARTS):
         _measures(config, start(config, prepare(config, None)))
 

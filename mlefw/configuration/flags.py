@@ -127,6 +127,6 @@ def _settings(command: str) -> list[str]:
         return ["runs", "report", "measure", "overwrite"]
     if command == "app":
         return ["port"]
-    from mlefw.configuration.read import known_settings
+    from mlefw.configuration.groups import known_settings
 
     return list(known_settings(command))

@@ -19,14 +19,14 @@ from mlefw.report.forecast import Forecast, Sample
 
 
 @dataclass(frozen=True)
-class Path:
+class CoefficientPath:
     """Theta of a linear model, (size,) each, after a number of epochs."""
 
     epochs: Sequence[int]
     thetas: Sequence[Tensor]
 
 
-def training(
+def training_curves(
     history: History, lines: Lines, best_epoch: int, reference: str | None, errors: Errors
 ) -> dict[str, Figure]:
     """Pictures of the training over epochs.
@@ -66,7 +66,7 @@ def calibration(sample: Sample, forecast: Forecast, figures: Mapping[str, float]
     return {"pit": pit_histogram(*forecast.pit, weight, rows, figures.get("pit_p_value"))}
 
 
-def predictive(sample: Sample, forecast: Forecast, figures: Mapping[str, float]) -> dict[str, Figure]:
+def predictive_shapes(sample: Sample, forecast: Forecast, figures: Mapping[str, float]) -> dict[str, Figure]:
     """All pictures of the predictive distributions on rows; what a title says of them is what the figures say."""
     drawn = calibration(sample, forecast, figures)
     if forecast.mean is None or forecast.interval is None or forecast.pit is None:
@@ -78,8 +78,8 @@ def predictive(sample: Sample, forecast: Forecast, figures: Mapping[str, float])
     return drawn
 
 
-def path(
-    way: Path, solution: Solution, names: Sequence[str], kept: int, labels: Sequence[str] | None
+def way_of_coefficients(
+    way: CoefficientPath, solution: Solution, names: Sequence[str], kept: int, labels: Sequence[str] | None
 ) -> dict[str, Figure]:
     """The way of a linear model's coefficients to the exact estimate, where there is one.
 

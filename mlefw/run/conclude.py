@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlefw.configuration.groups import choice, described
 from mlefw.objective.objective import Evaluation, Objective, evaluate, whole_eta
 from mlefw.report import console
 from mlefw.report.forecast import Forecast, Sample, forecast
@@ -166,18 +167,6 @@ def _write(
     summary["warnings"] = collected()
     write_json(run_dir / "summary.json", summary)
     return summary
-
-
-def choice(config: dict[str, Any], group: str) -> str:
-    """The name under which a member of a group was chosen."""
-    return str(config["choices"].get(group, group))
-
-
-def described(config: dict[str, Any], group: str) -> str:
-    """The same with its settings: `focal(gamma=2.0)`."""
-    settings = {name: value for name, value in (config.get(group) or {}).items() if name != "_target_"}
-    words = ", ".join(f"{name}={value}" for name, value in settings.items())
-    return choice(config, group) + (f"({words})" if words else "")
 
 
 def _show(

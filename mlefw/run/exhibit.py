@@ -11,9 +11,9 @@ from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
 from mlefw.errors import StorageError
 from mlefw.plot.style import png
-from mlefw.report import pictures as gallery
 from mlefw.report.forecast import Forecast, Sample
 from mlefw.report.page import Picture
+from mlefw.report.pictures import CoefficientPath, predictive_shapes, training_curves, way_of_coefficients
 from mlefw.report.run import failure_report, run_report
 from mlefw.run.fitting import Fit
 from mlefw.schema.schema import Schema
@@ -58,17 +58,17 @@ def of_training(fit: Fit, summary: Mapping[str, Any], schema: Schema, with_path:
 def _curves(log: LogFigures, best_epoch: int, errors: Mapping[str, float]) -> list[Exhibit]:
     lines, reference = log.yardstick.lines, log.yardstick.exact.reference
     name = None if reference is None else reference[0]
-    return _ready(gallery.training(log.history, lines, best_epoch, name, errors))
+    return _ready(training_curves(log.history, lines, best_epoch, name, errors))
 
 
 def _coefficients(recorder: RecordCoefficients, schema: Schema, best_epoch: int) -> list[Exhibit]:
-    way = gallery.Path(recorder.epochs, recorder.thetas)
-    return _ready(gallery.path(way, recorder.solution, schema.names, best_epoch + 1, schema.labels))
+    way = CoefficientPath(recorder.epochs, recorder.thetas)
+    return _ready(way_of_coefficients(way, recorder.solution, schema.names, best_epoch + 1, schema.labels))
 
 
 def predictive(sample: Sample, seen: Forecast, figures: Mapping[str, float]) -> list[Exhibit]:
     """The pictures of the predictive distributions; `figures` are those of the metrics on the split of the sample."""
-    return _ready(gallery.predictive(sample, seen, figures))
+    return _ready(predictive_shapes(sample, seen, figures))
 
 
 def _ready(drawn: Mapping[str, Figure]) -> list[Exhibit]:

@@ -18,9 +18,9 @@ from mlefw.configuration.read import as_yaml
 from mlefw.distributed import ranks, topology
 from mlefw.report.forecast import Sample
 from mlefw.run import resume
-from mlefw.run import trainer as training
 from mlefw.run.build import Data
 from mlefw.run.prepare import Prepared
+from mlefw.run.trainer import build_module, build_trainer
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.allocator import retained
 from mlefw.system.signals import deferred, raise_pending
@@ -90,10 +90,10 @@ def fit(
         Stopped: by a signal, after what was reached is on disk.
     """
     clock = time.monotonic()
-    module = training.build_module(config, prepared.estimand, prepared.rows)
+    module = build_module(config, prepared.estimand, prepared.rows)
     watching = watch(config, run_dir, prepared, yardstick, content)
     callbacks = watching.callbacks + ([WarnOfShortSteps()] if topology.is_ddp(config["trainer"]) else [])
-    trainer = training.build_trainer(config, run_dir, card, callbacks, resume.purge_step(content))
+    trainer = build_trainer(config, run_dir, card, callbacks, resume.purge_step(content))
     training_clock = time.monotonic()
     with deferred(), retained(), module.around:
         trainer.fit(module, datamodule=prepared.rows)
@@ -114,11 +114,11 @@ def finished(trainer: lightning.Trainer, watching: Watch, rows_per_s: float, sec
 
 def follow(config: dict[str, Any], run_dir: Path, prepared: Prepared, content: dict[str, Any] | None) -> None:
     """Train as one of the processes that write nothing."""
-    module = training.build_module(config, prepared.estimand, prepared.rows)
+    module = build_module(config, prepared.estimand, prepared.rows)
     callbacks: list[lightning.Callback] = [Resumable(content)]
     stopping = _stopping(config, prepared.data)
     callbacks += [stopping] if stopping is not None else []
-    trainer = training.build_trainer(config, run_dir, {}, callbacks, resume.purge_step(content))
+    trainer = build_trainer(config, run_dir, {}, callbacks, resume.purge_step(content))
     with module.around:
         trainer.fit(module, datamodule=prepared.rows)
     ranks.close()

@@ -16,10 +16,10 @@ from mlefw.model.base import StartsAtEstimate
 from mlefw.report.coefficient_table import dropped, shortened
 from mlefw.rows.rows import Rows
 from mlefw.run import build, placement
-from mlefw.run import trainer as training
 from mlefw.run.build import Data, Estimand
 from mlefw.run.directory import check_free
 from mlefw.run.estimate import NAMES, estimates
+from mlefw.run.trainer import build_datamodule, check_optimization, precision
 from mlefw.score import recalibration
 from mlefw.score.yardstick import Exact
 from mlefw.system.random_state import Stream
@@ -71,7 +71,7 @@ def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
 def _prepare(config: dict[str, Any]) -> Prepared:
     data = build.build_data(config)
     estimand = build.build_estimand(config, data)
-    training.check_optimization(config, estimand.objective)
+    check_optimization(config, estimand.objective)
     calibration = build.build_calibration(config)
     uncertainty = build.build_uncertainty(config)
     if calibration is not None:
@@ -84,7 +84,7 @@ def _prepare(config: dict[str, Any]) -> Prepared:
             )
     if uncertainty is not None:
         uncertainty.check(estimand.objective)
-    rows = training.build_datamodule(config, data, estimand.objective.head)
+    rows = build_datamodule(config, data, estimand.objective.head)
     count = sum(p.numel() for p in estimand.objective.parameters() if p.requires_grad)
     return Prepared(data, estimand, rows, count, calibration)
 
@@ -173,7 +173,7 @@ def _solve_anew(config: dict[str, Any], train: Rows, estimand: Estimand) -> Exac
 
 def _check_trainer(config: dict[str, Any]) -> None:
     trainer = config["trainer"]
-    training.precision(config)
+    precision(config)
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     if epochs is not None and epochs < 1 and not (epochs == -1 and (steps > 0 or trainer.get("max_time"))):
         raise UsageError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")

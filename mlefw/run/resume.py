@@ -12,8 +12,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from mlefw.callback.resume import KEY, Place, objective_state
-from mlefw.configuration import read as configuration
 from mlefw.configuration.check import check
+from mlefw.configuration.groups import config_root, known_settings
+from mlefw.configuration.override import opened
+from mlefw.configuration.read import located, read_settings, resolve
 from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
@@ -60,14 +62,14 @@ def settings(
             # What was read holds no references, and none may arise from what looks like one.
             given = OmegaConf.create()
             OmegaConf.update(given, key, value, force_add=True)
-            config = _merged(config, configuration.resolve(OmegaConf.to_container(given)))  # type: ignore[arg-type]
+            config = _merged(config, resolve(OmegaConf.to_container(given)))  # type: ignore[arg-type]
         elif value != choices[key]:
             if key not in ("logger", "callback"):
                 raise UsageError(f"{key}={value}: the run in {run_dir} has {key}={choices[key]}; start another run")
-            chosen = configuration.read("train", [f"{key}={value}"], config_dirs, plugins)
-            config[key] = configuration.located(chosen, run_dir)[key]
+            chosen = read_settings("train", [f"{key}={value}"], config_dirs, plugins)
+            config[key] = located(chosen, run_dir)[key]
             choices[key] = value
-    known = configuration.known_settings("train")
+    known = known_settings("train")
     if lacking := [name for name in known if name not in config and name not in _LATER]:
         raise UsageError(f"{run_dir / 'config.yaml'} lacks {', '.join(lacking)}: it is not the configuration of a run")
     check(config, known, plugins)
@@ -141,7 +143,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides(configuration.opened(overrides))
+        return OverridesParser.create().parse_overrides(opened(overrides))
     except HydraException as error:
         raise UsageError(f"a setting cannot be read: {str(error).splitlines()[0]}") from error
 
@@ -186,7 +188,7 @@ def _check_length(config: dict[str, Any], before: dict[str, Any], place: dict[st
     epochs, planned = trainer.get("max_epochs"), before.get("trainer.max_epochs")
     if epochs is not None and 0 <= epochs < done:
         raise UsageError(f"trainer.max_epochs={epochs}: the run has {done} epochs already; expected at least as many")
-    file = configuration.config_root() / "scheduler" / f"{config['choices'].get('scheduler')}.yaml"
+    file = config_root() / "scheduler" / f"{config['choices'].get('scheduler')}.yaml"
     if epochs != planned and file.is_file() and "${trainer.max_epochs}" in file.read_text(encoding="utf-8"):
         raise UsageError(
             f"trainer.max_epochs={epochs}: scheduler={file.stem} was planned over {planned} epochs\n"

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mlefw.command.job import guarded, run_job
-from mlefw.configuration import read
+from mlefw.configuration.read import located, read_settings, resolve
 from mlefw.errors import UsageError
 from mlefw.run.directory import summary_of
 from mlefw.sweep.record import Job, attempts, supersede
@@ -30,7 +30,7 @@ class Task:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Its configuration, composed and checked as that of a single run."""
-        return read.read(self.command, self.overrides, self.config_dirs, trust.trusted())
+        return read_settings(self.command, self.overrides, self.config_dirs, trust.trusted())
 
     @property
     def is_valid(self) -> bool:
@@ -61,7 +61,7 @@ class Task:
                 from mlefw.run import prepare
 
                 share = train.share if self.command == "train" else prepare.share
-                share(read.resolve(self.config))
+                share(resolve(self.config))
 
     def is_kept(self, root: Path, job: Job) -> bool:
         """Whether an earlier attempt has finished it with these very settings; attempts that failed are put aside."""
@@ -80,7 +80,7 @@ class Task:
     def _has_written(self, path: Path) -> bool:
         try:
             written = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), _LOADER)
-            return bool(read.located(self.config, Path(written["run_dir"])) == written)
+            return bool(located(self.config, Path(written["run_dir"])) == written)
         except (OSError, yaml.YAMLError, KeyError, TypeError, UsageError):
             # Whatever it is, it is not a run with these settings: the job itself meets it and says so.
             return False

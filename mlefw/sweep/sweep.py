@@ -17,9 +17,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mlefw.command.job import run_job
-from mlefw.configuration import read as configuration
+from mlefw.configuration.groups import config_root, register_plugins
 from mlefw.configuration.hydra_settings import launcher_settings
+from mlefw.configuration.override import globbed, opened, sweep_values
 from mlefw.configuration.path_setting import literal, quoted
+from mlefw.configuration.read import read_settings
 from mlefw.configuration.resolvers import own_alone
 from mlefw.errors import Stopped, UsageError
 from mlefw.run.directory import check_free, default_path, summary_of
@@ -53,10 +55,10 @@ def run(
     """
     if any(override.startswith("resume=") for override in overrides):
         raise UsageError("resume= continues one run: expected it without -m")
-    overrides = configuration.globbed(_with_defaults(command, overrides), config_dirs)
-    overrides = configuration.opened(overrides, sweeps=True)
+    overrides = globbed(_with_defaults(command, overrides), config_dirs)
+    overrides = opened(overrides, sweeps=True)
     launcher.register()
-    swept = configuration.sweep_values(overrides)
+    swept = sweep_values(overrides)
     for key in swept:
         if key.startswith("hydra"):
             raise UsageError(f"{key}: expected one value, which is that of the whole sweep")
@@ -83,9 +85,7 @@ def run(
     with locked(root):
         try:
             with own_alone():
-                hydra.main(version_base="1.3", config_path=str(configuration.config_root()), config_name=command)(
-                    _job
-                )()
+                hydra.main(version_base="1.3", config_path=str(config_root()), config_name=command)(_job)()
         except Stopped:
             if not forks:
                 _note(command, root, swept)
@@ -149,14 +149,14 @@ def _check_grid(
                 tried.add(tuple(chosen.values()))
                 keys = [override.split("=")[0].lstrip("+") for override in overrides]
                 task = [chosen.get(key, override) for key, override in zip(keys, overrides, strict=True)]
-                configuration.read(command, task, config_dirs, plugins)
+                read_settings(command, task, config_dirs, plugins)
 
 
 def _job(config: DictConfig) -> int:
     """One job, in whatever process the launcher chose; it never raises, so that the sweep goes on."""
     hydra_config = HydraConfig.get()
     command = str(hydra_config.job.config_name)
-    configuration.register_plugins()
+    register_plugins()
     warning.clear()
     swept = set(os.environ.get("MLEFW_SWEPT", "").split(","))
     task = [override.lstrip("+") for override in hydra_config.overrides.task]

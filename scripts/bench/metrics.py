@@ -23,7 +23,7 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
     head_name, num_rows, repeat, block = job
     import torch
 
-    from mlefw.configuration.read import read
+    from mlefw.configuration.read import read_settings
     from mlefw.model.mlp import Mlp
     from mlefw.objective.objective import Objective
     from mlefw.prior.none import NoPrior
@@ -35,7 +35,7 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    config = read("train", [f"head={head_name}"], [], [])
+    config = read_settings("train", [f"head={head_name}"], [], [])
     head = build.build_head(config, CLASSES)
     mean, scale = torch.zeros(FEATURES).double(), torch.ones(FEATURES).double()
     model = Standardized(Mlp(FEATURES, head.eta_dim, [64, 64]), mean, scale)

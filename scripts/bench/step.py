@@ -33,7 +33,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mlefw.configuration import read
+from mlefw.configuration.read import read_settings, resolve
 from mlefw.run import checkpoint, fitting
 from mlefw.run.directory import claim
 from mlefw.run.prepare import estimate, prepare
@@ -155,7 +155,7 @@ def ours(case: Case, table: Path, folder: Path, overrides: list[str]) -> float:
         *overrides,
     ]
     run_dir = claim(folder / f"run_{time.monotonic_ns()}")
-    config = read.resolve({**read.read("train", settings, [], []), "run_dir": str(run_dir)})
+    config = resolve({**read_settings("train", settings, [], []), "run_dir": str(run_dir)})
     prepared = prepare(config, None)
     exact = estimate(config, prepared)
     yardstick = Yardstick(exact, prepared.estimand.objective, prepared.data.splits)

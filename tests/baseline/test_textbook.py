@@ -12,15 +12,15 @@ from exact_oracles import Sample, data, estimate, varied
 from pyarrow import csv
 
 from mlefw.command import baseline
-from mlefw.configuration import read
+from mlefw.configuration.read import read_settings, resolve
 from mlefw.errors import UsageError
 
 
 def run(folder: Path, *overrides: str) -> dict[str, Any]:
     """`mlefw baseline` without a process of its own: what it wrote."""
-    config = read.read("baseline", overrides, [], ())
+    config = read_settings("baseline", overrides, [], ())
     run_dir = folder / "run"
-    baseline.run(read.resolve({**config, "run_dir": str(run_dir)}), run_dir)
+    baseline.run(resolve({**config, "run_dir": str(run_dir)}), run_dir)
     content: dict[str, Any] = json.loads((run_dir / "baseline.json").read_text(encoding="utf-8"))
     return content
 

@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 
 from mlefw.cli import run
 from mlefw.configuration.admission import Part, admit, admitted
+from mlefw.configuration.groups import config_root
 from mlefw.configuration.instantiate import found, instantiate
 from mlefw.configuration.kinds import KINDS
-from mlefw.configuration.read import config_root
 from mlefw.errors import UsageError
 from mlefw.fit import fit
 from mlefw.run import archive

@@ -13,7 +13,8 @@ from pyarrow import csv
 
 from mlefw.configuration import source_signature
 from mlefw.configuration.check import _annotated, accepts, describe, nearest
-from mlefw.configuration.read import config_root, members, read, resolve
+from mlefw.configuration.groups import config_root, members
+from mlefw.configuration.read import read_settings, resolve
 from mlefw.data import synthetic
 from mlefw.errors import UsageError
 from mlefw.run import build, trainer
@@ -105,7 +106,7 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
         if member in ("csv", "parquet", "frame"):
             pytest.skip("a source of other people's rows has none of its own: its reading is tested with the sources")
         overrides.append(f"head={KINDS.get(member, 'gaussian')}")
-    config = resolve({**read("train", overrides, [], []), "run_dir": str(tmp_path)})
+    config = resolve({**read_settings("train", overrides, [], []), "run_dir": str(tmp_path)})
     assert config["choices"][group] == member
     prepared = prepare(config, None)
     module = trainer.build_module(config, prepared.estimand, prepared.rows)
@@ -123,7 +124,7 @@ def some_table(head: str, file: Path) -> list[str]:
         csv.write_csv(pa.table({"x": x, "y": low, "z": high}), file)
         return ["data=csv", f"data.path={file}", "data.target=[y,z]", *SEVERAL[head]]
     drawn = {"share": random.beta(2, 3, 60), "count": random.negative_binomial(2, 0.3, 60)}
-    node = read("train", [f"head={head}"], [], [])["head"]
+    node = read_settings("train", [f"head={head}"], [], [])["head"]
     kind = get_class(node.get("component", node)["_target_"])
     if kind.target != "numeric":
         csv.write_csv(pa.table({"x": random.normal(size=60), "y": random.integers(1, 4, 60)}), file)
@@ -136,7 +137,7 @@ def some_table(head: str, file: Path) -> list[str]:
 
 @pytest.mark.parametrize("head", [head for head in members("head") if head not in ("multitask", "mixture", "censored")])
 def test_a_head_chooses_its_metrics(head: str) -> None:
-    config = read("train", [f"head={head}"], [], [])
+    config = read_settings("train", [f"head={head}"], [], [])
     kind = get_class(config["head"]["_target_"])
     labelled = kind.target != "numeric"
     assert ("classification" in config["metric"]) == labelled
@@ -147,7 +148,7 @@ def test_a_head_chooses_its_metrics(head: str) -> None:
 
 def test_every_mistake_is_reported_at_once() -> None:
     with pytest.raises(UsageError) as caught:
-        read("train", ["+haed=x", "trainer.max_epoch=3", "batch.size=many", "model.hiden=[3]"], [], [])
+        read_settings("train", ["+haed=x", "trainer.max_epoch=3", "batch.size=many", "model.hiden=[3]"], [], [])
     message = str(caught.value)
     assert "unknown setting haed. Did you mean 'head'?" in message
     assert "trainer.max_epoch. Did you mean 'max_epochs'?" in message
@@ -158,14 +159,14 @@ def test_every_mistake_is_reported_at_once() -> None:
 @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.run", "pandas.read_pickle"])
 def test_foreign_targets_are_refused(target: str) -> None:
     with pytest.raises(UsageError, match="refused"):
-        read("train", [f"model._target_={target}"], [], [])
+        read_settings("train", [f"model._target_={target}"], [], [])
 
 
 def test_typos_inside_yaml_files_are_found(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("_target_: mlefw.model.mlp.Mlp\nhiden: [3]\n", encoding="utf-8")
     with pytest.raises(UsageError, match=r"model\.hiden\. Did you mean 'hidden'"):
-        read("train", ["model=mine"], [str(tmp_path)], [])
+        read_settings("train", ["model=mine"], [str(tmp_path)], [])
 
 
 @pytest.mark.parametrize(

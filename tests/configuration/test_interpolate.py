@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlefw.configuration import compose, read
+from mlefw.configuration import compose
+from mlefw.configuration.groups import config_root
 from mlefw.configuration.interpolate import replaced
 
 PLAIN: list[dict[str, Any]] = [
@@ -36,7 +37,7 @@ def test_anything_else_is_left_to_omegaconf(config: dict[str, Any]) -> None:
 
 def test_settings_of_jobs_are_put_in_as_omegaconf_does(tmp_path: Path) -> None:
     overrides = ["seed=3", "++optimizer.lr=0.5", "++model.hidden=[8,8]", "++trainer.max_time=null", "report=false"]
-    root = read.config_root()
+    root = config_root()
     whole: Any = compose.compose(root, "train", overrides)
     OmegaConf.set_struct(whole, False)
     del whole["hydra"]

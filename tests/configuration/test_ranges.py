@@ -12,7 +12,8 @@ import yaml
 from conftest import summary_of
 
 from mlefw.cli import run
-from mlefw.configuration import ranges, read
+from mlefw.configuration import ranges
+from mlefw.configuration.read import read_settings, resolve
 from mlefw.errors import UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -79,7 +80,7 @@ def plain() -> Iterator[tuple[str, str]]:
 def refused(setting: str, *overrides: str) -> str:
     """What is said of a setting as the configuration is read or the class is built; empty where it is taken."""
     try:
-        config = read.resolve(read.read("train", [*overrides], [], ()))
+        config = resolve(read_settings("train", [*overrides], [], ()))
         node = config.get(setting.split(".")[0])
         if isinstance(node, dict) and str(node.get("_target_", "")).startswith("mlefw."):
             kind = hydra.utils.get_class(node["_target_"])
@@ -141,7 +142,7 @@ OUT_OF_RANGE = [
 @pytest.mark.parametrize("override", OUT_OF_RANGE)
 def test_what_is_out_of_range_is_told_by_name(override: str) -> None:
     with pytest.raises(UsageError) as told:
-        read.read("train", [override], [], ())
+        read_settings("train", [override], [], ())
     lines = str(told.value).splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(override.split("=")[0] + "=")

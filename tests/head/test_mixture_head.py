@@ -15,7 +15,7 @@ from torch.distributions import constraints
 
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
-from mlefw.configuration.read import read
+from mlefw.configuration.read import read_settings
 from mlefw.distribution import quantile
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
@@ -180,13 +180,13 @@ def test_settings_are_checked() -> None:
     with pytest.raises(UsageError, match="stay alike"):
         MixtureHead(GaussianHead(), start="zero")
     with pytest.raises(UsageError, match=r"head\.component=mixture"):
-        read("train", ["head=mixture", "head.component=mixture"], [], [])
+        read_settings("train", ["head=mixture", "head.component=mixture"], [], [])
 
 
 def test_a_component_is_chosen_by_its_name_with_its_metrics(tmp_path: Path) -> None:
-    config = read("train", ["head=mixture", "head.component={head: gamma, dispersion: 0.5}"], [], [])
+    config = read_settings("train", ["head=mixture", "head.component={head: gamma, dispersion: 0.5}"], [], [])
     assert config["head"]["component"]["_target_"] == "mlefw.head.gamma.GammaHead"
     assert config["head"]["component"]["dispersion"] == 0.5
-    counts = read("train", ["head=mixture", "head.component=poisson"], [], [])
+    counts = read_settings("train", ["head=mixture", "head.component=poisson"], [], [])
     assert "dispersion" in counts["metric"]
     assert made(PoissonHead()).support is constraints.nonnegative_integer

@@ -18,7 +18,8 @@ import torch.distributed
 import torch.multiprocessing
 from scipy import stats
 
-from mlefw.configuration.read import members, read
+from mlefw.configuration.groups import members
+from mlefw.configuration.read import read_settings
 from mlefw.distributed import ranks
 from mlefw.distribution import quantile
 from mlefw.head.base import Head
@@ -30,7 +31,7 @@ HEADS = [head for head in members("head") if head not in ("multitask", "multivar
 
 
 def parts(name: str) -> tuple[Head, list[Metric]]:
-    config = read("train", [f"head={name}"], [], [])
+    config = read_settings("train", [f"head={name}"], [], [])
     head = build.build_head(config, 4)
     return head, build.build_metrics(config, head)
 

@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from mlefw.configuration import read
-from mlefw.configuration.read import members
+from mlefw.configuration.groups import members
+from mlefw.configuration.read import read_settings
 from mlefw.run import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ def test_the_page_is_not_stale(script: ModuleType) -> None:
 
 @pytest.mark.parametrize("name", members("head"))
 def test_every_head_says_what_the_page_needs(script: ModuleType, name: str) -> None:
-    head = build.head_kind(read.read("train", [f"head={name}"], [], [])["head"])
+    head = build.head_kind(read_settings("train", [f"head={name}"], [], [])["head"])
     found = script.sections(head)
     assert {"summary", "Domain", "Link", "NLL"} <= set(found)
     assert any("Choose" in text for text in found["notes"])

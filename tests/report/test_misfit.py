@@ -15,7 +15,7 @@ from torch.distributions import Poisson
 
 from mlefw.baseline.predictor import as_objective
 from mlefw.cli import run
-from mlefw.configuration import read
+from mlefw.configuration.read import read_settings, resolve
 from mlefw.data.frame import as_arrow, offered
 from mlefw.head.negative_binomial import NegativeBinomial
 from mlefw.head.poisson import LogPoisson
@@ -71,8 +71,8 @@ def exact(table: dict[str, np.ndarray], *settings: str) -> tuple[dict[str, Any] 
     """What is said of the exact linear estimate, and its figures by split."""
     split = ("data.validation_fraction=0", "data.test_fraction=0.3")
     with offered(rows=as_arrow(pa.table(table)), validation=None, test=None):
-        config = read.read("train", ["data=frame", "data.target=y", *split, *settings], [], ())
-        config = read.resolve({**config, "run_dir": "unused"})
+        config = read_settings("train", ["data=frame", "data.target=y", *split, *settings], [], ())
+        config = resolve({**config, "run_dir": "unused"})
         prepared = prepare(config, None)
         solution = estimate(config, prepared).mle
     assert solution is not None

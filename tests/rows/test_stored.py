@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from mlefw.baseline.distance import paired
 from mlefw.batch.base import pieces, shuffled
-from mlefw.configuration import read
+from mlefw.configuration.read import read_settings, resolve
 from mlefw.errors import StorageError, UsageError
 from mlefw.objective.objective import evaluate
 from mlefw.rows.rows import Rows, total
@@ -70,7 +70,7 @@ CASES = {
 
 
 def prepared(overrides: tuple[str, ...]) -> tuple[dict[str, Any], build.Data]:
-    config = read.resolve({**read.read("train", overrides, [], []), "run_dir": "unused"})
+    config = resolve({**read_settings("train", overrides, [], []), "run_dir": "unused"})
     return config, build.build_data(config)
 
 

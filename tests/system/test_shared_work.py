@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlefw.configuration import read
+from mlefw.configuration.read import read_settings, resolve
 from mlefw.run import prepare
 from mlefw.system import shared_work
 from mlefw.system.warning import warn
@@ -49,8 +49,8 @@ def test_parts_of_others_are_not_remembered() -> None:
 
 
 def test_a_run_with_shared_work_has_the_same_exact_estimate(tmp_path: Path) -> None:
-    plain = read.read("train", ["prior=l2", "++prior.scale=0.5"], (), ())
-    config = read.resolve({**plain, "run_dir": str(tmp_path / "r")})
+    plain = read_settings("train", ["prior=l2", "++prior.scale=0.5"], (), ())
+    config = resolve({**plain, "run_dir": str(tmp_path / "r")})
     alone = prepare.estimate(config, prepare.prepare(config, None))
     with shared_work.remembering():
         prepare.share({**config, "seed": 9})
@@ -67,7 +67,7 @@ def test_a_run_with_shared_work_has_the_same_exact_estimate(tmp_path: Path) -> N
 
 
 def test_large_or_foreign_data_stay_with_the_jobs(tmp_path: Path) -> None:
-    config = read.read("train", ["data=synthetic"], (), ())
+    config = read_settings("train", ["data=synthetic"], (), ())
     assert shared_work.is_little(config)
     assert not shared_work.is_little({**config, "data": {**config["data"], "num_rows": 10**7}})
     assert not shared_work.is_little({**config, "model": {"_target_": "elsewhere.Net"}})

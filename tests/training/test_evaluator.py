@@ -6,12 +6,12 @@ import lightning
 import pytest
 import torch
 
-from mlefw.configuration import read
+from mlefw.configuration.read import read_settings, resolve
 from mlefw.objective.tape import NotReplayableError, Tape
 from mlefw.rows.rows import Batch, Rows
-from mlefw.run import trainer as training
 from mlefw.run.build import build_metrics
 from mlefw.run.prepare import prepare
+from mlefw.run.trainer import build_module, build_trainer
 from mlefw.training.evaluator import Evaluator
 
 CASES = {
@@ -32,7 +32,7 @@ ESCAPES = {
 
 
 def prepared(settings: tuple[str, ...]) -> tuple[Any, Rows, Any]:
-    config = read.resolve({**read.read("train", settings, [], []), "run_dir": "unused"})
+    config = resolve({**read_settings("train", settings, [], []), "run_dir": "unused"})
     found = prepare(config, None)
     objective = found.estimand.objective.eval()
     generator = torch.Generator().manual_seed(0)
@@ -138,15 +138,15 @@ class Counting(lightning.Callback):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_callback_within_an_evaluation_is_called_and_changes_no_figure(tmp_path, monkeypatch):
-    config = read.resolve(
-        {**read.read("train", ["trainer.max_epochs=3", "model.hidden=[5]"], [], []), "run_dir": "unused"}
+    config = resolve(
+        {**read_settings("train", ["trainer.max_epochs=3", "model.hidden=[5]"], [], []), "run_dir": "unused"}
     )
     figures = []
     for callbacks in ([], [Counting()]):
         found = prepare(config, None)
-        module = training.build_module(config, found.estimand, found.rows)
+        module = build_module(config, found.estimand, found.rows)
         quiet = {**config, "logger": {}, "callback": {}}
-        trainer = training.build_trainer(quiet, tmp_path, {}, callbacks)
+        trainer = build_trainer(quiet, tmp_path, {}, callbacks)
         trainer.fit(module, datamodule=found.rows)
         figures.append(module.figures)
     assert figures[0] == figures[1]

@@ -11,7 +11,7 @@ import pytest
 from baseline.exact_oracles import Sample, data, estimate, varied
 
 from mlefw.command import train
-from mlefw.configuration import read
+from mlefw.configuration.read import read_settings, resolve
 
 # Lightning calls a part of torch that torch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
@@ -45,9 +45,9 @@ def trained(head: str, of: Sample, tau: float | None, folder: Path) -> dict[str,
     settings = [*SETTINGS, *write(folder / "data.csv", of, head == "categorical"), f"head={head}"]
     settings += ["prior=none"] if tau is None else ["prior=l2", f"prior.scale={tau}"]
     settings += [f"head.scale={SCALE}"] if head == "gaussian_fixed" else []
-    config = read.read("train", settings, [], [])
+    config = read_settings("train", settings, [], [])
     run_dir = folder / "run"
-    return train.run(read.resolve({**config, "run_dir": str(run_dir)}), run_dir)
+    return train.run(resolve({**config, "run_dir": str(run_dir)}), run_dir)
 
 
 CASES = [

@@ -16,7 +16,7 @@ from pyarrow import csv, parquet
 from mlefw.cli import run
 from mlefw.command import evaluate, predict, train
 from mlefw.command.predict import in_pieces
-from mlefw.configuration import read
+from mlefw.configuration.read import read_settings, resolve
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
 from mlefw.rows.rows import Table
@@ -31,12 +31,12 @@ WHOLE = ("data.test_fraction=0", "data.validation_fraction=0")
 
 
 def config_of(command: str, *settings: str) -> dict[str, Any]:
-    return read.read(command, settings, [], [])
+    return read_settings(command, settings, [], [])
 
 
 def train_on(path: Path, folder: Path, *settings: str) -> dict[str, Any]:
     common = ("data=csv", f"data.path={path}", "data.target=y", "logger=none", "report=false", "callback=none")
-    return train.run(read.resolve({**config_of("train", *common, *settings), "run_dir": str(folder)}), folder)
+    return train.run(resolve({**config_of("train", *common, *settings), "run_dir": str(folder)}), folder)
 
 
 def columns_of(path: Path) -> dict[str, np.ndarray]:

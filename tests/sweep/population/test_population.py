@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mlefw.command import train
-from mlefw.configuration import read
+from mlefw.configuration.read import read_settings, resolve
 from mlefw.run import archive, checkpoint
 from mlefw.sweep.population import run, signature
 from mlefw.system import warning
@@ -74,7 +74,7 @@ CASES: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
 def composed(common: tuple[str, ...], own: tuple[str, ...]) -> dict[str, Any]:
     few = FEW[1:] if "model=linear" in common else FEW
     overrides = {item.partition("=")[0]: item for item in (*few, *common, *own)}
-    return read.read("train", list(overrides.values()), (), ())
+    return read_settings("train", list(overrides.values()), (), ())
 
 
 def entries(folder: Path, common: tuple[str, ...], members: list[tuple[str, ...]]) -> list[run.Entry]:
@@ -125,7 +125,7 @@ def test_it_leaves_what_the_jobs_leave_alone(tmp_path: Path, name: str) -> None:
     for entry in group:
         solo = tmp_path / "alone" / str(entry.index)
         warning.clear()
-        train.run(read.resolve({**entry.config, "run_dir": str(solo)}), solo)
+        train.run(resolve({**entry.config, "run_dir": str(solo)}), solo)
         assert files(entry.run_dir) == files(solo)
         assert_close(history(entry.run_dir), history(solo))
         mine, theirs = (json.loads((folder / "summary.json").read_text("utf-8")) for folder in (entry.run_dir, solo))

@@ -1,0 +1,65 @@
+"""The folder of the YAML files: its groups, their members, and the settings of each command."""
+
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+
+
+def config_root() -> Path:
+    """The folder of the YAML files: inside an installed package, else beside it in a checkout."""
+    here = Path(__file__).resolve().parents[1]
+    return next(folder for folder in (here / "conf", here.parent / "conf") if folder.is_dir())
+
+
+class InstalledPlugins(SearchPathPlugin):
+    """Puts the configuration packages of installed plugins (entry points `mlefw.configs`) on Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append one `pkg://` path for each entry point."""
+        for entry in entry_points(group="mlefw.configs"):
+            search_path.append(provider=entry.name, path=f"pkg://{entry.value}")
+
+
+def register_plugins() -> None:
+    """Make Hydra see the installed plugins."""
+    Plugins.instance().register(InstalledPlugins)
+
+
+@cache
+def known_settings(command: str) -> dict[str, Any]:
+    """The settings of a primary YAML file, its groups among them; not to be changed."""
+    name = "train" if command in ("baseline", "check") else command
+    content = OmegaConf.to_container(OmegaConf.load(config_root() / f"{name}.yaml"), resolve=False)
+    assert isinstance(content, dict)
+    groups: dict[str, Any] = {
+        str(name).split("@")[0].removeprefix("optional ").strip(): {}
+        for entry in content.pop("defaults", [])
+        if isinstance(entry, dict)
+        for name in entry
+        if not str(name).startswith("override ")
+    }
+    content.pop("hydra", None)
+    return {**groups, **{str(key): value for key, value in content.items()}}
+
+
+def members(group: str) -> list[str]:
+    """The names of the members of a group."""
+    return sorted(file.stem for file in (config_root() / group).glob("*.yaml"))
+
+
+def choice(config: dict[str, Any], group: str) -> str:
+    """The name under which a member of a group was chosen."""
+    return str(config["choices"].get(group, group))
+
+
+def described(config: dict[str, Any], group: str) -> str:
+    """The same with its settings: `focal(gamma=2.0)`."""
+    settings = {name: value for name, value in (config.get(group) or {}).items() if name != "_target_"}
+    words = ", ".join(f"{name}={value}" for name, value in settings.items())
+    return choice(config, group) + (f"({words})" if words else "")
