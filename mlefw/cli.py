@@ -139,7 +139,8 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) -> int:
     from mlefw.command import evaluate, predict
     from mlefw.command.job import imported
-    from mlefw.report.console import console, evaluation_lines
+    from mlefw.report.sentences import evaluation_lines
+    from mlefw.system.terminal import console
 
     imported()
     if command == "predict":
@@ -156,7 +157,7 @@ def _compare(arguments: Sequence[str]) -> int:
     from mlefw.command import compare
     from mlefw.configuration.path_setting import literal, several
     from mlefw.report.comparison import ahead
-    from mlefw.report.console import console
+    from mlefw.system.terminal import console
 
     runs: list[str] = []
     report, measure, overwrite = "", "", False

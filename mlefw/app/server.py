@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 from mlefw.app.request import answer
 from mlefw.command.job import imported
 from mlefw.errors import UsageError
-from mlefw.report.console import console
 from mlefw.system.inert_text import shown
+from mlefw.system.terminal import console
 
 _HOST = "127.0.0.1"
 _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; img-src data:"

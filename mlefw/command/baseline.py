@@ -13,14 +13,15 @@ from mlefw.baseline.predictor import as_objective
 from mlefw.command.train import baseline_file
 from mlefw.errors import NumericalError, UsageError
 from mlefw.objective.objective import evaluate
-from mlefw.report import console
 from mlefw.report.coefficient_table import shortened
+from mlefw.report.tables import coefficient_table, facts
 from mlefw.run import build, judgement
 from mlefw.run.directory import claim
 from mlefw.run.estimate import NAMES
 from mlefw.run.prepare import Prepared, estimate, prepare
 from mlefw.score import score
 from mlefw.system.atomic import write_json
+from mlefw.system.number_format import p_value
 
 _TOTALS = {
     "log_likelihood": "log-likelihood",
@@ -81,7 +82,7 @@ def show(content: dict[str, Any], out: Console) -> None:
     """Print the estimate as a person reads it."""
     name = "MLE" if content["prior"] == "none" else "MAP"
     out.print(Text(f"Exact linear {name} of {content['target']}", style="bold"))
-    out.print(console.facts(_facts(content)))
+    out.print(facts(_facts(content)))
     out.print()
     if content["exists"] is False:
         _show_absence(content, out)
@@ -126,7 +127,7 @@ def _show_coefficients(content: dict[str, Any], out: Console, statistic: str) ->
     for key, rows in shown(content["coefficients"]).items():
         title = content["titles"][key] + (" (one for all rows)" if rows[0]["name"] == "(shared)" else "")
         out.print()
-        out.print(console.coefficient_table(title, rows, statistic))
+        out.print(coefficient_table(title, rows, statistic))
 
 
 def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
@@ -144,7 +145,7 @@ def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
     pairs += [(name, f"{content[key]:z.4f}") for key, name in _SHARES.items() if key in content]
     if "lr_chi2" in content:
         pairs.append((f"LR chi2({content['lr_df']}) against null", f"{content['lr_chi2']:.6g}"))
-        pairs.append(("its P", console.p_value(content["lr_p_value"])))
+        pairs.append(("its P", p_value(content["lr_p_value"])))
     return pairs
 
 

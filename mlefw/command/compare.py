@@ -10,12 +10,13 @@ from rich.table import Table
 
 from mlefw.errors import UsageError
 from mlefw.report import comparison
-from mlefw.report.console import model_name, number
+from mlefw.report.sentences import model_name
 from mlefw.run import row_scores
 from mlefw.run.directory import SUPERSEDED
 from mlefw.run.new_data import check_output
 from mlefw.system.atomic import write_text
 from mlefw.system.local_path import local_path
+from mlefw.system.number_format import number
 
 _MEASURES = {"density": "NLL (of densities)", "mass": "NLL (of masses)"}
 

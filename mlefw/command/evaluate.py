@@ -7,8 +7,8 @@ from typing import Any
 
 from mlefw.command.predict import in_pieces, progress
 from mlefw.errors import UsageError
-from mlefw.report.console import EXACT
 from mlefw.report.forecast import Sample, forecast
+from mlefw.report.references import EXACT
 from mlefw.rows.rows import Rows, Table
 from mlefw.run import archive, build, checkpoint, exhibit, judgement
 from mlefw.run.checkpoint import Trained

@@ -10,10 +10,10 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
+from mlefw.configuration.instantiate import instantiate
 from mlefw.experiment.base import Experiment
 from mlefw.plot.style import png
 from mlefw.report.findings import Findings
-from mlefw.run import build
 from mlefw.run.directory import claim
 from mlefw.system.atomic import write_bytes, write_json, write_text
 from mlefw.system.warning import collected
@@ -26,8 +26,8 @@ def run(config: dict[str, Any], run_dir: Path) -> Findings:
         UsageError: before anything is written.
         StorageError: a file could not be written.
     """
-    experiment: Experiment = build.instantiate(
-        "experiment", config["experiment"], prior=build.instantiate("prior", config["prior"])
+    experiment: Experiment = instantiate(
+        "experiment", config["experiment"], prior=instantiate("prior", config["prior"])
     )
     run_dir = claim(run_dir)
     write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

@@ -106,7 +106,7 @@ def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> No
         _train(config, run_dir, quiet)
     elif command == "baseline":
         from mlefw.command import baseline
-        from mlefw.report.console import console
+        from mlefw.system.terminal import console
 
         imported()
         content = baseline.run(config, run_dir)
@@ -124,7 +124,9 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
         _experiment(config, run_dir, quiet)
         return
     from mlefw.command import train
-    from mlefw.report.console import console, heading, run_table, verdict
+    from mlefw.report.sentences import heading, verdict
+    from mlefw.report.tables import run_table
+    from mlefw.system.terminal import console
 
     imported()
     if topology.number(config["trainer"]) > 0:
@@ -143,7 +145,8 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
 
 def say(summary: dict[str, Any], run_dir: Path) -> None:
     """Print the line of a job that has ended well."""
-    from mlefw.report.console import console, number
+    from mlefw.system.number_format import number
+    from mlefw.system.terminal import console
 
     split = "validation" if "validation" in summary["metrics"] else "train"
     nats = number(summary["metrics"][split]["nll_nats"])
@@ -152,7 +155,7 @@ def say(summary: dict[str, Any], run_dir: Path) -> None:
 
 def _experiment(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
     from mlefw.command import experiment
-    from mlefw.report.console import console
+    from mlefw.system.terminal import console
 
     imported()
     findings = experiment.run(config, run_dir)

@@ -12,7 +12,6 @@ from rich.progress import Progress
 
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
-from mlefw.report.console import console
 from mlefw.run import build, checkpoint
 from mlefw.run.new_data import adapted, check_output, read_blocks
 from mlefw.run.posterior import posterior_of
@@ -22,6 +21,7 @@ from mlefw.system.inert_text import cell, shown
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import own
 from mlefw.system.random_state import isolated
+from mlefw.system.terminal import console
 from mlefw.system.warning import warn
 from mlefw.uncertainty.averaged import Uncertain
 from mlefw.uncertainty.posterior import Posterior

@@ -8,7 +8,7 @@ from torch.distributions.transforms import Transform
 from mlefw import inverse_link
 from mlefw.errors import UsageError
 
-Source = Literal["predicted", "shared"] | float
+ParameterSource = Literal["predicted", "shared"] | float
 """Where a distribution parameter comes from: the network, one learnt value, or a fixed number."""
 
 
@@ -28,7 +28,7 @@ class Limit(NamedTuple):
     beside: str | None = None
 
 
-def check_source(name: str, source: Source, link: Transform) -> None:
+def check_source(name: str, source: ParameterSource, link: Transform) -> None:
     """Hold a source to the inverse link of its parameter.
 
     Raises:

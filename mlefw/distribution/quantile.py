@@ -21,9 +21,7 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-from mlefw.distribution.cdf import cdf as cdf
-from mlefw.distribution.cdf import is_discrete as is_discrete
-from mlefw.distribution.cdf import survival as survival
+from mlefw.distribution.cdf import cdf, is_discrete, survival
 from mlefw.distribution.precision import promote
 from mlefw.distribution.special import betaincinv, gammaincinv, t_quantile
 

@@ -11,12 +11,10 @@ from torch.distributions import Distribution
 from torch.distributions.transforms import Transform
 
 from mlefw import inverse_link
-from mlefw.distribution.parameter import check_source
+from mlefw.distribution.parameter import ParameterSource, check_source
 from mlefw.errors import UsageError
 from mlefw.head.head import Head as Head
-from mlefw.head.head import Limit as Limit
-from mlefw.head.head import Source as Source
-from mlefw.head.head import Start as Start
+from mlefw.head.head import Start
 
 
 class FactorizedHead(Head):
@@ -31,7 +29,7 @@ class FactorizedHead(Head):
     sharpening: ClassVar[frozenset[str]] = frozenset()
     """Parameters without a floor, as they go to infinity where the likelihood is unbounded."""
 
-    def __init__(self, *, start: Start = "null", scale_floor: float = 1e-3, **sources: Source) -> None:
+    def __init__(self, *, start: Start = "null", scale_floor: float = 1e-3, **sources: ParameterSource) -> None:
         for name, source in sources.items():
             check_source(name, source, self.inverse_links[name])
         if not 0 <= scale_floor < 1:

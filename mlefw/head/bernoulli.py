@@ -13,7 +13,8 @@ from torch.nn.functional import logsigmoid
 from mlefw import inverse_link
 from mlefw.distribution.special import log_normal_cdf
 from mlefw.errors import UsageError
-from mlefw.head.base import FactorizedHead, Start
+from mlefw.head.base import FactorizedHead
+from mlefw.head.head import Start
 
 
 class LogitBernoulli(Bernoulli):

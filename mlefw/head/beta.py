@@ -10,8 +10,10 @@ from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
 
 from mlefw import inverse_link
+from mlefw.distribution.parameter import ParameterSource
 from mlefw.distribution.special import stirling_error
-from mlefw.head.base import FactorizedHead, Source, Start
+from mlefw.head.base import FactorizedHead
+from mlefw.head.head import Start
 
 
 class OpenUnitInterval(Constraint):
@@ -80,7 +82,7 @@ class BetaHead(FactorizedHead):
         "or move them inside, (y (n - 1) + 1/2) / n (Smithson & Verkuilen, 2006)"
     )
 
-    def __init__(self, precision: Source = "shared", start: Start = "null") -> None:
+    def __init__(self, precision: ParameterSource = "shared", start: Start = "null") -> None:
         super().__init__(mean="predicted", precision=precision, start=start)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:

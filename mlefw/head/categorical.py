@@ -8,7 +8,8 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import constraints, register_kl
 
 from mlefw.errors import UsageError
-from mlefw.head.base import Head, Start
+from mlefw.head.base import Head
+from mlefw.head.head import Start
 
 
 class Categorical(TorchCategorical):

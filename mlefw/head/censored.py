@@ -10,7 +10,8 @@ from torch.distributions.transforms import Transform
 from mlefw.distribution import censored
 from mlefw.distribution.censored import Censored, log_tail
 from mlefw.errors import UsageError
-from mlefw.head.base import Head, Start
+from mlefw.head.base import Head
+from mlefw.head.head import Start
 
 
 class CensoredHead(Head):

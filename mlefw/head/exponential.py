@@ -8,7 +8,8 @@ from torch.distributions import Exponential as TorchExponential
 from torch.distributions import constraints
 
 from mlefw import inverse_link
-from mlefw.head.base import FactorizedHead, Start
+from mlefw.head.base import FactorizedHead
+from mlefw.head.head import Start
 
 
 class Exponential(TorchExponential):

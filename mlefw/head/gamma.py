@@ -9,8 +9,10 @@ from torch.distributions import Gamma as TorchGamma
 from torch.distributions import constraints
 
 from mlefw import inverse_link
+from mlefw.distribution.parameter import ParameterSource
 from mlefw.distribution.special import stirling_error
-from mlefw.head.base import FactorizedHead, Source, Start
+from mlefw.head.base import FactorizedHead
+from mlefw.head.head import Start
 
 
 class Gamma(TorchGamma):
@@ -64,7 +66,9 @@ class GammaHead(FactorizedHead):
         "rows with 0 need a model of their own (whether y > 0, by head=bernoulli); head=gaussian takes any"
     )
 
-    def __init__(self, dispersion: Source = "shared", scale_floor: float = 1e-3, start: Start = "null") -> None:
+    def __init__(
+        self, dispersion: ParameterSource = "shared", scale_floor: float = 1e-3, start: Start = "null"
+    ) -> None:
         super().__init__(mean="predicted", dispersion=dispersion, scale_floor=scale_floor, start=start)
         self.convex = not isinstance(dispersion, str)
         self.unimodal = dispersion != "predicted"

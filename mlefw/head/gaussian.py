@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.distributions import Normal, constraints
 
 from mlefw import inverse_link
-from mlefw.head.base import FactorizedHead, Source, Start
+from mlefw.distribution.parameter import ParameterSource
+from mlefw.head.base import FactorizedHead
+from mlefw.head.head import Start
 
 
 class Gaussian(Normal):
@@ -37,7 +39,7 @@ class GaussianHead(FactorizedHead):
     collapsible: ClassVar = frozenset({"scale"})
     support = constraints.real
 
-    def __init__(self, scale: Source = "shared", scale_floor: float = 1e-3, start: Start = "null") -> None:
+    def __init__(self, scale: ParameterSource = "shared", scale_floor: float = 1e-3, start: Start = "null") -> None:
         super().__init__(loc="predicted", scale=scale, scale_floor=scale_floor, start=start)
         self.convex = not isinstance(scale, str)
         # In (loc / scale, 1 / scale) the NLL of a log-concave density is convex (Burridge, 1981).

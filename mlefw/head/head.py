@@ -11,8 +11,7 @@ from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
 from mlefw import inverse_link
-from mlefw.distribution.parameter import Limit as Limit
-from mlefw.distribution.parameter import Source as Source
+from mlefw.distribution.parameter import Limit
 from mlefw.distribution.precision import by_column, promote
 from mlefw.errors import UsageError
 

@@ -10,7 +10,9 @@ from torch.types import _size
 
 from mlefw import inverse_link
 from mlefw.distribution.cdf import tail
-from mlefw.head.base import FactorizedHead, Limit, Source, Start
+from mlefw.distribution.parameter import Limit, ParameterSource
+from mlefw.head.base import FactorizedHead
+from mlefw.head.head import Start
 
 _ROOT_2PI = math.sqrt(2 * math.pi)
 
@@ -135,7 +137,11 @@ class HuberHead(FactorizedHead):
     )
 
     def __init__(
-        self, scale: Source = "shared", delta: Source = 1.345, scale_floor: float = 1e-3, start: Start = "null"
+        self,
+        scale: ParameterSource = "shared",
+        delta: ParameterSource = 1.345,
+        scale_floor: float = 1e-3,
+        start: Start = "null",
     ) -> None:
         super().__init__(loc="predicted", scale=scale, delta=delta, scale_floor=scale_floor, start=start)
         given = not isinstance(delta, str)

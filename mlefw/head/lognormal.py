@@ -9,7 +9,9 @@ from torch.distributions import LogNormal as TorchLogNormal
 from torch.distributions import constraints
 
 from mlefw import inverse_link
-from mlefw.head.base import FactorizedHead, Source, Start
+from mlefw.distribution.parameter import ParameterSource
+from mlefw.head.base import FactorizedHead
+from mlefw.head.head import Start
 
 
 class LogNormal(TorchLogNormal):
@@ -42,7 +44,7 @@ class LognormalHead(FactorizedHead):
     )
     log_link = True
 
-    def __init__(self, scale: Source = "shared", scale_floor: float = 1e-3, start: Start = "null") -> None:
+    def __init__(self, scale: ParameterSource = "shared", scale_floor: float = 1e-3, start: Start = "null") -> None:
         super().__init__(loc="predicted", scale=scale, scale_floor=scale_floor, start=start)
         self.convex = not isinstance(scale, str)
         self.unimodal = scale != "predicted"

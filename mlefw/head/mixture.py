@@ -9,7 +9,8 @@ from torch.distributions.transforms import Transform
 
 from mlefw import inverse_link
 from mlefw.errors import UsageError
-from mlefw.head.base import Head, Start
+from mlefw.head.base import Head
+from mlefw.head.head import Start
 
 _MOST = 1000
 """Components: a file may ask for more than memory holds the names of."""

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from mlefw.distribution.joint import Joint, one_target
+from mlefw.distribution.parameter import Limit
 from mlefw.errors import UsageError
-from mlefw.head.base import Head, Limit, Start
+from mlefw.head.base import Head
+from mlefw.head.head import Start
 
 _CANDIDATES = (0.0, 1.0, 0.5)
 

@@ -14,8 +14,8 @@ from torch.types import _size
 from mlefw import inverse_link
 from mlefw.distribution.joint import Joint
 from mlefw.errors import UsageError
-from mlefw.head.base import Start
 from mlefw.head.gaussian import Gaussian
+from mlefw.head.head import Start
 from mlefw.head.multitask import JointHead
 
 

@@ -10,8 +10,10 @@ from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from mlefw import inverse_link
+from mlefw.distribution.parameter import Limit, ParameterSource
 from mlefw.distribution.special import stirling_error
-from mlefw.head.base import FactorizedHead, Limit, Source, Start
+from mlefw.head.base import FactorizedHead
+from mlefw.head.head import Start
 
 _LEAST = -27.6
 """Log dispersion below which cdf and draws are those at it: nothing else changes by more than 1e-12 of the variance."""
@@ -104,7 +106,7 @@ class NegativeBinomialHead(FactorizedHead):
         ),
     )
 
-    def __init__(self, dispersion: Source = "shared", start: Start = "null") -> None:
+    def __init__(self, dispersion: ParameterSource = "shared", start: Start = "null") -> None:
         super().__init__(mean="predicted", dispersion=dispersion, start=start)
         self.convex = not isinstance(dispersion, str)
 

@@ -10,7 +10,8 @@ from torch.nn.functional import logsigmoid, pad
 
 from mlefw import inverse_link
 from mlefw.errors import UsageError
-from mlefw.head.base import FactorizedHead, Start
+from mlefw.head.base import FactorizedHead
+from mlefw.head.head import Start
 
 
 class Ordered(TorchCategorical):

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.distributions import Poisson, constraints, register_kl
 
 from mlefw import inverse_link
-from mlefw.head.base import FactorizedHead, Start
+from mlefw.head.base import FactorizedHead
+from mlefw.head.head import Start
 
 _LARGE = 30.0
 

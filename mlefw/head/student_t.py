@@ -9,8 +9,10 @@ from torch.distributions import StudentT as TorchStudentT
 from torch.distributions import constraints
 
 from mlefw import inverse_link
+from mlefw.distribution.parameter import Limit, ParameterSource
 from mlefw.distribution.special import stirling_error
-from mlefw.head.base import FactorizedHead, Limit, Source, Start
+from mlefw.head.base import FactorizedHead
+from mlefw.head.head import Start
 
 _FAR = 1e8
 
@@ -60,7 +62,11 @@ class StudentTHead(FactorizedHead):
     )
 
     def __init__(
-        self, scale: Source = "shared", df: Source = "shared", scale_floor: float = 1e-3, start: Start = "null"
+        self,
+        scale: ParameterSource = "shared",
+        df: ParameterSource = "shared",
+        scale_floor: float = 1e-3,
+        start: Start = "null",
     ) -> None:
         super().__init__(loc="predicted", scale=scale, df=df, scale_floor=scale_floor, start=start)
 

@@ -10,7 +10,9 @@ from torch.distributions import constraints
 
 from mlefw import inverse_link
 from mlefw.distribution.censored import log_tail, of_hazard
-from mlefw.head.base import FactorizedHead, Source, Start
+from mlefw.distribution.parameter import ParameterSource
+from mlefw.head.base import FactorizedHead
+from mlefw.head.head import Start
 
 _EULER = 0.5772156649015329
 
@@ -51,7 +53,7 @@ class WeibullHead(FactorizedHead):
     support = constraints.positive
     outside: ClassVar = "durations of 0 were rounded down: give half the unit of the clock, or choose head=gaussian"
 
-    def __init__(self, shape: Source = "shared", start: Start = "null") -> None:
+    def __init__(self, shape: ParameterSource = "shared", start: Start = "null") -> None:
         super().__init__(scale="predicted", shape=shape, start=start)
         self.convex = not isinstance(shape, str)
         # log y has a log-concave density of location and scale: convex in (loc / scale, 1 / scale) (Burridge, 1981).

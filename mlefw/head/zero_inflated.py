@@ -10,7 +10,9 @@ from torch.types import _size
 
 from mlefw import inverse_link
 from mlefw.distribution.cdf import tail
-from mlefw.head.base import FactorizedHead, Limit, Source, Start
+from mlefw.distribution.parameter import Limit, ParameterSource
+from mlefw.head.base import FactorizedHead
+from mlefw.head.head import Start
 from mlefw.head.negative_binomial import NegativeBinomial
 from mlefw.head.poisson import LogPoisson
 
@@ -79,7 +81,7 @@ class ZeroInflatedPoissonHead(FactorizedHead):
     support = constraints.nonnegative_integer
     limits: ClassVar = (_INFLATION,)
 
-    def __init__(self, inflation: Source = "shared", start: Start = "null") -> None:
+    def __init__(self, inflation: ParameterSource = "shared", start: Start = "null") -> None:
         super().__init__(rate="predicted", inflation=inflation, start=start)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
@@ -123,7 +125,9 @@ class ZeroInflatedNegativeBinomialHead(FactorizedHead):
         _INFLATION,
     )
 
-    def __init__(self, dispersion: Source = "shared", inflation: Source = "shared", start: Start = "null") -> None:
+    def __init__(
+        self, dispersion: ParameterSource = "shared", inflation: ParameterSource = "shared", start: Start = "null"
+    ) -> None:
         super().__init__(mean="predicted", dispersion=dispersion, inflation=inflation, start=start)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:

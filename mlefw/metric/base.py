@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution
 
 from mlefw.distribution import quantile
+from mlefw.distribution.cdf import cdf, is_discrete
 from mlefw.distribution.precision import promote
 from mlefw.rows.rows import total
 from mlefw.system.lean_import import torchmetrics
@@ -167,8 +168,8 @@ def log_prob(distribution: Distribution, y: Tensor) -> Tensor:
 @remembered
 def pit_bounds(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
     """P(Y < y) and P(Y <= y), each (n,), for y in the support; equal where the distribution is continuous."""
-    upper = promote(quantile.cdf(distribution, y))
-    if not quantile.is_discrete(distribution):
+    upper = promote(cdf(distribution, y))
+    if not is_discrete(distribution):
         return upper, upper
     return (upper - log_prob(distribution, y).exp()).clamp(min=0), upper
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from mlefw.distribution import quantile
+from mlefw.distribution.cdf import is_discrete
 from mlefw.distribution.precision import promote
 from mlefw.metric.base import Metric, central_90, histogram, pit_bounds, sums
 
@@ -37,7 +37,7 @@ class Coverage(Metric):
         lower, upper = pit_bounds(distribution, y)
         weight = promote(weight)
         level = torch.tensor(_LEVELS, dtype=lower.dtype, device=lower.device) / 100
-        if quantile.is_discrete(distribution):
+        if is_discrete(distribution):
             self.discrete = self.discrete + 1
             edge = ((1 - level) / 2).unsqueeze(-1)
             overlap = torch.minimum(upper, 1 - edge) - torch.maximum(lower, edge)

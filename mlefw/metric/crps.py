@@ -21,6 +21,7 @@ from torch.distributions import (
 )
 
 from mlefw.distribution import quantile
+from mlefw.distribution.cdf import cdf, is_discrete, survival
 from mlefw.distribution.quadrature import half_line_heavy, segment
 from mlefw.head.zero_inflated import ZeroInflated
 from mlefw.metric.base import Metric, log_prob, pit_bounds, sums
@@ -54,7 +55,7 @@ class Crps(Metric):
 @singledispatch
 def crps(distribution: Distribution, y: Tensor) -> Tensor:
     """CRPS of each row, (n,), in the unit of y."""
-    return _by_sum(distribution, y) if quantile.is_discrete(distribution) else _by_quadrature(distribution, y)
+    return _by_sum(distribution, y) if is_discrete(distribution) else _by_quadrature(distribution, y)
 
 
 def _by_quadrature(distribution: Distribution, y: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ def _by_quadrature(distribution: Distribution, y: Tensor) -> Tensor:
     for above, level, bound in ((False, 0.25, "lower_bound"), (True, 0.75, "upper_bound")):
         scale = (quantile.quantile(distribution, level) - median).abs()
         sign, end = (1.0 if above else -1.0), getattr(support, bound, None)
-        tail = quantile.survival if above else quantile.cdf
+        tail = survival if above else cdf
 
         def integral(start: Tensor, power: int) -> Tensor:
             if end is not None:  # noqa: B023
@@ -88,7 +89,7 @@ def _by_sum(distribution: Distribution, y: Tensor) -> Tensor:
     total = torch.zeros_like(last)
     for step in range(int((last - first).max()) + 1 if y.numel() else 0):
         k = first + step
-        total += (quantile.cdf(distribution, k) - (y <= k).to(total.dtype)).square() * (k <= last)
+        total += (cdf(distribution, k) - (y <= k).to(total.dtype)).square() * (k <= last)
     return total
 
 
@@ -120,7 +121,7 @@ def _(distribution: StudentT, y: Tensor) -> Tensor:
 @crps.register
 def _(distribution: Gamma, y: Tensor) -> Tensor:
     a, mean = distribution.concentration, distribution.mean
-    longer = quantile.cdf(Gamma(a + 1, distribution.rate, validate_args=False), y)
+    longer = cdf(Gamma(a + 1, distribution.rate, validate_args=False), y)
     spread = torch.exp(-_betaln(torch.full_like(a, 0.5), a)) / distribution.rate
     return y * (2 * pit_bounds(distribution, y)[1] - 1) - mean * (2 * longer - 1) - spread
 
@@ -135,7 +136,7 @@ def _(distribution: Exponential, y: Tensor) -> Tensor:
 @crps.register
 def _(distribution: Beta, y: Tensor) -> Tensor:
     a, b, inside = distribution.concentration1, distribution.concentration0, y.clamp(0, 1)
-    longer = quantile.cdf(Beta(a + 1, b, validate_args=False), inside)
+    longer = cdf(Beta(a + 1, b, validate_args=False), inside)
     spread = torch.exp(_betaln(2 * a, 2 * b) - 2 * _betaln(a, b)) * 2 / a
     value = inside * (2 * pit_bounds(distribution, y)[1] - 1) + distribution.mean * (1 - 2 * longer - spread)
     return value + (y - inside).abs()
@@ -146,8 +147,8 @@ def _(distribution: LogNormal, y: Tensor) -> Tensor:
     inside = y.clamp(min=0)
     standard = Normal(torch.zeros_like(distribution.loc), torch.ones_like(distribution.loc), validate_args=False)
     u = (inside.log() - distribution.loc) / distribution.scale
-    shifted = quantile.cdf(standard, u - distribution.scale) - torch.special.erfc(0.5 * distribution.scale) / 2
-    value = inside * (2 * quantile.cdf(standard, u) - 1) - 2 * distribution.mean * shifted
+    shifted = cdf(standard, u - distribution.scale) - torch.special.erfc(0.5 * distribution.scale) / 2
+    value = inside * (2 * cdf(standard, u) - 1) - 2 * distribution.mean * shifted
     return value + (y - inside).abs()
 
 
@@ -176,7 +177,7 @@ def _(distribution: NegativeBinomial, y: Tensor) -> Tensor:
         return torch.exp(-(size + 1) * torch.log1p(steep * v.square() / above)) / above.square()
 
     spread = half_line_heavy(euler, (1 + steep * (size + 1)).rsqrt())
-    longer = quantile.cdf(NegativeBinomial(size + 1, logits=distribution.logits, validate_args=False), y - 1)
+    longer = cdf(NegativeBinomial(size + 1, logits=distribution.logits, validate_args=False), y - 1)
     mean = size * odds
     value = y * (2 * pit_bounds(distribution, y)[1] - 1) - mean * (2 * longer - 1)
     return value - mean / fail * 4 / math.pi * spread
@@ -194,7 +195,7 @@ def _(distribution: ZeroInflated, y: Tensor) -> Tensor:
 def _(distribution: MixtureSameFamily, y: Tensor) -> Tensor:
     each = distribution.component_distribution
     if not isinstance(each, Normal):
-        return _by_sum(distribution, y) if quantile.is_discrete(distribution) else _by_quadrature(distribution, y)
+        return _by_sum(distribution, y) if is_discrete(distribution) else _by_quadrature(distribution, y)
     share = distribution.mixture_distribution.probs
     error = (share * _mean_distance(y.unsqueeze(-1) - each.loc, each.scale)).sum(-1)
     apart = each.loc.unsqueeze(-1) - each.loc.unsqueeze(-2)

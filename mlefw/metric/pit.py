@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from mlefw.distribution import quantile
+from mlefw.distribution.cdf import is_discrete
 from mlefw.distribution.precision import promote
 from mlefw.metric.base import Metric, histogram, pit_bounds
 
@@ -32,7 +32,7 @@ class Pit(Metric):
         lower, upper = pit_bounds(distribution, y)
         weight = promote(weight)
         self.population = self.population + weight.sum()
-        if quantile.is_discrete(distribution):
+        if is_discrete(distribution):
             self.discrete = self.discrete + 1
             edges = torch.linspace(0, 1, self.num_bins + 1, dtype=lower.dtype, device=lower.device).unsqueeze(-1)
             mass = (upper - lower).clamp(min=torch.finfo(lower.dtype).tiny)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from mlefw.distribution import quantile
+from mlefw.distribution.cdf import cdf, survival
 from mlefw.distribution.rank_correlation import rank_correlation
 from mlefw.metric.base import Metric, normal_scores, sums
 
@@ -59,10 +59,10 @@ class Shape(Metric):
         size, mean, share = (_array(part) for part in (normal_scores(distribution, y).abs(), distribution.mean, weight))
         figures = {"spread_trend": rank_correlation(size, mean, share)}
         if bool((y > 0).all()):
-            below = _array(quantile.cdf(distribution, torch.zeros_like(y)))
+            below = _array(cdf(distribution, torch.zeros_like(y)))
             figures["mass_below_zero"] = float(share @ below / share.sum())
         if "mass_below_zero" in figures and bool((y < 1).all()):
-            above = _array(quantile.survival(distribution, torch.ones_like(y)))
+            above = _array(survival(distribution, torch.ones_like(y)))
             figures["mass_above_one"] = float(share @ above / share.sum())
         return {name: self.totals.new_tensor(value) for name, value in figures.items()}
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlefw.plot.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawn, legend, percent, sheet
+from mlefw.plot.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawn, legend, sheet
+from mlefw.system.number_format import percent
 
 Bands = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """x, the truth, and the ends of the 90 % interval."""

@@ -4,20 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlefw.distribution.reference import chi2_tail
-from mlefw.plot.style import (
-    BLUE,
-    FEW,
-    GREY,
-    SKY,
-    VERMILION,
-    binomial_band,
-    drawn,
-    legend,
-    p_text,
-    percent,
-    percent_axis,
-    sheet,
-)
+from mlefw.plot.style import BLUE, FEW, GREY, SKY, VERMILION, binomial_band, drawn, legend, p_text, percent_axis, sheet
+from mlefw.system.number_format import percent
 
 
 @drawn

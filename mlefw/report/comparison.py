@@ -5,9 +5,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlefw.report.console import model_name, number, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
-from mlefw.system.number_format import robust
+from mlefw.report.sentences import model_name, verdict
+from mlefw.system.number_format import number, robust
 
 _LABELS = ("head", "prior", "model", "loss", "seed")
 _NATS = {"nats per row": "nll_nats", "± s.e.": "nll_se"}

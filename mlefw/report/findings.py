@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from mlefw.report.console import number
+from mlefw.system.number_format import number
 
 Cell = float | int | str | None
 """A dash stands for None."""

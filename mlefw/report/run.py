@@ -5,8 +5,10 @@ from importlib.metadata import version
 from typing import Any
 
 from mlefw.baseline.coefficients import shown
-from mlefw.report.console import chosen, exact_names, fitted_by, model_name, number, p_value, rows_of, verdict
 from mlefw.report.page import Page, Picture, Row, Section, Table
+from mlefw.report.references import exact_names
+from mlefw.report.sentences import chosen, fitted_by, model_name, rows_of, verdict
+from mlefw.system.number_format import number, p_value
 
 _GAPS = {
     "gap_nats": "minus the exact estimate",

@@ -12,8 +12,7 @@ from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.calibrate.base import Calibration
 from mlefw.configuration.admission import admit
-from mlefw.configuration.instantiate import found
-from mlefw.configuration.instantiate import instantiate as instantiate
+from mlefw.configuration.instantiate import found, instantiate
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
 from mlefw.head.base import Head

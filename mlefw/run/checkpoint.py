@@ -11,6 +11,7 @@ import torch
 from mlefw.calibrate.base import Calibration
 from mlefw.callback.resume import objective_state
 from mlefw.configuration.check import check_parts
+from mlefw.configuration.instantiate import instantiate
 from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
@@ -151,8 +152,8 @@ def _rebuild(path: Path, described: Card, state: dict[str, torch.Tensor]) -> Obj
     head = build.head_of(config, schema.targets)
     sizes = {"num_features": schema.num_features, "eta_dim": head.eta_dim}
     _check_size(path, config, sizes, state)
-    model = build.instantiate("model", config["model"], **sizes)
-    prior = build.instantiate("prior", config["prior"])
+    model = instantiate("model", config["model"], **sizes)
+    prior = instantiate("prior", config["prior"])
     blank = torch.zeros(schema.num_features, dtype=torch.float64)
     standardized = Standardized(model, blank, blank.clone())
     objective = Objective(standardized, head, prior, described.population, build.build_loss(config))
@@ -170,7 +171,7 @@ def _check_size(path: Path, config: dict[str, Any], sizes: dict[str, int], state
     if not str(config["model"]["_target_"]).startswith("mlefw."):
         return
     with torch.device("meta"):
-        model = build.instantiate("model", config["model"], **sizes)
+        model = instantiate("model", config["model"], **sizes)
     prefix = "model.model."
     known = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     compare(path, model.state_dict(), known)

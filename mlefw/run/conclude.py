@@ -9,8 +9,9 @@ from typing import Any
 
 from mlefw.configuration.groups import choice, described
 from mlefw.objective.objective import Evaluation, Objective, evaluate, whole_eta
-from mlefw.report import console
 from mlefw.report.forecast import Forecast, Sample, forecast
+from mlefw.report.sentences import verdict
+from mlefw.report.tables import markdown, run_table
 from mlefw.rows.rows import Rows
 from mlefw.run import archive, build, exhibit, fitting, judgement, row_scores, stored_estimates
 from mlefw.run.directory import checkpoint_of
@@ -223,7 +224,7 @@ def _finish_board(
     }
     gaps = summary["distance"].get("gap_nats", {})
     results |= {f"final/{split}_gap_nats": value for split, value in gaps.items()}
-    page = console.markdown(console.run_table(summary), console.verdict(summary))
+    page = markdown(run_table(summary), verdict(summary))
     images = {name: picture.content for name, picture in pictures}
     fit.board.finish(fit.trainer, settings, results, {"result": page}, images, seen)
 

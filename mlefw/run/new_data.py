@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from mlefw.configuration.check import check_parts
+from mlefw.configuration.instantiate import instantiate
 from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
 from mlefw.data.parquet import BLOCK_CELLS, SUFFIXES, Parquet
 from mlefw.errors import UsageError
 from mlefw.rows.rows import Table
-from mlefw.run import build
 from mlefw.run.checkpoint import Trained
 from mlefw.system.local_path import local_path
 
@@ -53,7 +53,7 @@ def read_table(trained: Trained, settings: dict[str, Any], split: str) -> tuple[
         UsageError: no such split, or what the source raises.
     """
     given = {name: value for name, value in settings.items() if value is not None}
-    source: Source = build.instantiate("data", {**trained.config["data"], **given})
+    source: Source = instantiate("data", {**trained.config["data"], **given})
     source.partial, source.bounds = trained.schema.partial, trained.schema.bounds
     parts = source.parts()
     if split not in parts:

@@ -10,6 +10,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from mlefw.baseline.base import Solution
 from mlefw.baseline.nonexistence import remedy
 from mlefw.calibrate.base import Calibration
+from mlefw.configuration.instantiate import instantiate
 from mlefw.distributed import topology
 from mlefw.errors import UsageError
 from mlefw.model.base import StartsAtEstimate
@@ -201,4 +202,4 @@ def _check_lightning(trainer: dict[str, Any]) -> None:
 def _build_trainer(trainer: dict[str, Any]) -> None:
     """Lightning checks the rest as its trainer is built, which is to be before anything is written."""
     alone = [] if topology.is_ddp(trainer) else [LightningEnvironment()]
-    build.instantiate("trainer", {**trainer, "precision": None, "logger": False}, plugins=alone)
+    instantiate("trainer", {**trainer, "precision": None, "logger": False}, plugins=alone)

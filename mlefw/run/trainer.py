@@ -14,14 +14,14 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from mlefw.configuration.admission import admitted
-from mlefw.configuration.instantiate import make
+from mlefw.configuration.instantiate import instantiate, make
 from mlefw.distributed import topology
 from mlefw.distributed.strategy import SummedGradients
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.objective.objective import Objective, rows_at_once
 from mlefw.run.archive import Archive
-from mlefw.run.build import Config, Data, Estimand, build_metrics, instantiate
+from mlefw.run.build import Config, Data, Estimand, build_metrics
 from mlefw.system.own_folder import cleared
 from mlefw.system.trust import trusted
 from mlefw.training.datamodule import RowsModule

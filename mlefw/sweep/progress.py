@@ -8,13 +8,14 @@ from pathlib import Path
 from rich.console import Console
 
 from mlefw.errors import StorageError
-from mlefw.report.console import console, number
 from mlefw.run.directory import summary_of
 from mlefw.sweep.record import Job, Journal
 from mlefw.system.atomic import write_json
 from mlefw.system.fork_pool import Ended
+from mlefw.system.number_format import number
 from mlefw.system.own_folder import cleared
 from mlefw.system.signals import SIGNALS
+from mlefw.system.terminal import console
 
 STOPPED = tuple(128 + number for number in SIGNALS)
 _TAIL = 20_000

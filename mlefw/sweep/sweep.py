@@ -187,7 +187,7 @@ def _note(command: str, root: Path, swept: dict[str, list[str]]) -> None:
 def _report(root: Path, jobs: Sequence[Job]) -> int:
     """Print the ranked tables and what is missing; 5 if a job is missing or failed, or none is done."""
     from mlefw.command import compare
-    from mlefw.report.console import console
+    from mlefw.system.terminal import console
 
     out = console()
     if any(job.nll_nats is not None for job in jobs):

@@ -1,4 +1,4 @@
-"""The terminal: what is printed there has its own colours, and no text of it is obeyed."""
+"""The terminal: what is printed there has its own colours, and no text in it is obeyed."""
 
 import os
 import sys
@@ -22,3 +22,9 @@ class Terminal(Console):
         """Print no more: the reader went away, which is no failure of the run."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that writes plain ASCII-safe text where there is no UTF-8 terminal."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Terminal(file=stream, highlight=False, width=None if stream.isatty() else 140)

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, MixtureSameFamily
 
 from mlefw.distribution import quantile
+from mlefw.distribution.cdf import cdf, is_discrete, survival
 
 _STEPS = 100
 _ROUNDING = 1e-12
@@ -21,7 +22,7 @@ class NodeMixture(MixtureSameFamily):
 def mixture(log_weight: Tensor, component: Distribution) -> MixtureSameFamily:
     """The mixture of components of batch shape (n, m), for log weights (m,)."""
     mixing = Categorical(logits=log_weight.expand(component.batch_shape), validate_args=False)
-    kind = MixtureSameFamily if quantile.is_discrete(component) else NodeMixture
+    kind = MixtureSameFamily if is_discrete(component) else NodeMixture
     return kind(mixing, component, validate_args=False)
 
 
@@ -36,7 +37,7 @@ def _(distribution: NodeMixture, level: quantile.Level) -> Tensor:
     q = (mean + sd * torch.special.ndtri(p)).clamp(low, high)
     for _ in range(_STEPS):
         # The tail that is less than one half keeps its digits.
-        tail = torch.where(p < 0.5, quantile.cdf(distribution, q) - p, 1 - p - quantile.survival(distribution, q))
+        tail = torch.where(p < 0.5, cdf(distribution, q) - p, 1 - p - survival(distribution, q))
         found = tail.abs() <= _ROUNDING * torch.minimum(p, 1 - p)
         if bool(found.all()):
             break

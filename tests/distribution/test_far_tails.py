@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from mlefw.distribution import reference, special
-from mlefw.distribution.quantile import cdf, quantile, survival
+from mlefw.distribution.cdf import cdf, survival
+from mlefw.distribution.quantile import quantile
 from mlefw.head.beta import Beta
 from mlefw.head.exponential import Exponential
 from mlefw.head.gamma import Gamma

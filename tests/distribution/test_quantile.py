@@ -26,6 +26,7 @@ from torch.distributions import (
 )
 
 from mlefw.distribution import quantile
+from mlefw.distribution.cdf import cdf, is_discrete, survival
 
 LEVELS = (1e-4, 0.05, 0.25, 0.5, 0.75, 0.95, 0.9999)
 
@@ -72,7 +73,7 @@ discrete = pytest.mark.parametrize("name", sorted(DISCRETE))
 
 @each
 def test_which_is_discrete(name):
-    assert quantile.is_discrete(ALL[name][0]) == (name in DISCRETE)
+    assert is_discrete(ALL[name][0]) == (name in DISCRETE)
 
 
 @each
@@ -91,7 +92,7 @@ def test_quantile_against_scipy(name, level):
 @pytest.mark.parametrize("level", LEVELS)
 def test_cdf_undoes_the_quantile(name, level):
     distribution, _ = CONTINUOUS[name]
-    np.testing.assert_allclose(quantile.cdf(distribution, quantile.quantile(distribution, level)), level, rtol=1e-9)
+    np.testing.assert_allclose(cdf(distribution, quantile.quantile(distribution, level)), level, rtol=1e-9)
 
 
 @discrete
@@ -99,8 +100,8 @@ def test_cdf_undoes_the_quantile(name, level):
 def test_a_discrete_quantile_is_the_first_value_that_reaches_the_level(name, level):
     distribution, _ = DISCRETE[name]
     q = quantile.quantile(distribution, level)
-    assert bool((quantile.cdf(distribution, q) >= level).all())
-    assert bool((quantile.cdf(distribution, q - 1) < level).all())
+    assert bool((cdf(distribution, q) >= level).all())
+    assert bool((cdf(distribution, q - 1) < level).all())
 
 
 @each
@@ -109,7 +110,7 @@ def test_cdf_against_scipy(name):
     for level in LEVELS:
         y = [f.ppf(level) for f in frozen]
         expected = [f.cdf(v) for f, v in zip(frozen, y, strict=True)]
-        got = quantile.cdf(distribution, t(*y))
+        got = cdf(distribution, t(*y))
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-14)
 
 
@@ -117,14 +118,14 @@ def test_cdf_against_scipy(name):
 @pytest.mark.parametrize(("y", "where"), [(-1.0, -1), (-0.5, -1), (0.0, 0), (0.5, 0), (1.0, 1), (1.999, 1), (2.0, 2)])
 def test_a_discrete_cdf_is_a_staircase_from_zero(name, y, where):
     distribution, frozen = DISCRETE[name]
-    got = quantile.cdf(distribution, torch.full((len(frozen),), y, dtype=torch.float64))
+    got = cdf(distribution, torch.full((len(frozen),), y, dtype=torch.float64))
     np.testing.assert_allclose(got, [f.cdf(where) for f in frozen], rtol=1e-9, atol=1e-13)
 
 
 @discrete
 def test_a_discrete_cdf_ends_at_one(name):
     distribution, frozen = DISCRETE[name]
-    got = quantile.cdf(distribution, torch.full((len(frozen),), 1e9, dtype=torch.float64))
+    got = cdf(distribution, torch.full((len(frozen),), 1e9, dtype=torch.float64))
     np.testing.assert_allclose(got, 1.0, rtol=1e-15)
 
 
@@ -192,12 +193,12 @@ def test_bisection_on_a_half_line_with_validation_switched_on(level):
 
 def test_a_distribution_without_a_cdf_says_so():
     with pytest.raises(NotImplementedError):
-        quantile.cdf(torch.distributions.VonMises(t(0.0), t(1.0)), t(0.0))
+        cdf(torch.distributions.VonMises(t(0.0), t(1.0)), t(0.0))
 
 
 def test_the_median_of_a_laplace_is_its_location():
     assert quantile.quantile(Laplace(t(3.0), t(2.0)), 0.5).item() == 3.0
-    assert quantile.cdf(Laplace(t(3.0), t(2.0)), t(3.0)).item() == 0.5
+    assert cdf(Laplace(t(3.0), t(2.0)), t(3.0)).item() == 0.5
     assert math.isclose(quantile.quantile(Laplace(t(0.0), t(1.0)), 0.25).item(), -math.log(2), rel_tol=1e-14)
 
 
@@ -229,11 +230,9 @@ def test_quantile_and_cdf_are_inverse_and_exact_in_both_tails(name):
         for level in TAILS:
             q = frozen.ppf(level)
             assert quantile.quantile(distribution, level).item() == pytest.approx(q, rel=1e-9)
-            assert quantile.cdf(distribution, quantile.quantile(distribution, level)).item() == pytest.approx(
-                level, rel=1e-9
-            )
-            assert quantile.cdf(distribution, t(q)).item() == pytest.approx(frozen.cdf(q), rel=1e-10)
-            assert quantile.survival(distribution, t(q)).item() == pytest.approx(frozen.sf(q), rel=1e-10)
+            assert cdf(distribution, quantile.quantile(distribution, level)).item() == pytest.approx(level, rel=1e-9)
+            assert cdf(distribution, t(q)).item() == pytest.approx(frozen.cdf(q), rel=1e-10)
+            assert survival(distribution, t(q)).item() == pytest.approx(frozen.sf(q), rel=1e-10)
 
 
 @pytest.mark.parametrize("name", sorted(COUNTS))
@@ -242,8 +241,8 @@ def test_counts_in_both_tails(name):
         for level in TAILS:
             q = frozen.ppf(level)
             assert quantile.quantile(distribution, level).item() == q
-            assert quantile.cdf(distribution, t(q)).item() == pytest.approx(frozen.cdf(q), rel=1e-10)
-            assert quantile.survival(distribution, t(q)).item() == pytest.approx(frozen.sf(q), rel=1e-9, abs=1e-300)
+            assert cdf(distribution, t(q)).item() == pytest.approx(frozen.cdf(q), rel=1e-10)
+            assert survival(distribution, t(q)).item() == pytest.approx(frozen.sf(q), rel=1e-9, abs=1e-300)
 
 
 def test_a_mixture():
@@ -253,19 +252,19 @@ def test_a_mixture():
     first, second = scipy.stats.t(3, -4, 1), scipy.stats.t(8, 5, 0.5)
     for y in (-40.0, -4.0, 0.0, 5.2, 30.0):
         expected = 0.3 * first.cdf(y) + 0.7 * second.cdf(y)
-        assert quantile.cdf(mixture, t(y)).item() == pytest.approx(expected, rel=1e-12)
+        assert cdf(mixture, t(y)).item() == pytest.approx(expected, rel=1e-12)
     for level in TAILS[1:-1]:
         q = quantile.quantile(mixture, level)
-        assert quantile.cdf(mixture, q).item() == pytest.approx(level, rel=1e-12)
+        assert cdf(mixture, q).item() == pytest.approx(level, rel=1e-12)
 
 
 def test_one_event_dimension():
     distribution = Independent(Normal(t(0.0, 1.0).unsqueeze(-1), t(1.0, 2.0).unsqueeze(-1)), 1)
     y = t(0.5, -1.0).unsqueeze(-1)
-    np.testing.assert_allclose(quantile.cdf(distribution, y), scipy.stats.norm([0, 1], [1, 2]).cdf([0.5, -1.0]))
+    np.testing.assert_allclose(cdf(distribution, y), scipy.stats.norm([0, 1], [1, 2]).cdf([0.5, -1.0]))
     assert quantile.median(distribution).tolist() == [[0.0], [1.0]]
     with pytest.raises(NotImplementedError, match="2 dimensions"):
-        quantile.cdf(Independent(Normal(t(0.0, 1.0), 1.0), 1), t(0.0, 1.0))
+        cdf(Independent(Normal(t(0.0, 1.0), 1.0), 1), t(0.0, 1.0))
 
 
 @pytest.mark.parametrize("name", ["normal", "student", "poisson", "negative_binomial"])

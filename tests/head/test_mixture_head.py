@@ -17,6 +17,7 @@ from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.configuration.read import read_settings
 from mlefw.distribution import quantile
+from mlefw.distribution.cdf import cdf as cumulative
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.bernoulli import BernoulliHead
@@ -79,7 +80,7 @@ def test_quantiles_pit_and_crps_of_two_modes() -> None:
         expected = scipy.optimize.brentq(lambda v, level=level: cdf(v) - level, -9, 15, xtol=1e-13)
         assert float(quantile.quantile(distribution, level)) == pytest.approx(expected, rel=1e-9)
     y = torch.tensor([0.5], dtype=torch.float64)
-    assert float(quantile.cdf(distribution, y)) == pytest.approx(cdf(0.5), rel=1e-13)
+    assert float(cumulative(distribution, y)) == pytest.approx(cdf(0.5), rel=1e-13)
     grid = np.linspace(-6, 12, 400_001)
     curve = np.array(sum(weight * part.cdf(grid) for weight, part in parts))
     score = np.trapezoid((curve - (grid >= 0.5)) ** 2, grid)

@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
 from mlefw.cli import run
-from mlefw.report.console import verdict
+from mlefw.report.sentences import verdict
 
 SETTINGS = ("data=csv", "data.path=d.csv", "data.target=y", "model.hidden=[4]", "trainer.max_epochs=2", "plots=false")
 

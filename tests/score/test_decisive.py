@@ -14,7 +14,7 @@ from scipy import stats
 
 from mlefw.baseline.distance import decisive
 from mlefw.cli import run
-from mlefw.report.console import verdict
+from mlefw.report.sentences import verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

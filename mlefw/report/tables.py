@@ -1,0 +1,115 @@
+"""Tables of a run, and of coefficients, as a terminal and TensorBoard show them."""
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from mlefw.report.references import REFERENCES, exact_names
+from mlefw.report.sentences import model_name, rows_of
+from mlefw.system.number_format import number, p_value
+
+_CALIBRATION = ("accuracy", "coverage_90", "pit_rmse", "ece_15", "ece_null")
+
+
+def run_table(summary: Mapping[str, Any]) -> Table:
+    """NLL and calibration of the model, the exact estimates and the null model on each split."""
+    splits = list(summary["metrics"])
+    table = Table()
+    table.add_column("")
+    for split in splits:
+        table.add_column(f"{split}\n{rows_of(summary, split)}", justify="right")
+    for key, name in exact_names(summary).items():
+        line = summary.get(key)
+        if line is None:
+            continue
+        if line.get("exists", True) is not False:
+            table.add_row(name, *(number(line.get(split, {}).get("nll_nats")) for split in splits))
+        else:
+            infimum = number(line.get("nll_infimum")) if "nll_infimum" in line else "-"
+            table.add_row(f"{name}: none, infimum", *([infimum] + ["-"] * (len(splits) - 1)))
+    figures = summary["metrics"]
+    table.add_row(f"[bold]{escape(model_name(summary))}, nats per row", *_cells(figures, "nll_nats"), style="bold")
+    table.add_row("  in bits", *_cells(figures, "nll_bits"))
+    if "calibration" in summary:
+        before = summary["calibration"]["before"]
+        table.add_row(
+            "  before recalibration, in nats", *(number(before.get(split, {}).get("nll_nats")) for split in splits)
+        )
+    gaps = summary.get("distance", {}).get("gap_nats")
+    if gaps:
+        errors = summary["distance"].get("gap_se", {})
+        table.add_row(
+            f"  minus {REFERENCES[summary['distance']['reference']]}",
+            *(f"{number(gaps.get(split), sign=True)} ± {number(errors.get(split))}" for split in splits),
+        )
+    if null_gaps := summary.get("distance", {}).get("null_gap_nats"):
+        errors = summary["distance"].get("null_gap_se", {})
+        table.add_row(
+            "  minus null model",
+            *(f"{number(null_gaps.get(split), sign=True)} ± {number(errors.get(split))}" for split in splits),
+        )
+    for key in _CALIBRATION:
+        if any(key in figures[split] for split in splits):
+            table.add_row(f"  {key}", *_cells(figures, key))
+    return table
+
+
+def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: str) -> Group:
+    """Coefficients in original units under their title, aligned; columns that no row has are left out."""
+    columns = {
+        "estimate": ("coef", _digits),
+        "std_error": ("std err", _digits),
+        "z": (statistic, _statistic),
+        "p_value": (f"P>|{statistic}|", p_value),
+        "ci_low": ("[0.025", _digits),
+        "ci_high": ("0.975]", _digits),
+    }
+    known = [key for key in columns if any(key in row for row in rows)]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    table.add_column("", overflow="fold", min_width=11)
+    for key in known:
+        table.add_column(escape(columns[key][0]), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(Text(str(row["name"])), *(columns[key][1](row[key]) if key in row else "-" for key in known))
+    return Group(Text(title, style="bold"), table)
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> Table:
+    """Names and values in two columns, read downwards."""
+    table = Table.grid(padding=(0, 2))
+    for _ in range(2):
+        table.add_column()
+        table.add_column(justify="right")
+    half = (len(pairs) + 1) // 2
+    for left, right in zip_longest(pairs[:half], pairs[half:], fillvalue=("", "")):
+        table.add_row(*(Text(cell) for cell in (*left, *right)))
+    return table
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if 1e5 <= abs(value) < 1e8 else f"{value:#.5g}".rstrip(".")
+
+
+def _statistic(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.4g}"
+
+
+def _cells(figures: Mapping[str, Mapping[str, float]], key: str) -> list[str]:
+    return [number(values.get(key)) for values in figures.values()]
+
+
+def markdown(table: Table, sentence: str) -> str:
+    """A table and its verdict as Markdown, for TensorBoard; cell text is fenced, so that nothing in it is markup."""
+    columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    plain = [[" ".join(Text.from_markup(cell).plain.split("\n")) for cell in column] for column in columns]
+    widths = [max(map(len, column)) for column in plain]
+    rows = zip(*plain, strict=True)
+    lines = ([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])] for first, *rest in rows)
+    block = "\n".join("    " + "  ".join(line) for line in lines)
+    return f"{sentence}\n\n{block}\n"
