@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
     if "--help" in rest or "-h" in rest:
         print(help_page(command))
         return 0
-    from mlefw.command.job import guarded, listen
+    from mlefw.command.outermost import guarded, listen
     from mlefw.system.warning import clear
 
     # Another command may have run in this process.
@@ -138,7 +138,7 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
 def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) -> int:
     from mlefw.command import evaluate, predict
-    from mlefw.command.job import imported
+    from mlefw.command.outermost import imported
     from mlefw.report.sentences import evaluation_lines
     from mlefw.system.terminal import console
 

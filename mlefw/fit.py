@@ -10,7 +10,7 @@ import pyarrow as pa
 from hydra.core.global_hydra import GlobalHydra
 
 from mlefw.command import train
-from mlefw.command.job import listen
+from mlefw.command.outermost import listen
 from mlefw.configuration.groups import register_plugins
 from mlefw.configuration.read import located, read_settings
 from mlefw.data.frame import as_arrow, offered, with_target

@@ -15,7 +15,8 @@ from torch.distributions import Distribution
 from mlefw.data.frame import Frame, as_arrow, offered, with_target
 from mlefw.errors import UsageError
 from mlefw.objective.objective import evaluate
-from mlefw.rows.rows import Rows, Table
+from mlefw.reading.table import Table
+from mlefw.rows.rows import Rows
 from mlefw.run import build, checkpoint
 from mlefw.run.checkpoint import Trained
 from mlefw.run.new_data import adapted
@@ -23,7 +24,7 @@ from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
 from mlefw.schema.reach import warn_of_far_rows
 from mlefw.schema.support import check_support
-from mlefw.score import score
+from mlefw.score.figures import figures_on
 from mlefw.system.process_state import preserved
 from mlefw.system.random_state import isolated
 from mlefw.uncertainty.averaged import Uncertain
@@ -151,7 +152,7 @@ class Model:
         check_support(objective.head, rows, table, self.target)
         warn_of_far_rows(self._trained.schema, rows, table)
         metrics = build.build_metrics(self._trained.config, objective.head)
-        return dict(score.figures(objective, evaluate(objective, rows), rows, metrics))
+        return dict(figures_on(objective, evaluate(objective, rows), rows, metrics))
 
     @cached_property
     def _posterior(self) -> Uncertain | None:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from mlefw.app.request import answer
-from mlefw.command.job import imported
+from mlefw.command.outermost import imported
 from mlefw.errors import UsageError
 from mlefw.system.inert_text import shown
 from mlefw.system.terminal import console

@@ -19,7 +19,7 @@ from mlefw.run import build, judgement
 from mlefw.run.directory import claim
 from mlefw.run.estimate import NAMES
 from mlefw.run.prepare import Prepared, estimate, prepare
-from mlefw.score import score
+from mlefw.score.figures import figures_on
 from mlefw.system.atomic import write_json
 from mlefw.system.number_format import p_value
 
@@ -73,7 +73,7 @@ def _misfit(
     """Whether the exact estimate is calibrated on the rows it was fitted to, its dispersion being the one shown."""
     objective, rows = as_objective(solution, prepared.estimand.objective), prepared.data.train
     metrics = build.build_metrics(config, objective.head)
-    figures = score.figures(objective, evaluate(objective, rows), rows, metrics)
+    figures = figures_on(objective, evaluate(objective, rows), rows, metrics)
     figures |= {name: content[name] for name in ("dispersion",) if name in content and name in figures}
     return judgement.judge(config, objective, {"train": rows}, {"train": figures})
 

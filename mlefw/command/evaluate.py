@@ -7,9 +7,10 @@ from typing import Any
 
 from mlefw.command.predict import in_pieces, progress
 from mlefw.errors import UsageError
+from mlefw.reading.table import Table
 from mlefw.report.forecast import Sample, forecast
 from mlefw.report.references import EXACT
-from mlefw.rows.rows import Rows, Table
+from mlefw.rows.rows import Rows
 from mlefw.run import archive, build, checkpoint, exhibit, judgement
 from mlefw.run.checkpoint import Trained
 from mlefw.run.new_data import adapted, check_output, read_blocks

@@ -12,7 +12,7 @@ from mlefw.errors import UsageError
 from mlefw.reading.arrow import is_index_name
 from mlefw.reading.cells import Cells
 from mlefw.reading.columns import shown
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 from mlefw.rows.stored import Store
 
 FEWEST_TRAINING_ROWS = 2

@@ -7,7 +7,7 @@ import numpy as np
 
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 
 TARGETS = {
     "diabetes": "progression",

@@ -17,7 +17,7 @@ from mlefw.reading.csv_blocks import read_blocks
 from mlefw.reading.csv_text import broken_record, check_delimiter, check_encoding, is_utf8, record_lines, to_utf8
 from mlefw.reading.file import opened, regular_files
 from mlefw.reading.notation import MISSING_WORDS, NumberFormat
-from mlefw.rows.rows import FILE_STEP, Table
+from mlefw.reading.table import FILE_STEP, Table
 
 BLOCK_BYTES = 2**25
 """A record must fit into a block: fifty thousand columns are about a megabyte."""

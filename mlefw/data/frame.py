@@ -13,7 +13,7 @@ import pyarrow as pa
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
 from mlefw.reading.arrow import check_names, to_table
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 
 _offered: ContextVar[Mapping[str, pa.Table]] = ContextVar("_offered")
 

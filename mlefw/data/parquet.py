@@ -14,7 +14,7 @@ from mlefw.data.base import Block, Source
 from mlefw.errors import UsageError
 from mlefw.reading.arrow import check_names, empty_table, to_table
 from mlefw.reading.file import regular_files
-from mlefw.rows.rows import FILE_STEP, Table
+from mlefw.reading.table import FILE_STEP, Table
 from mlefw.rows.stored import Store, capacity
 
 MAGIC = b"PAR1"

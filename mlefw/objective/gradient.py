@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from mlefw.objective.objective import Objective
 from mlefw.objective.tape import NotReplayableError, Tape
-from mlefw.rows.rows import Batch, Rows
+from mlefw.rows.batch import Batch
+from mlefw.rows.rows import Rows
 from mlefw.system import random_state
 
 _MAX_TAPES = 16

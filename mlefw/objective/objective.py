@@ -12,7 +12,8 @@ from mlefw.head.base import Head
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
 from mlefw.prior.base import Prior
-from mlefw.rows.rows import Batch, Rows, total
+from mlefw.rows.batch import Batch
+from mlefw.rows.rows import Rows, total
 
 _CELLS = 2**20
 """Numbers of eta of a block of rows: eight megabytes."""

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from mlefw.errors import UsageError
 from mlefw.reading.arrow_text import encoded, is_missing, is_text, strings
 from mlefw.reading.cells import Cells, Missing
+from mlefw.reading.table import Table
 from mlefw.reading.text_numbers import numbers_in_text
-from mlefw.rows.rows import Table
 
 EXACT = 2**53
 """From here on not every integer has a float64 of its own."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 
 
 def require(names: Iterable[str], present: Iterable[str], origin: str, setting: str) -> None:

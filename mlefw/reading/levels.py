@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 
 MAX_SHOWN = 10
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mlefw.errors import UsageError
 from mlefw.reading.notation import MISSING_WORDS, Number, NumberFormat, is_missing_mark, undressed
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 
 SHARE = 0.9
 FEWEST = 5

@@ -17,7 +17,9 @@ from mlefw.run import archive, build, exhibit, fitting, judgement, row_scores, s
 from mlefw.run.directory import checkpoint_of
 from mlefw.run.posterior import keep_posterior
 from mlefw.run.prepare import Prepared
-from mlefw.score import recalibration, score
+from mlefw.score import recalibration
+from mlefw.score.distances import distances
+from mlefw.score.figures import figures_on, floored_share
 from mlefw.score.yardstick import Yardstick, describe
 from mlefw.system.atomic import write_json
 from mlefw.system.attempt import attempt
@@ -41,7 +43,7 @@ class Seen:
 def see(config: dict[str, Any], objective: Objective, evaluations: dict[str, Evaluation], splits: Splits) -> Seen:
     """The same with the figures of known evaluations."""
     metrics = build.build_metrics(config, objective.head)
-    figures = {split: score.figures(objective, evaluations[split], rows, metrics) for split, rows in splits.items()}
+    figures = {split: figures_on(objective, evaluations[split], rows, metrics) for split, rows in splits.items()}
     return Seen(evaluations, figures)
 
 
@@ -84,7 +86,7 @@ def conclude(
     summary |= attempt(
         "the uncertainty of the parameters", lambda: keep_posterior(config, run_dir, objective, data.splits), {}
     )
-    summary["distance"] = score.distances(objective, before, data.splits, yardstick, (final, evaluations))
+    summary["distance"] = distances(objective, before, data.splits, yardstick, (final, evaluations))
     clock = time.monotonic()
     pictures = _show(config, run_dir, prepared, fit, summary, final)
     summary["time"] |= {"total_s": time.monotonic() - started, "pictures_s": time.monotonic() - clock}
@@ -102,7 +104,7 @@ def _warn_of_first_epoch(fit: fitting.Fit, objective: Objective, splits: Splits)
 
 
 def _warn_of_floor(objective: Objective, evaluation: Evaluation, train: Rows) -> None:
-    share = score.floored_share(objective, evaluation, train)
+    share = floored_share(objective, evaluation, train)
     if share >= _MANY:
         warn(
             f"the floor of the scale (scale_floor of the head) holds {100 * share:.3g} % of the training rows: the "

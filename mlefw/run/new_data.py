@@ -13,7 +13,7 @@ from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
 from mlefw.data.parquet import BLOCK_CELLS, SUFFIXES, Parquet
 from mlefw.errors import UsageError
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 from mlefw.run.checkpoint import Trained
 from mlefw.system.local_path import local_path
 

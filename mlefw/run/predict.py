@@ -12,7 +12,8 @@ from torch.distributions import Categorical, Distribution
 from mlefw.distribution import quantile
 from mlefw.distribution.censored import Censored
 from mlefw.errors import UsageError
-from mlefw.rows.rows import Rows, Table
+from mlefw.reading.table import Table
+from mlefw.rows.rows import Rows
 from mlefw.run.checkpoint import Trained
 from mlefw.schema.reach import warn_of_far_rows
 from mlefw.schema.support import check_support

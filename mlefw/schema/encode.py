@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from mlefw.head.base import Head
-from mlefw.rows.rows import Rows, Table
+from mlefw.reading.table import Table
+from mlefw.rows.rows import Rows
 from mlefw.rows.stored import Store, StoredRows
 from mlefw.schema.schema import Schema
 from mlefw.schema.support import check_support

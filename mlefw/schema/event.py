@@ -7,7 +7,7 @@ import numpy as np
 
 from mlefw.errors import UsageError
 from mlefw.reading.levels import are_text, check_whole, codes, factorize, written
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 
 _CLEAR = ({"0", "1"}, {"False", "True"}, {"1", "2"})
 """Codes whose larger one is the event without a word: of no and yes, and of R's survival package."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlefw.errors import UsageError
 from mlefw.reading.levels import BOOLEANS, codes, factorize, is_text, numbers
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 from mlefw.schema.identifier import check_levels
 
 RESERVED = ("(intercept)", "(shared)")

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 
 MAX_LEVELS = 100
 """A category with more levels than this, and than half of the rows, is an identifier or free text."""

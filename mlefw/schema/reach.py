@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mlefw.rows.rows import Rows, Table
+from mlefw.reading.table import Table
+from mlefw.rows.rows import Rows
 from mlefw.schema.schema import Schema
 
 _FAR = 100.0

@@ -9,7 +9,7 @@ from mlefw.data.base import Source
 from mlefw.errors import MisfitError, UsageError
 from mlefw.reading.columns import require, shown
 from mlefw.reading.levels import check, check_whole, numbers
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 from mlefw.schema.target import Target, TargetKind, learn_labels
 
 

@@ -14,7 +14,8 @@ from mlefw.errors import MisfitError
 from mlefw.reading.cells import Missing
 from mlefw.reading.columns import require, warn_of_constants, warn_of_copies
 from mlefw.reading.levels import BOOLEANS
-from mlefw.rows.rows import Rows, Table
+from mlefw.reading.table import Table
+from mlefw.rows.rows import Rows
 from mlefw.schema.event import Event, as_bounds, learn_event
 from mlefw.schema.feature import Feature, Unseen, check_design_names, learn_feature
 from mlefw.schema.identifier import check_numbered

@@ -10,7 +10,8 @@ from mlefw.errors import MisfitError, UsageError
 from mlefw.head.base import Head
 from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import JointHead, MultitaskHead
-from mlefw.rows.rows import Rows, Table
+from mlefw.reading.table import Table
+from mlefw.rows.rows import Rows
 
 _NUM_BOUNDS = 2
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlefw.errors import UsageError
 from mlefw.reading.levels import BOOLEANS, are_text, check, check_whole, codes, factorize, is_number, is_text, numbers
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 
 TargetKind = Literal["numeric", "binary", "labels", "ordered"]
 """What a head takes: real numbers, 0 and 1, one of several labels, or one of several labels that have an order."""

@@ -23,7 +23,8 @@ from mlefw.head.poisson import PoissonHead
 from mlefw.model.linear import Linear
 from mlefw.objective.objective import Objective
 from mlefw.prior.base import Prior
-from mlefw.rows.rows import Batch, Rows
+from mlefw.rows.batch import Batch
+from mlefw.rows.rows import Rows
 
 Kind = Literal["bernoulli", "gaussian", "poisson"]
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from mlefw.command.job import guarded, run_job
+from mlefw.command.job import run_job
+from mlefw.command.outermost import guarded
 from mlefw.configuration.read import located, read_settings, resolve
 from mlefw.errors import UsageError
 from mlefw.run.directory import summary_of

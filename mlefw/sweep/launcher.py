@@ -18,7 +18,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from mlefw.command.job import imported
+from mlefw.command.outermost import imported
 from mlefw.configuration.check import accepts
 from mlefw.errors import UsageError
 from mlefw.sweep.job import Task

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from mlefw.objective.gradient import Gradient
-from mlefw.rows.rows import Batch
+from mlefw.rows.batch import Batch
 from mlefw.system.warning import warn
 
 _WORTH = 100

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mlefw.batch.base import BatchRegime
 from mlefw.distributed import ranks
-from mlefw.rows.rows import Batch, Chunk, Rows, gathered
+from mlefw.rows.batch import Batch, Chunk, gathered
+from mlefw.rows.rows import Rows
 from mlefw.rows.stored import StoredRows
 from mlefw.system import random_state
 from mlefw.system.allocator import has_room

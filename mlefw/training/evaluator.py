@@ -10,7 +10,8 @@ from mlefw.metric.base import Metric, bare
 from mlefw.objective.gradient import has_hooks, is_replayable
 from mlefw.objective.objective import Objective
 from mlefw.objective.tape import NotReplayableError, Tape
-from mlefw.rows.rows import Batch, Rows
+from mlefw.rows.batch import Batch
+from mlefw.rows.rows import Rows
 
 _WORTH = 8
 """Blocks of one shape after which the next one is recorded: to record takes as long as a dozen passes gain."""

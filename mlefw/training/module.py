@@ -18,7 +18,7 @@ from mlefw.distributed import ranks
 from mlefw.errors import NumericalError
 from mlefw.metric.base import Metric
 from mlefw.objective.objective import Objective, not_finite
-from mlefw.rows.rows import Batch, Chunk
+from mlefw.rows.batch import Batch, Chunk
 from mlefw.system.random_state import Stream
 from mlefw.training.evaluation_schedule import Cadence
 from mlefw.training.evaluator import Evaluator

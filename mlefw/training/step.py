@@ -13,7 +13,7 @@ from mlefw.errors import UsageError
 from mlefw.objective.gradient import Gradient, clip
 from mlefw.objective.objective import Objective
 from mlefw.objective.tape import Tape
-from mlefw.rows.rows import Batch
+from mlefw.rows.batch import Batch
 from mlefw.training.compiled_step import CompiledStep
 
 _REPLAYABLE = (SGD, Adam, AdamW)

@@ -27,7 +27,8 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
     from mlefw.model.mlp import Mlp
     from mlefw.objective.objective import Objective
     from mlefw.prior.none import NoPrior
-    from mlefw.rows.rows import Batch, Rows
+    from mlefw.rows.batch import Batch
+    from mlefw.rows.rows import Rows
     from mlefw.rows.standardize import Standardized
     from mlefw.run import build
     from mlefw.system.allocator import retained

@@ -48,7 +48,7 @@ def run(job: tuple[str, int, int, list[str]]) -> dict[str, float]:
     import torch
 
     from mlefw.command import train
-    from mlefw.command.job import listen
+    from mlefw.command.outermost import listen
     from mlefw.configuration.read import read_settings, resolve
 
     torch.set_num_threads(1)

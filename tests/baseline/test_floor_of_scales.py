@@ -17,7 +17,7 @@ from mlefw.objective.objective import Objective, evaluate
 from mlefw.prior.none import NoPrior
 from mlefw.rows.standardize import Standardized
 from mlefw.run.placement import place
-from mlefw.score.score import floored_share
+from mlefw.score.figures import floored_share
 
 HEADS = ("gaussian", "laplace", "huber", "student_t", "lognormal", "gamma", "heteroscedastic")
 

@@ -27,7 +27,8 @@ from mlefw.model.mlp import Mlp
 from mlefw.objective.objective import Objective
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.rows.rows import Batch, Rows
+from mlefw.rows.batch import Batch
+from mlefw.rows.rows import Rows
 
 CONF = Path(__file__).parents[2] / "conf" / "batch"
 

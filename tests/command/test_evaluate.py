@@ -13,7 +13,7 @@ from mlefw.cli import run
 from mlefw.objective.objective import evaluate
 from mlefw.reading import csv_blocks
 from mlefw.run import build, checkpoint
-from mlefw.score import score
+from mlefw.score.figures import figures_on
 from mlefw.score.streaming import Tally
 
 FEW = (
@@ -79,7 +79,7 @@ def test_a_tally_beyond_its_bounds_thins_what_it_keeps_and_counts_every_row(head
     trained = checkpoint.load("r")
     rows = build.build_data(trained.config).train
     metrics = build.build_metrics(trained.config, trained.objective.head)
-    exact = score.figures(trained.objective, evaluate(trained.objective, rows), rows, metrics)
+    exact = figures_on(trained.objective, evaluate(trained.objective, rows), rows, metrics)
     tally = Tally(trained.objective, metrics, max_cells=200)
     for block in rows.blocks(37):
         tally.add(block)

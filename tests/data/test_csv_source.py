@@ -13,7 +13,7 @@ import pytest
 from mlefw.data.csv import Csv
 from mlefw.errors import UsageError
 from mlefw.reading import csv_blocks
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 
 GOOD = "x,c,y\n1.5,a,3\n-2,b,4\n1e3,a,5\n"
 NUMBERS = "".join(f"{i}.5,{i}\n" for i in range(20))

@@ -16,7 +16,7 @@ from mlefw.data.base import Source
 from mlefw.data.frame import Frame, as_arrow, offered, with_target
 from mlefw.data.parquet import Parquet
 from mlefw.errors import UsageError
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 from mlefw.schema.schema import Schema
 from mlefw.schema.target import TargetKind
 

@@ -7,7 +7,7 @@ import pytest
 
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 
 
 @dataclass(kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from conftest import summary_of
 
 from mlefw.callback.short_steps import WarnOfShortSteps
-from mlefw.command.job import guarded
+from mlefw.command.outermost import guarded
 from mlefw.distributed import ranks, spawn
 from mlefw.distributed.spawn import run
 from mlefw.errors import LostRankError, MlefwError

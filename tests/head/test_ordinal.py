@@ -18,7 +18,8 @@ from mlefw.baseline.problem import Problem
 from mlefw.errors import UsageError
 from mlefw.head.ordinal import OrdinalHead
 from mlefw.prior.none import NoPrior
-from mlefw.rows.rows import Rows, Table
+from mlefw.reading.table import Table
+from mlefw.rows.rows import Rows
 from mlefw.schema.target import learn_labels
 
 

@@ -17,7 +17,8 @@ from mlefw.objective.objective import Objective, evaluate
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.rows.rows import Batch, Rows
+from mlefw.rows.batch import Batch
+from mlefw.rows.rows import Rows
 
 
 def rows(n: int = 9) -> Rows:

@@ -29,7 +29,8 @@ from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.rows.rows import Batch, Rows
+from mlefw.rows.batch import Batch
+from mlefw.rows.rows import Rows
 from mlefw.training.step import Step, check_optimizer
 
 CONF = Path(__file__).parents[2] / "conf" / "prior"

@@ -10,7 +10,7 @@ from conftest import summary_of
 
 from mlefw.callback.progress import ShowProgress
 from mlefw.cli import run
-from mlefw.command.job import listen, told
+from mlefw.command.outermost import listen, told
 from mlefw.errors import UsageError
 from mlefw.system import warning
 from mlefw.system.number_format import number

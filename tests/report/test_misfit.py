@@ -28,7 +28,7 @@ from mlefw.report.misfit import CHANCE, NATS, departures, divergence
 from mlefw.report.remedy import Chosen, remedies
 from mlefw.run import build, judgement
 from mlefw.run.prepare import estimate, prepare
-from mlefw.score import score
+from mlefw.score.figures import figures_on
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -78,9 +78,7 @@ def exact(table: dict[str, np.ndarray], *settings: str) -> tuple[dict[str, Any] 
     assert solution is not None
     objective, splits = as_objective(solution, prepared.estimand.objective), prepared.data.splits
     metrics = build.build_metrics(config, objective.head)
-    figures = {
-        name: score.figures(objective, evaluate(objective, rows), rows, metrics) for name, rows in splits.items()
-    }
+    figures = {name: figures_on(objective, evaluate(objective, rows), rows, metrics) for name, rows in splits.items()}
     return judgement.judge(config, objective, splits, figures), figures
 
 

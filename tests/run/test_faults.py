@@ -18,7 +18,7 @@ from interrupted import QUIET, assert_same_run, start, train
 
 from mlefw.callback.checkpoints import KeepCheckpoints
 from mlefw.cli import run
-from mlefw.command.job import guarded
+from mlefw.command.outermost import guarded
 from mlefw.objective.objective import Objective
 from mlefw.run import archive
 from mlefw.training.module import LikelihoodModule

@@ -12,7 +12,7 @@ import torch
 from mlefw.data.base import Source
 from mlefw.data.csv import Csv
 from mlefw.errors import UsageError
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 from mlefw.schema.schema import Schema
 from mlefw.schema.target import TargetKind
 

@@ -23,12 +23,12 @@ FAILURES = (
 MEMBERS = {
     "mlefw.metric.crps.Crps.update": ("metric Crps", ()),
     "mlefw.metric.pit.Pit.compute": ("metric Pit", ()),
-    "mlefw.score.score._exact": ("metric Temperature from all rows at once", ("data=iris", "head=categorical")),
-    "mlefw.score.score.floored_share": ("the share of rows at the floor", ()),
-    "mlefw.score.score.head_refit_gap": ("the exact refit of the last layer", ()),
-    "mlefw.score.score._excess": ("the distance from the exact optimum", ("model=linear", "~model.hidden")),
-    "mlefw.score.score._gap": ("the gap on test", ()),
-    "mlefw.score.score._divergence": ("the divergence from the exact estimate", ()),
+    "mlefw.score.figures._exact": ("metric Temperature from all rows at once", ("data=iris", "head=categorical")),
+    "mlefw.run.conclude.floored_share": ("the share of rows at the floor", ()),
+    "mlefw.score.distances.head_refit_gap": ("the exact refit of the last layer", ()),
+    "mlefw.score.distances._excess": ("the distance from the exact optimum", ("model=linear", "~model.hidden")),
+    "mlefw.score.distances._gap": ("the gap on test", ()),
+    "mlefw.score.distances._divergence": ("the divergence from the exact estimate", ()),
     "mlefw.score.recalibration.fit": ("the recalibration", ("calibrate=scale",)),
     "mlefw.run.conclude.keep_posterior": ("the uncertainty of the parameters", ("uncertainty=laplace",)),
     "mlefw.run.stored_estimates.stored": ("the exact estimates of the checkpoint", ()),
@@ -87,7 +87,7 @@ def test_what_is_known_is_on_disk_before_the_rest_is_computed(tmp_path: Path, mo
         assert (tmp_path / "r" / "report.html").is_file()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mlefw.score.score.distances", interrupted)
+    monkeypatch.setattr("mlefw.score.distances.distances", interrupted)
     assert train(*SMALL, "run_dir=r") != 0
     assert seen[0]["status"] == "failed"
     assert np.isfinite(seen[0]["metrics"]["test"]["nll_nats"])

@@ -8,7 +8,8 @@ import torch
 
 from mlefw.configuration.read import read_settings, resolve
 from mlefw.objective.tape import NotReplayableError, Tape
-from mlefw.rows.rows import Batch, Rows
+from mlefw.rows.batch import Batch
+from mlefw.rows.rows import Rows
 from mlefw.run.build import build_metrics
 from mlefw.run.prepare import prepare
 from mlefw.run.trainer import build_module, build_trainer

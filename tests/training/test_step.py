@@ -26,7 +26,8 @@ from mlefw.prior.base import Prior
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
-from mlefw.rows.rows import Batch, Rows
+from mlefw.rows.batch import Batch
+from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized
 from mlefw.system.random_state import generator as generator_of
 from mlefw.training.datamodule import RowsModule

@@ -19,7 +19,7 @@ from mlefw.command.predict import in_pieces
 from mlefw.configuration.read import read_settings, resolve
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
-from mlefw.rows.rows import Table
+from mlefw.reading.table import Table
 from mlefw.run import checkpoint
 from mlefw.uncertainty.mc_dropout import DropoutMasks
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mlefw.run.build import build_metrics
 from mlefw.run.conclude import Seen
-from mlefw.score import score
+from mlefw.score.figures import completed_figures
 from mlefw.sweep.population.member import Member
 from mlefw.sweep.population.stacked import Stack
 
@@ -29,7 +29,7 @@ def see(members: Sequence[Member]) -> list[Seen | None]:
     for position, (i, objective) in enumerate(zip(ended, objectives, strict=True)):
         own = {split: values[position] for split, values in evaluations.items()}
         known = {
-            split: score.completed(values[position], objective, own[split], splits[split], metrics)
+            split: completed_figures(values[position], objective, own[split], splits[split], metrics)
             for split, values in figures.items()
         }
         found[i] = Seen(own, known)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlefw.command.job import listen, say, told
+from mlefw.command.job import say
+from mlefw.command.outermost import listen, told
 from mlefw.command.train import begin, measure, telling
 from mlefw.configuration.read import located
 from mlefw.errors import MlefwError, Stopped

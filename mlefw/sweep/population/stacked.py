@@ -10,7 +10,8 @@ from torch.func import functional_call, vmap
 from mlefw.metric.base import Metric, bare
 from mlefw.objective.objective import Evaluation, Objective
 from mlefw.objective.tape import NotReplayableError, Tape
-from mlefw.rows.rows import Batch, Rows
+from mlefw.rows.batch import Batch
+from mlefw.rows.rows import Rows
 
 _BLOCK = 2**18
 """Rows of all members together that are evaluated at once."""
