@@ -2,34 +2,16 @@
 
 import re
 import runpy
-import shlex
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT, summary_of
-
-from mlefw.cli import run
+from pages import blocks, commands, execute
 
 PAGES = ROOT / "docs" / "plugins"
-BLOCK = re.compile(r'^```(\w+) title="([^"]+)"\n(.*?)^```$', re.M | re.S)
-FEW = ("trainer.max_epochs=8", "logger=none", "report=false", "plots=false")
-
-
-def blocks(page: Path) -> tuple[dict[str, str], list[list[str]]]:
-    """The files of a page by their names, and the arguments of its commands."""
-    found = {title: text for _, title, text in BLOCK.findall(page.read_text(encoding="utf-8"))}
-    lines = found.pop("command line").splitlines()
-    return found, [shlex.split(line) for line in lines if line]
-
-
-def few(arguments: list[str]) -> list[str]:
-    """What a command is given beside what the page says, so that it takes a second or two."""
-    given = {argument.partition("=")[0] for argument in arguments}
-    return [item for item in FEW if item.partition("=")[0] not in given]
 
 
 def at(summary: dict[str, Any], path: str) -> Any:
@@ -84,23 +66,20 @@ def test_every_page_has_an_example_that_is_checked() -> None:
 
 @pytest.mark.parametrize("name", sorted(CHECKS))
 def test_the_example_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files, commands = blocks(PAGES / f"{name}.md")
-    assert any(file.endswith(".py") for file in files)
+    titled = {
+        found[1]: text for info, text in blocks(PAGES / f"{name}.md") if (found := re.search('title="(.*)"', info))
+    }
+    lines = commands(titled.pop("command line"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("MLEFW_PLUGINS", "")
-    for file, text in files.items():
+    for file, text in titled.items():
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text(text, encoding="utf-8")
         monkeypatch.delitem(sys.modules, Path(file).stem, raising=False)
-    for program, command, *arguments in commands:
+    for program, *arguments in lines:
         if program == "python":
-            runpy.run_path(command)
-            continue
-        assert program == "mlefw"
-        more = few(arguments) if command == "train" else ()
-        # Under the warning filters of a process of its own.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            assert run([command, *arguments, *more]) == 0, arguments
+            runpy.run_path(*arguments)
+        else:
+            execute(*arguments)
     assert CHECKS[name](summary_of(Path("run")))
