@@ -50,6 +50,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "prior": lambda s: s["prior"] == "logistic" and abs(at(s, "distance.excess_objective")) < 1e-9,
     "loss": lambda s: s["loss"].startswith("forgiving") and at(s, "metrics.train.nll_nats") < 0.3,
     "batch": lambda s: s["num_steps"] == 3 * s["num_epochs"],
+    "baseline": lambda s: at(s, "baseline.solver") == "QR" and at(s, "baseline.residual") < 1e-12,
     "calibrate": shift,
     "callback": lambda s: s["num_epochs"] < 8,
     "data": lambda s: s["num_features"] == 4 and at(s, "baseline.exists") is True,
