@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlefw.configuration import flags
+from mlefw.configuration.settings import Node
 from mlefw.system.local_path import local_path
 from mlefw.system.surroundings import settle
 
@@ -133,20 +134,21 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
     given = [item.partition("=")[2] for item in overrides if item.startswith("resume=")]
     run_dir = run_of(literal(given[-1]))
-    return run_job("train", resume.settings(run_dir, overrides, config_dirs, plugins), run_dir)
+    return run_job("train", resume.settings(run_dir, overrides, config_dirs, plugins).plain, run_dir)
 
 
-def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) -> int:
+def _apply(command: str, config: Node, plugins: tuple[str, ...]) -> int:
     from mlefw.command import evaluate, predict
     from mlefw.command.outermost import imported
+    from mlefw.configuration.settings import EvaluationSettings, PredictionSettings
     from mlefw.report.sentences import evaluation_lines
     from mlefw.system.terminal import console
 
     imported()
     if command == "predict":
-        console().print(f"written: {predict.run(config, plugins)}", soft_wrap=True, markup=False)
+        console().print(f"written: {predict.run(PredictionSettings.of(config), plugins)}", soft_wrap=True, markup=False)
         return 0
-    content = evaluate.run(config, plugins)
+    content = evaluate.run(EvaluationSettings.of(config), plugins)
     out = console()
     for line in evaluation_lines(content):
         out.print(line, soft_wrap=True, markup=False)

@@ -10,6 +10,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from mlefw.callback.stored_state import Content
 from mlefw.errors import NumericalError
 from mlefw.system.signals import is_pending, raise_pending, take
 from mlefw.training.module import LikelihoodModule
@@ -49,7 +50,7 @@ class KeepCheckpoints(Checkpoint):
         self.best_is_written = True
         self.last_steps, self.first_step, self.written_step = 0, 0, -1
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Content:
         """What a resumed run needs to go on comparing."""
         return {
             "best_value": self.best_value,
@@ -58,7 +59,7 @@ class KeepCheckpoints(Checkpoint):
             "best_state": self.best_state,
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Content) -> None:
         """Take it up again."""
         for name in self.state_dict():
             setattr(self, name, state_dict[name])

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from mlefw.callback.converged import StopWhenConverged
-from mlefw.callback.stored_state import check_form, check_optimizer, taking_up
+from mlefw.callback.stored_state import Content, check_form, check_optimizer, taking_up
 from mlefw.configuration.record import typed
 from mlefw.distributed import ranks
 from mlefw.errors import UsageError
@@ -42,11 +41,11 @@ class Place:
     step: int
     figures: dict[str, dict[str, Real]]
     losses: tuple[Real, int]
-    random: dict[str, Any]
-    around: dict[str, Any] | None = None
+    random: Content
+    around: Content | None = None
 
     @classmethod
-    def of(cls, content: dict[str, Any]) -> "Place":
+    def of(cls, content: Content) -> "Place":
         """That of the content of a checkpoint.
 
         Raises:
@@ -69,7 +68,7 @@ class Resumable(lightning.Callback):
         outdated: a file that no longer holds once training goes on: it is removed then.
     """
 
-    def __init__(self, content: dict[str, Any] | None = None, outdated: Path | None = None) -> None:
+    def __init__(self, content: Content | None = None, outdated: Path | None = None) -> None:
         self.content, self.outdated = content, outdated
 
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
@@ -83,7 +82,7 @@ class Resumable(lightning.Callback):
         with taking_up():
             self._restore(trainer, module, self.content)
 
-    def _restore(self, trainer: lightning.Trainer, module: lightning.LightningModule, content: dict[str, Any]) -> None:
+    def _restore(self, trainer: lightning.Trainer, module: lightning.LightningModule, content: Content) -> None:
         assert isinstance(module, LikelihoodModule)
         assert isinstance(trainer.datamodule, RowsModule)  # type: ignore[attr-defined]
         place = content[KEY]
@@ -139,7 +138,7 @@ class Resumable(lightning.Callback):
         module.place = (trainer.current_epoch + 1, trainer.global_step)
 
     def on_save_checkpoint(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, checkpoint: dict[str, Any]
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, checkpoint: Content
     ) -> None:
         """Add the section."""
         assert isinstance(module, LikelihoodModule)
@@ -153,7 +152,7 @@ class Resumable(lightning.Callback):
             "around": module.around.state,
         }
 
-    def _restore_callbacks(self, trainer: lightning.Trainer, states: dict[str, Any]) -> None:
+    def _restore_callbacks(self, trainer: lightning.Trainer, states: Content) -> None:
         """Restore each callback that was there, and stop where one of them has ended the training."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             patience = callback.patience if isinstance(callback, EarlyStopping) else None
@@ -168,7 +167,7 @@ class Resumable(lightning.Callback):
                 trainer.should_stop |= callback.converged
 
 
-def objective_state(content: dict[str, Any]) -> dict[str, Any]:
+def objective_state(content: Content) -> Content:
     """The state of the objective in the content of a checkpoint: tensors by their names."""
     prefix = "objective."
     return {

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -11,6 +10,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.coefficients import shown
 from mlefw.baseline.predictor import as_objective
 from mlefw.command.train import baseline_file
+from mlefw.configuration.settings import Settings
 from mlefw.errors import NumericalError, UsageError
 from mlefw.objective.objective import evaluate
 from mlefw.report.coefficient_table import shortened
@@ -20,7 +20,7 @@ from mlefw.run.directory import claim
 from mlefw.run.estimate import NAMES
 from mlefw.run.prepare import Prepared, estimate, prepare
 from mlefw.score.figures import figures_on
-from mlefw.system.atomic import write_json
+from mlefw.system.atomic import Json, write_json
 from mlefw.system.number_format import p_value
 
 _TOTALS = {
@@ -45,13 +45,13 @@ _ADVICE = (
 )
 
 
-def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+def run(config: Settings, run_dir: Path) -> Json:
     """Solve, write `baseline.json`, and return its content.
 
     Raises:
         UsageError: before anything is written.
     """
-    if not (config["baseline"] or {}).get("_target_"):
+    if not config.baseline.get("_target_"):
         raise UsageError("baseline=none: there is nothing to estimate; expected baseline=linear")
     prepared = prepare(config, run_dir)
     exact = estimate(config, prepared)
@@ -67,9 +67,7 @@ def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     return content
 
 
-def _misfit(
-    config: dict[str, Any], prepared: Prepared, solution: Solution, content: dict[str, Any]
-) -> dict[str, Any] | None:
+def _misfit(config: Settings, prepared: Prepared, solution: Solution, content: Json) -> Json | None:
     """Whether the exact estimate is calibrated on the rows it was fitted to, its dispersion being the one shown."""
     objective, rows = as_objective(solution, prepared.estimand.objective), prepared.data.train
     metrics = build.build_metrics(config, objective.head)
@@ -78,7 +76,7 @@ def _misfit(
     return judgement.judge(config, objective, {"train": rows}, {"train": figures})
 
 
-def show(content: dict[str, Any], out: Console) -> None:
+def show(content: Json, out: Console) -> None:
     """Print the estimate as a person reads it."""
     name = "MLE" if content["prior"] == "none" else "MAP"
     out.print(Text(f"Exact linear {name} of {content['target']}", style="bold"))
@@ -106,7 +104,7 @@ def show(content: dict[str, Any], out: Console) -> None:
         out.print(Text(f"Without the prior there is no finite estimate: {content['mle']['reason']}."))
 
 
-def _show_absence(content: dict[str, Any], out: Console) -> None:
+def _show_absence(content: Json, out: Console) -> None:
     out.print(Text(f"No finite estimate: {content['reason']}."))
     if "nll_infimum" in content:
         nats = content["nll_infimum"]
@@ -123,14 +121,14 @@ def _show_absence(content: dict[str, Any], out: Console) -> None:
         out.print(Text(f"left out (constant or collinear): {shortened(content['dropped'])}"))
 
 
-def _show_coefficients(content: dict[str, Any], out: Console, statistic: str) -> None:
+def _show_coefficients(content: Json, out: Console, statistic: str) -> None:
     for key, rows in shown(content["coefficients"]).items():
         title = content["titles"][key] + (" (one for all rows)" if rows[0]["name"] == "(shared)" else "")
         out.print()
         out.print(coefficient_table(title, rows, statistic))
 
 
-def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(content: Json) -> list[tuple[str, str]]:
     """What is known of the fit as a whole, in the order in which it is read."""
     pairs = [(name, str(content[name])) for name in ("head", "prior")] + [("rows", str(content["num_rows"]))]
     if content["population"] != content["num_rows"]:
@@ -149,7 +147,7 @@ def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _certificate(content: dict[str, Any]) -> str:
+def _certificate(content: Json) -> str:
     """How sure the estimate is, in one line."""
     sure = "stationary" if content["converged"] else "NOT certified"
     kind = "global optimum" if content["is_global"] else "a local optimum, perhaps not the global one"

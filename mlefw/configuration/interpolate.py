@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from mlefw.configuration.settings import Node
+
 _REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 
 
@@ -10,7 +12,7 @@ class _UnclearError(Exception):
     """Only OmegaConf can tell what is meant."""
 
 
-def replaced(config: dict[str, Any]) -> dict[str, Any] | None:
+def replaced(config: Node) -> Node | None:
     """A copy with each `${a.b}` replaced by that value; None where there is more to it than plain references."""
     try:
         return {key: _replaced(value, config) for key, value in config.items()}
@@ -18,7 +20,7 @@ def replaced(config: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def _replaced(node: Any, config: dict[str, Any]) -> Any:
+def _replaced(node: Any, config: Node) -> Any:
     if isinstance(node, dict):
         return {key: _replaced(value, config) for key, value in node.items()}
     if isinstance(node, list):
@@ -32,7 +34,7 @@ def _replaced(node: Any, config: dict[str, Any]) -> Any:
     return _REFERENCE.sub(lambda match: _text(_at(config, match.group(1))), node)
 
 
-def _at(config: dict[str, Any], path: str) -> Any:
+def _at(config: Node, path: str) -> Any:
     node: Any = config
     for key in path.split("."):
         if not isinstance(node, dict) or key not in node:

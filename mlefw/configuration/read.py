@@ -19,6 +19,7 @@ from mlefw.configuration.groups import config_root, known_settings, members
 from mlefw.configuration.interpolate import replaced
 from mlefw.configuration.override import opened
 from mlefw.configuration.resolvers import own_alone
+from mlefw.configuration.settings import Node, Settings
 from mlefw.errors import UsageError
 from mlefw.system.warning import warn
 
@@ -29,9 +30,7 @@ _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 REQUIRED = ("head", "prior", "batch", "model", "data", "optimizer", "trainer")
 
 
-def read_settings(
-    command: str, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]
-) -> dict[str, Any]:
+def read_settings(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> Node:
     """Compose, check, and return plain containers; `choices` names the chosen member of each group.
 
     Interpolations stay as they are, so that a run directory can still be filled in; `resolve` ends that.
@@ -65,26 +64,26 @@ def hydra_section(command: str, overrides: Sequence[str], config_dirs: Sequence[
     return _compose(compose, command, overrides, config_dirs)["hydra"]
 
 
-def resolve(config: dict[str, Any]) -> dict[str, Any]:
+def resolve(config: Node) -> Node:
     """The configuration with every interpolation replaced by its value."""
     plain = replaced(config)
     return _container(OmegaConf.create(config)) if plain is None else plain
 
 
-def located(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
-    """The same of a run in a directory: absolute, so that whoever goes on with the run finds its parts from anywhere.
+def located(config: Node, run_dir: Path) -> Settings:
+    """The settings of a run in a directory, whose parts are found from anywhere.
 
     The name of a directory is taken as it is, even where it looks like a reference to a setting.
     """
-    return resolve({**config, "run_dir": path_setting.escaped(str(run_dir.absolute()))})
+    return Settings.of(resolve({**config, "run_dir": path_setting.escaped(str(run_dir.absolute()))}))
 
 
-def as_yaml(config: dict[str, Any]) -> str:
+def as_yaml(config: Node) -> str:
     """The text of `config.yaml`."""
     return str(yaml.dump(config, Dumper=_DUMPER, sort_keys=False, allow_unicode=True))
 
 
-def _container(config: Any) -> dict[str, Any]:
+def _container(config: Any) -> Node:
     try:
         with own_alone():
             return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
