@@ -70,12 +70,17 @@ def resolve(config: Node) -> Node:
     return _container(OmegaConf.create(config)) if plain is None else plain
 
 
+def settings_of(config: Node) -> Settings:
+    """The typed settings of a composed configuration of `train`, `baseline` or `check`."""
+    return Settings.of(resolve(config))
+
+
 def located(config: Node, run_dir: Path) -> Settings:
     """The settings of a run in a directory, whose parts are found from anywhere.
 
     The name of a directory is taken as it is, even where it looks like a reference to a setting.
     """
-    return Settings.of(resolve({**config, "run_dir": path_setting.escaped(str(run_dir.absolute()))}))
+    return settings_of({**config, "run_dir": path_setting.escaped(str(run_dir.absolute()))})
 
 
 def as_yaml(config: Node) -> str:

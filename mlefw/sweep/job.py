@@ -11,8 +11,8 @@ import yaml
 
 from mlefw.command.job import run_job
 from mlefw.command.outermost import guarded
-from mlefw.configuration.read import located, read_settings, resolve
-from mlefw.configuration.settings import Node, Settings
+from mlefw.configuration.read import located, read_settings, settings_of
+from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 from mlefw.run.directory import summary_of
 from mlefw.sweep.record import Job, attempts, supersede
@@ -63,7 +63,7 @@ class Task:
                 from mlefw.run import prepare
 
                 share = train.share if self.command == "train" else prepare.share
-                share(Settings.of(resolve(self.config)))
+                share(settings_of(self.config))
 
     def is_kept(self, root: Path, job: Job) -> bool:
         """Whether an earlier attempt has finished it with these very settings; attempts that failed are put aside."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.run.build import Data, build_data
 
 N = 60
@@ -32,7 +32,7 @@ def write(file: Path, columns: dict[str, np.ndarray]) -> str:
 def built(folder: Path, train: dict[str, np.ndarray], test: dict[str, np.ndarray]) -> Data:
     settings = [f"data.path={write(folder / 'a.csv', train)}", f"data.test_path={write(folder / 'b.csv', test)}"]
     given = ["data=csv", "data.target=y", "data.offset=o", "data.validation_fraction=0", "head=gaussian", *settings]
-    return build_data(resolve(read_settings("train", given, [], ())))
+    return build_data(settings_of(read_settings("train", given, [], ())))
 
 
 @pytest.mark.filterwarnings("ignore:.*integers above 2")
@@ -123,5 +123,5 @@ def test_a_share_that_is_no_row_is_said(tmp_path: Path, rows: int, share: float,
         "data.test_fraction=0",
     ]
     with pytest.warns(UserWarning, match=words):
-        data = build_data(resolve(read_settings("train", given, [], ())))
+        data = build_data(settings_of(read_settings("train", given, [], ())))
     assert set(data.splits) == {"train"}

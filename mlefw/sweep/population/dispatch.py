@@ -5,8 +5,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from mlefw.configuration.read import resolve
-from mlefw.configuration.settings import Node, Settings
+from mlefw.configuration.read import settings_of
+from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 from mlefw.run.directory import summary_of
 from mlefw.sweep.population import run, signature
@@ -34,9 +34,7 @@ class Groups:
     def submit(self, pool: Pool, configs: dict[int, Node]) -> list[int]:
         """Start all groups there are among jobs with these configurations; the jobs in none of them."""
         indices = list(configs)
-        found = signature.groups(
-            [signature.signature(Settings.of(resolve(configs[index]))) for index in indices], pool.size
-        )
+        found = signature.groups([signature.signature(settings_of(configs[index])) for index in indices], pool.size)
         members = [[indices[position] for position in group] for group in found]
         for number, group in enumerate(members, 1):
             self._submit(pool, -number, group, configs)
