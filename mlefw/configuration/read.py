@@ -22,6 +22,7 @@ from mlefw.configuration import path_setting
 from mlefw.configuration.check import check, nearest
 from mlefw.configuration.component_heads import open_heads
 from mlefw.configuration.compose import compose, contain
+from mlefw.configuration.expansion import bounded, check_depth
 from mlefw.configuration.interpolate import replaced
 from mlefw.configuration.resolvers import own_alone
 from mlefw.errors import UsageError
@@ -86,11 +87,12 @@ def opened(overrides: Sequence[str], sweeps: bool = False) -> list[str]:
     A class takes more arguments than its YAML file lists; the check that follows knows them all.
 
     Raises:
-        UsageError: a setting of Hydra that mlefw decides itself.
+        UsageError: a setting of Hydra that mlefw decides itself, or a value that is nested too deeply.
     """
     for item in overrides:
         if item.startswith(("hydra.run.dir=", "hydra.sweep.dir=")):
             raise UsageError(f"{item}: expected run_dir=…, which says where runs and sweeps are written")
+        check_depth(item)
     # A shell strips the quotes from data.delimiter=';', which Hydra's grammar needs.
     quoted = [re.sub(r"^([\w.]+)=([;|,\s]+)$", r"\1='\2'", item) for item in overrides]
     quoted = [path_setting.opened(item, sweeps) for item in quoted]
@@ -151,10 +153,11 @@ def as_yaml(config: dict[str, Any]) -> str:
 
 def _container(config: Any) -> dict[str, Any]:
     try:
-        with own_alone():
+        with own_alone(), bounded():
             return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        raise UsageError(f"a setting cannot be resolved: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0].split("Error raised while resolving interpolation: ")[-1]
+        raise UsageError(f"a setting cannot be resolved: {reason}") from error
 
 
 @cache
@@ -185,10 +188,16 @@ def _compose(
     folders = ",".join(path_setting.quoted(f"file://{Path(folder).absolute()}") for folder in config_dirs)
     extra = [f"hydra.searchpath=[{folders}]"]
     try:
-        with own_alone():
+        with own_alone(), bounded():
             return how(config_root(), command, [*overrides, *(extra if config_dirs else [])])
+    except UnicodeDecodeError as error:
+        raise UsageError(f"a YAML file is not in UTF-8, as expected: {error}") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UsageError(_explain(command, str(error))) from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"a YAML file cannot be read: {error}") from error
+    except RecursionError as error:
+        raise UsageError("the defaults of a YAML file lead back to itself: expected defaults that end") from error
 
 
 def _check_repeated(overrides: Sequence[str]) -> None:

@@ -11,12 +11,11 @@ import yaml
 
 from mlefw.command.job import guarded, run_job
 from mlefw.configuration import read
+from mlefw.configuration.expansion import load
 from mlefw.errors import UsageError
 from mlefw.run.directory import summary_of
 from mlefw.sweep.record import Job, attempts, supersede
 from mlefw.system import shared_work, trust, warning
-
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ class Task:
 
     def _has_written(self, path: Path) -> bool:
         try:
-            written = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), _LOADER)
+            written = load(path / "config.yaml")
             return bool(read.located(self.config, Path(written["run_dir"])) == written)
-        except (OSError, yaml.YAMLError, KeyError, TypeError, UsageError):
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, UsageError):
             # Whatever it is, it is not a run with these settings: the job itself meets it and says so.
             return False
