@@ -96,7 +96,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
 
         return server.serve(overrides)
     from mlefw.configuration.groups import register_plugins
-    from mlefw.configuration.read import read_settings, resolve
+    from mlefw.configuration.read import hydra_section, read_settings, resolve
     from mlefw.errors import UsageError
     from mlefw.system import trust
 
@@ -107,6 +107,9 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         if item.lstrip("+~").startswith("hydra.callbacks"):
             raise UsageError(f"{item}: Hydra's callbacks are not used; expected callback=, a group")
     if given.page:
+        if given.names & {"--cfg", "--info"}:
+            # What is wrong with the settings Hydra would tell in a traceback.
+            hydra_section(command, overrides, config_dirs)
         return _hydra_page(command, [*overrides, *given.arguments])
     if "--multirun" in given.names:
         from mlefw.sweep import sweep
@@ -188,11 +191,12 @@ def _compare(arguments: Sequence[str]) -> int:
 def _hydra_page(command: str, arguments: Sequence[str]) -> int:
     import hydra
 
+    from mlefw.configuration.expansion import bounded
     from mlefw.configuration.groups import config_root
     from mlefw.configuration.resolvers import own_alone
 
     sys.argv = [f"mlefw {command}", *arguments]
-    with own_alone():
+    with own_alone(), bounded():
         hydra.main(version_base="1.3", config_path=str(config_root()), config_name=command)(lambda config: None)()
     return 0
 

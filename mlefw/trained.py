@@ -22,7 +22,7 @@ from mlefw.run.checkpoint import Trained
 from mlefw.run.new_data import adapted
 from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
-from mlefw.schema.reach import warn_of_far_rows
+from mlefw.schema.reach import FarRows, warn_of_far_rows
 from mlefw.schema.support import check_support
 from mlefw.score.figures import figures_on
 from mlefw.system.atomic import Json
@@ -118,10 +118,12 @@ class Model:
             posterior = posterior_of(self._loaded, McDropout())
         table = self._table(data, prediction=True)
         row = table.row_numbers(np.arange(table.num_rows))
+        far = FarRows(self._trained.schema)
         parts = [
-            predictions(self._trained, table.take(index), row[index], level, quantiles, posterior)
+            predictions(self._trained, table.take(index), row[index], level, quantiles, posterior, far)
             for index in np.split(np.arange(len(row)), range(BLOCK_ROWS, len(row), BLOCK_ROWS))
         ]
+        far.warn()
         return _like(data, pa.concat_tables(parts))
 
     @preserved()

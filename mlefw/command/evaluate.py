@@ -16,7 +16,7 @@ from mlefw.run.checkpoint import Trained
 from mlefw.run.new_data import adapted, check_output, read_blocks
 from mlefw.run.posterior import Averaged, posterior_of
 from mlefw.run.stored_estimates import KEY, Beside
-from mlefw.schema.reach import warn_of_far_rows
+from mlefw.schema.reach import FarRows
 from mlefw.schema.support import check_support
 from mlefw.score import recalibration
 from mlefw.score.streaming import MeanNll, Tally
@@ -41,7 +41,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     posterior = posterior_of(loaded, method, stored=True)
     trained = adapted(loaded, config.data.missing, config.data.unseen)
     metrics = build.build_metrics(trained.config, trained.objective.head)
-    tally = Tally(trained.objective, metrics)
+    tally, far = Tally(trained.objective, metrics), FarRows(trained.schema)
     before = None if trained.trained is None else MeanNll(trained.trained)
     known = archive.read(trained.path).get(KEY)
     beside = (
@@ -53,9 +53,11 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     with progress(in_pieces(read, posterior), "scoring") as blocks:
         for block in (block for block in blocks if block.table.num_rows):
             rows = _coded(trained, block.table)
+            far.add(rows, block.table)
             for part in (tally, before, beside, averaged):
                 if part is not None:
                     part.add(rows)
+    far.warn()
     if not tally.population:
         what = "every weight is zero" if tally.num_rows else "0 data rows"
         raise UsageError(f"{config.data.path or trained.path}: {what}: there is nothing to score")
@@ -105,7 +107,6 @@ def _coded(trained: Trained, table: Table) -> Rows:
     schema, head = trained.schema, trained.objective.head
     rows = schema.rows(table, head.log_link, whole=False)
     check_support(head, rows, table, schema.target)
-    warn_of_far_rows(schema, rows, table)
     return rows
 
 

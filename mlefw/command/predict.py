@@ -17,6 +17,7 @@ from mlefw.run import build, checkpoint
 from mlefw.run.new_data import adapted, check_output, read_blocks
 from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
+from mlefw.schema.reach import FarRows
 from mlefw.system.atomic import write_atomically
 from mlefw.system.inert_text import cell, shown
 from mlefw.system.local_path import local_path
@@ -54,14 +55,15 @@ def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
     own(Path(config.run))
     trained = adapted(loaded, config.data.missing, config.data.unseen)
     check_probabilities(trained, level, quantiles)
-    posterior = posterior_of(loaded, build.build_uncertainty(config.uncertainty))
+    posterior, far = posterior_of(loaded, build.build_uncertainty(config.uncertainty)), FarRows(trained.schema)
 
     def write(file: Any) -> None:
         with progress(in_pieces(read_blocks(trained, config.data), posterior)) as blocks:
-            tables = (predictions(trained, *b[:2], level, quantiles, posterior) for b in blocks)
+            tables = (predictions(trained, *b[:2], level, quantiles, posterior, far) for b in blocks)
             _write(file, output.suffix == ".csv", tables)
 
     write_atomically(output, write)
+    far.warn()
     return output.absolute()
 
 

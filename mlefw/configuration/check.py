@@ -56,6 +56,8 @@ def _plain(config: Node, known: Node) -> list[str]:
         reference = known.get(key)
         if isinstance(node, dict) and not _has_target(node):
             problems += _section(key, node, reference if isinstance(reference, dict) else {})
+        elif isinstance(reference, dict) and reference and not isinstance(node, dict):
+            problems.append(f"{key}={node}: expected settings of {key}, such as {key}.{next(iter(reference))}=…")
         elif key in known and not isinstance(node, dict) and not isinstance(reference, dict):
             problems += _like(key, node, reference)
     return problems

@@ -5,6 +5,9 @@ from typing import Any
 
 from mlefw.configuration.settings import Node
 
+_LONGEST = 200
+"""Characters that are put in place of a reference here; how much longer ones make in all is for others to bound."""
+
 _REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 
 
@@ -40,7 +43,7 @@ def _at(config: Node, path: str) -> Any:
         if not isinstance(node, dict) or key not in node:
             raise _UnclearError
         node = node[key]
-    if isinstance(node, dict | list) or "$" in str(node) or node == "???":
+    if isinstance(node, dict | list) or "$" in str(node) or node == "???" or len(str(node)) > _LONGEST:
         raise _UnclearError
     return node
 

@@ -14,6 +14,7 @@ from mlefw.configuration import path_setting
 from mlefw.configuration.check import check
 from mlefw.configuration.component_heads import open_heads
 from mlefw.configuration.compose import compose, contain
+from mlefw.configuration.expansion import bounded
 from mlefw.configuration.explain import explain
 from mlefw.configuration.groups import config_root, known_settings, members
 from mlefw.configuration.interpolate import replaced
@@ -90,10 +91,11 @@ def as_yaml(config: Node) -> str:
 
 def _container(config: Any) -> Node:
     try:
-        with own_alone():
+        with own_alone(), bounded():
             return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        raise UsageError(f"a setting cannot be resolved: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0].split("Error raised while resolving interpolation: ")[-1]
+        raise UsageError(f"a setting cannot be resolved: {reason}") from error
 
 
 def _compose(
@@ -102,10 +104,16 @@ def _compose(
     folders = ",".join(path_setting.quoted(f"file://{Path(folder).absolute()}") for folder in config_dirs)
     extra = [f"hydra.searchpath=[{folders}]"]
     try:
-        with own_alone():
+        with own_alone(), bounded():
             return how(config_root(), command, [*overrides, *(extra if config_dirs else [])])
+    except UnicodeDecodeError as error:
+        raise UsageError(f"a YAML file is not in UTF-8, as expected: {error}") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UsageError(explain(command, str(error))) from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"a YAML file cannot be read: {error}") from error
+    except RecursionError as error:
+        raise UsageError("the defaults of a YAML file lead back to itself: expected defaults that end") from error
 
 
 def _check_repeated(overrides: Sequence[str]) -> None:

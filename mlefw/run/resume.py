@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from mlefw.callback.resume import KEY, Place, objective_state
 from mlefw.callback.stored_state import Content
 from mlefw.configuration.check import check
+from mlefw.configuration.expansion import load
 from mlefw.configuration.groups import config_root, known_settings
 from mlefw.configuration.override import opened
 from mlefw.configuration.read import located, read_settings, resolve
@@ -39,7 +40,6 @@ HELD = ("data.standardize", "data.standardize_target")
 _LATER = ("loss", "calibrate", "uncertainty", "experiment", "compile", "plots")
 """Settings that runs of earlier versions lack."""
 
-_MAX_CHARS = 1_000_000
 _MAX_LINES = 5
 
 
@@ -126,13 +126,10 @@ def check_rows(run_dir: Path, content: Content, card: Content, data: Data, objec
 
 
 def _read(path: Path) -> Content:
-    """A configuration file in plain YAML, without aliases, which could grow without bounds."""
+    """A configuration file in plain YAML, which may not grow without bounds."""
     try:
-        text = path.read_text(encoding="utf-8")
-        if len(text) > _MAX_CHARS or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise UsageError(f"{path} is not a configuration that mlefw wrote: it is too large or has aliases")
-        config = yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        config = load(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(config, dict) or not isinstance(config.get("choices"), dict):
         raise UsageError(f"{path} is not the configuration of a run")

@@ -363,10 +363,10 @@ sys.exit(code)
 """
 
 
-def peak_bytes(name: str, *overrides: str) -> int:
-    """The most memory of its own that a whole run has taken: pages of files are the system's to take back."""
+def peak_bytes(name: str, *overrides: str, command: str = "train") -> int:
+    """The most memory of its own that a whole command has taken: pages of files are the system's to take back."""
     few = ("data=parquet", f"data.path={name}", "data.target=y", "plots=false", "report=false")
-    arguments = ["train", *few, *overrides]
+    arguments = [command, *few, *overrides]
     found = subprocess.run([sys.executable, "-c", MEASURED, *arguments], check=True, capture_output=True, text=True)
     return 1024 * int(found.stderr.rsplit("peak", 1)[1])
 
