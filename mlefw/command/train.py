@@ -155,7 +155,7 @@ def _measures(config: dict[str, Any], prepared: Prepared) -> tuple[Yardstick, di
     objective, splits = prepared.estimand.objective, prepared.data.splits
     exact = estimate(config, prepared)
     yardstick = once("yardstick", config, _PARTS, lambda: Yardstick(exact, objective, splits))
-    if exact.mle is None and exact.map is None:
+    if not exact.known:
         return yardstick, None
     return yardstick, once("table", config, _PARTS, lambda: baseline_file(config, prepared, exact))
 
@@ -167,7 +167,11 @@ def _finished(run_dir: Path) -> dict[str, Any] | None:
 
 
 def baseline_file(config: dict[str, Any], prepared: Prepared, exact: Exact) -> dict[str, Any]:
-    """The content of `baseline.json`: under a prior the MAP, with the MLE and a ridge MAP nested where they are."""
+    """The content of `baseline.json`: under a prior the MAP, with the MLE and a ridge MAP nested where they are.
+
+    An estimate that was left out has its reason in `left_out`, under its name; of the one that was asked for `exists`
+    is then null, and the others are what is known.
+    """
     schema, asked = prepared.data.schema, prepared.estimand.asked
     kind = config["baseline"]["standard_errors"]
     contents = {
@@ -176,6 +180,9 @@ def baseline_file(config: dict[str, Any], prepared: Prepared, exact: Exact) -> d
     }
     if "ridge" in contents:
         contents["ridge"] = {"scale": config["baseline"]["ridge_scale"], **contents["ridge"]}
-    top = contents.pop("map", None) or contents.pop("mle")
+    rows, wanted = prepared.data.train, "mle" if prepared.estimand.objective.prior.flat else "map"
+    missing = {"num_rows": rows.num_rows, "population": rows.population, "exists": None}
+    top = contents.pop(wanted, missing)
     chosen = {"head": choice(config, "head"), "prior": choice(config, "prior"), "target": schema.target}
-    return {**chosen, **top, **contents}
+    left_out = {"left_out": dict(exact.left_out)} if exact.left_out else {}
+    return {**chosen, **top, **left_out, **contents}
