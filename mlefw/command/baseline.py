@@ -38,6 +38,9 @@ _SHARES = {
     "cox_snell_r2": "Cox-Snell R-squared",
 }
 
+_MOST_SHOWN = 1000
+"""Coefficients of a table that are printed: tens of thousands take minutes to lay out, and nobody reads them there."""
+
 _ADVICE = (
     "Expected a larger baseline.max_work or baseline.max_seconds, fewer columns (baseline.features), or prior=l2, "
     "under which many coefficients take less"
@@ -141,7 +144,9 @@ def _show_coefficients(content: dict[str, Any], out: Console, statistic: str) ->
     for key, rows in shown(content["coefficients"]).items():
         title = content["titles"][key] + (" (one for all rows)" if rows[0]["name"] == "(shared)" else "")
         out.print()
-        out.print(console.coefficient_table(title, rows, statistic))
+        out.print(console.coefficient_table(title, rows[:_MOST_SHOWN], statistic))
+        if len(rows) > _MOST_SHOWN:
+            out.print(Text(f"and {len(rows) - _MOST_SHOWN:,} more (see baseline.json)"))
 
 
 def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
