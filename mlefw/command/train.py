@@ -154,7 +154,7 @@ def _measures(config: Settings, prepared: Prepared) -> tuple[Yardstick, Json | N
     objective, splits = prepared.estimand.objective, prepared.data.splits
     exact = estimate(config, prepared)
     yardstick = once("yardstick", config.plain, _PARTS, lambda: Yardstick(exact, objective, splits))
-    if exact.mle is None and exact.map is None:
+    if not exact.known:
         return yardstick, None
     return yardstick, once("table", config.plain, _PARTS, lambda: baseline_file(config, prepared, exact))
 
@@ -166,7 +166,11 @@ def _finished(run_dir: Path) -> Json | None:
 
 
 def baseline_file(config: Settings, prepared: Prepared, exact: Exact) -> Json:
-    """The content of `baseline.json`: under a prior the MAP, with the MLE and a ridge MAP nested where they are."""
+    """The content of `baseline.json`: under a prior the MAP, with the MLE and a ridge MAP nested where they are.
+
+    An estimate that was left out has its reason in `left_out`, under its name; of the one that was asked for `exists`
+    is then null, and the others are what is known.
+    """
     schema, asked = prepared.data.schema, prepared.estimand.asked
     kind = config.baseline["standard_errors"]
     contents = {
@@ -175,6 +179,9 @@ def baseline_file(config: Settings, prepared: Prepared, exact: Exact) -> Json:
     }
     if "ridge" in contents:
         contents["ridge"] = {"scale": config.baseline["ridge_scale"], **contents["ridge"]}
-    top = contents.pop("map", None) or contents.pop("mle")
+    rows, wanted = prepared.data.train, "mle" if prepared.estimand.objective.prior.flat else "map"
+    missing = {"num_rows": rows.num_rows, "population": rows.population, "exists": None}
+    top = contents.pop(wanted, missing)
     chosen = {"head": config.choice("head"), "prior": config.choice("prior"), "target": schema.target}
-    return {**chosen, **top, **contents}
+    left_out = {"left_out": dict(exact.left_out)} if exact.left_out else {}
+    return {**chosen, **top, **left_out, **contents}

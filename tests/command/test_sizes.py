@@ -1,13 +1,13 @@
 """What must hold at size: a hundredth of it, where memory and counts must not grow faster than they may.
 
-The sizes themselves are slow tests; those of rows in files stand in `test_streamed`.
+The sizes themselves are slow tests; those of rows in files stand in `rows/test_stored.py`.
 """
 
 import json
 from pathlib import Path
 
 import pytest
-from test_streamed import peak_bytes, wide
+from rows.test_stored import peak_bytes, wide
 
 has_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not list what is open")
 
