@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from mlefw.callback.stored_state import Content
 from mlefw.errors import NumericalError
 from mlefw.system.signals import is_pending, raise_pending, take
+from mlefw.system.torch_internals import norms
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.step import calmer
 
@@ -174,7 +175,7 @@ def check_finite(module: LikelihoodModule) -> None:
         NumericalError: naming the tensor.
     """
     parameters = {name: p.detach() for name, p in module.objective.named_parameters() if p.numel()}
-    largest = torch.stack(torch._foreach_norm(list(parameters.values()), float("inf"))).tolist()
+    largest = torch.stack(norms(list(parameters.values()), float("inf"))).tolist()
     for name, value in zip(parameters, largest, strict=True):
         if not value < _DIVERGED:
             raise NumericalError(

@@ -17,6 +17,7 @@ from mlefw.system.file_system import void
 from mlefw.system.own_folder import cleared
 from mlefw.system.random_state import Stream
 from mlefw.training.datamodule import RowsModule
+from mlefw.training.lightning_internals import set_place
 from mlefw.training.module import LikelihoodModule
 
 KEY = "resume"
@@ -101,12 +102,7 @@ class Resumable(lightning.Callback):
         module.figures = {split: dict(figures) for split, figures in place["figures"].items()}
         module.place = epoch, first_step = place["epoch"], place["first_step"]
         trainer.datamodule.start = (epoch, place["step"] - first_step)  # type: ignore[attr-defined]
-        loop = trainer.fit_loop
-        for epochs in (loop.epoch_progress.total, loop.epoch_progress.current):
-            for name in ("ready", "started", "processed", "completed"):
-                setattr(epochs, name, epoch)
-        steps = loop.epoch_loop.manual_optimization.optim_step_progress.total
-        steps.ready = steps.completed = place["step"]
+        set_place(trainer, epoch, place["step"])
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Restore the random states, at the last moment before they are used."""

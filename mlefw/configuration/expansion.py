@@ -5,7 +5,7 @@ Seven lines of YAML, each a list of ten aliases of the line before, stand for te
 counted as OmegaConf follows them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
 from itertools import accumulate
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf, _utils
-from omegaconf.base import Container
+from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from mlefw.configuration.hydra_internals import Container, reading
 from mlefw.errors import UsageError
 
 MAX_CHARS = 1_000_000
@@ -104,9 +104,12 @@ def check_depth(override: str) -> None:
 @contextmanager
 def bounded() -> Iterator[None]:
     """Hold whatever YAML OmegaConf reads while the block runs, and all references it follows, to the limits."""
-    # OmegaConf offers no hook: these are where it makes its loader, and where it follows a reference.
-    usual, follow = _utils.get_yaml_loader, Container.resolve_parse_tree
-    left, depth, count = MAX_CHARS, 0, 0
+    with reading(_measuring, _counting):
+        yield
+
+
+def _measuring(usual: Callable[[], Any]) -> Callable[[], Any]:
+    """What makes a class of loaders that measure a text before anything is built of it."""
 
     def loader() -> Any:
         made: Any = usual()
@@ -118,6 +121,13 @@ def bounded() -> Iterator[None]:
             made.__init__(self, _Named(text, name))
 
         return type(made.__name__, (made,), {"__init__": begin})
+
+    return loader
+
+
+def _counting(follow: Callable[..., Any]) -> Callable[..., Any]:
+    """What follows references and counts them, and the size of what they stand for."""
+    left, depth, count = MAX_CHARS, 0, 0
 
     def followed(self: Container, *given: Any, **more: Any) -> Any:
         nonlocal left, depth, count
@@ -136,11 +146,7 @@ def bounded() -> Iterator[None]:
             )
         return value
 
-    _utils.get_yaml_loader, Container.resolve_parse_tree = loader, followed  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        _utils.get_yaml_loader, Container.resolve_parse_tree = usual, follow  # type: ignore[method-assign]
+    return followed
 
 
 def _size(value: Any) -> int:

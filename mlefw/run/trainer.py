@@ -27,6 +27,7 @@ from mlefw.system.own_folder import cleared
 from mlefw.system.trust import trusted
 from mlefw.training.datamodule import RowsModule
 from mlefw.training.evaluation_loop import Watching
+from mlefw.training.lightning_internals import answer_signals_alone, evaluate_by
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.step import Step, check_optimizer
 
@@ -125,10 +126,10 @@ def build_trainer(
         facts["plugins"] += [LightningEnvironment()]
         rank_zero_only.rank = 0  # type: ignore[attr-defined]
     trainer: lightning.Trainer = instantiate("trainer", {**node, "default_root_dir": str(run_dir)}, **facts)
-    trainer.fit_loop.epoch_loop.val_loop = Watching(trainer)
+    evaluate_by(trainer, Watching(trainer))
     if topology.is_ddp(config.trainer):
         # It asks the others for a signal at every hand-over; here the first process alone gets one, and answers it.
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        answer_signals_alone(trainer)
     return trainer
 
 

@@ -15,6 +15,7 @@ from mlefw.command.train import Begun
 from mlefw.run import fitting, trainer
 from mlefw.run.archive import Archive
 from mlefw.score.yardstick import Yardstick
+from mlefw.training.lightning_internals import hand_to
 
 
 class Member:
@@ -36,7 +37,7 @@ class Member:
         self.callbacks = sorted(known, key=lambda callback: isinstance(callback, Checkpoint))
         self.loggers = trainer.build_loggers(config, begun.run_dir)
         self.module = self.lightning_module = trainer.build_module(config, prepared.estimand, prepared.rows, False)
-        self.module._trainer = self  # type: ignore[assignment]
+        hand_to(self.module, self)
         found: Any = self.module.configure_optimizers()
         scheduler = found["lr_scheduler"] if isinstance(found, dict) else None
         self.optimizer: Optimizer = found["optimizer"] if isinstance(found, dict) else found
