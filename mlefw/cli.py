@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlefw.configuration import flags
+from mlefw.configuration.settings import Node
 from mlefw.system.local_path import local_path
 from mlefw.system.surroundings import settle
 
@@ -95,7 +96,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
 
         return server.serve(overrides)
     from mlefw.configuration.groups import register_plugins
-    from mlefw.configuration.read import read_settings, resolve
+    from mlefw.configuration.read import hydra_section, read_settings, resolve
     from mlefw.errors import UsageError
     from mlefw.system import trust
 
@@ -106,6 +107,9 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         if item.lstrip("+~").startswith("hydra.callbacks"):
             raise UsageError(f"{item}: Hydra's callbacks are not used; expected callback=, a group")
     if given.page:
+        if given.names & {"--cfg", "--info"}:
+            # What is wrong with the settings Hydra would tell in a traceback.
+            hydra_section(command, overrides, config_dirs)
         return _hydra_page(command, [*overrides, *given.arguments])
     if "--multirun" in given.names:
         from mlefw.sweep import sweep
@@ -133,20 +137,21 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
     given = [item.partition("=")[2] for item in overrides if item.startswith("resume=")]
     run_dir = run_of(literal(given[-1]))
-    return run_job("train", resume.settings(run_dir, overrides, config_dirs, plugins), run_dir)
+    return run_job("train", resume.settings(run_dir, overrides, config_dirs, plugins).plain, run_dir)
 
 
-def _apply(command: str, config: dict[str, object], plugins: tuple[str, ...]) -> int:
+def _apply(command: str, config: Node, plugins: tuple[str, ...]) -> int:
     from mlefw.command import evaluate, predict
     from mlefw.command.outermost import imported
+    from mlefw.configuration.settings import EvaluationSettings, PredictionSettings
     from mlefw.report.sentences import evaluation_lines
     from mlefw.system.terminal import console
 
     imported()
     if command == "predict":
-        console().print(f"written: {predict.run(config, plugins)}", soft_wrap=True, markup=False)
+        console().print(f"written: {predict.run(PredictionSettings.of(config), plugins)}", soft_wrap=True, markup=False)
         return 0
-    content = evaluate.run(config, plugins)
+    content = evaluate.run(EvaluationSettings.of(config), plugins)
     out = console()
     for line in evaluation_lines(content):
         out.print(line, soft_wrap=True, markup=False)
@@ -186,11 +191,12 @@ def _compare(arguments: Sequence[str]) -> int:
 def _hydra_page(command: str, arguments: Sequence[str]) -> int:
     import hydra
 
+    from mlefw.configuration.expansion import bounded
     from mlefw.configuration.groups import config_root
     from mlefw.configuration.resolvers import own_alone
 
     sys.argv = [f"mlefw {command}", *arguments]
-    with own_alone():
+    with own_alone(), bounded():
         hydra.main(version_base="1.3", config_path=str(config_root()), config_name=command)(lambda config: None)()
     return 0
 

@@ -13,6 +13,7 @@ from mlefw.command import train
 from mlefw.command.outermost import listen
 from mlefw.configuration.groups import register_plugins
 from mlefw.configuration.read import located, read_settings
+from mlefw.configuration.settings import Settings
 from mlefw.data.frame import as_arrow, offered, with_target
 from mlefw.errors import Stopped, UsageError
 from mlefw.run.directory import default_path, run_of
@@ -74,19 +75,17 @@ def fit(
     return load(folder, plugins=plugins)
 
 
-def _composed(
-    settings: Sequence[str], target: str | Sequence[str], folder: Path, plugins: Sequence[str]
-) -> dict[str, Any]:
+def _composed(settings: Sequence[str], target: str | Sequence[str], folder: Path, plugins: Sequence[str]) -> Settings:
     register_plugins()
     for item in settings:
         if item.startswith(("data=", "data.target=", "run_dir=", "resume=")):
             raise UsageError(f"{item}: expected as an argument of fit")
     admitted = (*plugins, *trust.installed())
     config = read_settings("train", ["data=frame", *settings], [], admitted)
-    config = located(config, folder)
+    plain = located(config, folder).plain
     # Afterwards, so that a name may hold what the grammar of settings does not.
-    config["data"]["target"] = target if isinstance(target, str) else list(target)
-    return config
+    named = {**plain["data"], "target": target if isinstance(target, str) else list(target)}
+    return Settings.of({**plain, "data": named})
 
 
 @contextmanager

@@ -22,9 +22,10 @@ from mlefw.run.checkpoint import Trained
 from mlefw.run.new_data import adapted
 from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
-from mlefw.schema.reach import warn_of_far_rows
+from mlefw.schema.reach import FarRows, warn_of_far_rows
 from mlefw.schema.support import check_support
 from mlefw.score.figures import figures_on
+from mlefw.system.atomic import Json
 from mlefw.system.process_state import preserved
 from mlefw.system.random_state import isolated
 from mlefw.uncertainty.averaged import Uncertain
@@ -50,7 +51,7 @@ def load(
         UsageError: no such run, a damaged one, or a setting that there is not.
     """
     loaded = checkpoint.load(run, tuple(plugins))
-    return Model(adapted(loaded, {"missing": missing, "unseen": unseen}), loaded)
+    return Model(adapted(loaded, missing, unseen), loaded)
 
 
 class Model:
@@ -69,10 +70,10 @@ class Model:
         return self._trained.path
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Json:
         """The `summary.json` of its run; empty for a checkpoint away from its run."""
         file = self.path.parent.parent / "summary.json"
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        content: Json = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         return content
 
     @property
@@ -117,10 +118,12 @@ class Model:
             posterior = posterior_of(self._loaded, McDropout())
         table = self._table(data, prediction=True)
         row = table.row_numbers(np.arange(table.num_rows))
+        far = FarRows(self._trained.schema)
         parts = [
-            predictions(self._trained, table.take(index), row[index], level, quantiles, posterior)
+            predictions(self._trained, table.take(index), row[index], level, quantiles, posterior, far)
             for index in np.split(np.arange(len(row)), range(BLOCK_ROWS, len(row), BLOCK_ROWS))
         ]
+        far.warn()
         return _like(data, pa.concat_tables(parts))
 
     @preserved()

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import csv
+from warm import Warm
 
 from mlefw.system import trust
 from mlefw.system.warning import clear
@@ -28,12 +29,30 @@ def _a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trust, "_also", {})
 
 
+def _environment(**more: str) -> dict[str, str]:
+    known = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return {**known, "OMP_NUM_THREADS": "1", **more}
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """A process that has imported mlefw, for commands in forks of it."""
+    process = Warm(_environment())
+    yield process
+    process.close()
+
+
 @pytest.fixture
-def mlefw(tmp_path: Path) -> Run:
-    """Runs `mlefw` in a temporary directory in a process of its own, and returns what it printed."""
+def mlefw(tmp_path: Path, warm: Warm) -> Run:
+    """Runs `mlefw` in a temporary directory in a process of its own, and returns what it printed.
+
+    With another environment than that of the suite, such as `PYTHONHASHSEED="1"`, the process starts from nothing.
+    """
 
     def run(*arguments: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+        environment = _environment(**env)
+        if environment == warm.environment:
+            return warm.run(arguments, cwd)
         return subprocess.run(
             [sys.executable, "-m", "mlefw.cli", *arguments],
             cwd=cwd,

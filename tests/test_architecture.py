@@ -66,7 +66,7 @@ def test_scripts_are_not_imported_and_pickle_is_not_used_to_load() -> None:
 
 
 def test_only_callbacks_write_to_loggers() -> None:
-    loggers = re.compile(r"(?<!mlefw)\.experiment\b")
+    loggers = re.compile(r"(?<!mlefw)(?<!config)\.experiment\b")
     users = {m.relative_to(PACKAGE).parts[0] for m in MODULES if loggers.search(m.read_text(encoding="utf-8"))}
     assert users <= {"callback"}
 

@@ -84,10 +84,12 @@ def test_training_starts_at_the_null_model(mlefw: Run, tmp_path: Path, table: Ca
 
 
 def test_results_do_not_depend_on_the_chunk_and_repeat_exactly(mlefw: Run, tmp_path: Path) -> None:
-    for name, chunk in (("a", 1), ("b", 7), ("c", 32), ("d", 32)):
-        done = mlefw("train", *FAST, f"step.per_chunk={chunk}", f"run_dir={name}", "logger=none", "model.dropout=0.1")
+    # The last is in a process that orders sets in another way.
+    for name, chunk, env in (("a", 1, {}), ("b", 7, {}), ("c", 32, {"PYTHONHASHSEED": "1"})):
+        few = (*FAST, f"step.per_chunk={chunk}", f"run_dir={name}", "logger=none", "model.dropout=0.1")
+        done = mlefw("train", *few, **env)
         assert done.returncode == 0, done.stderr
-    states = [torch.load(tmp_path / n / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for n in "abcd"]
+    states = [torch.load(tmp_path / n / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for n in "abc"]
     for other in states[1:]:
         assert all(torch.equal(states[0][name], other[name]) for name in states[0])
 

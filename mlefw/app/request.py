@@ -4,7 +4,6 @@ import io
 import time
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 from mlefw.errors import UsageError
 from mlefw.experiment.sgd_to_mle import final_table, headline, one, picture
@@ -15,6 +14,7 @@ from mlefw.prior.none import NoPrior
 from mlefw.report.findings import cell_text
 from mlefw.simulation import descents
 from mlefw.simulation.sgd_theory import curvature
+from mlefw.system.atomic import Json
 
 LIMITS = {"n": (200, 2000), "batch_size": (10, 500), "lr": (0.1, 5.0), "iterations": (50, 500), "scale": (0.01, 10.0)}
 """Of the sliders."""
@@ -49,7 +49,7 @@ def settings(query: Mapping[str, str]) -> tuple[descents.Settings, Prior]:
     return chosen, priors[prior]()
 
 
-def answer(query: Mapping[str, str]) -> dict[str, Any]:
+def answer(query: Mapping[str, str]) -> Json:
     """The picture as SVG, the conclusion, the table of final values and the largest stable rate.
 
     One at a time: Matplotlib's settings belong to the whole process.
@@ -63,13 +63,13 @@ def answer(query: Mapping[str, str]) -> dict[str, Any]:
 
 
 @lru_cache(_MOST_KNOWN)
-def _content(query: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+def _content(query: tuple[tuple[str, str], ...]) -> Json:
     chosen, prior = settings(dict(query))
     ran = descents.run(chosen, prior)
     table, _ = final_table(ran)
     file = io.StringIO()
     picture(ran, has_box=False).savefig(file, format="svg", metadata={"Date": None})
-    content: dict[str, Any] = {
+    content: Json = {
         "svg": file.getvalue(),
         "headline": headline(ran),
         "columns": list(table.columns),

@@ -12,6 +12,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance
 from mlefw.distribution.reference import normal_quantile, t_quantile, t_tail
 from mlefw.head.base import Head
+from mlefw.system.atomic import Json
 
 THRESHOLDS = "thresholds"
 """The key of the table of an ordinal head's thresholds."""
@@ -22,7 +23,7 @@ _SHOWN = 7
 
 def coefficient_tables(
     solution: Solution, names: list[str], labels: list[str] | None, errors: Covariance | None
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[Json]]:
     """A list of coefficients for each distribution parameter (or non-reference class), as in `baseline.json`.
 
     Args:
@@ -33,7 +34,7 @@ def coefficient_tables(
     """
     problem = solution.problem
     active = ["(intercept)", *(names[j] for j in problem.active.tolist())]
-    tables: dict[str, list[dict[str, Any]]] = {}
+    tables: dict[str, list[Json]] = {}
     for k, title in _columns(problem.head, labels):
         estimates, variances = _original(solution, k, errors)
         tables[title] = [
@@ -47,7 +48,7 @@ def coefficient_tables(
     return tables
 
 
-def shown(coefficients: Mapping[str, Any]) -> dict[str, Any]:
+def shown(coefficients: Mapping[str, Any]) -> Json:
     """The tables that a person reads: thresholds say all that the gaps between them do."""
     is_ordered = THRESHOLDS in coefficients
     return {key: rows for key, rows in coefficients.items() if not (is_ordered and key.startswith("gap_"))}
@@ -113,7 +114,7 @@ def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Te
     return estimates, [float(v) for v in variances]
 
 
-def _thresholds(solution: Solution, labels: list[str] | None, errors: Covariance | None) -> list[dict[str, Any]]:
+def _thresholds(solution: Solution, labels: list[str] | None, errors: Covariance | None) -> list[Json]:
     """Thresholds minus the intercept, as other programs state them (McCullagh, 1980), by the delta method.
 
     The threshold above class k is −intercept + Σ of the gaps below it; a gap is the exponential of its eta.
@@ -135,8 +136,8 @@ def _thresholds(solution: Solution, labels: list[str] | None, errors: Covariance
     ]
 
 
-def _row(name: str, estimate: float, variance: float | None, errors: Covariance | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "estimate": estimate}
+def _row(name: str, estimate: float, variance: float | None, errors: Covariance | None) -> Json:
+    row: Json = {"name": name, "estimate": estimate}
     if errors is None or variance is None or not 0 < variance < float("inf"):
         return row
     error = variance**0.5
@@ -146,7 +147,7 @@ def _row(name: str, estimate: float, variance: float | None, errors: Covariance 
     return row | {"ci_low": estimate - half, "ci_high": estimate + half}
 
 
-def _shared_row(solution: Solution, s: int, name: str, errors: Covariance | None) -> dict[str, Any]:
+def _shared_row(solution: Solution, s: int, name: str, errors: Covariance | None) -> Json:
     """A shared parameter in its own units, its error by the delta method, its interval mapped from that of eta.
 
     No test: that a scale is zero is no hypothesis.
@@ -158,7 +159,7 @@ def _shared_row(solution: Solution, s: int, name: str, errors: Covariance | None
     with torch.enable_grad():
         value = link(eta)
         (slope,) = torch.autograd.grad(value, eta) if value.requires_grad else (torch.ones_like(eta),)
-    row: dict[str, Any] = {"name": "(shared)", "estimate": float(value.detach())}
+    row: Json = {"name": "(shared)", "estimate": float(value.detach())}
     variance = 0.0 if errors is None else float(errors.matrix[index, index])
     if not 0 < variance < float("inf"):
         return row

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from mlefw.baseline import nonexistence
 from mlefw.baseline.interior_point import Array, Deviations, interior_point
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.recession import null_space, search
@@ -40,24 +41,17 @@ def collapse(problem: Problem, seconds: float) -> Collapse | None:
     head = problem.head
     if isinstance(head, MultivariateGaussianHead):
         return _of_combination(problem)
-    between = head.fitted_between(problem.rows.y)
-    if head.floored or between is None:
+    at = _targets(problem)
+    if at is None:
         return None
-    z = problem.design(problem.rows).numpy()
-    low, high = (((eta - problem.rows.offset) / head.gain[0]).numpy() for eta in between)
-    exact, noise = low == high, _EPS * np.abs(low)
-    # The center of a head whose null model has no maximum lies anywhere: digits are kept about one of the rows' own.
-    middle = np.median(np.concatenate([low, high])[np.isfinite(np.concatenate([low, high]))])
-    low, high = low - middle, high - middle
+    z, low, noise, exact = at.z, at.low, at.noise, at.exact
     line = fitted(z[exact], low[exact], noise[exact])
     if line is not None and exact.all():
-        constant = bool((problem.rows.y == problem.rows.y[0]).all())
-        what = "the target is constant" if constant else "the linear model fits every row exactly"
-        reason = f"{what}: the likelihood is unbounded as scale goes to 0"
-        line[-1] += middle - float(head.center[0] / head.gain[0])
+        line[-1] += at.middle - float(head.center[0] / head.gain[0])
+        reason = nonexistence.perfect_fit(bool((problem.rows.y == problem.rows.y[0]).all()))
         return Collapse(reason, line=torch.from_numpy(line))
     if line is not None:
-        return _within_bounds(z, low, high, line, seconds)
+        return _within_bounds(z, low, at.high, line, seconds)
     if isinstance(head, StudentTHead):
         return _of_majority(problem, z, low, noise)
     part = head.component if isinstance(head, CensoredHead) else head
@@ -65,6 +59,47 @@ def collapse(problem: Problem, seconds: float) -> Collapse | None:
     varies = (part.collapsible | part.sharpening) & set(head.eta_names)
     # A prior holds the weights of a dispersion that varies, and with them all but the whole of the rows.
     return _of_group(problem, z, low, noise, exact) if varies and problem.prior.flat else None
+
+
+def on_a_plane(problem: Problem) -> bool:
+    """Whether some rows are known exactly, and a plane goes through all of them; false where nothing may collapse.
+
+    Where it is false, rows that are known exactly keep a constant scale from going to zero.
+    """
+    at = _targets(problem)
+    if at is None or not at.exact.any():
+        return False
+    return fitted(at.z[at.exact], at.low[at.exact], at.noise[at.exact]) is not None
+
+
+class _Targets(NamedTuple):
+    """Design z (n, p), what a fit without error lies between, less `middle`, and its rounding, all in raw units."""
+
+    z: Array
+    low: Array
+    high: Array
+    noise: Array
+    middle: float
+
+    @property
+    def exact(self) -> Array:
+        """Which rows, (n,), are a number, not bounds of one."""
+        same: Array = self.low == self.high
+        return same
+
+
+def _targets(problem: Problem) -> _Targets | None:
+    """None where the head has nothing that may collapse."""
+    head = problem.head
+    between = head.fitted_between(problem.rows.y)
+    if head.floored or between is None:
+        return None
+    z = problem.design(problem.rows).numpy()
+    low, high = (((eta - problem.rows.offset) / head.gain[0]).numpy() for eta in between)
+    # The center of a head whose null model has no maximum lies anywhere: digits are kept about one of the rows' own.
+    both = np.concatenate([low, high])
+    middle = float(np.median(both[np.isfinite(both)]))
+    return _Targets(z, low - middle, high - middle, _EPS * np.abs(low), middle)
 
 
 def has_exact(problem: Problem) -> bool:

@@ -8,10 +8,11 @@ import torch
 
 from mlefw.baseline import nonexistence
 from mlefw.baseline.base import Solution
-from mlefw.baseline.collapse import collapse, has_exact
+from mlefw.baseline.collapse import Collapse, collapse, has_exact, on_a_plane
 from mlefw.baseline.newton import on_floor
+from mlefw.baseline.problem import Problem
 from mlefw.baseline.separation import recession
-from mlefw.baseline.starts import intercepts, with_intercepts
+from mlefw.baseline.starts import intercepts, origin, sharpened, with_intercepts
 from mlefw.baseline.witness import agrees, is_convex, is_settled, lower_point, positive_inverse, solve_from
 
 _FAR = 60.0
@@ -24,6 +25,10 @@ _LOWER = 1e-9
 """Share of an objective from which on a lower one is no rounding."""
 _SHARES = (0.0, 0.25, 0.5)
 """Of the way to the end of a parameter's range, from which it is tried whether there is a better one inside."""
+_CHEAP = 500
+"""Features up to which a perfect fit is looked for before anything else."""
+_SHARP = 1e-3
+"""Share of the target's spread that is shown of a scale on its way to zero."""
 _ENOUGH = 4
 """Descents from elsewhere that have to end at an optimum to call it the only one."""
 
@@ -44,6 +49,30 @@ def examine(solution: Solution, max_seconds: float = 20.0) -> Solution:
         # A row of weight zero is no row: it would hide a separation of the others.
         solution = replace(solution, problem=replace(whole, rows=whole.rows.take(used)))
     return replace(_examine(solution, time.monotonic() + max_seconds), problem=whole)
+
+
+def perfect_fit(problem: Problem, max_seconds: float = 20.0) -> Solution | None:
+    """That there is no maximum, seen before a descent, which would follow a scale towards zero for hundreds of steps.
+
+    A few rows are tried first; only where a plane goes through all of them the others are looked at.
+    """
+    if problem.num_active > _CHEAP:
+        return None
+    rows = problem.rows
+    used = rows.weight > 0
+    rows = rows if bool(used.all()) else rows.take(used)
+    whole = replace(problem, rows=rows)
+    few = rows.take(slice(None, None, max(1, rows.num_rows // (2 * problem.num_active + 18))))
+    if not on_a_plane(replace(whole, rows=few)) or not on_a_plane(whole):
+        return None
+    found = collapse(whole, max_seconds)
+    if found is None:
+        return None
+    theta = origin(whole)
+    theta = theta if found.line is None else sharpened(whole, theta, _SHARP)
+    start = Solution(whole, theta, math.nan, math.inf, "least squares", 1, converged=False)
+    solution = _collapsed(start, found)
+    return replace(solution, problem=problem, objective=problem.value(solution.theta))
 
 
 def _examine(solution: Solution, deadline: float) -> Solution:
@@ -152,11 +181,12 @@ def _inside(there: Solution) -> Solution | None:
 
 def _to_a_collapse(solution: Solution, deadline: float) -> Solution | None:
     """The solution without a maximum, where rows are fitted exactly; with its coefficients where all rows are."""
-    problem = solution.problem
-    found = collapse(problem, deadline - time.monotonic())
-    if found is None:
-        return None
-    theta = solution.theta.clone()
+    found = collapse(solution.problem, deadline - time.monotonic())
+    return None if found is None else _collapsed(solution, found)
+
+
+def _collapsed(solution: Solution, found: Collapse) -> Solution:
+    problem, theta = solution.problem, solution.theta.clone()
     if found.line is not None:
         weight, bias, _ = problem.split(theta)
         weight[0], bias[0] = found.line[:-1], found.line[-1]

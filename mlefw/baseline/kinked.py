@@ -1,6 +1,7 @@
 """Linear models whose density has a kink, or nearly one: Huber's, and a Laplace density of bounds."""
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +10,14 @@ from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from mlefw.baseline.base import Solution, Solver
+from mlefw.baseline.collapse import on_a_plane
 from mlefw.baseline.interior_point import Array, Deviations, Fit, gram, interior_point
 from mlefw.baseline.laplace_scale import strengths
 from mlefw.baseline.moments import raw_target
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton
+from mlefw.baseline.scale_profile import Point, lowest
 from mlefw.head.censored import CensoredHead
 from mlefw.head.huber import HuberHead
 from mlefw.head.laplace import LaplaceHead
@@ -28,6 +31,8 @@ _ENOUGH = 1e-13
 """Nats per observation that a step has to promise."""
 _DAMPED = 1e-7
 """Curvature, as a share of the largest, that is added where the smooth part may have none."""
+_WIDEST = 20.0
+"""Range of log scales that is looked at, where the fit without a prior has next to none."""
 _FEW = 60
 """Steps that Newton's method has where the kinks may be out of its way."""
 
@@ -39,29 +44,33 @@ class Kinked(Solver):
     are smooth. With a given scale the parameters are the coefficients beta, with a learnt one gamma = beta / scale and
     the precision 1 / scale, in which the whole is convex (Olsen, 1978; Burridge, 1981): every step descends, and what
     the last one promises bounds the excess, as for Newton's method. Huber's density goes to Newton's method first.
+
+    Under a prior a learnt scale leaves nothing convex, but for each scale the rest is: the scale is looked for.
     """
 
     def supports(self, problem: Problem) -> bool:
-        """Huber's head with a given delta, or a censored Laplace head with some rows that are no bounds; a learnt scale
-        under a flat prior only.
-        """
+        """Huber's head with a given delta, or a censored Laplace head with some rows that are no bounds."""
         head = problem.head
         kinked = type(_component(problem)) is (LaplaceHead if isinstance(head, CensoredHead) else HuberHead)
         given = not (isinstance(head, HuberHead) and "delta" not in head.fixed)
         known = _is_exact(problem.rows.y) & (problem.rows.weight > 0)
-        priors = (NoPrior,) if head.shared_names else (NoPrior, L2Prior, L1Prior, ElasticNetPrior)
-        return kinked and given and head.eta_names == ("loc",) and type(problem.prior) in priors and bool(known.any())
+        ours = type(problem.prior) in (NoPrior, L2Prior, L1Prior, ElasticNetPrior)
+        return kinked and given and head.eta_names == ("loc",) and ours and bool(known.any())
 
     def solve(self, problem: Problem) -> Solution:
         """The estimate, with the bound of its excess."""
-        if isinstance(problem.head, HuberHead):
+        exists = None
+        if problem.head.shared_names and not problem.prior.flat:
+            theta, gap, steps = _over_scales(problem)
+            # The prior holds the weights, the rows the bias, and rows that no plane goes through the scale.
+            exists = None if on_a_plane(problem) else True
+        else:
             first = Newton(_FEW) if problem.prior.smooth else ProximalNewton(_FEW)
-            found = first.solve(problem)
-            if found.converged:
+            if isinstance(problem.head, HuberHead) and (found := first.solve(problem)).converged:
                 return found
-        parts = _Parts(problem)
-        point, gap, steps = parts.minimum()
-        theta = parts.theta(point)
+            parts = _Parts(problem)
+            point, gap, steps = parts.minimum()
+            theta = parts.theta(point)
         return Solution(
             problem=problem,
             theta=theta,
@@ -70,8 +79,31 @@ class Kinked(Solver):
             solver="interior point",
             num_steps=steps,
             converged=gap < 1e-9,
+            exists=exists,
             gap=gap,
         )
+
+
+def _over_scales(problem: Problem) -> tuple[Tensor, float, int]:
+    """Theta under a prior with a learnt scale, by how much it may exceed the bottom of its valley, and all steps.
+
+    The scale is looked for between that of the fit without a prior and that of the null model.
+    """
+    counts: list[int] = []
+
+    def profile(log_scale: float, near: Point | None) -> Point:
+        parts = _Parts(problem, math.exp(log_scale))
+        beta, gap, steps = parts.minimum(None if near is None else near.theta[: parts.size].numpy())
+        theta = problem.with_scale(torch.from_numpy(parts.with_zeros(beta)), parts.scale)
+        value, gradient = problem.slope(theta)
+        counts.append(steps)
+        return Point(log_scale, theta, value, float(gradient[-1] / problem.head.gain[1]), gap)
+
+    flat = replace(problem, prior=NoPrior())
+    null = flat.restricted(problem.active[:0])
+    low, high = (-math.log(float(_Parts(of).minimum()[0][-1])) for of in (flat, null))
+    best = lowest(profile, min(max(low, high - _WIDEST), high), high)
+    return best.theta, best.gap, sum(counts)
 
 
 def _component(problem: Problem) -> LaplaceHead | HuberHead | None:
@@ -94,14 +126,14 @@ class _Smooth(NamedTuple):
 
 
 class _Parts:
-    """The objective times the population, over the coefficients, or over them and a precision as the last entry."""
+    """The objective times the population, over the coefficients, and a learnt precision, if no raw `scale` is given."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, scale: float | None = None) -> None:
         self.problem, self.head = problem, problem.head
         part = _component(problem)
         assert part is not None
-        self.learnt, unit = bool(problem.head.shared_dim), float(problem.head.gain[0])
-        self.scale = 1.0 if self.learnt else part.fixed["scale"] / unit
+        self.learnt, unit = bool(problem.head.shared_dim) and scale is None, float(problem.head.gain[0])
+        self.scale = scale or (1.0 if self.learnt else part.fixed["scale"] / unit)
         rows, y = problem.rows, problem.rows.y
         exact = _is_exact(y)
         used = rows.weight > 0
@@ -119,6 +151,7 @@ class _Parts:
         self.size = z.shape[1]
         ridge, rate = strengths(problem.prior, problem.num_active + 1)
         self.ridge, under = np.zeros(self.size), rate > 0
+        self.held = under
         self.ridge[: len(ridge)] = ridge
         z = np.concatenate([z, np.eye(len(rate))[under]]) if under.any() else z
         nothing = np.zeros(int(under.sum()))
@@ -130,13 +163,13 @@ class _Parts:
             np.concatenate([soft, nothing]),
         )
 
-    def minimum(self) -> tuple[Array, float, int]:
+    def minimum(self, start: Array | None = None) -> tuple[Array, float, int]:
         """The minimum, by how many nats per observation it may be missed, and the number of interior point steps."""
         population = self.problem.population
         if not self.learnt and not self.bounded.num_rows:
             fit = interior_point(self.kinks._replace(ridge=self.ridge))
             return fit.beta, fit.gap / population, fit.num_steps
-        point, steps, gap = self._start(), 0, math.inf
+        point, steps, gap = self._start() if start is None else start, 0, math.inf
         here = self._smooth(point)
         value = here.value + self.kinks.objective(point)
         for _ in range(100):
@@ -157,6 +190,11 @@ class _Parts:
         """In the layout of the problem."""
         beta = torch.from_numpy(point)
         return self.problem.with_scale(beta[:-1] / beta[-1], 1 / float(beta[-1])) if self.learnt else beta
+
+    def with_zeros(self, beta: Array) -> Array:
+        """Coefficients of which those that a kink of the prior holds are zero."""
+        size = np.abs(beta[:-1]).max(initial=0.0)
+        return np.where(self.held & (np.abs(beta) < 1e-9 * (1e-3 + size)), 0.0, beta)
 
     def _start(self) -> Array:
         """The coefficients at zero; with a precision of one, in the unit of the target."""
@@ -197,7 +235,7 @@ class _Parts:
         move = (z @ torch.from_numpy(point[:width])).requires_grad_()
         precision = torch.full_like(move, float(point[-1]) if self.learnt else 1.0).requires_grad_()
         eta = self.head.center[0] + self.head.gain[0] * move / precision
-        columns = [eta, (self.head.gain[0] / precision).log()] if self.learnt else [eta]
+        columns = [eta, (self.scale * self.head.gain[0] / precision).log()] if self.head.shared_dim else [eta]
         nll = self.head.nll_complete(torch.stack(columns, -1), rows.y)
         slopes = torch.autograd.grad(nll.sum(), (move, precision), create_graph=True, materialize_grads=True)
         curved = [

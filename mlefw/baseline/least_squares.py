@@ -5,24 +5,28 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 from torch import Tensor
 
 from mlefw.baseline import nonexistence
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.moments import Moments, moments
-from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
-from mlefw.baseline.work import products_work
+from mlefw.baseline.wide_moments import WideMoments, is_wide
+from mlefw.baseline.work import MOST_DENSE, products_work, wide_work
 from mlefw.head.gaussian import GaussianHead
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 
 _TOLERANCE = 1e-9
+_HALF_THE_DIGITS = 1e-4
+"""Around a log scale at the bottom of a valley, what a search by values leaves open, and more."""
 
 
 class LeastSquares(Solver):
     """Correlation-scaled normal equations with one refinement; QR of the rows where they are too ill-conditioned.
+
+    Of fewer rows than features the products of the rows take the place of those of the features.
 
     A learnt scale is √(RSS / Σ w). Under a Gaussian prior with a learnt scale the objective is not convex: it is
     minimised over log scale, along which the best weights are known in closed form, so the optimum is global.
@@ -36,12 +40,15 @@ class LeastSquares(Solver):
         return constant and type(problem.prior) in (NoPrior, L2Prior)
 
     def work(self, problem: Problem) -> float:
-        """The products of the features, and a few factorisations of them."""
+        """The products of the features, or of fewer rows, and a few factorisations of them."""
+        if is_wide(problem):
+            return wide_work(problem.rows.num_rows, problem.num_active)
         return products_work(problem.rows.num_rows, problem.num_active) + 10.0 * problem.num_active**3
 
     def solve(self, problem: Problem) -> Solution:
         """The estimate, with the gradient of the objective as its certificate."""
-        found = moments(problem)
+        wide = is_wide(problem)
+        found = WideMoments(problem) if wide else moments(problem)
         scale = _fixed_scale(problem)
         if scale is None and found.is_perfect:
             return _perfect_fit(problem, found)
@@ -53,12 +60,13 @@ class LeastSquares(Solver):
             weight = found.weight
             scale = scale if scale is not None else math.sqrt(found.residual_square / problem.population)
         theta = _pack(problem, found, weight, scale)
-        if problem.head.shared_dim and not problem.prior.flat:
-            # The search finds the valley; a minimum is flat, so its bottom is known to half the digits only.
-            theta = Newton(max_steps=5).solve_from(problem, theta).theta
         value, gradient = problem.slope(theta)
         residual = float(gradient.abs().max())
-        converged = residual < _TOLERANCE * max(1.0, abs(value)) or _is_rounding(problem, theta, gradient, scale)
+        # With a learnt scale the objective is not convex.
+        strong = isinstance(found, WideMoments) and not problem.prior.flat and not problem.head.shared_dim
+        gap = _gap(problem, gradient, scale, found.mean_z) if strong else None
+        small = residual if gap is None else min(residual, gap)
+        converged = small < _TOLERANCE * max(1.0, abs(value)) or _is_rounding(problem, theta, gradient, scale)
         return Solution(
             problem=problem,
             theta=theta,
@@ -69,6 +77,8 @@ class LeastSquares(Solver):
             converged=converged,
             is_global=converged or None,
             exists=True,
+            gap=gap,
+            matrix_free=wide and problem.size > MOST_DENSE,
         )
 
 
@@ -77,6 +87,17 @@ def _fixed_scale(problem: Problem) -> float | None:
     head = problem.head
     assert isinstance(head, GaussianHead)
     return head.fixed["scale"] / float(head.gain[0]) if "scale" in head.fixed else None
+
+
+def _gap(problem: Problem, gradient: Tensor, raw_scale: float, mean_z: Tensor) -> float:
+    """By how much the objective may exceed its minimum under a Gaussian prior, without a matrix.
+
+    Of features about their mean it is a sum: strongly convex in the weights, and quadratic in the bias.
+    """
+    assert isinstance(problem.prior, L2Prior)
+    weight, bias, _ = problem.split(gradient)
+    strong = 1 / (problem.population * problem.prior.scale**2)
+    return float((weight[0] - bias * mean_z).square().sum()) / (2 * strong) + 0.5 * (raw_scale * float(bias)) ** 2
 
 
 def _is_rounding(problem: Problem, theta: Tensor, gradient: Tensor, raw_scale: float) -> bool:
@@ -104,27 +125,35 @@ def _is_rounding(problem: Problem, theta: Tensor, gradient: Tensor, raw_scale: f
     return bool((gradient.abs() <= rounding).all())
 
 
-def _profile_scale(problem: Problem, found: Moments, ridge: float) -> float:
+def _profile_scale(problem: Problem, found: Moments | WideMoments, ridge: float) -> float:
     """The scale that minimises the objective with the best weights for each scale.
 
     A stationary scale is a root mean square residual, so it lies between those of least squares and of the null
     model: a grid over that interval finds every valley, the refinement its bottom.
     """
-    values, vectors = torch.linalg.eigh(found.gram)
-    values = values.clamp(min=0)
-    q = vectors.T @ found.cross
+    values, q = found.spectrum
     fitted = torch.where(values > 1e-14 * values.max(), q / values.clamp(min=1e-300), torch.zeros_like(q))
+
+    def at(variance: float) -> tuple[Tensor, float]:
+        """The best weights along the eigenvectors, and their residual sum of squares."""
+        weight = q / (values + variance * ridge)
+        return weight, found.residual_square + float((values * (fitted - weight).square()).sum())
 
     def profile(log_scale: float) -> float:
         variance = math.exp(2 * log_scale)
-        alpha = variance * ridge
-        weight = q / (values + alpha)
-        square = found.residual_square + float((values * (fitted - weight).square()).sum())
+        weight, square = at(variance)
         return problem.population * log_scale + square / (2 * variance) + 0.5 * ridge * float(weight.square().sum())
+
+    def slope(log_scale: float) -> float:
+        variance = math.exp(2 * log_scale)
+        return problem.population - at(variance)[1] / variance
 
     low = 0.5 * math.log(found.residual_square / problem.population)
     high = max(0.5 * math.log(max(found.total_square, 1e-300) / problem.population), low)
-    return math.exp(minimize_on(profile, low, high, 400))
+    valley = minimize_on(profile, low, high, 400)
+    # A minimum is flat, so its bottom is known to half the digits only; its slope has a simple zero there.
+    ends = valley - _HALF_THE_DIGITS, valley + _HALF_THE_DIGITS
+    return math.exp(brentq(slope, *ends, xtol=1e-16) if slope(ends[0]) < 0 < slope(ends[1]) else valley)
 
 
 def minimize_on(function: Callable[[float], float], low: float, high: float, num_points: int) -> float:
@@ -143,12 +172,12 @@ def minimize_on(function: Callable[[float], float], low: float, high: float, num
     return min(candidates)[1]
 
 
-def _pack(problem: Problem, found: Moments, weight: Tensor, raw_scale: float) -> Tensor:
+def _pack(problem: Problem, found: Moments | WideMoments, weight: Tensor, raw_scale: float) -> Tensor:
     bias = found.mean_y - float(weight @ found.mean_z)
     return problem.with_scale(torch.cat([weight, weight.new_tensor([bias])]), raw_scale)
 
 
-def _perfect_fit(problem: Problem, found: Moments) -> Solution:
+def _perfect_fit(problem: Problem, found: Moments | WideMoments) -> Solution:
     """The fit itself is exact, but its scale is not: the likelihood grows without bound as it goes to zero."""
     spread = math.sqrt(max(found.total_square / problem.population, 0.0)) or 1e-6
     theta = _pack(problem, found, found.weight, 1e-3 * spread)
@@ -160,6 +189,8 @@ def _perfect_fit(problem: Problem, found: Moments) -> Solution:
         solver="least squares",
         num_steps=1,
         exists=False,
-        determined=True,
+        # Of fewer rows than features without a prior many fits are exact: this is the one of least norm.
+        determined=not (problem.prior.flat and is_wide(problem)),
+        matrix_free=is_wide(problem) and problem.size > MOST_DENSE,
         reason=nonexistence.perfect_fit(found.total_square == 0),
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.collinear import independent_columns
 from mlefw.baseline.conjugate_gradient import NewtonCG
-from mlefw.baseline.existence import examine
+from mlefw.baseline.existence import examine, perfect_fit
 from mlefw.baseline.frequencies import Frequencies
 from mlefw.baseline.kinked import Kinked
 from mlefw.baseline.least_absolute import LeastAbsolute
@@ -22,6 +22,7 @@ from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton
 from mlefw.baseline.starts import origin
 from mlefw.baseline.varying_laplace import VaryingLaplace
+from mlefw.baseline.wide_moments import is_wide
 from mlefw.baseline.work import (
     MAX_SECONDS,
     MAX_WORK,
@@ -103,15 +104,20 @@ class LinearBaseline:
             return together(problem, [self._solve(part, meter, None) for part in parts(problem)])
         size, without = problem.size, NewtonCG(self.max_work)
         solver = solver_for(problem)
-        # The products of the features come first: they tell the collinear ones.
-        work = solver.work(problem) + products_work(problem.rows.num_rows, problem.num_active)
+        work = solver.work(problem)
+        if problem.prior.flat:
+            # The products of the features come first: they tell the collinear ones.
+            work += products_work(problem.rows.num_rows, problem.num_active)
         fits = size <= (MOST_DENSE if without.supports(problem) else MOST_DENSE_ALONE)
+        fits = fits or (isinstance(solver, LeastSquares) and is_wide(problem) and not problem.prior.flat)
         if without.supports(problem) and not (fits and work <= self.max_work):
             check(without.work(problem), self.max_work)
             meter.announce(
                 f"{size:,} coefficients without a matrix of them: at most {self.max_work:.2g} multiplications"
             )
             return without.solve(problem, start)
+        if work > self.max_work and (found := self._interpolated(problem, solver)) is not None:
+            return found
         check(work, self.max_work)
         if not fits and not isinstance(solver, LeastSquares):
             raise LeftOutError(f"matrices of its {size:,} coefficients take {8e-9 * size**2:.1f} GB each")
@@ -120,6 +126,14 @@ class LinearBaseline:
         if problem.prior.flat and problem.num_active:
             problem = problem.restricted(independent_columns(problem)[0])
         return examine(_solution(problem), min(max(meter.seconds_left, 0.0), _PROOF_SECONDS))
+
+    def _interpolated(self, problem: Problem, solver: Solver) -> Solution | None:
+        """That least squares fit all rows exactly, where they are fewer than the features, too many to compare."""
+        wide = isinstance(solver, LeastSquares) and problem.prior.flat and is_wide(problem)
+        if not wide or not problem.head.shared_dim or solver.work(problem) > self.max_work:
+            return None
+        found = solver.solve(problem)
+        return found if found.exists is False else None
 
 
 def _released(solution: Solution) -> Solution:
@@ -141,6 +155,9 @@ def solve_null(problem: Problem) -> Solution:
 def _solution(problem: Problem) -> Solution:
     """What the first solver that supports the problem finds; where its arithmetic breaks down the start, and why."""
     solver = solver_for(problem)
+    if not isinstance(solver, LeastSquares | LeastAbsolute) and (found := perfect_fit(problem)) is not None:
+        # The others see it by their own fit.
+        return found
     try:
         return solver.solve(problem)
     except (ArithmeticError, np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]

@@ -36,6 +36,12 @@ class Moments:
         """Whether the residual sum of squares is rounding, or has to be: as many coefficients as rows fit them all."""
         return self.is_interpolating or self.residual_square <= 1e-24 * self.total_square
 
+    @property
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues of the products of the features, and the products with the target along their eigenvectors."""
+        values, vectors = torch.linalg.eigh(self.gram)
+        return values.clamp(min=0), vectors.T @ self.cross
+
     def ridge_weight(self, alpha: float) -> Tensor:
         """Argmin ½ Σ w r² + ½ alpha |weight|²."""
         identity = torch.eye(len(self.gram), dtype=self.gram.dtype)

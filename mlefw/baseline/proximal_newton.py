@@ -74,10 +74,12 @@ class ProximalNewton(Solver):
 
     def _minimise_model(self, problem: Problem, theta: Tensor, here: Derivatives) -> Tensor:
         model = _Model(_convex(problem, theta, here), here.gradient.numpy().copy(), theta.numpy().copy(), problem)
-        for _ in range(100):
-            if model.sweep() < 1e-15:
-                break
-            model.settle()
+        # On its way to a perfect fit a slope may be beyond all numbers: such a step is refused by the caller.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(100):
+                if not 1e-15 <= model.sweep() < math.inf:
+                    break
+                model.settle()
         return torch.from_numpy(model.point)
 
 

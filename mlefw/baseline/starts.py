@@ -85,6 +85,16 @@ def with_intercepts(problem: Problem, theta: Tensor, raw: Tensor) -> Tensor:
     return moved
 
 
+def sharpened(problem: Problem, theta: Tensor, share: float) -> Tensor:
+    """Theta with every dispersion multiplied by `share`, and every shape or precision divided by it."""
+    head = problem.head.component if isinstance(problem.head, CensoredHead) else problem.head
+    raw = intercepts(problem, theta)
+    for k, name in enumerate(problem.head.eta_names + problem.head.shared_names):
+        if isinstance(head, FactorizedHead) and name in head.collapsible | head.sharpening:
+            raw[k] += math.log(share) * (1 if name in head.collapsible else -1) / problem.head.gain[k]
+    return with_intercepts(problem, theta, raw)
+
+
 def _rough(head: Head, rows: Rows, share: Tensor) -> dict[str, float]:
     """The eta of what the head makes of the moments of the target."""
     y = rows.y.double()

@@ -53,6 +53,11 @@ def products_work(num_rows: int, num_features: int) -> float:
     return float(num_rows) * num_features**2 + float(num_features) ** 3 / 3
 
 
+def wide_work(num_rows: int, num_features: int) -> float:
+    """One half of the products of all pairs of fewer rows, their eigenvectors, and some passes over the features."""
+    return num_rows**2 * num_features / 2 + 10.0 * num_rows**3 + 20.0 * num_rows * num_features
+
+
 def check(work: float, max_work: float) -> None:
     """Let what may be computed pass.
 

@@ -14,6 +14,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from mlefw.callback.event_files import forgiving, usable
 from mlefw.callback.figures import LogFigures
+from mlefw.callback.stored_state import Content
 from mlefw.objective.objective import whole_eta
 from mlefw.plot.pit import spread
 from mlefw.plot.style import png
@@ -46,11 +47,11 @@ class WriteBoard(lightning.Callback):
         self.spent, self.cost, self.share = 0.0, 0.25, _SHARE
         self.is_laid_out = False
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Content:
         """What is written once a run, not once a start of it."""
         return {"is_laid_out": self.is_laid_out}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Content) -> None:
         """Take it up again."""
         self.is_laid_out = state_dict["is_laid_out"]
 

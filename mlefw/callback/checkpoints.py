@@ -10,8 +10,10 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from mlefw.callback.stored_state import Content
 from mlefw.errors import NumericalError
 from mlefw.system.signals import is_pending, raise_pending, take
+from mlefw.system.torch_internals import norms
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.step import calmer
 
@@ -49,7 +51,7 @@ class KeepCheckpoints(Checkpoint):
         self.best_is_written = True
         self.last_steps, self.first_step, self.written_step = 0, 0, -1
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Content:
         """What a resumed run needs to go on comparing."""
         return {
             "best_value": self.best_value,
@@ -58,7 +60,7 @@ class KeepCheckpoints(Checkpoint):
             "best_state": self.best_state,
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Content) -> None:
         """Take it up again."""
         for name in self.state_dict():
             setattr(self, name, state_dict[name])
@@ -173,7 +175,7 @@ def check_finite(module: LikelihoodModule) -> None:
         NumericalError: naming the tensor.
     """
     parameters = {name: p.detach() for name, p in module.objective.named_parameters() if p.numel()}
-    largest = torch.stack(torch._foreach_norm(list(parameters.values()), float("inf"))).tolist()
+    largest = torch.stack(norms(list(parameters.values()), float("inf"))).tolist()
     for name, value in zip(parameters, largest, strict=True):
         if not value < _DIVERGED:
             raise NumericalError(

@@ -1,7 +1,6 @@
 """Notes the coefficients of a linear model after each epoch."""
 
 import sys
-from typing import Any
 
 import lightning
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.distance import parameters
+from mlefw.callback.stored_state import Content
 from mlefw.training.module import LikelihoodModule
 
 _MAX_POINTS = 400
@@ -27,12 +27,12 @@ class RecordCoefficients(lightning.Callback):
         self.thetas: list[Tensor] = []
         self.every = 1
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Content:
         """The way so far."""
         thetas = torch.stack(self.thetas) if self.thetas else torch.empty(0)
         return {"epochs": self.epochs, "thetas": thetas, "every": self.every}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Content) -> None:
         """Take it up again."""
         self.epochs, self.every = list(state_dict["epochs"]), state_dict["every"]
         self.thetas = list(state_dict["thetas"])

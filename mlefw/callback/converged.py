@@ -1,10 +1,9 @@
 """Ends a deterministic training that has come to rest."""
 
-from typing import Any
-
 import lightning
 import torch
 
+from mlefw.callback.stored_state import Content
 from mlefw.training.module import LikelihoodModule
 
 
@@ -20,11 +19,11 @@ class StopWhenConverged(lightning.Callback):
         self.converged = False
         self.is_resumed = False
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Content:
         """What a resumed run needs; within an epoch also the parameters that it began with."""
         return {"converged": self.converged, "before": self.before}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Content) -> None:
         """Take it up again."""
         self.converged, self.before = state_dict["converged"], state_dict["before"]
         self.is_resumed = bool(self.before)

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from mlefw.callback.event_records import Writer
 from mlefw.system.warning import warn
+from mlefw.training.lightning_internals import rank_zero_experiment
 
 _lost: weakref.WeakSet[Logger] = weakref.WeakSet()
 

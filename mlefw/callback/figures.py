@@ -6,11 +6,11 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import lightning
 
 from mlefw.callback.event_files import forgiving, usable
+from mlefw.callback.stored_state import Content
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.atomic import write_text
 from mlefw.system.warning import warn
@@ -42,11 +42,11 @@ class LogFigures(lightning.Callback):
         self.num_resumed = self.num_written = 0
         self.written = time.monotonic()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Content:
         """How many epochs are logged; they themselves are in the file."""
         return {"num_logged": len(self.history)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Content) -> None:
         """Take it up again."""
         self.num_resumed = state_dict["num_logged"]
 

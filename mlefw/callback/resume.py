@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from mlefw.callback.converged import StopWhenConverged
-from mlefw.callback.stored_state import check_form, check_optimizer, taking_up
+from mlefw.callback.stored_state import Content, check_form, check_optimizer, taking_up
 from mlefw.configuration.record import typed
 from mlefw.distributed import ranks
 from mlefw.errors import UsageError
@@ -18,6 +17,7 @@ from mlefw.system.file_system import void
 from mlefw.system.own_folder import cleared
 from mlefw.system.random_state import Stream
 from mlefw.training.datamodule import RowsModule
+from mlefw.training.lightning_internals import set_place
 from mlefw.training.module import LikelihoodModule
 
 KEY = "resume"
@@ -42,11 +42,11 @@ class Place:
     step: int
     figures: dict[str, dict[str, Real]]
     losses: tuple[Real, int]
-    random: dict[str, Any]
-    around: dict[str, Any] | None = None
+    random: Content
+    around: Content | None = None
 
     @classmethod
-    def of(cls, content: dict[str, Any]) -> "Place":
+    def of(cls, content: Content) -> "Place":
         """That of the content of a checkpoint.
 
         Raises:
@@ -69,7 +69,7 @@ class Resumable(lightning.Callback):
         outdated: a file that no longer holds once training goes on: it is removed then.
     """
 
-    def __init__(self, content: dict[str, Any] | None = None, outdated: Path | None = None) -> None:
+    def __init__(self, content: Content | None = None, outdated: Path | None = None) -> None:
         self.content, self.outdated = content, outdated
 
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
@@ -83,7 +83,7 @@ class Resumable(lightning.Callback):
         with taking_up():
             self._restore(trainer, module, self.content)
 
-    def _restore(self, trainer: lightning.Trainer, module: lightning.LightningModule, content: dict[str, Any]) -> None:
+    def _restore(self, trainer: lightning.Trainer, module: lightning.LightningModule, content: Content) -> None:
         assert isinstance(module, LikelihoodModule)
         assert isinstance(trainer.datamodule, RowsModule)  # type: ignore[attr-defined]
         place = content[KEY]
@@ -102,12 +102,7 @@ class Resumable(lightning.Callback):
         module.figures = {split: dict(figures) for split, figures in place["figures"].items()}
         module.place = epoch, first_step = place["epoch"], place["first_step"]
         trainer.datamodule.start = (epoch, place["step"] - first_step)  # type: ignore[attr-defined]
-        loop = trainer.fit_loop
-        for epochs in (loop.epoch_progress.total, loop.epoch_progress.current):
-            for name in ("ready", "started", "processed", "completed"):
-                setattr(epochs, name, epoch)
-        steps = loop.epoch_loop.manual_optimization.optim_step_progress.total
-        steps.ready = steps.completed = place["step"]
+        set_place(trainer, epoch, place["step"])
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Restore the random states, at the last moment before they are used."""
@@ -139,7 +134,7 @@ class Resumable(lightning.Callback):
         module.place = (trainer.current_epoch + 1, trainer.global_step)
 
     def on_save_checkpoint(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, checkpoint: dict[str, Any]
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, checkpoint: Content
     ) -> None:
         """Add the section."""
         assert isinstance(module, LikelihoodModule)
@@ -153,7 +148,7 @@ class Resumable(lightning.Callback):
             "around": module.around.state,
         }
 
-    def _restore_callbacks(self, trainer: lightning.Trainer, states: dict[str, Any]) -> None:
+    def _restore_callbacks(self, trainer: lightning.Trainer, states: Content) -> None:
         """Restore each callback that was there, and stop where one of them has ended the training."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             patience = callback.patience if isinstance(callback, EarlyStopping) else None
@@ -168,7 +163,7 @@ class Resumable(lightning.Callback):
                 trainer.should_stop |= callback.converged
 
 
-def objective_state(content: dict[str, Any]) -> dict[str, Any]:
+def objective_state(content: Content) -> Content:
     """The state of the objective in the content of a checkpoint: tensors by their names."""
     prefix = "objective."
     return {

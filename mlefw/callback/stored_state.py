@@ -10,6 +10,9 @@ from torch.optim import Optimizer
 
 from mlefw.errors import MlefwError, UsageError
 
+Content = dict[str, Any]
+"""What a checkpoint holds by name: tensors, plain values and containers of them."""
+
 
 @contextmanager
 def taking_up() -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -11,6 +10,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.coefficients import shown
 from mlefw.baseline.predictor import as_objective
 from mlefw.command.train import baseline_file
+from mlefw.configuration.settings import Settings
 from mlefw.errors import NumericalError, UsageError
 from mlefw.objective.objective import evaluate
 from mlefw.report.coefficient_table import shortened
@@ -20,7 +20,7 @@ from mlefw.run.directory import claim
 from mlefw.run.estimate import NAMES
 from mlefw.run.prepare import Prepared, estimate, prepare
 from mlefw.score.figures import figures_on
-from mlefw.system.atomic import write_json
+from mlefw.system.atomic import Json, write_json
 from mlefw.system.number_format import p_value
 
 _TOTALS = {
@@ -39,27 +39,33 @@ _SHARES = {
     "cox_snell_r2": "Cox-Snell R-squared",
 }
 
+_MOST_SHOWN = 1000
+"""Coefficients of a table that are printed: tens of thousands take minutes to lay out, and nobody reads them there."""
+
 _ADVICE = (
-    "\n  Expected a larger baseline.max_work or baseline.max_seconds, fewer columns (baseline.features), or prior=l2, "
+    "Expected a larger baseline.max_work or baseline.max_seconds, fewer columns (baseline.features), or prior=l2, "
     "under which many coefficients take less"
 )
 
 
-def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+def run(config: Settings, run_dir: Path) -> Json:
     """Solve, write `baseline.json`, and return its content.
+
+    An estimate that was left out is said to be, and what could be computed in its place is the result.
 
     Raises:
         UsageError: before anything is written.
+        NumericalError: nothing could be computed.
     """
-    if not (config["baseline"] or {}).get("_target_"):
+    if not config.baseline.get("_target_"):
         raise UsageError("baseline=none: there is nothing to estimate; expected baseline=linear")
     prepared = prepare(config, run_dir)
     exact = estimate(config, prepared)
     wanted = "mle" if prepared.estimand.objective.prior.flat else "map"
-    if wanted in exact.left_out:
-        raise NumericalError(f"the {NAMES[wanted]} was left out: {exact.left_out[wanted]}{_ADVICE}")
+    if wanted in exact.left_out and all(solution.exists is False for solution in exact.known.values()):
+        raise NumericalError(f"the {NAMES[wanted]} was left out: {exact.left_out[wanted]}\n  {_ADVICE}")
     content = baseline_file(config, prepared, exact)
-    solution = exact.map or exact.mle
+    solution = exact.known.get(wanted)
     if solution is not None and solution.exists is not False:
         misfit = _misfit(config, prepared, solution, content)
         content |= {} if misfit is None else {"misfit": misfit}
@@ -67,9 +73,7 @@ def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     return content
 
 
-def _misfit(
-    config: dict[str, Any], prepared: Prepared, solution: Solution, content: dict[str, Any]
-) -> dict[str, Any] | None:
+def _misfit(config: Settings, prepared: Prepared, solution: Solution, content: Json) -> Json | None:
     """Whether the exact estimate is calibrated on the rows it was fitted to, its dispersion being the one shown."""
     objective, rows = as_objective(solution, prepared.estimand.objective), prepared.data.train
     metrics = build.build_metrics(config, objective.head)
@@ -78,12 +82,17 @@ def _misfit(
     return judgement.judge(config, objective, {"train": rows}, {"train": figures})
 
 
-def show(content: dict[str, Any], out: Console) -> None:
+def show(content: Json, out: Console) -> None:
     """Print the estimate as a person reads it."""
     name = "MLE" if content["prior"] == "none" else "MAP"
     out.print(Text(f"Exact linear {name} of {content['target']}", style="bold"))
     out.print(facts(_facts(content)))
     out.print()
+    wanted = name.lower()
+    if wanted in content.get("left_out", {}):
+        out.print(Text(f"The {NAMES[wanted]} was left out: {content['left_out'][wanted]}.\n{_ADVICE}."))
+        _show_others(content, out)
+        return
     if content["exists"] is False:
         _show_absence(content, out)
         return
@@ -106,16 +115,13 @@ def show(content: dict[str, Any], out: Console) -> None:
         out.print(Text(f"Without the prior there is no finite estimate: {content['mle']['reason']}."))
 
 
-def _show_absence(content: dict[str, Any], out: Console) -> None:
+def _show_absence(content: Json, out: Console) -> None:
     out.print(Text(f"No finite estimate: {content['reason']}."))
     if "nll_infimum" in content:
         nats = content["nll_infimum"]
         out.print(f"The NLL comes as close as one likes to {nats:.6g} nats ({nats / math.log(2):.6g} bits) per row.")
     out.print(Text(f"{content['remedy']}."))
-    if content.get("ridge", {}).get("exists"):
-        ridge = content["ridge"]
-        out.print(Text(f"The linear ridge MAP, prior scale {ridge['scale']:g}, stands in for it (see baseline.json):"))
-        out.print(Text(f"NLL per row {ridge['nll_nats']:.6g} nats. {_certificate(ridge)}"))
+    _show_others(content, out)
     if "coefficients" in content:
         out.print(Text("\nIts scale apart, the fit is determined; where it is perfect there are no standard errors."))
         _show_coefficients(content, out, "t")
@@ -123,14 +129,26 @@ def _show_absence(content: dict[str, Any], out: Console) -> None:
         out.print(Text(f"left out (constant or collinear): {shortened(content['dropped'])}"))
 
 
-def _show_coefficients(content: dict[str, Any], out: Console, statistic: str) -> None:
+def _show_others(content: Json, out: Console) -> None:
+    """What there is in place of the estimate that was asked for."""
+    for name in ("mle", "ridge"):
+        other = content.get(name, {})
+        if other.get("exists", False) is not False:
+            scale = f", prior scale {other['scale']:g}," if name == "ridge" else ""
+            out.print(Text(f"The {NAMES[name]}{scale} stands in for it (see baseline.json):"))
+            out.print(Text(f"NLL per row {other['nll_nats']:.6g} nats. {_certificate(other)}"))
+
+
+def _show_coefficients(content: Json, out: Console, statistic: str) -> None:
     for key, rows in shown(content["coefficients"]).items():
         title = content["titles"][key] + (" (one for all rows)" if rows[0]["name"] == "(shared)" else "")
         out.print()
-        out.print(coefficient_table(title, rows, statistic))
+        out.print(coefficient_table(title, rows[:_MOST_SHOWN], statistic))
+        if len(rows) > _MOST_SHOWN:
+            out.print(Text(f"and {len(rows) - _MOST_SHOWN:,} more (see baseline.json)"))
 
 
-def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(content: Json) -> list[tuple[str, str]]:
     """What is known of the fit as a whole, in the order in which it is read."""
     pairs = [(name, str(content[name])) for name in ("head", "prior")] + [("rows", str(content["num_rows"]))]
     if content["population"] != content["num_rows"]:
@@ -149,7 +167,7 @@ def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _certificate(content: dict[str, Any]) -> str:
+def _certificate(content: Json) -> str:
     """How sure the estimate is, in one line."""
     sure = "stationary" if content["converged"] else "NOT certified"
     kind = "global optimum" if content["is_global"] else "a local optimum, perhaps not the global one"

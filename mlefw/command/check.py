@@ -1,13 +1,13 @@
 """mlefw check: compose and validate configuration and data; train nothing."""
 
 from pathlib import Path
-from typing import Any
 
+from mlefw.configuration.settings import Settings
 from mlefw.run.prepare import prepare, start
 from mlefw.system.number_format import number
 
 
-def run(config: dict[str, Any], run_dir: Path | None) -> str:
+def run(config: Settings, run_dir: Path | None) -> str:
     """One paragraph on what a training run would do."""
     prepared = start(config, prepare(config, run_dir))
     rows = ", ".join(f"{split} {part.num_rows}" for split, part in prepared.data.splits.items())

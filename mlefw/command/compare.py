@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -14,14 +13,14 @@ from mlefw.report.sentences import model_name
 from mlefw.run import row_scores
 from mlefw.run.directory import SUPERSEDED
 from mlefw.run.new_data import check_output
-from mlefw.system.atomic import write_text
+from mlefw.system.atomic import Json, write_text
 from mlefw.system.local_path import local_path
 from mlefw.system.number_format import number
 
 _MEASURES = {"density": "NLL (of densities)", "mass": "NLL (of masses)"}
 
 
-def run(runs: Sequence[str], measure: str = "") -> list[dict[str, Any]]:
+def run(runs: Sequence[str], measure: str = "") -> list[Json]:
     """The summaries of the runs found, best first by NLL on test (else validation, else training) rows.
 
     Args:
@@ -49,7 +48,7 @@ def run(runs: Sequence[str], measure: str = "") -> list[dict[str, Any]]:
     return ranked + [summary for summary in found if summary["status"] != "finished"]
 
 
-def find(runs: Sequence[str]) -> list[dict[str, Any]]:
+def find(runs: Sequence[str]) -> list[Json]:
     """The summaries of the runs in directories, each with its `run_dir`; those that were skipped are left out.
 
     Raises:
@@ -69,7 +68,7 @@ def find(runs: Sequence[str]) -> list[dict[str, Any]]:
     return [summary for summary in found if summary["status"] != "skipped"] or found
 
 
-def by_measure(summaries: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def by_measure(summaries: Iterable[Json]) -> list[list[Json]]:
     """The finished runs that predict densities, and those that predict masses; where one does not say, all together."""
     finished = [summary for summary in summaries if summary["status"] == "finished"]
     known = [summary.get("measure") for summary in finished]
@@ -78,7 +77,7 @@ def by_measure(summaries: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]
     return [[s for s in finished if s["measure"] == measure] for measure in _MEASURES if measure in known]
 
 
-def rank(finished: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def rank(finished: list[Json]) -> list[Json]:
     """Best first; each says by which split (`ranked_by`) and, on the same rows, how far it is `behind` the first."""
     split = next((s for s in ("test", "validation") if all(s in f["metrics"] for f in finished)), "train")
     ranked = sorted(finished, key=lambda summary: summary["metrics"][split].get("nll_nats", float("inf")))
@@ -94,7 +93,7 @@ def rank(finished: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return ranked
 
 
-def table(summaries: Sequence[dict[str, Any]]) -> Table:
+def table(summaries: Sequence[Json]) -> Table:
     """The runs as a table; what they all have in common is in its title."""
     finished = [summary for summary in summaries if summary["status"] == "finished"]
     split = finished[0]["ranked_by"] if finished else "test"
@@ -116,7 +115,7 @@ def table(summaries: Sequence[dict[str, Any]]) -> Table:
     return shown
 
 
-def write_report(summaries: Sequence[dict[str, Any]], path: Path) -> None:
+def write_report(summaries: Sequence[Json], path: Path) -> None:
     """Write the comparison as one self-contained HTML file."""
     from mlefw.plot.comparison import comparison as drawing
     from mlefw.plot.style import png
@@ -151,9 +150,9 @@ def _below(root: Path) -> list[Path]:
     return [file for file in sorted(root.rglob("summary.json")) if SUPERSEDED not in file.relative_to(root).parts]
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> Json:
     try:
-        summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        summary: Json = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read as a summary: {error}") from error
     if not isinstance(summary, dict) or "status" not in summary:

@@ -3,9 +3,9 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mlefw.command.predict import in_pieces, progress
+from mlefw.configuration.settings import EvaluationSettings
 from mlefw.errors import UsageError
 from mlefw.reading.table import Table
 from mlefw.report.forecast import Sample, forecast
@@ -16,11 +16,11 @@ from mlefw.run.checkpoint import Trained
 from mlefw.run.new_data import adapted, check_output, read_blocks
 from mlefw.run.posterior import Averaged, posterior_of
 from mlefw.run.stored_estimates import KEY, Beside
-from mlefw.schema.reach import warn_of_far_rows
+from mlefw.schema.reach import FarRows
 from mlefw.schema.support import check_support
 from mlefw.score import recalibration
 from mlefw.score.streaming import MeanNll, Tally
-from mlefw.system.atomic import write_json
+from mlefw.system.atomic import Json, write_json
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import own
 from mlefw.system.random_state import isolated
@@ -28,73 +28,75 @@ from mlefw.system.warning import warn
 
 
 @isolated("evaluation")
-def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> dict[str, Any]:
+def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     """The figures of the run's model on the rows asked for.
 
     Raises:
         UsageError: a mistake in settings, checkpoint or data.
     """
     _check(config)
-    loaded = checkpoint.load(config["run"], plugins)
-    own(Path(config["run"]))
-    method = build.build_uncertainty(config)
+    loaded = checkpoint.load(config.run, plugins)
+    own(Path(config.run))
+    method = build.build_uncertainty(config.uncertainty)
     posterior = posterior_of(loaded, method, stored=True)
-    trained = adapted(loaded, config["data"])
+    trained = adapted(loaded, config.data.missing, config.data.unseen)
     metrics = build.build_metrics(trained.config, trained.objective.head)
-    tally = Tally(trained.objective, metrics)
+    tally, far = Tally(trained.objective, metrics), FarRows(trained.schema)
     before = None if trained.trained is None else MeanNll(trained.trained)
     known = archive.read(trained.path).get(KEY)
     beside = (
         None if known is None else Beside(known, trained.trained or trained.objective, trained.objective, trained.path)
     )
     averaged = None if posterior is None else Averaged(trained.objective, posterior, metrics)
-    split = config["split"] or "test"
-    read = read_blocks(trained, config["data"], split, prediction=False)
+    split = config.split or "test"
+    read = read_blocks(trained, config.data, split, prediction=False)
     with progress(in_pieces(read, posterior), "scoring") as blocks:
         for block in (block for block in blocks if block.table.num_rows):
             rows = _coded(trained, block.table)
+            far.add(rows, block.table)
             for part in (tally, before, beside, averaged):
                 if part is not None:
                     part.add(rows)
+    far.warn()
     if not tally.population:
         what = "every weight is zero" if tally.num_rows else "0 data rows"
-        raise UsageError(f"{config['data']['path'] or trained.path}: {what}: there is nothing to score")
+        raise UsageError(f"{config.data.path or trained.path}: {what}: there is nothing to score")
     content = _content(config, trained, tally, before)
     content |= {} if beside is None else beside.figures()
     if averaged is not None:
         content["laplace" if method is None else method.name] = averaged.figures()
-    if config["output"]:
-        write_json(local_path(config["output"], "output"), content)
-    if config["plots"]:
-        _draw(local_path(config["plots"], "plots"), trained, tally, content)
+    if config.output:
+        write_json(local_path(config.output, "output"), content)
+    if config.plots:
+        _draw(local_path(config.plots, "plots"), trained, tally, content)
     return content
 
 
-def _check(config: dict[str, Any]) -> None:
-    if not config["run"]:
+def _check(config: EvaluationSettings) -> None:
+    if not config.run:
         raise UsageError("run= is missing: expected a run directory or a .ckpt file")
-    if config["output"]:
-        check_output(local_path(config["output"], "output"), config["overwrite"])
-    if config["plots"]:
-        folder = local_path(config["plots"], "plots")
-        check_output(folder, config["overwrite"], "plots")
+    if config.output:
+        check_output(local_path(config.output, "output"), config.overwrite)
+    if config.plots:
+        folder = local_path(config.plots, "plots")
+        check_output(folder, config.overwrite, "plots")
         if not folder.absolute().parent.is_dir():
             raise UsageError(f"plots={folder}: there is no directory {folder.absolute().parent}")
-    if config["split"] is not None and config["data"]["path"] is not None:
+    if config.split is not None and config.data.path is not None:
         raise UsageError("split= is for the run's own data; all rows of data.path are scored")
 
 
-def _content(config: dict[str, Any], trained: Trained, tally: Tally, before: MeanNll | None) -> dict[str, Any]:
+def _content(config: EvaluationSettings, trained: Trained, tally: Tally, before: MeanNll | None) -> Json:
     figures = tally.figures()
-    content: dict[str, Any] = {"run": str(trained.path), "num_rows": tally.num_rows, "metrics": figures}
-    split = "new" if config["data"]["path"] is not None else config["split"] or "test"
+    content: Json = {"run": str(trained.path), "num_rows": tally.num_rows, "metrics": figures}
+    split = "new" if config.data.path is not None else config.split or "test"
     misfit = judgement.judge(trained.config, trained.objective, {split: tally.kept()[1]}, {split: figures})
     content |= {} if misfit is None else {"misfit": misfit}
-    if config["data"]["path"] is None:
-        content["split"] = config["split"] or "test"
-        content |= _beside(local_path(config["run"], "run"), content)
+    if config.data.path is None:
+        content["split"] = config.split or "test"
+        content |= _beside(local_path(config.run, "run"), content)
     if trained.calibration is not None and before is not None:
-        method, known = trained.config["choices"]["calibrate"], {"before": before.figures()}
+        method, known = trained.config.choice("calibrate"), {"before": before.figures()}
         after = {"nll_nats": figures["nll_nats"]} if "nll_nats" in figures else {}
         fitted = {"method": method, "fitted_on": recalibration.FITTED_ON}
         content["calibration"] = {**fitted, "parameters": trained.calibration.figures(), **known, "after": after}
@@ -105,11 +107,10 @@ def _coded(trained: Trained, table: Table) -> Rows:
     schema, head = trained.schema, trained.objective.head
     rows = schema.rows(table, head.log_link, whole=False)
     check_support(head, rows, table, schema.target)
-    warn_of_far_rows(schema, rows, table)
     return rows
 
 
-def _draw(folder: Path, trained: Trained, tally: Tally, content: dict[str, Any]) -> None:
+def _draw(folder: Path, trained: Trained, tally: Tally, content: Json) -> None:
     """Write the pictures of the predictive distributions, where there are any."""
     eta, rows = tally.kept()
     split = content.get("split", "test")
@@ -123,7 +124,7 @@ def _draw(folder: Path, trained: Trained, tally: Tally, content: dict[str, Any])
     exhibit.store(folder, exhibit.predictive(sample, seen, content["metrics"]))
 
 
-def _beside(run: Path, content: dict[str, Any]) -> dict[str, Any]:
+def _beside(run: Path, content: Json) -> Json:
     """Null model and exact estimates on the same rows, from the run's summary; empty where that speaks of others."""
     file, split = run / "summary.json", content["split"]
     if not file.is_file():

@@ -4,13 +4,13 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.text import Text
 
 from mlefw.configuration.instantiate import instantiate
+from mlefw.configuration.settings import Settings
 from mlefw.experiment.base import Experiment
 from mlefw.plot.style import png
 from mlefw.report.findings import Findings
@@ -19,28 +19,26 @@ from mlefw.system.atomic import write_bytes, write_json, write_text
 from mlefw.system.warning import collected
 
 
-def run(config: dict[str, Any], run_dir: Path) -> Findings:
+def run(config: Settings, run_dir: Path) -> Findings:
     """Run the experiment, and write `summary.json`, `config.yaml` and the pictures.
 
     Raises:
         UsageError: before anything is written.
         StorageError: a file could not be written.
     """
-    experiment: Experiment = instantiate(
-        "experiment", config["experiment"], prior=instantiate("prior", config["prior"])
-    )
+    experiment: Experiment = instantiate("experiment", config.experiment, prior=instantiate("prior", config.prior))
     run_dir = claim(run_dir)
     write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     start = time.monotonic()
     findings = experiment.run()
-    if config["plots"]:
+    if config.plots:
         (run_dir / "plots").mkdir(mode=0o755)
         for name, figure in findings.pictures.items():
             write_bytes(run_dir / "plots" / f"{name}.png", png(figure))
     summary = {
         "status": "finished",
-        "experiment": config["choices"]["experiment"],
-        "seed": config["seed"],
+        "experiment": config.choices["experiment"],
+        "seed": config.seed,
         "title": findings.title,
         "values": _defined(findings.values),
         "tables": [table.plain() for table in findings.tables],

@@ -3,18 +3,19 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mlefw.command.outermost import guarded, imported, listen
 from mlefw.configuration.admission import admitted
+from mlefw.configuration.read import located
+from mlefw.configuration.settings import Node, Settings
 from mlefw.distributed import spawn, topology
 from mlefw.errors import MisfitError, MlefwError
-from mlefw.system.atomic import write_json
+from mlefw.system.atomic import Json, write_json
 from mlefw.system.inert_text import shown
 from mlefw.system.trust import trusted
 
 
-def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = False) -> int:
+def run_job(command: str, composed: Node, run_dir: Path, quiet: bool = False) -> int:
     """Run train, baseline or check with a configuration that is composed but for its run directory.
 
     A training on several devices runs in processes of its own, each of which comes here again.
@@ -24,9 +25,11 @@ def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = F
 
     def task() -> None:
         nonlocal code
-        count = topology.to_start(config["trainer"]) if command == "train" else 1
+        listen()
+        config = located(composed, run_dir)
+        count = topology.to_start(config.trainer) if command == "train" else 1
         if count > 1:
-            code = spawn.run(partial(run_job, command, config, run_dir, quiet), count)
+            code = spawn.run(partial(run_job, command, composed, run_dir, quiet), count)
             return
         try:
             _run(command, config, run_dir, quiet)
@@ -41,13 +44,9 @@ def run_job(command: str, config: dict[str, Any], run_dir: Path, quiet: bool = F
     return guarded(task) or code
 
 
-def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
-    from mlefw.configuration.read import located
-
-    listen()
-    config = located(config, run_dir)
+def _run(command: str, config: Settings, run_dir: Path, quiet: bool) -> None:
     # What an interpolation has become is looked at once more, wherever the settings came from.
-    admitted(config, trusted())
+    admitted(config.plain, trusted())
     if command == "train":
         _train(config, run_dir, quiet)
     elif command == "baseline":
@@ -65,8 +64,8 @@ def _run(command: str, config: dict[str, Any], run_dir: Path, quiet: bool) -> No
         print(shown(check.run(config, run_dir)))
 
 
-def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
-    if config.get("experiment"):
+def _train(config: Settings, run_dir: Path, quiet: bool) -> None:
+    if config.experiment:
         _experiment(config, run_dir, quiet)
         return
     from mlefw.command import train
@@ -75,7 +74,7 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
     from mlefw.system.terminal import console
 
     imported()
-    if topology.number(config["trainer"]) > 0:
+    if topology.number(config.trainer) > 0:
         train.follow(config, run_dir)
         return
     summary = train.run(config, run_dir)
@@ -89,7 +88,7 @@ def _train(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
     out.print(f"run:  {run_dir}\nlook: tensorboard --logdir {run_dir}", soft_wrap=True, markup=False)
 
 
-def say(summary: dict[str, Any], run_dir: Path) -> None:
+def say(summary: Json, run_dir: Path) -> None:
     """Print the line of a job that has ended well."""
     from mlefw.system.number_format import number
     from mlefw.system.terminal import console
@@ -99,7 +98,7 @@ def say(summary: dict[str, Any], run_dir: Path) -> None:
     console().print(f"{run_dir.name}: NLL {nats} nats per row on {split} rows", soft_wrap=True, markup=False)
 
 
-def _experiment(config: dict[str, Any], run_dir: Path, quiet: bool) -> None:
+def _experiment(config: Settings, run_dir: Path, quiet: bool) -> None:
     from mlefw.command import experiment
     from mlefw.system.terminal import console
 

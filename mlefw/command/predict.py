@@ -10,12 +10,14 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 from rich.progress import Progress
 
+from mlefw.configuration.settings import PredictionSettings
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
 from mlefw.run import build, checkpoint
 from mlefw.run.new_data import adapted, check_output, read_blocks
 from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
+from mlefw.schema.reach import FarRows
 from mlefw.system.atomic import write_atomically
 from mlefw.system.inert_text import cell, shown
 from mlefw.system.local_path import local_path
@@ -33,34 +35,35 @@ _MANY = 2000
 
 
 @isolated("prediction")
-def run(config: dict[str, Any], plugins: tuple[str, ...] = ()) -> Path:
+def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
     """Write the predictions, a block of rows at a time; their path.
 
     Raises:
         UsageError: a mistake in settings, checkpoint or data.
     """
-    if not config["run"]:
+    if not config.run:
         raise UsageError("run= is missing: expected a run directory or a .ckpt file")
-    output, level, quantiles = local_path(config["output"], "output"), config["level"], config["quantiles"] or []
+    output, level, quantiles = local_path(config.output, "output"), config.level, config.quantiles
     if output.suffix not in (".parquet", ".csv"):
         raise UsageError(f"output={output}: expected a file that ends in .parquet or .csv")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"output={output}: there is no directory {output.absolute().parent}")
-    check_output(output, config["overwrite"])
+    check_output(output, config.overwrite)
     if not 0 < level < 1:
         raise UsageError(f"level={level}: expected a probability between 0 and 1, such as 0.9")
-    loaded = checkpoint.load(config["run"], plugins)
-    own(Path(config["run"]))
-    trained = adapted(loaded, config["data"])
+    loaded = checkpoint.load(config.run, plugins)
+    own(Path(config.run))
+    trained = adapted(loaded, config.data.missing, config.data.unseen)
     check_probabilities(trained, level, quantiles)
-    posterior = posterior_of(loaded, build.build_uncertainty(config))
+    posterior, far = posterior_of(loaded, build.build_uncertainty(config.uncertainty)), FarRows(trained.schema)
 
     def write(file: Any) -> None:
-        with progress(in_pieces(read_blocks(trained, config["data"]), posterior)) as blocks:
-            tables = (predictions(trained, *b[:2], level, quantiles, posterior) for b in blocks)
+        with progress(in_pieces(read_blocks(trained, config.data), posterior)) as blocks:
+            tables = (predictions(trained, *b[:2], level, quantiles, posterior, far) for b in blocks)
             _write(file, output.suffix == ".csv", tables)
 
     write_atomically(output, write)
+    far.warn()
     return output.absolute()
 
 

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mlefw.configuration.groups import choice
 from mlefw.configuration.read import as_yaml
+from mlefw.configuration.settings import Settings
 from mlefw.errors import MlefwError, StorageError, UsageError
 from mlefw.report.coefficient_table import baseline_content
 from mlefw.run import checkpoint, conclude, exhibit, fitting, resume
@@ -17,7 +16,7 @@ from mlefw.run.prepare import Prepared, estimate, prepare, start
 from mlefw.run.prepare import share as share_estimates
 from mlefw.score.yardstick import Exact, Yardstick
 from mlefw.system import origin
-from mlefw.system.atomic import leftovers, write_json, write_text
+from mlefw.system.atomic import Json, leftovers, write_json, write_text
 from mlefw.system.file_system import remove
 from mlefw.system.random_state import Stream
 from mlefw.system.shared_work import is_wanted, once
@@ -30,27 +29,27 @@ _PARTS = ("data", "head", "prior", "loss", "baseline", "model", "choices")
 class Begun:
     """A run whose settings and data are checked, and whose directory is its own."""
 
-    config: dict[str, Any]
+    config: Settings
     run_dir: Path
     prepared: Prepared
-    card: dict[str, Any]
+    card: Json
 
 
-def run(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+def run(config: Settings, run_dir: Path) -> Json:
     """Train, and write a run directory; its summary.
 
     Raises:
         UsageError: before anything is written.
         NumericalError, StorageError: during the run, which then leaves a summary that says so.
     """
-    if config.get("resume"):
-        return _resume({**config, "resume": None}, run_dir)
+    if config.resume:
+        return _resume(config.replaced(resume=None), run_dir)
     begun = begin(config, run_dir)
     with locked(begun.run_dir), telling(begun):
         return _run(begun)
 
 
-def begin(config: dict[str, Any], run_dir: Path) -> Begun:
+def begin(config: Settings, run_dir: Path) -> Begun:
     """Check all that can be checked, and take the directory.
 
     Raises:
@@ -58,28 +57,28 @@ def begin(config: dict[str, Any], run_dir: Path) -> Begun:
     """
     prepared = start(config, prepare(config, run_dir))
     run_dir = claim(run_dir)
-    config = {**config, "run_dir": str(run_dir)}
+    config = config.replaced(run_dir=str(run_dir))
     return Begun(config, run_dir, prepared, _card(config, prepared))
 
 
-def _card(config: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
+def _card(config: Settings, prepared: Prepared) -> Json:
     return checkpoint.card(config, prepared.data, prepared.estimand.objective.population)
 
 
-def follow(config: dict[str, Any], run_dir: Path) -> None:
+def follow(config: Settings, run_dir: Path) -> None:
     """Take part in the training of a run whose first process writes; this one writes nothing.
 
     Raises:
         UsageError, NumericalError: as in the first.
         LostRankError: another process has ended.
     """
-    resumed = bool(config.get("resume"))
-    config = {**config, "resume": None, "run_dir": str(run_dir)}
+    resumed = bool(config.resume)
+    config = config.replaced(resume=None, run_dir=str(run_dir))
     content = resume.read(run_dir, config) if resumed else None
     fitting.follow(config, run_dir, start(config, prepare(config, None)), content)
 
 
-def _resume(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+def _resume(config: Settings, run_dir: Path) -> Json:
     """Go on from `last.ckpt`; where nothing is left to do, the summary that is there."""
     with locked(run_dir):
         content = resume.read(run_dir, config)
@@ -107,7 +106,7 @@ def telling(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
         known = summary_of(begun.run_dir)
         # A run that fails at its very end has the figures of its model there already.
         known = known if known.get("status") == "failed" else {}
-        failed = {**known, "status": "failed", "reason": reason, "seed": begun.config["seed"]}
+        failed = {**known, "status": "failed", "reason": reason, "seed": begun.config.seed}
         kept = begun.run_dir / "checkpoints" / "best.ckpt"
         if isinstance(error, MlefwError) and kept.is_file():
             # What was reached before is whole, and no less good for what came after.
@@ -116,66 +115,73 @@ def telling(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
         # A full disk takes these files, too; what is to be told is the first failure.
         with suppress(StorageError):
             write_json(begun.run_dir / "summary.json", failed)
-            if begun.config["report"]:
+            if begun.config.report:
                 exhibit.failure(begun.run_dir, str(error) or reason)
         raise
 
 
-def _run(begun: Begun, content: dict[str, Any] | None = None) -> dict[str, Any]:
+def _run(begun: Begun, content: Json | None = None) -> Json:
     started = time.monotonic()
     yardstick, baseline = measure(begun)
     fit = fitting.fit(begun.config, begun.run_dir, begun.prepared, yardstick, begun.card, content)
     if content is not None and (earlier := _finished(begun.run_dir)) is not None:
         return earlier
-    with Stream(begun.config["seed"], "conclusion"):
+    with Stream(begun.config.seed, "conclusion"):
         return conclude.conclude(begun.config, begun.run_dir, begun.prepared, yardstick, baseline, fit, started)
 
 
-def measure(begun: Begun) -> tuple[Yardstick, dict[str, Any] | None]:
+def measure(begun: Begun) -> tuple[Yardstick, Json | None]:
     """Write the settings and the exact estimate; what each epoch is measured by, and the content of `baseline.json`."""
-    write_text(begun.run_dir / "config.yaml", as_yaml(begun.config))
+    write_text(begun.run_dir / "config.yaml", as_yaml(begun.config.plain))
     yardstick, baseline = _measures(begun.config, begun.prepared)
     if baseline is not None:
         write_json(begun.run_dir / "baseline.json", baseline)
     return yardstick, baseline
 
 
-def share(config: dict[str, Any]) -> None:
+def share(config: Settings) -> None:
     """Do what runs with the same data and exact estimates have in common; what one run alone needs it does itself.
 
     Raises:
         UsageError: a mistake in settings or data.
     """
     share_estimates(config)
-    if is_wanted("yardstick", config, _PARTS):
+    if is_wanted("yardstick", config.plain, _PARTS):
         _measures(config, start(config, prepare(config, None)))
 
 
-def _measures(config: dict[str, Any], prepared: Prepared) -> tuple[Yardstick, dict[str, Any] | None]:
+def _measures(config: Settings, prepared: Prepared) -> tuple[Yardstick, Json | None]:
     objective, splits = prepared.estimand.objective, prepared.data.splits
     exact = estimate(config, prepared)
-    yardstick = once("yardstick", config, _PARTS, lambda: Yardstick(exact, objective, splits))
-    if exact.mle is None and exact.map is None:
+    yardstick = once("yardstick", config.plain, _PARTS, lambda: Yardstick(exact, objective, splits))
+    if not exact.known:
         return yardstick, None
-    return yardstick, once("table", config, _PARTS, lambda: baseline_file(config, prepared, exact))
+    return yardstick, once("table", config.plain, _PARTS, lambda: baseline_file(config, prepared, exact))
 
 
-def _finished(run_dir: Path) -> dict[str, Any] | None:
+def _finished(run_dir: Path) -> Json | None:
     """The summary of a finished run, which is removed as soon as its training goes on; None where there is none."""
     summary = summary_of(run_dir)
     return summary if summary.get("status") == "finished" else None
 
 
-def baseline_file(config: dict[str, Any], prepared: Prepared, exact: Exact) -> dict[str, Any]:
-    """The content of `baseline.json`: under a prior the MAP, with the MLE and a ridge MAP nested where they are."""
+def baseline_file(config: Settings, prepared: Prepared, exact: Exact) -> Json:
+    """The content of `baseline.json`: under a prior the MAP, with the MLE and a ridge MAP nested where they are.
+
+    An estimate that was left out has its reason in `left_out`, under its name; of the one that was asked for `exists`
+    is then null, and the others are what is known.
+    """
     schema, asked = prepared.data.schema, prepared.estimand.asked
-    kind = config["baseline"]["standard_errors"]
+    kind = config.baseline["standard_errors"]
     contents = {
         name: baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, asked)
         for name, solution in exact.known.items()
     }
     if "ridge" in contents:
-        contents["ridge"] = {"scale": config["baseline"]["ridge_scale"], **contents["ridge"]}
-    top = contents.pop("map", None) or contents.pop("mle")
-    chosen = {"head": choice(config, "head"), "prior": choice(config, "prior"), "target": schema.target}
-    return {**chosen, **top, **contents}
+        contents["ridge"] = {"scale": config.baseline["ridge_scale"], **contents["ridge"]}
+    rows, wanted = prepared.data.train, "mle" if prepared.estimand.objective.prior.flat else "map"
+    missing = {"num_rows": rows.num_rows, "population": rows.population, "exists": None}
+    top = contents.pop(wanted, missing)
+    chosen = {"head": config.choice("head"), "prior": config.choice("prior"), "target": schema.target}
+    left_out = {"left_out": dict(exact.left_out)} if exact.left_out else {}
+    return {**chosen, **top, **left_out, **contents}

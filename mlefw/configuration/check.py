@@ -12,6 +12,7 @@ from typing import Any, Literal
 from mlefw.configuration import ranges, source_signature
 from mlefw.configuration.admission import Part, admitted
 from mlefw.configuration.kinds import KINDS
+from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 
 INJECTED = frozenset({"num_features", "eta_dim", "num_classes", "floor", "targets", "logger", "callbacks", "plugins"})
@@ -21,9 +22,7 @@ Look = Callable[[Part], Mapping[str, Parameter] | None]
 """How the parameters of the class of a part are found; None where they are not."""
 
 
-def check(
-    config: dict[str, Any], known: dict[str, Any], plugins: Sequence[str] = (), touched: Iterable[str] = ()
-) -> None:
+def check(config: Node, known: Node, plugins: Sequence[str] = (), touched: Iterable[str] = ()) -> None:
     """Compare keys with signatures and settings with annotations.
 
     Args:
@@ -50,23 +49,25 @@ def check(
         raise UsageError("\n".join(told.values()))
 
 
-def _plain(config: dict[str, Any], known: dict[str, Any]) -> list[str]:
+def _plain(config: Node, known: Node) -> list[str]:
     """What is wrong with settings that are those of no part."""
     problems = _unknown("", config, known) + ranges.problems(config)
     for key, node in config.items():
         reference = known.get(key)
         if isinstance(node, dict) and not _has_target(node):
             problems += _section(key, node, reference if isinstance(reference, dict) else {})
+        elif isinstance(reference, dict) and reference and not isinstance(node, dict):
+            problems.append(f"{key}={node}: expected settings of {key}, such as {key}.{next(iter(reference))}=…")
         elif key in known and not isinstance(node, dict) and not isinstance(reference, dict):
             problems += _like(key, node, reference)
     return problems
 
 
-def _has_target(node: dict[str, Any]) -> bool:
+def _has_target(node: Node) -> bool:
     return "_target_" in node or any(_has_target(value) for value in node.values() if isinstance(value, dict))
 
 
-def check_parts(config: dict[str, Any], plugins: Sequence[str] = ()) -> None:
+def check_parts(config: Node, plugins: Sequence[str] = ()) -> None:
     """The same for parts that come from a file rather than from the command line.
 
     Raises:
@@ -108,7 +109,7 @@ def _imported(part: Part) -> Mapping[str, Parameter]:
     return _annotated(part.find())
 
 
-def _section(path: str, node: dict[str, Any], reference: dict[str, Any]) -> list[str]:
+def _section(path: str, node: Node, reference: Node) -> list[str]:
     """Settings beside those of parts, held to those of the primary YAML file."""
     nested = {key: value for key, value in node.items() if isinstance(value, dict)}
     if reference:

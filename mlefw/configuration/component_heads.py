@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 
 _NOT_INSIDE = (None, "multitask", "multivariate_gaussian", "mixture", "censored")
 
 
-def open_heads(config: dict[str, Any], composed: Callable[[str], dict[str, Any]]) -> None:
+def open_heads(config: Node, composed: Callable[[str], Node]) -> None:
     """Put the node of a head in the place of its name, in `head.tasks` and `head.component`, and its metrics.
 
     Args:
@@ -32,7 +33,7 @@ def open_heads(config: dict[str, Any], composed: Callable[[str], dict[str, Any]]
             config["metric"] = config["metric"] if "censored" in config["metric"] else metric
 
 
-def _opened(setting: str, node: Any, composed: Callable[[str], dict[str, Any]]) -> tuple[Any, Any] | None:
+def _opened(setting: str, node: Any, composed: Callable[[str], Node]) -> tuple[Any, Any] | None:
     """The node of a head that is named, and its metrics; None where it is a node already."""
     if isinstance(node, str):
         node = {"head": node}

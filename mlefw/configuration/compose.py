@@ -13,10 +13,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from mlefw.configuration.settings import Node
+
 _Key = tuple[str, ...]
 
 _composed: dict[_Key, DictConfig] = {}
-_contained: dict[_Key, dict[str, Any]] = {}
+_contained: dict[_Key, Node] = {}
 
 
 def compose(root: Path, command: str, overrides: Sequence[str]) -> DictConfig:
@@ -33,7 +35,7 @@ def compose(root: Path, command: str, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def contain(root: Path, command: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def contain(root: Path, command: str, overrides: Sequence[str]) -> tuple[Node, dict[str, str]]:
     """The same without Hydra's node, as plain containers with interpolations as they are, and the members chosen.
 
     Raises:
@@ -57,13 +59,13 @@ def copied(node: Any) -> Any:
     return [copied(value) for value in node] if isinstance(node, list) else node
 
 
-def _container(config: DictConfig) -> dict[str, Any]:
+def _container(config: DictConfig) -> Node:
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     return OmegaConf.to_container(config, resolve=False)  # type: ignore[return-value]
 
 
-def _put(config: dict[str, Any], override: Override) -> bool:
+def _put(config: Node, override: Override) -> bool:
     """Set the value of an override; False where it is one to be merged."""
     *path, name = override.key_or_group.split(".")
     value, node = override.value(), config

@@ -3,12 +3,13 @@
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
+
+from mlefw.configuration.settings import Node
 
 
 def config_root() -> Path:
@@ -32,12 +33,12 @@ def register_plugins() -> None:
 
 
 @cache
-def known_settings(command: str) -> dict[str, Any]:
+def known_settings(command: str) -> Node:
     """The settings of a primary YAML file, its groups among them; not to be changed."""
     name = "train" if command in ("baseline", "check") else command
     content = OmegaConf.to_container(OmegaConf.load(config_root() / f"{name}.yaml"), resolve=False)
     assert isinstance(content, dict)
-    groups: dict[str, Any] = {
+    groups: Node = {
         str(name).split("@")[0].removeprefix("optional ").strip(): {}
         for entry in content.pop("defaults", [])
         if isinstance(entry, dict)
@@ -51,15 +52,3 @@ def known_settings(command: str) -> dict[str, Any]:
 def members(group: str) -> list[str]:
     """The names of the members of a group."""
     return sorted(file.stem for file in (config_root() / group).glob("*.yaml"))
-
-
-def choice(config: dict[str, Any], group: str) -> str:
-    """The name under which a member of a group was chosen."""
-    return str(config["choices"].get(group, group))
-
-
-def described(config: dict[str, Any], group: str) -> str:
-    """The same with its settings: `focal(gamma=2.0)`."""
-    settings = {name: value for name, value in (config.get(group) or {}).items() if name != "_target_"}
-    words = ", ".join(f"{name}={value}" for name, value in settings.items())
-    return choice(config, group) + (f"({words})" if words else "")

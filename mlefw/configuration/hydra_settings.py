@@ -7,13 +7,14 @@ from omegaconf import OmegaConf
 
 from mlefw.configuration.admission import admit
 from mlefw.configuration.read import hydra_section, resolve
+from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 
 _OTHER = ("launcher.", "sweeper.", "runtime.", "overrides.", "job.name", "job.override_dirname", "job.config_name")
 """What differs from run to run."""
 
 
-def launcher_settings(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> dict[str, Any]:
+def launcher_settings(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Node:
     """The settings of the launcher that a sweep has chosen.
 
     Args:
@@ -40,7 +41,7 @@ def launcher_settings(command: str, overrides: Sequence[str], config_dirs: Seque
     return resolve({"launcher": settings["launcher"]})["launcher"]
 
 
-def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+def _leaves(node: Any, prefix: str = "") -> Node:
     """Everything but containers, by its path."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
     if items is None:

@@ -3,6 +3,11 @@
 import re
 from typing import Any
 
+from mlefw.configuration.settings import Node
+
+_LONGEST = 200
+"""Characters that are put in place of a reference here; how much longer ones make in all is for others to bound."""
+
 _REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 
 
@@ -10,7 +15,7 @@ class _UnclearError(Exception):
     """Only OmegaConf can tell what is meant."""
 
 
-def replaced(config: dict[str, Any]) -> dict[str, Any] | None:
+def replaced(config: Node) -> Node | None:
     """A copy with each `${a.b}` replaced by that value; None where there is more to it than plain references."""
     try:
         return {key: _replaced(value, config) for key, value in config.items()}
@@ -18,7 +23,7 @@ def replaced(config: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def _replaced(node: Any, config: dict[str, Any]) -> Any:
+def _replaced(node: Any, config: Node) -> Any:
     if isinstance(node, dict):
         return {key: _replaced(value, config) for key, value in node.items()}
     if isinstance(node, list):
@@ -32,13 +37,13 @@ def _replaced(node: Any, config: dict[str, Any]) -> Any:
     return _REFERENCE.sub(lambda match: _text(_at(config, match.group(1))), node)
 
 
-def _at(config: dict[str, Any], path: str) -> Any:
+def _at(config: Node, path: str) -> Any:
     node: Any = config
     for key in path.split("."):
         if not isinstance(node, dict) or key not in node:
             raise _UnclearError
         node = node[key]
-    if isinstance(node, dict | list) or "$" in str(node) or node == "???":
+    if isinstance(node, dict | list) or "$" in str(node) or node == "???" or len(str(node)) > _LONGEST:
         raise _UnclearError
     return node
 

@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 
 from mlefw.configuration import path_setting
+from mlefw.configuration.expansion import check_depth
 from mlefw.configuration.groups import config_root
 from mlefw.errors import UsageError
 
@@ -22,11 +23,12 @@ def opened(overrides: Sequence[str], sweeps: bool = False) -> list[str]:
     A class takes more arguments than its YAML file lists; the check that follows knows them all.
 
     Raises:
-        UsageError: a setting of Hydra that mlefw decides itself.
+        UsageError: a setting of Hydra that mlefw decides itself, or a value that is nested too deeply.
     """
     for item in overrides:
         if item.startswith(("hydra.run.dir=", "hydra.sweep.dir=")):
             raise UsageError(f"{item}: expected run_dir=…, which says where runs and sweeps are written")
+        check_depth(item)
     # A shell strips the quotes from data.delimiter=';', which Hydra's grammar needs.
     quoted = [re.sub(r"^([\w.]+)=([;|,\s]+)$", r"\1='\2'", item) for item in overrides]
     quoted = [path_setting.opened(item, sweeps) for item in quoted]

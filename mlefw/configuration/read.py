@@ -14,11 +14,13 @@ from mlefw.configuration import path_setting
 from mlefw.configuration.check import check
 from mlefw.configuration.component_heads import open_heads
 from mlefw.configuration.compose import compose, contain
+from mlefw.configuration.expansion import bounded
 from mlefw.configuration.explain import explain
 from mlefw.configuration.groups import config_root, known_settings, members
 from mlefw.configuration.interpolate import replaced
 from mlefw.configuration.override import opened
 from mlefw.configuration.resolvers import own_alone
+from mlefw.configuration.settings import Node, Settings
 from mlefw.errors import UsageError
 from mlefw.system.warning import warn
 
@@ -29,9 +31,7 @@ _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 REQUIRED = ("head", "prior", "batch", "model", "data", "optimizer", "trainer")
 
 
-def read_settings(
-    command: str, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]
-) -> dict[str, Any]:
+def read_settings(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> Node:
     """Compose, check, and return plain containers; `choices` names the chosen member of each group.
 
     Interpolations stay as they are, so that a run directory can still be filled in; `resolve` ends that.
@@ -65,31 +65,37 @@ def hydra_section(command: str, overrides: Sequence[str], config_dirs: Sequence[
     return _compose(compose, command, overrides, config_dirs)["hydra"]
 
 
-def resolve(config: dict[str, Any]) -> dict[str, Any]:
+def resolve(config: Node) -> Node:
     """The configuration with every interpolation replaced by its value."""
     plain = replaced(config)
     return _container(OmegaConf.create(config)) if plain is None else plain
 
 
-def located(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
-    """The same of a run in a directory: absolute, so that whoever goes on with the run finds its parts from anywhere.
+def settings_of(config: Node) -> Settings:
+    """The typed settings of a composed configuration of `train`, `baseline` or `check`."""
+    return Settings.of(resolve(config))
+
+
+def located(config: Node, run_dir: Path) -> Settings:
+    """The settings of a run in a directory, whose parts are found from anywhere.
 
     The name of a directory is taken as it is, even where it looks like a reference to a setting.
     """
-    return resolve({**config, "run_dir": path_setting.escaped(str(run_dir.absolute()))})
+    return settings_of({**config, "run_dir": path_setting.escaped(str(run_dir.absolute()))})
 
 
-def as_yaml(config: dict[str, Any]) -> str:
+def as_yaml(config: Node) -> str:
     """The text of `config.yaml`."""
     return str(yaml.dump(config, Dumper=_DUMPER, sort_keys=False, allow_unicode=True))
 
 
-def _container(config: Any) -> dict[str, Any]:
+def _container(config: Any) -> Node:
     try:
-        with own_alone():
+        with own_alone(), bounded():
             return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        raise UsageError(f"a setting cannot be resolved: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0].split("Error raised while resolving interpolation: ")[-1]
+        raise UsageError(f"a setting cannot be resolved: {reason}") from error
 
 
 def _compose(
@@ -98,10 +104,16 @@ def _compose(
     folders = ",".join(path_setting.quoted(f"file://{Path(folder).absolute()}") for folder in config_dirs)
     extra = [f"hydra.searchpath=[{folders}]"]
     try:
-        with own_alone():
+        with own_alone(), bounded():
             return how(config_root(), command, [*overrides, *(extra if config_dirs else [])])
+    except UnicodeDecodeError as error:
+        raise UsageError(f"a YAML file is not in UTF-8, as expected: {error}") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UsageError(explain(command, str(error))) from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"a YAML file cannot be read: {error}") from error
+    except RecursionError as error:
+        raise UsageError("the defaults of a YAML file lead back to itself: expected defaults that end") from error
 
 
 def _check_repeated(overrides: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ A program that uses mlefw may have registered `eval`, and a file of somebody els
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from omegaconf.basecontainer import BaseContainer
+from mlefw.configuration.hydra_internals import resolving
 
 ADMITTED = (
     *("oc.env", "oc.select", "oc.decode", "oc.create", "oc.deprecated", "oc.dict.keys", "oc.dict.values"),
@@ -17,10 +17,5 @@ ADMITTED = (
 @contextmanager
 def own_alone() -> Iterator[None]:
     """Let interpolations call these alone while the block runs; others are not known to it."""
-    # OmegaConf has no public list of its resolvers.
-    known = BaseContainer._resolvers
-    BaseContainer._resolvers = {name: known[name] for name in ADMITTED if name in known}
-    try:
+    with resolving(ADMITTED):
         yield
-    finally:
-        BaseContainer._resolvers = {**known, **BaseContainer._resolvers}

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Any
+from typing import Any, Protocol
 
 from mlefw.errors import UsageError
 
@@ -10,13 +10,33 @@ _STARTED = "MLEFW_RANKS"
 """Set in the processes that a run has started itself."""
 
 
-def check(trainer: dict[str, Any]) -> None:
+class Devices(Protocol):
+    """What the settings of a trainer say of its devices: names and values are those of `lightning.Trainer`."""
+
+    @property
+    def devices(self) -> Any:
+        """How many on each machine, or which."""
+
+    @property
+    def num_nodes(self) -> int:
+        """Machines."""
+
+    @property
+    def strategy(self) -> Any:
+        """`ddp` where several processes share each batch."""
+
+    @property
+    def accelerator(self) -> Any:
+        """`cpu`, `gpu`, `cuda` or `auto`."""
+
+
+def check(trainer: Devices) -> None:
     """Refuse devices that a run cannot use.
 
     Raises:
         UsageError: several without `ddp`, more than there are cores, or several machines with a process on this alone.
     """
-    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    devices, nodes = trainer.devices, trainer.num_nodes
     if not is_ddp(trainer):
         if devices not in (1, "1", "auto", [0]) or nodes != 1:
             name, value = ("devices", devices) if nodes == 1 else ("num_nodes", nodes)
@@ -32,12 +52,12 @@ def check(trainer: dict[str, Any]) -> None:
         )
 
 
-def is_ddp(trainer: dict[str, Any]) -> bool:
+def is_ddp(trainer: Devices) -> bool:
     """Whether the processes of a run share its batches."""
-    return trainer.get("strategy") == "ddp"
+    return trainer.strategy == "ddp"
 
 
-def to_start(trainer: dict[str, Any]) -> int:
+def to_start(trainer: Devices) -> int:
     """How many processes the run has to start on this machine; 1 where it runs in this one.
 
     Raises:
@@ -49,22 +69,22 @@ def to_start(trainer: dict[str, Any]) -> int:
     return num_local(trainer)
 
 
-def num_local(trainer: dict[str, Any]) -> int:
+def num_local(trainer: Devices) -> int:
     """Processes on this machine, one for each device."""
-    devices = trainer.get("devices", 1)
+    devices = trainer.devices
     if isinstance(devices, list):
         return len(devices)
     if str(devices) in ("auto", "-1"):
         import torch
 
-        return max(1, torch.cuda.device_count()) if trainer.get("accelerator") != "cpu" else 1
+        return max(1, torch.cuda.device_count()) if trainer.accelerator != "cpu" else 1
     try:
         return int(devices)
     except ValueError as error:
         raise UsageError(f"trainer.devices={devices!r}: expected a whole number") from error
 
 
-def number(trainer: dict[str, Any]) -> int:
+def number(trainer: Devices) -> int:
     """The number of this process among those of the run, over all machines, from 0."""
     if not is_ddp(trainer) or not (_from_outside() or own()):
         return 0

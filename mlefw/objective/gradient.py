@@ -8,6 +8,7 @@ from mlefw.objective.tape import NotReplayableError, Tape
 from mlefw.rows.batch import Batch
 from mlefw.rows.rows import Rows
 from mlefw.system import random_state
+from mlefw.system.torch_internals import has_pass_hooks, norms, scale_
 
 _MAX_TAPES = 16
 """More shapes than this are no regime's doing."""
@@ -36,7 +37,7 @@ class Gradient:
             return None
         key = self.key(batch, clip_norm)
         if key not in self.tapes:
-            return None if has_hooks(self.objective) else self._record(key, batch, clip_norm)
+            return None if has_pass_hooks(self.objective) else self._record(key, batch, clip_norm)
         self.uses[key] += 1
         return self.tapes[key](*batch.rows)
 
@@ -79,8 +80,8 @@ def clip(gradients: list[Tensor], bound: float) -> None:
     """Scale the gradients in place so that their joint norm is at most `bound`; no value reaches the host."""
     if not gradients:
         return
-    total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    torch._foreach_mul_(gradients, (bound / (total + 1e-6)).clamp(max=1.0))
+    total = torch.linalg.vector_norm(torch.stack(norms(gradients)))
+    scale_(gradients, (bound / (total + 1e-6)).clamp(max=1.0))
 
 
 def is_replayable(whole: nn.Module) -> bool:
@@ -89,9 +90,3 @@ def is_replayable(whole: nn.Module) -> bool:
         getattr(module, "replayable", type(module).__module__.split(".")[0] in ("torch", "mlefw"))
         for module in whole.modules()
     )
-
-
-def has_hooks(objective: nn.Module) -> bool:
-    """Whether somebody looks into the forward or backward pass of a module."""
-    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, name) for module in objective.modules() for name in names)

@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from mlefw.system.torch_internals import NORMS, OpOverload, TorchDispatchMode, is_mutable, kernel, storage
 
 _READS_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format, OpOverload)
 _NAME = re.compile(r"\bv\d+\b")
 
-_FUSED = {torch.ops.aten._foreach_norm.Scalar: lambda tensors: [torch.linalg.vector_norm(one) for one in tensors]}
+_FUSED = {NORMS: lambda tensors: [torch.linalg.vector_norm(one) for one in tensors]}
 """What stands for a kernel that compilers know no parts of."""
 
 
@@ -60,7 +60,7 @@ class Tape:
         self._scope = recorder.constants
         # Called without its Python shell a kernel starts sooner.
         text = recorder.code(lines, names)
-        self._run = self._made(text, lambda value: value._op if isinstance(value, OpOverload) else value)
+        self._run = self._made(text, lambda value: kernel(value) if isinstance(value, OpOverload) else value)
         self._recorded: list[Tensor] = list(outputs)
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
@@ -123,7 +123,7 @@ class _Recorder(TorchDispatchMode):
         given += [f"{name}={self._argument(value, used)}" for name, value in kwargs.items()]
         result = func(*args, **kwargs)
         touched = frozenset(_storages([args, kwargs, result]))
-        if func._schema.is_mutable:
+        if is_mutable(func):
             self.written |= touched
         storages = None if torch.Tag.nondeterministic_seeded in func.tags else touched
         if func is torch.ops.aten.detach.default:
@@ -215,7 +215,7 @@ def _storages(value: Any) -> Iterator[int]:
     if isinstance(value, Tensor):
         if value.layout is not torch.strided:
             raise NotReplayableError(f"a tensor in {value.layout} lies in several places")
-        yield value.untyped_storage()._cdata
+        yield storage(value)
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _storages(item)

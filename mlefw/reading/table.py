@@ -1,6 +1,6 @@
 """Named columns as a data source read them, before any coding."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -83,9 +83,17 @@ class Table:
     def where(self, mask: np.ndarray, limit: int = 5) -> str:
         """The rows at which `mask` holds, as a message names them: `rows 3, 8, 9, 12, 40 and 7 more`."""
         index = np.flatnonzero(mask)
-        shown = ", ".join(map(self._called, self.row_numbers(index[:limit]).tolist()))
-        more = f" and {len(index) - limit} more" if len(index) > limit else ""
-        return f"{'row' if len(index) == 1 else 'rows'} {shown}{more}"
+        return listed(self.called(index[:limit]), len(index))
+
+    def called(self, index: np.ndarray) -> list[str]:
+        """The rows at `index`, each as a message names it."""
+        return [self._called(number) for number in self.row_numbers(index).tolist()]
 
     def _called(self, number: int) -> str:
         return f"{number % FILE_STEP} of {self.files[number // FILE_STEP]}" if self.files else str(number)
+
+
+def listed(names: Sequence[str], count: int) -> str:
+    """The first names of `count` rows, as a message lists them."""
+    more = f" and {count - len(names)} more" if count > len(names) else ""
+    return f"{'row' if count == 1 else 'rows'} {', '.join(names)}{more}"

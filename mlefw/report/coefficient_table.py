@@ -13,6 +13,7 @@ from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.nonexistence import remedy
 from mlefw.head.base import FactorizedHead
 from mlefw.head.censored import CensoredHead
+from mlefw.system.atomic import Json
 
 Labels = list[str] | None | Mapping[str, list[str] | None]
 """The labels of a target, in the order of their codes; of several targets by name."""
@@ -25,7 +26,7 @@ def baseline_content(
     kind: StandardErrors,
     null: Solution | None = None,
     asked: Sequence[int] | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Everything `baseline.json` says about one estimate; what is not defined is absent.
 
     Args:
@@ -37,7 +38,7 @@ def baseline_content(
         asked: positions of the features that were to take part; all by default.
     """
     problem = solution.problem
-    content: dict[str, Any] = {
+    content: Json = {
         "num_rows": problem.rows.num_rows,
         "population": problem.population,
         "exists": solution.exists,
@@ -57,11 +58,11 @@ def baseline_content(
     if not problem.prior.flat:
         content["objective"] = solution.objective
     content |= fit_statistics(solution, null)
-    known: dict[str, Any] = _finite(content | _tables(solution, names, labels, kind))
+    known: Json = _finite(content | _tables(solution, names, labels, kind))
     return known
 
 
-def _tables(solution: Solution, names: list[str], labels: Labels, kind: StandardErrors) -> dict[str, Any]:
+def _tables(solution: Solution, names: list[str], labels: Labels, kind: StandardErrors) -> Json:
     """Coefficients with their errors, under titles; of several targets one after the other, under their names."""
     if solution.parts:
         assert isinstance(labels, Mapping)
@@ -69,7 +70,7 @@ def _tables(solution: Solution, names: list[str], labels: Labels, kind: Standard
             target: _tables(part, names, own, kind)
             for (target, own), part in zip(labels.items(), solution.parts, strict=True)
         }
-        content: dict[str, Any] = {
+        content: Json = {
             group: {f"{t}.{key}": value for t, table in tables.items() for key, value in table[group].items()}
             for group in ("titles", "coefficients")
         }
@@ -95,7 +96,7 @@ def _finite(node: Any) -> Any:
     return [_finite(value) for value in node] if isinstance(node, list) else node
 
 
-def _location(solution: Solution, names: list[str], labels: Labels) -> dict[str, Any]:
+def _location(solution: Solution, names: list[str], labels: Labels) -> Json:
     """The coefficients of a perfect fit: all but those of its scale, and without errors."""
     head = solution.problem.head
     of_one = head.component if isinstance(head, CensoredHead) else head
@@ -120,7 +121,7 @@ def shortened(names: Sequence[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _certificate(solution: Solution) -> dict[str, Any]:
+def _certificate(solution: Solution) -> Json:
     """How sure the estimate is, in numbers."""
     values = {name: getattr(solution, name) for name in ("converged", "is_global", "residual")}
     values |= {} if solution.shown_by is None else {"shown_by": solution.shown_by}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from matplotlib.figure import Figure
 from rich import box
@@ -10,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from mlefw.system.atomic import Json
 from mlefw.system.number_format import number
 
 Cell = float | int | str | None
@@ -33,7 +33,7 @@ class Grid:
             table.add_row(*(Text(cell_text(cell)) for cell in row))
         return Group(Text(self.title, style="bold"), table)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Json:
         """As `summary.json` holds it."""
         return {"title": self.title, "columns": list(self.columns), "rows": [list(row) for row in self.rows]}
 

@@ -9,10 +9,10 @@ better distribution would gain.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from mlefw.distribution.reference import chi2_tail, normal_tail
 from mlefw.report.remedy import Chosen, remedies
+from mlefw.system.atomic import Json
 from mlefw.system.number_format import number, percent
 
 CHANCE = 1e-4
@@ -56,7 +56,7 @@ class Departure:
 
 def misfit(
     metrics: Mapping[str, Mapping[str, float]], population: Mapping[str, float], chosen: Callable[[str], Chosen]
-) -> dict[str, Any] | None:
+) -> Json | None:
     """What `summary.json` says of it, or None where nothing is off.
 
     Args:
@@ -97,7 +97,7 @@ def departures(figures: Mapping[str, float], population: float, fitted: float = 
     return sorted(found, key=lambda one: -one.nats)
 
 
-def _content(split: str, target: str, found: list[Departure], is_overfit: bool, chosen: Chosen) -> dict[str, Any]:
+def _content(split: str, target: str, found: list[Departure], is_overfit: bool, chosen: Chosen) -> Json:
     signs = {name: sign for one in reversed(found) for name, sign in one.signs.items()}
     proposals = remedies(chosen, signs, is_overfit)
     of = f" of {target}" if target else ""

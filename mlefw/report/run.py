@@ -137,7 +137,12 @@ def _distance(summary: Mapping[str, Any]) -> Table:
 def _estimates(baseline: Mapping[str, Any]) -> list[Section]:
     """The exact estimate, and the MLE nested in it under a prior."""
     name = "MLE" if baseline.get("prior", "none") == "none" else "MAP"
-    sections = [_estimate(f"Exact linear {name}", baseline)]
+    left_out = baseline.get("left_out", {}).get(name.lower())
+    sections = [
+        _estimate(f"Exact linear {name}", baseline)
+        if left_out is None
+        else Section(f"Exact linear {name}", note=f"Left out: {left_out}.")
+    ]
     if "mle" in baseline:
         sections.append(_estimate("Exact linear MLE", baseline["mle"]))
     if "ridge" in baseline:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
+from mlefw.callback.stored_state import Content
 from mlefw.errors import UsageError
 from mlefw.system.atomic import write_atomically
 
@@ -37,14 +38,14 @@ def versions() -> dict[str, str]:
 class Archive(CheckpointIO):
     """How the trainer saves: each checkpoint carries `card`, all that is needed to rebuild the model from raw data."""
 
-    def __init__(self, card: dict[str, Any]) -> None:
+    def __init__(self, card: Content) -> None:
         self.card = {"version": SCHEMA_VERSION, "written_by": version("mlefw"), **card}
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: Content, path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint whole, or leave what stood there."""
         write(Path(path), {**checkpoint, "mlefw": self.card})
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Content:
         """Read a checkpoint of ours."""
         return read(Path(path))
 
@@ -81,7 +82,7 @@ class _Digesting:
         self.file.flush()
 
 
-def write(path: Path, content: dict[str, Any]) -> None:
+def write(path: Path, content: Content) -> None:
     """Write a checkpoint atomically: a file of `torch.save`, with a digest of it as the comment of the zip archive.
 
     Raises:
@@ -103,7 +104,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, fill)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Content:
     """The content of a checkpoint file, on the CPU; nothing in it is ever executed.
 
     Raises:
@@ -182,7 +183,7 @@ def _check_content(path: Path, content: Any) -> None:
         )
 
 
-def _problems(content: dict[str, Any], limit: int) -> Iterator[str]:
+def _problems(content: Content, limit: int) -> Iterator[str]:
     """What no checkpoint of mlefw holds, the first thing first; `limit` is the size of its file in bytes.
 
     Whatever has been written takes a byte of the file at least, so that containers which are there many times over, or

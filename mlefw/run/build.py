@@ -13,6 +13,7 @@ from mlefw.baseline.problem import Problem
 from mlefw.calibrate.base import Calibration
 from mlefw.configuration.admission import admit
 from mlefw.configuration.instantiate import found, instantiate
+from mlefw.configuration.settings import Node, Settings
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
@@ -37,8 +38,6 @@ from mlefw.system.random_state import Stream
 from mlefw.system.shared_work import once
 from mlefw.uncertainty.averaged import Method
 
-Config = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Data:
@@ -58,19 +57,19 @@ class Data:
         return far_rows(self.schema, self.splits[split])
 
 
-def head_kind(node: Config) -> Any:
+def head_kind(node: Node) -> Any:
     """The class of a head, which says how its target is coded before there are data to build it with."""
     return found(admit("head", node))
 
 
-def build_data(config: Config) -> Data:
+def build_data(config: Settings) -> Data:
     """Read, learn the schema, split, code, and hold the target to the head's support."""
-    return once("data", config, ("data", "head"), lambda: _read_data(config))
+    return once("data", config.plain, ("data", "head"), lambda: _read_data(config))
 
 
-def _read_data(config: Config) -> Data:
-    source: Source = instantiate("data", config["data"])
-    kind, tasks = head_kind(config["head"]), config["head"].get("tasks") or {}
+def _read_data(config: Settings) -> Data:
+    source: Source = instantiate("data", config.data)
+    kind, tasks = head_kind(config.head), config.head.get("tasks") or {}
     check_targets(source, kind, tasks)
     source.bounds = issubclass(kind, CensoredHead) and not source.event
     source.partial = getattr(kind, "partial", False) and not source.event
@@ -79,7 +78,7 @@ def _read_data(config: Config) -> Data:
     parts = source.parts(table)
     source.warn_of_empty(table, parts)
     schema = schema.of_training(*parts["train"])
-    head = head_of(config, schema.targets)
+    head = head_of(config.head, schema.targets)
     splits = {split: coded(schema, head, *part, source.store) for split, part in parts.items()}
     schema = replace(schema, spans=spans(schema, splits["train"]))
     if source.store is None:
@@ -88,26 +87,26 @@ def _read_data(config: Config) -> Data:
     return Data(source, schema, splits)
 
 
-def build_head(config: Config, num_classes: int | None) -> Head:
+def build_head(node: Node, num_classes: int | None) -> Head:
     """The head of one target, in the units it was written in."""
-    head: Head = instantiate("head", config["head"], num_classes=num_classes)
+    head: Head = instantiate("head", node, num_classes=num_classes)
     return head
 
 
-def head_of(config: Config, targets: Sequence[Target]) -> Head:
+def head_of(node: Node, targets: Sequence[Target]) -> Head:
     """The head of a run: of several targets one that knows them all, or one head for each of them."""
-    node, names = config["head"], tuple(target.name for target in targets)
+    names = tuple(target.name for target in targets)
     counts = [None if target.labels is None else len(target.labels) for target in targets]
     if len(targets) == 1:
-        return build_head(config, counts[0])
+        return build_head(node, counts[0])
     kind = head_kind(node)
     if issubclass(kind, CensoredHead):
-        return build_head(config, None)
+        return build_head(node, None)
     if issubclass(kind, JointHead) and kind is not MultitaskHead:
         head: Head = instantiate("head", node, targets=names)
         return head
     tasks = node.get("tasks") or dict.fromkeys(names, node)
-    parts = {name: build_head({"head": tasks[name]}, count) for name, count in zip(names, counts, strict=True)}
+    parts = {name: build_head(tasks[name], count) for name, count in zip(names, counts, strict=True)}
     return MultitaskHead(parts, node.get("start", "null"))
 
 
@@ -135,30 +134,30 @@ class Estimand:
         return problem.restricted(torch.tensor(self.asked, dtype=torch.long)) if self.is_subset else problem
 
 
-def build_estimand(config: Config, data: Data) -> Estimand:
+def build_estimand(config: Settings, data: Data) -> Estimand:
     """Head at the null model in the units of the target, standardised model, prior."""
-    asked = data.schema.columns_of((config["baseline"] or {}).get("features"), "baseline.features")
-    head = head_of(config, data.schema.targets)
+    asked = data.schema.columns_of(config.baseline.get("features"), "baseline.features")
+    head = head_of(config.head, data.schema.targets)
     if data.source.standardize_target:
         set_units(head, data.train)
     mean, scale = feature_statistics(data.train, data.source.standardize)
     problem = Problem.of(head, data.train, mean, scale, NoPrior())
-    null = once("null", config, ("data", "head"), lambda: solve_null(problem))
+    null = once("null", config.plain, ("data", "head"), lambda: solve_null(problem))
     head = place(head, null)
-    with Stream(config["seed"], "initial weights"):
-        model = instantiate("model", config["model"], num_features=data.schema.num_features, eta_dim=head.eta_dim)
-    prior = instantiate("prior", config["prior"])
-    loss = build_loss(config)
+    with Stream(config.seed, "initial weights"):
+        model = instantiate("model", config.model, num_features=data.schema.num_features, eta_dim=head.eta_dim)
+    prior = instantiate("prior", config.prior)
+    loss = build_loss(config.loss)
     loss.check(head)
     loss.learn(data.train)
     objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population, loss)
     parts = ("data", "head", "model", "prior", "loss", "metric")
-    once("row", config, parts, lambda: _try_one_row(config, objective, data.train))
+    once("row", config.plain, parts, lambda: _try_one_row(config, objective, data.train))
     return Estimand(objective.train(), null, mean, scale, asked)
 
 
 @torch.no_grad()
-def _try_one_row(config: Config, objective: Objective, train: Rows) -> None:
+def _try_one_row(config: Settings, objective: Objective, train: Rows) -> None:
     """Send one row through the whole chain: a plugin of the wrong shape fails here, not in the first epoch.
 
     Raises:
@@ -169,11 +168,11 @@ def _try_one_row(config: Config, objective: Objective, train: Rows) -> None:
         objective.eval().nll(row)
         distribution = objective.head(objective.eta(row.x, row.offset))
     except (ValueError, TypeError, RuntimeError) as error:
-        parts = f"{config['model']['_target_']} and {config['head']['_target_']}"
+        parts = f"{config.model['_target_']} and {config.head['_target_']}"
         raise UsageError(f"{parts} do not fit each other or the data: {error}") from error
-    head = config["head"]["_target_"]
+    head = config.head["_target_"]
     metrics = build_metrics(config, objective.head)
-    names = list(config["metric"]) if len(config["metric"]) == len(metrics) else [type(m).__name__ for m in metrics]
+    names = list(config.metric) if len(config.metric) == len(metrics) else [type(m).__name__ for m in metrics]
     for name, metric in zip(names, metrics, strict=True):
         try:
             metric.update(distribution, row.y, row.weight)
@@ -181,44 +180,43 @@ def _try_one_row(config: Config, objective: Objective, train: Rows) -> None:
             raise UsageError(f"metric.{name} and {head} do not fit each other: {error}") from error
 
 
-def build_metrics(config: Config, head: Head) -> list[Metric]:
+def build_metrics(config: Settings, head: Head) -> list[Metric]:
     """The metrics of one split."""
     if not isinstance(head, JointHead):
-        return _metrics(config["metric"], head, head.floor)
+        return _metrics(config.metric, head, head.floor)
     metrics: list[Metric] = [Nll()]
     for index, name in enumerate(head.targets):
         part = head.parts[index] if isinstance(head, MultitaskHead) else head
-        nodes = config["metric"][name] if config["head"].get("tasks") else config["metric"]
+        nodes = config.metric[name] if config.head.get("tasks") else config.metric
         metrics.append(OfTarget(name, index, _metrics(nodes, part, head.floor[index])))
     return metrics
 
 
-def _metrics(nodes: Config, head: Head, floor: torch.Tensor) -> list[Metric]:
+def _metrics(nodes: Node, head: Head, floor: torch.Tensor) -> list[Metric]:
     facts = {"num_classes": getattr(head, "num_classes", None), "floor": float(floor)}
     return [instantiate("metric", node, **facts) for node in nodes.values()]
 
 
-def build_loss(config: Config) -> Loss:
+def build_loss(node: Node) -> Loss:
     """What training descends; the plain NLL where a configuration does not say."""
-    loss: Loss | None = _chosen(config, "loss")
+    loss: Loss | None = _chosen("loss", node)
     return Plain() if loss is None else loss
 
 
-def build_calibration(config: Config) -> Calibration | None:
+def build_calibration(node: Node) -> Calibration | None:
     """The recalibration, not fitted yet, or None for `calibrate=none`."""
-    return _chosen(config, "calibrate")
+    return _chosen("calibrate", node)
 
 
-def build_baseline(config: Config) -> LinearBaseline | None:
+def build_baseline(node: Node) -> LinearBaseline | None:
     """The exact side, or None for `baseline=none`."""
-    return _chosen(config, "baseline")
+    return _chosen("baseline", node)
 
 
-def build_uncertainty(config: Config) -> Method | None:
+def build_uncertainty(node: Node) -> Method | None:
     """What finds the uncertainty of the parameters, or None for `uncertainty=none`."""
-    return _chosen(config, "uncertainty")
+    return _chosen("uncertainty", node)
 
 
-def _chosen(config: Config, slot: str) -> Any:
-    node = config.get(slot) or {}
+def _chosen(slot: str, node: Node) -> Any:
     return instantiate(slot, node) if "_target_" in node else None

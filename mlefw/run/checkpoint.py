@@ -10,9 +10,11 @@ import torch
 
 from mlefw.calibrate.base import Calibration
 from mlefw.callback.resume import objective_state
+from mlefw.callback.stored_state import Content
 from mlefw.configuration.check import check_parts
 from mlefw.configuration.instantiate import instantiate
 from mlefw.configuration.record import typed
+from mlefw.configuration.settings import Node, Settings
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
 from mlefw.rows.fingerprint import fingerprint
@@ -42,17 +44,17 @@ class Trained:
 
     objective: Objective
     schema: Schema
-    config: dict[str, Any]
+    config: Settings
     path: Path
     trained: Objective | None = None
     calibration: Calibration | None = None
 
 
-def card(config: dict[str, Any], data: Data, population: float) -> dict[str, Any]:
+def card(config: Settings, data: Data, population: float) -> Content:
     """What a checkpoint carries beside its tensors: plain containers only."""
     rows = {split: fingerprint(part) for split, part in data.splits.items()}
     return {
-        "config": config,
+        "config": config.plain,
         "schema": data.schema.to_dict(),
         "population": population,
         "fingerprint": rows,
@@ -64,14 +66,14 @@ def card(config: dict[str, Any], data: Data, population: float) -> dict[str, Any
 class Card:
     """What a checkpoint carries beside its tensors; a part that came later has a default, for files without it."""
 
-    config: dict[str, Any]
+    config: Node
     schema: Schema
     population: float
     fingerprint: dict[str, str] = field(default_factory=dict)
     stored: bool = False
 
     @classmethod
-    def of(cls, path: Path, content: dict[str, Any]) -> "Card":
+    def of(cls, path: Path, content: Content) -> "Card":
         """That of the content of a checkpoint file.
 
         Raises:
@@ -97,11 +99,11 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     path = checkpoint_of(run)
     content = archive.read(path)
     described = Card.of(path, content)
-    config, schema = described.config, described.schema
-    state = objective_state(content)
+    schema, state = described.schema, objective_state(content)
     with _describing(path):
-        _check_config(config, plugins)
-        objective = _rebuild(path, described, state)
+        _check_config(described.config, plugins)
+        config = Settings.of(described.config)
+        objective = _rebuild(path, config, described, state)
         calibration = _calibration(path, config, content.get("calibration"))
         _try(path, objective)
     if calibration is None:
@@ -121,7 +123,7 @@ def _describing(path: Path) -> Iterator[None]:
         raise UsageError(f"{path}: the checkpoint does not describe a model that can be built ({reason})") from error
 
 
-def _check_config(config: dict[str, Any], plugins: tuple[str, ...]) -> None:
+def _check_config(config: Node, plugins: tuple[str, ...]) -> None:
     """Admit what will be built of the settings that a checkpoint holds."""
     for name in _BUILT:
         if not isinstance(config.get(name), dict):
@@ -132,9 +134,9 @@ def _check_config(config: dict[str, Any], plugins: tuple[str, ...]) -> None:
     check_parts({**{name: config[name] for name in _BUILT}, **{name: config.get(name) for name in _MAY_BUILD}}, plugins)
 
 
-def _calibration(path: Path, config: dict[str, Any], stored: Any) -> Calibration | None:
+def _calibration(path: Path, config: Settings, stored: Any) -> Calibration | None:
     """The fitted recalibration of a checkpoint, or None where none was asked for, or none is in this file."""
-    calibration = build.build_calibration(config)
+    calibration = build.build_calibration(config.calibrate)
     if calibration is None:
         return None
     if stored is None:
@@ -146,17 +148,17 @@ def _calibration(path: Path, config: dict[str, Any], stored: Any) -> Calibration
     return calibration
 
 
-def _rebuild(path: Path, described: Card, state: dict[str, torch.Tensor]) -> Objective:
+def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, torch.Tensor]) -> Objective:
     """The objective of a description, with its tensors."""
-    config, schema = described.config, described.schema
-    head = build.head_of(config, schema.targets)
+    schema = described.schema
+    head = build.head_of(config.head, schema.targets)
     sizes = {"num_features": schema.num_features, "eta_dim": head.eta_dim}
     _check_size(path, config, sizes, state)
-    model = instantiate("model", config["model"], **sizes)
-    prior = instantiate("prior", config["prior"])
+    model = instantiate("model", config.model, **sizes)
+    prior = instantiate("prior", config.prior)
     blank = torch.zeros(schema.num_features, dtype=torch.float64)
     standardized = Standardized(model, blank, blank.clone())
-    objective = Objective(standardized, head, prior, described.population, build.build_loss(config))
+    objective = Objective(standardized, head, prior, described.population, build.build_loss(config.loss))
     build.build_metrics(config, head)
     compare(path, objective.state_dict(), state)
     # Parameters take the precision they were trained in; buffers of statistics stay in 64 bit.
@@ -166,12 +168,12 @@ def _rebuild(path: Path, described: Card, state: dict[str, torch.Tensor]) -> Obj
     return objective
 
 
-def _check_size(path: Path, config: dict[str, Any], sizes: dict[str, int], state: dict[str, torch.Tensor]) -> None:
+def _check_size(path: Path, config: Settings, sizes: dict[str, int], state: dict[str, torch.Tensor]) -> None:
     """Hold one of mlefw's models to its tensors before there is memory for it, which may be more than there is."""
-    if not str(config["model"]["_target_"]).startswith("mlefw."):
+    if not str(config.model["_target_"]).startswith("mlefw."):
         return
     with torch.device("meta"):
-        model = instantiate("model", config["model"], **sizes)
+        model = instantiate("model", config.model, **sizes)
     prefix = "model.model."
     known = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     compare(path, model.state_dict(), known)

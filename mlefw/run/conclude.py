@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from mlefw.configuration.groups import choice, described
+from mlefw.configuration.settings import Settings
 from mlefw.objective.objective import Evaluation, Objective, evaluate, whole_eta
 from mlefw.report.forecast import Forecast, Sample, forecast
 from mlefw.report.sentences import verdict
@@ -21,7 +20,7 @@ from mlefw.score import recalibration
 from mlefw.score.distances import distances
 from mlefw.score.figures import figures_on, floored_share
 from mlefw.score.yardstick import Yardstick, describe
-from mlefw.system.atomic import write_json
+from mlefw.system.atomic import Json, write_json
 from mlefw.system.attempt import attempt
 from mlefw.system.warning import collect, collected, warn
 
@@ -40,7 +39,7 @@ class Seen:
     figures: dict[str, dict[str, float]]
 
 
-def see(config: dict[str, Any], objective: Objective, evaluations: dict[str, Evaluation], splits: Splits) -> Seen:
+def see(config: Settings, objective: Objective, evaluations: dict[str, Evaluation], splits: Splits) -> Seen:
     """The same with the figures of known evaluations."""
     metrics = build.build_metrics(config, objective.head)
     figures = {split: figures_on(objective, evaluations[split], rows, metrics) for split, rows in splits.items()}
@@ -48,15 +47,15 @@ def see(config: dict[str, Any], objective: Objective, evaluations: dict[str, Eva
 
 
 def conclude(
-    config: dict[str, Any],
+    config: Settings,
     run_dir: Path,
     prepared: Prepared,
     yardstick: Yardstick,
-    baseline: dict[str, Any] | None,
+    baseline: Json | None,
     fit: fitting.Fit,
     started: float,
     seen: Seen | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Write what is left to be written of a run that began at `started`; its summary.
 
     `seen`: what the model says before a recalibration, where that is known.
@@ -81,7 +80,7 @@ def conclude(
         summary["misfit"] = misfit
     # What follows may take long, or the memory of the machine: what is known by now is on disk first.
     _write(config, run_dir, {**summary, "status": "failed", "reason": _UNFINISHED}, baseline, [])
-    kept = partial(stored_estimates.keep, checkpoint_of(run_dir), yardstick.exact, objective, config["baseline"] or {})
+    kept = partial(stored_estimates.keep, checkpoint_of(run_dir), yardstick.exact, objective, config.baseline)
     attempt("the exact estimates of the checkpoint", kept, None)
     summary |= attempt(
         "the uncertainty of the parameters", lambda: keep_posterior(config, run_dir, objective, data.splits), {}
@@ -114,22 +113,22 @@ def _warn_of_floor(objective: Objective, evaluation: Evaluation, train: Rows) ->
 
 
 def _essentials(
-    config: dict[str, Any],
+    config: Settings,
     prepared: Prepared,
     yardstick: Yardstick,
     fit: fitting.Fit,
     seen: Seen,
     final: Objective,
-    calibration: dict[str, Any] | None,
-) -> dict[str, Any]:
+    calibration: Json | None,
+) -> Json:
     """The summary of a run, as far as it takes no more than the figures of the model and of the exact estimates."""
     data, estimand, exact, lines = prepared.data, prepared.estimand, yardstick.exact, yardstick.lines
     summary = {
         "status": "finished",
-        **{name: choice(config, name) for name in ("head", "prior", "batch", "model")},
-        "loss": described(config, "loss"),
+        **{name: config.choice(name) for name in ("head", "prior", "batch", "model")},
+        "loss": config.described("loss"),
         "measure": "mass" if final.head.support.is_discrete else "density",
-        "seed": config["seed"],
+        "seed": config.seed,
         "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
         "num_features": data.schema.num_features,
         "num_parameters": prepared.num_parameters,
@@ -151,21 +150,21 @@ def _essentials(
     return {name: value for name, value in summary.items() if value is not None}
 
 
-def _ridge(config: dict[str, Any], yardstick: Yardstick) -> dict[str, Any] | None:
+def _ridge(config: Settings, yardstick: Yardstick) -> Json | None:
     content = describe(yardstick.exact.ridge, yardstick.lines.get("ridge"))
-    return None if content is None else {"scale": config["baseline"]["ridge_scale"], **content}
+    return None if content is None else {"scale": config.baseline["ridge_scale"], **content}
 
 
 def _write(
-    config: dict[str, Any],
+    config: Settings,
     run_dir: Path,
-    summary: dict[str, Any],
-    baseline: dict[str, Any] | None,
+    summary: Json,
+    baseline: Json | None,
     pictures: Sequence[exhibit.Exhibit],
-) -> dict[str, Any]:
+) -> Json:
     """Write the report, if one is wanted, and the summary; the summary with all warnings."""
     summary = {**summary, "warnings": collected()}
-    if config["report"]:
+    if config.report:
         attempt("the report", lambda: exhibit.report(run_dir, summary, baseline, pictures), None)
     summary["warnings"] = collected()
     write_json(run_dir / "summary.json", summary)
@@ -173,19 +172,19 @@ def _write(
 
 
 def _show(
-    config: dict[str, Any],
+    config: Settings,
     run_dir: Path,
     prepared: Prepared,
     fit: fitting.Fit,
-    summary: dict[str, Any],
+    summary: Json,
     final: Objective,
 ) -> list[exhibit.Exhibit]:
     """The pictures, written and on TensorBoard's last page."""
     sample = fit.board.sample if "calibration" not in summary else _unseen(prepared.data)
     seen, pictures = None, list[exhibit.Exhibit]()
-    if config["plots"]:
-        pictures += exhibit.of_training(fit, summary, prepared.data.schema, with_path=config["report"])
-    if config["plots"] and config["report"]:
+    if config.plots:
+        pictures += exhibit.of_training(fit, summary, prepared.data.schema, with_path=config.report)
+    if config.plots and config.report:
         seen = attempt(
             "the predictive distributions of a sample",
             lambda: forecast(final, whole_eta(final, sample.rows), sample.rows),
@@ -205,18 +204,18 @@ def _show(
 
 
 def _finish_board(
-    config: dict[str, Any],
+    config: Settings,
     fit: fitting.Fit,
-    summary: dict[str, Any],
+    summary: Json,
     pictures: Sequence[exhibit.Exhibit],
     seen: Forecast | None,
 ) -> None:
     settings: dict[str, str | float | bool] = {
         name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
     }
-    settings |= {"optimizer": choice(config, "optimizer"), "loss": summary["loss"]}
+    settings |= {"optimizer": config.choice("optimizer"), "loss": summary["loss"]}
     settings |= {"calibrate": summary["calibration"]["method"]} if "calibration" in summary else {}
-    lr = config["optimizer"].get("lr")
+    lr = config.optimizer.get("lr")
     settings |= {"lr": lr} if lr is not None else {}
     results = {
         f"final/{split}_{name}": values[name]
@@ -232,8 +231,8 @@ def _finish_board(
 
 
 def _recalibrate(
-    config: dict[str, Any], run_dir: Path, prepared: Prepared, before: dict[str, Evaluation]
-) -> tuple[Objective, dict[str, Evaluation], dict[str, Any] | None]:
+    config: Settings, run_dir: Path, prepared: Prepared, before: dict[str, Evaluation]
+) -> tuple[Objective, dict[str, Evaluation], Json | None]:
     """The model that is kept, its evaluations, and what recalibrated it; `best.ckpt` then holds that, too."""
     objective, calibration, splits = prepared.estimand.objective, prepared.calibration, prepared.data.splits
     if calibration is None:
@@ -242,7 +241,7 @@ def _recalibrate(
     final = recalibration.fit(objective, calibration, before[held], splits[held])
     after = {split: evaluate(final, rows) for split, rows in splits.items()}
     archive.amend(run_dir / "checkpoints" / "best.ckpt", calibration=dict(calibration.state_dict()))
-    return final, after, recalibration.describe(choice(config, "calibrate"), calibration, before, after, splits)
+    return final, after, recalibration.describe(config.choice("calibrate"), calibration, before, after, splits)
 
 
 def _unseen(data: build.Data) -> Sample:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from mlefw.errors import UsageError
 from mlefw.system import file_system
+from mlefw.system.atomic import Json
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import own
 
@@ -104,7 +104,7 @@ def run_of(resume: str) -> Path:
     return path.absolute()
 
 
-def summary_of(run_dir: Path) -> dict[str, Any]:
+def summary_of(run_dir: Path) -> Json:
     """The summary of a run; empty where there is none that can be read."""
     try:
         content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning
 
@@ -14,7 +13,9 @@ from mlefw.callback.figures import LogFigures
 from mlefw.callback.patience import StopWithoutProgress
 from mlefw.callback.resume import KEY, Resumable
 from mlefw.callback.short_steps import WarnOfShortSteps
+from mlefw.callback.stored_state import Content
 from mlefw.configuration.read import as_yaml
+from mlefw.configuration.settings import Settings
 from mlefw.distributed import ranks, topology
 from mlefw.report.forecast import Sample
 from mlefw.run import resume
@@ -58,30 +59,30 @@ class Fit:
 
 
 def watch(
-    config: dict[str, Any],
+    config: Settings,
     run_dir: Path,
     prepared: Prepared,
     yardstick: Yardstick,
-    content: dict[str, Any] | None = None,
+    content: Content | None = None,
 ) -> Watch:
     """The callbacks of a new run, or of one that goes on from the `content` of a checkpoint."""
     data, exact = prepared.data, yardstick.exact
     log = LogFigures(run_dir / "metrics.csv", yardstick)
-    keep = KeepCheckpoints(run_dir / "checkpoints", **config["checkpoint"], before=log.settle)
+    keep = KeepCheckpoints(run_dir / "checkpoints", **vars(config.checkpoint), before=log.settle)
     resumable = Resumable(content, run_dir / "summary.json")
     sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
-    text = {"settings": "    " + as_yaml(config).replace("\n", "\n    ")}
+    text = {"settings": "    " + as_yaml(config.plain).replace("\n", "\n    ")}
     recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
     return Watch(resumable, log, WriteBoard(text, sample, log), keep, recorder, _stopping(config, data))
 
 
 def fit(
-    config: dict[str, Any],
+    config: Settings,
     run_dir: Path,
     prepared: Prepared,
     yardstick: Yardstick,
-    card: dict[str, Any],
-    content: dict[str, Any] | None,
+    card: Content,
+    content: Content | None,
 ) -> Fit:
     """Train from the start, or on from the `content` of a checkpoint; the best state is in the objective then.
 
@@ -92,7 +93,7 @@ def fit(
     clock = time.monotonic()
     module = build_module(config, prepared.estimand, prepared.rows)
     watching = watch(config, run_dir, prepared, yardstick, content)
-    callbacks = watching.callbacks + ([WarnOfShortSteps()] if topology.is_ddp(config["trainer"]) else [])
+    callbacks = watching.callbacks + ([WarnOfShortSteps()] if topology.is_ddp(config.trainer) else [])
     trainer = build_trainer(config, run_dir, card, callbacks, resume.purge_step(content))
     training_clock = time.monotonic()
     with deferred(), retained(), module.around:
@@ -112,7 +113,7 @@ def finished(trainer: lightning.Trainer, watching: Watch, rows_per_s: float, sec
     return Fit(trainer, watching.keep, watching.log, watching.board, watching.recorder, rows_per_s, seconds)
 
 
-def follow(config: dict[str, Any], run_dir: Path, prepared: Prepared, content: dict[str, Any] | None) -> None:
+def follow(config: Settings, run_dir: Path, prepared: Prepared, content: Content | None) -> None:
     """Train as one of the processes that write nothing."""
     module = build_module(config, prepared.estimand, prepared.rows)
     callbacks: list[lightning.Callback] = [Resumable(content)]
@@ -124,8 +125,8 @@ def follow(config: dict[str, Any], run_dir: Path, prepared: Prepared, content: d
     ranks.close()
 
 
-def _stopping(config: dict[str, Any], data: Data) -> StopWithoutProgress | None:
-    patience, delta = config["early_stopping"]["patience"], config["early_stopping"]["min_delta"]
+def _stopping(config: Settings, data: Data) -> StopWithoutProgress | None:
+    patience, delta = config.early_stopping.patience, config.early_stopping.min_delta
     if patience is None or "validation" not in data.splits:
         return None
     return StopWithoutProgress(patience, delta)

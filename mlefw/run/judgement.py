@@ -11,6 +11,7 @@ from mlefw.calibrate.cox import Cox
 from mlefw.calibrate.isotonic import Isotonic
 from mlefw.calibrate.scale import Scale
 from mlefw.calibrate.temperature import Temperature
+from mlefw.configuration.settings import Settings
 from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead
 from mlefw.objective.objective import Objective
@@ -18,6 +19,7 @@ from mlefw.report.misfit import misfit
 from mlefw.report.remedy import Chosen
 from mlefw.rows.rows import Rows
 from mlefw.score.recalibration import FITTED_ON
+from mlefw.system.atomic import Json
 
 _RECALIBRATIONS: Mapping[str, type[Calibration]] = {
     "temperature": Temperature,
@@ -31,8 +33,8 @@ _SPARSE = 0.05
 
 
 def judge(
-    config: dict[str, Any], objective: Objective, splits: Mapping[str, Rows], metrics: Mapping[str, Mapping[str, float]]
-) -> dict[str, Any] | None:
+    config: Settings, objective: Objective, splits: Mapping[str, Rows], metrics: Mapping[str, Mapping[str, float]]
+) -> Json | None:
     """The `misfit` of `summary.json`, or None where predictions are calibrated.
 
     Args:
@@ -46,15 +48,15 @@ def judge(
     return misfit(metrics, population, lambda target: _chosen(config, objective, list(splits.values()), held, target))
 
 
-def _chosen(config: dict[str, Any], objective: Objective, rows: Sequence[Rows], held: float, target: str) -> Chosen:
-    head, node, setting = objective.head, config["head"], "head"
+def _chosen(config: Settings, objective: Objective, rows: Sequence[Rows], held: float, target: str) -> Chosen:
+    head, node, setting = objective.head, config.head, "head"
     y = torch.cat([part.y for part in rows])
     recalibrations: tuple[str, ...] = ()
     if isinstance(head, JointHead):
         y = y[:, list(head.targets).index(target)] if target in head.targets else y
         tasks = node.get("tasks") or {}
         node, setting = (tasks[target], f"head.tasks.{target}") if target in tasks else (node, setting)
-    elif not any("_target_" in (config.get(group) or {}) for group in ("calibrate", "uncertainty")):
+    elif not any("_target_" in node for node in (config.calibrate, config.uncertainty)):
         recalibrations = _recalibrations(head, held)
     if isinstance(node.get("component"), dict) and node["_target_"].endswith("CensoredHead"):
         node, setting = node["component"], "head.component"

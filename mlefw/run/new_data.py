@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mlefw.configuration.check import check_parts
 from mlefw.configuration.instantiate import instantiate
+from mlefw.configuration.settings import Node, TableSettings
 from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
 from mlefw.data.parquet import BLOCK_CELLS, SUFFIXES, Parquet
@@ -30,18 +30,18 @@ def check_output(path: Path, overwrite: bool, setting: str = "output") -> None:
         raise UsageError(f"{setting}={path} exists: expected a new file, or overwrite=true")
 
 
-def adapted(trained: Trained, settings: dict[str, Any]) -> Trained:
-    """The model with other ways to treat missing and unseen values, where `settings` has them.
+def adapted(trained: Trained, missing: str | None, unseen: str | None) -> Trained:
+    """The model with other ways to treat missing and unseen values, where one is given.
 
     Raises:
         UsageError: a way that there is not.
     """
-    given = {name: settings[name] for name in ("missing", "unseen") if settings.get(name) is not None}
+    given: Node = {name: way for name, way in (("missing", missing), ("unseen", unseen)) if way is not None}
     check_parts({"data": {"_target_": "mlefw.data.csv.Csv", **given}})
     return replace(trained, schema=replace(trained.schema, **given))
 
 
-def read_table(trained: Trained, settings: dict[str, Any], split: str) -> tuple[Table, np.ndarray]:
+def read_table(trained: Trained, settings: TableSettings, split: str) -> tuple[Table, np.ndarray]:
     """A table with the rows of a split of the run's own data, and their positions in it.
 
     Args:
@@ -52,8 +52,7 @@ def read_table(trained: Trained, settings: dict[str, Any], split: str) -> tuple[
     Raises:
         UsageError: no such split, or what the source raises.
     """
-    given = {name: value for name, value in settings.items() if value is not None}
-    source: Source = instantiate("data", {**trained.config["data"], **given})
+    source: Source = instantiate("data", {**trained.config.data, **settings.given})
     source.partial, source.bounds = trained.schema.partial, trained.schema.bounds
     parts = source.parts()
     if split not in parts:
@@ -62,7 +61,7 @@ def read_table(trained: Trained, settings: dict[str, Any], split: str) -> tuple[
 
 
 def read_blocks(
-    trained: Trained, settings: dict[str, Any], split: str = "test", prediction: bool = True
+    trained: Trained, settings: TableSettings, split: str = "test", prediction: bool = True
 ) -> Iterator[Block]:
     """The rows of `data.path` in tables of bounded size, or without one those of a split of the run's own data.
 
@@ -75,7 +74,7 @@ def read_blocks(
     Raises:
         UsageError: what the source raises.
     """
-    if settings.get("path") is None:
+    if settings.path is None:
         table, index = read_table(trained, settings, split)
         size = max(1, BLOCK_CELLS // max(1, len(table.columns)))
         for start in range(0, len(index), size):
@@ -85,18 +84,18 @@ def read_blocks(
         yield from _source(trained, settings, prediction).read_blocks()
 
 
-def _source(trained: Trained, settings: dict[str, Any], prediction: bool) -> Source:
-    given = {name: value for name, value in settings.items() if value is not None}
+def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Source:
+    given = settings.given
     kind: type[Source] = Csv
     if _is_parquet(local_path(str(given["path"]), "data.path")):
         kind, given = Parquet, {name: value for name, value in given.items() if name not in _READING}
     else:
-        trained_on = trained.config["data"]
+        trained_on = trained.config.data
         given = {**{name: trained_on[name] for name in _READING if name in trained_on}, **given}
     check_parts({"data": {"_target_": f"{kind.__module__}.{kind.__name__}", **given}})
     source = trained.schema.reading(kind(**given), prediction)
     # Columns that training did not know are no surprise where it was told which to take.
-    source.closed = trained.config["data"].get("features") is None
+    source.closed = trained.config.data.get("features") is None
     return source
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mlefw.configuration.settings import Settings
 from mlefw.errors import UsageError
 from mlefw.metric.base import Metric
 from mlefw.metric.coverage import Coverage
@@ -17,6 +18,7 @@ from mlefw.rows.standardize import feature_statistics
 from mlefw.run import archive, build
 from mlefw.run.checkpoint import Trained
 from mlefw.run.directory import checkpoint_of
+from mlefw.system.atomic import Json
 from mlefw.system.warning import warn
 from mlefw.uncertainty.averaged import Method, Uncertain, averaged
 from mlefw.uncertainty.laplace import Laplace
@@ -26,15 +28,13 @@ from mlefw.uncertainty.posterior import Posterior
 _BLOCK = 4096
 
 
-def keep_posterior(
-    config: dict[str, Any], run_dir: Path, objective: Objective, splits: dict[str, Rows]
-) -> dict[str, Any]:
+def keep_posterior(config: Settings, run_dir: Path, objective: Objective, splits: dict[str, Rows]) -> Json:
     """Store the posterior in the best checkpoint; what the summary says of it under the name of the method.
 
     Empty where none was asked for. Masks of dropout are not stored: their seed is in the settings.
     A training that ends where there is no posterior is finished all the same, with a warning.
     """
-    method = build.build_uncertainty(config)
+    method = build.build_uncertainty(config.uncertainty)
     if method is None:
         return {}
     held_out = {split: rows for split, rows in splits.items() if split != "train"}

@@ -15,7 +15,7 @@ from mlefw.errors import UsageError
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
 from mlefw.run.checkpoint import Trained
-from mlefw.schema.reach import warn_of_far_rows
+from mlefw.schema.reach import FarRows
 from mlefw.schema.support import check_support
 from mlefw.uncertainty.averaged import Uncertain, averaged
 
@@ -47,6 +47,7 @@ def predictions(
     level: float = 0.9,
     quantiles: Sequence[float] = (),
     posterior: Uncertain | None = None,
+    far: FarRows | None = None,
 ) -> pa.Table:
     """What the model says of each row of a table; a value that is not defined is null.
 
@@ -57,6 +58,7 @@ def predictions(
         level: probability of the central interval.
         quantiles: probabilities of further quantiles.
         posterior: of the parameters, or masks, to average over; None for the fitted ones.
+        far: is told of the rows, to say later which lie far beyond the training rows.
 
     Raises:
         UsageError: a table that does not fit the schema, a target that the head cannot take, or rows whose prediction
@@ -64,11 +66,12 @@ def predictions(
     """
     if posterior is not None and table.num_rows > _AVERAGED_ROWS:
         parts = np.split(np.arange(table.num_rows), range(_AVERAGED_ROWS, table.num_rows, _AVERAGED_ROWS))
-        tables = [predictions(trained, table.take(k), row[k], level, quantiles, posterior) for k in parts]
+        tables = [predictions(trained, table.take(k), row[k], level, quantiles, posterior, far) for k in parts]
         return pa.concat_tables(tables, promote_options="default")
     objective, schema = trained.objective, trained.schema
     rows = schema.rows(table, objective.head.log_link, target_required=False)
-    warn_of_far_rows(schema, rows, table)
+    if far is not None:
+        far.add(rows, table)
     if table.num_rows == 0:
         blank = Rows(torch.zeros(1, schema.num_features, dtype=torch.float64), rows.y, torch.ones(1), torch.zeros(1))
         return pa.table(_columns(trained, blank, table, np.zeros(1, dtype=np.int64), level, quantiles)).slice(0, 0)

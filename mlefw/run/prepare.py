@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -11,6 +10,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.nonexistence import remedy
 from mlefw.calibrate.base import Calibration
 from mlefw.configuration.instantiate import instantiate
+from mlefw.configuration.settings import Settings, TrainerSettings
 from mlefw.distributed import topology
 from mlefw.errors import UsageError
 from mlefw.model.base import StartsAtEstimate
@@ -56,7 +56,7 @@ class Prepared:
     """The exact estimates, where the model has to know them before training."""
 
 
-def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
+def prepare(config: Settings, run_dir: Path | None) -> Prepared:
     """Read, code, build and check everything that training will need.
 
     Raises:
@@ -65,18 +65,18 @@ def prepare(config: dict[str, Any], run_dir: Path | None) -> Prepared:
     _check_trainer(config)
     if run_dir is not None:
         check_free(run_dir)
-    with Stream(config["seed"], "preparation"):
+    with Stream(config.seed, "preparation"):
         return _prepare(config)
 
 
-def _prepare(config: dict[str, Any]) -> Prepared:
+def _prepare(config: Settings) -> Prepared:
     data = build.build_data(config)
     estimand = build.build_estimand(config, data)
     check_optimization(config, estimand.objective)
-    calibration = build.build_calibration(config)
-    uncertainty = build.build_uncertainty(config)
+    calibration = build.build_calibration(config.calibrate)
+    uncertainty = build.build_uncertainty(config.uncertainty)
     if calibration is not None:
-        method = str(config["choices"].get("calibrate", "calibrate"))
+        method = config.choice("calibrate")
         recalibration.check(calibration, method, estimand.objective.head, data.splits)
         if uncertainty is not None:
             raise UsageError(
@@ -90,7 +90,7 @@ def _prepare(config: dict[str, Any]) -> Prepared:
     return Prepared(data, estimand, rows, count, calibration)
 
 
-def start(config: dict[str, Any], prepared: Prepared) -> Prepared:
+def start(config: Settings, prepared: Prepared) -> Prepared:
     """Start a model that can at the exact linear estimate, which is what a linear model would train to.
 
     Raises:
@@ -102,7 +102,7 @@ def start(config: dict[str, Any], prepared: Prepared) -> Prepared:
     exact = _solve(config, prepared.data, prepared.estimand)
     solution, model = (
         exact.mle if objective.prior.flat else exact.map,
-        f"model={config['choices'].get('model', 'model')}",
+        f"model={config.choice('model')}",
     )
     if solution is None:
         raise UsageError(f"{model} starts at the exact linear estimate: expected baseline=linear, or model=mlp")
@@ -122,7 +122,7 @@ def start(config: dict[str, Any], prepared: Prepared) -> Prepared:
     return replace(prepared, exact=exact)
 
 
-def estimate(config: dict[str, Any], prepared: Prepared) -> Exact:
+def estimate(config: Settings, prepared: Prepared) -> Exact:
     """The exact estimates beside the run, with a warning where one does not exist."""
     exact = prepared.exact or _solve(config, prepared.data, prepared.estimand)
     for name, why in exact.left_out.items():
@@ -149,37 +149,37 @@ def _doubt(solution: Solution) -> str:
     return f"{why}its residual is {solution.residual:.2g}"
 
 
-def share(config: dict[str, Any]) -> None:
+def share(config: Settings) -> None:
     """Read the data and solve for the exact estimates, which are those of all runs with the same data, head and prior.
 
     Raises:
         UsageError: a mistake in settings or data.
     """
-    if not is_known("exact", config, _EXACT):
+    if not is_known("exact", config.plain, _EXACT):
         _check_trainer(config)
         data = build.build_data(config)
         _solve(config, data, build.build_estimand(config, data))
 
 
-def _solve(config: dict[str, Any], data: Data, estimand: Estimand) -> Exact:
-    return once("exact", config, _EXACT, lambda: _solve_anew(config, data.train, estimand))
+def _solve(config: Settings, data: Data, estimand: Estimand) -> Exact:
+    return once("exact", config.plain, _EXACT, lambda: _solve_anew(config, data.train, estimand))
 
 
-def _solve_anew(config: dict[str, Any], train: Rows, estimand: Estimand) -> Exact:
-    baseline = build.build_baseline(config)
+def _solve_anew(config: Settings, train: Rows, estimand: Estimand) -> Exact:
+    baseline = build.build_baseline(config.baseline)
     if baseline is None:
         return Exact(estimand.null)
     return estimates(baseline, estimand, train)
 
 
-def _check_trainer(config: dict[str, Any]) -> None:
-    trainer = config["trainer"]
+def _check_trainer(config: Settings) -> None:
+    trainer = config.trainer
     precision(config)
-    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
-    if epochs is not None and epochs < 1 and not (epochs == -1 and (steps > 0 or trainer.get("max_time"))):
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    if epochs is not None and epochs < 1 and not (epochs == -1 and (steps > 0 or trainer.max_time)):
         raise UsageError(f"trainer.max_epochs={epochs}: expected a whole number of at least 1")
     topology.check(trainer)
-    accelerator = trainer.get("accelerator", "auto")
+    accelerator = trainer.accelerator
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UsageError(f"trainer.accelerator={accelerator}: no GPU was found; expected auto or cpu")
     if accelerator == "mps":
@@ -187,19 +187,19 @@ def _check_trainer(config: dict[str, Any]) -> None:
     if accelerator not in ("auto", "cpu", "gpu", "cuda"):
         raise UsageError(f"trainer.accelerator={accelerator!r}: expected auto, cpu or gpu")
     _check_lightning(trainer)
-    if config["optimizer"].get("lr") == 0:
+    if config.optimizer.get("lr") == 0:
         warn("optimizer.lr=0: nothing will be learnt")
 
 
-def _check_lightning(trainer: dict[str, Any]) -> None:
+def _check_lightning(trainer: TrainerSettings) -> None:
     for name, instead in _INSTEAD.items():
-        value = trainer.get(name)
+        value = trainer.node.get(name)
         if value not in (None, 1) and not (name == "val_check_interval" and isinstance(value, int)):
             raise UsageError(f"trainer.{name}={value}: {instead}")
-    once("trainer", {"trainer": trainer}, ("trainer",), lambda: _build_trainer(trainer))
+    once("trainer", {"trainer": trainer.node}, ("trainer",), lambda: _build_trainer(trainer))
 
 
-def _build_trainer(trainer: dict[str, Any]) -> None:
+def _build_trainer(trainer: TrainerSettings) -> None:
     """Lightning checks the rest as its trainer is built, which is to be before anything is written."""
     alone = [] if topology.is_ddp(trainer) else [LightningEnvironment()]
-    instantiate("trainer", {**trainer, "precision": None, "logger": False}, plugins=alone)
+    instantiate("trainer", {**trainer.node, "precision": None, "logger": False}, plugins=alone)

@@ -12,11 +12,14 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from mlefw.callback.resume import KEY, Place, objective_state
+from mlefw.callback.stored_state import Content
 from mlefw.configuration.check import check
+from mlefw.configuration.expansion import load
 from mlefw.configuration.groups import config_root, known_settings
 from mlefw.configuration.override import opened
 from mlefw.configuration.read import located, read_settings, resolve
 from mlefw.configuration.record import typed
+from mlefw.configuration.settings import Settings
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
 from mlefw.run import archive, checkpoint
@@ -37,14 +40,11 @@ HELD = ("data.standardize", "data.standardize_target")
 _LATER = ("loss", "calibrate", "uncertainty", "experiment", "compile", "plots")
 """Settings that runs of earlier versions lack."""
 
-_MAX_CHARS = 1_000_000
 _MAX_LINES = 5
 
 
-def settings(
-    run_dir: Path, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]
-) -> dict[str, Any]:
-    """The configuration of a run directory, resolved, with the overrides of the command line on top.
+def settings(run_dir: Path, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> Settings:
+    """The settings of a run directory, with the overrides of the command line on top.
 
     Raises:
         UsageError: it is not there or not one, an override is unknown, or asks for another run.
@@ -67,16 +67,16 @@ def settings(
             if key not in ("logger", "callback"):
                 raise UsageError(f"{key}={value}: the run in {run_dir} has {key}={choices[key]}; start another run")
             chosen = read_settings("train", [f"{key}={value}"], config_dirs, plugins)
-            config[key] = located(chosen, run_dir)[key]
+            config[key] = located(chosen, run_dir).plain[key]
             choices[key] = value
     known = known_settings("train")
     if lacking := [name for name in known if name not in config and name not in _LATER]:
         raise UsageError(f"{run_dir / 'config.yaml'} lacks {', '.join(lacking)}: it is not the configuration of a run")
     check(config, known, plugins)
-    return {**config, "resume": str(run_dir), "run_dir": str(run_dir), "choices": choices}
+    return Settings.of({**config, "resume": str(run_dir), "run_dir": str(run_dir), "choices": choices})
 
 
-def read(run_dir: Path, config: dict[str, Any]) -> dict[str, Any]:
+def read(run_dir: Path, config: Settings) -> Content:
     """The content of `last.ckpt`, held to the settings that are to go on with it.
 
     Raises:
@@ -92,14 +92,14 @@ def read(run_dir: Path, config: dict[str, Any]) -> dict[str, Any]:
         done = Place.of(content).epoch
     except UsageError as error:
         raise UsageError(f"{path} is damaged: {error}") from None
-    after = _flat(config)
+    after = _flat(config.plain)
     names = [name for name in {**before, **after} if before.get(name) != after.get(name) and not _is_free(name)]
     _refuse(run_dir, [f"{name} is {_shown(after, name)}, and was {_shown(before, name)}" for name in sorted(names)])
     _check_length(config, before, content[KEY], done)
     return content
 
 
-def check_rows(run_dir: Path, content: dict[str, Any], card: dict[str, Any], data: Data, objective: Objective) -> None:
+def check_rows(run_dir: Path, content: Content, card: Content, data: Data, objective: Objective) -> None:
     """Hold the coded rows and the model to those of the checkpoint.
 
     Raises:
@@ -119,22 +119,17 @@ def check_rows(run_dir: Path, content: dict[str, Any], card: dict[str, Any], dat
     _refuse(run_dir, problems)
     path = run_dir / "checkpoints" / "last.ckpt"
     checkpoint.compare(path, objective.state_dict(), objective_state(content))
-    best = typed(dict[str, dict[str, Any]], content["callbacks"], f"{path} is damaged: callbacks").get(
-        "KeepCheckpoints", {}
-    )
+    best = typed(dict[str, Content], content["callbacks"], f"{path} is damaged: callbacks").get("KeepCheckpoints", {})
     if best.get("best_state"):
         state = typed(dict[str, torch.Tensor], best["best_state"], f"{path} is damaged: the best state")
         checkpoint.compare(path, objective.state_dict(), state)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A configuration file in plain YAML, without aliases, which could grow without bounds."""
+def _read(path: Path) -> Content:
+    """A configuration file in plain YAML, which may not grow without bounds."""
     try:
-        text = path.read_text(encoding="utf-8")
-        if len(text) > _MAX_CHARS or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise UsageError(f"{path} is not a configuration that mlefw wrote: it is too large or has aliases")
-        config = yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        config = load(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(config, dict) or not isinstance(config.get("choices"), dict):
         raise UsageError(f"{path} is not the configuration of a run")
@@ -164,7 +159,7 @@ def _moved(node: Any, before: str, after: str) -> Any:
     return node
 
 
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+def _flat(node: Any, prefix: str = "") -> Content:
     """The leaves of nested dicts by dotted name."""
     if not isinstance(node, dict):
         return {prefix: node}
@@ -179,23 +174,25 @@ def _is_free(name: str) -> bool:
     return name not in HELD and any(name == free or name.startswith(f"{free}.") for free in FREE)
 
 
-def _shown(flat: dict[str, Any], name: str) -> str:
+def _shown(flat: Content, name: str) -> str:
     return str(flat[name]) if name in flat else "not set"
 
 
-def _check_length(config: dict[str, Any], before: dict[str, Any], place: dict[str, Any], done: int) -> None:
-    trainer = config["trainer"]
-    epochs, planned = trainer.get("max_epochs"), before.get("trainer.max_epochs")
+def _check_length(config: Settings, before: Content, place: Content, done: int) -> None:
+    trainer = config.trainer
+    epochs, planned = trainer.max_epochs, before.get("trainer.max_epochs")
     if epochs is not None and 0 <= epochs < done:
         raise UsageError(f"trainer.max_epochs={epochs}: the run has {done} epochs already; expected at least as many")
-    file = config_root() / "scheduler" / f"{config['choices'].get('scheduler')}.yaml"
+    file = config_root() / "scheduler" / f"{config.choice('scheduler')}.yaml"
     if epochs != planned and file.is_file() and "${trainer.max_epochs}" in file.read_text(encoding="utf-8"):
         raise UsageError(
             f"trainer.max_epochs={epochs}: scheduler={file.stem} was planned over {planned} epochs\n"
             "  a run of another length is another run: start it anew without resume="
         )
     partial = place["step"] > place["first_step"]
-    counted = [name for name in ("limit_train_batches", "val_check_interval") if trainer.get(name) not in (None, 1.0)]
+    counted = [
+        name for name in ("limit_train_batches", "val_check_interval") if trainer.node.get(name) not in (None, 1.0)
+    ]
     if partial and counted:
         raise UsageError(f"trainer.{counted[0]} counts from the start of an epoch, and the run stopped within one")
 
@@ -210,7 +207,7 @@ def _refuse(run_dir: Path, problems: list[str]) -> None:
         )
 
 
-def purge_step(content: dict[str, Any] | None) -> int | None:
+def purge_step(content: Content | None) -> int | None:
     """The first step of which a log may hold what came after the checkpoint; None for a new run.
 
     A checkpoint after an epoch comes after the log of that epoch, one within an epoch before any log of its step.

@@ -14,6 +14,7 @@ from mlefw.report.references import KEYS
 from mlefw.rows.rows import Rows, total
 from mlefw.run import archive
 from mlefw.score.yardstick import Exact
+from mlefw.system.atomic import Json
 
 KEY = "estimates"
 """Their place in a checkpoint."""
@@ -24,10 +25,10 @@ def keep(path: Path, exact: Exact, objective: Objective, settings: Mapping[str, 
     archive.amend(path, **{KEY: stored(exact, objective, settings.get("ridge_scale"))})
 
 
-def stored(exact: Exact, objective: Objective, ridge_scale: float | None) -> dict[str, Any]:
+def stored(exact: Exact, objective: Objective, ridge_scale: float | None) -> Json:
     """The null model and the estimates that exist as plain tensors by name, and which of them gaps are from."""
     kept = {name: solution for name, solution in exact.known.items() if solution.exists is not False}
-    content: dict[str, Any] = {
+    content: Json = {
         name: Estimate.of(solution, objective)._asdict() for name, solution in {"null": exact.null, **kept}.items()
     }
     reference = exact.reference
@@ -42,7 +43,7 @@ class Beside:
         UsageError: what is kept does not fit the model.
     """
 
-    def __init__(self, content: dict[str, Any], model: Objective, final: Objective, path: Path) -> None:
+    def __init__(self, content: Json, model: Objective, final: Objective, path: Path) -> None:
         self.final, self.reference = final, content.get("reference")
         self.ridge_scale = content.get("ridge_scale")
         self.objectives = {
@@ -63,15 +64,15 @@ class Beside:
             if name in self._gaps:
                 self._gaps[name].add(nll - other, rows.weight)
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> Json:
         """NLL of each estimate by its key in `summary.json`, and `distance` with the gaps and their paired errors."""
-        content: dict[str, Any] = {}
+        content: Json = {}
         for name, mean in self._means.items():
             if abs(mean.value) < float("inf"):
                 content[KEYS[name]] = {"nll_nats": mean.value}
         if self.ridge_scale is not None and KEYS["ridge"] in content:
             content[KEYS["ridge"]]["scale"] = self.ridge_scale
-        distance: dict[str, Any] = {} if self.reference is None else {"reference": self.reference}
+        distance: Json = {} if self.reference is None else {"reference": self.reference}
         for name, gap in self._gaps.items():
             key = "null_gap" if name == "null" else "gap"
             values = {f"{key}_nats": gap.value, f"{key}_se": gap.error}

@@ -15,17 +15,19 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mlefw.configuration.admission import admitted
 from mlefw.configuration.instantiate import instantiate, make
+from mlefw.configuration.settings import Node, Settings
 from mlefw.distributed import topology
 from mlefw.distributed.strategy import SummedGradients
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.objective.objective import Objective, rows_at_once
 from mlefw.run.archive import Archive
-from mlefw.run.build import Config, Data, Estimand, build_metrics
+from mlefw.run.build import Data, Estimand, build_metrics
 from mlefw.system.own_folder import cleared
 from mlefw.system.trust import trusted
 from mlefw.training.datamodule import RowsModule
 from mlefw.training.evaluation_loop import Watching
+from mlefw.training.lightning_internals import answer_signals_alone, evaluate_by
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.step import Step, check_optimizer
 
@@ -36,19 +38,19 @@ _COUNTING = {"limit_train_batches": 1.0, "val_check_interval": 1.0, "overfit_bat
 """Settings of the trainer that count batches, and the values with which they count none."""
 
 
-def build_module(config: Config, estimand: Estimand, rows: RowsModule, evaluates: bool = True) -> LikelihoodModule:
+def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluates: bool = True) -> LikelihoodModule:
     """The LightningModule for the batches and watched splits of `rows`, which it `evaluates` unless another does."""
     objective = estimand.objective
-    step = Step(objective, config["step"]["clip_norm"], rows.regime.max_rows, config["compile"])
+    step = Step(objective, config.step.clip_norm, rows.regime.max_rows, config.compile)
     rows.standardize = objective.model.standardize  # type: ignore[assignment]
-    make_optimizer = partial(_optimizer, config["optimizer"], objective)
-    scheduler = config["scheduler"] or {}
+    make_optimizer = partial(_optimizer, config.optimizer, objective)
+    scheduler = config.scheduler
     make_scheduler = instantiate("scheduler", scheduler) if "_target_" in scheduler else None
     metrics = {split: build_metrics(config, objective.head) if evaluates else [] for split in rows.watched}
     return LikelihoodModule(objective, step, make_optimizer, make_scheduler, metrics, rows.cadence, rows.seed)
 
 
-def _optimizer(node: Config, objective: Objective, parameters: Any) -> torch.optim.Optimizer:
+def _optimizer(node: Node, objective: Objective, parameters: Any) -> torch.optim.Optimizer:
     make = instantiate("optimizer", node)
     if "fused" in inspect.signature(make).parameters and not node.keys() & {"fused", "foreach"}:
         make = partial(make, fused=True)
@@ -57,53 +59,53 @@ def _optimizer(node: Config, objective: Objective, parameters: Any) -> torch.opt
     return optimizer
 
 
-def check_optimization(config: Config, objective: Objective) -> None:
+def check_optimization(config: Settings, objective: Objective) -> None:
     """Build the optimiser once, before anything is written.
 
     Raises:
         UsageError: it refuses its settings, or does not fit the prior.
     """
-    scheduler = config["scheduler"] or {}
+    scheduler = config.scheduler
     try:
         parameters = [p for p in objective.parameters() if p.requires_grad]
-        optimizer = _optimizer(config["optimizer"], objective, parameters)
+        optimizer = _optimizer(config.optimizer, objective, parameters)
         if "_target_" in scheduler:
             instantiate("scheduler", scheduler)(optimizer)
     except (ValueError, TypeError) as error:
         raise UsageError(f"optimizer: {error}") from error
-    if "LBFGS" in config["optimizer"]["_target_"] and not objective.loss.is_potential:
+    if "LBFGS" in config.optimizer["_target_"] and not objective.loss.is_potential:
         raise UsageError(
-            f"optimizer=lbfgs searches along a line of one function, and loss={config['choices'].get('loss')} weighs "
+            f"optimizer=lbfgs searches along a line of one function, and loss={config.choice('loss')} weighs "
             "gradients that are those of none: expected optimizer=adam or sgd"
         )
-    if "LBFGS" in config["optimizer"]["_target_"] and not config["batch"]["_target_"].endswith("FullBatch"):
+    if "LBFGS" in config.optimizer["_target_"] and not config.batch["_target_"].endswith("FullBatch"):
         raise UsageError("optimizer=lbfgs searches along a line of one objective: it needs batch=full")
 
 
-def build_datamodule(config: Config, data: Data, head: Head) -> RowsModule:
+def build_datamodule(config: Settings, data: Data, head: Head) -> RowsModule:
     """The rows as Lightning sees them."""
-    per_chunk = config["step"]["per_chunk"]
+    per_chunk = config.step.per_chunk
     if per_chunk != "auto" and (not isinstance(per_chunk, int) or per_chunk < 1):
         raise UsageError(f"step.per_chunk={per_chunk}: expected 'auto' or a whole number of at least 1")
-    every = config["trainer"].get("check_val_every_n_epoch")
+    every = config.trainer.check_val_every_n_epoch
     # What Lightning counts in hand-overs has to be counted in steps.
-    counts = any(config["trainer"].get(name) not in (None, default) for name, default in _COUNTING.items())
+    counts = any(config.trainer.node.get(name) not in (None, default) for name, default in _COUNTING.items())
     if per_chunk == "auto":
         per_chunk = 1 if counts else 0
     every = 1 if counts and every is None else every
-    regime = instantiate("batch", config["batch"])
-    return RowsModule(data.splits, regime, config["seed"], per_chunk, rows_at_once(head, 8192), every, counts)
+    regime = instantiate("batch", config.batch)
+    return RowsModule(data.splits, regime, config.seed, per_chunk, rows_at_once(head, 8192), every, counts)
 
 
 def build_trainer(
-    config: Config,
+    config: Settings,
     run_dir: Path,
-    card: Config,
+    card: Node,
     callbacks: Sequence[lightning.Callback],
     purge_step: int | None = None,
 ) -> lightning.Trainer:
     """Lightning's trainer, with our checkpoint files; the logs of a resumed run are void from `purge_step` on."""
-    node = dict(config["trainer"])
+    node = dict(config.trainer.node)
     if purge_step is not None:
         node["num_sanity_val_steps"] = 0
     node["precision"] = precision(config)
@@ -115,8 +117,8 @@ def build_trainer(
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
         # A process that writes nothing has none, and Lightning would add its own.
         node["enable_checkpointing"] = False
-    facts: dict[str, Any] = {"logger": loggers, "callbacks": callbacks, "plugins": [Archive(card)]}
-    if topology.is_ddp(node):
+    facts: Node = {"logger": loggers, "callbacks": callbacks, "plugins": [Archive(card)]}
+    if topology.is_ddp(config.trainer):
         facts["strategy"] = SummedGradients()
         facts["plugins"] += [LightningEnvironment()] if topology.own() else []
     else:
@@ -124,16 +126,16 @@ def build_trainer(
         facts["plugins"] += [LightningEnvironment()]
         rank_zero_only.rank = 0  # type: ignore[attr-defined]
     trainer: lightning.Trainer = instantiate("trainer", {**node, "default_root_dir": str(run_dir)}, **facts)
-    trainer.fit_loop.epoch_loop.val_loop = Watching(trainer)
-    if topology.is_ddp(node):
+    evaluate_by(trainer, Watching(trainer))
+    if topology.is_ddp(config.trainer):
         # It asks the others for a signal at every hand-over; here the first process alone gets one, and answers it.
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        answer_signals_alone(trainer)
     return trainer
 
 
-def build_loggers(config: Config, run_dir: Path, purge_step: int | None = None) -> list[Logger]:
+def build_loggers(config: Settings, run_dir: Path, purge_step: int | None = None) -> list[Logger]:
     """The loggers of a run, which write below its directory; its logs are void from `purge_step` on."""
-    parts = admitted({"logger": config["logger"], "run_dir": str(run_dir)}, trusted())
+    parts = admitted({"logger": config.logger, "run_dir": str(run_dir)}, trusted())
     loggers = [make(part, purge_step=purge_step) for part in parts.values()]
     for logger in loggers:
         for name in _LOGS if isinstance(logger.log_dir, str) else ():
@@ -141,20 +143,20 @@ def build_loggers(config: Config, run_dir: Path, purge_step: int | None = None) 
     return loggers
 
 
-def build_callbacks(config: Config) -> list[Any]:
+def build_callbacks(config: Settings) -> list[Any]:
     """The callbacks of the settings, beside those that a run always has."""
-    return [instantiate("callback", node) for node in (config["callback"] or {}).values()]
+    return [instantiate("callback", node) for node in config.callback.values()]
 
 
-def precision(config: Config) -> str:
+def precision(config: Settings) -> str:
     """The trainer's precision: 64 bit by default where a line search looks for an exact optimum, else 32 bit.
 
     Raises:
         UsageError: a precision that would round the likelihood itself, or one that Lightning does not know.
     """
-    wanted = config["trainer"].get("precision")
+    wanted = config.trainer.precision
     if wanted is None:
-        return "64-true" if "LBFGS" in config["optimizer"]["_target_"] else "32-true"
+        return "64-true" if "LBFGS" in config.optimizer["_target_"] else "32-true"
     known = {64: "64-true", 32: "32-true", "64": "64-true", "32": "32-true"}
     wanted = known.get(wanted, wanted)
     allowed = ("32-true", "64-true", "bf16-mixed")

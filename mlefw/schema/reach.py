@@ -1,11 +1,12 @@
 """How far the training rows reach, and rows that lie beyond all of them by orders of magnitude."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
-from mlefw.reading.table import Table
+from mlefw.reading.table import Table, listed
 from mlefw.rows.rows import Rows
 from mlefw.schema.schema import Schema
 
@@ -16,7 +17,8 @@ _OUTLYING = 1000.0
 """Times as far from the median as 99 of 100 training rows: such a row does not count for how far they reach."""
 
 _BLOCK = 2**18
-_SHOWN = 3
+_SHOWN, _NAMED = 3, 5
+"""Columns of a message, and rows of each."""
 
 
 def spans(schema: Schema, rows: Rows) -> dict[str, list[float]]:
@@ -53,26 +55,56 @@ def far_rows(schema: Schema, rows: Rows) -> np.ndarray:
     return np.logical_or.reduce([np.zeros(rows.num_rows, dtype=bool), *far_cells(schema, rows).values()])
 
 
-def warn_of_far_rows(schema: Schema, rows: Rows, table: Table, index: np.ndarray | None = None) -> None:
-    """Name the columns, rows and values that lie far beyond the training rows, in one bounded message.
+class FarRows:
+    """Names the columns, rows and values that lie far beyond the training rows, in one bounded message for all blocks.
 
     Args:
         schema: knows how far the training rows reach.
-        rows: as the model takes them.
-        table: that they come from.
-        index: their positions in the table; by default they are all of it.
     """
-    said = []
-    for name, far in far_cells(schema, rows).items():
-        where = np.zeros(table.num_rows, dtype=bool)
-        where[far if index is None else index[far]] = True
-        value = next(values for one, values in _columns(schema, rows) if one == name)[np.argmax(far)]
-        low, high = schema.spans[name]
-        said.append(f"column {name!r}, {table.where(where)}: {value:.6g}, others {low:.6g} to {high:.6g}")
-    if said:
-        more = f"; and {len(said) - _SHOWN} more columns" if len(said) > _SHOWN else ""
-        message = f"{table.origin} has values far beyond (all other) training rows: {'; '.join(said[:_SHOWN])}{more}"
-        warnings.warn(message, UserWarning, stacklevel=2)
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema, self.origins = schema, dict[str, None]()
+        self.counts, self.values, self.places = Counter[str](), dict[str, float](), dict[str, list[str]]()
+
+    def add(self, rows: Rows, table: Table, index: np.ndarray | None = None) -> None:
+        """Look at a block.
+
+        Args:
+            rows: as the model takes them.
+            table: that they come from.
+            index: their positions in the table; by default they are all of it.
+        """
+        for name, far in far_cells(self.schema, rows).items():
+            where = np.sort(np.flatnonzero(far) if index is None else index[far])
+            first = next(values for one, values in _columns(self.schema, rows) if one == name)[np.argmax(far)]
+            places = self.places.setdefault(name, [])
+            places += table.called(where[: _NAMED - len(places)])
+            self.values.setdefault(name, float(first))
+            self.counts[name] += len(where)
+            self.origins[table.origin] = None
+
+    def warn(self) -> None:
+        """Say it, where there was anything."""
+        if not self.counts:
+            return
+        said = [
+            f"column {name!r}, {listed(places, self.counts[name])}: {self.values[name]:.6g},"
+            f" others {self.schema.spans[name][0]:.6g} to {self.schema.spans[name][1]:.6g}"
+            for name, places in [*self.places.items()][:_SHOWN]
+        ]
+        more = f"; and {len(self.counts) - _SHOWN} more columns" if len(self.counts) > _SHOWN else ""
+        others = f" and {len(self.origins) - 1} more" if len(self.origins) > 1 else ""
+        message = (
+            f"{next(iter(self.origins))}{others} has values far beyond (all other) training rows: {'; '.join(said)}"
+        )
+        warnings.warn(message + more, UserWarning, stacklevel=2)
+
+
+def warn_of_far_rows(schema: Schema, rows: Rows, table: Table, index: np.ndarray | None = None) -> None:
+    """Name those of one block: see `FarRows`."""
+    far = FarRows(schema)
+    far.add(rows, table, index)
+    far.warn()
 
 
 def _columns(schema: Schema, rows: Rows) -> Iterator[tuple[str, np.ndarray]]:

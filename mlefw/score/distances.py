@@ -5,7 +5,6 @@ Each figure stands alone: one that cannot be computed is left out with its reaso
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from mlefw.baseline.refit import head_refit_gap
 from mlefw.objective.objective import Evaluation, Objective, evaluate
 from mlefw.rows.rows import Rows
 from mlefw.score.yardstick import Yardstick
+from mlefw.system.atomic import Json
 from mlefw.system.attempt import attempt
 
 
@@ -24,13 +24,13 @@ def distances(
     splits: dict[str, Rows],
     yardstick: Yardstick,
     final: tuple[Objective, dict[str, Evaluation]] | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """The `distance` of `summary.json`: gaps in nats, skill, divergence, parameters, excess objective, refit.
 
     Gaps, skill and divergence are those of the `final` model, where a recalibration followed the training; all that
     tells how far training came is that of the objective it descended.
     """
-    content: dict[str, Any] = {}
+    content: Json = {}
     if yardstick.optimum is not None and _is_comparable(objective):
         content |= attempt(
             "the distance from the exact optimum", lambda: _excess(objective, evaluations, splits, yardstick), {}
@@ -59,34 +59,32 @@ def distances(
 
 def _excess(
     objective: Objective, evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows], yardstick: Yardstick
-) -> dict[str, Any]:
+) -> Json:
     """How far a linear model is from what training would reach."""
     assert yardstick.optimum is not None
     value = evaluations["train"].mean(splits["train"]) + float(objective.penalty()) / objective.population
-    content: dict[str, Any] = {"excess_objective": value - yardstick.optimum.objective}
+    content: Json = {"excess_objective": value - yardstick.optimum.objective}
     if yardstick.measure is not None:
-        content["parameter"] = dict[str, Any](yardstick.measure(objective))
+        content["parameter"] = Json(yardstick.measure(objective))
         if objective.prior.flat:
             inside = distance.inside_95_region(yardstick.optimum, content["excess_objective"])
             content["parameter"]["inside_95_region"] = inside
     return content
 
 
-def _gap(split: str, rows: Rows, evaluations: Mapping[str, Evaluation], yardstick: Yardstick) -> dict[str, Any]:
+def _gap(split: str, rows: Rows, evaluations: Mapping[str, Evaluation], yardstick: Yardstick) -> Json:
     """Gap, its paired standard error and the skill on a split, where they are finite; the few rows that decide it."""
     difference = distance.differences(evaluations[split], yardstick.at_reference(split, rows), rows)
     mean, error = distance.paired(difference, rows.weight)
     values = {"gap_nats": mean, "gap_se": error, "skill": distance.skill(mean, 0.0, *yardstick.gained[split])}
-    found: dict[str, Any] = {key: v for key, v in values.items() if v is not None and abs(v) < float("inf")}
+    found: Json = {key: v for key, v in values.items() if v is not None and abs(v) < float("inf")}
     few = distance.decisive(difference, rows.weight)
     if few is not None and max(abs(few.mean), few.error) < float("inf"):
         found["decisive"] = few._asdict()
     return found
 
 
-def _null_gaps(
-    evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows], yardstick: Yardstick
-) -> dict[str, Any]:
+def _null_gaps(evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows], yardstick: Yardstick) -> Json:
     """NLL minus that of the null model by split, with paired errors: the comparison that does not need an MLE."""
     content: dict[str, dict[str, float]] = {"null_gap_nats": {}, "null_gap_se": {}}
     for split, rows in splits.items():

@@ -1,7 +1,6 @@
 """The step after training that recalibrates what the model predicts: check, fit, describe."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -11,6 +10,7 @@ from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead
 from mlefw.objective.objective import Evaluation, Objective, whole_eta
 from mlefw.rows.rows import Rows, total
+from mlefw.system.atomic import Json
 
 FITTED_ON = "validation"
 """The split that a recalibration is fitted on: test rows stay unseen, and those of training are fitted already."""
@@ -63,10 +63,10 @@ def describe(
     before: Mapping[str, Evaluation],
     after: Mapping[str, Evaluation],
     splits: Mapping[str, Rows],
-) -> dict[str, Any]:
+) -> Json:
     """The recalibration as `summary.json` has it, with the NLL of each split before and after."""
     known = {"before": before, "after": after}
-    lines: dict[str, Any] = {
+    lines: Json = {
         key: {split: figures for split, rows in splits.items() if (figures := nll(evaluations[split], rows))}
         for key, evaluations in known.items()
     }

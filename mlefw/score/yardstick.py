@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
 from mlefw.baseline.predictor import as_objective
 from mlefw.objective.objective import Evaluation, Objective, evaluate
 from mlefw.rows.rows import Rows
+from mlefw.system.atomic import Json
 
 _MOST_KEPT = 100_000
 """Rows of a split, up to which what the reference says of them is kept for the end."""
@@ -106,11 +106,11 @@ class Yardstick:
         return {name: value for name, value in values.items() if abs(value) < float("inf")}
 
 
-def describe(solution: Solution | None, line: dict[str, float] | None) -> dict[str, Any] | None:
+def describe(solution: Solution | None, line: dict[str, float] | None) -> Json | None:
     """An exact estimate as `summary.json` has it."""
     if solution is None:
         return None
-    content: dict[str, Any] = {"exists": solution.exists}
+    content: Json = {"exists": solution.exists}
     if solution.exists is False:
         content["reason"] = solution.reason
         if solution.infimum is not None:

@@ -5,19 +5,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from mlefw.command.job import run_job
 from mlefw.command.outermost import guarded
-from mlefw.configuration.read import located, read_settings, resolve
+from mlefw.configuration.expansion import load
+from mlefw.configuration.read import located, read_settings, settings_of
+from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 from mlefw.run.directory import summary_of
 from mlefw.sweep.record import Job, attempts, supersede
 from mlefw.system import shared_work, trust, warning
-
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Task:
     config_dirs: tuple[str, ...]
 
     @cached_property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Node:
         """Its configuration, composed and checked as that of a single run."""
         return read_settings(self.command, self.overrides, self.config_dirs, trust.trusted())
 
@@ -62,7 +61,7 @@ class Task:
                 from mlefw.run import prepare
 
                 share = train.share if self.command == "train" else prepare.share
-                share(resolve(self.config))
+                share(settings_of(self.config))
 
     def is_kept(self, root: Path, job: Job) -> bool:
         """Whether an earlier attempt has finished it with these very settings; attempts that failed are put aside."""
@@ -80,8 +79,8 @@ class Task:
 
     def _has_written(self, path: Path) -> bool:
         try:
-            written = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), _LOADER)
-            return bool(located(self.config, Path(written["run_dir"])) == written)
-        except (OSError, yaml.YAMLError, KeyError, TypeError, UsageError):
+            written = load(path / "config.yaml")
+            return bool(located(self.config, Path(written["run_dir"])).plain == written)
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, UsageError):
             # Whatever it is, it is not a run with these settings: the job itself meets it and says so.
             return False

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from mlefw.command.outermost import imported
 from mlefw.configuration.check import accepts
+from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 from mlefw.sweep.job import Task
 from mlefw.sweep.progress import Progress
@@ -139,7 +140,7 @@ class ForkLauncher(Launcher):
         return [_returned(job, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)]
 
 
-def check(settings: dict[str, Any]) -> bool:
+def check(settings: Node) -> bool:
     """Whether the settings are those of this launcher.
 
     Raises:

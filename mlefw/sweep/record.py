@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlefw.run.directory import SUPERSEDED, summary_of
-from mlefw.system.atomic import write_json, write_text
+from mlefw.system.atomic import Json, write_json, write_text
 from mlefw.system.inert_text import cell
 from mlefw.system.own_folder import cleared
 
@@ -151,5 +151,5 @@ class Journal:
         write_json(self.root / NAME, {"jobs": self._rows()})
         self.written = time.monotonic()
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows(self) -> list[Json]:
         return [{**asdict(job), "run_dir": str(job.run_dir.relative_to(self.root))} for job in self.jobs]

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -23,6 +22,7 @@ from mlefw.configuration.override import globbed, opened, sweep_values
 from mlefw.configuration.path_setting import literal, quoted
 from mlefw.configuration.read import read_settings
 from mlefw.configuration.resolvers import own_alone
+from mlefw.configuration.settings import Node
 from mlefw.errors import Stopped, UsageError
 from mlefw.run.directory import check_free, default_path, summary_of
 from mlefw.sweep import launcher
@@ -165,7 +165,7 @@ def _job(config: DictConfig) -> int:
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     choices = {name: choice for name, choice in hydra_config.runtime.choices.items() if not name.startswith("hydra/")}
-    settings: dict[str, Any] = {**{str(key): value for key, value in plain.items()}, "choices": choices}
+    settings: Node = {**{str(key): value for key, value in plain.items()}, "choices": choices}
     job = Job(int(hydra_config.job.num), task, run_dir)
     return run_apart(partial(run_job, command, settings, run_dir, quiet=True), job, command == "train")
 

@@ -14,6 +14,9 @@ from mlefw.errors import StorageError
 from mlefw.system.file_system import best_effort, put, remove, sync
 from mlefw.system.own_folder import cleared
 
+Json = dict[str, Any]
+"""A JSON object, as the files of a run hold it: figures, text, and objects by name."""
+
 _AT_ONCE = 16
 
 

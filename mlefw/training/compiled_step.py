@@ -10,6 +10,7 @@ from torch.optim import SGD, Optimizer
 
 from mlefw.objective.gradient import Gradient
 from mlefw.rows.batch import Batch
+from mlefw.system.torch_internals import has_step_hooks
 from mlefw.system.warning import warn
 
 _WORTH = 100
@@ -42,7 +43,7 @@ class CompiledStep:
 
     def __call__(self, batch: Batch, clip_norm: float, optimizer: Optimizer) -> Tensor | None:
         """Take the step and return its loss, detached; None where it is not compiled, and nothing was done."""
-        if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        if has_step_hooks(optimizer):
             return None
         if optimizer.state is not self.state:
             # Another optimiser, or one that was loaded: the tensors are others.

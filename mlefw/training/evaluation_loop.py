@@ -3,15 +3,14 @@
 from typing import Any
 
 import lightning
-from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
-from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
 from mlefw.system.random_state import Stream
+from mlefw.training.lightning_internals import EvaluationLoop, call_hook
 from mlefw.training.module import LikelihoodModule
 
 
-class Watching(_EvaluationLoop):
+class Watching(EvaluationLoop):
     """Calls the hooks that start and end an evaluation, and between them hands every block to the module.
 
     What Lightning does around blocks takes longer than they do: fetching, moving, counting, and collecting what was
@@ -35,7 +34,7 @@ class Watching(_EvaluationLoop):
             found: list[Any] = super().run()
             return found
         self.setup_data()
-        self._call("on_validation_start")
+        call_hook(trainer, "on_validation_start")
         in_training = [part for part in module.objective.modules() if part.training]
         module.objective.eval()
         for number, blocks in enumerate(self._combined_loader.flattened):  # type: ignore[union-attr]
@@ -44,9 +43,5 @@ class Watching(_EvaluationLoop):
         for part in in_training:
             part.training = True
         module.on_validation_epoch_end()
-        self._call("on_validation_end")
+        call_hook(trainer, "on_validation_end")
         return []
-
-    def _call(self, hook: str) -> None:
-        call._call_callback_hooks(self.trainer, hook)
-        call._call_lightning_module_hook(self.trainer, hook)

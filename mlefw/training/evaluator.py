@@ -7,11 +7,12 @@ from torch import Tensor
 
 from mlefw.distributed import ranks
 from mlefw.metric.base import Metric, bare
-from mlefw.objective.gradient import has_hooks, is_replayable
+from mlefw.objective.gradient import is_replayable
 from mlefw.objective.objective import Objective
 from mlefw.objective.tape import NotReplayableError, Tape
 from mlefw.rows.batch import Batch
 from mlefw.rows.rows import Rows
+from mlefw.system.torch_internals import has_pass_hooks
 
 _WORTH = 8
 """Blocks of one shape after which the next one is recorded: to record takes as long as a dozen passes gain."""
@@ -68,7 +69,7 @@ class Evaluator:
         rows = block.rows
         # In mixed precision weights are rounded once for several blocks, which a tape would take for constants.
         is_mixed = torch.is_autocast_enabled(rows.x.device.type)
-        if not self.is_replayable or is_mixed or has_hooks(self.objective):
+        if not self.is_replayable or is_mixed or has_pass_hooks(self.objective):
             return self._pass(block)
         key = (rows.x.shape, rows.x.dtype, rows.x.device, rows.y.shape, block.standardized)
         if key in self.tapes:

@@ -9,7 +9,6 @@ import lightning
 import torch
 from lightning.pytorch.plugins import DoublePrecision, Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -22,6 +21,7 @@ from mlefw.rows.batch import Batch, Chunk
 from mlefw.system.random_state import Stream
 from mlefw.training.evaluation_schedule import Cadence
 from mlefw.training.evaluator import Evaluator
+from mlefw.training.lightning_internals import count_epoch, count_steps, is_overridden
 from mlefw.training.step import Step, calmer
 
 MakeOptimizer = Callable[[Any], Optimizer]
@@ -189,19 +189,3 @@ def _is_watched(trainer: lightning.Trainer, hooks: Sequence[str]) -> bool:
     """Whether a callback has one of the hooks."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return any(is_overridden(hook, callback, lightning.Callback) for callback in callbacks for hook in hooks)
-
-
-def count_steps(trainer: lightning.Trainer, number: int) -> None:
-    """Add steps to the trainer's `global_step`, as its wrapper of an optimiser does one by one."""
-    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-    for tracker in (progress.total, progress.current):
-        tracker.ready += number
-        tracker.completed += number
-
-
-def count_epoch(trainer: lightning.Trainer) -> None:
-    """Add one to the trainer's `current_epoch`, as it does when an epoch ends with a hand-over."""
-    progress = trainer.fit_loop.epoch_progress
-    for tracker in (progress.total, progress.current):
-        for name in ("ready", "started", "processed", "completed"):
-            setattr(tracker, name, getattr(tracker, name) + 1)

@@ -14,6 +14,7 @@ from mlefw.objective.gradient import Gradient, clip
 from mlefw.objective.objective import Objective
 from mlefw.objective.tape import Tape
 from mlefw.rows.batch import Batch
+from mlefw.system.torch_internals import has_step_hooks
 from mlefw.training.compiled_step import CompiledStep
 
 _REPLAYABLE = (SGD, Adam, AdamW)
@@ -95,7 +96,7 @@ class Step:
         # A step that is not fused reads its own count; a first one makes the state, which is not to be made again.
         # What changes with each step is not worth a tape.
         is_fused = all(group.get("fused") for group in optimizer.param_groups)
-        hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+        hooks = has_step_hooks(optimizer)
         if is_fused and settings == self.seen and not hooks:
             self.updates = {settings: Tape(update, gradients)}
         else:

@@ -23,7 +23,7 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
     head_name, num_rows, repeat, block = job
     import torch
 
-    from mlefw.configuration.read import read_settings
+    from mlefw.configuration.read import read_settings, settings_of
     from mlefw.model.mlp import Mlp
     from mlefw.objective.objective import Objective
     from mlefw.prior.none import NoPrior
@@ -36,8 +36,8 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    config = read_settings("train", [f"head={head_name}"], [], [])
-    head = build.build_head(config, CLASSES)
+    config = settings_of(read_settings("train", [f"head={head_name}"], [], []))
+    head = build.build_head(config.head, CLASSES)
     mean, scale = torch.zeros(FEATURES).double(), torch.ones(FEATURES).double()
     model = Standardized(Mlp(FEATURES, head.eta_dim, [64, 64]), mean, scale)
     torch.nn.init.normal_(model.model.last.weight, std=0.5)

@@ -33,7 +33,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.run import checkpoint, fitting
 from mlefw.run.directory import claim
 from mlefw.run.prepare import estimate, prepare
@@ -159,12 +159,12 @@ def ours(case: Case, table: Path, folder: Path, overrides: list[str]) -> float:
         *overrides,
     ]
     run_dir = claim(folder / f"run_{time.monotonic_ns()}")
-    config = resolve({**read_settings("train", settings, [], []), "run_dir": str(run_dir)})
+    config = settings_of({**read_settings("train", settings, [], []), "run_dir": str(run_dir)})
     prepared = prepare(config, None)
     exact = estimate(config, prepared)
     yardstick = Yardstick(exact, prepared.estimand.objective, prepared.data.splits)
     trust([__name__])
-    config["callback"] = {**config["callback"], "clock": {"_target_": f"{__name__}.Clock"}}
+    config = config.replaced(callback={**config.callback, "clock": {"_target_": f"{__name__}.Clock"}})
     start = time.process_time()
     card = checkpoint.card(config, prepared.data, prepared.estimand.objective.population)
     fitting.fit(config, run_dir, prepared, yardstick, card, None)

@@ -49,7 +49,7 @@ def run(job: tuple[str, int, int, list[str]]) -> dict[str, float]:
 
     from mlefw.command import train
     from mlefw.command.outermost import listen
-    from mlefw.configuration.read import read_settings, resolve
+    from mlefw.configuration.read import read_settings, settings_of
 
     torch.set_num_threads(1)
     listen()
@@ -69,7 +69,7 @@ def run(job: tuple[str, int, int, list[str]]) -> dict[str, float]:
             "callback=none",
         ]
         run_dir = Path(folder) / "run"
-        config = resolve({**read_settings("train", [*data, *overrides], [], []), "run_dir": str(run_dir)})
+        config = settings_of({**read_settings("train", [*data, *overrides], [], []), "run_dir": str(run_dir)})
         start = time.perf_counter()
         summary = train.run(config, run_dir)
     return {

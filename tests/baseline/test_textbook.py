@@ -12,7 +12,7 @@ from exact_oracles import Sample, data, estimate, varied
 from pyarrow import csv
 
 from mlefw.command import baseline
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.errors import UsageError
 
 
@@ -20,7 +20,7 @@ def run(folder: Path, *overrides: str) -> dict[str, Any]:
     """`mlefw baseline` without a process of its own: what it wrote."""
     config = read_settings("baseline", overrides, [], ())
     run_dir = folder / "run"
-    baseline.run(resolve({**config, "run_dir": str(run_dir)}), run_dir)
+    baseline.run(settings_of({**config, "run_dir": str(run_dir)}), run_dir)
     content: dict[str, Any] = json.loads((run_dir / "baseline.json").read_text(encoding="utf-8"))
     return content
 

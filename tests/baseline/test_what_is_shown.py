@@ -25,6 +25,7 @@ from mlefw.baseline.existence import examine
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.proximal_newton import ProximalNewton
 from mlefw.command.baseline import show
 from mlefw.head.base import FactorizedHead, Head
 from mlefw.head.bernoulli import BernoulliHead
@@ -236,6 +237,8 @@ def test_perfect_fits_have_no_estimate_and_noise_gives_them_one(name: str, prior
     perfect = solve(configured(name), X, LINKS[name](LINE), prior)
     assert perfect.exists is False
     assert "fits every row exactly" in perfect.reason
+    # It is seen before a descent follows the scale towards zero.
+    assert perfect.num_steps < 30
     # Noise that is normal sends a learnt df to infinity.
     tails = {"df": 4.0} if name == "student_t" else {}
     noisy = solve(configured(name, **tails), X, LINKS[name](LINE + 0.3 * NOISE), prior)
@@ -245,9 +248,13 @@ def test_perfect_fits_have_no_estimate_and_noise_gives_them_one(name: str, prior
 
 @pytest.mark.parametrize("name", LINKS)
 def test_a_constant_target(name: str) -> None:
-    solution = solve(configured(name), X, LINKS[name](np.ones(N)))
+    problem = problem_of(configured(name), X, LINKS[name](np.ones(N)))
+    solution = LinearBaseline().solve(problem)
     assert solution.exists is False
     assert "the target is constant" in solution.reason
+    assert solution.num_steps < 30
+    # Training starts at the null model: none of its parameters is out of reach.
+    assert float(problem.head.center.abs().max()) < 20
 
 
 VARYING: list[tuple[Callable[[], Head], Callable[[Array], Array]]] = [
@@ -514,6 +521,14 @@ def test_no_solver_breaks_down_unsaid(name: str, prior: Prior | None, data: str)
         assert solution.reason or solution.residual > 0
     if solution.exists:
         assert solution.is_global in (True, None)
+
+
+@pytest.mark.parametrize("prior", [L1Prior(0.5), ElasticNetPrior(0.5, 0.5)], ids=["l1", "both"])
+@pytest.mark.parametrize("name", LINKS)
+def test_a_descent_towards_a_perfect_fit_ends_at_numbers(name: str, prior: Prior) -> None:
+    """Whatever it overflows on: the solver alone, which no test for a perfect fit goes before."""
+    found = ProximalNewton().solve(problem_of(configured(name), X, LINKS[name](np.ones(N)), prior))
+    assert bool(torch.isfinite(found.theta).all())
 
 
 @pytest.mark.parametrize("prior", [L1Prior(1.0), ElasticNetPrior(1.0, 1.0)], ids=["l1", "both"])

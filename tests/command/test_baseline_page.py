@@ -102,6 +102,14 @@ def test_many_dropped_names_are_counted() -> None:
     assert "x8" not in found
 
 
+def test_of_very_many_coefficients_the_first_are_shown() -> None:
+    many = {"versicolor": [row(f"x{j}", 1.0) for j in range(50_000)]}
+    found = page(content(coefficients=many), 100)
+    assert "x999 " in found
+    assert "x1000 " not in found
+    assert "and 49,000 more (see baseline.json)" in found
+
+
 def test_where_there_is_no_finite_estimate() -> None:
     gone = {"exists": False, "reason": "separated", "nll_infimum": 0.25, "remedy": "A prior makes it finite"}
     kept = ("head", "prior", "target", "num_rows", "population", "solver", "num_steps", "dropped")

@@ -14,7 +14,7 @@ from pyarrow import csv
 from mlefw.configuration import source_signature
 from mlefw.configuration.check import _annotated, accepts, describe, nearest
 from mlefw.configuration.groups import config_root, members
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.data import synthetic
 from mlefw.errors import UsageError
 from mlefw.run import build, trainer
@@ -106,13 +106,13 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
         if member in ("csv", "parquet", "frame"):
             pytest.skip("a source of other people's rows has none of its own: its reading is tested with the sources")
         overrides.append(f"head={KINDS.get(member, 'gaussian')}")
-    config = resolve({**read_settings("train", overrides, [], []), "run_dir": str(tmp_path)})
-    assert config["choices"][group] == member
+    config = settings_of({**read_settings("train", overrides, [], []), "run_dir": str(tmp_path)})
+    assert config.choices[group] == member
     prepared = prepare(config, None)
     module = trainer.build_module(config, prepared.estimand, prepared.rows)
     assert next(prepared.rows.batches(0)).rows.num_rows >= 1
     assert len(module.metrics) == 2
-    build.build_baseline(config)
+    build.build_baseline(config.baseline)
 
 
 def some_table(head: str, file: Path) -> list[str]:

@@ -181,3 +181,10 @@ def test_nothing_is_written_for_a_setting_out_of_range(tmp_path: Path, capfd: py
 def test_what_predict_is_asked_for_is_held_to_its_range(override: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", "run=nowhere", override]) == 2
     assert override.partition("=")[0] + "=" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["step", "early_stopping", "checkpoint"])
+@pytest.mark.parametrize("value", ["null", "1", "text"])
+def test_a_section_is_no_value(name: str, value: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}=.*expected settings of {name}"):
+        read_settings("train", [f"{name}={value}"], [], [])

@@ -18,7 +18,7 @@ from mlefw.baseline.existence import examine
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
 from mlefw.cli import run
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.distribution.censored import log1mexp
 from mlefw.errors import MisfitError, UsageError
 from mlefw.head.censored import CensoredHead
@@ -184,7 +184,7 @@ def test_only_what_has_tails_is_a_component() -> None:
 
 
 def config_of(*overrides: str) -> dict[str, Any]:
-    return resolve(read_settings("train", overrides, [], []) | {"run_dir": "r"})
+    return settings_of(read_settings("train", overrides, [], []) | {"run_dir": "r"})
 
 
 def settings(folder: Path, low: list[float | None], high: list[float | None]) -> list[str]:

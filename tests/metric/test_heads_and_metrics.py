@@ -19,7 +19,7 @@ import torch.multiprocessing
 from scipy import stats
 
 from mlefw.configuration.groups import members
-from mlefw.configuration.read import read_settings
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.distributed import ranks
 from mlefw.distribution import quantile
 from mlefw.head.base import Head
@@ -31,8 +31,8 @@ HEADS = [head for head in members("head") if head not in ("multitask", "multivar
 
 
 def parts(name: str) -> tuple[Head, list[Metric]]:
-    config = read_settings("train", [f"head={name}"], [], [])
-    head = build.build_head(config, 4)
+    config = settings_of(read_settings("train", [f"head={name}"], [], []))
+    head = build.build_head(config.head, 4)
     return head, build.build_metrics(config, head)
 
 

@@ -17,7 +17,7 @@ from conftest import Run, summary_of
 from pyarrow import csv
 from training.test_theorem import SCALE, write
 
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.errors import UsageError
 from mlefw.model.linear import Linear
 from mlefw.model.mlp import Mlp
@@ -54,7 +54,7 @@ def started(head: str, of: Sample, tau: float | None, folder: Path, *more: str) 
     settings += ["data.validation_fraction=0", *write(folder / "data.csv", of, head == "categorical")]
     settings += ["prior=none"] if tau is None else ["prior=l2", f"prior.scale={tau}"]
     settings += [f"head.scale={SCALE}"] if head == "gaussian_fixed" else []
-    config = resolve({**read_settings("train", [*settings, *more], [], []), "run_dir": "r"})
+    config = settings_of({**read_settings("train", [*settings, *more], [], []), "run_dir": "r"})
     return prepare.start(config, prepare.prepare(config, None))
 
 

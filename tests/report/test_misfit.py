@@ -15,7 +15,7 @@ from torch.distributions import Poisson
 
 from mlefw.baseline.predictor import as_objective
 from mlefw.cli import run
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.data.frame import as_arrow, offered
 from mlefw.head.negative_binomial import NegativeBinomial
 from mlefw.head.poisson import LogPoisson
@@ -72,7 +72,7 @@ def exact(table: dict[str, np.ndarray], *settings: str) -> tuple[dict[str, Any] 
     split = ("data.validation_fraction=0", "data.test_fraction=0.3")
     with offered(rows=as_arrow(pa.table(table)), validation=None, test=None):
         config = read_settings("train", ["data=frame", "data.target=y", *split, *settings], [], ())
-        config = resolve({**config, "run_dir": "unused"})
+        config = settings_of({**config, "run_dir": "unused"})
         prepared = prepare(config, None)
         solution = estimate(config, prepared).mle
     assert solution is not None

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from mlefw.baseline.distance import paired
 from mlefw.batch.base import pieces, shuffled
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.errors import StorageError, UsageError
 from mlefw.objective.objective import evaluate
 from mlefw.rows.rows import Rows, total
@@ -70,7 +70,7 @@ CASES = {
 
 
 def prepared(overrides: tuple[str, ...]) -> tuple[dict[str, Any], build.Data]:
-    config = resolve({**read_settings("train", overrides, [], []), "run_dir": "unused"})
+    config = settings_of({**read_settings("train", overrides, [], []), "run_dir": "unused"})
     return config, build.build_data(config)
 
 
@@ -241,7 +241,7 @@ def test_batches_of_groups_hold_every_row_once() -> None:
 
 def test_an_epoch_has_its_own_order_and_every_row_once() -> None:
     config, data = prepared((*CASES["gaussian"], "batch.size=50"))
-    module = trainer.build_datamodule(config, data, build.head_of(config, data.schema.targets))
+    module = trainer.build_datamodule(config, data, build.head_of(config.head, data.schema.targets))
     epochs = [torch.cat([batch.rows.y for batch in module.batches(epoch)]) for epoch in (0, 0, 1)]
     assert torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[0], epochs[2])
@@ -363,10 +363,10 @@ sys.exit(code)
 """
 
 
-def peak_bytes(name: str, *overrides: str) -> int:
-    """The most memory of its own that a whole run has taken: pages of files are the system's to take back."""
+def peak_bytes(name: str, *overrides: str, command: str = "train") -> int:
+    """The most memory of its own that a whole command has taken: pages of files are the system's to take back."""
     few = ("data=parquet", f"data.path={name}", "data.target=y", "plots=false", "report=false")
-    arguments = ["train", *few, *overrides]
+    arguments = [command, *few, *overrides]
     found = subprocess.run([sys.executable, "-c", MEASURED, *arguments], check=True, capture_output=True, text=True)
     return 1024 * int(found.stderr.rsplit("peak", 1)[1])
 

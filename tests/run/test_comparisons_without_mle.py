@@ -10,6 +10,7 @@ from interrupted import train
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
+from mlefw.baseline.work import dense_work
 from mlefw.cli import run
 from mlefw.report.sentences import verdict
 
@@ -121,3 +122,53 @@ def test_new_rows_are_measured_by_the_maximum_of_the_likelihood(
     assert content["metrics"]["nll_nats"] - content["baseline"]["nll_nats"] == pytest.approx(gap, abs=1e-10)
     assert content["distance"]["reference"] == "mle"
     assert content["distance"]["gap_se"] > 0
+
+
+def numbers(path: Path, num_rows: int = 60) -> None:
+    random = np.random.default_rng(3)
+    x = random.normal(size=(num_rows, 3))
+    y = np.exp(0.2 * x[:, 0] + 0.3 * random.normal(size=num_rows))
+    np.savetxt(path, np.column_stack([x, y]), delimiter=",", header="a,b,c,y", comments="", fmt="%.6f")
+
+
+@pytest.mark.parametrize("head", ["gamma", "heteroscedastic", "student_t"])
+@pytest.mark.parametrize("prior", ["none", "l2"])
+def test_an_mle_that_was_left_out_leaves_the_rest_as_the_result(
+    head: str, prior: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a prior the products of the features are counted beside the solver: a limit between leaves out one."""
+    monkeypatch.chdir(tmp_path)
+    numbers(tmp_path / "d.csv")
+    columns = {"gamma": 2, "heteroscedastic": 2, "student_t": 3}[head]
+    limit = f"baseline.max_work={dense_work(60, 3, columns, 12) + 1}"
+    asked = ("data=csv", "data.path=d.csv", "data.target=y", f"head={head}", f"prior={prior}", limit)
+    whole = ("data.validation_fraction=0", "data.test_fraction=0")
+    assert run(["baseline", *asked, *whole, "run_dir=b"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    content = json.loads((tmp_path / "b" / "baseline.json").read_text(encoding="utf-8"))
+    assert "multiplications, more than baseline.max_work" in content["left_out"]["mle"]
+    found = content["ridge"] if prior == "none" else content
+    assert found["exists"]
+    assert found["converged"]
+    assert f"{found['nll_nats']:.6g}" in printed
+    if prior == "none":
+        assert content["exists"] is None
+        assert "The linear MLE was left out: it takes" in printed
+        assert "The linear ridge MAP, prior scale 1, stands in for it" in printed
+    # Training says the same, in the same file, and ends as well.
+    assert train(*asked, *whole, "model.hidden=[4]", "trainer.max_epochs=2", "plots=false", "run_dir=r") == 0
+    same = json.loads((tmp_path / "r" / "baseline.json").read_text(encoding="utf-8"))
+    assert same["left_out"] == content["left_out"]
+    assert (same["ridge"] if prior == "none" else same)["coefficients"] == found["coefficients"]
+    if prior == "none":
+        assert "Left out: it takes" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+
+
+def test_where_nothing_could_be_computed_there_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    numbers(tmp_path / "d.csv")
+    asked = ("data=csv", "data.path=d.csv", "data.target=y", "head=gamma", "baseline.max_work=100")
+    assert run(["baseline", *asked, "run_dir=b"]) == 3
+    assert not (tmp_path / "b").exists()
+    assert train(*asked, "model.hidden=[4]", "trainer.max_epochs=2", "plots=false", "run_dir=r") == 0
+    assert not (tmp_path / "r" / "baseline.json").exists()

@@ -191,7 +191,7 @@ def test_there_has_to_be_something_to_resume(stopped: Path, capsys: pytest.Captu
     assert "a model alone" in capsys.readouterr().err
     Path("half/config.yaml").write_text("a: &x [1]\nb: [*x, *x]\n", encoding="utf-8")
     assert train("resume=half") == 2
-    assert "aliases" in capsys.readouterr().err
+    assert "is not the configuration of a run" in capsys.readouterr().err
 
 
 def test_a_sweep_and_other_commands_do_not_resume(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:

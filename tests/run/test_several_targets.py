@@ -17,7 +17,8 @@ from scipy.stats import multivariate_normal
 from sklearn.datasets import load_iris, load_linnerud
 
 from mlefw.command import baseline, evaluate, predict, train
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
+from mlefw.configuration.settings import EvaluationSettings, PredictionSettings
 from mlefw.errors import UsageError
 
 pytestmark = [
@@ -41,12 +42,12 @@ def write(file: Path, columns: dict[str, list[Any]]) -> str:
 def estimate(folder: Path, *settings: str) -> dict[str, Any]:
     config = read_settings("baseline", ["data=csv", *settings], [], [])
     name = f"baseline{len(list(folder.iterdir()))}"
-    return baseline.run(resolve({**config, "run_dir": str(folder / name)}), folder / name)
+    return baseline.run(settings_of({**config, "run_dir": str(folder / name)}), folder / name)
 
 
 def trained(folder: Path, *settings: str) -> dict[str, Any]:
     config = read_settings("train", ["data=csv", *settings], [], [])
-    return train.run(resolve({**config, "run_dir": str(folder / "run")}), folder / "run")
+    return train.run(settings_of({**config, "run_dir": str(folder / "run")}), folder / "run")
 
 
 @pytest.fixture
@@ -184,10 +185,10 @@ def test_a_whole_run_with_missing_targets(tmp_path: Path) -> None:
     }
     assert "species/crps" not in figures
     run = tmp_path / "run"
-    score = resolve(read_settings("evaluate", [f"run={run}"], [], []))
+    score = EvaluationSettings.of(read_settings("evaluate", [f"run={run}"], [], []))
     assert evaluate.run(score)["metrics"] == pytest.approx(figures, rel=1e-9)
     asked = [f"run={run}", path, f"output={tmp_path / 'out.parquet'}"]
-    table = pq.read_table(predict.run(resolve(read_settings("predict", asked, [], []))))
+    table = pq.read_table(predict.run(PredictionSettings.of(read_settings("predict", asked, [], []))))
     expected = ["petal_mean", "petal_median", "petal_sd", "petal_lower", "petal_upper", "species_class"]
     expected += [f"species_prob_{name}" for name in ("setosa", "versicolor", "virginica")]
     assert table.column_names[1:11] == [*expected, "count_mean"]
@@ -196,7 +197,7 @@ def test_a_whole_run_with_missing_targets(tmp_path: Path) -> None:
     np.testing.assert_allclose(probabilities, 1, rtol=1e-12)
     new = write(tmp_path / "new.csv", {"width": [3.0], "sepal": [5.0]})
     asked = [f"run={run}", new, f"output={tmp_path / 'new.parquet'}"]
-    table = pq.read_table(predict.run(resolve(read_settings("predict", asked, [], []))))
+    table = pq.read_table(predict.run(PredictionSettings.of(read_settings("predict", asked, [], []))))
     assert "nll_nats" not in table.column_names
     stored = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert stored["metrics"]["test"] == figures

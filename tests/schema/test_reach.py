@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.run.build import Data, build_data
 
 N = 60
@@ -32,7 +32,7 @@ def write(file: Path, columns: dict[str, np.ndarray]) -> str:
 def built(folder: Path, train: dict[str, np.ndarray], test: dict[str, np.ndarray]) -> Data:
     settings = [f"data.path={write(folder / 'a.csv', train)}", f"data.test_path={write(folder / 'b.csv', test)}"]
     given = ["data=csv", "data.target=y", "data.offset=o", "data.validation_fraction=0", "head=gaussian", *settings]
-    return build_data(resolve(read_settings("train", given, [], ())))
+    return build_data(settings_of(read_settings("train", given, [], ())))
 
 
 @pytest.mark.filterwarnings("ignore:.*integers above 2")
@@ -103,11 +103,56 @@ def test_new_rows_far_out_are_named(tmp_path: Path) -> None:
     columns = {name: values for name, values in table().items() if name in ("x", "y")}
     model = fit(columns, "y", *quick, run_dir=tmp_path / "run")
     for door in (model.predict, model.evaluate):
-        with pytest.warns(UserWarning, match="column 'x', row 2: 1e"):
-            door({"x": [0.0, 1.0, 1e30], "y": [0.0, 1.0, 0.5]})
+        with pytest.warns(UserWarning, match=r"column 'x', row 2: 1e\+06"):
+            door({"x": [0.0, 1.0, 1e6 + 0.5], "y": [0.0, 1.0, 0.5]})
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             door({"x": [0.0, 1.0, 3.0], "y": [0.0, 1.0, 0.5]})
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("kind", ["csv", "parquet", "folder"])
+def test_rows_far_out_in_many_blocks_are_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    from mlefw.cli import run
+    from mlefw.reading.csv_blocks import read_blocks
+    from mlefw.trained import load
+
+    monkeypatch.chdir(tmp_path)
+    random, num_rows = np.random.default_rng(2), 3000
+    train = {"x": random.normal(size=num_rows), "y": random.normal(size=num_rows)}
+    new = {name: values.copy() for name, values in train.items()}
+    places = np.sort(random.choice(num_rows, 40, replace=False))
+    new["x"][places] = 12345.5
+    (tmp_path / "folder").mkdir()
+    csv.write_csv(pa.table(train), "train.csv")
+    csv.write_csv(pa.table(new), "new.csv")
+    parquet.write_table(pa.table(new), "new.parquet", row_group_size=100)
+    for start in range(0, num_rows, 1000):
+        csv.write_csv(pa.table(new).slice(start, 1000), f"folder/p{start:04}.csv")
+    monkeypatch.setattr(read_blocks, "__defaults__", (4000,))
+    monkeypatch.setattr("mlefw.data.parquet.BLOCK_CELLS", 200)
+    monkeypatch.setattr("mlefw.trained.BLOCK_ROWS", 100)
+    quick = ("model=linear", "trainer.max_epochs=1", "report=false", "plots=false", "logger=none", "run_dir=r")
+    assert run(["train", "data=csv", "data.path=train.csv", "data.target=y", *quick]) == 0
+    path = "folder" if kind == "folder" else f"new.{kind}"
+    for way in (["evaluate"], ["predict", "output=p.csv"], ["predict", "output=q.csv", "uncertainty=laplace"]):
+        capsys.readouterr()
+        assert run([*way, "run=r", f"data.path={path}"]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "far beyond" in line]
+        assert len(lines) == 1, lines
+        assert "and 35 more: 12345.5" in lines[0]
+        assert ("p0000.csv and 2 more has" in lines[0]) == (kind == "folder")
+        if kind != "folder":
+            named = [int(number) for number in lines[0].split("rows ")[1].split(" and")[0].split(", ")]
+            assert named == [int(place) + (2 if kind == "csv" else 0) for place in places[:5]]
+    with pytest.warns(UserWarning, match="and 35 more: 12345.5") as said:
+        load("r").predict(new)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize(
@@ -123,5 +168,5 @@ def test_a_share_that_is_no_row_is_said(tmp_path: Path, rows: int, share: float,
         "data.test_fraction=0",
     ]
     with pytest.warns(UserWarning, match=words):
-        data = build_data(resolve(read_settings("train", given, [], ())))
+        data = build_data(settings_of(read_settings("train", given, [], ())))
     assert set(data.splits) == {"train"}

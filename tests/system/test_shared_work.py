@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.run import prepare
 from mlefw.system import shared_work
 from mlefw.system.warning import warn
@@ -50,18 +50,18 @@ def test_parts_of_others_are_not_remembered() -> None:
 
 def test_a_run_with_shared_work_has_the_same_exact_estimate(tmp_path: Path) -> None:
     plain = read_settings("train", ["prior=l2", "++prior.scale=0.5"], (), ())
-    config = resolve({**plain, "run_dir": str(tmp_path / "r")})
+    config = settings_of({**plain, "run_dir": str(tmp_path / "r")})
     alone = prepare.estimate(config, prepare.prepare(config, None))
     with shared_work.remembering():
-        prepare.share({**config, "seed": 9})
-    prepared = prepare.prepare({**config, "seed": 7}, None)
+        prepare.share(config.replaced(seed=9))
+    prepared = prepare.prepare(config.replaced(seed=7), None)
     shared = prepare.estimate(config, prepared)
     again = prepare.estimate(config, prepared)
     assert shared is again
     assert shared is not alone
     assert alone.map is not None and shared.map is not None
     assert shared.map.theta.equal(alone.map.theta)
-    other = {**config, "prior": {**config["prior"], "scale": 2.0}}
+    other = config.replaced(prior={**config.prior, "scale": 2.0})
     estimated = prepare.estimate(other, prepare.prepare(other, None)).map
     assert estimated is not None and not estimated.theta.equal(alone.map.theta)
 

@@ -6,7 +6,7 @@ import lightning
 import pytest
 import torch
 
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.objective.tape import NotReplayableError, Tape
 from mlefw.rows.batch import Batch
 from mlefw.rows.rows import Rows
@@ -33,7 +33,7 @@ ESCAPES = {
 
 
 def prepared(settings: tuple[str, ...]) -> tuple[Any, Rows, Any]:
-    config = resolve({**read_settings("train", settings, [], []), "run_dir": "unused"})
+    config = settings_of({**read_settings("train", settings, [], []), "run_dir": "unused"})
     found = prepare(config, None)
     objective = found.estimand.objective.eval()
     generator = torch.Generator().manual_seed(0)
@@ -139,14 +139,14 @@ class Counting(lightning.Callback):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_callback_within_an_evaluation_is_called_and_changes_no_figure(tmp_path, monkeypatch):
-    config = resolve(
+    config = settings_of(
         {**read_settings("train", ["trainer.max_epochs=3", "model.hidden=[5]"], [], []), "run_dir": "unused"}
     )
     figures = []
     for callbacks in ([], [Counting()]):
         found = prepare(config, None)
         module = build_module(config, found.estimand, found.rows)
-        quiet = {**config, "logger": {}, "callback": {}}
+        quiet = config.replaced(logger={}, callback={})
         trainer = build_trainer(quiet, tmp_path, {}, callbacks)
         trainer.fit(module, datamodule=found.rows)
         figures.append(module.figures)

@@ -11,7 +11,7 @@ import pytest
 from baseline.exact_oracles import Sample, data, estimate, varied
 
 from mlefw.command import train
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 
 # Lightning calls a part of torch that torch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
@@ -47,7 +47,7 @@ def trained(head: str, of: Sample, tau: float | None, folder: Path) -> dict[str,
     settings += [f"head.scale={SCALE}"] if head == "gaussian_fixed" else []
     config = read_settings("train", settings, [], [])
     run_dir = folder / "run"
-    return train.run(resolve({**config, "run_dir": str(run_dir)}), run_dir)
+    return train.run(settings_of({**config, "run_dir": str(run_dir)}), run_dir)
 
 
 CASES = [

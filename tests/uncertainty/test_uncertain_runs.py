@@ -16,7 +16,8 @@ from pyarrow import csv, parquet
 from mlefw.cli import run
 from mlefw.command import evaluate, predict, train
 from mlefw.command.predict import in_pieces
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
+from mlefw.configuration.settings import EvaluationSettings, PredictionSettings
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
 from mlefw.reading.table import Table
@@ -36,7 +37,7 @@ def config_of(command: str, *settings: str) -> dict[str, Any]:
 
 def train_on(path: Path, folder: Path, *settings: str) -> dict[str, Any]:
     common = ("data=csv", f"data.path={path}", "data.target=y", "logger=none", "report=false", "callback=none")
-    return train.run(resolve({**config_of("train", *common, *settings), "run_dir": str(folder)}), folder)
+    return train.run(settings_of({**config_of("train", *common, *settings), "run_dir": str(folder)}), folder)
 
 
 def columns_of(path: Path) -> dict[str, np.ndarray]:
@@ -44,7 +45,7 @@ def columns_of(path: Path) -> dict[str, np.ndarray]:
 
 
 def predicted(run_dir: Path, output: Path, *settings: str) -> dict[str, np.ndarray]:
-    predict.run(config_of("predict", f"run={run_dir}", f"output={output}", *settings))
+    predict.run(PredictionSettings.of(config_of("predict", f"run={run_dir}", f"output={output}", *settings)))
     return {name: np.array(values) for name, values in parquet.read_table(output).to_pydict().items()}
 
 
@@ -75,7 +76,7 @@ def test_every_head(head: str, weights: str, tmp_path: Path, table: Callable[...
     state = torch.load(tmp_path / "r/checkpoints/best.ckpt", weights_only=True)
     assert state["posterior"]["root"].dtype == torch.float64
     output = tmp_path / "scores.json"
-    content = evaluate.run(config_of("evaluate", f"run={tmp_path / 'r'}", f"output={output}"))
+    content = evaluate.run(EvaluationSettings.of(config_of("evaluate", f"run={tmp_path / 'r'}", f"output={output}")))
     assert content["metrics"]["nll_nats"] == pytest.approx(summary["metrics"]["test"]["nll_nats"], rel=1e-9)
     assert content["laplace"]["nll_nats"] == pytest.approx(summary["laplace"]["test"]["nll_nats"], rel=1e-9)
     assert content["laplace"]["nll_nats"] != content["metrics"]["nll_nats"]
@@ -93,13 +94,13 @@ def test_a_run_without_it_reads_its_own_rows_again(tmp_path: Path, table: Callab
     path = table("poisson")
     kept = train_on(path, tmp_path / "a", "head=poisson", *SMALL, "uncertainty=laplace")
     train_on(path, tmp_path / "b", "head=poisson", *SMALL)
-    assert "laplace" not in evaluate.run(config_of("evaluate", f"run={tmp_path / 'b'}"))
-    found = evaluate.run(config_of("evaluate", f"run={tmp_path / 'b'}", "uncertainty=laplace"))
+    assert "laplace" not in evaluate.run(EvaluationSettings.of(config_of("evaluate", f"run={tmp_path / 'b'}")))
+    found = evaluate.run(EvaluationSettings.of(config_of("evaluate", f"run={tmp_path / 'b'}", "uncertainty=laplace")))
     assert found["laplace"]["nll_nats"] == pytest.approx(kept["laplace"]["test"]["nll_nats"], rel=1e-9)
     first = columns_of(path)
     csv.write_csv(pa.table({name: values * 1.001 if name == "x0" else values for name, values in first.items()}), path)
     with pytest.raises(UsageError, match="no longer those of its training"):
-        evaluate.run(config_of("evaluate", f"run={tmp_path / 'b'}", "uncertainty=laplace"))
+        evaluate.run(EvaluationSettings.of(config_of("evaluate", f"run={tmp_path / 'b'}", "uncertainty=laplace")))
     path.unlink()
     with pytest.raises(UsageError, match="mlefw train uncertainty=laplace"):
         predicted(tmp_path / "b", tmp_path / "p.parquet", "uncertainty=laplace")

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from mlefw.configuration.read import settings_of
+from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 from mlefw.run.directory import summary_of
 from mlefw.sweep.population import run, signature
@@ -30,10 +31,10 @@ class Groups:
         self.running: dict[int, list[run.Entry]] = {}
         self.left: list[int] = []
 
-    def submit(self, pool: Pool, configs: dict[int, dict[str, Any]]) -> list[int]:
+    def submit(self, pool: Pool, configs: dict[int, Node]) -> list[int]:
         """Start all groups there are among jobs with these configurations; the jobs in none of them."""
         indices = list(configs)
-        found = signature.groups([signature.signature(configs[index]) for index in indices], pool.size)
+        found = signature.groups([signature.signature(settings_of(configs[index])) for index in indices], pool.size)
         members = [[indices[position] for position in group] for group in found]
         for number, group in enumerate(members, 1):
             self._submit(pool, -number, group, configs)
@@ -60,7 +61,7 @@ class Groups:
         if how.code in _TOLD:
             remove(self._file(key, "log"))
 
-    def _submit(self, pool: Pool, key: int, group: Sequence[int], configs: dict[int, dict[str, Any]]) -> None:
+    def _submit(self, pool: Pool, key: int, group: Sequence[int], configs: dict[int, Node]) -> None:
         jobs = self.journal.jobs
         entries = [run.Entry(i, configs[i], jobs[i].run_dir, self.progress.log(jobs[i])) for i in group]
         self.running[key] = entries

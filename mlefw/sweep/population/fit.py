@@ -46,7 +46,7 @@ class _Group:
         self.metrics = build_metrics(first.config, first.prepared.estimand.objective.head)
         self.stack = Stack([member.module.objective for member in self.members])
         optimizers = [member.optimizer for member in self.members]
-        self.optimiser = Vectorised(self.stack, optimizers, first.config["step"]["clip_norm"])
+        self.optimiser = Vectorised(self.stack, optimizers, first.config.step.clip_norm)
         for member in self.members:
             member.store = self.optimiser.store
             member.share_time(len(self.members))
@@ -127,7 +127,7 @@ class _Group:
                     NumericalError(
                         f"training diverged: the objective was not finite at step {member.global_step + at + 1} "
                         f"(epoch {epoch}){cause and f'; after it {cause}'}. "
-                        f"{calmer(member.begun.config['step']['clip_norm'])}"
+                        f"{calmer(member.begun.config.step.clip_norm)}"
                     )
                 )
         return len(losses)

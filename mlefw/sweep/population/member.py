@@ -10,10 +10,12 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
+from mlefw.callback.stored_state import Content
 from mlefw.command.train import Begun
 from mlefw.run import fitting, trainer
 from mlefw.run.archive import Archive
 from mlefw.score.yardstick import Yardstick
+from mlefw.training.lightning_internals import hand_to
 
 
 class Member:
@@ -27,7 +29,7 @@ class Member:
     max_steps, max_time = -1, None
     val_check_interval, check_val_every_n_epoch = 1.0, 1
 
-    def __init__(self, begun: Begun, yardstick: Yardstick, baseline: dict[str, Any] | None) -> None:
+    def __init__(self, begun: Begun, yardstick: Yardstick, baseline: Content | None) -> None:
         self.begun, self.yardstick, self.baseline = begun, yardstick, baseline
         config, prepared = begun.config, begun.prepared
         self.watching = fitting.watch(config, begun.run_dir, prepared, yardstick)
@@ -35,7 +37,7 @@ class Member:
         self.callbacks = sorted(known, key=lambda callback: isinstance(callback, Checkpoint))
         self.loggers = trainer.build_loggers(config, begun.run_dir)
         self.module = self.lightning_module = trainer.build_module(config, prepared.estimand, prepared.rows, False)
-        self.module._trainer = self  # type: ignore[assignment]
+        hand_to(self.module, self)
         found: Any = self.module.configure_optimizers()
         scheduler = found["lr_scheduler"] if isinstance(found, dict) else None
         self.optimizer: Optimizer = found["optimizer"] if isinstance(found, dict) else found
@@ -44,7 +46,7 @@ class Member:
         self.optimizers = [self.optimizer]
         self.lr_scheduler_configs = [] if scheduler is None else [SimpleNamespace(scheduler=scheduler)]
         self.current_epoch = self.global_step = 0
-        self.max_epochs = int(config["trainer"]["max_epochs"])
+        self.max_epochs = config.trainer.max_epochs or 0
         self.sanity_checking = self.should_stop = self.has_ended = False
         self.state = SimpleNamespace(fn=TrainerFn.FITTING)
         self.strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all=True: decision)
@@ -63,7 +65,7 @@ class Member:
     def save_checkpoint(self, path: Any, weights_only: bool = False) -> None:
         """Write a checkpoint with the parts that a run is resumed from."""
         state = {f"objective.{name}": value for name, value in self.module.objective.state_dict().items()}
-        content: dict[str, Any] = {"epoch": self.current_epoch, "global_step": self.global_step, "state_dict": state}
+        content: Content = {"epoch": self.current_epoch, "global_step": self.global_step, "state_dict": state}
         if not weights_only:
             self.store(self.optimizer)
             states = {callback.state_key: callback.state_dict() for callback in self.callbacks}

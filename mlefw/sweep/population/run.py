@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlefw.command.job import say
 from mlefw.command.outermost import listen, told
 from mlefw.command.train import begin, measure, telling
 from mlefw.configuration.read import located
+from mlefw.configuration.settings import Node
 from mlefw.errors import MlefwError, Stopped
 from mlefw.run import conclude, fitting
 from mlefw.run.directory import locked, summary_of
@@ -42,7 +42,7 @@ class Entry:
     """
 
     index: int
-    config: dict[str, Any]
+    config: Node
     run_dir: Path
     log: Path
     code: int | None = None
@@ -118,7 +118,7 @@ def _end(entry: Entry, member: Member, share: float, seen: conclude.Seen | None)
         rows_per_s = member.current_epoch * prepared.data.train.num_rows / max(share, 1e-9)
         done = fitting.finished(member, member.watching, rows_per_s, share)  # type: ignore[arg-type]
         started = time.monotonic() - entry.seconds - share
-        with Stream(begun.config["seed"], "conclusion"):
+        with Stream(begun.config.seed, "conclusion"):
             summary = conclude.conclude(
                 begun.config, begun.run_dir, prepared, member.yardstick, member.baseline, done, started, seen
             )

@@ -1,11 +1,12 @@
 """Which jobs of a sweep can be trained together."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
+from mlefw.configuration.settings import Settings
 from mlefw.errors import MlefwError
 from mlefw.rows.stored import StoredRows
 from mlefw.run.prepare import Prepared
@@ -45,31 +46,31 @@ class UnsuitableError(MlefwError):
     exit_code = 64
 
 
-def signature(config: Mapping[str, Any]) -> str | None:
+def signature(config: Settings) -> str | None:
     """What jobs that are trained together have in common; None for a job that is trained alone."""
-    if config.get("resume") or config["checkpoint"]["every_steps"] or not all(_known(config)):
+    if config.resume or config.checkpoint.every_steps or not all(_known(config)):
         return None
-    common = {name: node for name, node in config.items() if name not in _OWN}
-    common["optimizer"] = {name: value for name, value in config["optimizer"].items() if name != "lr"}
-    common["prior"] = {name: value for name, value in config["prior"].items() if not name.endswith("scale")}
+    common = {name: node for name, node in config.plain.items() if name not in _OWN}
+    common["optimizer"] = {name: value for name, value in config.optimizer.items() if name != "lr"}
+    common["prior"] = {name: value for name, value in config.prior.items() if not name.endswith("scale")}
     return json.dumps(common, sort_keys=True, default=str)
 
 
-def _known(config: Mapping[str, Any]) -> Iterable[bool]:
-    model, optimizer, trainer = config["model"], config["optimizer"], config["trainer"]
+def _known(config: Settings) -> Iterable[bool]:
+    model, optimizer, trainer = config.model, config.optimizer, config.trainer
     yield model["_target_"] in _MODELS and not model.get("dropout")
-    yield config["prior"]["_target_"] in _PRIORS
+    yield config.prior["_target_"] in _PRIORS
     yield {*optimizer} - {"_target_", "_partial_"} <= _OPTIMIZERS.get(optimizer["_target_"], set())
-    yield str((config["scheduler"] or {}).get("_target_", "torch.")).startswith("torch.")
-    parts = [config[name] for name in ("data", "head", "batch")] + [config.get("loss") or {}]
+    yield str(config.scheduler.get("_target_", "torch.")).startswith("torch.")
+    parts = (config.data, config.head, config.batch, config.loss)
     yield all(str(node.get("_target_", "mlefw.")).startswith("mlefw.") for node in parts)
-    yield not config.get("compile") and not config.get("experiment")
-    yield all(str(node["_target_"]).startswith("mlefw.metric.") for node in config["metric"].values())
-    yield all(node["_target_"] in _CALLBACKS for node in (config["callback"] or {}).values())
-    yield all(node["_target_"] in _LOGGERS for node in (config["logger"] or {}).values())
-    yield isinstance(trainer.get("max_epochs"), int) and trainer["max_epochs"] > 0
-    yield all(value in _TRAINER.get(name, ()) for name, value in trainer.items() if name != "max_epochs")
-    yield config["batch"].get("size", 0) <= _MAX_BATCH
+    yield not config.compile and not config.experiment
+    yield all(str(node["_target_"]).startswith("mlefw.metric.") for node in config.metric.values())
+    yield all(node["_target_"] in _CALLBACKS for node in config.callback.values())
+    yield all(node["_target_"] in _LOGGERS for node in config.logger.values())
+    yield isinstance(trainer.max_epochs, int) and trainer.max_epochs > 0
+    yield all(value in _TRAINER.get(name, ()) for name, value in trainer.node.items() if name != "max_epochs")
+    yield config.batch.get("size", 0) <= _MAX_BATCH
     yield not torch.cuda.is_available()
 
 

@@ -11,7 +11,7 @@ import torch
 from conftest import summary_of
 
 from mlefw.command import train
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.errors import Stopped
 from mlefw.run.prepare import prepare
 from mlefw.sweep.population import fit, run, signature
@@ -34,14 +34,14 @@ def entries(folder: Path, *members: tuple[str, ...]) -> list[run.Entry]:
 
 @pytest.mark.parametrize("own", ["seed=7", "optimizer.lr=0.1"])
 def test_seeds_and_rates_are_a_member_s_own(own: str) -> None:
-    assert signature.signature(composed(own)) == signature.signature(composed()) is not None
+    assert signature.signature(settings_of(composed(own))) == signature.signature(settings_of(composed())) is not None
 
 
 @pytest.mark.parametrize(
     "other", ["model.hidden=[5]", "batch.size=16", "data.seed=1", "head=laplace", "trainer.max_epochs=4", "prior=l2"]
 )
 def test_all_else_is_common(other: str) -> None:
-    assert signature.signature(composed(other)) not in (None, signature.signature(composed()))
+    assert signature.signature(settings_of(composed(other))) not in (None, signature.signature(settings_of(composed())))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_all_else_is_common(other: str) -> None:
 )
 def test_what_is_unusual_is_trained_alone(unusual: str) -> None:
     few = composed(unusual) if unusual != "model=residual" else read_settings("train", [unusual], (), ())
-    assert signature.signature(few) is None
+    assert signature.signature(settings_of(few)) is None
 
 
 def test_groups_are_split_over_the_processes_and_bounded() -> None:
@@ -76,7 +76,7 @@ def test_groups_are_split_over_the_processes_and_bounded() -> None:
 def test_large_networks_and_large_batches_are_trained_alone(large: tuple[str, ...], is_suitable: bool) -> None:
     config = composed(*large)
     assert signature.signature(config) is not None
-    prepared = prepare(resolve({**config, "run_dir": "runs"}), None)
+    prepared = prepare(settings_of({**config, "run_dir": "runs"}), None)
     with nullcontext() if is_suitable else pytest.raises(signature.UnsuitableError, match="rows a step of"):
         signature.check(prepared)
 
@@ -90,7 +90,7 @@ def test_a_member_that_diverges_costs_itself_alone(tmp_path: Path) -> None:
     assert "diverged" in summary_of(tmp_path / "1")["reason"] and "diverged" in group[1].log.read_text("utf-8")
     for index in (0, 2):
         solo = tmp_path / f"solo{index}"
-        expected = train.run(resolve({**group[index].config, "run_dir": str(solo)}), solo)
+        expected = train.run(settings_of({**group[index].config, "run_dir": str(solo)}), solo)
         found = summary_of(tmp_path / str(index))["metrics"]["test"]["nll_nats"]
         assert found == pytest.approx(expected["metrics"]["test"]["nll_nats"], rel=1e-5)
 
@@ -99,11 +99,11 @@ def test_a_member_that_diverges_costs_itself_alone(tmp_path: Path) -> None:
 def test_a_member_can_be_resumed(tmp_path: Path) -> None:
     group = entries(tmp_path, ("seed=1",), ("seed=2",))
     assert run.run(group, tmp_path / "results.json") == 0
-    longer = resolve({**group[1].config, "run_dir": str(tmp_path / "1"), "resume": str(tmp_path / "1")})
-    longer["trainer"]["max_epochs"] = 5
+    longer = settings_of({**group[1].config, "run_dir": str(tmp_path / "1"), "resume": str(tmp_path / "1")})
+    longer = longer.replaced(trainer={**longer.trainer.node, "max_epochs": 5})
     resumed = train.run(longer, tmp_path / "1")
-    solo = resolve({**group[1].config, "run_dir": str(tmp_path / "solo")})
-    solo["trainer"]["max_epochs"] = 5
+    solo = settings_of({**group[1].config, "run_dir": str(tmp_path / "solo")})
+    solo = solo.replaced(trainer={**solo.trainer.node, "max_epochs": 5})
     expected = train.run(solo, tmp_path / "solo")
     assert resumed["num_steps"] == expected["num_steps"]
     for split, figures in expected["metrics"].items():

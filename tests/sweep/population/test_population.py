@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mlefw.command import train
-from mlefw.configuration.read import read_settings, resolve
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.run import archive, checkpoint
 from mlefw.sweep.population import run, signature
 from mlefw.system import warning
@@ -125,7 +125,7 @@ def test_it_leaves_what_the_jobs_leave_alone(tmp_path: Path, name: str) -> None:
     for entry in group:
         solo = tmp_path / "alone" / str(entry.index)
         warning.clear()
-        train.run(resolve({**entry.config, "run_dir": str(solo)}), solo)
+        train.run(settings_of({**entry.config, "run_dir": str(solo)}), solo)
         assert files(entry.run_dir) == files(solo)
         assert_close(history(entry.run_dir), history(solo))
         mine, theirs = (json.loads((folder / "summary.json").read_text("utf-8")) for folder in (entry.run_dir, solo))
@@ -139,7 +139,7 @@ def test_it_leaves_what_the_jobs_leave_alone(tmp_path: Path, name: str) -> None:
                 assert (part in found) == (part in expected)
                 if part in found:
                     assert_close(_plain(found[part]), _plain(expected[part]))
-        assert checkpoint.load(entry.run_dir).config["seed"] == entry.config["seed"]
+        assert checkpoint.load(entry.run_dir).config.seed == entry.config["seed"]
     if "each stopping" in name:
         assert len(lengths) > 1
 

@@ -1,0 +1,45 @@
+"""OmegaConf still has the names that it does not promise to keep, and they do what mlefw takes them to do."""
+
+import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import UnsupportedInterpolationType
+
+from mlefw.configuration.hydra_internals import reading, resolving
+
+WHERE = "mlefw/configuration/hydra_internals.py has to follow"
+
+
+def test_other_resolvers_are_unknown_inside_and_back_afterwards() -> None:
+    OmegaConf.register_new_resolver("a_stranger", lambda: 7)
+    try:
+        config = OmegaConf.create({"x": "${a_stranger:}"})
+        with resolving(("oc.env",)), pytest.raises(UnsupportedInterpolationType):
+            _ = config.x
+        assert config.x == 7, f"OmegaConf keeps its resolvers elsewhere: {WHERE}"
+    finally:
+        OmegaConf.clear_resolver("a_stranger")
+
+
+def test_texts_and_references_go_through_what_is_put_in_place() -> None:
+    seen = []
+
+    def loader(usual):
+        def made():
+            seen.append("text")
+            return usual()
+
+        return made
+
+    def follow(usual):
+        def followed(*given, **more):
+            seen.append("reference")
+            return usual(*given, **more)
+
+        return followed
+
+    with reading(loader, follow):
+        config = OmegaConf.create("a: 1\nb: ${a}")
+        assert config.b == 1
+    assert seen == ["text", "reference"], f"OmegaConf reads or follows in another way: {WHERE}"
+    assert OmegaConf.create("a: 1\nb: ${a}").b == 1
+    assert len(seen) == 2
