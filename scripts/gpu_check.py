@@ -72,7 +72,9 @@ class Machine:
         Raises:
             RuntimeError: it failed.
         """
-        place = () if settings[0].startswith("resume=") else (f"run_dir={self.folder / name}", *SMALL)
+        given = {setting.partition("=")[0] for setting in settings}
+        small = [setting for setting in SMALL if setting.partition("=")[0] not in given]
+        place = [] if "resume" in given else [f"run_dir={self.folder / name}", *small]
         arguments = [f"trainer.accelerator={device or self.device}", *place, *settings]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -104,7 +106,7 @@ def head_of(name: str) -> Head:
     kind = build.head_kind(config["head"]).target
     labels = {"binary": ("0", "1"), "labels": ("0", "1", "2", "3"), "ordered": ("0", "1", "2", "3")}.get(kind)
     targets = [Target("a", kind, labels), Target("b", kind, labels)]
-    return build.head_of(config, targets if name in SEVERAL else targets[:1])
+    return build.head_of(config["head"], targets if name in SEVERAL else targets[:1])
 
 
 def drawn(distribution: Distribution, generator: torch.Generator) -> Tensor:
