@@ -80,7 +80,10 @@ def test_the_example_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pyte
         monkeypatch.delitem(sys.modules, Path(file).stem, raising=False)
     for program, *arguments in lines:
         if program == "python":
-            runpy.run_path(*arguments)
+            # Python looks for modules beside the file first.
+            with monkeypatch.context() as beside:
+                beside.syspath_prepend(tmp_path)
+                runpy.run_path(*arguments)
         else:
             execute(*arguments)
     assert CHECKS[name](summary_of(Path("run")))
