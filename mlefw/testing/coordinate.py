@@ -11,6 +11,7 @@ from torch.nn.functional import logsigmoid
 
 Map = Callable[[Tensor], Tensor]
 
+_MOST_EDGES = 2048
 _LARGEST = 690.0
 """Largest exponent: exp of it is 1e299."""
 
@@ -37,8 +38,21 @@ class Coordinate:
         """Where panels end at first: a grid, and the typical values, so that no narrow peak lies inside a panel."""
         low, high = self.low, self.high
         grid = torch.cat([torch.arange(-800, -40, 4), torch.arange(-40, 40, 2), torch.arange(40, 800, 4)]).double()
-        edges = torch.cat([grid, self.of_y(typical), torch.tensor([low, high], dtype=torch.float64)])
-        return edges[(edges >= low) & (edges <= high)].unique()
+        some = self.of_y(typical).sort().values
+        some = torch.cat([some[:: max(1, len(some) // 32)], some[-1:]])
+        edges = torch.cat([grid, some, torch.tensor([low, high], dtype=torch.float64)])
+        return _graded(edges[(edges >= low) & (edges <= high)].unique())
+
+
+def _graded(edges: Tensor) -> Tensor:
+    """The edges with others between them, so that no panel is more than four times as wide as the one beside it."""
+    while True:
+        width = edges.diff()
+        beside = torch.minimum(torch.cat([width[1:], width[-1:]]), torch.cat([width[:1], width[:-1]]))
+        wide = width > 4 * beside
+        if not bool(wide.any()) or len(edges) > _MOST_EDGES:
+            return edges
+        edges = torch.cat([edges, (edges[:-1] + width / 2)[wide]]).sort().values
 
 
 def coordinate(support: Constraint, typical: Tensor) -> Coordinate:

@@ -17,8 +17,9 @@ from mlefw.testing.coordinate import Coordinate, bounds, coordinate
 _NODES, _WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(20))
 _ROUNDS = 40
 _MOST_PANELS = 4096
-_RELATIVE, _ABSOLUTE = 1e-14, 1e-20
-"""Tolerance of the integral over one panel: so tight that a kink lies in a panel which has next to no mass."""
+_FINEST = 1e-14
+"""Relative tolerance of the integral over one panel: so tight that a kink lies in a panel that has next to no mass."""
+_SLOW = 0.02
 _MOST_COUNTS = 2**20
 _NEGLIGIBLE = 1e-16
 
@@ -56,7 +57,9 @@ class Nodes:
 
 
 @torch.no_grad()
-def nodes_at(head: Head, eta: Tensor, near: Tensor | None = None, knots: Tensor | None = None) -> Nodes:
+def nodes_at(
+    head: Head, eta: Tensor, near: Tensor | None = None, knots: Tensor | None = None, tolerance: float = 0.0
+) -> Nodes:
     """Nodes of a univariate head.
 
     Args:
@@ -64,6 +67,7 @@ def nodes_at(head: Head, eta: Tensor, near: Tensor | None = None, knots: Tensor 
         eta: complete, (columns,).
         near: some plausible y, (k,), for a distribution that can neither be sampled nor has moments.
         knots: where second derivatives of the density jump, (k,), if anywhere: panels end there.
+        tolerance: of the integral over one panel, of some hundred; by default it is rounding.
     """
 
     def log_density(y: Tensor) -> Tensor:
@@ -73,40 +77,45 @@ def nodes_at(head: Head, eta: Tensor, near: Tensor | None = None, knots: Tensor 
         return log
 
     if head.support.is_discrete:
-        y, mass, left_out = _counted(head, log_density)
+        most = _MOST_COUNTS // 4 if tolerance else _MOST_COUNTS
+        y, mass, left_out = _counted(head, log_density, most)
     else:
         typical = _typical(head, eta, near)
         at = coordinate(head.support, typical)
         edges = at.edges(typical if knots is None else torch.cat([typical, knots]))
-        y, mass, left_out = _integrated(log_density, at, edges)
+        y, mass, left_out = _integrated(log_density, at, edges, tolerance)
     # Without mass a value adds nothing, and what a derivative makes of it may not be finite.
     return Nodes(eta, y[mass != 0], mass[mass != 0], left_out)
 
 
-def _counted(head: Head, log_density: LogDensity) -> tuple[Tensor, Tensor, float]:
+def _counted(head: Head, log_density: LogDensity, most: int) -> tuple[Tensor, Tensor, float]:
     """Whole numbers from the least on, in blocks that double, until a block adds nothing."""
     dtype = torch.int64 if head.target in ("labels", "ordered") else torch.float64
     lower, last = bounds(head.support)
     if head.target == "binary":
         lower, last = 0.0, 1.0
-    start, size = (-_MOST_COUNTS, 2 * _MOST_COUNTS) if lower is None else (int(lower), 1024)
+    start, size = 0 if lower is None else int(lower), 1024
     ys, masses, total = list[Tensor](), list[Tensor](), 0.0
     while True:
         end = start + size if last is None else min(start + size, int(last) + 1)
-        ys.append(torch.arange(start, end, dtype=dtype))
+        y = torch.arange(start, end, dtype=dtype)
+        ys.append(torch.cat([-1 - y.flip(0), y]) if lower is None else y)
         masses.append(log_density(ys[-1]).exp())
         block = float(masses[-1].sum())
         total += block
         is_whole = last is not None and end > last
         is_still = total > 1e-3 and block <= _NEGLIGIBLE * total
-        if is_whole or is_still or end >= _MOST_COUNTS:
+        if is_whole or is_still or end >= most:
             # What blocks that double add falls no slower than by half, unless there is no total at all.
             left_out = 0.0 if is_whole or is_still else 2 * block if total > 1e-3 else math.inf
-            return torch.cat(ys), torch.cat(masses), left_out
+            order = torch.cat(ys).argsort()
+            return torch.cat(ys)[order], torch.cat(masses)[order], left_out
         start, size = end, 2 * size
 
 
-def _integrated(log_density: LogDensity, at: Coordinate, edges: Tensor) -> tuple[Tensor, Tensor, float]:
+def _integrated(
+    log_density: LogDensity, at: Coordinate, edges: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor, float]:
     """Gauss and Legendre's rule of 20 nodes in panels that are halved until it agrees with itself."""
 
     def values(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,7 +135,7 @@ def _integrated(log_density: LogDensity, at: Coordinate, edges: Tensor) -> tuple
         t, y, mass = values(*halves)
         fine = mass.sum(1)
         gap = (coarse - fine.reshape(-1, 2).sum(1)).abs()
-        agrees = gap <= _RELATIVE * coarse + _ABSOLUTE
+        agrees = gap <= _FINEST * (coarse + 1e-6) + tolerance
         if number == _ROUNDS - 1 or 2 * int((~agrees).sum()) > _MOST_PANELS:
             agrees, error = torch.ones_like(agrees), float(gap.nan_to_num(math.inf).sum())
         keep = agrees.repeat_interleave(2)
@@ -146,7 +155,8 @@ def _beyond(log_density: LogDensity, at: Coordinate) -> float:
         t = torch.tensor([end, inner], dtype=torch.float64)
         last, before = (log_density(at.to_y(t)) + at.log_slope(t)).tolist()
         if last > math.log(_NEGLIGIBLE):
-            beyond += math.exp(min(last, 50.0)) / (before - last) if before - last > 1e-6 else math.inf
+            # What falls more slowly may fall like a power of t, of which an exponential says too little.
+            beyond += math.exp(min(last, 50.0)) / (before - last) if before - last > _SLOW else math.inf
     return beyond
 
 

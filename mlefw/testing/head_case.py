@@ -24,6 +24,8 @@ class HeadCase:
         tolerance: of what the density integrates to; every other tolerance is a multiple of it.
         near: some plausible y, for a distribution that can neither be sampled nor has moments.
         knots: from an eta to the y where second derivatives of the density jump, (k,).
+        panel: error of an integral over one panel that is allowed beside rounding.
+        score: tolerance of mean scores, in standard deviations; by default 100 times that of the total.
     """
 
     head: Head
@@ -31,18 +33,25 @@ class HeadCase:
     tolerance: float
     near: Tensor | None = None
     knots: Callable[[Tensor], Tensor] | None = None
+    panel: float = 0.0
+    score: float | None = None
 
     @cached_property
     def nodes(self) -> list[Nodes]:
         """One for each eta; none of a head of several targets."""
         if self.head.event_shape:
             return []
-        return [nodes_at(self.head, eta, self.near, self.knots and self.knots(eta)) for eta in self.etas]
+        return [nodes_at(self.head, eta, self.near, self.knots and self.knots(eta), self.panel) for eta in self.etas]
 
     @property
     def resolved(self) -> list[Nodes]:
         """Those whose total is known."""
         return [nodes for nodes in self.nodes if nodes.left_out <= self.tolerance]
+
+    @property
+    def whole(self) -> list[Nodes]:
+        """Those that have all of the mass: not those of a density beside which single points have mass."""
+        return [nodes for nodes in self.resolved if abs(nodes.total - 1) <= max(self.tolerance, 1e-3)]
 
     @cached_property
     def rows(self) -> tuple[Tensor, Tensor]:

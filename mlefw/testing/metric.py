@@ -25,6 +25,8 @@ class MetricCase:
     predict: Predict
     y: Tensor
     weight: Tensor
+    tolerance: float = 1e-12
+    """Relative, of figures that are to be the same."""
 
     def fresh(self) -> Metric:
         """A copy that has seen no row."""
@@ -32,6 +34,7 @@ class MetricCase:
         metric.reset()
         return metric
 
+    @torch.no_grad()
     def add(self, metric: Metric, index: Tensor, weight: Tensor) -> None:
         """Add some rows."""
         metric.update(self.predict(index), self.y[index], weight)
@@ -93,7 +96,7 @@ def blocks_and_order_do_not_matter(case: MetricCase) -> Iterator[str]:
         metric = case.fresh()
         for index in order.split(size):
             case.add(metric, index, case.weight[index])
-        yield from _compared(figures(metric), expected, f"in blocks of {size} rows", len(order))
+        yield from _compared(case, figures(metric), expected, f"in blocks of {size} rows", len(order))
 
 
 def sums_of_blocks_add_up(case: MetricCase) -> Iterator[str]:
@@ -105,7 +108,7 @@ def sums_of_blocks_add_up(case: MetricCase) -> Iterator[str]:
     case.add(merged, index[:1], 0 * case.weight[:1])
     for name in merged.sum_names:
         setattr(merged, name, getattr(first, name) + getattr(second, name))
-    yield from _compared(figures(merged), case.whole(), "from the sums of two parts", len(index))
+    yield from _compared(case, figures(merged), case.whole(), "from the sums of two parts", len(index))
 
 
 def weight_two_is_the_row_twice(case: MetricCase) -> Iterator[str]:
@@ -113,7 +116,7 @@ def weight_two_is_the_row_twice(case: MetricCase) -> Iterator[str]:
     index = torch.repeat_interleave(torch.arange(len(case.y)), case.weight.long())
     metric = case.fresh()
     case.add(metric, index, torch.ones(len(index), dtype=torch.float64))
-    yield from _compared(case.whole(), figures(metric), "with weights, and of repeated rows", len(index), 1e-11)
+    yield from _compared(case, case.whole(), figures(metric), "with weights, and of repeated rows", len(index), 10)
 
 
 def reset_forgets_everything(case: MetricCase) -> Iterator[str]:
@@ -126,15 +129,17 @@ def reset_forgets_everything(case: MetricCase) -> Iterator[str]:
         yield f"after a reset the figures are {figures(metric)}, expected {dict(case.whole())}"
 
 
-def _compared(found: Figures, expected: Figures, how: str, count: int, rel: float = 1e-12) -> Iterator[str]:
+def _compared(
+    case: MetricCase, found: Figures, expected: Figures, how: str, count: int, factor: float = 1
+) -> Iterator[str]:
     if found.keys() != expected.keys():
         yield f"{how} there are figures {sorted(found)} and {sorted(expected)}: expected the same"
         return
     for name, value in expected.items():
         # The rounding of a mean counts once for every row in a p-value.
-        room = count * rel if name.endswith("_p_value") else rel
+        room = factor * case.tolerance * (count if name.endswith("_p_value") else 1)
         both_undefined = math.isnan(found[name]) and math.isnan(value)
-        if not both_undefined and not math.isclose(found[name], value, rel_tol=room, abs_tol=1e-14):
+        if not both_undefined and not math.isclose(found[name], value, rel_tol=room, abs_tol=case.tolerance / 100):
             yield f"{how} {name} is {found[name]:.10g} and {value:.10g}: expected the same"
 
 

@@ -76,7 +76,7 @@ def rows_do_not_mix(case: ModelCase) -> Iterator[str]:
     together = case.raw(case.x)
     apart = torch.cat([case.raw(row.unsqueeze(0)) for row in case.x])
     far = float((together - apart).abs().max() / together.abs().max().clamp(min=1e-30))
-    if not far <= _rounding(together):
+    if not far <= _rounding(case, together):
         yield f"rows alone differ from rows in a batch by {far:.3g} of the largest output"
 
 
@@ -88,12 +88,14 @@ def rows_do_not_mix_in_training(case: ModelCase) -> Iterator[str]:
     other = torch.cat([case.x[:half], case.x[half:].roll(1, 0) * 1.5])
     one, two = case.raw(case.x, True)[:half], case.raw(other, True)[:half]
     far = float((one - two).abs().max() / one.abs().max().clamp(min=1e-30))
-    if not far <= _rounding(one):
+    if not far <= _rounding(case, one):
         yield f"rows change with the rows beside them by {far:.3g} of the largest output (batch normalisation does so)"
 
 
-def _rounding(values: Tensor) -> float:
-    return 1e3 * torch.finfo(values.dtype).eps
+def _rounding(case: ModelCase, values: Tensor) -> float:
+    """Of the coarsest numbers on the way, a thousand times."""
+    kinds = {values.dtype, *(p.dtype for p in case.model.parameters() if p.is_floating_point())}
+    return 1e3 * max(torch.finfo(kind).eps for kind in kinds)
 
 
 CHECKS: tuple[Check[ModelCase], ...] = (

@@ -15,7 +15,7 @@ from mlefw.testing.likelihood import at
 
 def mean_and_variance_are_those_of_the_density(case: HeadCase) -> Iterator[str]:
     """Mean and variance that a distribution states are ∫ y p(y) and ∫ (y − mean)² p(y)."""
-    for nodes in case.resolved if case.head.target == "numeric" else []:
+    for nodes in case.whole if case.head.target == "numeric" else []:
         distribution = case.head.distribution(nodes.eta)
         mean = float(nodes.mass @ nodes.y)
         variance = float(nodes.mass @ (nodes.y - mean).square())
@@ -29,7 +29,7 @@ def mean_and_variance_are_those_of_the_density(case: HeadCase) -> Iterator[str]:
 
 def cdf_is_that_of_the_density(case: HeadCase) -> Iterator[str]:
     """The distribution function, where there is one, is the mass below y."""
-    for nodes in case.resolved:
+    for nodes in case.whole:
         distribution = case.head.distribution(nodes.eta)
         for level in (0.1, 0.5, 0.9):
             y = nodes.at(level)
@@ -43,7 +43,7 @@ def cdf_is_that_of_the_density(case: HeadCase) -> Iterator[str]:
 
 def quantiles_invert_the_cdf(case: HeadCase) -> Iterator[str]:
     """A quantile is the least y with P(Y <= y) >= level."""
-    for nodes in case.resolved:
+    for nodes in case.whole:
         distribution = case.head.distribution(nodes.eta.unsqueeze(0))
         for level in (1e-6, 0.01, 0.25, 0.5, 0.9, 0.999999):
             q = quantile.quantile(distribution, level)
@@ -57,7 +57,7 @@ def quantiles_invert_the_cdf(case: HeadCase) -> Iterator[str]:
 
 def own_draws_have_a_uniform_pit(case: HeadCase) -> Iterator[str]:
     """Draws lie in the support, and where they lie in their distribution is uniform (a p-value of 1e-4 fails)."""
-    for seed, nodes in enumerate(case.resolved):
+    for seed, nodes in enumerate(case.whole):
         distribution = case.head.distribution(nodes.eta.expand(20_000, -1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -27,10 +27,12 @@ class PriorCase:
         """Standard normal numbers."""
         return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
+    @torch.no_grad()
     def value(self, w: float) -> float:
         """−log p of one weight."""
         return float(self.prior(torch.tensor([[w]], dtype=torch.float64)))
 
+    @torch.no_grad()
     def rough(self, w: Tensor) -> Tensor:
         """The part that `prox` is of, up to a constant, elementwise: what the whole has beyond its smooth part."""
         return torch.stack([self.prior(v.reshape(1, 1)) - self.prior.smooth_part(v.reshape(1, 1)) for v in w])
