@@ -53,6 +53,17 @@ def members(group: str) -> list[str]:
     return sorted(file.stem for file in (config_root() / group).glob("*.yaml"))
 
 
+def member_settings(group: str) -> dict[str, dict[str, Any]]:
+    """The settings of every member of a group, by its name."""
+    folder = config_root() / group
+    files = {name: OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml")) for name in members(group)}
+    return {
+        name: {str(key): value for key, value in content.items()}
+        for name, content in files.items()
+        if isinstance(content, dict)
+    }
+
+
 def choice(config: dict[str, Any], group: str) -> str:
     """The name under which a member of a group was chosen."""
     return str(config["choices"].get(group, group))
