@@ -35,6 +35,7 @@ def test_every_member_module_has_a_yaml(room: str) -> None:
 def test_every_metric_is_configured_by_a_head() -> None:
     members = {f"mlefw.metric.{file.stem}" for file in (PACKAGE / "metric").glob("*.py")} - {
         "mlefw.metric.base",
+        "mlefw.metric.adapter",  # makes one of a metric of torchmetrics
         "mlefw.metric.__init__",
     }
     assert members == targets("metric")
