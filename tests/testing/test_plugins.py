@@ -230,7 +230,7 @@ class Importance(MiniBatch):
         {"regime": Importance(4)},
         {"metrics": [type("Mine", (PointError,), {})()]},
     ],
-    ids=str,
+    ids=["flat prior", "heavy prior", "dropout", "layer norm", "regime", "metric"],
 )
 def test_other_right_parts_are_left_alone(some) -> None:
     check_plugins(*parts(**some))
