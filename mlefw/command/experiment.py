@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.text import Text
 
 from mlefw.configuration.instantiate import instantiate
+from mlefw.configuration.read import as_yaml
 from mlefw.configuration.settings import Settings
 from mlefw.experiment.base import Experiment
 from mlefw.plot.style import png
@@ -28,7 +28,7 @@ def run(config: Settings, run_dir: Path) -> Findings:
     """
     experiment: Experiment = instantiate("experiment", config.experiment, prior=instantiate("prior", config.prior))
     run_dir = claim(run_dir)
-    write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    write_text(run_dir / "config.yaml", as_yaml(config.plain))
     start = time.monotonic()
     findings = experiment.run()
     if config.plots:

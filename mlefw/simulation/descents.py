@@ -1,7 +1,7 @@
 """Gradient descent and stochastic gradient descent on one objective, step by step beside its exact optimum."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -137,11 +137,6 @@ def calmed(ran: Race) -> tuple[float, Path] | None:
         if not path.diverged and path.value[-1] < path.value[0]:
             return lr, path
     return None
-
-
-def redrawn(settings: Settings) -> Settings:
-    """The same race on new data."""
-    return replace(settings, seed=settings.seed + 1)
 
 
 def descend(problem: Problem, regime: BatchRegime, lr: float, num_steps: int, seed: int) -> Path:

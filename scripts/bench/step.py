@@ -23,7 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import lightning
 import numpy as np
@@ -38,6 +38,7 @@ from mlefw.run import checkpoint, fitting
 from mlefw.run.directory import claim
 from mlefw.run.prepare import estimate, prepare
 from mlefw.score.yardstick import Yardstick
+from mlefw.system.trust import trust
 
 _COMPILED = 150
 """Steps after which a step that is worth it has been compiled."""
@@ -59,9 +60,12 @@ class Case(NamedTuple):
 
 
 class Clock(lightning.Callback):
-    """Process CPU time at the start of each epoch."""
+    """Process CPU time at the start of each epoch; `latest` is the one that was made last."""
+
+    latest: ClassVar["Clock"]
 
     def __init__(self) -> None:
+        Clock.latest = self
         self.times: list[float] = []
         self.steps: list[int] = []
 
@@ -159,21 +163,12 @@ def ours(case: Case, table: Path, folder: Path, overrides: list[str]) -> float:
     prepared = prepare(config, None)
     exact = estimate(config, prepared)
     yardstick = Yardstick(exact, prepared.estimand.objective, prepared.data.splits)
-    clock = Clock()
-    config = config.replaced(callback={**config.callback, "clock": {"_target_": f"{__name__}.clock_of"}})
-    _clocks[:] = [clock]
+    trust([__name__])
+    config = config.replaced(callback={**config.callback, "clock": {"_target_": f"{__name__}.Clock"}})
     start = time.process_time()
     card = checkpoint.card(config, prepared.data, prepared.estimand.objective.population)
     fitting.fit(config, run_dir, prepared, yardstick, card, None)
-    return time.process_time() - start if case.whole else clock.per_step()
-
-
-_clocks: list[Clock] = []
-
-
-def clock_of() -> Clock:
-    """The clock of the run that is being built."""
-    return _clocks[0]
+    return time.process_time() - start if case.whole else Clock.latest.per_step()
 
 
 def simulate(num_rows: int) -> tuple[np.ndarray, np.ndarray]:

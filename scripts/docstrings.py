@@ -1,0 +1,24 @@
+"""For the site of the documentation: in docstrings an asterisk belongs to a formula, as in (*batch, eta_dim)."""
+
+import re
+from typing import Any
+
+import griffe
+
+
+class Formulas(griffe.Extension):
+    """Takes the asterisks outside of backticks for what they are, rather than for signs of Markdown."""
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Escape those of every docstring of a package."""
+        _escape(pkg)
+
+
+def _escape(whole: Any) -> None:
+    if whole.docstring is not None:
+        parts = re.split(r"(`[^`]*`)", whole.docstring.value)
+        parts[::2] = [text.replace("*", r"\*") for text in parts[::2]]
+        whole.docstring.value = "".join(parts)
+    for member in whole.members.values():
+        if not member.is_alias:
+            _escape(member)

@@ -1,0 +1,89 @@
+"""The example of every page on plugins, run as the page tells it: files in an empty folder, and a command line."""
+
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, summary_of
+from pages import blocks, commands, execute
+
+PAGES = ROOT / "docs" / "plugins"
+
+
+def at(summary: dict[str, Any], path: str) -> Any:
+    for key in path.split("."):
+        summary = summary[key]
+    return summary
+
+
+def gumbel(summary: dict[str, Any]) -> bool:
+    """The exact linear estimate exists, and a network does better than the null model."""
+    predictions = Path("predictions.csv").read_text(encoding="utf-8").splitlines()
+    nll, null = (at(summary, f"{who}.train.nll_nats") for who in ("metrics", "null"))
+    return summary["baseline"]["exists"] is True and nll < null and len(predictions) == summary["num_rows"]["test"] + 1
+
+
+def shift(summary: dict[str, Any]) -> bool:
+    """A mean that was fitted is nearer to the rows that it was fitted on."""
+    before, after = (at(summary, f"calibration.{when}.validation.nll_nats") for when in ("before", "after"))
+    return after < before and Path("predictions.csv").is_file()
+
+
+def pinball(summary: dict[str, Any]) -> bool:
+    """That of a calibrated Gaussian is σ φ(Φ⁻¹(0.9)) = 0.1755 σ; beside it the usual figures are there."""
+    figures = at(summary, "metrics.train")
+    return abs(figures["pinball"] / (0.1755 * figures["rmse"]) - 1) < 0.1 and "crps" in figures
+
+
+def signs(summary: dict[str, Any]) -> bool:
+    """The optimiser descends, and the logger has a line for each evaluation, the first before training."""
+    nll, null = (at(summary, f"{who}.train.nll_nats") for who in ("metrics", "null"))
+    return nll < null and len(Path("run/figures.jsonl").read_text(encoding="utf-8").splitlines()) >= 9
+
+
+CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "head": gumbel,
+    "prior": lambda s: s["prior"] == "logistic" and abs(at(s, "distance.excess_objective")) < 1e-9,
+    "loss": lambda s: s["loss"].startswith("forgiving") and at(s, "metrics.train.nll_nats") < 0.3,
+    "batch": lambda s: s["num_steps"] == 3 * s["num_epochs"],
+    "baseline": lambda s: at(s, "baseline.solver") == "QR" and at(s, "baseline.residual") < 1e-12,
+    "calibrate": shift,
+    "callback": lambda s: s["num_epochs"] < 8,
+    "data": lambda s: s["num_features"] == 4 and at(s, "baseline.exists") is True,
+    "experiment": lambda s: at(s, "values.mean_1000") > 0.5 and at(s, "values.median_1000") < 0.1,
+    "metric": pinball,
+    "by_target": signs,
+    "model": lambda s: s["num_parameters"] == 102 and at(s, "distance.head_refit_gap") > 0,
+}
+
+
+def test_every_page_has_an_example_that_is_checked() -> None:
+    assert {page.stem for page in PAGES.glob("*.md")} - {"index"} == set(CHECKS)
+
+
+@pytest.mark.parametrize("name", sorted(CHECKS))
+def test_the_example_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titled = {
+        found[1]: text for info, text in blocks(PAGES / f"{name}.md") if (found := re.search('title="(.*)"', info))
+    }
+    lines = commands(titled.pop("command line"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("MLEFW_PLUGINS", "")
+    for file, text in titled.items():
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text(text, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, Path(file).stem, raising=False)
+    for program, *arguments in lines:
+        if program == "python":
+            # Python looks for modules beside the file first.
+            with monkeypatch.context() as beside:
+                beside.syspath_prepend(tmp_path)
+                runpy.run_path(*arguments)
+        else:
+            execute(*arguments)
+    assert CHECKS[name](summary_of(Path("run")))

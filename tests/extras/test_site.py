@@ -1,0 +1,102 @@
+"""The documentation builds as a site without a network, and what it documents has docstrings."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag
+
+import griffe
+import pytest
+from conftest import ROOT
+
+MODULES = sorted(
+    {
+        name
+        for page in (ROOT / "docs" / "api").glob("*.md")
+        for name in re.findall(r"^::: (\S+)", page.read_text("utf-8"), re.M)
+    }
+)
+
+
+class Page(HTMLParser):
+    """The links of a page, the places in it that may be linked to, and what a browser loads by itself."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.links, self.places, self.loaded = list[str](), set[str](), list[str]()
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self.places |= {given[name] for name in ("id", "name") if name in given}
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        if "src" in given or (tag == "link" and given.get("rel") == "stylesheet"):
+            self.loaded.append(given.get("src") or given["href"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    # Nothing answers at this address: a build that fetched anything would fail.
+    nowhere = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    environment = {**os.environ, **nowhere, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_every_page_and_module_is_on_the_site(site: Path) -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
+    text = (site / "api" / "interfaces.html").read_text(encoding="utf-8")
+    assert "Negative log-likelihood of each row, (*batch,), in nats." in text
+
+
+def test_internal_links_resolve_and_nothing_comes_from_elsewhere(site: Path) -> None:
+    pages = {file: Page(file) for file in site.rglob("*.html") if file.name != "404.html"}
+    num_internal = 0
+    for file, page in pages.items():
+        assert not [url for url in page.loaded if re.match(r"(\w+:)?//", url)]
+        for link in page.links:
+            url, place = urldefrag(link)
+            if re.match(r"\w+:", url):
+                continue
+            target = (file.parent / unquote(url)).resolve() if url else file
+            assert target.is_file(), f"{file.relative_to(site)}: {link}"
+            known = pages[target].places if target in pages else set()
+            assert not place or unquote(place) in known, f"{file.relative_to(site)}: {link}"
+            num_internal += 1
+    assert num_internal > 500
+
+
+@pytest.fixture(scope="module")
+def package() -> griffe.Module:
+    loader = griffe.GriffeLoader(search_paths=[ROOT])
+    found = loader.load("mlefw")
+    assert isinstance(found, griffe.Module)
+    return found
+
+
+def public(whole: Any) -> Iterator[Any]:
+    """A module, class or function and what is public in it, of its own."""
+    yield whole
+    for name, member in whole.members.items():
+        if not name.startswith("_") and not member.is_alias and (member.is_class or member.is_function):
+            yield from public(member)
+
+
+def test_there_are_modules() -> None:
+    assert len(MODULES) > 50
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_name_has_a_docstring(name: str, package: griffe.Module) -> None:
+    without = [one.path for one in public(package[name.removeprefix("mlefw.")]) if one.docstring is None]
+    assert not without
