@@ -1,9 +1,11 @@
-"""Training from Python: `from mlefw.fit import fit`."""
+"""Training from Python: `mlefw.fit(…)`, and `from mlefw.fit import fit` alike."""
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -111,3 +113,13 @@ def _part(data: Any, target: Any) -> pa.Table | None:
         return None
     is_pair = isinstance(data, tuple) and len(data) == 2 and isinstance(target, str)
     return with_target(data[0], data[1], target) if is_pair else as_arrow(data)
+
+
+class _Callable(ModuleType):
+    """A module that is called like the function of its name: `import mlefw.fit` puts it where `mlefw.fit` is."""
+
+    def __call__(self, *given: Any, **named: Any) -> Model:
+        return fit(*given, **named)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -3,15 +3,16 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch.distributions import Distribution
 
+from mlefw.configuration.groups import members
+from mlefw.configuration.read import read_settings
 from mlefw.data.frame import Frame, as_arrow, offered, with_target
 from mlefw.errors import UsageError
 from mlefw.objective.objective import evaluate
@@ -28,9 +29,7 @@ from mlefw.score.figures import figures_on
 from mlefw.system.atomic import Json
 from mlefw.system.process_state import preserved
 from mlefw.system.random_state import isolated
-from mlefw.uncertainty.averaged import Uncertain
-from mlefw.uncertainty.laplace import Laplace
-from mlefw.uncertainty.mc_dropout import McDropout
+from mlefw.uncertainty.base import Method, Uncertain
 
 BLOCK_ROWS = 65536
 
@@ -63,6 +62,7 @@ class Model:
 
     def __init__(self, trained: Trained, loaded: Trained | None = None) -> None:
         self._trained, self._loaded = trained, loaded or trained
+        self._known: dict[str, Uncertain | None] = {}
 
     @property
     def path(self) -> Path:
@@ -93,7 +93,7 @@ class Model:
         data: Any,
         level: float = 0.9,
         quantiles: Sequence[float] = (),
-        uncertainty: Literal["none", "laplace", "mc_dropout"] = "none",
+        uncertainty: str | Method = "none",
     ) -> Any:
         """What `mlefw predict` writes: mean, median, sd, lower, upper, quantiles; or class and probabilities.
 
@@ -102,7 +102,7 @@ class Model:
             level: probability of the central interval (lower, upper) of an observation.
             quantiles: probabilities of further quantiles.
             uncertainty: `none` for distributions given the fitted parameters; `laplace` averages over what the
-                training rows leave open about them; `mc_dropout` over masks of the model's dropout.
+                training rows leave open about them; `mc_dropout` over masks of the model's dropout; or a method.
 
         Returns:
             A frame of the kind of `data` (of pandas: with its index); for arrays a dict of arrays, (n,).
@@ -111,11 +111,7 @@ class Model:
             UsageError: columns that are missing, or values that the model cannot take.
         """
         check_probabilities(self._trained, level, quantiles)
-        if uncertainty not in ("none", "laplace", "mc_dropout"):
-            raise UsageError(f"uncertainty={uncertainty!r}: expected none, laplace or mc_dropout")
-        posterior = self._posterior if uncertainty == "laplace" else None
-        if uncertainty == "mc_dropout":
-            posterior = posterior_of(self._loaded, McDropout())
+        posterior = self._uncertain(uncertainty)
         table = self._table(data, prediction=True)
         row = table.row_numbers(np.arange(table.num_rows))
         far = FarRows(self._trained.schema)
@@ -157,9 +153,16 @@ class Model:
         metrics = build.build_metrics(self._trained.config, objective.head)
         return dict(figures_on(objective, evaluate(objective, rows), rows, metrics))
 
-    @cached_property
-    def _posterior(self) -> Uncertain | None:
-        return posterior_of(self._loaded, Laplace())
+    def _uncertain(self, uncertainty: str | Method) -> Uncertain | None:
+        """What a method finds, or that of its name, which is found once."""
+        if isinstance(uncertainty, Method):
+            return posterior_of(self._loaded, uncertainty)
+        if uncertainty not in (known := members("uncertainty")):
+            raise UsageError(f"uncertainty={uncertainty!r}: expected {', '.join(known)}, or a method")
+        if uncertainty not in self._known:
+            settings = read_settings("predict", [f"uncertainty={uncertainty}"], [], [])
+            self._known[uncertainty] = posterior_of(self._loaded, build.build_uncertainty(settings))
+        return self._known[uncertainty]
 
     def _rows(self, table: Table, target_required: bool) -> Rows:
         return self._trained.schema.rows(table, self._trained.objective.head.log_link, target_required)

@@ -142,7 +142,8 @@ def _tests(head: type[Head], names: list[str]) -> str:
     """The suites of densities and of exact estimates that name it, and the packages that these compare with."""
     words = [rf"\b{head.__name__}\b", *(rf"[\"'=]{name}[\"',]" for name in names)]
     found = []
-    for file in sorted(path for room in ("head", "baseline") for path in (ROOT / "tests" / room).glob("test_*.py")):
+    suites = [path for room in ("head", "baseline") for path in (ROOT / "tests" / room).glob("test_*.py")]
+    for file in sorted([ROOT / "tests/head/head_examples.py", *suites]):
         text = file.read_text(encoding="utf-8")
         if any(re.search(word, text) for word in words) and (packages := _packages(text)):
             found.append(f"`{file.relative_to(ROOT)}` ({', '.join(packages)})")

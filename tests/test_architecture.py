@@ -35,6 +35,7 @@ def test_every_member_module_has_a_yaml(room: str) -> None:
 def test_every_metric_is_configured_by_a_head() -> None:
     members = {f"mlefw.metric.{file.stem}" for file in (PACKAGE / "metric").glob("*.py")} - {
         "mlefw.metric.base",
+        "mlefw.metric.adapter",  # makes one of a metric of torchmetrics
         "mlefw.metric.__init__",
     }
     assert members == targets("metric")
@@ -50,7 +51,9 @@ def test_files_stay_readable(module: Path) -> None:
             assert (node.end_lineno or 0) - node.lineno < 75, f"{module.name}: {node.name} is long"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.name == "__init__.py"], ids=lambda file: file.parent.name)
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if m.name == "__init__.py" and m.parent != PACKAGE], ids=lambda file: file.parent.name
+)
 def test_package_files_hold_a_docstring_only(module: Path) -> None:
     body = ast.parse(module.read_text(encoding="utf-8")).body
     assert len(body) == 1

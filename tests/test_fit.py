@@ -1,5 +1,6 @@
 """Training from Python: the same run as from the command line, on rows in memory."""
 
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,25 @@ def test_mistakes_write_nothing(data: Any, target: Any, settings: tuple[str, ...
     with pytest.raises(UsageError, match=message):
         fit(data, target, *settings)
     assert not list(Path().iterdir())
+
+
+ORDERS = {
+    "the package alone": "import mlefw; fit = mlefw.fit",
+    "the module": "import mlefw.fit; fit = mlefw.fit",
+    "the function": "from mlefw.fit import fit",
+    "the function, then the package": "from mlefw.fit import fit as first; import mlefw; fit = mlefw.fit",
+    "the package, then the function": "import mlefw; mlefw.fit; from mlefw.fit import fit",
+    "from the package": "from mlefw import fit",
+    "opening a run first": "from mlefw import load; import mlefw; assert mlefw.load is load; fit = mlefw.fit",
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_fit_can_be_called_however_it_was_imported(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in a process that has imported nothing of it yet.
+    for name in ("mlefw", "mlefw.fit", "mlefw.trained"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    names: dict[str, Any] = {}
+    exec(ORDERS[order], names)
+    with pytest.raises(Exception, match="unknown setting nothing"):
+        names["fit"]({"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 3.0]}, "y", "nothing=1")

@@ -1,6 +1,7 @@
 """The exact linear estimate beside a run: null model, maximum likelihood, MAP."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -60,6 +61,7 @@ class LinearBaseline:
         max_work: multiplications that an estimate may take.
         ridge_scale: of the Gaussian prior of a weight of standardised features, biases being free, under which the
             linear MAP stands in for an MLE that does not exist.
+        solvers: exact solvers that are asked before those of mlefw whether they support a problem; mostly of plugins.
         features: names of the columns that take part, a categorical one with all its levels; all by default. They are
             known to the composition root, which restricts the problem.
     """
@@ -71,6 +73,7 @@ class LinearBaseline:
         max_work: float = MAX_WORK,
         ridge_scale: float = 1.0,
         features: list[str] | None = None,
+        solvers: Sequence[Solver] | None = None,
     ) -> None:
         known = get_args(StandardErrors)
         if standard_errors not in known:
@@ -79,7 +82,7 @@ class LinearBaseline:
             if not value > 0:
                 raise UsageError(f"baseline.{name}={value}: expected a positive number")
         self.ridge_scale = check_scale("baseline.ridge_scale", ridge_scale)
-        self.features, self.standard_errors = features, standard_errors
+        self.features, self.standard_errors, self.solvers = features, standard_errors, tuple(solvers or ())
         self.max_seconds, self.max_work = max_seconds, max_work
 
     def solve(
@@ -103,14 +106,15 @@ class LinearBaseline:
         if isinstance(problem.head, MultitaskHead):
             return together(problem, [self._solve(part, meter, None) for part in parts(problem)])
         size, without = problem.size, NewtonCG(self.max_work)
-        solver = solver_for(problem)
+        solver = solver_for(problem, self.solvers)
         work = solver.work(problem)
         if problem.prior.flat:
             # The products of the features come first: they tell the collinear ones.
             work += products_work(problem.rows.num_rows, problem.num_active)
         fits = size <= (MOST_DENSE if without.supports(problem) else MOST_DENSE_ALONE)
         fits = fits or (isinstance(solver, LeastSquares) and is_wide(problem) and not problem.prior.flat)
-        if without.supports(problem) and not (fits and work <= self.max_work):
+        is_own = solver in self.solvers
+        if not is_own and without.supports(problem) and not (fits and work <= self.max_work):
             check(without.work(problem), self.max_work)
             meter.announce(
                 f"{size:,} coefficients without a matrix of them: at most {self.max_work:.2g} multiplications"
@@ -119,13 +123,13 @@ class LinearBaseline:
         if work > self.max_work and (found := self._interpolated(problem, solver)) is not None:
             return found
         check(work, self.max_work)
-        if not fits and not isinstance(solver, LeastSquares):
+        if not is_own and not fits and not isinstance(solver, LeastSquares):
             raise LeftOutError(f"matrices of its {size:,} coefficients take {8e-9 * size**2:.1f} GB each")
         if work > NOTICEABLE:
             meter.announce(f"{size:,} coefficients: at most {work:.2g} multiplications")
         if problem.prior.flat and problem.num_active:
             problem = problem.restricted(independent_columns(problem)[0])
-        return examine(_solution(problem), min(max(meter.seconds_left, 0.0), _PROOF_SECONDS))
+        return examine(_solution(problem, self.solvers), min(max(meter.seconds_left, 0.0), _PROOF_SECONDS))
 
     def _interpolated(self, problem: Problem, solver: Solver) -> Solution | None:
         """That least squares fit all rows exactly, where they are fewer than the features, too many to compare."""
@@ -152,11 +156,11 @@ def solve_null(problem: Problem) -> Solution:
     return examine(_solution(problem))
 
 
-def _solution(problem: Problem) -> Solution:
+def _solution(problem: Problem, first: Sequence[Solver] = ()) -> Solution:
     """What the first solver that supports the problem finds; where its arithmetic breaks down the start, and why."""
-    solver = solver_for(problem)
-    if not isinstance(solver, LeastSquares | LeastAbsolute) and (found := perfect_fit(problem)) is not None:
-        # The others see it by their own fit.
+    solver = solver_for(problem, first)
+    sees_it = isinstance(solver, LeastSquares | LeastAbsolute) or solver in first
+    if not sees_it and (found := perfect_fit(problem)) is not None:
         return found
     try:
         return solver.solve(problem)
@@ -166,13 +170,13 @@ def _solution(problem: Problem) -> Solution:
         return Solution(problem, theta, problem.value(theta), math.inf, name, 0, converged=False, reason=why)
 
 
-def solver_for(problem: Problem) -> Solver:
-    """The first solver that is exact for the problem.
+def solver_for(problem: Problem, first: Sequence[Solver] = ()) -> Solver:
+    """The first solver that is exact for the problem, those of `first` being asked before all others.
 
     Raises:
         UsageError: there is none yet.
     """
-    for solver in _SOLVERS:
+    for solver in (*first, *_SOLVERS):
         if solver.supports(problem):
             return solver
     raise UsageError(f"no exact solver for {type(problem.head).__name__} with {type(problem.prior).__name__}")

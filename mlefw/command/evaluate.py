@@ -64,7 +64,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     content = _content(config, trained, tally, before)
     content |= {} if beside is None else beside.figures()
     if averaged is not None:
-        content["laplace" if method is None else method.name] = averaged.figures()
+        content |= {"uncertainty": averaged.posterior.name, averaged.posterior.name: averaged.figures()}
     if config.output:
         write_json(local_path(config.output, "output"), content)
     if config.plots:

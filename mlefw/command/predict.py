@@ -25,13 +25,10 @@ from mlefw.system.own_folder import own
 from mlefw.system.random_state import isolated
 from mlefw.system.terminal import console
 from mlefw.system.warning import warn
-from mlefw.uncertainty.averaged import Uncertain
-from mlefw.uncertainty.posterior import Posterior
+from mlefw.uncertainty.base import Uncertain
 
 _PIECE = 256
 """Rows of a piece."""
-_MANY = 2000
-"""Parameters from which an average over them takes seconds for some thousand rows."""
 
 
 @isolated("prediction")
@@ -84,9 +81,8 @@ def progress(blocks: Iterable[Block], what: str = "predicting") -> Iterator[Iter
 
 def in_pieces(blocks: Iterable[Block], uncertain: Uncertain | None) -> Iterator[Block]:
     """Blocks so small that a person sees an average over parameters go on; it is said once where that takes long."""
-    size = len(uncertain.root) if isinstance(uncertain, Posterior) else 0
-    if size > _MANY:
-        console(stderr=True).print(f"mlefw: each row takes a product with a matrix of {size:,} × {size:,} covariances")
+    if uncertain is not None and uncertain.cost:
+        console(stderr=True).print(f"mlefw: {uncertain.cost}")
     before = 0.0
     for block in blocks:
         starts = range(0, block.table.num_rows, _PIECE) if uncertain is not None else range(1)

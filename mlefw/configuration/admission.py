@@ -148,7 +148,7 @@ class _Reader:
     def _refusal(self, kind: Kind, target: Any) -> str | None:
         """What was expected in place of a target; None for one that may be looked for."""
         is_name = isinstance(target, str) and all(word.isidentifier() for word in target.split("."))
-        if is_name and (target in kind.names or _is_within(target, (*kind.homes, *self.packages))):
+        if is_name and (target in kind.names or _is_within(target, (*kind.homes, *kind.doors, *self.packages))):
             return None
         known = " or ".join(kind.homes) if kind.homes else ", ".join(kind.names)
         return f"something from {known}, or from a package admitted by --plugin"

@@ -52,3 +52,14 @@ def known_settings(command: str) -> Node:
 def members(group: str) -> list[str]:
     """The names of the members of a group."""
     return sorted(file.stem for file in (config_root() / group).glob("*.yaml"))
+
+
+def member_settings(group: str) -> dict[str, Node]:
+    """The settings of every member of a group, by its name."""
+    folder = config_root() / group
+    files = {name: OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml")) for name in members(group)}
+    return {
+        name: {str(key): value for key, value in content.items()}
+        for name, content in files.items()
+        if isinstance(content, dict)
+    }

@@ -10,6 +10,7 @@ class Kind:
     Args:
         bases: the classes of which a part has to inherit one, by their names.
         homes: the packages of mlefw and its libraries that hold such classes.
+        doors: packages that offer classes of the homes under names of their own.
         names: the only ones of them that are admitted, where the kind does not say that a part does no harm.
         nests: whether a part may hold others of its kind.
         many: whether the slot holds parts by name.
@@ -18,6 +19,7 @@ class Kind:
 
     bases: tuple[str, ...]
     homes: tuple[str, ...] = ()
+    doors: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     nests: bool = False
     many: bool = False
@@ -31,13 +33,19 @@ KINDS = {
     "batch": Kind(("mlefw.batch.base.BatchRegime",), ("mlefw.batch",)),
     "model": Kind(("torch.nn.Module",), ("mlefw.model", "torch.nn"), nests=True),
     "data": Kind(("mlefw.data.base.Source",), ("mlefw.data",)),
-    "baseline": Kind(("mlefw.baseline.linear.LinearBaseline",), ("mlefw.baseline",)),
-    "calibrate": Kind(("mlefw.calibrate.base.Calibration",), ("mlefw.calibrate",)),
-    "uncertainty": Kind(
-        ("mlefw.uncertainty.laplace.Laplace", "mlefw.uncertainty.mc_dropout.McDropout"), ("mlefw.uncertainty",)
+    "baseline": Kind(
+        ("mlefw.baseline.linear.LinearBaseline", "mlefw.baseline.base.Solver"), ("mlefw.baseline",), nests=True
     ),
+    "calibrate": Kind(("mlefw.calibrate.base.Calibration",), ("mlefw.calibrate",)),
+    "uncertainty": Kind(("mlefw.uncertainty.base.Method",), ("mlefw.uncertainty",)),
     "experiment": Kind(("mlefw.experiment.base.Experiment",), ("mlefw.experiment",)),
-    "metric": Kind(("mlefw.metric.base.Metric",), ("mlefw.metric",), many=True),
+    # Others of torchmetrics load models from the network.
+    "metric": Kind(
+        ("mlefw.metric.base.Metric", "torchmetrics.Metric"),
+        ("mlefw.metric", "torchmetrics.regression", "torchmetrics.classification"),
+        doors=("torchmetrics",),
+        many=True,
+    ),
     "optimizer": Kind(("torch.optim.Optimizer",), ("torch.optim",), deferred=True),
     "scheduler": Kind(("torch.optim.lr_scheduler.LRScheduler",), ("torch.optim",), deferred=True),
     "trainer": Kind(("lightning.Trainer",), names=("lightning.Trainer",)),

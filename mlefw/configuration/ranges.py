@@ -117,6 +117,7 @@ RANGES: Mapping[str, Range] = {
     "loss.weights": either(one_of("balanced"), Range(_are_weights, "a list of finite numbers of at least 0")),
     "uncertainty.seed": whole(0),
     "step.clip_norm": number(),
+    "step.replay": one_of(True, False),
     "step.per_chunk": either(one_of("auto"), whole(1)),
     "early_stopping.patience": either(NULL, whole(1)),
     "early_stopping.min_delta": number(),

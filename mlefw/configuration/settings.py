@@ -26,10 +26,12 @@ class StepSettings:
     Args:
         clip_norm: bound on the norm of the gradient; 0 for none.
         per_chunk: steps in one hand-over from Lightning, or `auto`.
+        replay: whether a step is recorded once and replayed, which changes no result.
     """
 
     clip_norm: float = 0.0
     per_chunk: int | Literal["auto"] = "auto"
+    replay: bool = True
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,14 @@ class Source(ABC):
         """The columns to predict."""
         return tuple(self.target) if isinstance(self.target, list) else (self.target,) if self.target else ()
 
+    @classmethod
+    def reads(cls, path: str) -> bool:
+        """Whether a file or folder of this name is for this source, given as `data.path` to evaluate or predict.
+
+        The source of the training is asked first; what nobody claims is read as CSV.
+        """
+        return False
+
     @abstractmethod
     def read(self) -> Table:
         """All rows that are not given by a validation or test file of their own."""

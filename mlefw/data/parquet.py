@@ -44,6 +44,13 @@ class Parquet(Source):
     stream: bool | Literal["auto"] = "auto"
     cache: str | None = None
 
+    @classmethod
+    def reads(cls, path: str) -> bool:
+        """Files whose names end so, and folders that hold any."""
+        folder = Path(path)
+        names = [file.name for file in folder.iterdir()] if folder.is_dir() else [folder.name]
+        return any(name.endswith(SUFFIXES) for name in names)
+
     def read(self) -> Table:
         """All rows of `path`."""
         return self._load(self.path, "data.path")

@@ -26,12 +26,14 @@ class Objective(nn.Module):
 
     `population` is Σ w of the training rows, set once: a prior weighs the same under every batch regime.
     Training may descend another `loss` of a row than its NLL; the value of the objective is that of the NLL always.
+    With `replayable` off its passes are computed by autograd anew, and none is recorded.
     """
 
     def __init__(self, model: nn.Module, head: Head, prior: Prior, population: float, loss: Loss | None = None) -> None:
         super().__init__()
         self.model, self.head, self.prior, self.population = model, head, prior, population
         self.loss = loss or Plain()
+        self.replayable = True
 
     def eta(self, x: Tensor, offset: Tensor, standardized: bool = False) -> Tensor:
         """Center + gain · model(x), and the offset on the first column: (*batch, eta_dim).

@@ -14,7 +14,7 @@ _READS_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format, OpOverload)
 _NAME = re.compile(r"\bv\d+\b")
 
-_FUSED = {NORMS: lambda tensors: [torch.linalg.vector_norm(one) for one in tensors]}
+_FUSED = {NORMS: lambda tensors, order: [torch.linalg.vector_norm(one, order) for one in tensors]}
 """What stands for a kernel that compilers know no parts of."""
 
 

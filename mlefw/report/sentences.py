@@ -8,9 +8,6 @@ from rich.markup import escape
 from mlefw.report.references import REFERENCES, against, compared, exact_names
 from mlefw.system.number_format import number, robust
 
-_AVERAGED = ("laplace", "mc_dropout")
-"""What averages over the parameters, by its name in an evaluation."""
-
 
 def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
     """The figures of an evaluation, the null model and the exact estimates on the same rows first where known."""
@@ -21,7 +18,7 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
         rows.append(("before recalibration", content["calibration"]["before"].get("nll_nats")))
     rows = [(f"{name}, in nats", value) for name, value in rows] + list(content["metrics"].items())
     width = max(len(name) for name, _ in rows)
-    method = next((name for name in _AVERAGED if name in content), "")
+    method = content.get("uncertainty", "")
     averaged = content.get(method, {})
     if averaged:
         lines.append(f"  {'':<{width}}{'as fitted':>14}{method:>14}")

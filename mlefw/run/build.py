@@ -21,6 +21,7 @@ from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import JointHead, MultitaskHead
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
+from mlefw.metric.adapter import OfPrediction
 from mlefw.metric.base import Metric, OfTarget
 from mlefw.metric.nll import Nll
 from mlefw.objective.objective import Objective
@@ -36,7 +37,7 @@ from mlefw.schema.support import check_targets
 from mlefw.schema.target import Target
 from mlefw.system.random_state import Stream
 from mlefw.system.shared_work import once
-from mlefw.uncertainty.averaged import Method
+from mlefw.uncertainty.base import Method
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,8 @@ def build_metrics(config: Settings, head: Head) -> list[Metric]:
 
 def _metrics(nodes: Node, head: Head, floor: torch.Tensor) -> list[Metric]:
     facts = {"num_classes": getattr(head, "num_classes", None), "floor": float(floor)}
-    return [instantiate("metric", node, **facts) for node in nodes.values()]
+    found = {name: instantiate("metric", node, **facts) for name, node in nodes.items()}
+    return [one if isinstance(one, Metric) else OfPrediction(name, one) for name, one in found.items()]
 
 
 def build_loss(node: Node) -> Loss:
@@ -209,8 +211,17 @@ def build_calibration(node: Node) -> Calibration | None:
 
 
 def build_baseline(node: Node) -> LinearBaseline | None:
-    """The exact side, or None for `baseline=none`."""
-    return _chosen("baseline", node)
+    """The exact side, or None for `baseline=none`.
+
+    Raises:
+        UsageError: a solver stands where the linear model is to be, which has solvers.
+    """
+    found = _chosen("baseline", node)
+    if not isinstance(found, LinearBaseline | None):
+        target = node["_target_"]
+        instead = f"baseline=linear baseline.solvers=[{{_target_: {target}}}]"
+        raise UsageError(f"baseline._target_={target!r} is a solver: expected {instead}")
+    return found
 
 
 def build_uncertainty(node: Node) -> Method | None:

@@ -7,10 +7,7 @@ from typing import Any
 import torch
 
 from mlefw.calibrate.base import Calibration
-from mlefw.calibrate.cox import Cox
-from mlefw.calibrate.isotonic import Isotonic
-from mlefw.calibrate.scale import Scale
-from mlefw.calibrate.temperature import Temperature
+from mlefw.configuration.groups import member_settings
 from mlefw.configuration.settings import Settings
 from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead
@@ -18,15 +15,9 @@ from mlefw.objective.objective import Objective
 from mlefw.report.misfit import misfit
 from mlefw.report.remedy import Chosen
 from mlefw.rows.rows import Rows
+from mlefw.run import build
 from mlefw.score.recalibration import FITTED_ON
 from mlefw.system.atomic import Json
-
-_RECALIBRATIONS: Mapping[str, type[Calibration]] = {
-    "temperature": Temperature,
-    "scale": Scale,
-    "cox": Cox,
-    "isotonic": Isotonic,
-}
 
 _SPARSE = 0.05
 """Parameters for each row, below which a prior on them changes next to nothing."""
@@ -72,8 +63,16 @@ def _chosen(config: Settings, objective: Objective, rows: Sequence[Rows], held: 
 def _recalibrations(head: Head, held: float) -> tuple[str, ...]:
     """The members of `calibrate=` that take what a head predicts, and for which there are validation rows."""
     distribution = head(head.center.new_zeros(1, head.eta_dim))
-    known = {name: kind() for name, kind in _RECALIBRATIONS.items()}
-    return tuple(name for name, one in known.items() if one.fits(distribution) and held >= max(1, one.min_rows))
+    known = {name: build.build_calibration({"calibrate": node}) for name, node in member_settings("calibrate").items()}
+    fitting = [name for name, one in known.items() if one and one.fits(distribution) and held >= max(1, one.min_rows)]
+    return tuple(sorted(fitting, key=lambda name: _size(known[name])))
+
+
+def _size(calibration: Calibration | None) -> tuple[int, int]:
+    """What a recalibration asks for: rows, then parameters; the simplest is tried first."""
+    if calibration is None:
+        return 0, 0
+    return calibration.min_rows, sum(part.numel() for part in calibration.buffers())
 
 
 def _name(node: Mapping[str, Any]) -> str:

@@ -1,21 +1,23 @@
 """Tables for a model that is trained already."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 
+from mlefw.configuration.admission import admit
 from mlefw.configuration.check import check_parts
-from mlefw.configuration.instantiate import instantiate
+from mlefw.configuration.instantiate import found, instantiate
 from mlefw.configuration.settings import Node, TableSettings
 from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
-from mlefw.data.parquet import BLOCK_CELLS, SUFFIXES, Parquet
+from mlefw.data.parquet import BLOCK_CELLS, Parquet
 from mlefw.errors import UsageError
 from mlefw.reading.table import Table
 from mlefw.run.checkpoint import Trained
 from mlefw.system.local_path import local_path
+from mlefw.system.trust import trusted
 
 _READING = ("delimiter", "decimal", "thousands", "encoding", "header")
 
@@ -86,20 +88,28 @@ def read_blocks(
 
 def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Source:
     given = settings.given
-    kind: type[Source] = Csv
-    if _is_parquet(local_path(str(given["path"]), "data.path")):
-        kind, given = Parquet, {name: value for name, value in given.items() if name not in _READING}
+    kind, own = _kind(trained, str(given["path"])), _own_settings(trained)
+    if issubclass(kind, Parquet):
+        given = {name: value for name, value in given.items() if name not in _READING}
+    elif issubclass(kind, Csv):
+        given = {**{name: own[name] for name in _READING if name in own}, **given}
     else:
-        trained_on = trained.config.data
-        given = {**{name: trained_on[name] for name in _READING if name in trained_on}, **given}
-    check_parts({"data": {"_target_": f"{kind.__module__}.{kind.__name__}", **given}})
+        given = {**own, **given}
+    check_parts({"data": {"_target_": f"{kind.__module__}.{kind.__name__}", **given}}, trusted())
     source = trained.schema.reading(kind(**given), prediction)
     # Columns that training did not know are no surprise where it was told which to take.
     source.closed = trained.config.data.get("features") is None
     return source
 
 
-def _is_parquet(path: Path) -> bool:
-    if path.is_dir():
-        return any(file.name.endswith(SUFFIXES) for file in path.iterdir())
-    return path.name.endswith(SUFFIXES)
+def _kind(trained: Trained, path: str) -> type[Source]:
+    """The class of source for a file or folder: that of the training, if it reads such, or by the name."""
+    known: type[Source] = found(admit("data", trained.config.data))
+    file = str(local_path(path, "data.path"))
+    return next((kind for kind in (known, Parquet) if kind.reads(file)), Csv)
+
+
+def _own_settings(trained: Trained) -> Node:
+    """Those of the training's source that say how it reads: not which rows, nor which column plays which role."""
+    shared = {one.name for one in fields(Source)} | {"_target_"}
+    return {name: value for name, value in trained.config.data.items() if name not in shared}

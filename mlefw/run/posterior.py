@@ -20,10 +20,7 @@ from mlefw.run.checkpoint import Trained
 from mlefw.run.directory import checkpoint_of
 from mlefw.system.atomic import Json
 from mlefw.system.warning import warn
-from mlefw.uncertainty.averaged import Method, Uncertain, averaged
-from mlefw.uncertainty.laplace import Laplace
-from mlefw.uncertainty.mc_dropout import McDropout
-from mlefw.uncertainty.posterior import Posterior
+from mlefw.uncertainty.base import Method, Uncertain
 
 _BLOCK = 4096
 
@@ -31,24 +28,21 @@ _BLOCK = 4096
 def keep_posterior(config: Settings, run_dir: Path, objective: Objective, splits: dict[str, Rows]) -> Json:
     """Store the posterior in the best checkpoint; what the summary says of it under the name of the method.
 
-    Empty where none was asked for. Masks of dropout are not stored: their seed is in the settings.
+    Empty where none was asked for.
     A training that ends where there is no posterior is finished all the same, with a warning.
     """
     method = build.build_uncertainty(config.uncertainty)
     if method is None:
         return {}
     held_out = {split: rows for split, rows in splits.items() if split != "train"}
-    if isinstance(method, McDropout):
-        masks = method.fit(objective)
-        return {method.name: {"num_masks": masks.num_masks} | _each(objective, masks, held_out)}
     try:
-        posterior = method.fit(objective, splits["train"])
+        found = method.fit(objective, splits["train"])
     except UsageError as error:
         warn(str(error))
         return {}
-    archive.amend(checkpoint_of(run_dir), posterior=posterior.to_dict())
-    content = {"weights": posterior.weights, "num_parameters": len(posterior.root), "rank": posterior.root.shape[1]}
-    return {method.name: content | _each(objective, posterior, held_out)}
+    if (state := found.state()) is not None:
+        archive.amend(checkpoint_of(run_dir), posterior=state)
+    return {method.name: found.facts() | _each(objective, found, held_out)}
 
 
 def _each(objective: Objective, uncertain: Uncertain, splits: dict[str, Rows]) -> dict[str, dict[str, float]]:
@@ -57,11 +51,11 @@ def _each(objective: Objective, uncertain: Uncertain, splits: dict[str, Rows]) -
 
 
 def posterior_of(trained: Trained, method: Method | None, stored: bool = False) -> Uncertain | None:
-    """The posterior of a trained run, or masks of its dropout.
+    """The parameter uncertainty of a trained run.
 
     Args:
         trained: the run.
-        method: what to compute where the checkpoint does not hold it; None for no posterior at all.
+        method: what to compute where the checkpoint does not hold it; None for no uncertainty at all.
         stored: whether to take one that is there without having been asked for it.
 
     Raises:
@@ -75,18 +69,21 @@ def posterior_of(trained: Trained, method: Method | None, stored: bool = False) 
             f"uncertainty={method.name}: {trained.path} holds a recalibration, which was fitted to predictions given "
             "the fitted parameters: expected uncertainty=none, or a run of `mlefw train calibrate=none`"
         )
-    if isinstance(method, McDropout):
-        return method.fit(trained.objective)
+    if method is not None and not method.needs_rows:
+        return method.fit(trained.objective, None)
     content = archive.read(trained.path).get("posterior")
-    found = None if content is None else Posterior.from_dict(content)
-    if method is None or (found is not None and method.asked in (None, found.weights)):
-        return found
-    return _computed(trained, method)
+    of_training = build.build_uncertainty(trained.config.uncertainty)
+    if method is None:
+        return None if content is None or of_training is None else of_training.restore(content)
+    found = None
+    if content is not None and of_training is not None and of_training.name == method.name:
+        found = method.restore(content)
+    return _computed(trained, method) if found is None else found
 
 
-def _computed(trained: Trained, method: Laplace) -> Posterior:
-    missing = f"uncertainty=laplace: {trained.path} does not hold the uncertainty of its parameters"
-    advice = f"expected a run of `mlefw train uncertainty=laplace uncertainty.weights={method.weights}`"
+def _computed(trained: Trained, method: Method) -> Uncertain:
+    missing = f"uncertainty={method.name}: {trained.path} does not hold the uncertainty of its parameters"
+    advice = f"expected a run of `mlefw train {method.setting}`"
     try:
         data = build.build_data(trained.config)
     except UsageError as error:
@@ -133,7 +130,7 @@ class Averaged:
             return
         try:
             for block in rows.blocks(_BLOCK):
-                distribution = averaged(self.objective, self.posterior, block)
+                distribution = self.posterior.predictive(self.objective, block)
                 for metric in self.metrics:
                     metric.update(distribution, block.y, block.weight)
         except UsageError as error:

@@ -17,7 +17,7 @@ from mlefw.rows.rows import Rows
 from mlefw.run.checkpoint import Trained
 from mlefw.schema.reach import FarRows
 from mlefw.schema.support import check_support
-from mlefw.uncertainty.averaged import Uncertain, averaged
+from mlefw.uncertainty.base import Uncertain
 
 _AVERAGED_ROWS = 4096
 """An average over parameters holds up to a thousand nodes for each row of a block."""
@@ -89,7 +89,7 @@ def _columns(
 ) -> dict[str, Any]:
     objective = trained.objective
     eta = objective.eta(rows.x, rows.offset)
-    distribution = objective.head(eta) if posterior is None else averaged(objective, posterior, rows)
+    distribution = objective.head(eta) if posterior is None else posterior.predictive(objective, rows)
     figures = _figures(trained, distribution, level, quantiles)
     if all(name in table.columns for name in trained.schema.observed):
         figures["nll_nats"] = (

@@ -26,6 +26,7 @@ from mlefw.score.yardstick import Exact
 from mlefw.system.random_state import Stream
 from mlefw.system.shared_work import is_known, once
 from mlefw.system.warning import warn
+from mlefw.testing.plugins import check_plugins
 from mlefw.training.datamodule import RowsModule
 
 _INSTEAD = {
@@ -86,6 +87,7 @@ def _prepare(config: Settings) -> Prepared:
     if uncertainty is not None:
         uncertainty.check(estimand.objective)
     rows = build_datamodule(config, data, estimand.objective.head)
+    check_plugins(estimand.objective, rows.regime, build.build_metrics(config, estimand.objective.head), data.train)
     count = sum(p.numel() for p in estimand.objective.parameters() if p.requires_grad)
     return Prepared(data, estimand, rows, count, calibration)
 

@@ -27,7 +27,8 @@ from mlefw.run.build import Data
 from mlefw.schema.schema import Schema
 
 FREE = (
-    *("resume", "run_dir", "report", "logger", "callback", "early_stopping", "checkpoint", "step.per_chunk"),
+    *("resume", "run_dir", "report", "logger", "callback", "early_stopping", "checkpoint"),
+    *("step.per_chunk", "step.replay"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator", "trainer.devices"),
     *("trainer.strategy", "trainer.num_nodes"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "data"),

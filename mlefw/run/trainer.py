@@ -41,6 +41,8 @@ _COUNTING = {"limit_train_batches": 1.0, "val_check_interval": 1.0, "overfit_bat
 def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluates: bool = True) -> LikelihoodModule:
     """The LightningModule for the batches and watched splits of `rows`, which it `evaluates` unless another does."""
     objective = estimand.objective
+    # Read where steps and evaluations ask whether their code may be recorded.
+    objective.replayable = config.step.replay
     step = Step(objective, config.step.clip_norm, rows.regime.max_rows, config.compile)
     rows.standardize = objective.model.standardize  # type: ignore[assignment]
     make_optimizer = partial(_optimizer, config.optimizer, objective)

@@ -1,7 +1,8 @@
 """Laplace's approximation at the kept state: the inverse of information and prior precision."""
 
+from collections.abc import Mapping
 from copy import deepcopy
-from typing import get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from mlefw.head.gaussian import GaussianHead
 from mlefw.head.multitask import JointHead
 from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
+from mlefw.uncertainty.base import Method
 from mlefw.uncertainty.directions import AllWeights, LastLayer, last_layer
 from mlefw.uncertainty.posterior import Posterior, Weights
 
@@ -24,7 +26,7 @@ _FEWEST_LEFT = 3
 """Degrees of freedom from which a Student t has a variance."""
 
 
-class Laplace:
+class Laplace(Method):
     """A normal posterior about the kept state, with precision Σ w J' Λ J + that of the prior (MacKay, 1992).
 
     J is the derivative of a row's eta in the parameters and Λ the expected Hessian of its NLL in eta: the generalised
@@ -38,7 +40,7 @@ class Laplace:
             parameter. The parameters that all rows share are among them always.
     """
 
-    name = "laplace"
+    name: ClassVar = "laplace"
 
     def __init__(self, weights: Weights | None = None) -> None:
         self.asked, weights = weights, weights or "last_layer"
@@ -79,13 +81,24 @@ class Laplace:
                 f"at most {MAX_PARAMETERS} are taken: expected {instead}"
             )
 
+    @property
+    def setting(self) -> str:
+        """With the parameters whose uncertainty is meant."""
+        return f"uncertainty=laplace uncertainty.weights={self.weights}"
+
+    def restore(self, state: Mapping[str, Any]) -> Posterior | None:
+        """A stored posterior of the parameters that are asked for."""
+        found = Posterior.from_dict(state)
+        return found if self.asked in (None, found.weights) else None
+
     @torch.no_grad()
-    def fit(self, objective: Objective, train: Rows) -> Posterior:
+    def fit(self, objective: Objective, train: Rows | None) -> Posterior:
         """The posterior at the present state of an objective.
 
         Raises:
             UsageError: as `check`; fewer rows than parameters without a prior; a curvature that is not finite.
         """
+        assert train is not None
         self.check(objective)
         exact = deepcopy(objective).double().cpu().eval()
         train = Rows(*(column.cpu() for column in train))

@@ -10,18 +10,13 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.nn.functional import logsigmoid
 from torch.quasirandom import SobolEngine
 
-from mlefw import inverse_link
-from mlefw.errors import UsageError
-from mlefw.head.base import FactorizedHead, Head
+from mlefw.head.base import Head
 from mlefw.head.bernoulli import LogitBernoulli
 from mlefw.head.categorical import Categorical
 from mlefw.head.gaussian import Gaussian, GaussianHead
 from mlefw.head.laplace import LaplaceHead
-from mlefw.objective.objective import Objective
-from mlefw.rows.rows import Rows
 from mlefw.uncertainty.mixture import mixture
 from mlefw.uncertainty.normal_laplace import NormalLaplace
-from mlefw.uncertainty.posterior import Posterior
 
 _REACH, _MAX_NODES = 8.0, 1025
 """A trapezoid between −8 and 8 integrates what is smooth against a normal density to rounding."""
@@ -30,37 +25,8 @@ _STEP = 0.6
 _LEAST = 6.0
 _USUAL = 3.0
 """How far out, in standard deviations, eta is taken to lie when nodes are counted."""
-_FURTHEST = 5.0
 _NUM_DRAWS = 1024
 _BLOCK = 2**22
-
-
-@torch.no_grad()
-def predictive(objective: Objective, posterior: Posterior, rows: Rows) -> Distribution:
-    """The predictive distribution of each row, the parameters being uncertain: eta is linearised about the estimate.
-
-    Raises:
-        UsageError: rows whose prediction the training rows leave undetermined.
-    """
-    eta = objective.head.complete(objective.eta(rows.x, rows.offset)).cpu()
-    noise = 1.0 if posterior.df is None else posterior.population / posterior.df
-    covariance = posterior.eta_covariance(objective, rows)
-    _check_logarithms(objective.head, covariance)
-    return marginal(objective.head, eta, covariance, posterior.df, noise)
-
-
-def _check_logarithms(head: Head, covariance: Tensor) -> None:
-    """Refuse what is a number no longer: a rate or scale that may as well be a million times as large."""
-    if not isinstance(head, FactorizedHead):
-        return
-    for column, name in enumerate(head.eta_names):
-        lost = covariance[:, column, column] > _FURTHEST**2
-        if head.inverse_links[name] is inverse_link.exp and bool(lost.any()):
-            raise UsageError(
-                f"uncertainty=laplace: of {int(lost.sum())} of {len(covariance)} rows the {name} is not known to a "
-                f"factor of e^{_FURTHEST:.0f}, so far do they lie from the training rows: expected rows like those, "
-                "or a run with prior=l2"
-            )
 
 
 @singledispatch

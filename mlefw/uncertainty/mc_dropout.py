@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,11 @@ from torch.nn.modules.dropout import _DropoutNd
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
+from mlefw.uncertainty.base import Method, Uncertain
 from mlefw.uncertainty.marginal import average
 
 
-class McDropout:
+class McDropout(Method):
     """Dropout left on at prediction, the predictive distributions of many masks being mixed (Gal & Ghahramani, 2016).
 
     Args:
@@ -23,7 +25,8 @@ class McDropout:
             nor their order.
     """
 
-    name = "mc_dropout"
+    name: ClassVar = "mc_dropout"
+    needs_rows: ClassVar = False
 
     def __init__(self, num_masks: int = 100, seed: int = 0) -> None:
         if num_masks < 1:
@@ -49,7 +52,7 @@ class McDropout:
                 "expected a run of `mlefw train model.dropout=0.1` or the like, or uncertainty=laplace"
             )
 
-    def fit(self, objective: Objective) -> "DropoutMasks":
+    def fit(self, objective: Objective, train: Rows | None = None) -> "DropoutMasks":
         """The masks for a model, to be drawn as they are met.
 
         Raises:
@@ -59,13 +62,19 @@ class McDropout:
         return DropoutMasks(self.num_masks, self.seed)
 
 
-class DropoutMasks:
+class DropoutMasks(Uncertain):
     """Masks of every dropout layer, drawn once: a prediction is the mean over them."""
+
+    name = "mc_dropout"
 
     def __init__(self, num_masks: int, seed: int) -> None:
         self.num_masks, self.number = num_masks, 0
         self.generator = torch.Generator().manual_seed(seed)
         self.masks: dict[int, Tensor] = {}
+
+    def facts(self) -> dict[str, Any]:
+        """How many there are."""
+        return {"num_masks": self.num_masks}
 
     @torch.no_grad()
     def predictive(self, objective: Objective, rows: Rows) -> Distribution:

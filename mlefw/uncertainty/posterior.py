@@ -5,21 +5,30 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
+from mlefw import inverse_link
 from mlefw.configuration.record import typed
 from mlefw.errors import UsageError
+from mlefw.head.base import FactorizedHead, Head
 from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
+from mlefw.uncertainty.base import Uncertain
 from mlefw.uncertainty.directions import AllWeights, Directions, LastLayer
+from mlefw.uncertainty.marginal import marginal
 
 Weights = Literal["last_layer", "full"]
 
+_FURTHEST = 5.0
+"""Standard deviations of a logarithm from which a number is not known at all."""
+_MANY = 2000
+"""Parameters from which an average over them takes seconds for some thousand rows."""
 _OUTSIDE = 1e-5
 """Share of a row's length along undetermined directions, from which its prediction is undetermined, too."""
 
 
 @dataclass(frozen=True)
-class Posterior:
+class Posterior(Uncertain):
     """The covariance root · root' of some parameters, and the directions that the training rows leave undetermined.
 
     Attributes:
@@ -34,6 +43,8 @@ class Posterior:
             population / df is in `root` already; None for any other head or prior.
     """
 
+    name = "laplace"
+
     weights: Weights
     root: Tensor
     length: Tensor
@@ -47,6 +58,25 @@ class Posterior:
     def covariance(self) -> Tensor:
         """Of the parameters, (size, size); of estimable combinations alone where some directions are undetermined."""
         return self.root @ self.root.T
+
+    @torch.no_grad()
+    def predictive(self, objective: Objective, rows: Rows) -> Distribution:
+        """The predictive distribution of each row: eta is linearised about the estimate."""
+        eta = objective.head.complete(objective.eta(rows.x, rows.offset)).cpu()
+        noise = 1.0 if self.df is None else self.population / self.df
+        covariance = self.eta_covariance(objective, rows)
+        _check_logarithms(objective.head, covariance)
+        return marginal(objective.head, eta, covariance, self.df, noise)
+
+    def facts(self) -> dict[str, Any]:
+        """Which parameters, how many, and how many directions of them are determined."""
+        return {"weights": self.weights, "num_parameters": len(self.root), "rank": self.root.shape[1]}
+
+    @property
+    def cost(self) -> str:
+        """The product with the covariance, where it is large."""
+        size = len(self.root)
+        return f"each row takes a product with a matrix of {size:,} × {size:,} covariances" if size > _MANY else ""
 
     def eta_covariance(self, objective: Objective, rows: Rows) -> Tensor:
         """The covariance of each row's complete eta, (n, columns, columns).
@@ -78,13 +108,13 @@ class Posterior:
                 )
         return movement @ movement.mT
 
-    def to_dict(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Plain containers and tensors, as a checkpoint carries them."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
     def from_dict(cls, content: Any) -> "Posterior":
-        """What `to_dict` gave.
+        """What `state` gave.
 
         Raises:
             UsageError: it lacks a part, or its parts do not fit each other.
@@ -100,6 +130,20 @@ class Posterior:
         if not fits or not all(part.is_floating_point() and bool(part.isfinite().all()) for part in parts):
             raise UsageError("the parameter uncertainty in the checkpoint cannot be read: its parts do not fit")
         return found
+
+
+def _check_logarithms(head: Head, covariance: Tensor) -> None:
+    """Refuse what is a number no longer: a rate or scale that may as well be a million times as large."""
+    if not isinstance(head, FactorizedHead):
+        return
+    for column, name in enumerate(head.eta_names):
+        lost = covariance[:, column, column] > _FURTHEST**2
+        if head.inverse_links[name] is inverse_link.exp and bool(lost.any()):
+            raise UsageError(
+                f"uncertainty=laplace: of {int(lost.sum())} of {len(covariance)} rows the {name} is not known to a "
+                f"factor of e^{_FURTHEST:.0f}, so far do they lie from the training rows: expected rows like those, "
+                "or a run with prior=l2"
+            )
 
 
 def directions_of(weights: Weights, objective: Objective, mean: Tensor, scale: Tensor) -> Directions:

@@ -29,6 +29,7 @@ from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows.batch import Batch
 from mlefw.rows.rows import Rows
+from mlefw.testing.batch import check_batch
 
 CONF = Path(__file__).parents[2] / "conf" / "batch"
 
@@ -104,22 +105,8 @@ def test_sizes_by_epoch(name):
 
 
 @each
-@pytest.mark.parametrize("num_rows", [1, 2, 3, 4, 5, 8, 11, 100])
-def test_the_number_of_batches_is_foretold(name, num_rows):
-    regime = make(name)
-    for number in (0, 1, 3, 8, 40):
-        assert regime.num_batches(num_rows, number) == len(epoch(regime, num_rows, number))
-
-
-@each
-@pytest.mark.parametrize("num_rows", [1, 3, 4, 11, 100])
-def test_indices_are_rows(name, num_rows):
-    for number in (0, 5):
-        for index, scale in epoch(make(name), num_rows, number):
-            assert index.dtype == torch.int64
-            assert index.ndim == 1
-            assert 0 <= int(index.min()) <= int(index.max()) < num_rows
-            assert isinstance(scale, float)
+def test_the_public_checks(name):
+    check_batch(make(name))
 
 
 @shuffling
@@ -141,24 +128,6 @@ def test_the_generator_alone_decides(name):
     other = epoch(regime, 100, 2, seed=8)
     same = [index.tolist() for index, _ in other] == [index.tolist() for index, _ in first]
     assert same == (name == "full")
-
-
-@each
-def test_the_global_generator_is_left_alone(name):
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    epoch(make(name), 50)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@shuffling
-@pytest.mark.parametrize("num_rows", [1, 3, 4, 11, 100])
-def test_the_mean_step_of_an_epoch_is_the_whole_sum(name, num_rows):
-    # Row weights and a ragged last batch: the mean over steps of scale · Σ_batch w·nll is Σ w·nll exactly.
-    values = np.random.default_rng(0).normal(size=num_rows) * np.random.default_rng(1).integers(0, 5, size=num_rows)
-    for number in (0, 3, 12):
-        steps = [scale * values[index].sum() for index, scale in epoch(make(name), num_rows, number)]
-        assert np.mean(steps) == pytest.approx(values.sum(), rel=1e-12, abs=1e-12)
 
 
 @pytest.mark.parametrize(("num_rows", "size"), [(3, 2), (4, 3), (2, 5), (5, 1)])

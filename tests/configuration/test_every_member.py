@@ -15,10 +15,12 @@ from mlefw.configuration import source_signature
 from mlefw.configuration.check import _annotated, accepts, describe, nearest
 from mlefw.configuration.groups import config_root, members
 from mlefw.configuration.read import read_settings, settings_of
+from mlefw.configuration.settings import Settings
 from mlefw.data import synthetic
 from mlefw.errors import UsageError
 from mlefw.run import build, trainer
 from mlefw.run.prepare import prepare
+from mlefw.testing import plugins
 
 GROUPS = {
     "head": ["data=synthetic", "data.num_rows=60"],
@@ -54,6 +56,8 @@ METRICS = {
     "ordinal": ["head=ordinal", "data=iris", "data.labels=[setosa,versicolor,virginica]"],
 }
 """Heads that the metrics of a group are for."""
+HELD = ("head", "prior", "loss", "batch", "model", "metric")
+"""Groups whose plugins are held to the rules of their kind."""
 CASES = [(group, member) for group in GROUPS for member in members(group)]
 
 
@@ -83,7 +87,26 @@ def test_every_group_is_tried() -> None:
 
 @pytest.mark.filterwarnings("ignore:digits .* constant features")
 @pytest.mark.parametrize(("group", "member"), CASES)
-def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, table: object) -> None:
+def test_member_composes_and_builds(group: str, member: str, tmp_path: Path) -> None:
+    config = chosen(group, member, tmp_path)
+    assert config.choices[group] == member
+    prepared = prepare(config, None)
+    module = trainer.build_module(config, prepared.estimand, prepared.rows)
+    assert next(prepared.rows.batches(0)).rows.num_rows >= 1
+    assert len(module.metrics) == 2
+    build.build_baseline(config.baseline)
+
+
+@pytest.mark.parametrize(("group", "member"), [case for case in CASES if case[0] in HELD])
+def test_no_member_would_be_refused_or_warned_of_if_it_were_a_plugin(
+    group: str, member: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "is_plugin", lambda part: True)
+    prepare(chosen(group, member, tmp_path), None)
+
+
+def chosen(group: str, member: str, tmp_path: Path) -> Settings:
+    """The settings of a training with a member, on rows that it can take."""
     overrides = [f"{group}={member}", *GROUPS[group]]
     if group == "head" and KINDS.get(member, member) in synthetic.KINDS:
         overrides.append(f"data.kind={KINDS.get(member, member)}")
@@ -106,13 +129,7 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path, tab
         if member in ("csv", "parquet", "frame"):
             pytest.skip("a source of other people's rows has none of its own: its reading is tested with the sources")
         overrides.append(f"head={KINDS.get(member, 'gaussian')}")
-    config = settings_of({**read_settings("train", overrides, [], []), "run_dir": str(tmp_path)})
-    assert config.choices[group] == member
-    prepared = prepare(config, None)
-    module = trainer.build_module(config, prepared.estimand, prepared.rows)
-    assert next(prepared.rows.batches(0)).rows.num_rows >= 1
-    assert len(module.metrics) == 2
-    build.build_baseline(config.baseline)
+    return settings_of({**read_settings("train", overrides, [], []), "run_dir": str(tmp_path)})
 
 
 def some_table(head: str, file: Path) -> list[str]:

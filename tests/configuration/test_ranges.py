@@ -35,6 +35,7 @@ RIGHT: dict[str, set[str]] = {
     "report": {"true"},
     "plots": {"true"},
     "compile": {"true"},
+    "step.replay": {"true"},
     # Names of columns and files are free, and looked for in the data; no features are an intercept alone.
     **{f"data.{name}": {"word"} for name in ("target", "offset", "exposure", "weight", "id", "event")},
     **{f"data.{name}": {"[]"} for name in ("features", "categorical", "labels")},

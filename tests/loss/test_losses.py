@@ -28,6 +28,7 @@ from mlefw.loss.focal import Focal
 from mlefw.loss.label_smoothing import LabelSmoothing
 from mlefw.loss.plain import Plain
 from mlefw.rows.rows import Rows
+from mlefw.testing.loss import check_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -67,6 +68,13 @@ def test_each_has_a_setting_at_which_it_is_the_plain_nll(name: str) -> None:
     loss.learn(rows_of(y))
     torch.testing.assert_close(loss(head, eta, y), head.nll(eta, y), rtol=1e-12, atol=0)
     assert loss.is_likelihood == (name == "plain")
+
+
+@pytest.mark.parametrize(
+    "loss", [*NOTHING.values(), LabelSmoothing(0.2), Focal(1.5), ClassWeights([1.0, 2.0, 3.0]), BetaNll(0.5)]
+)
+def test_the_public_checks(loss: Loss) -> None:
+    check_loss(loss, GaussianHead(scale="predicted") if isinstance(loss, BetaNll) else CategoricalHead(3))
 
 
 def test_label_smoothing_is_that_of_torch() -> None:

@@ -18,6 +18,7 @@ from mlefw.model.linear import Linear
 from mlefw.model.mlp import Mlp
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized, feature_statistics, target_statistics
+from mlefw.testing.model import check_model
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 
@@ -62,6 +63,11 @@ def test_every_member_module_has_a_yaml():
 
 
 @each
+def test_the_public_checks(name, settings):
+    check_model(make(name, settings).double(), torch.randn(6, 4, dtype=torch.float64), 2)
+
+
+@each
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3), (0,)])
 def test_output_shape(name, settings, shape):
     for num_features, eta_dim in ((4, 2), (1, 1), (3, 7)):
@@ -90,17 +96,6 @@ def test_a_zero_start_can_still_learn(name, settings):
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     assert bool((model(x).std(0) > 0).all())
-
-
-@each
-def test_rows_do_not_mix(name, settings):
-    torch.manual_seed(0)
-    model = randomized(make(name, settings).double().eval())
-    x = torch.randn(6, 4, dtype=torch.float64)
-    together = model(x)
-    apart = torch.stack([model(row) for row in x])
-    torch.testing.assert_close(together, apart, rtol=1e-12, atol=1e-14)
-    assert bool((together.std(0) > 0).all())
 
 
 def randomized(model: torch.nn.Module) -> torch.nn.Module:

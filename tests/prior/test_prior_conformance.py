@@ -31,6 +31,7 @@ from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows.batch import Batch
 from mlefw.rows.rows import Rows
+from mlefw.testing.prior import check_prior
 from mlefw.training.step import Step, check_optimizer
 
 CONF = Path(__file__).parents[2] / "conf" / "prior"
@@ -97,12 +98,8 @@ def test_every_member_module_has_a_yaml():
 
 
 @each
-def test_it_is_a_scalar_whatever_the_shape(name):
-    prior = make(name)
-    for shape in ((3, 4), (2, 3, 4), (0, 4), (1, 1)):
-        w = weights(*shape)
-        assert prior(w).shape == prior.smooth_part(w).shape == ()
-        assert prior.prox(w, 0.1).shape == prior.prox(w, torch.full_like(w, 0.1)).shape == shape
+def test_the_public_checks(name):
+    check_prior(make(name), tolerance=1e-10)
 
 
 @each
@@ -112,23 +109,6 @@ def test_flags(name):
     assert prior.smooth == bool((example.rough(w) == 0).all())
     assert prior.flat == bool((example.rough(w) + example.smooth(w) == 0).all())
     assert prior.convex
-
-
-@each
-def test_the_whole_is_the_sum_over_entries(name):
-    prior = make(name)
-    w = weights(3, 4)
-    assert prior(w).item() == pytest.approx(sum(value(prior, entry) for entry in w.flatten().tolist()), rel=1e-13)
-
-
-@proper
-def test_the_density_of_a_weight_integrates_to_one(name):
-    prior = make(name)
-    halves = [
-        scipy.integrate.quad(lambda w: math.exp(-value(prior, w)), *ends, epsabs=1e-13, epsrel=1e-12)[0]
-        for ends in ((-np.inf, 0), (0, np.inf))
-    ]
-    assert sum(halves) == pytest.approx(1, abs=1e-10)
 
 
 @pytest.mark.parametrize(("l2_scale", "l1_scale"), [(1e-3, 1e3), (1e3, 1e-3), (1.0, 1.0), (1e6, 1e-3), (30.0, 1.0)])
@@ -155,24 +135,6 @@ def test_differences_are_those_of_the_definition(name):
     for w in (-3.0, -1e-3, 0.4, 20.0):
         expected = float(example.rough(np.array(w)) + example.smooth(np.array(w)))
         assert value(prior, w) - value(prior, 0.0) == pytest.approx(expected, rel=1e-12)
-
-
-@each
-def test_smooth_and_rough_parts_make_up_the_whole(name):
-    prior, example = make(name), EXAMPLES[name]
-    first, second = weights(5, 4), 2 * weights(5, 4).flip(0) + 0.3
-    whole = (prior(first) - prior(second)).item()
-    smooth = (prior.smooth_part(first) - prior.smooth_part(second)).item()
-    rough = float(example.rough(first.numpy()).sum() - example.rough(second.numpy()).sum())
-    assert whole == pytest.approx(smooth + rough, rel=1e-12, abs=1e-13)
-
-
-@each
-def test_every_entry_is_counted_in_the_constant(name):
-    prior = make(name)
-    one = prior(torch.zeros(1, 1, dtype=torch.float64)).item()
-    assert prior(torch.zeros(6, 7, dtype=torch.float64)).item() == pytest.approx(42 * one, rel=1e-14)
-    assert (one == 0) == prior.flat
 
 
 @each
@@ -207,24 +169,6 @@ def test_prox_is_the_argmin(name, step):
         assert goal(got) <= goal(best) + 1e-14 * max(1.0, abs(goal(best)))
         assert got == pytest.approx(best, abs=1e-6)
         assert got != 0 or abs(best) < 1e-12
-
-
-@each
-def test_an_elementwise_step_is_the_scalar_one_entry_by_entry(name):
-    prior = make(name)
-    w, step = weights(3, 4), weights(3, 4).abs()
-    together = prior.prox(w, step)
-    apart = [
-        prior.prox(entry.reshape(1, 1), length.item()).item()
-        for entry, length in zip(w.flatten(), step.flatten(), strict=True)
-    ]
-    assert together.flatten().tolist() == apart
-
-
-@each
-def test_a_step_of_no_length_changes_nothing(name):
-    w = weights(3, 4)
-    assert torch.equal(make(name).prox(w, 0.0), w)
 
 
 @proper

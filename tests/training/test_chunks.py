@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from mlefw.objective.tape import Tape
 from mlefw.run import archive
 from tests.interrupted import QUIET, train
 
@@ -56,6 +57,18 @@ def test_results_do_not_depend_on_the_chunk(settings):
         assert train(*settings, *SMALL, f"step.per_chunk={chunk}", f"run_dir=k{chunk}") == 0
     for chunk in ("5", "32", "auto"):
         assert same(state("k1"), state(f"k{chunk}"))
+
+
+def test_results_do_not_depend_on_recorded_steps(monkeypatch):
+    settings = ("head=heteroscedastic", "prior=l1", *SMALL)
+    assert train(*settings, "run_dir=recorded") == 0
+    monkeypatch.setattr(Tape, "__init__", refused)
+    assert train(*settings, "step.replay=false", "run_dir=anew") == 0
+    assert same(state("recorded"), state("anew"))
+
+
+def refused(*_: object) -> None:
+    raise AssertionError("something was recorded")
 
 
 FULL = ("model.hidden=[9]", "model.dropout=0.2", "batch=full", "trainer.max_epochs=75", "seed=3", *QUIET)

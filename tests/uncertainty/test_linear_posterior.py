@@ -23,7 +23,6 @@ from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.rows.rows import Rows
 from mlefw.uncertainty.laplace import Laplace
-from mlefw.uncertainty.marginal import predictive as averaged
 from mlefw.uncertainty.posterior import Posterior
 
 HEADS = {"gaussian": GaussianHead, "bernoulli": BernoulliHead, "poisson": PoissonHead}
@@ -77,7 +76,7 @@ def test_prediction_interval_is_the_classical_one(name: str, level: float) -> No
     objective = at_estimate(GaussianHead(), coded(of))
     posterior = Laplace().fit(objective, coded(of))
     assert posterior.df == fit.df_resid
-    lower, upper = quantile.interval(averaged(objective, posterior, rows_of(new, np.zeros(len(new)))), level)
+    lower, upper = quantile.interval(posterior.predictive(objective, rows_of(new, np.zeros(len(new)))), level)
     np.testing.assert_allclose(lower.numpy(), frame["obs_ci_lower"], rtol=1e-7)
     np.testing.assert_allclose(upper.numpy(), frame["obs_ci_upper"], rtol=1e-7)
 
@@ -110,7 +109,7 @@ def test_ridge_has_its_closed_form(weights: str) -> None:
     precision = gain**2 * design.T @ design / sigma**2 + np.diag([1 / tau**2] * 3 + [0])
     posterior = Laplace(weights).fit(objective, rows)
     np.testing.assert_allclose(posterior.covariance.numpy(), np.linalg.inv(precision), rtol=1e-9, atol=1e-12)
-    spread = averaged(objective, posterior, rows).stddev.numpy()
+    spread = posterior.predictive(objective, rows).stddev.numpy()
     variance = gain**2 * np.einsum("ij,jk,ik->i", design, np.linalg.inv(precision), design)
     np.testing.assert_allclose(spread, np.sqrt(sigma**2 + variance), rtol=1e-9)
 
@@ -179,13 +178,15 @@ def test_collinear_features() -> None:
     fit = sm.OLS(y, sm.add_constant(x[:, :2])).fit()
     assert posterior.df == fit.df_resid == 37
     frame = fit.get_prediction().summary_frame(alpha=0.1)
-    lower, upper = quantile.interval(averaged(objective, posterior, rows), 0.9)
+    lower, upper = quantile.interval(posterior.predictive(objective, rows), 0.9)
     np.testing.assert_allclose(lower.numpy(), frame["obs_ci_lower"], rtol=1e-7)
     np.testing.assert_allclose(upper.numpy(), frame["obs_ci_upper"], rtol=1e-7)
     with pytest.raises(UsageError, match="1 of 2 rows lie outside"):
-        averaged(objective, posterior, rows_of(np.array([[1.0, 1.0, 2.0], [1.0, 1.0, 2.5]]), np.zeros(2)))
+        posterior.predictive(objective, rows_of(np.array([[1.0, 1.0, 2.0], [1.0, 1.0, 2.5]]), np.zeros(2)))
     held = at_estimate(GaussianHead(), rows, L2Prior(1.0))
-    wide = averaged(held, Laplace().fit(held, rows), rows_of(np.array([[1.0, 1.0, 2.0], [1.0, 1.0, 9.0]]), np.zeros(2)))
+    wide = (
+        Laplace().fit(held, rows).predictive(held, rows_of(np.array([[1.0, 1.0, 2.0], [1.0, 1.0, 9.0]]), np.zeros(2)))
+    )
     assert wide.stddev[1] > 1.5 * wide.stddev[0]
 
 
@@ -197,7 +198,7 @@ def test_predictions_widen_away_from_the_rows(head: str) -> None:
     posterior = Laplace().fit(objective, rows)
     mean, direction = of.x.mean(0), np.array([1.0, -1.0, 1.0]) * of.x.std(0)
     away = rows_of(mean + np.linspace(0, 6, 13)[:, None] * direction, np.zeros(13))
-    lower, upper = quantile.interval(averaged(objective, posterior, away), 0.9)
+    lower, upper = quantile.interval(posterior.predictive(objective, away), 0.9)
     below, above = quantile.interval(objective.head(objective.eta(away.x, away.offset)), 0.9)
     excess = ((upper - lower) - (above - below)).detach().numpy()
     assert (excess >= 0).all()
@@ -210,13 +211,13 @@ def test_a_checkpoint_carries_it() -> None:
     objective = at_estimate(BernoulliHead(), rows)
     posterior = Laplace().fit(objective, rows)
     file = io.BytesIO()
-    torch.save(posterior.to_dict(), file)
+    torch.save(posterior.state(), file)
     file.seek(0)
     again = Posterior.from_dict(torch.load(file, weights_only=True))
-    p = averaged(objective, again, rows).probs
-    assert torch.equal(p, averaged(objective, posterior, rows).probs)
+    p = again.predictive(objective, rows).probs
+    assert torch.equal(p, posterior.predictive(objective, rows).probs)
     with pytest.raises(UsageError, match="do not fit"):
-        Posterior.from_dict({**posterior.to_dict(), "root": posterior.root[:-1], "null": posterior.root})
+        Posterior.from_dict({**posterior.state(), "root": posterior.root[:-1], "null": posterior.root})
     with pytest.raises(UsageError, match="cannot be read"):
         Posterior.from_dict({"root": posterior.root})
 

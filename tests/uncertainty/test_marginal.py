@@ -20,7 +20,6 @@ from mlefw.head.laplace import LaplaceHead
 from mlefw.head.poisson import PoissonHead
 from mlefw.uncertainty.laplace import Laplace, output_curvature
 from mlefw.uncertainty.marginal import marginal
-from mlefw.uncertainty.marginal import predictive as averaged
 from mlefw.uncertainty.normal_laplace import NormalLaplace
 
 PROBES = np.array([-30.0, -6.0, -1.5, -0.2, 0.0, 0.7, 3.0, 12.0])
@@ -193,7 +192,7 @@ def test_a_rate_that_nothing_bounds_is_refused() -> None:
     objective = at_estimate(PoissonHead(), rows_of(x, np.array([0.0, 1.0, 1.0, 3.0])))
     posterior = Laplace().fit(objective, rows_of(x, np.array([0.0, 1.0, 1.0, 3.0])))
     with pytest.raises(UsageError, match=r"of 1 of 2 rows the rate is not known"):
-        averaged(objective, posterior, rows_of(np.array([[1.0], [300.0]]), np.zeros(2)))
+        posterior.predictive(objective, rows_of(np.array([[1.0], [300.0]]), np.zeros(2)))
 
 
 @pytest.mark.parametrize("kind", [GaussianHead, LaplaceHead])

@@ -1,0 +1,121 @@
+"""A metric of torchmetrics as one of mlefw: of the predicted mean, or of the probabilities of classes."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Distribution
+
+from mlefw.distribution.precision import promote
+from mlefw.errors import UsageError
+from mlefw.metric.base import Metric
+from mlefw.system.lean_import import torchmetrics
+
+
+class OfPrediction(Metric):
+    """The figures of a metric of torchmetrics, which takes point predictions and targets.
+
+    Metrics of classes get probabilities, (n,) of two classes and (n, num_classes) of several, and labels; all others
+    get the mean of the predictive distribution and y. torchmetrics knows no row weights: whole numbers repeat a row,
+    others are refused. A metric whose states are all sums is computed like any other. One that keeps all rows (AUROC,
+    a rank correlation) is computed from all rows at once, at the end of a run and in evaluations.
+
+    Args:
+        name: under which the figure stands; of several figures what each begins with.
+        inner: the metric of torchmetrics.
+    """
+
+    replayable = False
+
+    states: Tensor
+
+    def __init__(self, name: str, inner: Any) -> None:
+        super().__init__()
+        self.name = name
+        # A plain tuple: modules within a metric of mlefw are taken for metrics of mlefw.
+        self._inner = (copy.deepcopy(inner).set_dtype(torch.float64),)
+        self.of_classes = ".classification." in f"{type(inner).__module__}."
+        reductions = inner._reductions
+        self.is_additive = bool(reductions) and all(
+            reduction is torchmetrics.utilities.dim_zero_sum and isinstance(inner._defaults[state], Tensor)
+            for state, reduction in reductions.items()
+        )
+        self.shapes = [(state, inner._defaults[state]) for state in reductions] if self.is_additive else []
+        self.add_sum("states", sum(default.numel() for _, default in self.shapes))
+
+    @property
+    def inner(self) -> Any:
+        """The metric of torchmetrics."""
+        return self._inner[0]
+
+    @property
+    def has_exact(self) -> bool:
+        """Whether the figures need all rows at once."""
+        return not self.is_additive
+
+    def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
+        """Add the rows of a block."""
+        if not self.is_additive:
+            return
+        self._see(distribution, y, weight)
+        found = [getattr(self.inner, state).reshape(-1).double() for state, _ in self.shapes]
+        self.states = self.states + torch.cat(found).to(self.states.device)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures; none of a metric that needs all rows at once."""
+        if not self.is_additive:
+            return {}
+        self.inner.reset()
+        parts = self.states.split([default.numel() for _, default in self.shapes])
+        for (state, default), part in zip(self.shapes, parts, strict=True):
+            setattr(self.inner, state, part.reshape(default.shape).to(getattr(self.inner, state).dtype))
+        self.inner._update_count = 1
+        return self._named(self.inner.compute())
+
+    def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """The figures of these rows alone."""
+        if self.is_additive:
+            return {}
+        self._see(distribution, y, weight)
+        return self._named(self.inner.compute())
+
+    def _see(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
+        """Let the metric see these rows and no others.
+
+        Raises:
+            UsageError: weights that are not whole numbers, or a distribution that it is not for.
+        """
+        if not bool((weight == weight.round()).all()):
+            raise UsageError(
+                f"metric.{self.name}: {type(self.inner).__name__} of torchmetrics takes no row weights, and these are "
+                "not whole numbers, which repeat a row: expected data.weight of whole numbers, or another metric"
+            )
+        forecast, target = self._prediction(distribution), y.long() if self.of_classes else promote(y)
+        if bool((weight != 1).any()):
+            forecast, target = (part.repeat_interleave(weight.long(), 0) for part in (forecast, target))
+        self.inner.to(forecast.device).reset()
+        if len(target):
+            self.inner.update(forecast.detach(), target)
+
+    def _prediction(self, distribution: Distribution) -> Tensor:
+        if isinstance(distribution, Categorical | Bernoulli) and (
+            self.of_classes or not isinstance(distribution, Categorical)
+        ):
+            return promote(distribution.probs)
+        if self.of_classes or isinstance(distribution, Categorical):
+            kind = "classes" if self.of_classes else "numbers"
+            raise UsageError(
+                f"metric.{self.name}: {type(self.inner).__name__} of torchmetrics is for {kind}, and the head predicts "
+                f"a {type(distribution).__name__}: expected a metric of the kind of the target"
+            )
+        return promote(distribution.mean)
+
+    def _named(self, found: Any) -> dict[str, Tensor]:
+        """One figure by the name of the metric, several by their own names or numbers behind it."""
+        if isinstance(found, dict):
+            return {f"{self.name}_{key}": promote(value.reshape(())) for key, value in found.items()}
+        values = found.reshape(-1)
+        if len(values) == 1:
+            return {self.name: promote(values[0])}
+        return {f"{self.name}_{k}": promote(value) for k, value in enumerate(values)}

@@ -1,0 +1,118 @@
+"""The coordinate in which a density is integrated: one in which a power tail falls exponentially."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions.constraints import Constraint
+from torch.nn.functional import logsigmoid
+
+Map = Callable[[Tensor], Tensor]
+
+_MOST_EDGES = 2048
+_LARGEST = 690.0
+"""Largest exponent: exp of it is 1e299."""
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """A map from t in [low, high] to y, elementwise.
+
+    Attributes:
+        to_y: y at t.
+        log_slope: log dy/dt at t.
+        of_y: t at y.
+        low: least t, beyond which y is no longer told from its bound, or from infinity.
+        high: largest t.
+    """
+
+    to_y: Map
+    log_slope: Map
+    of_y: Map
+    low: float
+    high: float
+
+    def edges(self, typical: Tensor) -> Tensor:
+        """Where panels end at first: a grid, and the typical values, so that no narrow peak lies inside a panel."""
+        low, high = self.low, self.high
+        grid = torch.cat([torch.arange(-800, -40, 4), torch.arange(-40, 40, 2), torch.arange(40, 800, 4)]).double()
+        some = self.of_y(typical).sort().values
+        some = torch.cat([some[:: max(1, len(some) // 32)], some[-1:]])
+        edges = torch.cat([grid, some, torch.tensor([low, high], dtype=torch.float64)])
+        return _graded(edges[(edges >= low) & (edges <= high)].unique())
+
+
+def _graded(edges: Tensor) -> Tensor:
+    """The edges with others between them, so that no panel is more than four times as wide as the one beside it."""
+    while True:
+        width = edges.diff()
+        beside = torch.minimum(torch.cat([width[1:], width[-1:]]), torch.cat([width[:1], width[:-1]]))
+        wide = width > 4 * beside
+        if not bool(wide.any()) or len(edges) > _MOST_EDGES:
+            return edges
+        edges = torch.cat([edges, (edges[:-1] + width / 2)[wide]]).sort().values
+
+
+def coordinate(support: Constraint, typical: Tensor) -> Coordinate:
+    """The coordinate for a support, in the unit of typical values of it (k,)."""
+    lower, upper = bounds(support)
+    if lower is not None and upper is not None:
+        return _between(lower, upper)
+    if lower is not None:
+        return _beyond(lower, 1.0, typical)
+    if upper is not None:
+        return _beyond(upper, -1.0, typical)
+    return _line(typical)
+
+
+def bounds(support: Constraint) -> tuple[float | None, float | None]:
+    """The finite ends of a support."""
+    ends = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+    lower, upper = (None if end is None or not math.isfinite(float(end)) else float(end) for end in ends)
+    return lower, upper
+
+
+def _line(typical: Tensor) -> Coordinate:
+    """The map y = m + s sinh t."""
+    middle, spread = float(typical.median()), _spread(typical)
+    reach = _LARGEST - max(math.log(spread), 0.0)
+    return Coordinate(
+        lambda t: middle + spread * t.sinh(),
+        lambda t: math.log(spread / 2) + torch.logaddexp(t, -t),
+        lambda y: ((y - middle) / spread).asinh(),
+        -reach,
+        reach,
+    )
+
+
+def _beyond(origin: float, sign: float, typical: Tensor) -> Coordinate:
+    """The map y = origin ± s exp t."""
+    unit = float((sign * (typical - origin)).clamp(min=1e-290).median())
+    # Around a bound that is not zero, floats are no finer than their rounding.
+    least = 1e-299 if origin == 0 else 1e-16 * max(abs(origin), unit)
+    return Coordinate(
+        lambda t: origin + sign * unit * t.exp(),
+        lambda t: t + math.log(unit),
+        lambda y: (sign * (y - origin) / unit).log(),
+        math.log(least) - math.log(unit),
+        _LARGEST - math.log(unit),
+    )
+
+
+def _between(lower: float, upper: float) -> Coordinate:
+    """The map y = lower + (upper − lower) / (1 + exp(−t))."""
+    width = upper - lower
+    return Coordinate(
+        lambda t: lower + width * t.sigmoid(),
+        lambda t: logsigmoid(t) + logsigmoid(-t) + math.log(width),
+        lambda y: torch.logit((y - lower) / width, eps=1e-15),
+        -_LARGEST if lower == 0 else -36.0,
+        36.0,
+    )
+
+
+def _spread(typical: Tensor) -> float:
+    lower, upper = typical.quantile(torch.tensor([0.25, 0.75], dtype=typical.dtype)).tolist()
+    return float(upper - lower) or float(typical.std(correction=0)) or abs(float(typical.median())) or 1.0

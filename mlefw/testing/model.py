@@ -1,0 +1,106 @@
+"""What mlefw counts on in a model."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mlefw.testing.conformance import Check, hold
+
+_SEED = 3
+
+
+@dataclass(frozen=True)
+class ModelCase:
+    """A model with random parameters (a start at zero says nothing), rows x (n, *anything), and the width of raw."""
+
+    model: nn.Module
+    x: Tensor
+    eta_dim: int
+
+    def raw(self, x: Tensor, is_training: bool = False) -> Tensor:
+        """The output for some rows; dropout draws the same masks for the same shape, and no statistics are learnt."""
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            model = deepcopy(self.model) if is_training else self.model
+            return model.train(is_training)(x)
+
+
+def check_model(model: nn.Module, x: Tensor, eta_dim: int) -> None:
+    """Hold a model to everything that mlefw counts on.
+
+    Args:
+        model: as it is built; it is not changed.
+        x: at least two different rows, (n, *anything).
+        eta_dim: columns that the head predicts.
+
+    Raises:
+        ConformanceError: naming the rules that are broken, where, and what was found in place of what.
+    """
+    hold(model, ModelCase(randomised(model), x, eta_dim), CHECKS)
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """A copy with random parameters of the usual size: a last layer that is zero hides what is before it."""
+    model = deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            width = p[0].numel() if p.ndim > 1 else 1
+            p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float32) / max(width, 1) ** 0.5)
+    return model.eval()
+
+
+def output_has_a_column_for_each_eta(case: ModelCase) -> Iterator[str]:
+    """The output is (n, eta_dim) for x (n, *anything), for one row and for none, too."""
+    for n in (len(case.x), 1, 0):
+        shape = tuple(case.raw(case.x[:n]).shape)
+        if shape != (n, case.eta_dim):
+            yield f"for {n} rows the output has shape {shape}, expected {(n, case.eta_dim)}"
+
+
+def output_is_finite_and_repeatable(case: ModelCase) -> Iterator[str]:
+    """In evaluation mode the same rows have the same finite output, whatever the global generator does."""
+    with torch.no_grad():
+        first, again = case.model.eval()(case.x), case.model(case.x)
+    if not bool(first.isfinite().all()):
+        yield "the output is not finite"
+    elif not torch.equal(first, again):
+        yield f"in evaluation mode two passes differ by {float((first - again).abs().max()):.3g}: expected no noise"
+
+
+def rows_do_not_mix(case: ModelCase) -> Iterator[str]:
+    """In evaluation mode, in which predictions are made, the output of a row depends on no other row."""
+    together = case.raw(case.x)
+    apart = torch.cat([case.raw(row.unsqueeze(0)) for row in case.x])
+    far = float((together - apart).abs().max() / together.abs().max().clamp(min=1e-30))
+    if not far <= _rounding(case, together):
+        yield f"rows alone differ from rows in a batch by {far:.3g} of the largest output"
+
+
+def rows_do_not_mix_in_training(case: ModelCase) -> Iterator[str]:
+    """In training mode, too: the loss is a sum over rows. Normalisation over the rows of a batch breaks it."""
+    half = len(case.x) // 2
+    if half == 0:
+        return
+    other = torch.cat([case.x[:half], case.x[half:].roll(1, 0) * 1.5])
+    one, two = case.raw(case.x, True)[:half], case.raw(other, True)[:half]
+    far = float((one - two).abs().max() / one.abs().max().clamp(min=1e-30))
+    if not far <= _rounding(case, one):
+        yield f"rows change with the rows beside them by {far:.3g} of the largest output (batch normalisation does so)"
+
+
+def _rounding(case: ModelCase, values: Tensor) -> float:
+    """Of the coarsest numbers on the way, a thousand times."""
+    kinds = {values.dtype, *(p.dtype for p in case.model.parameters() if p.is_floating_point())}
+    return 1e3 * max(torch.finfo(kind).eps for kind in kinds)
+
+
+CHECKS: tuple[Check[ModelCase], ...] = (
+    output_has_a_column_for_each_eta,
+    output_is_finite_and_repeatable,
+    rows_do_not_mix,
+    rows_do_not_mix_in_training,
+)

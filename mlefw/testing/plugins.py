@@ -1,0 +1,210 @@
+"""The cheap part of the conformance checks, for the parts of a run whose code is not that of mlefw.
+
+What would make training, or what it reports, wrong is refused. The rest is a warning: training is right, and something
+beside it is not (a standard error, a claim of a global optimum, a figure).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from mlefw.batch.base import BatchRegime
+from mlefw.errors import UsageError
+from mlefw.head.base import Head
+from mlefw.metric.base import Metric, OfTarget
+from mlefw.objective.objective import Objective
+from mlefw.prior.base import Prior
+from mlefw.rows.rows import Rows
+from mlefw.system.attempt import attempt
+from mlefw.system.warning import warn
+from mlefw.testing import batch, likelihood, loss, metric, model, prior
+from mlefw.testing.conformance import Check, name_of, violations
+from mlefw.testing.head_case import HeadCase, plausible_etas
+
+_TOLERANCE = 1e-3
+"""Of what a density integrates or sums to, and of scores in standard deviations."""
+_PANEL = 1e-8
+_MOST_ROWS = 16
+_STEP = 1e-5
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The cheap checks of one part: what has to hold, and what is worth a warning."""
+
+    part: Any
+    case: Any
+    wrong: Sequence[Check[Any]]
+    doubtful: Sequence[Check[Any]] = ()
+
+
+def check_plugins(objective: Objective, regime: BatchRegime, metrics: Sequence[Metric], train: Rows) -> None:
+    """Hold the parts of a run that come from plugins to the rules of their kinds, in a fraction of a second.
+
+    Args:
+        objective: before training, in any mode; it is not changed.
+        regime: which rows each step sees.
+        metrics: of one split.
+        train: the training rows.
+
+    Raises:
+        UsageError: a part with which training, or what it reports, would be wrong; naming the part and the rule.
+    """
+    refused = list[str]()
+    for suite in _suites(objective, regime, metrics, train):
+        name = name_of(suite.part)
+        refused += [f"{name}: {text}" for text in _found(suite, suite.wrong)]
+        for text in _found(suite, suite.doubtful):
+            warn(f"{name}: {text}")
+    if refused:
+        raise UsageError("\n  ".join(["a plugin breaks the rules of its kind (see mlefw.testing)", *refused]))
+
+
+def is_plugin(part: object) -> bool:
+    """Whether the code of a part is not that of mlefw."""
+    return type(part).__module__.split(".")[0] != "mlefw"
+
+
+def _found(suite: Suite, checks: Sequence[Check[Any]]) -> list[str]:
+    """What breaks the rules; a check that fails for another reason is left out with a warning."""
+    what = f"the check of {name_of(suite.part)}"
+    return [text for check in checks for text in attempt(what, lambda check=check: violations(suite.case, [check]), [])]  # type: ignore[misc]
+
+
+def _suites(objective: Objective, regime: BatchRegime, metrics: Sequence[Metric], train: Rows) -> Iterator[Suite]:
+    some = _some(train)
+    for head in filter(is_plugin, heads_within(objective.head)):
+        yield _of_head(head, some.y.double() if head is objective.head and not head.event_shape else None)
+    if is_plugin(objective.prior):
+        yield _of_prior(objective.prior)
+    if is_plugin(regime):
+        yield _of_regime(regime, train.num_rows)
+    if is_plugin(objective.model.model):
+        yield _of_model(objective, some)
+    if is_plugin(objective.loss):
+        yield _of_loss(objective, some)
+    yield from _of_metrics(objective, metrics, some)
+
+
+def _of_head(head: Head, near: Tensor | None) -> Suite:
+    own = deepcopy(head).double().cpu()
+    case = HeadCase(own, plausible_etas(own, 3), _TOLERANCE, near, None, _PANEL, _TOLERANCE)
+    wrong = (density_sums_to_one, likelihood.joint_density_integrates_to_one, gradient_is_that_of_differences)
+    # With the support of a density its score may have a mean; then standard errors do not hold, and training is right.
+    return Suite(head, case, wrong, (likelihood.score_has_mean_zero,))
+
+
+def _of_prior(given: Prior) -> Suite:
+    wrong = (prior.it_is_a_scalar, prior.gradient_is_that_of_differences, prior.prox_is_the_minimiser)
+    doubtful = (prior_integrates_to_one, prior.claimed_convexity_holds)
+    return Suite(given, prior.PriorCase(deepcopy(given).double().cpu(), _TOLERANCE), wrong, doubtful)
+
+
+def _of_regime(regime: BatchRegime, num_rows: int) -> Suite:
+    wrong = (batch.the_number_of_batches_is_foretold, batch.indices_are_rows, batch.scale_is_unbiased)
+    return Suite(regime, batch.BatchCase(regime, (min(num_rows, 2000),)), wrong, (batch.the_generator_alone_decides,))
+
+
+def _of_loss(objective: Objective, some: Rows) -> Suite:
+    own = deepcopy(objective.head).double().cpu()
+    eta = torch.stack(plausible_etas(own, some.num_rows))[:, : own.eta_dim]
+    wrong = (loss.it_is_one_finite_number_per_row, loss.rows_do_not_mix, loss.claimed_likelihood_is_the_nll)
+    return Suite(objective.loss, loss.LossCase(deepcopy(objective.loss).double().cpu(), own, eta, some.y), wrong)
+
+
+def heads_within(head: Head) -> list[Head]:
+    """A head and those that it is made of."""
+    parts = [head, *getattr(head, "parts", ())]
+    return list(dict.fromkeys(inner for part in parts for inner in part.modules() if isinstance(inner, Head)))
+
+
+def _some(train: Rows) -> Rows:
+    """A few training rows all of whose targets are known, on the CPU."""
+    rows = train.take(slice(0, _MOST_ROWS))
+    known = ~rows.y.double().reshape(rows.num_rows, -1).isnan().any(1)
+    return Rows(*(column.cpu() for column in rows.take(known.nonzero().flatten())))
+
+
+def _of_model(objective: Objective, some: Rows) -> Suite:
+    """The model with its standardisation; with random parameters where it starts at a constant, which says nothing."""
+    case = model.ModelCase(objective.model, some.x, objective.head.eta_dim)
+    mode = objective.model.training
+    if float(case.raw(some.x).std(0).sum()) == 0:
+        other = model.ModelCase(model.randomised(objective.model), some.x, objective.head.eta_dim)
+        case = other if bool(other.raw(some.x).isfinite().all()) else case
+    else:
+        case = model.ModelCase(deepcopy(objective.model), some.x, objective.head.eta_dim)
+    objective.model.train(mode)
+    return Suite(
+        objective.model.model, case, (rows_do_not_mix,), (evaluation_is_repeatable, model.rows_do_not_mix_in_training)
+    )
+
+
+def _of_metrics(objective: Objective, metrics: Sequence[Metric], some: Rows) -> Iterator[Suite]:
+    checks = (metric.blocks_and_order_do_not_matter, metric.sums_of_blocks_add_up, metric.weight_two_is_the_row_twice)
+    weight = torch.arange(some.num_rows, dtype=torch.float64).remainder(4)
+    for each in metrics:
+        parts = each.metrics if isinstance(each, OfTarget) else [each]
+        for part in filter(is_plugin, parts):
+            predict, y = _predictions(objective, some.num_rows), some.y
+            if isinstance(each, OfTarget):
+                y = predict(torch.arange(some.num_rows)).of_target(y, each.index)[0]  # type: ignore[attr-defined]
+                predict = _marginal(predict, each.index)
+            yield Suite(part, metric.MetricCase(part, predict, y, weight, 1e-5), (), checks)
+
+
+def _predictions(objective: Objective, num_rows: int) -> Callable[[Tensor], Distribution]:
+    """As of a model that tells rows apart, which one that starts at the null model does not."""
+    head = deepcopy(objective.head).double().cpu()
+    eta = torch.stack(plausible_etas(head, num_rows))
+    return lambda index: head.distribution(eta[index])
+
+
+def _marginal(predict: Callable[[Tensor], Any], index: int) -> Callable[[Tensor], Distribution]:
+    return lambda rows: predict(rows).marginals[index]
+
+
+def density_sums_to_one(case: HeadCase) -> Iterator[str]:
+    """As of any head, where its tails let it be computed."""
+    if case.resolved:
+        yield from likelihood.density_sums_to_one(case)
+
+
+def gradient_is_that_of_differences(case: HeadCase) -> Iterator[str]:
+    """What training descends is the derivative of the NLL; a kink may lie at some of the rows, but not at most."""
+    eta, y = case.rows
+    leaf = eta.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(case.head.nll_complete(leaf, y).sum(), leaf)
+    with torch.no_grad():
+        for column in range(eta.shape[1]):
+            step = torch.zeros(eta.shape[1], dtype=torch.float64)
+            step[column] = _STEP * float(case.head.gain[column])
+            rise = case.head.nll_complete(eta + step, y) - case.head.nll_complete(eta - step, y)
+            expected = rise / (2 * step[column])
+            far = (slope[:, column] - expected).abs() > 1e-2 * (expected.abs() + 1 / case.head.gain[column])
+            if float(far.double().mean()) > 0.5:
+                at = int(far.nonzero()[0])
+                values = f"{float(slope[at, column]):.4g}, and differences of the NLL say {float(expected[at]):.4g}"
+                yield f"the derivative in eta column {column} at eta={eta[at].tolist()} is {values}"
+
+
+def prior_integrates_to_one(case: prior.PriorCase) -> Iterator[str]:
+    """Of a product over entries; one that is not normalised leaves a constant out of penalty and objective."""
+    if not list(prior.the_whole_is_the_sum_over_entries(case)):
+        yield from prior.density_integrates_to_one(case)
+
+
+def evaluation_is_repeatable(case: model.ModelCase) -> Iterator[str]:
+    """In evaluation mode a model has no noise."""
+    yield from model.output_is_finite_and_repeatable(case)
+
+
+def rows_do_not_mix(case: model.ModelCase) -> Iterator[str]:
+    """As of any model whose evaluation can be repeated."""
+    if not list(evaluation_is_repeatable(case)):
+        yield from model.rows_do_not_mix(case)

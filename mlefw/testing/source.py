@@ -1,0 +1,113 @@
+"""What mlefw counts on in a data source."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlefw.data.base import Source
+from mlefw.reading.table import Table
+from mlefw.testing.conformance import Check, hold
+
+
+@dataclass(frozen=True)
+class SourceCase:
+    """A source whose settings lead to at least two rows."""
+
+    source: Source
+
+
+def check_source(source: Source) -> None:
+    """Hold a data source to everything that mlefw counts on.
+
+    Args:
+        source: with settings that lead to at least two rows.
+
+    Raises:
+        ConformanceError: naming the rules that are broken, where, and what was found in place of what.
+    """
+    hold(source, SourceCase(source), CHECKS)
+
+
+def columns_are_of_one_length(case: SourceCase) -> Iterator[str]:
+    """Every column, and every mask of missing cells, is an array (num_rows,) of numbers, booleans or text."""
+    for name, column in case.source.read().columns.items():
+        if not isinstance(column, np.ndarray) or column.dtype.kind not in "biufO":
+            kind = getattr(column, "dtype", type(column).__name__)
+            yield f"column {name!r} is of {kind}, expected an array of numbers, booleans or objects that are text"
+        elif column.dtype.kind == "O" and not all(isinstance(value, str) for value in _known(case, name)):
+            yield f"column {name!r} of objects holds something that is not text"
+    table = case.source.read()
+    for name, hole in table.holes.items():
+        if name not in table.columns or np.shape(hole) != (table.num_rows,) or hole.dtype != bool:
+            yield f"the mask of missing cells of {name!r} is {np.shape(hole)}, expected {(table.num_rows,)} of booleans"
+
+
+def _known(case: SourceCase, name: str) -> np.ndarray:
+    table = case.source.read()
+    column = table.columns[name]
+    return column[~table.holes[name]] if name in table.holes else column
+
+
+def reading_twice_gives_the_same_rows(case: SourceCase) -> Iterator[str]:
+    """`read` has the same columns and rows each time: a run that is resumed reads again."""
+    yield from _compared(case.source.read(), case.source.read(), "read twice")
+
+
+def blocks_are_the_rows_in_order(case: SourceCase) -> Iterator[str]:
+    """The tables of `read_blocks`, one after the other, are the table of `read`, and their share rises to one."""
+    whole, blocks = case.source.read(), list(case.source.read_blocks())
+    row = np.concatenate([block.row for block in blocks]) if blocks else np.empty(0, dtype=int)
+    # Rows that were left out keep their position.
+    if len(row) != whole.num_rows or not bool((np.diff(row) > 0).all()):
+        yield f"the blocks hold {len(row)} rows, expected {whole.num_rows} with positions in order"
+        return
+    shares = [block.share for block in blocks]
+    if sorted(shares) != shares or abs(shares[-1] - 1) > 1e-9:
+        yield f"the shares of the blocks are {shares}, expected to rise to 1"
+    for name in whole.columns:
+        pieces = [block.table.columns.get(name, np.empty(0)) for block in blocks]
+        if not _same(np.concatenate(pieces), whole.columns[name]):
+            yield f"column {name!r} of the blocks is not that of read"
+
+
+def splits_share_out_the_rows(case: SourceCase) -> Iterator[str]:
+    """Splits that are drawn hold every row once; the same seed draws the same split."""
+    table = case.source.read()
+    parts = case.source.parts(table)
+    drawn = np.concatenate([index for part, index in parts.values() if part is table])
+    if not np.array_equal(np.sort(drawn), np.arange(table.num_rows)):
+        yield f"the splits hold {len(drawn)} rows, {len(set(drawn.tolist()))} of them different, of {table.num_rows}"
+    again = case.source.parts(table)
+    if any(not np.array_equal(index, again[split][1]) for split, (_, index) in parts.items()):
+        yield "two splits with the same seed differ"
+
+
+def rows_can_be_named(case: SourceCase) -> Iterator[str]:
+    """`origin` says where the rows are from, and every row has a number of its own, for messages."""
+    table = case.source.read()
+    numbers = table.row_numbers(np.arange(table.num_rows))
+    if not table.origin or len(set(numbers.tolist())) != table.num_rows:
+        yield f"origin is {table.origin!r}, and {len(set(numbers.tolist()))} of {table.num_rows} row numbers differ"
+
+
+def _compared(one: Table, other: Table, how: str) -> Iterator[str]:
+    if list(one.columns) != list(other.columns):
+        yield f"{how} it has columns {list(one.columns)} and {list(other.columns)}"
+        return
+    for name, column in one.columns.items():
+        if not _same(column, other.columns[name]):
+            yield f"{how} column {name!r} differs"
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == "f" and other.dtype.kind == "f")
+
+
+CHECKS: tuple[Check[SourceCase], ...] = (
+    columns_are_of_one_length,
+    reading_twice_gives_the_same_rows,
+    blocks_are_the_rows_in_order,
+    splits_share_out_the_rows,
+    rows_can_be_named,
+)

@@ -1,0 +1,56 @@
+"""What every data source must do: the public checks over all of them."""
+
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pandas
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+import mlefw.data
+from mlefw.data.base import Source
+from mlefw.data.bundled import Bundled
+from mlefw.data.csv import Csv
+from mlefw.data.frame import Frame, offered
+from mlefw.data.parquet import Parquet
+from mlefw.data.synthetic import KINDS, Synthetic
+from mlefw.testing.source import check_source
+
+
+def file(folder: Path, suffix: str) -> str:
+    """A table with numbers, text and a missing cell."""
+    random = np.random.default_rng(0)
+    content = pandas.DataFrame({"x": random.normal(size=57), "c": random.choice(["a", "b"], 57), "y": np.arange(57.0)})
+    content.loc[3, "x"] = np.nan
+    path = folder / f"d.{suffix}"
+    content.to_csv(path, index=False) if suffix == "csv" else content.to_parquet(path, row_group_size=10)
+    return str(path)
+
+
+SOURCES: dict[str, Callable[[Path], Source]] = {
+    **{name: lambda _, name=name: Bundled(name=name) for name in get_args(get_type_hints(Bundled)["name"])},
+    **{kind: lambda _, kind=kind: Synthetic(kind=kind) for kind in KINDS},
+    "csv": lambda folder: Csv(path=file(folder, "csv"), target="y", missing="impute"),
+    "parquet": lambda folder: Parquet(path=file(folder, "parquet"), target="y", missing="drop"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*rows with missing values are dropped")
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_public_checks(name: str, tmp_path: Path) -> None:
+    check_source(SOURCES[name](tmp_path))
+
+
+def test_the_public_checks_on_a_frame(tmp_path: Path) -> None:
+    with offered(rows=pyarrow.csv.read_csv(file(tmp_path, "csv")).drop_null()):
+        check_source(Frame(target="y"))
+
+
+def test_every_source_is_tried(tmp_path: Path) -> None:
+    tried = {type(make(tmp_path)).__module__ for make in SOURCES.values()} | {"mlefw.data.frame"}
+    modules = {f"mlefw.data.{info.name}" for info in pkgutil.iter_modules(mlefw.data.__path__)}
+    assert tried == modules - {"mlefw.data.base"}

@@ -1,0 +1,291 @@
+"""Every check of priors, regimes, models, metrics, losses and sources is shown to fail, by a member wrong there."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal
+
+from mlefw.batch.base import BatchRegime
+from mlefw.batch.mini import MiniBatch
+from mlefw.data.base import Block, Source
+from mlefw.head.gaussian import GaussianHead
+from mlefw.loss.base import Loss
+from mlefw.metric.base import Metric
+from mlefw.prior.l1 import L1Prior
+from mlefw.prior.l2 import L2Prior
+from mlefw.prior.none import NoPrior
+from mlefw.reading.table import Table
+from mlefw.testing import batch, loss, metric, model, prior, source
+from mlefw.testing.conformance import ConformanceError
+
+
+def like(kind, *arguments, **methods):
+    """A member of a kind with other methods or class attributes."""
+    return type("Broken", (kind,), methods)(*arguments)
+
+
+def size_of(scale):
+    """Mini-batches of four rows of which each has a scale of its own."""
+
+    def batches(self, num_rows, epoch, generator):
+        return (
+            (index, scale(index, given, num_rows)) for index, given in MiniBatch(4).batches(num_rows, epoch, generator)
+        )
+
+    return like(MiniBatch, 4, batches=batches)
+
+
+def from_the_global_generator(self, num_rows, epoch, generator):
+    return iter([(torch.randperm(num_rows), 1.0)])
+
+
+def twice(self, num_rows, epoch, generator):
+    return iter([(torch.arange(num_rows).repeat(2), 0.5)])
+
+
+PRIORS = {
+    "it_is_a_scalar": like(L2Prior, 1.0, smooth_part=lambda self, w: w.square().sum(-1)),
+    "the_whole_is_the_sum_over_entries": like(L2Prior, 1.0, forward=lambda self, w: w.square().sum() + 1.0),
+    "density_integrates_to_one": like(L2Prior, 1.0, forward=lambda self, w: 0.5 * w.square().sum()),
+    "smooth_and_rough_parts_make_up_the_whole": like(L1Prior, 1.0, smooth_part=lambda self, w: w.abs().sum()),
+    "gradient_is_that_of_differences": like(L2Prior, 1.0, smooth_part=lambda self, w: (w * w.detach()).sum() / 2),
+    "prox_is_the_minimiser": like(
+        L1Prior, 1.0, prox=lambda self, w, step: w.sign() * (w.abs() - 2 * step * self.rate).clamp(min=0)
+    ),
+    "a_step_for_each_entry_is_that_of_the_entry": like(L1Prior, 1.0, prox=lambda self, w, step: 0.9 * w),
+    "claimed_convexity_holds": like(
+        L2Prior, 1.0, convex=True, forward=lambda self, w: (1 + w.square()).log().sum(), smooth_part=L2Prior.forward
+    ),
+}
+BATCHES = {
+    "the_number_of_batches_is_foretold": like(MiniBatch, 4, num_batches=lambda self, num_rows, epoch: num_rows // 4),
+    "indices_are_rows": size_of(lambda index, given, n: int(given)),
+    "the_generator_alone_decides": like(
+        MiniBatch, 4, batches=from_the_global_generator, num_batches=lambda self, num_rows, epoch: 1
+    ),
+    "scale_is_unbiased": size_of(lambda index, given, n: n / 4),
+    "claimed_absence_of_repeats_holds": like(
+        MiniBatch, 4, without_replacement=True, batches=twice, num_batches=lambda self, num_rows, epoch: 1
+    ),
+}
+
+
+class Net(nn.Module):
+    """A linear map, followed by something."""
+
+    def __init__(self, after) -> None:
+        super().__init__()
+        self.layer, self.after = nn.Linear(3, 2), after
+
+    def forward(self, x):
+        return self.after(self.layer(x))
+
+
+MODELS = {
+    "output_has_a_column_for_each_eta": Net(lambda raw: raw[..., 0]),
+    "output_is_finite_and_repeatable": Net(lambda raw: raw + torch.randn(())),
+    "rows_do_not_mix": Net(lambda raw: raw - raw.mean(0)),
+    "rows_do_not_mix_in_training": Net(nn.BatchNorm1d(2)),
+}
+
+
+class Mean(Metric):
+    """The mean of y, with room for mistakes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_sum("totals", 2)
+
+    def update(self, distribution, y, weight):
+        self.totals = self.totals + torch.stack([weight.sum(), weight @ y])
+
+    def compute(self):
+        return {"mean": self.totals[1] / self.totals[0]}
+
+
+class LastBlock(Mean):
+    def update(self, distribution, y, weight):
+        self.totals = torch.stack([weight.sum(), weight @ y])
+
+
+class Undeclared(Mean):
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("seen", torch.zeros(()), dist_reduce_fx="sum")
+
+
+class MeanOfBlockMeans(Mean):
+    def update(self, distribution, y, weight):
+        self.totals = self.totals + torch.stack([torch.ones((), dtype=torch.float64), y.mean()])
+
+
+class Unweighted(Mean):
+    def update(self, distribution, y, weight):
+        super().update(distribution, y, torch.ones_like(weight))
+
+
+class Remembers(Mean):
+    count = 0.0
+
+    def update(self, distribution, y, weight):
+        super().update(distribution, y, weight)
+        self.count += 1
+
+    def compute(self):
+        return {"mean": self.totals[1] / self.totals[0] + self.count}
+
+
+class Aside(Mean):
+    """Keeps a part of what it needs outside of the declared sums."""
+
+    def reset(self):
+        super().reset()
+        self.population = torch.zeros((), dtype=torch.float64)
+
+    def update(self, distribution, y, weight):
+        super().update(distribution, y, weight)
+        self.population = self.population + weight.sum()
+
+    def compute(self):
+        return {"mean": self.totals[1] / self.population}
+
+
+METRICS = {
+    "figures_are_named_numbers": like(Mean, compute=lambda self: {"mean": self.totals}),
+    "sums_are_declared_and_in_float64": Undeclared(),
+    "blocks_and_order_do_not_matter": MeanOfBlockMeans(),
+    "sums_of_blocks_add_up": Aside(),
+    "weight_two_is_the_row_twice": Unweighted(),
+    "reset_forgets_everything": Remembers(),
+}
+
+
+class Plainly(Loss):
+    """The NLL, with room for mistakes."""
+
+    def check(self, head):
+        pass
+
+    def forward(self, head, eta, y):
+        return head.nll(eta, y)
+
+
+LOSSES = {
+    "it_is_one_finite_number_per_row": like(Plainly, forward=lambda self, head, eta, y: head.nll(eta, y).mean()),
+    "rows_do_not_mix": like(Plainly, forward=lambda self, head, eta, y: head.nll(eta, y) * head.nll(eta, y).mean()),
+    "claimed_likelihood_is_the_nll": like(
+        Plainly, is_likelihood=True, forward=lambda self, head, eta, y: 2 * head.nll(eta, y)
+    ),
+    "claimed_potential_has_its_gradient": like(
+        Plainly, forward=lambda self, head, eta, y: head.nll(eta, y) * head.nll(eta, y).detach()
+    ),
+}
+
+
+@dataclass(kw_only=True)
+class Numbers(Source):
+    """Ten rows, with room for mistakes."""
+
+    def read(self) -> Table:
+        return Table({"x": np.arange(10.0), "y": np.ones(10)}, "numbers", first_row=1)
+
+
+def half_a_column(self):
+    table = Numbers.read(self)
+    object.__setattr__(table, "columns", {"x": np.arange(10.0), "y": np.array([1, None] * 5, dtype=object)})
+    return table
+
+
+def another_each_time(self):
+    self.seed += 1
+    return Table({"x": np.arange(10.0) + self.seed}, "numbers")
+
+
+def some_blocks(self):
+    yield Block(Numbers.read(self).take(np.arange(9)), np.arange(9), 1.0)
+
+
+def overlapping(self, table=None):
+    return {"train": (table, np.arange(6)), "test": (table, np.arange(5, 10))}
+
+
+SOURCES = {
+    "columns_are_of_one_length": like(Numbers, read=half_a_column),
+    "reading_twice_gives_the_same_rows": like(Numbers, read=another_each_time),
+    "blocks_are_the_rows_in_order": like(Numbers, read_blocks=some_blocks),
+    "splits_share_out_the_rows": like(Numbers, parts=overlapping),
+    "rows_can_be_named": like(Numbers, read=lambda self: Table({"x": np.ones(4)}, "", numbers=np.zeros(4, dtype=int))),
+}
+
+X = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+LOC = torch.linspace(-1, 1, 60, dtype=torch.float64)
+
+
+def check(kind: str, member: object) -> None:
+    if kind == "model":
+        model.check_model(member, X, 2)
+    elif kind == "metric":
+        metric.check_metric(member, lambda index: Normal(LOC[index], 1.0), LOC.sin() + 3)
+    elif kind == "loss":
+        loss.check_loss(member, GaussianHead(scale="predicted"))
+    else:
+        {"prior": prior.check_prior, "batch": batch.check_batch, "source": source.check_source}[kind](member)
+
+
+KINDS = {
+    "prior": (prior, PRIORS),
+    "batch": (batch, BATCHES),
+    "model": (model, MODELS),
+    "metric": (metric, METRICS),
+    "loss": (loss, LOSSES),
+    "source": (source, SOURCES),
+}
+CASES = [(kind, name) for kind, (_, broken) in KINDS.items() for name in broken]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_check_has_a_member_that_breaks_it(kind: str) -> None:
+    module, broken = KINDS[kind]
+    assert set(broken) == {one.__name__ for one in module.CHECKS}
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_each_check_can_fail(kind: str, name: str) -> None:
+    with pytest.raises(ConformanceError, match="breaks the rules of its kind") as caught:
+        check(kind, KINDS[kind][1][name])
+    assert f"\n  {name}: " in str(caught.value)
+
+
+def test_columns_of_unequal_length_are_refused_as_the_table_is_made() -> None:
+    ragged = like(Numbers, read=lambda self: Table({"x": np.ones(4), "y": np.ones(3)}, "here"))
+    with pytest.raises(Exception, match=r"column 'y' has shape \(3,\)"):
+        check("source", ragged)
+
+
+class Plain(BatchRegime):
+    """One row at a time in an order of its own, each at the scale of all of them."""
+
+    def batches(self, num_rows, epoch, generator):
+        return ((torch.tensor([i]), float(num_rows)) for i in torch.randperm(num_rows, generator=generator).tolist())
+
+    def num_batches(self, num_rows, epoch):
+        return num_rows
+
+
+RIGHT = [
+    ("prior", NoPrior()),
+    ("batch", Plain()),
+    ("model", Net(nn.Identity())),
+    ("model", Net(nn.Sequential(nn.Dropout(0.5), nn.LayerNorm(2)))),
+    ("metric", Mean()),
+    ("loss", Plainly()),
+    ("source", Numbers()),
+]
+
+
+@pytest.mark.parametrize(("kind", "member"), RIGHT)
+def test_a_right_member_passes(kind: str, member: object) -> None:
+    check(kind, member)
