@@ -87,3 +87,13 @@ def test_set_up_takes_the_interpreter_and_the_versions_that_it_is_told(tmp_path:
     refused = setup(PYTHON="no_such_python")
     assert refused.returncode == 2
     assert "no_such_python" in refused.stderr
+
+
+def test_the_floors_that_contributors_read_of_are_those_of_the_import_contract() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    layers = next(c["layers"] for c in tool["importlinter"]["contracts"] if c.get("exhaustive"))
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| ([^|]*) \|", text, re.M)
+    assert [int(number) for number, _ in rows] == list(range(len(layers), 0, -1))
+    for layer, (number, rooms) in zip(layers, rows, strict=True):
+        assert set(re.findall(r"\w+", layer)) == set(re.findall(r"`(\w+)`", rooms)), f"floor {number}"
