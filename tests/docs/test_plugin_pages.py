@@ -36,6 +36,8 @@ def shift(summary: dict[str, Any]) -> bool:
 def pinball(summary: dict[str, Any]) -> bool:
     """That of a calibrated Gaussian is σ φ(Φ⁻¹(0.9)) = 0.1755 σ; beside it the usual figures are there."""
     figures = at(summary, "metrics.train")
+    other = at(summary_of(Path("other")), "metrics.train")
+    assert abs(other["mse"] - other["rmse"] ** 2) < 1e-6 * other["mse"]
     return abs(figures["pinball"] / (0.1755 * figures["rmse"]) - 1) < 0.1 and "crps" in figures
 
 
@@ -53,10 +55,12 @@ CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "baseline": lambda s: at(s, "baseline.solver") == "QR" and at(s, "baseline.residual") < 1e-12,
     "calibrate": shift,
     "callback": lambda s: s["num_epochs"] < 8,
-    "data": lambda s: s["num_features"] == 4 and at(s, "baseline.exists") is True,
+    "data": lambda s: s["num_features"] == 4 and len(Path("predictions.csv").read_text("utf-8").splitlines()) == 301,
     "experiment": lambda s: at(s, "values.mean_1000") > 0.5 and at(s, "values.median_1000") < 0.1,
     "metric": pinball,
     "by_target": signs,
+    "testing": lambda s: s["head"] == "waiting" and at(s, "baseline.is_global") is True,
+    "uncertainty": lambda s: abs(at(s, "weight_noise.test.nll_nats") - at(s, "metrics.test.nll_nats")) < 0.1,
     "model": lambda s: s["num_parameters"] == 102 and at(s, "distance.head_refit_gap") > 0,
 }
 
