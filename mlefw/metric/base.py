@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,10 @@ class Metric(torchmetrics.Metric):
     """
 
     full_state_update = False
+    is_averaged: ClassVar[bool] = False
+    """Whether an evaluation has the figures of predictions averaged over uncertain parameters, too: such a distribution
+    is a mixture, of which a metric has to take nothing but the density, the distribution function and quantiles.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         # Who evaluates on several devices adds up the states of all metrics at once.

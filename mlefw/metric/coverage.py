@@ -1,5 +1,7 @@
 """Coverage, width and score of central prediction intervals."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -21,6 +23,8 @@ class Coverage(Metric):
     - `width_90`: mean width of the 90 % interval; `sharpness`: the root mean variance.
     - `interval_score_90`: mean of width + 2/α (distance outside), α = 0.1 (Gneiting & Raftery, 2007).
     """
+
+    is_averaged: ClassVar = True
 
     totals: Tensor
     inside: Tensor

@@ -1,6 +1,7 @@
 """The mean negative log-likelihood, in nats and in bits."""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ class Nll(Metric):
 
     The error is √(Σ w (nll − mean)² / (N (N − 1))), N = Σ w; absent for N <= 1.
     """
+
+    is_averaged: ClassVar = True
 
     population: Tensor
     totals: Tensor

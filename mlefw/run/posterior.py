@@ -10,7 +10,6 @@ import torch
 from mlefw.configuration.settings import Settings
 from mlefw.errors import UsageError
 from mlefw.metric.base import Metric
-from mlefw.metric.coverage import Coverage
 from mlefw.metric.nll import Nll
 from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
@@ -108,7 +107,7 @@ def _is_same(trained: Trained, data: build.Data) -> bool:
 def averaged_figures(
     objective: Objective, posterior: Uncertain, rows: Rows, metrics: Sequence[Metric]
 ) -> dict[str, float]:
-    """Likelihood and coverage, of `metrics`, of the predictive distributions that average over the parameters.
+    """The figures of metrics that are defined on mixtures, of predictions averaged over the parameters.
 
     Empty, with a warning, where the training rows leave the prediction of some rows undetermined.
     """
@@ -122,7 +121,7 @@ class Averaged:
 
     def __init__(self, objective: Objective, posterior: Uncertain, metrics: Sequence[Metric]) -> None:
         self.objective, self.posterior, self._determined = objective, posterior, True
-        self.metrics = [copy.deepcopy(metric) for metric in metrics if isinstance(metric, Nll | Coverage)]
+        self.metrics = [copy.deepcopy(metric) for metric in metrics if metric.is_averaged]
 
     def add(self, rows: Rows) -> None:
         """Add a block of rows."""

@@ -25,6 +25,7 @@ from mlefw.batch.full import FullBatch
 from mlefw.batch.mini import MiniBatch
 from mlefw.errors import UsageError
 from mlefw.head.base import FactorizedHead, Head
+from mlefw.head.categorical import CategoricalHead
 from mlefw.head.gaussian import Gaussian, GaussianHead
 from mlefw.metric.error import PointError
 from mlefw.metric.nll import Nll
@@ -180,6 +181,14 @@ def test_right_heads_are_left_alone_however_awkward(name: str) -> None:
     started = time.monotonic()
     check_plugins(*parts(AWKWARD[name]))
     assert time.monotonic() - started < 5
+
+
+def test_a_head_of_very_many_classes_takes_no_time() -> None:
+    head = type("Mine", (CategoricalHead,), {})(20_000)
+    objective, *rest = parts(head, model=Linear(3, 20_000))
+    started = time.monotonic()
+    check_plugins(objective, *rest)
+    assert time.monotonic() - started < 1
 
 
 class Flat(Prior):

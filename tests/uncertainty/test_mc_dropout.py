@@ -170,3 +170,9 @@ def test_train_predict_and_evaluate(
     assert (known["sd"] ** 2 > known["mean"] * (1 + 1e-9)).all()
     nll = parquet.read_table(tmp_path / "a.parquet")["nll_nats"].to_numpy()
     assert nll.mean() == pytest.approx(summary["mc_dropout"]["test"]["nll_nats"], rel=1e-9)
+    # A method itself does as well as its name.
+    model = load(tmp_path / "r")
+    given = model.predict({f"x{j}": np.zeros(2) for j in range(3)}, uncertainty=McDropout())
+    np.testing.assert_array_equal(given["sd"], known["sd"])
+    with pytest.raises(UsageError, match="expected laplace, mc_dropout, none, or a method"):
+        model.predict({f"x{j}": np.zeros(2) for j in range(3)}, uncertainty="dropout")
