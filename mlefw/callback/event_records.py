@@ -1,4 +1,4 @@
-"""TensorBoard's event files as they are asked for: without a thread for each, and with checksums in numpy."""
+"""TensorBoard's event files as they are asked for: without a thread for each."""
 
 import itertools
 import math
@@ -6,18 +6,15 @@ import os
 import socket
 import struct
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import google_crc32c
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import writer
 
 from mlefw.system.own_folder import cleared
 
-_BLOCK = 1024
 _MOST_HELD = 2**18
 _FLUSH_S = 60.0
 
@@ -90,32 +87,7 @@ class Writer(writer.SummaryWriter):
         self.flush()
 
 
-def crc32c(data: bytes) -> int:
-    """The checksum of Castagnoli (1993): each byte's share of it depends on how many bytes follow."""
-    table, rows = _table()
-    state = 0xFFFFFFFF
-    for start in range(0, len(data), _BLOCK):
-        block = np.frombuffer(data, np.uint8, min(_BLOCK, len(data) - start), start)
-        index = rows[_BLOCK - len(block) :] + block
-        # The state so far is as if it stood in the first four bytes.
-        index[:4] ^= np.frombuffer(struct.pack("<I", state), np.uint8)[: len(block)]
-        state = int(np.bitwise_xor.reduce(table.take(index))) ^ (state >> 8 * min(len(block), 4))
-    return state ^ 0xFFFFFFFF
-
-
-@cache
-def _table() -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
-    """What a byte adds to the checksum, (256,) for each number of bytes that follow it, and where those begin."""
-    row = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        row = np.where(row & 1, (row >> 1) ^ np.uint32(0x82F63B78), row >> 1)
-    rows = [row]
-    for _ in range(_BLOCK - 1):
-        rows.append((rows[-1] >> 8) ^ row[rows[-1] & 255])
-    return np.concatenate(rows), np.arange(_BLOCK - 1, -1, -1) * 256
-
-
 def _masked(data: bytes) -> bytes:
     """The checksum as a TFRecord holds it."""
-    crc = crc32c(data)
+    crc = google_crc32c.value(data)
     return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)

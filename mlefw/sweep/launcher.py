@@ -178,11 +178,6 @@ def _warm(task: Task) -> None:
 
             # Fonts and the parser of formulas are found at the first picture.
             png(sheet("$10^{-1}$", "1"))
-        if task.config.get("logger"):
-            from mlefw.callback.event_records import crc32c
-
-            # Its table is made at the first checksum.
-            crc32c(b"")
     for user, modules in _WARM.items():
         if user in sys.modules:
             for name in modules:
