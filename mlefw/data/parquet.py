@@ -87,24 +87,28 @@ class Parquet(Source):
         paths = regular_files(path, setting, SUFFIXES)
         with ExitStack() as opened:
             files = [opened.enter_context(_opened(part)) for part in paths]
-            names = self.wanted(files[0].schema_arrow.names)
-            for file, part in zip(files, paths, strict=True):
-                if odd := sorted(set(self.wanted(file.schema_arrow.names)) ^ set(names)):
+            # Each time it is asked for, Arrow makes the schema anew, of all columns.
+            schemas = [file.schema_arrow for file in files]
+            names = self.wanted(schemas[0].names)
+            for schema, part in zip(schemas, paths, strict=True):
+                if odd := sorted(set(self.wanted(schema.names)) ^ set(names)):
                     raise UsageError(f"{part} and {paths[0].name} differ in columns: {', '.join(map(repr, odd[:8]))}")
             counts = [file.metadata.num_rows for file in files]
             if self.store is None and self._is_streamed(sum(counts) * len(names)):
                 self.store = Store(self.cache)
 
-            columns = ((name, self._pieces(files, name, str(path))) for name in names)
+            columns = ((name, self._pieces(files, schemas, name, str(path))) for name in names)
             if len(files) == 1:
                 return self._table(columns, names, Table({}, str(paths[0])))
             numbers = np.concatenate([np.arange(count) + k * FILE_STEP for k, count in enumerate(counts)])
             place = Table({}, str(Path(str(path)).absolute()), 0, numbers, tuple(part.name for part in paths))
             return self._table(columns, names, place)
 
-    def _pieces(self, files: Sequence[pq.ParquetFile], name: str, path: str) -> Iterator[pa.ChunkedArray]:
+    def _pieces(
+        self, files: Sequence[pq.ParquetFile], schemas: Sequence[pa.Schema], name: str, path: str
+    ) -> Iterator[pa.ChunkedArray]:
         """A column file by file; on its way to a store, some rows at a time."""
-        own = [pa.schema([file.schema_arrow.field(name)]) for file in files]
+        own = [pa.schema([schema.field(name)]) for schema in schemas]
         try:
             kind = pa.unify_schemas(own, promote_options="permissive").field(name).type
         except pa.ArrowException as error:
