@@ -97,19 +97,17 @@ def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Te
     if head.reference is not None:
         signs[head.reference] = -float(head.gain[head.reference])
         shift = shift - head.center[head.reference]
-    inner = torch.zeros(width, dtype=torch.float64)
-    block = torch.zeros(width, width, dtype=torch.float64)
-    for i, a in signs.items():
-        rows = slice(i * width, (i + 1) * width)
-        inner += a * solution.theta[rows]
-        for j, b in signs.items():
-            if errors is not None:
-                block += a * b * errors.matrix[rows, j * width : (j + 1) * width]
+    parts = {i: slice(i * width, (i + 1) * width) for i in signs}
+    inner = sum((a * solution.theta[parts[i]] for i, a in signs.items()), torch.zeros(width, dtype=torch.float64))
     mean, scale = problem.mean[problem.active], problem.scale[problem.active]
     first = torch.cat([-mean / scale, scale.new_ones(1)])
     estimates = torch.cat([(first @ inner + shift).reshape(1), inner[:-1] / scale])
     if errors is None:
         return estimates, [None] * width
+    block = torch.zeros(width, width, dtype=torch.float64)
+    for i, a in signs.items():
+        for j, b in signs.items():
+            block += a * b * errors.matrix[parts[i], parts[j]]
     variances = torch.cat([(first @ block @ first).reshape(1), block.diagonal()[:-1] / scale.square()])
     return estimates, [float(v) for v in variances]
 

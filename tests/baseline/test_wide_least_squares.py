@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.certificate import excess_bound
+from mlefw.baseline.coefficients import coefficient_tables
 from mlefw.baseline.least_squares import LeastSquares
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
@@ -160,7 +161,9 @@ def test_no_matrix_of_the_features_is_formed(scale: float | None) -> None:
         assert is_wide(problem)
         with Largest() as largest:
             solution = LinearBaseline().solve(replace(problem))
+            tables = coefficient_tables(solution, [f"x{j}" for j in range(p)], None, None)
         assert solution.converged
+        assert len(tables["loc"]) == p + 1
         assert largest.numel <= 20 * (p + 1)
 
 
