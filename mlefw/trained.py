@@ -161,7 +161,7 @@ class Model:
             raise UsageError(f"uncertainty={uncertainty!r}: expected {', '.join(known)}, or a method")
         if uncertainty not in self._known:
             settings = read_settings("predict", [f"uncertainty={uncertainty}"], [], [])
-            self._known[uncertainty] = posterior_of(self._loaded, build.build_uncertainty(settings))
+            self._known[uncertainty] = posterior_of(self._loaded, build.build_uncertainty(settings["uncertainty"]))
         return self._known[uncertainty]
 
     def _rows(self, table: Table, target_required: bool) -> Rows:

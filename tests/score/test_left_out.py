@@ -87,7 +87,7 @@ def test_what_is_known_is_on_disk_before_the_rest_is_computed(tmp_path: Path, mo
         assert (tmp_path / "r" / "report.html").is_file()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mlefw.score.distances.distances", interrupted)
+    monkeypatch.setattr("mlefw.run.conclude.distances", interrupted)
     assert train(*SMALL, "run_dir=r") != 0
     assert seen[0]["status"] == "failed"
     assert np.isfinite(seen[0]["metrics"]["test"]["nll_nats"])

@@ -12,11 +12,11 @@ import torch
 from interrupted import QUIET, assert_same, assert_same_run, train
 
 from mlefw.baseline.linear import LinearBaseline
-from mlefw.callback import board
 from mlefw.callback.board import WriteBoard
 from mlefw.callback.figures import LogFigures
 from mlefw.command import train as train_command
 from mlefw.data.base import Source
+from mlefw.report import pictures
 from mlefw.run import build, conclude, exhibit
 from mlefw.system import random_state, shared_work
 from mlefw.system.random_state import Stream
@@ -33,7 +33,7 @@ CONSUMERS = {
     "evaluation": (Evaluator, "add"),
     "log": (LogFigures, "_log"),
     "board": (WriteBoard, "on_validation_end"),
-    "pictures": (board, "calibration"),
+    "pictures": (pictures, "calibration"),
     "the last figures": (conclude, "see"),
     "report": (exhibit, "report"),
 }

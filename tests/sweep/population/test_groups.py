@@ -75,7 +75,7 @@ def test_groups_are_split_over_the_processes_and_bounded() -> None:
 )
 def test_large_networks_and_large_batches_are_trained_alone(large: tuple[str, ...], is_suitable: bool) -> None:
     config = composed(*large)
-    assert signature.signature(config) is not None
+    assert signature.signature(settings_of(config)) is not None
     prepared = prepare(settings_of({**config, "run_dir": "runs"}), None)
     with nullcontext() if is_suitable else pytest.raises(signature.UnsuitableError, match="rows a step of"):
         signature.check(prepared)
