@@ -63,7 +63,7 @@ def _chosen(config: Settings, objective: Objective, rows: Sequence[Rows], held: 
 def _recalibrations(head: Head, held: float) -> tuple[str, ...]:
     """The members of `calibrate=` that take what a head predicts, and for which there are validation rows."""
     distribution = head(head.center.new_zeros(1, head.eta_dim))
-    known = {name: build.build_calibration({"calibrate": node}) for name, node in member_settings("calibrate").items()}
+    known = {name: build.build_calibration(node) for name, node in member_settings("calibrate").items()}
     fitting = [name for name, one in known.items() if one and one.fits(distribution) and held >= max(1, one.min_rows)]
     return tuple(sorted(fitting, key=lambda name: _size(known[name])))
 
