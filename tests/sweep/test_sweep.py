@@ -36,7 +36,9 @@ class Net(torch.nn.Module):
         self.layer, self.fault = torch.nn.Linear(num_features, eta_dim), fault
 
     def forward(self, x):
-        if self.training and not os.environ.get("MENDED"):
+        # A plugin is tried before its run begins.
+        has_begun = self.fault not in ("slow", "deaf") or any(Path("s").glob("*/config.yaml"))
+        if self.training and has_begun and not os.environ.get("MENDED"):
             getattr(self, self.fault)()
         return self.layer(x)
 
