@@ -11,8 +11,7 @@ import pyarrow as pa
 import torch
 from torch.distributions import Distribution
 
-from mlefw.configuration.groups import members
-from mlefw.configuration.read import read_settings
+from mlefw.configuration.groups import member_settings
 from mlefw.data.frame import Frame, as_arrow, offered, with_target
 from mlefw.errors import UsageError
 from mlefw.objective.objective import evaluate
@@ -157,11 +156,10 @@ class Model:
         """What a method finds, or that of its name, which is found once."""
         if isinstance(uncertainty, Method):
             return posterior_of(self._loaded, uncertainty)
-        if uncertainty not in (known := members("uncertainty")):
+        if uncertainty not in (known := member_settings("uncertainty")):
             raise UsageError(f"uncertainty={uncertainty!r}: expected {', '.join(known)}, or a method")
         if uncertainty not in self._known:
-            settings = read_settings("predict", [f"uncertainty={uncertainty}"], [], [])
-            self._known[uncertainty] = posterior_of(self._loaded, build.build_uncertainty(settings["uncertainty"]))
+            self._known[uncertainty] = posterior_of(self._loaded, build.build_uncertainty(known[uncertainty]))
         return self._known[uncertainty]
 
     def _rows(self, table: Table, target_required: bool) -> Rows:
