@@ -6,7 +6,7 @@ it is built.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from mlefw.configuration.record import typed
 
@@ -174,43 +174,37 @@ class TableSettings:
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
-    """The settings of `mlefw evaluate`; empty text stands for nothing."""
+class AppliedSettings:
+    """What `evaluate` and `predict` share: the trained run, the rows, and how parameters are averaged over.
+
+    `run` is empty where none is named; `overwrite` says whether what is there may be replaced.
+    """
 
     run: str
     data: TableSettings
     uncertainty: Node = field(default_factory=dict)
-    split: str | None = None
-    output: str | None = None
-    plots: str | None = None
     overwrite: bool = False
 
     @classmethod
-    def of(cls, plain: Node) -> "EvaluationSettings":
-        """The record of plain containers."""
-        return cls(**{**_known(cls, plain), "data": TableSettings(**plain["data"])})
+    def of(cls, plain: Node) -> Self:
+        """The record of plain containers; what is not set has its default."""
+        known = {name: plain[name] for name in cls.__dataclass_fields__ if plain.get(name) is not None}
+        return cls(**{**known, "run": plain.get("run") or "", "data": TableSettings(**plain["data"])})
 
 
 @dataclass(frozen=True)
-class PredictionSettings:
-    """The settings of `mlefw predict`."""
+class EvaluationSettings(AppliedSettings):
+    """The settings of `mlefw evaluate`; without `data.path` the rows of a split of the run's own data are scored."""
 
-    run: str
-    data: TableSettings
-    uncertainty: Node = field(default_factory=dict)
+    split: str | None = None
+    output: str | None = None
+    plots: str | None = None
+
+
+@dataclass(frozen=True)
+class PredictionSettings(AppliedSettings):
+    """The settings of `mlefw predict`: intervals of a probability, `level`, and further `quantiles`."""
+
     output: str = "predictions.parquet"
-    overwrite: bool = False
     level: float = 0.9
     quantiles: list[float] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, plain: Node) -> "PredictionSettings":
-        """The record of plain containers."""
-        return cls(**{**_known(cls, plain), "data": TableSettings(**plain["data"])})
-
-
-def _known(kind: Any, plain: Node) -> Node:
-    """The settings that a record has, without those that are not set."""
-    return {name: value for name, value in plain.items() if name in kind.__dataclass_fields__ and value is not None} | {
-        "run": plain.get("run") or ""
-    }
