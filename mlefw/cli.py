@@ -39,6 +39,7 @@ GROUPS = (
     "baseline",
     "optimizer",
     "scheduler",
+    "average",
     "calibrate",
     "uncertainty",
     "experiment",

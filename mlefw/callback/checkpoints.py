@@ -15,10 +15,8 @@ from mlefw.errors import NumericalError
 from mlefw.system.signals import is_pending, raise_pending, take
 from mlefw.system.torch_internals import norms
 from mlefw.training.module import LikelihoodModule
+from mlefw.training.recovery import LARGEST
 from mlefw.training.step import calmer
-
-_DIVERGED = 1e12
-"""No weight of a model that works on standardised features comes near it."""
 
 
 class KeepCheckpoints(Checkpoint):
@@ -177,9 +175,9 @@ def check_finite(module: LikelihoodModule) -> None:
     parameters = {name: p.detach() for name, p in module.objective.named_parameters() if p.numel()}
     largest = torch.stack(norms(list(parameters.values()), float("inf"))).tolist()
     for name, value in zip(parameters, largest, strict=True):
-        if not value < _DIVERGED:
+        if not value < LARGEST:
             raise NumericalError(
-                f"training diverged: {name} is beyond {_DIVERGED:g} or not a number after step {module.global_step} "
+                f"training diverged: {name} is beyond {LARGEST:g} or not a number after step {module.global_step} "
                 f"(epoch {module.current_epoch}). "
                 f"{calmer(module.step.clip_norm)}"
             )

@@ -42,7 +42,9 @@ class StopWhenConverged(lightning.Callback):
         assert isinstance(module, LikelihoodModule)
         pairs = zip(module.objective.parameters(), self.before, strict=True)
         # Where the first one moves, as it mostly does, the others are not looked at.
-        self.converged = all(self._is_at_rest(now.detach(), before) for now, before in pairs)
+        # A training that has gone back is where it was, and not at rest.
+        has_moved = module.recovery.history.is_waiting
+        self.converged = not has_moved and all(self._is_at_rest(now.detach(), before) for now, before in pairs)
         self.before = []
         trainer.should_stop |= self.converged
 

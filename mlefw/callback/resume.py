@@ -1,6 +1,6 @@
 """What a resumed run goes on from: saved with each checkpoint, and taken up again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from mlefw.system.random_state import Stream
 from mlefw.training.datamodule import RowsModule
 from mlefw.training.lightning_internals import set_place
 from mlefw.training.module import LikelihoodModule
+from mlefw.training.recovery import GoodState, History
 
 KEY = "resume"
 """Of the section in a checkpoint."""
@@ -35,6 +36,8 @@ class Place:
         losses: the sum of step losses since the last evaluation, and their number.
         random: where the random stream of the steps is.
         around: where that of what lies around them is; None in files of earlier versions, which had one for both.
+        weights: from which the next step starts, where the objective holds their average; empty before the first step.
+        recovery: how often training has gone back, and where to.
     """
 
     epoch: int
@@ -44,6 +47,8 @@ class Place:
     losses: tuple[Real, int]
     random: Content
     around: Content | None = None
+    weights: list[torch.Tensor] = field(default_factory=list)
+    recovery: History = field(default_factory=History)
 
     @classmethod
     def of(cls, content: Content) -> "Place":
@@ -89,6 +94,8 @@ class Resumable(lightning.Callback):
         place = content[KEY]
         weights = objective_state(content)
         module.objective.load_state_dict(weights)
+        history = Place.of(content).recovery
+        _restore_weights(module, place.get("weights", []), history.good)
         for optimizer, state in zip(trainer.optimizers, content["optimizer_states"], strict=True):
             check_form("the setting of the optimiser", optimizer.state_dict()["param_groups"], state["param_groups"])
         trainer.strategy.load_optimizer_state_dict(content)
@@ -98,6 +105,7 @@ class Resumable(lightning.Callback):
             check_form("the state of the scheduler", scheduler.scheduler.state_dict(), state)
             scheduler.scheduler.load_state_dict(state)
         self._restore_callbacks(trainer, content["callbacks"])
+        module.recovery.restore(history, place["step"], trainer.optimizers[0])
         module.losses = tuple(place["losses"])
         module.figures = {split: dict(figures) for split, figures in place["figures"].items()}
         module.place = epoch, first_step = place["epoch"], place["first_step"]
@@ -146,6 +154,8 @@ class Resumable(lightning.Callback):
             "losses": list(module.losses),
             "random": module.stream.state,
             "around": module.around.state,
+            "weights": [] if module.averaging is None else module.averaging.state,
+            "recovery": module.recovery.stored(trainer.global_step),
         }
 
     def _restore_callbacks(self, trainer: lightning.Trainer, states: Content) -> None:
@@ -161,6 +171,25 @@ class Resumable(lightning.Callback):
                 trainer.should_stop |= callback.wait_count >= patience
             if isinstance(callback, StopWhenConverged):
                 trainer.should_stop |= callback.converged
+
+
+def _restore_weights(module: LikelihoodModule, weights: list[torch.Tensor], good: GoodState | None) -> None:
+    """Take up the weights beside their average, and hold those of a state to go back to to the same form.
+
+    Raises:
+        UsageError: they are not those of this objective, or not finite.
+    """
+    averaged = [] if module.averaging is None else module.averaging.tensors
+    held = [(averaged, weights)] + (
+        [] if good is None else [(module.recovery.tensors, good.objective), (averaged, good.weights)]
+    )
+    for tensors, stored in held:
+        if stored:
+            check_form("the weights beside the objective", tensors, stored)
+        if not all(bool(tensor.isfinite().all()) for tensor in stored):
+            raise UsageError("the checkpoint is damaged: weights beside the objective hold a value that is not finite")
+    if module.averaging is not None and weights:
+        module.averaging.restore(weights)
 
 
 def objective_state(content: Content) -> Content:

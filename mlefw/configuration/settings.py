@@ -15,7 +15,7 @@ Node = dict[str, Any]
 
 _NODES = (
     *("data", "head", "prior", "loss", "batch", "model", "baseline", "calibrate", "uncertainty"),
-    *("optimizer", "scheduler", "experiment", "metric", "callback", "logger"),
+    *("optimizer", "scheduler", "average", "experiment", "metric", "callback", "logger"),
 )
 
 
@@ -27,11 +27,13 @@ class StepSettings:
         clip_norm: bound on the norm of the gradient; 0 for none.
         per_chunk: steps in one hand-over from Lightning, or `auto`.
         replay: whether a step is recorded once and replayed, which changes no result.
+        recoveries: how often training that diverges goes back to its last good state with half the learning rate.
     """
 
     clip_norm: float = 0.0
     per_chunk: int | Literal["auto"] = "auto"
     replay: bool = True
+    recoveries: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,9 @@ class TrainerSettings:
 class Settings:
     """The settings of `train`, `baseline` and `check`, resolved and checked.
 
-    A part that is not asked for (`loss`, `baseline`, `calibrate`, `uncertainty`, `scheduler`, `experiment`) is an empty
-    node. `metric`, `callback` and `logger` hold nodes by name. `choices` has the name of the member chosen in each
-    group. `plain` is what all of this was made from, as `config.yaml` and checkpoints keep it.
+    A part that is not asked for (`loss`, `baseline`, `calibrate`, `uncertainty`, `scheduler`, `average`, `experiment`)
+    is an empty node. `metric`, `callback` and `logger` hold nodes by name. `choices` has the name of the member chosen
+    in each group. `plain` is what all of this was made from, as `config.yaml` and checkpoints keep it.
     """
 
     plain: Node
@@ -104,6 +106,7 @@ class Settings:
     uncertainty: Node
     optimizer: Node
     scheduler: Node
+    average: Node
     experiment: Node
     metric: Node
     callback: Node

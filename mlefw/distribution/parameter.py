@@ -20,12 +20,15 @@ class Limit(NamedTuple):
         end: the eta from which the two can hardly be told apart; infinity lies on its side of zero.
         reason: why a maximum may lie there, one clause, with the simpler head.
         beside: a parameter whose eta goes there at the same rate, if any.
+        start: the eta from which training starts where the null model lies further out: steps there are large enough
+            to come back, which they are no longer at `end`; by default `end` itself.
     """
 
     name: str
     end: float
     reason: str
     beside: str | None = None
+    start: float | None = None
 
 
 def check_source(name: str, source: ParameterSource, link: Transform) -> None:

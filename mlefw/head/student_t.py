@@ -58,7 +58,12 @@ class StudentTHead(FactorizedHead):
     collapsible: ClassVar = frozenset({"scale"})
     support = constraints.real
     limits: ClassVar = (
-        Limit("df", 6.0, "the tails are no heavier than a Gaussian's: the Gaussian model (head=gaussian) is the limit"),
+        Limit(
+            "df",
+            6.0,
+            "the tails are no heavier than a Gaussian's: the Gaussian model (head=gaussian) is the limit",
+            start=2.0,  # df 8.4: the tails within a network's predictions are heavier than those of all targets together
+        ),
     )
 
     def __init__(

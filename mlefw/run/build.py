@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlefw.average.base import Average
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
@@ -203,6 +204,11 @@ def build_loss(node: Node) -> Loss:
     """What training descends; the plain NLL where a configuration does not say."""
     loss: Loss | None = _chosen("loss", node)
     return Plain() if loss is None else loss
+
+
+def build_average(node: Node) -> Average | None:
+    """The average of the weights that a training hands on, or None for `average=none`: the weights themselves."""
+    return _chosen("average", node)
 
 
 def build_calibration(node: Node) -> Calibration | None:

@@ -25,6 +25,8 @@ from mlefw.run.trainer import build_module, build_trainer
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.allocator import retained
 from mlefw.system.signals import deferred, raise_pending
+from mlefw.system.warning import warn
+from mlefw.training.recovery import History
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,28 @@ def fit(
         trainer.fit(module, datamodule=prepared.rows)
     ranks.close()
     raise_pending()
+    _tell_of_recoveries(module.recovery.history)
     seconds = time.monotonic() - training_clock
     watching.keep.restore_best(module)
     module.objective.cpu()
     epochs = trainer.current_epoch - (0 if content is None else content[KEY]["epoch"])
     rows_per_s = epochs * prepared.data.train.num_rows / max(seconds, 1e-9)
     return finished(trainer, watching, rows_per_s, time.monotonic() - clock)
+
+
+def _tell_of_recoveries(history: History) -> None:
+    """Warn of a training that diverged on its way."""
+    if not history.epochs:
+        return
+    epochs = ", ".join(map(str, history.epochs))
+    text = (
+        f"training diverged in epoch {epochs}, and went on from its last evaluated state with half the learning rate "
+        "each time: a smaller optimizer.lr may fit better"
+    )
+    if history.rows:
+        rows = ", ".join(map(str, history.rows))
+        text += f". Training rows whose own gradients dominated (positions from 0): {rows}"
+    warn(text)
 
 
 def finished(trainer: lightning.Trainer, watching: Watch, rows_per_s: float, seconds: float) -> Fit:

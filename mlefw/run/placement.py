@@ -32,8 +32,8 @@ def place(head: Head, null: Solution) -> Head:
     _, bias, shared = null.problem.split(null.theta)
     _move_center(head, torch.cat([bias, shared]))
     for column, limit in head.column_limits():
-        # Further out there is no slope left to train by.
-        near = {"max" if limit.end > 0 else "min": limit.end}
+        # Further out there is little slope left to train by.
+        near = {"max" if limit.end > 0 else "min": limit.end if limit.start is None else limit.start}
         head.center[column] = head.center[column].clamp(**near)
     return head
 

@@ -22,13 +22,15 @@ from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.objective.objective import Objective, rows_at_once
 from mlefw.run.archive import Archive
-from mlefw.run.build import Data, Estimand, build_metrics
+from mlefw.run.build import Data, Estimand, build_average, build_metrics
 from mlefw.system.own_folder import cleared
 from mlefw.system.trust import trusted
+from mlefw.training.averaging import Averaging
 from mlefw.training.datamodule import RowsModule
 from mlefw.training.evaluation_loop import Watching
 from mlefw.training.lightning_internals import answer_signals_alone, evaluate_by
 from mlefw.training.module import LikelihoodModule
+from mlefw.training.recovery import Recovery
 from mlefw.training.step import Step, check_optimizer
 
 _LOGS = ("hparams.yaml", "metrics.csv")
@@ -49,7 +51,19 @@ def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluat
     scheduler = config.scheduler
     make_scheduler = instantiate("scheduler", scheduler) if "_target_" in scheduler else None
     metrics = {split: build_metrics(config, objective.head) if evaluates else [] for split in rows.watched}
-    return LikelihoodModule(objective, step, make_optimizer, make_scheduler, metrics, rows.cadence, rows.seed)
+    parts = (objective, step, make_optimizer, make_scheduler, metrics, rows.cadence, rows.seed)
+    averaging = build_averaging(config, objective)
+    return LikelihoodModule(*parts, averaging, Recovery(config.step.recoveries, objective, averaging))
+
+
+def build_averaging(config: Settings, objective: Objective) -> Averaging | None:
+    """What averages the parameters of an objective and the running statistics of its network; None for none."""
+    average = build_average(config.average)
+    if average is None:
+        return None
+    running = [buffer for buffer in objective.model.model.buffers() if buffer.is_floating_point()]  # type: ignore[union-attr]
+    parameters = [p for p in objective.parameters() if p.requires_grad]
+    return Averaging(average, [*parameters, *running], [] if objective.prior.smooth else list(objective.weights()))
 
 
 def _optimizer(node: Node, objective: Objective, parameters: Any) -> torch.optim.Optimizer:

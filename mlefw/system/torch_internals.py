@@ -26,6 +26,16 @@ def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
     torch._foreach_mul_(list(tensors), factor)
 
 
+def copy_(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Set the tensors in place, by one kernel for all of them."""
+    torch._foreach_copy_(list(tensors), list(values))
+
+
+def lerp_(tensors: Sequence[Tensor], towards: Sequence[Tensor], share: float) -> None:
+    """Move the tensors in place by a share of the way towards others, by one kernel for all of them."""
+    torch._foreach_lerp_(list(tensors), list(towards), share)
+
+
 def has_step_hooks(optimizer: Optimizer) -> bool:
     """Whether somebody looks at the steps of an optimiser."""
     return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)

@@ -41,7 +41,7 @@ class Cadence:
         """Whether there is an evaluation once so many epochs are done."""
         if self.every is not None:
             return num_epochs % self.every == 0
-        if num_epochs == 0 or self._num_steps(num_epochs) > 1:
+        if num_epochs == 0 or self.num_steps(num_epochs) > 1:
             return True
         return num_epochs % max(1, min(_MOST, num_epochs // _SPARSER)) == 0
 
@@ -63,10 +63,10 @@ class Cadence:
         """Whether training rows are evaluated, too, in the evaluation after so many epochs."""
         if self.every is not None or not self.has_validation or num_epochs <= 1:
             return True
-        work = _START * self._num_steps(num_epochs) + _STEP_ROWS * self.num_rows
+        work = _START * self.num_steps(num_epochs) + _STEP_ROWS * self.num_rows
         period = -(-_SHARE * self.num_rows // work)
         return num_epochs // period > (num_epochs - self.gap(num_epochs)) // period
 
-    def _num_steps(self, num_epochs: int) -> int:
-        """Of the last of so many epochs."""
+    def num_steps(self, num_epochs: int) -> int:
+        """The steps of the last of so many epochs."""
         return self.regime.num_batches(self.num_rows, num_epochs - 1)

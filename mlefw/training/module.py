@@ -18,10 +18,13 @@ from mlefw.errors import NumericalError
 from mlefw.metric.base import Metric
 from mlefw.objective.objective import Objective, not_finite
 from mlefw.rows.batch import Batch, Chunk
+from mlefw.rows.rows import Rows
 from mlefw.system.random_state import Stream
+from mlefw.training.averaging import Averaging
 from mlefw.training.evaluation_schedule import Cadence
 from mlefw.training.evaluator import Evaluator
 from mlefw.training.lightning_internals import count_epoch, count_steps, is_overridden
+from mlefw.training.recovery import Recovery
 from mlefw.training.step import Step, calmer
 
 MakeOptimizer = Callable[[Any], Optimizer]
@@ -39,6 +42,8 @@ class LikelihoodModule(lightning.LightningModule):
     of what the steps since then have descended, each on its batch, and their number; `place` the epoch that is being
     trained, and the number of steps before it.
 
+    With an `averaging` the objective holds the average of the weights, but for within `training_step`.
+
     Steps draw at random from a `stream` of their own, which a dropout does; what callbacks and a regime draw comes from
     another one, `around` them, and an evaluation has its own.
     """
@@ -52,9 +57,12 @@ class LikelihoodModule(lightning.LightningModule):
         metrics: Mapping[str, Sequence[Metric]],
         cadence: Cadence,
         seed: int = 0,
+        averaging: Averaging | None = None,
+        recovery: Recovery | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.averaging, self.recovery = averaging, recovery or Recovery(0, objective)
         self.objective, self.step, self.cadence = objective, step, cadence
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
         self.watched = list(metrics)
@@ -81,40 +89,93 @@ class LikelihoodModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def on_train_epoch_start(self) -> None:
-        """Start the clock."""
+        """Start the clock; a training that has gone back goes on from here, if this is not within an epoch."""
+        if self.global_step == self.place[1]:
+            self.recovery.history.is_waiting = False
         self.rows_seen, self.started = 0, time.monotonic()
 
     def training_step(self, chunk: Chunk, index: int) -> None:
-        """One optimiser step for each batch of the chunk."""
-        with self.stream:
-            self._take_steps(chunk)
+        """One optimiser step for each batch of the chunk; none where training has gone back and waits."""
+        if self.recovery.history.is_waiting:
+            self._pass_over(chunk)
+            return
+        epoch = self.current_epoch
+        if self.averaging is not None:
+            self.averaging.exchange()
+        try:
+            with self.stream:
+                values = self._take_steps(chunk)
+                at = next((k for k, value in enumerate(values) if not math.isfinite(value)), None)
+                error = None if at is None else self._diverged(chunk, epoch, at)
+        finally:
+            if self.averaging is not None:
+                self.averaging.exchange()
+        self.note(values)
+        if at is not None and error is not None:
+            if not self.recovery.is_possible:
+                raise error
+            self._go_back(epoch + sum(end < at for end in chunk.ends))
 
-    def _take_steps(self, chunk: Chunk) -> None:
-        epoch, before, losses = self.current_epoch, self.global_step, list[Tensor]()
-        wrapper = self.optimizers()
-        optimizer: Optimizer = wrapper.optimizer  # type: ignore[union-attr]
+    def _pass_over(self, chunk: Chunk) -> None:
+        """Count the steps of a chunk without taking them."""
+        before = self.global_step
+        for end in chunk.ends:
+            count_epoch(self.trainer)
+            self.begin_another_epoch(before + end + 1)
+        count_steps(self.trainer, len(chunk.spans))
+
+    def _go_back(self, epoch: int) -> None:
+        """Return to the last good state."""
+        rows: Rows = self.trainer.datamodule.splits["train"]  # type: ignore[attr-defined]
+        self.recovery.go_back(epoch, rows, self._optimizer, self.lr_schedulers())
+        self.step.forget()
+        self.losses = (0.0, 0)
+        number = f"{len(self.recovery.history.epochs)} of process {ranks.number()}"
+        self.stream = Stream(self.seed, f"steps after going back, {number}")
+
+    @property
+    def _optimizer(self) -> Optimizer:
+        """The optimiser without Lightning's wrapper."""
+        optimizer: Optimizer = self.optimizers().optimizer  # type: ignore[union-attr]
+        return optimizer
+
+    def _take_steps(self, chunk: Chunk) -> list[float]:
+        """The steps of a chunk, and the objective before each of them."""
+        before, losses = self.global_step, list[Tensor]()
+        wrapper, optimizer = self.optimizers(), self._optimizer
         for k, batch in enumerate(chunk.batches()):
             if self.is_plain:
                 losses.append(self.step(batch, optimizer, optimizer, count=before + k))
             else:
                 losses.append(self.step(batch, wrapper, optimizer, self.manual_backward, before + k))  # type: ignore[arg-type]
+            self._average(before + k)
             if k in chunk.ends:
                 count_epoch(self.trainer)
                 self.begin_another_epoch(before + k + 1)
         if self.is_plain:
             count_steps(self.trainer, len(losses))
-        values = torch.stack(losses).tolist()
-        at = next((k for k, value in enumerate(values) if not math.isfinite(value)), None)
-        if at is not None:
-            batch = list(chunk.batches())[at]
-            cause = not_finite(self.objective, batch.rows, batch.standardized)
-            raise NumericalError(
-                f"training diverged: the objective was not finite at step {before + at + 1} "
-                f"(epoch {epoch + sum(end < at for end in chunk.ends)}){cause and f'; after it {cause}'}. "
-                f"{calmer(self.step.clip_norm)}"
-            )
         self.rows_seen += ranks.count() * sum(size for _, size in chunk.spans)
-        self.note(values)
+        values: list[float] = torch.stack(losses).tolist()
+        return values
+
+    def _diverged(self, chunk: Chunk, epoch: int, at: int) -> NumericalError:
+        """What is to be said of a step of a chunk, just taken, whose objective is not finite."""
+        batch = list(chunk.batches())[at]
+        cause = not_finite(self.objective, batch.rows, batch.standardized)
+        before = ", ".join(map(str, self.recovery.history.epochs))
+        tried = f" It had gone back with half the learning rate in epoch {before}." if before else ""
+        return NumericalError(
+            f"training diverged: the objective was not finite at step {self.global_step - len(chunk.spans) + at + 1} "
+            f"(epoch {epoch + sum(end < at for end in chunk.ends)}){cause and f'; after it {cause}'}. "
+            f"{calmer(self.step.clip_norm)}{tried and '.' + tried}"
+        )
+
+    def _average(self, step: int) -> None:
+        """Take the weights after a step, counted from 0 over all epochs, into the average."""
+        if self.averaging is not None:
+            epoch, first_step = self.place
+            length = 1 / self.cadence.num_steps(epoch + 1)
+            self.averaging.update(epoch + (step - first_step + 1) * length, length)
 
     def note(self, losses: Sequence[float]) -> None:
         """Add what some steps have descended."""
@@ -135,8 +196,11 @@ class LikelihoodModule(lightning.LightningModule):
         """Keep the gradients: the step forgets its own."""
 
     def on_validation_start(self) -> None:
-        """Stop the clock of the epoch before evaluation."""
+        """Stop the clock of the epoch before evaluation, and go back first where the steps have led too far."""
         self.seconds = time.monotonic() - self.started
+        total, number = self.losses
+        if number and self.recovery.is_exploded(total / number):
+            self._go_back(self.current_epoch)
 
     def validation_step(self, block: Batch, index: int, dataloader_idx: int = 0) -> None:
         """Add a block to the figures of its split."""
@@ -155,8 +219,11 @@ class LikelihoodModule(lightning.LightningModule):
             self.trainer.callback_metrics[f"{split}/nll_nats"] = torch.tensor(figures["nll_nats"])
 
     def on_validation_end(self) -> None:
-        """Count losses anew."""
+        """Count losses anew, and keep a state that is good."""
         self.losses = (0.0, 0)
+        if self.global_step == 0 and "train" in self.figures:
+            self.recovery.start(self.figures["train"]["objective"])
+        self.recovery.keep(self.global_step, self._optimizer)
 
     @property
     def epochs_judged(self) -> int:

@@ -71,6 +71,10 @@ class Step:
             self._prox(optimizer)
         return loss
 
+    def forget(self) -> None:
+        """Record steps anew: the state of the optimiser lies elsewhere."""
+        self.updates, self.seen = {}, ()
+
     @torch.no_grad()
     def _replay(self, batch: Batch, optimizer: Optimizer) -> Tensor | None:
         """The step as kernels alone; None where that is not possible."""

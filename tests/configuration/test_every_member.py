@@ -34,6 +34,7 @@ GROUPS = {
     "uncertainty": [],
     "optimizer": ["batch=full"],
     "scheduler": [],
+    "average": [],
     "trainer": [],
     "callback": [],
     "logger": [],

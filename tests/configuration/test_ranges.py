@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 CONF = Path(__file__).parents[2] / "conf"
 SECTIONS = ("data", "step", "early_stopping", "checkpoint")
-GROUPS = ("head", "prior", "batch", "model", "data", "baseline", "calibrate", "uncertainty", "loss")
+GROUPS = ("head", "prior", "batch", "average", "model", "data", "baseline", "calibrate", "uncertainty", "loss")
 FOREIGN = {
     "trainer": [lightning.Trainer],
     "optimizer": [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.LBFGS],

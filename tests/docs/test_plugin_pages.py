@@ -51,6 +51,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "head": gumbel,
     "prior": lambda s: s["prior"] == "logistic" and abs(at(s, "distance.excess_objective")) < 1e-9,
     "loss": lambda s: s["loss"].startswith("forgiving") and at(s, "metrics.train.nll_nats") < 0.3,
+    "average": lambda s: at(s, "metrics.train.nll_nats") < at(s, "null.train.nll_nats") and s["num_epochs"] == 12,
     "batch": lambda s: s["num_steps"] == 3 * s["num_epochs"],
     "baseline": lambda s: at(s, "baseline.solver") == "QR" and at(s, "baseline.residual") < 1e-12,
     "calibrate": shift,

@@ -31,6 +31,11 @@ CASES = {
         *("data=synthetic", "data.kind=bernoulli", "data.num_rows=150", "head=bernoulli", "prior=l1"),
         *("model=linear", "batch.size=16", "trainer.max_epochs=5"),
     ),
+    "mini-l1-average": (
+        *("data=synthetic", "data.kind=bernoulli", "data.num_rows=150", "head=bernoulli", "prior=l1"),
+        *("model=linear", "average=ema", "average.horizon=2", "batch.size=16", "trainer.max_epochs=5"),
+    ),
+    "mini-diverging": (*SMALL, "head=heteroscedastic", "optimizer=sgd", "optimizer.lr=3", "step.clip_norm=0"),
     "full-lbfgs-laplace": ("head=laplace", "model=linear", "batch=full", "optimizer=lbfgs", "trainer.max_epochs=6"),
     "full-adam": ("batch=full", *SMALL, "trainer.precision=64"),
 }

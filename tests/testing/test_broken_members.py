@@ -1,5 +1,6 @@
-"""Every check of priors, regimes, models, metrics, losses and sources is shown to fail, by a member wrong there."""
+"""Every check of a kind of part is shown to fail, by a member that is wrong there."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal
 
+from mlefw.average.ema import Ema
 from mlefw.batch.base import BatchRegime
 from mlefw.batch.mini import MiniBatch
 from mlefw.data.base import Block, Source
@@ -18,7 +20,7 @@ from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.reading.table import Table
-from mlefw.testing import batch, loss, metric, model, prior, source
+from mlefw.testing import average, batch, loss, metric, model, prior, source
 from mlefw.testing.conformance import ConformanceError
 
 
@@ -220,6 +222,13 @@ SOURCES = {
     "rows_can_be_named": like(Numbers, read=lambda self: Table({"x": np.ones(4)}, "", numbers=np.zeros(4, dtype=int))),
 }
 
+_asked = itertools.count(2)
+AVERAGES = {
+    "shares_are_shares": like(Ema, share=lambda self, progress, length: length / progress if progress < 3 else 2.0),
+    "nothing_is_left_of_the_time_before": like(Ema, share=lambda self, progress, length: 0.1),
+    "arguments_alone_decide": like(Ema, share=lambda self, progress, length: 1 / next(_asked)),
+}
+
 X = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
 LOC = torch.linspace(-1, 1, 60, dtype=torch.float64)
 
@@ -232,12 +241,14 @@ def check(kind: str, member: object) -> None:
     elif kind == "loss":
         loss.check_loss(member, GaussianHead(scale="predicted"))
     else:
-        {"prior": prior.check_prior, "batch": batch.check_batch, "source": source.check_source}[kind](member)
+        alone = (prior.check_prior, batch.check_batch, average.check_average, source.check_source)
+        next(one for one in alone if one.__name__ == f"check_{kind}")(member)
 
 
 KINDS = {
     "prior": (prior, PRIORS),
     "batch": (batch, BATCHES),
+    "average": (average, AVERAGES),
     "model": (model, MODELS),
     "metric": (metric, METRICS),
     "loss": (loss, LOSSES),
@@ -278,6 +289,7 @@ class Plain(BatchRegime):
 RIGHT = [
     ("prior", NoPrior()),
     ("batch", Plain()),
+    ("average", Ema(2.0)),
     ("model", Net(nn.Identity())),
     ("model", Net(nn.Sequential(nn.Dropout(0.5), nn.LayerNorm(2)))),
     ("metric", Mean()),
