@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mlefw.batch.base import BatchRegime, check_positive, shuffled
+from mlefw.batch.base import BatchRegime, BatchSize, check_size, shuffled, size_of
 
 
 class MiniBatch(BatchRegime):
@@ -13,13 +13,13 @@ class MiniBatch(BatchRegime):
 
     without_replacement = True
 
-    def __init__(self, size: int = 32) -> None:
-        self.size = check_positive("batch.size", size)
+    def __init__(self, size: BatchSize = "auto") -> None:
+        self.size = check_size(size)
 
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
         """⌈n / size⌉ batches, the last one ragged."""
-        return shuffled(num_rows, self.size, generator, self.group)
+        return shuffled(num_rows, size_of(self.size, num_rows), generator, self.group)
 
     def num_batches(self, num_rows: int, epoch: int) -> int:
         """⌈n / size⌉."""
-        return -(-num_rows // self.size)
+        return -(-num_rows // size_of(self.size, num_rows))

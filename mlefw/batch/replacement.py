@@ -5,20 +5,21 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mlefw.batch.base import BatchRegime, check_positive
+from mlefw.batch.base import BatchRegime, BatchSize, check_size, size_of
 
 
 class WithReplacement(BatchRegime):
     """Each step draws `size` rows independently and uniformly; an epoch is ⌈n / size⌉ steps."""
 
-    def __init__(self, size: int = 32) -> None:
-        self.size = check_positive("batch.size", size)
+    def __init__(self, size: BatchSize = "auto") -> None:
+        self.size = check_size(size)
 
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
         """⌈n / size⌉ batches of exactly `size` rows."""
+        size = size_of(self.size, num_rows)
         for _ in range(self.num_batches(num_rows, epoch)):
-            yield torch.randint(num_rows, (self.size,), generator=generator), num_rows / self.size
+            yield torch.randint(num_rows, (size,), generator=generator), num_rows / size
 
     def num_batches(self, num_rows: int, epoch: int) -> int:
         """⌈n / size⌉."""
-        return -(-num_rows // self.size)
+        return -(-num_rows // size_of(self.size, num_rows))

@@ -62,7 +62,7 @@ class StudentTHead(FactorizedHead):
             "df",
             6.0,
             "the tails are no heavier than a Gaussian's: the Gaussian model (head=gaussian) is the limit",
-            start=2.0,  # df 8.4: the tails within a network's predictions are heavier than those of all targets together
+            start=2.0,  # df 8.4: tails about a network's predictions are heavier than those of all targets together
         ),
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from mlefw.batch.base import size_of
 from mlefw.configuration.settings import Settings
 from mlefw.errors import MlefwError
 from mlefw.rows.stored import StoredRows
@@ -70,7 +71,7 @@ def _known(config: Settings) -> Iterable[bool]:
     yield all(node["_target_"] in _LOGGERS for node in config.logger.values())
     yield isinstance(trainer.max_epochs, int) and trainer.max_epochs > 0
     yield all(value in _TRAINER.get(name, ()) for name, value in trainer.node.items() if name != "max_epochs")
-    yield config.batch.get("size", 0) <= _MAX_BATCH
+    yield config.batch.get("size") == "auto" or config.batch.get("size", 0) <= _MAX_BATCH
     yield not torch.cuda.is_available()
 
 
@@ -83,7 +84,7 @@ def check(prepared: Prepared) -> None:
     rows, parameters = prepared.data.train, list(prepared.estimand.objective.parameters())
     if isinstance(rows, StoredRows):
         raise UnsuitableError("rows beyond memory")
-    size = getattr(prepared.rows.regime, "size", rows.num_rows)
+    size = size_of(getattr(prepared.rows.regime, "size", rows.num_rows), rows.num_rows)
     if hasattr(prepared.rows.regime, "factor"):
         size = rows.num_rows
     count = prepared.num_parameters
