@@ -17,9 +17,9 @@ class MiniBatch(BatchRegime):
         self.size = check_positive("batch.size", size)
 
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
-        """⌈n / size⌉ batches, the last one ragged."""
+        """Every row once, in ⌈num_rows / size⌉ batches, the last one ragged."""
         return shuffled(num_rows, self.size, generator, self.group)
 
     def num_batches(self, num_rows: int, epoch: int) -> int:
-        """⌈n / size⌉."""
+        """⌈num_rows / size⌉."""
         return -(-num_rows // self.size)

@@ -1,4 +1,4 @@
-"""Independent draws with replacement: the setting of the theory of stochastic gradients."""
+"""Independent draws with replacement, as the theory of stochastic gradient descent assumes."""
 
 from collections.abc import Iterator
 
@@ -9,16 +9,16 @@ from mlefw.batch.base import BatchRegime, check_positive
 
 
 class WithReplacement(BatchRegime):
-    """Each step draws `size` rows independently and uniformly; an epoch is ⌈n / size⌉ steps."""
+    """Each step draws `size` rows independently and uniformly; an epoch is ⌈num_rows / size⌉ steps."""
 
     def __init__(self, size: int = 32) -> None:
         self.size = check_positive("batch.size", size)
 
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
-        """⌈n / size⌉ batches of exactly `size` rows."""
+        """⌈num_rows / size⌉ batches of exactly `size` rows."""
         for _ in range(self.num_batches(num_rows, epoch)):
             yield torch.randint(num_rows, (self.size,), generator=generator), num_rows / self.size
 
     def num_batches(self, num_rows: int, epoch: int) -> int:
-        """⌈n / size⌉."""
+        """⌈num_rows / size⌉."""
         return -(-num_rows // self.size)
