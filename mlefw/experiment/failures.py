@@ -68,7 +68,7 @@ class Failures(Experiment):
 
     def _unbounded(self, values: Values) -> list[Any]:
         solution = solve(GaussianHead(scale="predicted"), self._lonely())
-        values["dummy_exists"] = float(solution.exists is not False)
+        values["dummy_exists"] = float(solution.may_exist)
         return [
             "sigma(x) on a dummy of one row",
             _words(solution.reason),
@@ -100,7 +100,7 @@ class Failures(Experiment):
         solution = solve(BernoulliHead(), rows)
         mapped = LinearBaseline().solve(replace(solution.problem, prior=L2Prior(2.0)))
         values |= {
-            "separated_exists": float(solution.exists is not False),
+            "separated_exists": float(solution.may_exist),
             "separated_slope_map": float(mapped.theta[0]),
         }
         values["separated_infimum"] = solution.infimum
@@ -111,7 +111,7 @@ class Failures(Experiment):
         solution = solve(GaussianHead(), one)
         known = Problem.of(GaussianHead(scale=1.0), one, solution.problem.mean, solution.problem.scale, L2Prior(1.0))
         mapped = LinearBaseline().solve(known)
-        values |= {"single_exists": float(solution.exists is not False), "single_map": float(mapped.theta[0])}
+        values |= {"single_exists": float(solution.may_exist), "single_map": float(mapped.theta[0])}
         return [
             "a single row",
             _words(solution.reason),

@@ -222,7 +222,7 @@ def picture(ran: Race, has_box: bool = True) -> Figure:
     curves = [(path.value, path.theta[:, 0]) for path in (ran.full, ran.stochastic)]
     exact = (ran.exact.objective, float(ran.exact.theta[0]))
     subtitle = f"{s.kind}, n = {s.num_rows}, batch {s.batch_size} with replacement, rate {s.lr:g}, from zero"
-    found = descents.calmed(ran) if ran.has_optimum and ran.diverges else None
+    found = descents.with_smaller_rate(ran) if ran.has_optimum and ran.diverges else None
     calm = found and ((found[1].value, found[1].theta[:, 0]), f"full-batch GD at rate {found[0]:.2g}")
     return sgd.race(curves[0], curves[1], exact, name, headline(ran), subtitle, calm, has_box)
 

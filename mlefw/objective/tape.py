@@ -25,8 +25,8 @@ class Line(NamedTuple):
         target: the name that is assigned to.
         expression: a kernel call in Python.
         used: names of the tensors in the expression.
-        storages: memory that the kernel reads and writes, as long as which is unchanged its result is the same; None
-            for a kernel whose result may differ each time.
+        storages: memory that the kernel reads and writes: a result stays valid until something writes there. None for
+            a kernel whose result may differ each time.
     """
 
     target: str

@@ -48,7 +48,7 @@ def baseline_content(
     }
     if solution.reason is not None:
         content["reason"] = solution.reason
-    if solution.exists is False:
+    if not solution.may_exist:
         content["remedy"] = remedy(solution)
         if solution.infimum is not None:
             content["nll_infimum"] = solution.infimum

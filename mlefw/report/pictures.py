@@ -90,7 +90,7 @@ def way_of_coefficients(
         kept: epochs behind the state that was kept.
         labels: of the target's classes.
     """
-    if not way.epochs or solution.exists is False or not solution.converged:
+    if not way.epochs or not solution.may_exist or not solution.converged:
         return {}
     weight, bias, shared = full_weight(solution)
     estimate = np.concatenate([np.column_stack([weight.numpy(), bias.numpy()]).ravel(), shared.numpy()])
