@@ -13,6 +13,7 @@ from mlefw.reading.notation import (
     MISSING_WORDS,
     NO_UNITS,
     UNIT,
+    WITH_UNIT,
     Number,
     NumberFormat,
     is_missing_mark,
@@ -241,7 +242,7 @@ def _beside_numbers(content: _Column, is_number: np.ndarray) -> _Found:
     if is_number.any() or len(limits) >= FEWEST:
         advice = "bounds are two columns: data.target=[low,high] head=censored"
         yield content.rows(limits.__contains__), "limits, such as those of detection", advice
-    matches = {k: match["unit"].lower() for k, text in texts.items() if (match := WITHUNIT.fullmatch(text))}
+    matches = {k: match["unit"].lower() for k, text in texts.items() if (match := WITH_UNIT.fullmatch(text))}
     units = {k: unit for k, unit in matches.items() if unit not in NO_UNITS}
     if len(units) > 2 and _are_units(set(units.values())):
         yield content.rows(units.__contains__), "numbers with a unit", "write the numbers alone"
