@@ -70,7 +70,7 @@ class MixtureHead(Head):
                 f"head.component: a mixture of {type(component).__name__} is the same model as one of them"
             )
         if start == "zero":
-            raise UsageError("head.start=zero: components that start equal stay equal; expected start=null")
+            raise UsageError("head.start=zero: components that start equal stay alike; expected start=null")
         count = range(1, num_components + 1)
         logits = tuple(f"logit_{k}" for k in count[1:])
         predicted = tuple(f"{name}_{k}" for k in count for name in component.eta_names)
