@@ -12,7 +12,7 @@ from mlefw.baseline.kinked_objective import KinkedObjective, is_exact, kinked_co
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton
-from mlefw.baseline.scale_profile import Point, lowest
+from mlefw.baseline.scale_profile import ProfilePoint, lowest
 from mlefw.head.censored import CensoredHead
 from mlefw.head.huber import HuberHead
 from mlefw.head.laplace import LaplaceHead
@@ -83,13 +83,13 @@ def _over_scales(problem: Problem) -> tuple[Tensor, float, int]:
     """
     counts: list[int] = []
 
-    def profile(log_scale: float, near: Point | None) -> Point:
+    def profile(log_scale: float, near: ProfilePoint | None) -> ProfilePoint:
         objective = KinkedObjective(problem, math.exp(log_scale))
         beta, gap, steps = objective.minimum(None if near is None else near.theta[: objective.size].numpy())
         theta = problem.with_scale(torch.from_numpy(objective.with_zeros(beta)), objective.scale)
         value, gradient = problem.slope(theta)
         counts.append(steps)
-        return Point(log_scale, theta, value, float(gradient[-1] / problem.head.gain[1]), gap)
+        return ProfilePoint(log_scale, theta, value, float(gradient[-1] / problem.head.gain[1]), gap)
 
     flat = replace(problem, prior=NoPrior())
     null = flat.restricted(problem.active[:0])

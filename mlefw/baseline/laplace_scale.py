@@ -26,7 +26,7 @@ def strengths(prior: Prior, size: int) -> tuple[Array, Array]:
     return precision * covered, prior.rate * covered
 
 
-class Found(NamedTuple):
+class LaplaceFit(NamedTuple):
     """A fit of coefficients and scale.
 
     Attributes:
@@ -55,7 +55,7 @@ class Penalised:
         self.flat = problem.prior.flat
         self.problem, self.num_steps = problem, 0
 
-    def best(self, fixed: float | None) -> Found:
+    def best(self, fixed: float | None) -> LaplaceFit:
         """The best fit, at a fixed scale (in raw units) or with the best scale."""
         if self.flat:
             fit = self._fit(0.0)
@@ -72,7 +72,7 @@ class Penalised:
         found, is_global = self._search(least, max(most, least))
         return self._settle(found)._replace(is_global=is_global, num_steps=self.num_steps)
 
-    def at(self, scale: float) -> Found:
+    def at(self, scale: float) -> LaplaceFit:
         """The fit at a given scale; coefficients that a kink of the prior keeps at zero are exactly zero."""
         fit = self._fit(scale)
         beta = fit.beta
@@ -86,13 +86,13 @@ class Penalised:
         self.num_steps += fit.num_steps
         return fit
 
-    def _found(self, fit: Fit, loss: float, scale: float) -> Found:
-        return Found(fit.beta, loss, scale, fit.gap, self.num_steps)
+    def _found(self, fit: Fit, loss: float, scale: float) -> LaplaceFit:
+        return LaplaceFit(fit.beta, loss, scale, fit.gap, self.num_steps)
 
     def _penalty(self, beta: Array) -> float:
         return float(0.5 * self.ridge @ beta**2 + self.rate @ np.abs(beta))
 
-    def _search(self, least: float, most: float) -> tuple[Found, bool]:
+    def _search(self, least: float, most: float) -> tuple[LaplaceFit, bool]:
         """The best fit with a scale in [least, most], up to 1e-9 nats per observation, by branch and bound.
 
         The minimum over beta of precision · loss + penalty is concave in precision = 1 / scale, so it lies above its
@@ -112,7 +112,7 @@ class Penalised:
         inner = precision * found.loss + self._penalty(found.beta)
         return _Point(precision, inner, inner - self.total * math.log(precision), found)
 
-    def _settle(self, found: Found) -> Found:
+    def _settle(self, found: LaplaceFit) -> LaplaceFit:
         """The fit whose scale is its mean absolute residual, by the secant method from a fit near it."""
         before: tuple[float, float] | None = None
         for _ in range(50):
@@ -132,7 +132,7 @@ class _Point(NamedTuple):
     precision: float
     inner: float
     value: float
-    found: Found
+    found: LaplaceFit
 
 
 def _chord(total: float, left: _Point, right: _Point) -> tuple[float, float]:

@@ -5,7 +5,7 @@ import torch
 
 from mlefw.baseline import nonexistence
 from mlefw.baseline.base import Solution, Solver
-from mlefw.baseline.laplace_scale import Found, Penalised
+from mlefw.baseline.laplace_scale import LaplaceFit, Penalised
 from mlefw.baseline.problem import Problem
 from mlefw.head.laplace import LaplaceHead
 from mlefw.prior.elastic_net import ElasticNetPrior
@@ -60,7 +60,7 @@ class LeastAbsolute(Solver):
         )
 
 
-def _perfect_fit(problem: Problem, found: Found) -> Solution:
+def _perfect_fit(problem: Problem, found: LaplaceFit) -> Solution:
     theta = problem.with_scale(torch.from_numpy(found.beta), 1e-3)
     y = (problem.rows.y - problem.rows.offset)[problem.rows.weight > 0]
     return Solution(

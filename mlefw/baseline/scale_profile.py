@@ -17,7 +17,7 @@ _ENOUGH = 1e-14
 """Predicted gain of a step, relative to an objective above 1, below which the search ends."""
 
 
-class Point(NamedTuple):
+class ProfilePoint(NamedTuple):
     """The profile at one log scale: the minimiser theta, value, derivative in the log scale, and excess bound `gap`."""
 
     log_scale: float
@@ -27,18 +27,18 @@ class Point(NamedTuple):
     gap: float
 
 
-Profile = Callable[[float, Point | None], Point]
+Profile = Callable[[float, ProfilePoint | None], ProfilePoint]
 """Maps a log scale, and a nearby point of the profile if there is one, to the point at that log scale."""
 
 
-def lowest(profile: Profile, low: float, high: float) -> Point:
+def lowest(profile: Profile, low: float, high: float) -> ProfilePoint:
     """The minimum of a profile: the lowest point of a grid of log scales, refined.
 
     The grid is extended beyond an end that is lowest. The gap adds the predicted gain of a further step to that of the
     point, so it bounds the excess over this local minimum only.
     """
     size = min(max(math.ceil((high - low) / _APART) + 1, 3), _MOST_POINTS)
-    points: list[Point] = []
+    points: list[ProfilePoint] = []
     for at in np.linspace(high, low, size):
         points.insert(0, profile(float(at), points[0] if points else None))
     for _ in range(_MOST_POINTS):
@@ -53,7 +53,7 @@ def lowest(profile: Profile, low: float, high: float) -> Point:
     return _refined(profile, *points[best - 1 : best + 2])
 
 
-def _refined(profile: Profile, left: Point, middle: Point, right: Point) -> Point:
+def _refined(profile: Profile, left: ProfilePoint, middle: ProfilePoint, right: ProfilePoint) -> ProfilePoint:
     """The point between `left` and `right`, both above `middle`, where the slope is zero, by safeguarded secants."""
     before = left if middle.slope > 0 else right
     promised = math.inf

@@ -27,10 +27,11 @@ _LONGEST = 2.0
 class VaryingLaplace(Solver):
     """Least absolute deviations for the location and Newton's method for the log scale in turn, from several starts.
 
-    Each subproblem is convex and solved exactly. For a row on the plane the NLL does not depend on its scale through
-    the kink, so that a pair at which both subproblems are optimal is jointly stationary. Without a prior the location
-    is a vertex, of which there are finitely many, and each turn descends, so that the method terminates. The residual
-    is the larger of the duality gap of the location, in nats per observation, and the gradient in the log scale.
+    Each subproblem is convex and solved exactly. The deviation of a row on the plane is zero at any scale, so that the
+    subdifferential is a product over location and log scale: a pair at which both subproblems are optimal is jointly
+    stationary. Without a prior the location is a vertex, of which there are finitely many, and each turn descends, so
+    that the method terminates. The residual is the larger of the duality gap of the location, in nats per observation,
+    and the gradient in the log scale.
     """
 
     def __init__(self, num_starts: int = 4, max_turns: int = 100) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from mlefw.errors import UsageError
 
 _GROUPS_SHUFFLED_TOGETHER = 4
-"""Groups of consecutive rows that are mixed with one another by `grouped_order`."""
+"""Groups of consecutive rows that are mixed with one another by `pieces`."""
 
 
 class BatchRegime(ABC):
@@ -50,12 +50,10 @@ def shuffled(num_rows: int, size: int, generator: torch.Generator, group: int = 
     """Batches of `size` rows, and a last one of the remainder, that contain every row once in random order.
 
     All batches, also the last one, have the scale ⌈n / size⌉, so that each row has the same weight over the epoch.
-    With `group` above 0 the order comes from `grouped_order`.
+    With `group` above 0 the order comes from `pieces`.
     """
     scale, left = float(-(-num_rows // size)), torch.empty(0, dtype=torch.long)
-    for piece in (
-        grouped_order(num_rows, generator, group) if group else [torch.randperm(num_rows, generator=generator)]
-    ):
+    for piece in pieces(num_rows, generator, group) if group else [torch.randperm(num_rows, generator=generator)]:
         order = torch.cat([left, piece]) if len(left) else piece
         whole = len(order) // size * size
         for start in range(0, whole, size):
@@ -65,7 +63,7 @@ def shuffled(num_rows: int, size: int, generator: torch.Generator, group: int = 
         yield left, scale
 
 
-def grouped_order(num_rows: int, generator: torch.Generator, group: int) -> Iterator[Tensor]:
+def pieces(num_rows: int, generator: torch.Generator, group: int) -> Iterator[Tensor]:
     """A random order of rows, in pieces, that reads streamed data a few consecutive stretches at a time.
 
     Groups of `group` consecutive rows are drawn in random order, a few at a time, and their rows are shuffled together.

@@ -60,7 +60,7 @@ class Head(nn.Module, ABC):
     gain: Tensor
     """The unit of the raw output: eta = center + gain · raw, (eta_dim + shared_dim,), float64."""
     floor: Tensor
-    """Least value of the collapsible parameters, in the unit of y."""
+    """Least value of the collapsible parameters, a scalar, or (num_targets,) for several targets."""
     kink: float = 0.0
     """Width over which `descent_nll` smooths the kinks of the density for a line search; set by the training step."""
 

@@ -16,7 +16,7 @@ from mlefw.head.base import FactorizedHead
 from mlefw.head.head import Start
 
 _LEAST = -27.6
-"""Least log dispersion that cdf and draws use: a dispersion below 1e-12 changes them by less than rounding does."""
+"""Least log dispersion, of 1e-12, that cdf and draws use; the log-mass uses the exact one."""
 
 
 class NegativeBinomial(TorchNegativeBinomial):

@@ -57,7 +57,7 @@ class Replicates:
         """Gradient of the mean NLL in theta, (R, size)."""
         eta = self.eta(theta)
         slope = row_slopes(self.head, eta.flatten(0, 1), self.y.flatten())[1].view_as(eta) * self.head.gain
-        return self._pulled(slope) / self.num_rows
+        return self._in_theta(slope) / self.num_rows
 
     def scores(self, theta: Tensor) -> Tensor:
         """Gradient of the NLL of each row, (R, n, size)."""
@@ -76,7 +76,7 @@ class Replicates:
         weighted = (curvature * self.head.gain * self.head.gain.unsqueeze(1)) @ jacobian
         return jacobian.flatten(1, 2).mT @ weighted.flatten(1, 2) / self.num_rows
 
-    def _pulled(self, slope: Tensor) -> Tensor:
+    def _in_theta(self, slope: Tensor) -> Tensor:
         """Σ over rows of Jacobian' · slope, (R, size), for slope (R, n, eta_dim + shared_dim) in eta / gain."""
         head = self.head
         predicted, shared = slope[..., : head.eta_dim], slope[..., head.eta_dim :]

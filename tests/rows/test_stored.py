@@ -15,7 +15,7 @@ from conftest import Run, summary_of
 from pyarrow import parquet
 
 from mlefw.baseline.distance import paired
-from mlefw.batch.base import grouped_order, shuffled
+from mlefw.batch.base import pieces, shuffled
 from mlefw.configuration.read import read_settings, settings_of
 from mlefw.errors import StorageError, UsageError
 from mlefw.objective.objective import evaluate
@@ -222,7 +222,7 @@ def test_auto_asks_how_much_memory_there_is(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("num_rows", [1, 31, 32, 700])
 def test_every_row_comes_once_and_near_its_neighbours(num_rows: int) -> None:
-    order = torch.cat([*grouped_order(num_rows, torch.Generator().manual_seed(1), 32)])
+    order = torch.cat([*pieces(num_rows, torch.Generator().manual_seed(1), 32)])
     assert torch.equal(order.sort().values, torch.arange(num_rows))
     # Four groups at a time are read.
     starts = [order[start : start + 128].div(32, rounding_mode="floor").unique() for start in range(0, num_rows, 128)]
