@@ -109,7 +109,7 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
     if solution is None:
         raise UsageError(f"{model} starts at the exact linear estimate: expected baseline=linear, or model=mlp")
     name = "MLE" if solution is exact.mle else "MAP"
-    if solution.exists is False:
+    if not solution.may_exist:
         raise UsageError(
             f"{model} starts at the exact linear {name}, and there is no finite one: {solution.reason}.\n"
             f"  {remedy(solution)}; model=mlp starts without it"
@@ -137,7 +137,7 @@ def estimate(config: Settings, prepared: Prepared) -> Exact:
     for name, solution in exact.known.items():
         if name == "mle" and not flat:
             continue
-        if solution.exists is False:
+        if not solution.may_exist:
             warn(f"no finite {NAMES[name]}: {solution.reason}. {remedy(solution)}")
         elif not solution.converged:
             warn(f"the {NAMES[name]} is not certified: {_doubt(solution)}")
