@@ -31,6 +31,7 @@ KINDS = {
     "prior": Kind(("mlefw.prior.base.Prior",), ("mlefw.prior",)),
     "loss": Kind(("mlefw.loss.base.Loss",), ("mlefw.loss",)),
     "batch": Kind(("mlefw.batch.base.BatchRegime",), ("mlefw.batch",)),
+    "inputs": Kind(("mlefw.inputs.base.Inputs",), ("mlefw.inputs",)),
     "model": Kind(("torch.nn.Module",), ("mlefw.model", "torch.nn"), nests=True),
     "data": Kind(("mlefw.data.base.Source",), ("mlefw.data",)),
     "baseline": Kind(

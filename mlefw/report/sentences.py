@@ -87,8 +87,10 @@ def fitted_by(content: Mapping[str, Any]) -> str:
 
 
 def model_name(summary: Mapping[str, Any], split: str | None = None) -> str:
-    """The model and what recalibrated it, and whether that was fitted to the rows of the split."""
+    """The model, what its inputs are if not the features, and what recalibrated it, on the rows of the split or not."""
     name = str(summary.get("model", ""))
+    if "inputs" in summary:
+        name += f" on {summary['inputs']['method']} inputs"
     if "calibration" not in summary:
         return name
     fitted = " (fitted on these rows)" if summary["calibration"]["fitted_on"] == split else ""
@@ -109,5 +111,6 @@ def chosen(summary: Mapping[str, Any], *more: str) -> list[str]:
 
 def heading(summary: Mapping[str, Any]) -> str:
     """What was trained, in one line."""
-    words = (f"{key}={summary[key]}" for key in chosen(summary))
+    words = [f"{key}={summary[key]}" for key in chosen(summary)]
+    words += [f"inputs={summary['inputs']['method']}"] if "inputs" in summary else []
     return escape(f"{'  '.join(words)}  seed={summary['seed']}  ({summary['num_parameters']} parameters)")

@@ -21,7 +21,7 @@ from mlefw.run import archive
 from mlefw.schema.schema import Schema
 from mlefw.trained import load
 
-SECTIONS = ("head", "model", "prior", "loss", "metric", "data", "calibrate", "choices")
+SECTIONS = ("head", "model", "prior", "loss", "metric", "data", "calibrate", "inputs", "choices")
 GONE = object()
 MAX_S = 20.0
 """Far more than any of them takes; a hang would take for ever."""
@@ -100,7 +100,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.csv").write_text("\n".join(["p,q,kind,y", *rows]), encoding="utf-8")
     common = ("data=csv", "data.target=y", "data.missing=impute", "model.hidden=[2]", "logger=none", "report=false")
     common = (*common, "trainer.max_epochs=1", "baseline=none")
-    for name, more in (("number", ("calibrate=scale",)), ("label", ("head=categorical", "prior=l2"))):
+    for name, more in (
+        ("number", ("calibrate=scale",)),
+        ("label", ("head=categorical", "prior=l2", "inputs=piecewise_linear")),
+    ):
         assert train(*common, *more, f"data.path={folder / name}.csv", f"run_dir={folder / name}") == 0
     return folder
 

@@ -32,6 +32,7 @@ CASES = {
         *("model=linear", "batch.size=16", "trainer.max_epochs=5"),
     ),
     "full-lbfgs-laplace": ("head=laplace", "model=linear", "batch=full", "optimizer=lbfgs", "trainer.max_epochs=6"),
+    "coded-adam": (*SMALL, "inputs=piecewise_linear", "inputs.bins=5"),
     "full-adam": ("batch=full", *SMALL, "trainer.precision=64"),
 }
 

@@ -62,7 +62,7 @@ def _known(config: Settings) -> Iterable[bool]:
     yield config.prior["_target_"] in _PRIORS
     yield {*optimizer} - {"_target_", "_partial_"} <= _OPTIMIZERS.get(optimizer["_target_"], set())
     yield str(config.scheduler.get("_target_", "torch.")).startswith("torch.")
-    parts = (config.data, config.head, config.batch, config.loss)
+    parts = (config.data, config.head, config.batch, config.loss, config.inputs)
     yield all(str(node.get("_target_", "mlefw.")).startswith("mlefw.") for node in parts)
     yield config.step.replay and not config.compile and not config.experiment
     yield all(str(node["_target_"]).startswith("mlefw.metric.") for node in config.metric.values())
