@@ -29,7 +29,7 @@ _SLICE = 2**18
 _BLOCK = 2**16
 """Rows whose features are standardised together."""
 
-_MOST_INPUTS = 2**27
+MOST_INPUTS = 2**27
 """Inputs of the model of all rows of a split that are kept, 512 megabytes; of more, each batch computes its own."""
 
 _SHARED = 32
@@ -139,7 +139,7 @@ class RowsModule(lightning.LightningDataModule):
     def is_standardized(self, split: str) -> bool:
         """Whether the rows of a split are kept as the model hands them on, or are too many for that."""
         rows = self.splits[split]
-        has_memory = rows.num_rows * self.num_inputs <= max(rows.x.numel(), _MOST_INPUTS)
+        has_memory = rows.num_rows * self.num_inputs <= max(rows.x.numel(), MOST_INPUTS)
         return self.standardize is not None and has_memory and not isinstance(rows, StoredRows)
 
     def _ready(self, split: str) -> Rows:

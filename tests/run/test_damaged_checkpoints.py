@@ -49,8 +49,10 @@ def values(old: Any) -> list[Any]:
     tensors = [torch.tensor(float("nan")), torch.zeros(2, 9), torch.zeros(0), torch.zeros(3, dtype=torch.complex64)]
     tensors += [torch.zeros(4).to_sparse(), torch.zeros(2, dtype=torch.int8)]
     if isinstance(old, torch.Tensor):
-        huge = torch.finfo(old.dtype).max / 2 if old.is_floating_point() else 1
-        for value in (float("nan"), float("inf"), -1.0, huge, 0.0):
+        numbers: list[float] = [-1, 0, 1, 10**12]
+        if old.is_floating_point():
+            numbers = [float("nan"), float("inf"), -1.0, torch.finfo(old.dtype).max / 2, 0.0]
+        for value in numbers:
             changed = old.clone()
             changed.view(-1)[:1] = value
             tensors.append(changed)

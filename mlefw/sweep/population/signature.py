@@ -10,6 +10,7 @@ from mlefw.configuration.settings import Settings
 from mlefw.errors import MlefwError
 from mlefw.rows.stored import StoredRows
 from mlefw.run.prepare import Prepared
+from mlefw.training.datamodule import MOST_INPUTS
 
 MAX_MEMBERS = 128
 
@@ -83,6 +84,8 @@ def check(prepared: Prepared) -> None:
     rows, parameters = prepared.data.train, list(prepared.estimand.objective.parameters())
     if isinstance(rows, StoredRows):
         raise UnsuitableError("rows beyond memory")
+    if rows.num_rows * prepared.estimand.objective.model.num_inputs > max(rows.x.numel(), MOST_INPUTS):  # type: ignore[operator]
+        raise UnsuitableError("inputs of the model beyond memory")
     size = getattr(prepared.rows.regime, "size", rows.num_rows)
     if hasattr(prepared.rows.regime, "factor"):
         size = rows.num_rows
