@@ -4,10 +4,12 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from conftest import summary_of
 from interrupted import assert_same_run, train
+from pyarrow import parquet
 
 from mlefw.cli import run
 from mlefw.errors import UsageError
@@ -219,3 +221,14 @@ def test_uncertainty_of_the_parameters_goes_through_the_map(weights: str, tmp_pa
     assert train(*settings, "uncertainty=laplace", f"uncertainty.weights={weights}", f"run_dir={tmp_path / 'r'}") == 0
     summary = summary_of(tmp_path / "r")
     assert summary["laplace"]["test"]["nll_nats"] == pytest.approx(summary["metrics"]["test"]["nll_nats"], abs=0.2)
+
+
+def test_a_run_from_files_has_the_figures_of_one_in_memory(tmp_path: Path) -> None:
+    x = np.random.default_rng(3).normal(size=(300, 2))
+    file = tmp_path / "d.parquet"
+    parquet.write_table(pa.table({"a": x[:, 0], "b": x[:, 1], "y": np.abs(x[:, 0])}), file)
+    for stream in ("true", "false"):
+        data = ("data=parquet", f"data.path={file}", "data.target=y", f"data.stream={stream}")
+        assert train(*QUICK, *data, "inputs=piecewise_linear", f"run_dir={tmp_path / stream}") == 0
+    one, other = (summary_of(tmp_path / stream)["metrics"]["test"]["nll_nats"] for stream in ("true", "false"))
+    assert one == pytest.approx(other, rel=1e-7)
