@@ -34,6 +34,7 @@ GROUPS = (
     "prior",
     "loss",
     "batch",
+    "inputs",
     "model",
     "data",
     "baseline",

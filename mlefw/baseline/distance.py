@@ -113,9 +113,10 @@ def predictive_kl(model: ModelEta, exact: ModelEta, rows: Rows) -> float | None:
 
 
 def parameters(objective: Objective, problem: Problem) -> Tensor | None:
-    """Theta of a linear model in the layout of a problem over all features; None for any other model."""
+    """Theta of a linear model of the features in the layout of a problem over all features; None otherwise."""
     model = objective.model
-    linear = model.model if isinstance(model, Standardized) else None
+    # On other inputs the weights are no coefficients of the features.
+    linear = model.model if isinstance(model, Standardized) and model.inputs is None else None
     if not isinstance(linear, Linear):
         return None
     layer = linear.layer

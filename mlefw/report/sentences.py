@@ -87,8 +87,10 @@ def fitted_by(content: Mapping[str, Any]) -> str:
 
 
 def model_name(summary: Mapping[str, Any], split: str | None = None) -> str:
-    """The model and its recalibration, with a note if that was fitted on the rows of the split."""
+    """The model, its inputs if they are not the features, its recalibration, and whether that knows the split."""
     name = str(summary.get("model", ""))
+    if "inputs" in summary:
+        name += f" on {summary['inputs']['method']} inputs"
     if "calibration" not in summary:
         return name
     fitted = " (fitted on these rows)" if summary["calibration"]["fitted_on"] == split else ""
@@ -108,6 +110,7 @@ def chosen(summary: Mapping[str, Any], *more: str) -> list[str]:
 
 
 def heading(summary: Mapping[str, Any]) -> str:
-    """One line on what was trained: main settings, seed and number of parameters."""
-    words = (f"{key}={summary[key]}" for key in chosen(summary))
+    """One line on what was trained: main settings, inputs, seed and number of parameters."""
+    words = [f"{key}={summary[key]}" for key in chosen(summary)]
+    words += [f"inputs={summary['inputs']['method']}"] if "inputs" in summary else []
     return escape(f"{'  '.join(words)}  seed={summary['seed']}  ({summary['num_parameters']} parameters)")

@@ -127,6 +127,7 @@ def _essentials(
         "status": "finished",
         **{name: config.choice(name) for name in ("head", "prior", "batch", "model")},
         "loss": config.described("loss"),
+        "inputs": _inputs(config, prepared),
         "measure": "mass" if final.head.support.is_discrete else "density",
         "seed": config.seed,
         "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
@@ -148,6 +149,12 @@ def _essentials(
         "warnings": collected(),
     }
     return {name: value for name, value in summary.items() if value is not None}
+
+
+def _inputs(config: Settings, prepared: Prepared) -> Json | None:
+    """What maps features to inputs of the model, and their number; None where the inputs are the features."""
+    model = prepared.estimand.objective.model
+    return None if model.inputs is None else {"method": config.choice("inputs"), "num_inputs": model.num_inputs}
 
 
 def _ridge(config: Settings, yardstick: Yardstick) -> Json | None:

@@ -46,7 +46,7 @@ def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluat
     # Read where steps and evaluations ask whether their code may be recorded.
     objective.replayable = config.step.replay
     step = Step(objective, config.step.clip_norm, rows.regime.max_rows, config.compile)
-    rows.standardize = objective.model.standardize  # type: ignore[assignment]
+    rows.take_for(objective.model.standardize, objective.model.num_inputs)  # type: ignore[arg-type]
     make_optimizer = partial(_optimizer, config.optimizer, objective)
     scheduler = config.scheduler
     make_scheduler = instantiate("scheduler", scheduler) if "_target_" in scheduler else None

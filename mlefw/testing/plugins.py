@@ -22,7 +22,7 @@ from mlefw.prior.base import Prior
 from mlefw.rows.rows import Rows
 from mlefw.system.attempt import attempt
 from mlefw.system.warning import warn
-from mlefw.testing import batch, likelihood, loss, metric, model, prior
+from mlefw.testing import batch, inputs, likelihood, loss, metric, model, prior
 from mlefw.testing.conformance import Check, name_of, violations
 from mlefw.testing.head_case import HeadCase, plausible_etas
 
@@ -91,6 +91,8 @@ def _suites(objective: Objective, regime: BatchRegime, metrics: Sequence[Metric]
         yield _of_prior(objective.prior)
     if is_plugin(regime):
         yield _of_regime(regime, train.num_rows)
+    if objective.model.inputs is not None and is_plugin(objective.model.inputs):
+        yield _of_inputs(objective, some)
     if is_plugin(objective.model.model):
         yield _of_model(objective, some)
     if is_plugin(objective.loss):
@@ -115,6 +117,18 @@ def _of_prior(given: Prior) -> Suite:
 def _of_regime(regime: BatchRegime, num_rows: int) -> Suite:
     wrong = (batch.the_number_of_batches_is_foretold, batch.indices_are_rows, batch.scale_is_unbiased)
     return Suite(regime, batch.BatchCase(regime, (min(num_rows, 2000),)), wrong, (batch.the_generator_alone_decides,))
+
+
+def _of_inputs(objective: Objective, some: Rows) -> Suite:
+    """The map as the training rows have made it."""
+    standardized: Any = objective.model
+    x = (some.x - standardized.mean) / standardized.scale
+    wrong = (
+        *(inputs.all_state_is_buffers, inputs.output_has_a_column_for_each_input),
+        *(inputs.rows_do_not_mix, inputs.buffers_are_all_it_needs),
+    )
+    doubtful = (inputs.output_is_finite_and_repeatable, inputs.weight_two_is_the_row_twice)
+    return Suite(standardized.inputs, inputs.InputsCase(standardized.inputs, x), wrong, doubtful)
 
 
 def _of_loss(objective: Objective, some: Rows) -> Suite:

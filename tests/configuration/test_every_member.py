@@ -27,6 +27,7 @@ GROUPS = {
     "prior": [],
     "loss": [],
     "batch": [],
+    "inputs": [],
     "model": [],
     "data": [],
     "baseline": [],
@@ -57,7 +58,7 @@ METRICS = {
     "ordinal": ["head=ordinal", "data=iris", "data.labels=[setosa,versicolor,virginica]"],
 }
 """Heads that the metrics of a group are for."""
-HELD = ("head", "prior", "loss", "batch", "model", "metric")
+HELD = ("head", "prior", "loss", "batch", "inputs", "model", "metric")
 """Groups whose plugins are held to the rules of their kind."""
 CASES = [(group, member) for group in GROUPS for member in members(group)]
 
