@@ -44,10 +44,10 @@ class Stack:
         self.sizes = [p.numel() for p in first.parameters()]
         under = {id(w) for w in first.weights()}
         held = [torch.full((p.numel(),), id(p) in under) for p in first.parameters()]
-        self.is_weight = torch.cat(held)
+        is_weight = torch.cat(held)
         self.flat = torch.stack([torch.cat([p.detach().flatten() for p in o.parameters()]) for o in self.objectives])
-        self.curvature = self._column([_curvature(o) for o in self.objectives]) * self.is_weight
-        self.rate = self._column([o.prior.rate / o.population for o in self.objectives]) * self.is_weight
+        self.curvature = self._column([_curvature(o) for o in self.objectives]) * is_weight
+        self.rate = self._column([o.prior.rate / o.population for o in self.objectives]) * is_weight
         self.constant = self._column([_constant(o) for o in self.objectives])
         self.together: list[bool] | None = None
         self.tapes: dict[object, Tape | None] = {}
