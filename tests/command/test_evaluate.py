@@ -13,8 +13,7 @@ from mlefw.cli import run
 from mlefw.objective.objective import evaluate
 from mlefw.reading import csv_blocks
 from mlefw.run import build, checkpoint
-from mlefw.score.figures import figures_on
-from mlefw.score.streaming import Tally
+from mlefw.score.figures import Tally, figures_on
 
 FEW = (
     "trainer.precision=64",

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from mlefw.metric.base import Metric, bare
+from mlefw.metric.accumulator import Accumulator
+from mlefw.metric.base import Metric
 from mlefw.objective.objective import Evaluation, Objective
 from mlefw.objective.tape import NotReplayableError, Tape
 from mlefw.rows.batch import Batch
@@ -139,8 +140,6 @@ class Stack:
             self._compute([metric], rows)
         except (RuntimeError, TypeError, ValueError, NotImplementedError):
             return False
-        finally:
-            metric.reset()
         return True
 
     @property
@@ -165,17 +164,11 @@ class Stack:
 
 
 def _computed(objective: Objective, blocks: Iterable[Rows], metrics: Sequence[Metric]) -> dict[str, Tensor]:
-    for metric in metrics:
-        metric.reset()
+    accumulator = Accumulator(metrics)
     for part in blocks:
         distribution = objective.head(objective.eta(part.x, part.offset))
-        for metric in metrics:
-            bare(metric.update)(distribution, part.y, part.weight)
-    values: dict[str, Tensor] = {}
-    for metric in metrics:
-        values |= bare(metric.compute)()
-        metric.reset()
-    return values
+        accumulator.add(accumulator.of_block(distribution, part.y, part.weight))
+    return accumulator.figures()
 
 
 def _seen(objective: Objective, rows: Rows) -> tuple[Tensor, Tensor]:
