@@ -6,6 +6,7 @@ from torch import Tensor
 from mlefw.baseline.base import Solution
 from mlefw.baseline.newton import positive_solve
 from mlefw.baseline.proximal_newton import under_prior
+from mlefw.prior.base import soft_threshold
 
 
 def excess_bound(solution: Solution) -> float | None:
@@ -35,6 +36,5 @@ def subgradient(solution: Solution) -> Tensor:
     mask = torch.from_numpy(under_prior(problem))
     weights, rate = solution.theta[mask], problem.prior.rate / problem.population
     kinked = slope[mask]
-    at_zero = kinked.sign() * (kinked.abs() - rate).clamp(min=0)
-    slope[mask] = torch.where(weights == 0, at_zero, kinked + rate * weights.sign())
+    slope[mask] = torch.where(weights == 0, soft_threshold(kinked, rate), kinked + rate * weights.sign())
     return slope

@@ -39,7 +39,12 @@ class Prior(nn.Module, ABC):
 
     def prox(self, w: Tensor, step: Tensor | float) -> Tensor:
         """argmin_v ½ (v − w)² / step + rate · |v|, elementwise; `step` is a scalar or shaped like w."""
-        return w.sign() * (w.abs() - step * self.rate).clamp(min=0) if self.rate else w
+        return soft_threshold(w, step * self.rate) if self.rate else w
+
+
+def soft_threshold(w: Tensor, threshold: Tensor | float) -> Tensor:
+    """argmin_v ½ (v − w)² + threshold · |v|, elementwise; the threshold broadcasts over w and is not negative."""
+    return w.sign() * (w.abs() - threshold).clamp(min=0)
 
 
 def check_scale(setting: str, scale: float) -> float:

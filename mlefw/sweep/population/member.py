@@ -21,7 +21,11 @@ from mlefw.training.lightning_internals import hand_to
 class Member:
     """A run whose callbacks are called in Lightning's order.
 
-    The attributes without an underscore are those of `lightning.Trainer` that callbacks and the module read.
+    The attributes without an underscore are those of `lightning.Trainer` that callbacks and the module read. It stands
+    in for a trainer so that there is one set of callbacks: those that stop, keep and log a run alone do so here, and
+    are Lightning's `EarlyStopping`, `Checkpoint` and `Callback` for the sake of the plugins beside them. `strategy` and
+    `state` are what `EarlyStopping` asks for. Callbacks of others, which may ask for more, never come here: a job that
+    has one is trained alone (`signature.py`).
     """
 
     fast_dev_run = False

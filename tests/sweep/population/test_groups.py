@@ -13,9 +13,13 @@ from conftest import summary_of
 from mlefw.command import train
 from mlefw.configuration.read import read_settings, settings_of
 from mlefw.errors import Stopped
+from mlefw.objective.objective import evaluate
+from mlefw.run.build import build_metrics
 from mlefw.run.prepare import prepare
+from mlefw.score.figures import figures_on
 from mlefw.sweep.population import fit, run, signature
 from mlefw.sweep.population.dispatch import Groups
+from mlefw.sweep.population.stacked import Stack
 from mlefw.sweep.progress import Progress
 from mlefw.sweep.record import Journal, plan
 from mlefw.system.fork_pool import Pool
@@ -49,11 +53,24 @@ def test_all_else_is_common(other: str) -> None:
     [
         *("model.dropout=0.1", "model=residual", "batch.size=2048"),
         *("trainer.max_time=00:00:01:00", "optimizer.amsgrad=true"),
+        # Whoever else watches a training counts on Lightning's trainer.
+        "+callback.timer._target_=lightning.pytorch.callbacks.Timer",
     ],
 )
 def test_what_is_unusual_is_trained_alone(unusual: str) -> None:
     few = composed(unusual) if unusual != "model=residual" else read_settings("train", [unusual], (), ())
     assert signature.signature(settings_of(few)) is None
+
+
+def test_figures_of_all_members_are_computed_at_once() -> None:
+    known = [prepare(settings_of({**composed(f"seed={seed}"), "run_dir": "runs"}), None) for seed in (1, 2)]
+    stack = Stack([one.estimand.objective.eval() for one in known])
+    metrics = build_metrics(settings_of(composed()), stack.objectives[0].head)
+    found = stack.figures(known[0].data.train, metrics)
+    assert stack.together == [True] * len(metrics)
+    for figures, objective in zip(found, stack.objectives, strict=True):
+        expected = figures_on(objective, evaluate(objective, known[0].data.train), known[0].data.train, metrics)
+        assert figures["crps"] == pytest.approx(expected["crps"], rel=1e-6)
 
 
 def test_groups_are_split_over_the_processes_and_bounded() -> None:
