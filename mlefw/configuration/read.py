@@ -71,6 +71,12 @@ def resolve(config: Node) -> Node:
     return _container(OmegaConf.create(config)) if plain is None else plain
 
 
+def search_path(config_dirs: Sequence[str]) -> list[str]:
+    """The override that lets Hydra look for YAML files in these folders, too; none where there are no folders."""
+    folders = ",".join(path_setting.quoted(f"file://{Path(folder).absolute()}") for folder in config_dirs)
+    return [f"hydra.searchpath=[{folders}]"] if config_dirs else []
+
+
 def settings_of(config: Node) -> Settings:
     """The typed settings of a composed configuration of `train`, `baseline` or `check`."""
     return Settings.of(resolve(config))
@@ -101,11 +107,9 @@ def _container(config: Any) -> Node:
 def _compose(
     how: Callable[[Path, str, Sequence[str]], T], command: str, overrides: Sequence[str], config_dirs: Sequence[str]
 ) -> T:
-    folders = ",".join(path_setting.quoted(f"file://{Path(folder).absolute()}") for folder in config_dirs)
-    extra = [f"hydra.searchpath=[{folders}]"]
     try:
         with own_alone(), bounded():
-            return how(config_root(), command, [*overrides, *(extra if config_dirs else [])])
+            return how(config_root(), command, [*overrides, *search_path(config_dirs)])
     except UnicodeDecodeError as error:
         raise UsageError(f"a YAML file is not in UTF-8, as expected: {error}") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
