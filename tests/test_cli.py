@@ -324,16 +324,14 @@ def test_training_on_a_csv_imports_no_library_that_it_does_not_use(table: Callab
 import sys
 from mlefw.cli import run
 code = run(sys.argv[1:])
-print(code, [name for name in ("scipy.signal", "scipy.stats", "pandas", "sklearn") if name in sys.modules])
-from scipy.signal import windows
-print(windows.hann(3)[1])
+print(code, [name for name in ("pandas", "sklearn") if name in sys.modules])
 """
     words = [f"data.path={table()}", "data.target=y", "trainer.max_epochs=1", f"run_dir={tmp_path / 'run'}"]
     import subprocess
 
     command = [sys.executable, "-c", code, "train", "data=csv", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-2:] == ["0 []", "1.0"], done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
 
 
 def test_mistakes_that_the_source_shows_are_told_without_importing_torch() -> None:

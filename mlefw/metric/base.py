@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
+import torchmetrics
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution
 
@@ -12,7 +13,6 @@ from mlefw.distribution import quantile
 from mlefw.distribution.cdf import cdf, is_discrete
 from mlefw.distribution.precision import promote
 from mlefw.rows.rows import total
-from mlefw.system.lean_import import torchmetrics
 
 T = TypeVar("T")
 
