@@ -1,10 +1,7 @@
 """The launcher that forks: one process imports everything once, and each job runs in a fork of it."""
 
-import importlib
 import os
-import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 
 from mlefw.command.outermost import imported
@@ -16,16 +13,6 @@ from mlefw.sweep.progress import Progress
 from mlefw.sweep.record import Journal
 from mlefw.system.fork_pool import Pool
 from mlefw.system.signals import deferred, raise_pending
-
-_WARM = {
-    "mlefw.sweep.sweep": ("mlefw.command.train", "mlefw.command.baseline", "mlefw.command.check"),
-    "mlefw.plot.style": ("matplotlib.backends.backend_agg", "rich._emoji_codes"),
-    "mlefw.callback.board": ("tensorboard.plugins.hparams.metadata",),
-    "mlefw.run.archive": ("torch.utils.serialization.config", "encodings.ascii"),
-    "mlefw.data.bundled": ("sklearn.datasets", "sklearn.datasets.data", "sklearn.datasets.descr"),
-    "mlefw.data.parquet": ("pyarrow.parquet",),
-}
-"""By the module that needs them, what jobs import late."""
 
 
 class ForkLauncher:
@@ -80,10 +67,11 @@ class ForkLauncher:
             Stopped: a signal ended the sweep; the journal is written.
         """
         jobs = journal.jobs
-        _warm(tasks[0])
         progress = Progress(journal, command == "train", self.timeout_s)
+        # What this imports is all that jobs need: torch and Lightning are there once, and forks share their pages.
         from mlefw.sweep.population.dispatch import Groups
 
+        imported()
         groups = Groups(progress)
         try:
             with deferred(), Pool(self.size, self.threads, self.timeout_s, groups.ended) as pool:
@@ -113,22 +101,3 @@ class ForkLauncher:
                 fork(sorted(groups.left))
         finally:
             journal.close()
-
-
-def _warm(task: Task) -> None:
-    """Import what jobs need, and let forks share the pages of it."""
-    from mlefw.run.archive import versions
-
-    # Each job would parse them anew for its summary.
-    versions()
-    with suppress(UsageError):
-        if task.config.get("plots"):
-            from mlefw.plot.style import png, sheet
-
-            # Fonts and the parser of formulas are found at the first picture.
-            png(sheet("$10^{-1}$", "1"))
-    for user, modules in _WARM.items():
-        if user in sys.modules:
-            for name in modules:
-                importlib.import_module(name)
-    imported()
