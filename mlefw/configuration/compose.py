@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -18,7 +17,6 @@ from mlefw.configuration.settings import Node
 _Key = tuple[str, ...]
 
 _composed: dict[_Key, DictConfig] = {}
-_contained: dict[_Key, Node] = {}
 
 
 def compose(root: Path, command: str, overrides: Sequence[str]) -> DictConfig:
@@ -36,48 +34,17 @@ def compose(root: Path, command: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def contain(root: Path, command: str, overrides: Sequence[str]) -> tuple[Node, dict[str, str]]:
-    """The same without Hydra's node, as plain containers with interpolations as they are, and the members chosen.
+    """The configuration of a command without Hydra's node, as plain containers with interpolations as they are, and the
+    members chosen.
 
     Raises:
         HydraException, OmegaConfBaseException, ValueError: an override is wrong.
     """
-    key, plain = _base(root, command, overrides)
-    choices = dict(_composed[key]["hydra"]["runtime"]["choices"])
-    if key not in _contained:
-        _contained[key] = _container(copy.deepcopy(_composed[key]))
-    config = copied(_contained[key])
-    # OmegaConf does the same, in ten times the time.
-    if all(_put(config, override) for override in plain):
-        return config, choices
-    return _container(compose(root, command, overrides)), choices
-
-
-def copied(node: Any) -> Any:
-    """A copy of plain containers."""
-    if isinstance(node, dict):
-        return {key: copied(value) for key, value in node.items()}
-    return [copied(value) for value in node] if isinstance(node, list) else node
-
-
-def _container(config: DictConfig) -> Node:
+    config = compose(root, command, overrides)
+    choices = dict(config["hydra"]["runtime"]["choices"])
     OmegaConf.set_struct(config, False)
     del config["hydra"]
-    return OmegaConf.to_container(config, resolve=False)  # type: ignore[return-value]
-
-
-def _put(config: Node, override: Override) -> bool:
-    """Set the value of an override; False where it is one to be merged."""
-    *path, name = override.key_or_group.split(".")
-    value, node = override.value(), config
-    for key in path:
-        node = node.get(key) if isinstance(node, dict) else None  # type: ignore[assignment]
-    items = value if isinstance(value, list) else [value]
-    if not isinstance(node, dict) or isinstance(node.get(name), dict):
-        return False
-    if any(not isinstance(item, str | int | float | None) or "${" in str(item) for item in items):
-        return False
-    node[name] = copied(value)
-    return True
+    return OmegaConf.to_container(config, resolve=False), choices  # type: ignore[return-value]
 
 
 def _base(root: Path, command: str, overrides: Sequence[str]) -> tuple[_Key, list[Override]]:
