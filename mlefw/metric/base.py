@@ -110,8 +110,10 @@ class OfTarget(Metric):
 
 
 def bare(method: Any) -> Any:
-    """A method of a metric without what torchmetrics does around it: it counts, caches and moves, for a caller that
-    does all of it himself, and takes longer than the method.
+    """`update` or `compute` of a metric without what torchmetrics does around it.
+
+    It would add up the sums of all processes again, which the caller has done, keep the result although the sums are
+    then set by hand, and warn of a metric that was never updated.
     """
     return method.__wrapped__
 
