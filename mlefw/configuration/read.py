@@ -12,12 +12,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlefw.configuration import path_setting
 from mlefw.configuration.check import check
-from mlefw.configuration.component_heads import open_heads
-from mlefw.configuration.compose import compose, contain
+from mlefw.configuration.compose import compose, contain, open_heads, replaced
 from mlefw.configuration.expansion import bounded
 from mlefw.configuration.explain import explain
 from mlefw.configuration.groups import config_root, known_settings, members
-from mlefw.configuration.interpolate import replaced
 from mlefw.configuration.override import opened
 from mlefw.configuration.resolvers import own_alone
 from mlefw.configuration.settings import Node, Settings

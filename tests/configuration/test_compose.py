@@ -1,4 +1,4 @@
-"""Replacing interpolations says what OmegaConf says, or leaves it to OmegaConf."""
+"""Settings of jobs are put in as Hydra does it, and references are replaced as OmegaConf does, or left to it."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlefw.configuration import compose
+from mlefw.configuration.compose import replaced
 from mlefw.configuration.groups import config_root
-from mlefw.configuration.interpolate import replaced
 
 PLAIN: list[dict[str, Any]] = [
     {"a": {"b": 1e-3, "c": [1, "x", None, True]}, "d": "${a.b}", "e": ["${a.b}", {"f": "${g}/h"}], "g": "there"},
