@@ -4,13 +4,13 @@ import copy
 from typing import Any
 
 import torch
+import torchmetrics
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution
 
 from mlefw.distribution.precision import promote
 from mlefw.errors import UsageError
 from mlefw.metric.base import Metric
-from mlefw.system.lean_import import torchmetrics
 
 
 class OfPrediction(Metric):

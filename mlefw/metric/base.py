@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
+import torchmetrics
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution
 
@@ -12,7 +13,6 @@ from mlefw.distribution import quantile
 from mlefw.distribution.cdf import cdf, is_discrete
 from mlefw.distribution.precision import promote
 from mlefw.rows.rows import total
-from mlefw.system.lean_import import torchmetrics
 
 T = TypeVar("T")
 
@@ -112,7 +112,11 @@ class OfTarget(Metric):
 
 
 def bare(method: Any) -> Any:
-    """A method of a metric without torchmetrics' wrapper, which counts, caches and moves, and takes longer than it."""
+    """`update` or `compute` of a metric without what torchmetrics does around it.
+
+    It would add up the sums of all processes again, which the caller has done, keep the result although the sums are
+    then set by hand, and warn of a metric that was never updated.
+    """
     return method.__wrapped__
 
 

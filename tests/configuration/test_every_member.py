@@ -65,7 +65,7 @@ CASES = [(group, member) for group in GROUPS for member in members(group)]
 
 TARGETS = sorted(
     {match for file in config_root().rglob("*.yaml") for match in re.findall(r"_target_: ([\w.]+)", file.read_text())}
-    - {"hydra_plugins.mlefw.ForkLauncher", "hydra_plugins.mlefw.GridSweeper", "mlefw.loss.plain.Plain"}
+    - {"mlefw.loss.plain.Plain"}
 )
 
 

@@ -14,7 +14,6 @@ from mlefw.sweep.population.member import Member
 from mlefw.sweep.population.optimiser import Vectorised
 from mlefw.sweep.population.stacked import Stack
 from mlefw.system.allocator import retained
-from mlefw.system.atomic import together
 from mlefw.system.signals import deferred
 from mlefw.training.step import calmer
 
@@ -64,9 +63,7 @@ class _Group:
                     self._each(Member.begin_another_epoch)
                     self.optimiser.refresh()
                 self._each(Member.end_steps, [self._steps(epoch)] * len(self.members))
-            figures = self._figures(end)
-            with together():
-                self._each(Member.end_epoch, figures)
+            self._each(Member.end_epoch, self._figures(end))
 
     def _each(self, act: Callable[..., None], values: Sequence[Any] | None = None) -> None:
         """Let each act; an error is its own, and a signal waits until all have written what they are at."""
