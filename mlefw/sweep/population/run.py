@@ -17,7 +17,7 @@ from mlefw.run import conclude, fitting
 from mlefw.run.directory import locked, summary_of
 from mlefw.run.prepare import prepare
 from mlefw.sweep.population import signature
-from mlefw.sweep.population.fit import fit
+from mlefw.sweep.population.fit import ToTrainAloneError, fit
 from mlefw.sweep.population.last_look import see
 from mlefw.sweep.population.member import Member
 from mlefw.system import shared_work, warning
@@ -83,6 +83,8 @@ def _run(entries: Sequence[Entry], held: ExitStack) -> None:
         share = (time.monotonic() - clock) / max(1, len(members))
         known = see([member for _, member in members])
         for (entry, member), seen in zip(members, known, strict=True):
+            if isinstance(member.error, ToTrainAloneError):
+                continue
             with _speaking(entry):
                 _end(entry, member, share, seen)
             entry.code = entry.code or 0
