@@ -74,6 +74,8 @@ def _read_data(config: Settings) -> Data:
     check_targets(source, kind, tasks)
     source.bounds = issubclass(kind, CensoredHead) and not source.event
     source.partial = getattr(kind, "partial", False) and not source.event
+    source.classes = getattr(kind, "target", "numeric") != "numeric"
+    source.check_split()
     table = source.read()
     schema = Schema.learn(table, source, {t: head_kind(node).target for t, node in tasks.items()} or kind.target)
     parts = source.parts(table)

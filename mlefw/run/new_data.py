@@ -56,6 +56,7 @@ def read_table(trained: Trained, settings: TableSettings, split: str) -> tuple[T
     """
     source: Source = instantiate("data", {**trained.config.data, **settings.given})
     source.partial, source.bounds = trained.schema.partial, trained.schema.bounds
+    source.classes = trained.schema.kind != "numeric"
     parts = source.parts()
     if split not in parts:
         raise UsageError(f"the run's data have no {split} rows: choose split={' or split='.join(parts)}")
@@ -99,6 +100,7 @@ def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Sour
     source = trained.schema.reading(kind(**given), prediction)
     # Columns that training did not know are no surprise where it was told which to take.
     source.closed = trained.config.data.get("features") is None
+    source.known = tuple(str(trained.config.data[role]) for role in ("group", "time") if trained.config.data.get(role))
     return source
 
 
