@@ -30,6 +30,7 @@ from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized, feature_statistics
 from mlefw.run.placement import place, set_units
+from mlefw.schema.coarse import warn_of_coarse_target
 from mlefw.schema.encode import coded
 from mlefw.schema.reach import far_rows, spans, warn_of_far_rows
 from mlefw.schema.schema import Schema
@@ -83,6 +84,7 @@ def _read_data(config: Settings) -> Data:
     schema = schema.of_training(*parts["train"])
     head = head_of(config.head, schema.targets)
     splits = {split: coded(schema, head, *part, source.store) for split, part in parts.items()}
+    warn_of_coarse_target(head, splits["train"], schema.target)
     schema = replace(schema, spans=spans(schema, splits["train"]))
     if source.store is None:
         for split, (table, index) in parts.items():
