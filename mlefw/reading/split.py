@@ -81,7 +81,7 @@ class Split:
         if self.rule == "stratified":
             labels, strata = self.strata(table)
             parts = stratified(strata[index], counts, rng)
-            _warn_of_scarce(labels, strata[index], 1 + sum(count > 0 for count in counts.values()), "parts")
+            warn_of_scarce(labels, strata[index], 1 + sum(count > 0 for count in counts.values()), "parts")
         elif self.rule == "group":
             parts = grouped(self.groups(table)[1][index], counts, rng, f"{table.origin}: data.group={self.group}")
         elif self.rule == "time":
@@ -155,7 +155,7 @@ class Split:
             warnings.warn(message, UserWarning, stacklevel=3)
 
 
-def _warn_of_scarce(labels: Sequence[str], strata: np.ndarray, num_parts: int, what: str) -> None:
+def warn_of_scarce(labels: Sequence[str], strata: np.ndarray, num_parts: int, what: str) -> None:
     """Say which strata have fewer rows than there are parts, so that some part has none of it."""
     sizes = np.bincount(strata, minlength=len(labels))
     scarce = [label for label, size in zip(labels, sizes, strict=True) if 0 < size < num_parts]

@@ -16,6 +16,7 @@ from mlefw.data.parquet import BLOCK_CELLS, Parquet
 from mlefw.errors import UsageError
 from mlefw.reading.table import Table
 from mlefw.run.checkpoint import Trained
+from mlefw.run.held_out import parts_of
 from mlefw.system.local_path import local_path
 from mlefw.system.trust import trusted
 
@@ -57,7 +58,7 @@ def read_table(trained: Trained, settings: TableSettings, split: str) -> tuple[T
     source: Source = instantiate("data", {**trained.config.data, **settings.given})
     source.partial, source.bounds = trained.schema.partial, trained.schema.bounds
     source.classes = trained.schema.kind != "numeric"
-    parts = source.parts()
+    parts = parts_of(trained.config.cv, source, source.read())
     if split not in parts:
         raise UsageError(f"the run's data have no {split} rows: choose split={' or split='.join(parts)}")
     return parts[split]

@@ -53,7 +53,7 @@ def warn_of_coarse_target(head: Head, rows: Rows, target: str) -> None:
     warn(
         f"column {target!r} (data.target) has {count} distinct values in {rows.num_rows} training rows, {apart}, and "
         "the head is a density: one with spikes at these values has as low an NLL as one likes. The width of the "
-        f"rounding bounds what may be claimed: a mean NLL below {math.log(step):.4g} nats per row, its logarithm, is more "
-        f"than values {step:.6g} apart can show. Expected {masses}; or head=censored with data.target=[low,high], two "
-        f"columns with {step / 2:.6g} less and {step / 2:.6g} more than the value"
+        f"rounding bounds what may be claimed: a mean NLL below {math.log(step):.4g} nats per row, its logarithm, is "
+        f"more than values {step:.6g} apart can show. Expected {masses}; or head=censored with "
+        f"data.target=[low,high], two columns with {step / 2:.6g} less and {step / 2:.6g} more than the value"
     )
