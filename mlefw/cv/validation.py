@@ -24,6 +24,7 @@ from mlefw.errors import UsageError
 from mlefw.report.references import against
 from mlefw.run import build, held_out
 from mlefw.run.directory import check_free, locked
+from mlefw.run.source import open_source
 from mlefw.sweep.progress import Progress
 from mlefw.sweep.record import Job
 from mlefw.system import warning
@@ -52,7 +53,7 @@ def run(command: str, composed: Node, root: Path) -> int:
     check_free(root)
     _check(command, config)
     imported()
-    source = build.open_source(config)
+    source = open_source(config)
     table = source.read()
     folds = held_out.all_folds(config.cv, source, table)
     data = build.coded_data(config, source, table, lambda: held_out.whole(table))
@@ -69,7 +70,7 @@ def run(command: str, composed: Node, root: Path) -> int:
         plan.write(root, {})
         width = len(str(max(len(folds) - 1, 0)))
         jobs = [Job(k, [f"cv.fold={k}"], root / f"fold_{k:0{width}d}") for k in wanted]
-        _fit(command, composed, root, jobs, config.cv["jobs"])
+        _fit(command, composed, root, jobs, config.cv.get("jobs"))
         content, scored = gather(plan, jobs, known)
         plan.write(root, scored)
         content["warnings"] = warning.collected()

@@ -11,8 +11,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.calibrate.base import Calibration
-from mlefw.configuration.admission import admit
-from mlefw.configuration.instantiate import found, instantiate
+from mlefw.configuration.instantiate import instantiate
 from mlefw.configuration.settings import Node, Settings
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
@@ -32,11 +31,11 @@ from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized, feature_statistics
 from mlefw.run.held_out import Parts, parts_of
 from mlefw.run.placement import place, set_units
+from mlefw.run.source import head_kind, open_source
 from mlefw.schema.coarse import warn_of_coarse_target
 from mlefw.schema.encode import coded
 from mlefw.schema.reach import far_rows, spans, warn_of_far_rows
 from mlefw.schema.schema import Schema
-from mlefw.schema.support import check_targets
 from mlefw.schema.target import Target
 from mlefw.system.random_state import Stream
 from mlefw.system.shared_work import once
@@ -61,30 +60,9 @@ class Data:
         return far_rows(self.schema, self.splits[split])
 
 
-def head_kind(node: Node) -> Any:
-    """The class of a head, which says how its target is coded before there are data to build it with."""
-    return found(admit("head", node))
-
-
 def build_data(config: Settings) -> Data:
     """Read, learn the schema, split, code, and hold the target to the head's support."""
     return once("data", config.plain, ("data", "head"), lambda: _read_data(config))
-
-
-def open_source(config: Settings) -> Source:
-    """The source of the rows, which knows what its target is to the head.
-
-    Raises:
-        UsageError: its columns do not fit the head, or contradict each other.
-    """
-    source: Source = instantiate("data", config.data)
-    kind, tasks = head_kind(config.head), config.head.get("tasks") or {}
-    check_targets(source, kind, tasks)
-    source.bounds = issubclass(kind, CensoredHead) and not source.event
-    source.partial = getattr(kind, "partial", False) and not source.event
-    source.classes = getattr(kind, "target", "numeric") != "numeric"
-    source.check_split()
-    return source
 
 
 def _read_data(config: Settings) -> Data:
