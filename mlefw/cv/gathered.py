@@ -16,6 +16,7 @@ from mlefw.data.base import Source
 from mlefw.head.base import Head
 from mlefw.reading.split import Split
 from mlefw.reading.table import Table
+from mlefw.report.references import REFERENCES
 from mlefw.report.sentences import model_name
 from mlefw.run import build, row_scores
 from mlefw.run.build import Data
@@ -125,7 +126,7 @@ def gather(plan: Plan, jobs: Sequence[Job], known: Held | None) -> tuple[Json, d
         "folds": of_fold,
         "failed": [{name: one[name] for name in ("number", "repeat", "fold", "reason")} for one in failed],
     }
-    return content | _figures(plan, scored), scored
+    return content | _figures(plan, scored, _baseline(plan, jobs)), scored
 
 
 def _scores(job: Job) -> tuple[Scores | None, str]:
@@ -170,7 +171,15 @@ def _described(plan: Plan, jobs: Sequence[Job]) -> Json:
     }
 
 
-def _figures(plan: Plan, scored: Mapping[int, Scores]) -> Json:
+def _baseline(plan: Plan, jobs: Sequence[Job]) -> str:
+    """What the model is compared with, which may differ from fold to fold where an estimate does not exist."""
+    if plan.command == "baseline":
+        return "null model"
+    found = {summary_of(job.run_dir).get("distance", {}).get("reference") for job in jobs if job.is_done}
+    return REFERENCES.get(found.pop(), "linear estimate") if len(found) == 1 else "linear MLE, MAP or ridge MAP"
+
+
+def _figures(plan: Plan, scored: Mapping[int, Scores], baseline: str) -> Json:
     """Means and errors over all rows that were held out."""
     content: Json = {"num_held_out": len({int(row) for number in scored for row in plan.folds[number].test})}
     if not scored:
@@ -193,8 +202,7 @@ def _figures(plan: Plan, scored: Mapping[int, Scores]) -> Json:
 
     content["nll"] = of(nll)
     if np.isfinite(beside).any():
-        name = "null model" if plan.command == "baseline" else "linear estimate (exact)"
-        content |= {"baseline": {"name": name, **of(beside)}, "difference": of(nll - beside)}
+        content |= {"baseline": {"name": baseline, **of(beside)}, "difference": of(nll - beside)}
     return content
 
 

@@ -108,6 +108,7 @@ def test_a_network_is_fitted_in_every_fold_beside_its_baseline(mlefw: Run, tmp_p
     assert [(fold["num_train"], fold["num_test"]) for fold in content["folds"]] == [(30, 15), (45, 15)]
     assert rows["row"].tolist() == list(range(30, 60))
     assert "hac_se" in content["nll"]
+    assert (content["name"], content["baseline"]["name"]) == ("mlp", "linear MLE")
     for fold in content["folds"]:
         summary = json.loads((tmp_path / "cv" / fold["run_dir"] / "summary.json").read_text(encoding="utf-8"))
         assert summary["num_rows"]["train"] + summary["num_rows"]["validation"] == fold["num_train"]
