@@ -21,6 +21,7 @@ class Cells:
         missing: whether rows with missing cells are an error, or are dropped with a warning.
         lenient: columns whose missing cells are kept as holes of the table, regardless of `missing`.
         open: for each column of bounds, the infinity that means that there is no bound, like an empty cell.
+        time: a column of numbers or dates, which become whole numbers in the unit of their type.
         form: how numbers are written in text.
         on_purpose: whether the source distinguishes text from numbers by type, as a Parquet file does.
     """
@@ -31,5 +32,6 @@ class Cells:
     missing: Missing = "error"
     lenient: Collection[str] = ()
     open: Mapping[str, float] = field(default_factory=dict)
+    time: str | None = None
     form: NumberFormat = field(default_factory=NumberFormat)
     on_purpose: bool = True

@@ -99,8 +99,16 @@ def test_large_networks_and_large_batches_are_trained_alone(large: tuple[str, ..
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_member_that_diverges_costs_itself_alone(tmp_path: Path) -> None:
+def test_a_member_that_may_go_back_is_left_to_train_alone(tmp_path: Path) -> None:
     members = [(f"optimizer.lr={lr}", "optimizer=sgd", "step.clip_norm=0") for lr in ("0.01", "1e30", "0.02")]
+    assert run.run(entries(tmp_path, *members), tmp_path / "results.json") == 0
+    assert {i: code for i, (code, _) in run.read(tmp_path / "results.json").items()} == {0: 0, 2: 0}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_member_that_diverges_costs_itself_alone(tmp_path: Path) -> None:
+    common = ("optimizer=sgd", "step.clip_norm=0", "step.recoveries=0")
+    members = [(f"optimizer.lr={lr}", *common) for lr in ("0.01", "1e30", "0.02")]
     group = entries(tmp_path, *members)
     assert run.run(group, tmp_path / "results.json") == 0
     assert {i: code for i, (code, _) in run.read(tmp_path / "results.json").items()} == {0: 0, 1: 3, 2: 0}
