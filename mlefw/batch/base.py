@@ -47,14 +47,11 @@ def check_positive(setting: str, value: int) -> int:
     return int(value)
 
 
-BatchSize = int | Literal["auto"]
-"""Rows of a batch, or `auto`: by the number of training rows."""
-
 _BY_ROWS = ((2_000, 32), (20_000, 128))
 _LARGE = 256
 
 
-def check_size(value: BatchSize) -> BatchSize:
+def check_size(value: int | Literal["auto"]) -> int | Literal["auto"]:
     """`value` itself, as `batch.size`.
 
     Raises:
@@ -63,7 +60,7 @@ def check_size(value: BatchSize) -> BatchSize:
     return value if value == "auto" else check_positive("batch.size", value)
 
 
-def size_of(size: BatchSize, num_rows: int) -> int:
+def size_of(size: int | Literal["auto"], num_rows: int) -> int:
     """Rows of a batch, of so many rows in all; `auto` is 32 below 2,000 rows, 128 below 20,000, and 256 from there on.
 
     With few rows small batches give the steps that a network needs within its epochs; with many a larger one is

@@ -1,11 +1,12 @@
 """Mini-batches without replacement."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mlefw.batch.base import BatchRegime, BatchSize, check_size, shuffled, size_of
+from mlefw.batch.base import BatchRegime, check_size, shuffled, size_of
 
 
 class MiniBatch(BatchRegime):
@@ -13,7 +14,7 @@ class MiniBatch(BatchRegime):
 
     without_replacement = True
 
-    def __init__(self, size: BatchSize = "auto") -> None:
+    def __init__(self, size: int | Literal["auto"] = "auto") -> None:
         self.size = check_size(size)
 
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:

@@ -1,17 +1,18 @@
 """Independent draws with replacement, as the theory of stochastic gradient descent assumes."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mlefw.batch.base import BatchRegime, BatchSize, check_size, size_of
+from mlefw.batch.base import BatchRegime, check_size, size_of
 
 
 class WithReplacement(BatchRegime):
     """Each step draws `size` rows independently and uniformly; an epoch is ⌈num_rows / size⌉ steps."""
 
-    def __init__(self, size: BatchSize = "auto") -> None:
+    def __init__(self, size: int | Literal["auto"] = "auto") -> None:
         self.size = check_size(size)
 
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:

@@ -122,6 +122,7 @@ RANGES: Mapping[str, Range] = {
     "uncertainty.seed": whole(0),
     "step.clip_norm": number(),
     "step.replay": one_of(True, False),
+    "step.recoveries": whole(0),
     "step.per_chunk": either(one_of("auto"), whole(1)),
     "early_stopping.patience": either(NULL, whole(1)),
     "early_stopping.min_delta": number(),

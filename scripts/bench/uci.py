@@ -1,19 +1,22 @@
 """Test NLL of default settings on UCI regression tables, beside the exact linear MLE and published results.
 
-usage: python scripts/bench/uci.py FOLDER [--splits 20] [--head heteroscedastic] [--jobs 2] [setting=value …]
+usage: python scripts/bench/uci.py FOLDER [--splits 20] [--head student_t] [--jobs 2] [setting=value …]
 
 FOLDER holds `<name>.csv` or `<name>.csv.gz` with a target column `y`. Protocol (Hernandez-Lobato & Adams, 2015): for
 each table one RandomState(1), a permutation for each split, the first 90 % of it train, the rest test; the last 20 %
-of the training order validates. One network a split, never refitted on the validation rows.
+of the training order validates. One network a split, never refitted on the validation rows; with `ensemble=folds` five,
+each of which validates on a fifth of the training rows. Without settings they are `head.scale=predicted inputs=auto`
+for the Student-t head: these were chosen in view of four of the tables, so compare on others before you believe them.
 """
 
 import argparse
 import json
 import os
+import resource
 import sys
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -42,42 +45,45 @@ def splits(num_rows: int, count: int) -> list[tuple[np.ndarray, np.ndarray, np.n
 
 
 def run(job: tuple[str, int, int, list[str]]) -> dict[str, float]:
-    """Train on one split of one table, as `mlefw train` would."""
+    """Train on one split of one table by `mlefw train`; test NLL, and CPU seconds of all processes."""
     path, split, count, overrides = job
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
-    from mlefw.command import train
-    from mlefw.command.outermost import listen
-    from mlefw.configuration.read import read_settings, settings_of
+    from mlefw import cli
+    from mlefw.command import train  # noqa: F401 - imported here, so that no fit is charged for it
 
     torch.set_num_threads(1)
-    listen()
     table = csv.read_csv(path)
     parts = splits(table.num_rows, count)[split]
+    is_folds = any(override.startswith("ensemble=folds") for override in overrides)
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{name}.parquet" for name in ("fit", "validation", "test")]
-        for file, rows in zip(files, parts, strict=True):
+        files = {name: Path(folder) / f"{name}.parquet" for name in ("fit", "validation", "test")}
+        for file, rows in zip(files.values(), parts, strict=True):
             parquet.write_table(table.take(pa.array(rows)), file)
-        data = [
-            "data=parquet",
-            "data.target=y",
-            f"data.path='{files[0]}'",
-            f"data.validation_path='{files[1]}'",
-            f"data.test_path='{files[2]}'",
-            "logger=none",
-            "callback=none",
-        ]
-        run_dir = Path(folder) / "run"
-        config = settings_of({**read_settings("train", [*data, *overrides], [], []), "run_dir": str(run_dir)})
-        start = time.process_time()
-        summary = train.run(config, run_dir)
+        settings = ["data=parquet", "data.target=y", f"data.test_path={files['test']}", "logger=none", "callback=none"]
+        if is_folds:
+            # Members validate on folds of all rows that are not held out.
+            parquet.write_table(table.take(pa.array(np.concatenate(parts[:2]))), files["fit"])
+            settings += ["data.validation_fraction=0"]
+        else:
+            settings += [f"data.validation_path={files['validation']}"]
+        run_dir, start = Path(folder) / "run", _cpu_seconds()
+        with (Path(folder) / "said").open("w", encoding="utf-8") as said, redirect_stdout(said), redirect_stderr(said):
+            code = cli.run(["train", *settings, f"data.path={files['fit']}", *overrides, f"run_dir={run_dir}"])
+        if code:
+            sys.exit(f"{path}, split {split}: exit code {code}\n{(Path(folder) / 'said').read_text(encoding='utf-8')}")
+        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     return {
         "nll": summary["metrics"]["test"]["nll_nats"],
         "linear": summary["baseline"].get("test", {}).get("nll_nats", float("nan")),
-        "steps": summary["num_steps"],
-        "seconds": time.process_time() - start,
+        "seconds": _cpu_seconds() - start,
     }
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def main() -> None:
@@ -86,10 +92,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--tables", nargs="*", help="names of tables (default: all in the folder)")
-    parser.add_argument("--head", default="heteroscedastic")
+    parser.add_argument("--head", default="student_t")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path, help="write every result here, too")
     arguments, overrides = parser.parse_known_args()
+    if arguments.head == "student_t":
+        overrides = ["head.scale=predicted", "inputs=auto", *overrides]
     files = {file.name.split(".")[0]: file for file in sorted(arguments.folder.glob("*.csv*"))}
     files = {name: file for name, file in files.items() if not arguments.tables or name in arguments.tables}
     if not files:
@@ -121,7 +129,6 @@ def _print(results: dict[str, list[dict[str, float]]], head: str, overrides: lis
         print(f"{label:<{width}}" + "".join(f"{cell:>18}" for cell in cells))
     for label, key in (
         ("  worst split", "nll"),
-        ("  optimiser steps, mean", "steps"),
         ("  CPU seconds a fit, mean", "seconds"),
     ):
         pick = np.max if "worst" in label else np.mean

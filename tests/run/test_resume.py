@@ -153,7 +153,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("head=laplace", "has head=gaussian"),
         ("prior=l2", "has prior=none"),
         ("model.hidden=[4]", "model.hidden is [4], and was [3]"),
-        ("batch.size=7", "batch.size is 7, and was 32"),
+        ("batch.size=7", "batch.size is 7, and was auto"),
         ("optimizer.lr=0.1", "optimizer.lr is 0.1, and was 0.005"),
         ("seed=1", "seed is 1, and was 0"),
         ("data.standardize=false", "data.standardize is False, and was True"),
