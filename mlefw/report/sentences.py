@@ -35,6 +35,23 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
         lines.append(f"The recalibration ({content['calibration']['method']}) was fitted on these rows.")
     if "misfit" in content:
         lines.append(content["misfit"]["sentence"])
+    return lines + ensemble_lines(content.get("ensemble", {}))
+
+
+def ensemble_lines(content: Mapping[str, Any]) -> list[str]:
+    """What the members of a mixture say each and together: `ensemble` of an evaluation; none where there is none."""
+    if not content:
+        return []
+    each = ", ".join(number(member["nll_nats"]) for member in content["members"])
+    lines = [f"mixture of {content['num_members']} members, whose own NLL is {each} nats per row"]
+    if "gain_nats" in content:
+        lines.append(f"mean of the members minus mixture: {number(content['gain_nats'], sign=True)} nats per row")
+    for name, one in content.get("targets", {"": content}).items():
+        of = f" of {name}" if name else ""
+        lines.append(
+            f"entropy{of}: {number(one['entropy_nats'])} nats per row, of which {number(one['disagreement_nats'])} are "
+            "the members' disagreement"
+        )
     return lines
 
 
