@@ -42,6 +42,7 @@ GROUPS = (
     "average",
     "calibrate",
     "uncertainty",
+    "cv",
     "experiment",
 )
 
@@ -118,16 +119,37 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         return sweep.run(command, overrides, given.arguments, config_dirs, admitted)
     if command == "train" and any(item.startswith("resume=") for item in overrides):
         return _resume(overrides, config_dirs, admitted)
-    config = read_settings(command, overrides, config_dirs, admitted)
+    config = read_settings(command, _of_folds(command, overrides), config_dirs, admitted)
     if config.get("resume"):
         raise UsageError(f"resume={config['resume']}: expected on the command line of mlefw train alone")
     if command in ("evaluate", "predict"):
         return _apply(command, resolve(config), admitted)
+    return _run(command, config, resolve(config)["run_dir"])
+
+
+def _run(command: str, config: Node, given: str | None) -> int:
     from mlefw.command.job import run_job
     from mlefw.run.directory import default_path
+    from mlefw.run.held_out import is_whole
 
-    given = resolve(config)["run_dir"]
-    return run_job(command, config, local_path(given, "run_dir") if given else default_path())
+    run_dir = local_path(given, "run_dir") if given else default_path()
+    if command != "check" and is_whole(config.get("cv") or {}):
+        from mlefw.cv import validation
+
+        return validation.run(command, config, run_dir)
+    return run_job(command, config, run_dir)
+
+
+def _of_folds(command: str, overrides: Sequence[str]) -> list[str]:
+    """What is set for the folds of a cross-validation unless the command line says otherwise."""
+    keys = {item.partition("=")[0] for item in overrides}
+    asked = command in ("train", "baseline") and any(item.startswith("cv=") for item in overrides)
+    if not asked or "cv=none" in overrides or "cv.fold" in keys:
+        return list(overrides)
+    # Threads that a library starts when it is imported would be lost in the forks; folds start their own.
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    quiet = [] if command == "baseline" or keys & {"report", "plots"} else ["report=false", "plots=false"]
+    return [*quiet, *overrides]
 
 
 def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:

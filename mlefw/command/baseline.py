@@ -15,7 +15,7 @@ from mlefw.errors import NumericalError, UsageError
 from mlefw.objective.objective import evaluate
 from mlefw.report.coefficient_table import shortened
 from mlefw.report.tables import coefficient_table, facts
-from mlefw.run import build, judgement
+from mlefw.run import build, judgement, row_scores
 from mlefw.run.directory import claim
 from mlefw.run.estimate import NAMES
 from mlefw.run.prepare import Prepared, estimate, prepare
@@ -69,8 +69,19 @@ def run(config: Settings, run_dir: Path) -> Json:
     if solution is not None and solution.exists is not False:
         misfit = _misfit(config, prepared, solution, content)
         content |= {} if misfit is None else {"misfit": misfit}
-    write_json(claim(run_dir) / "baseline.json", content)
+    run_dir = claim(run_dir)
+    if config.cv and solution is not None and solution.exists is not False:
+        _score(prepared, solution, run_dir)
+    write_json(run_dir / "baseline.json", content)
     return content
+
+
+def _score(prepared: Prepared, solution: Solution, run_dir: Path) -> None:
+    """Write the NLL of each row that a fold holds out, under the estimate and under the null model."""
+    objective, rows = prepared.estimand.objective, prepared.data.splits["test"]
+    found = {"test": evaluate(as_objective(solution, objective), rows)}
+    null = evaluate(as_objective(prepared.estimand.null, objective), rows).nll
+    row_scores.store(run_dir, found, {"test": rows}, prepared.data.schema.labels, null)
 
 
 def _misfit(config: Settings, prepared: Prepared, solution: Solution, content: Json) -> Json | None:

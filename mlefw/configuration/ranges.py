@@ -105,7 +105,11 @@ RANGES: Mapping[str, Range] = {
     # Of `evaluate` it is a folder.
     "plots": either(one_of(None, True, False), Range(lambda v: isinstance(v, str), "the name of a folder")),
     "data.target": either(NULL, _COLUMN, _COLUMNS),
-    **{f"data.{name}": either(NULL, _COLUMN) for name in ("offset", "exposure", "weight", "id", "event")},
+    **{
+        f"data.{name}": either(NULL, _COLUMN)
+        for name in ("offset", "exposure", "weight", "id", "event", "group", "time")
+    },
+    "data.split": one_of(None, "random", "stratified", "group", "time"),
     "data.test_fraction": number(below=1.0),
     "data.validation_fraction": number(below=1.0),
     "data.seed": whole(0),

@@ -15,7 +15,7 @@ Node = dict[str, Any]
 
 _NODES = (
     *("data", "head", "prior", "loss", "batch", "model", "baseline", "calibrate", "uncertainty"),
-    *("optimizer", "scheduler", "average", "experiment", "metric", "callback", "logger"),
+    *("optimizer", "scheduler", "average", "cv", "experiment", "metric", "callback", "logger"),
 )
 
 
@@ -87,9 +87,9 @@ class TrainerSettings:
 class Settings:
     """The settings of `train`, `baseline` and `check`, resolved and checked.
 
-    A part that is not asked for (`loss`, `baseline`, `calibrate`, `uncertainty`, `scheduler`, `average`, `experiment`)
-    is an empty node. `metric`, `callback` and `logger` hold nodes by name. `choices` has the name of the member chosen
-    in each group. `plain` is what all of this was made from, as `config.yaml` and checkpoints keep it.
+    A part that is not asked for (`loss`, `baseline`, `calibrate`, `uncertainty`, `scheduler`, `average`, `cv`,
+    `experiment`) is an empty node. `metric`, `callback` and `logger` hold nodes by name. `choices` has the name of the
+    member chosen in each group. `plain` is what all of this was made from, as `config.yaml` and checkpoints keep it.
     """
 
     plain: Node
@@ -107,6 +107,7 @@ class Settings:
     optimizer: Node
     scheduler: Node
     average: Node
+    cv: Node
     experiment: Node
     metric: Node
     callback: Node

@@ -12,6 +12,7 @@ from mlefw.errors import UsageError
 from mlefw.reading.arrow import is_index_name
 from mlefw.reading.cells import Cells
 from mlefw.reading.columns import shown
+from mlefw.reading.split import Rule, Split
 from mlefw.reading.table import Table
 from mlefw.rows.stored import Store
 
@@ -44,9 +45,14 @@ class Source(ABC):
         weight: column of row weights, meaning frequencies.
         labels: those of the target in their order; sorted by default.
         id: column that identifies a row in predictions.
+        split: how rows are shared out: at `random`; `stratified` by classes, or by deciles of a number; in whole
+            groups (`group`); or in `time`, whose last rows test. By default `group` where a column of groups is named,
+            `time` where one of times is, else `random`.
+        group: column of groups, of which each is in one part alone; it is no feature.
+        time: column of numbers or dates, of which equal ones are in one part; it is no feature unless it is listed.
         test_fraction: share of all rows that is held out for the final score.
         validation_fraction: share of all rows on which training is watched.
-        seed: seed of the random split.
+        seed: seed of the split.
         standardize: whether features are centred and scaled inside the model.
         standardize_target: whether a location-scale target is in units of its spread inside the head.
         missing: `error`; `drop` to leave out rows with missing values; or `impute` to put the mean of the training
@@ -65,6 +71,9 @@ class Source(ABC):
     weight: str | None = None
     labels: list[str | int | float] | None = None
     id: str | None = None
+    split: Rule | None = None
+    group: str | None = None
+    time: str | None = None
     test_fraction: float = 0.2
     validation_fraction: float = 0.2
     seed: int = 0
@@ -78,6 +87,10 @@ class Source(ABC):
     """Whether one of several targets may be missing where another is there."""
     bounds: bool = field(default=False, init=False)
     """Whether two targets are a lower and an upper bound of one number, of which infinity is no bound."""
+    classes: bool = field(default=False, init=False)
+    """Whether the target is a class rather than a number, which a stratified split follows."""
+    known: tuple[str, ...] = field(default=(), init=False)
+    """Columns without a role that are no surprise."""
     numeric: tuple[str, ...] = field(default=(), init=False)
     """Columns that are known to hold numbers, beside those whose role says so."""
     store: Store | None = field(default=None, init=False)
@@ -89,6 +102,13 @@ class Source(ABC):
     def targets(self) -> tuple[str, ...]:
         """The columns to predict."""
         return tuple(self.target) if isinstance(self.target, list) else (self.target,) if self.target else ()
+
+    @property
+    def drawing(self) -> Split:
+        """How rows are shared out."""
+        rule: Rule = self.split or ("group" if self.group else "time" if self.time else "random")
+        target = (self.event,) if self.event else self.targets
+        return Split(rule, self.seed, self.group, self.time, target, self.classes or self.event is not None)
 
     @classmethod
     def reads(cls, path: str) -> bool:
@@ -129,40 +149,41 @@ class Source(ABC):
     def parts(self, table: Table | None = None) -> dict[str, tuple[Table, np.ndarray]]:
         """For `train`, `validation` and `test` a table, and the positions of the split's rows in it.
 
-        Given validation and test rows are used as they are; the others are drawn at random, by `seed`, as shares of
-        the rows of `read`. Rows keep their order within a split, and one without rows is absent.
+        Given validation and test rows are used as they are; the others are shares of the rows of `read`, as `split`
+        has it. Rows keep their order within a split, and one without rows is absent.
 
         Args:
             table: what `read` returned, if the caller holds it already.
 
         Raises:
-            UsageError: a fraction outside [0, 1), or fewer than two training rows.
+            UsageError: a fraction outside [0, 1), fewer than two training rows, or columns that the split cannot
+                follow.
         """
-        self._check_fractions()
+        self.check_split()
         table = self.read() if table is None else table
-        given = {"validation": self.read_validation(), "test": self.read_test()}
-        fractions = {"test": self.test_fraction, "validation": self.validation_fraction}
-        counts = {
-            name: round(share * table.num_rows) if given[name] is None else 0 for name, share in fractions.items()
-        }
-        num_train = table.num_rows - sum(counts.values())
-        if num_train < FEWEST_TRAINING_ROWS:
+        given = {"test": self.read_test(), "validation": self.read_validation()}
+        shares = {"test": self.test_fraction, "validation": self.validation_fraction}
+        counts = {name: round(share * table.num_rows) if given[name] is None else 0 for name, share in shares.items()}
+        self._check_training(table, table.num_rows - sum(counts.values()))
+        drawn = self.drawing.share_out(table, np.arange(table.num_rows), counts)
+        self._check_training(table, len(drawn["train"]))
+        parts = {"train": (table, drawn["train"])}
+        for name, rows in reversed(given.items()):
+            if rows is not None:
+                if self.drawing.rule in ("group", "time"):
+                    self.drawing.warn_of_leaks(table.take(drawn["train"]), rows, name)
+                parts[name] = (rows, np.arange(rows.num_rows))
+            elif len(drawn[name]):
+                parts[name] = (table, drawn[name])
+        return parts
+
+    def _check_training(self, table: Table, num_rows: int) -> None:
+        if num_rows < FEWEST_TRAINING_ROWS:
             raise UsageError(
-                f"{table.origin}: {max(num_train, 0)} training rows are left of {table.num_rows}"
+                f"{table.origin}: {max(num_rows, 0)} training rows are left of {table.num_rows}"
                 f"\n  at least {FEWEST_TRAINING_ROWS} are needed: give more rows, "
                 "or smaller data.test_fraction and data.validation_fraction"
             )
-        order = np.random.default_rng(self.seed).permutation(table.num_rows)
-        drawn = dict(
-            zip(("test", "validation", "train"), np.split(order, np.cumsum(list(counts.values()))), strict=True)
-        )
-        parts = {"train": (table, np.sort(drawn["train"]))}
-        for name, rows in given.items():
-            if rows is not None:
-                parts[name] = (rows, np.arange(rows.num_rows))
-            elif len(drawn[name]):
-                parts[name] = (table, np.sort(drawn[name]))
-        return parts
 
     def warn_of_empty(self, table: Table, splits: Iterable[str]) -> None:
         """Say which split has no row although a share of the rows is asked for: the table is too small for it."""
@@ -179,8 +200,9 @@ class Source(ABC):
             return list(names)
         names = list(names)
         roles = {*self.features, *self.targets, self.event, self.offset, self.exposure, self.weight, self.id}
+        roles |= {self.group, self.time}
         named = [name for name in names if name in roles]
-        extra = [name for name in names if name not in roles and not is_index_name(name)]
+        extra = [name for name in names if name not in roles and name not in self.known and not is_index_name(name)]
         if self.closed and extra and named:
             self.closed = False
             message = f"columns that the training data had not are not used: {shown(extra)}"
@@ -197,19 +219,26 @@ class Source(ABC):
             if self.bounds and len(set(self.targets)) == 2
             else {}
         )
-        return Cells(self.categorical or (), numeric, self.id, self.missing, self.lenient(names), ends)
+        text = (*(self.categorical or ()), *((self.group,) if self.group else ()))
+        return Cells(text, numeric, self.id, self.missing, self.lenient(names), ends, self.time)
 
     def lenient(self, names: Iterable[str]) -> set[str]:
         """Those of `names` whose missing cells are neither an error nor a reason to drop a row."""
-        roles = {self.offset, self.exposure, self.weight, self.event, *self.targets}
+        roles = {self.offset, self.exposure, self.weight, self.event, self.group, self.time, *self.targets}
         kept = {self.id, *(self.targets if self.prediction or self.partial else ())}
         kept |= {self.weight, self.event} if self.prediction else set()
         return {name for name in names if name in kept or (self.missing == "impute" and name not in roles)}
 
-    def _check_fractions(self) -> None:
+    def check_split(self) -> None:
+        """Hold the settings of the split to what they can be.
+
+        Raises:
+            UsageError: a share outside [0, 1), a negative seed, or columns that contradict the rule.
+        """
         for setting in ("test_fraction", "validation_fraction"):
             share = getattr(self, setting)
             if not 0 <= share < 1:
                 raise UsageError(f"data.{setting}={share} is not a share of the rows\n  expected: from 0 to below 1")
         if self.seed < 0:
             raise UsageError(f"data.seed={self.seed}: expected a whole number of at least 0")
+        self.drawing.check()

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlefw.errors import UsageError
-from mlefw.reading.arrow_text import encoded, is_missing, is_text, strings
+from mlefw.reading.arrow_text import encoded, is_missing, is_text, moments, strings
 from mlefw.reading.cells import Cells, Missing
 from mlefw.reading.table import Table
 from mlefw.reading.text_numbers import numbers_in_text
@@ -107,6 +107,12 @@ def _plain(
     pieces = iter(pieces)
     first = next(pieces)
     kind = first.type
+    if name == cells.time and pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
+        for column in chain([first], pieces):
+            holes.append(_flags(column.is_null()))
+            number = pa.int32() if kind.bit_width == 32 else pa.int64()
+            yield _values(_filled(column.cast(number), 0)).astype(np.int64)
+        return
     if is_text(kind) or pa.types.is_dictionary(kind) or (pa.types.is_temporal(kind) and name in cells.text):
         # What a column of text means is told by all of it.
         values, hole = _of_text(name, encoded(chain([first], pieces)), place, cells, is_text(kind))
@@ -127,6 +133,8 @@ def _plain(
 def _of_text(
     name: str, column: pa.DictionaryArray, place: Table, cells: Cells, perhaps_numbers: bool
 ) -> tuple[np.ndarray, np.ndarray]:
+    if perhaps_numbers and name == cells.time and (dates := moments(column)) is not None:
+        return dates, is_missing(column)
     if perhaps_numbers and name not in cells.text and name != cells.identifier:
         read = numbers_in_text(name, column, place, cells.form, cells.on_purpose, name in cells.numeric)
         if read is not None:

@@ -1,6 +1,7 @@
 """Text columns of Arrow as distinct strings and which of them each row has."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,18 @@ def strings(column: pa.DictionaryArray) -> np.ndarray:
 def is_missing(column: pa.DictionaryArray) -> np.ndarray:
     """Which rows have no value, (n,)."""
     return np.asarray(column.indices.is_null().cast(pa.uint8()), dtype=bool)
+
+
+def moments(column: pa.DictionaryArray) -> np.ndarray | None:
+    """Dates and times in ISO 8601, such as `2024-05-31` or `2024-05-31 12:30`, as microseconds, (n,) int64.
+
+    None where some of the strings are not. A missing one becomes 0.
+    """
+    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        with suppress(pa.ArrowInvalid):
+            known = np.asarray(column.dictionary.cast(kind).cast(pa.int64()).fill_null(0))
+            return np.asarray(np.append(known, 0)[np.asarray(column.indices.fill_null(len(known)), dtype=np.int64)])
+    return None
 
 
 def _encoded(chunk: pa.Array) -> pa.DictionaryArray:

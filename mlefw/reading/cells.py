@@ -20,6 +20,7 @@ class Cells:
         missing: whether rows with missing cells are an error, or dropped with a warning.
         lenient: columns whose missing cells are kept as holes of the table, whatever `missing` says.
         open: of columns of bounds the infinity that says that there is no bound, as an empty cell does.
+        time: a column of numbers or dates, which become whole numbers in the unit of their type.
         form: how numbers are written in text.
         on_purpose: whether the source tells text from numbers by itself.
     """
@@ -30,5 +31,6 @@ class Cells:
     missing: Missing = "error"
     lenient: Collection[str] = ()
     open: Mapping[str, float] = field(default_factory=dict)
+    time: str | None = None
     form: NumberFormat = field(default_factory=NumberFormat)
     on_purpose: bool = True

@@ -1,6 +1,6 @@
 """The composition root: from a configuration to objects. Nothing below it knows all the parts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
 from mlefw.calibrate.base import Calibration
-from mlefw.configuration.admission import admit
-from mlefw.configuration.instantiate import found, instantiate
+from mlefw.configuration.instantiate import instantiate
 from mlefw.configuration.settings import Node, Settings
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
@@ -28,13 +27,16 @@ from mlefw.metric.nll import Nll
 from mlefw.objective.objective import Objective
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
+from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized, feature_statistics
+from mlefw.run.held_out import Parts, parts_of
 from mlefw.run.placement import place, set_units
+from mlefw.run.source import head_kind, open_source
+from mlefw.schema.coarse import warn_of_coarse_target
 from mlefw.schema.encode import coded
 from mlefw.schema.reach import far_rows, spans, warn_of_far_rows
 from mlefw.schema.schema import Schema
-from mlefw.schema.support import check_targets
 from mlefw.schema.target import Target
 from mlefw.system.random_state import Stream
 from mlefw.system.shared_work import once
@@ -59,33 +61,37 @@ class Data:
         return far_rows(self.schema, self.splits[split])
 
 
-def head_kind(node: Node) -> Any:
-    """The class of a head, which says how its target is coded before there are data to build it with."""
-    return found(admit("head", node))
-
-
 def build_data(config: Settings) -> Data:
     """Read, learn the schema, split, code, and hold the target to the head's support."""
     return once("data", config.plain, ("data", "head"), lambda: _read_data(config))
 
 
 def _read_data(config: Settings) -> Data:
-    source: Source = instantiate("data", config.data)
-    kind, tasks = head_kind(config.head), config.head.get("tasks") or {}
-    check_targets(source, kind, tasks)
-    source.bounds = issubclass(kind, CensoredHead) and not source.event
-    source.partial = getattr(kind, "partial", False) and not source.event
+    source = open_source(config)
     table = source.read()
-    schema = Schema.learn(table, source, {t: head_kind(node).target for t, node in tasks.items()} or kind.target)
-    parts = source.parts(table)
-    source.warn_of_empty(table, parts)
+    return coded_data(config, source, table, lambda: parts_of(config.cv, source, table))
+
+
+def coded_data(config: Settings, source: Source, table: Table, share_out: Callable[[], Parts]) -> Data:
+    """The rows that a source has read, with what their columns mean, by split.
+
+    Raises:
+        UsageError: a column that its role or the head cannot take.
+    """
+    tasks = config.head.get("tasks") or {}
+    kind = {t: head_kind(node).target for t, node in tasks.items()} or head_kind(config.head).target
+    schema = Schema.learn(table, source, kind)
+    parts = share_out()
+    if not config.cv:
+        source.warn_of_empty(table, parts)
     schema = schema.of_training(*parts["train"])
     head = head_of(config.head, schema.targets)
     splits = {split: coded(schema, head, *part, source.store) for split, part in parts.items()}
+    warn_of_coarse_target(head, splits["train"], schema.target)
     schema = replace(schema, spans=spans(schema, splits["train"]))
     if source.store is None:
-        for split, (table, index) in parts.items():
-            warn_of_far_rows(schema, splits[split], table, index)
+        for split, (part, index) in parts.items():
+            warn_of_far_rows(schema, splits[split], part, index)
     return Data(source, schema, splits)
 
 

@@ -69,7 +69,9 @@ def conclude(
     if seen is None or calibration is not None:
         seen = see(config, final, evaluations, data.splits)
     attempt("the share of rows at the floor", lambda: _warn_of_floor(objective, before["train"], data.train), None)
-    row_scores.store(run_dir, evaluations, data.splits, data.schema.labels)
+    is_fold = bool(config.cv) and yardstick.reference is not None
+    beside = yardstick.at_reference("test", data.splits["test"]).nll if is_fold else None
+    row_scores.store(run_dir, evaluations, data.splits, data.schema.labels, beside)
     summary = _essentials(config, prepared, yardstick, fit, seen, final, calibration)
     summary["time"]["total_s"] = time.monotonic() - started
     figures = seen.figures

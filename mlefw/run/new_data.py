@@ -16,6 +16,7 @@ from mlefw.data.parquet import BLOCK_CELLS, Parquet
 from mlefw.errors import UsageError
 from mlefw.reading.table import Table
 from mlefw.run.checkpoint import Trained
+from mlefw.run.held_out import parts_of
 from mlefw.system.local_path import local_path
 from mlefw.system.trust import trusted
 
@@ -56,7 +57,8 @@ def read_table(trained: Trained, settings: TableSettings, split: str) -> tuple[T
     """
     source: Source = instantiate("data", {**trained.config.data, **settings.given})
     source.partial, source.bounds = trained.schema.partial, trained.schema.bounds
-    parts = source.parts()
+    source.classes = trained.schema.kind != "numeric"
+    parts = parts_of(trained.config.cv, source, source.read())
     if split not in parts:
         raise UsageError(f"the run's data have no {split} rows: choose split={' or split='.join(parts)}")
     return parts[split]
@@ -99,6 +101,7 @@ def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Sour
     source = trained.schema.reading(kind(**given), prediction)
     # Columns that training did not know are no surprise where it was told which to take.
     source.closed = trained.config.data.get("features") is None
+    source.known = tuple(str(trained.config.data[role]) for role in ("group", "time") if trained.config.data.get(role))
     return source
 
 

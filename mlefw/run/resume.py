@@ -38,7 +38,7 @@ FREE = (
 
 HELD = ("data.standardize", "data.standardize_target")
 
-_LATER = ("loss", "average", "calibrate", "uncertainty", "experiment", "compile", "plots")
+_LATER = ("loss", "average", "calibrate", "uncertainty", "experiment", "compile", "plots", "cv")
 """Settings that runs of earlier versions lack."""
 
 _MAX_LINES = 5

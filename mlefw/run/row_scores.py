@@ -16,6 +16,9 @@ from mlefw.system.atomic import write_atomically
 
 NAME = "row_nll.npz"
 
+BESIDE = "test_baseline_nll_nats"
+"""Of the rows that a fold of a cross-validation holds out, what the exact estimate of the fold says."""
+
 
 @dataclass(frozen=True)
 class RowScores:
@@ -38,10 +41,17 @@ class RowScores:
 
 
 def store(
-    run_dir: Path, evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows], labels: Sequence[str] | None
+    run_dir: Path,
+    evaluations: Mapping[str, Evaluation],
+    splits: Mapping[str, Rows],
+    labels: Sequence[str] | None,
+    beside: torch.Tensor | None = None,
 ) -> None:
-    """Write those of the held-out splits, or of the training rows where there are no others."""
-    arrays: dict[str, np.ndarray] = {}
+    """Write those of the held-out splits, or of the training rows where there are no others.
+
+    `beside`: the NLL of each test row, (n,), under the exact estimate that the model is compared with.
+    """
+    arrays: dict[str, np.ndarray] = {} if beside is None else {BESIDE: beside.double().numpy()}
     for split in [name for name in splits if name != "train"] or ["train"]:
         rows, nll = splits[split], evaluations[split].nll
         arrays |= {f"{split}_nll_nats": nll.double().numpy(), f"{split}_rows": np.array(_identity(rows, labels))}
@@ -59,6 +69,13 @@ def read(run_dir: Path, split: str) -> RowScores | None:
             return RowScores(nll, torch.from_numpy(weight), str(arrays[f"{split}_rows"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def beside(run_dir: Path) -> np.ndarray | None:
+    """The NLL of each test row, (n,), under the exact estimate of a fold; None where there is none."""
+    with suppress(OSError, ValueError, KeyError), np.load(run_dir / NAME, allow_pickle=False) as arrays:
+        return np.asarray(arrays[BESIDE])
+    return None
 
 
 def _identity(rows: Rows, labels: Sequence[str] | None) -> str:

@@ -44,17 +44,35 @@ def check_roles(table: Table, source: Source) -> None:
     """
     if not source.target:
         raise UsageError(f"data.target is not set\n  {table.origin} has the columns {shown(table.columns)}")
-    single = ((role, getattr(source, role)) for role in ("event", "offset", "exposure", "weight", "id"))
+    names = ("event", "offset", "exposure", "weight", "id", "group", "time")
+    single = ((role, getattr(source, role)) for role in names)
     # A number that is known exactly is both bounds of itself.
     targets = set(source.targets) if source.bounds else source.targets
     roles = [("target", name) for name in targets] + [(role, name) for role, name in single if name]
     for role, name in roles:
         require([name], table.columns, table.origin, f"data.{role}")
     require(source.features or (), table.columns, table.origin, "data.features")
-    for name, count in Counter(name for _, name in roles).items():
+    # What names the group of a row may well be carried into predictions.
+    several = Counter(name for role, name in roles if role != "group" or name != source.id)
+    for name, count in several.items():
         if count > 1:
             shared = " and ".join(f"data.{role}" for role, one in roles if one == name)
             raise UsageError(f"column {name!r} is both {shared}\n  expected: a column for each")
+    _check_listed(table, source)
+
+
+def _check_listed(table: Table, source: Source) -> None:
+    """Hold the features that a person has listed to the other roles of their columns."""
+    if source.group and source.group in (source.features or ()):
+        raise UsageError(
+            f"column {source.group!r} in data.features is data.group, whose groups new rows need not have"
+            "\n  take it out of the list"
+        )
+    if source.time and source.time in (source.features or ()) and table.columns[source.time].dtype.kind == "i":
+        raise UsageError(
+            f"column {source.time!r} in data.features holds dates (data.time)"
+            "\n  expected: a column of numbers as a feature, such as days since a date"
+        )
     for name, count in Counter(source.features or ()).items():
         if count > 1 or name in source.targets:
             what = "is the target" if name in source.targets else "occurs twice"

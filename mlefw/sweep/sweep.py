@@ -149,7 +149,13 @@ def _check_grid(
                 tried.add(tuple(chosen.values()))
                 keys = [override.split("=")[0].lstrip("+") for override in overrides]
                 task = [chosen.get(key, override) for key, override in zip(keys, overrides, strict=True)]
-                read_settings(command, task, config_dirs, plugins)
+                _check_alone(read_settings(command, task, config_dirs, plugins))
+
+
+def _check_alone(config: Node) -> None:
+    cv = config.get("cv") or {}
+    if "_target_" in cv and cv.get("fold") is None:
+        raise UsageError("cv= runs a fit for each fold: expected it without -m, or cv.fold=0,1,2 for some of them")
 
 
 def _job(config: DictConfig) -> int:

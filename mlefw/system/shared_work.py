@@ -89,7 +89,8 @@ def once(kind: str, config: Mapping[str, Any], names: tuple[str, ...], compute: 
 
 
 def _key(kind: str, config: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    parts = {name: config.get(name) for name in names}
+    # Of a cross-validation every fold has rows of its own.
+    parts = {name: config.get(name) for name in (*names, "cv")}
     return f"{kind} {json.dumps(parts, sort_keys=True, default=str)}"
 
 

@@ -40,6 +40,7 @@ GROUPS = {
     "logger": [],
     "metric": [],
     "experiment": [],
+    "cv": [],
 }
 KINDS = {
     "gaussian_fixed": "gaussian",
@@ -122,6 +123,8 @@ def chosen(group: str, member: str, tmp_path: Path) -> Settings:
         overrides += ["head=bernoulli", "data=breast_cancer"]
     if (group, member) == ("loss", "beta_nll"):
         overrides.append("head=heteroscedastic")
+    if group == "cv" and member != "none":
+        overrides += ["cv.fold=0", *(["data.time=x0"] if member == "rolling" else []), "data=synthetic"]
     if group == "metric":
         overrides += METRICS.get(member, [])
     if (group, member) == ("metric", "censored"):

@@ -37,7 +37,7 @@ RIGHT: dict[str, set[str]] = {
     "compile": {"true"},
     "step.replay": {"true"},
     # Names of columns and files are free, and looked for in the data; no features are an intercept alone.
-    **{f"data.{name}": {"word"} for name in ("target", "offset", "exposure", "weight", "id", "event")},
+    **{f"data.{name}": {"word"} for name in ("target", "offset", "exposure", "weight", "id", "event", "group", "time")},
     **{f"data.{name}": {"[]"} for name in ("features", "categorical", "labels")},
     # A path means what it says, whatever it looks like.
     **{f"data.{name}": {*ENDLESS, *WRONG} - {"true"} for name in ("path", "test_path", "validation_path", "cache")},

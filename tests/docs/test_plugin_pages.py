@@ -1,5 +1,6 @@
 """The example of every page on plugins, run as the page tells it: files in an empty folder, and a command line."""
 
+import json
 import re
 import runpy
 import sys
@@ -55,6 +56,9 @@ CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "batch": lambda s: s["num_steps"] == 3 * s["num_epochs"],
     "baseline": lambda s: at(s, "baseline.solver") == "QR" and at(s, "baseline.residual") < 1e-12,
     "calibrate": shift,
+    "cv": lambda s: (
+        s["num_rows"]["test"] == 89 and json.loads(Path("cv/cv.json").read_text("utf-8"))["num_rows"] == 442
+    ),
     "callback": lambda s: s["num_epochs"] < 8,
     "data": lambda s: s["num_features"] == 4 and len(Path("predictions.csv").read_text("utf-8").splitlines()) == 301,
     "experiment": lambda s: at(s, "values.mean_1000") > 0.5 and at(s, "values.median_1000") < 0.1,

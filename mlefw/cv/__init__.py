@@ -1,0 +1,1 @@
+"""Cross-validation: one fit for each fold, and one table over them."""

@@ -1,0 +1,211 @@
+"""What the folds of a cross-validation have held out, put together row by row."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from mlefw.configuration.settings import Settings
+from mlefw.cv.base import Fold
+from mlefw.cv.figures import figures
+from mlefw.data.base import Source
+from mlefw.head.base import Head
+from mlefw.reading.split import Split
+from mlefw.reading.table import Table
+from mlefw.report.references import REFERENCES
+from mlefw.report.sentences import model_name
+from mlefw.run import build, row_scores
+from mlefw.run.build import Data
+from mlefw.run.directory import summary_of
+from mlefw.sweep.record import Job
+from mlefw.system.atomic import Json, write_atomically
+
+Scores = tuple[np.ndarray, np.ndarray | None]
+"""NLL of the rows that a fold holds out, (m,), and what its baseline says of them, where there is one."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What an exact formula says of every row that is left out: NLL, (n,), that of the null model, (n,), and PRESS."""
+
+    nll: np.ndarray
+    null: np.ndarray
+    press: float
+
+    @property
+    def unknown(self) -> set[int]:
+        """Rows of which the formula says nothing."""
+        return set(np.flatnonzero(~np.isfinite(self.nll)).tolist())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A cross-validation before its folds are fitted."""
+
+    command: str
+    config: Settings
+    split: Split
+    table: Table
+    data: Data
+    folds: Sequence[Fold]
+    identifier: str | None
+
+    @classmethod
+    def of(
+        cls, command: str, config: Settings, source: Source, table: Table, data: Data, folds: Sequence[Fold]
+    ) -> "Plan":
+        """That of the rows that a source has read."""
+        return cls(command, config, source.drawing, table, data, folds, source.id)
+
+    @property
+    def weight(self) -> np.ndarray:
+        """Of every row, (n,)."""
+        return self.data.train.weight.numpy()
+
+    def in_repeat(self) -> np.ndarray:
+        """The place of each fold in its repeat."""
+        repeats = np.array([fold.repeat for fold in self.folds])
+        return np.arange(len(repeats)) - np.searchsorted(repeats, repeats)
+
+    def write(self, root: Path, scored: Mapping[int, Scores]) -> None:
+        """Write `rows.parquet`: every row that a fold holds out, with the fold, and what was found of it so far."""
+        held = [fold.test for fold in self.folds]
+        index, sizes = np.concatenate(held), [len(one) for one in held]
+        first = np.cumsum([0, *sizes])
+        nll, beside = np.full(len(index), np.nan), np.full(len(index), np.nan)
+        for number, (found, other) in scored.items():
+            nll[first[number] : first[number + 1]] = found
+            if other is not None:
+                beside[first[number] : first[number + 1]] = other
+        repeats = [fold.repeat for fold in self.folds]
+        columns = {"row": index, "number": self.table.row_numbers(index)}
+        if self.identifier is not None:
+            columns["id"] = self.table.columns[self.identifier][index]
+        columns |= {"repeat": np.repeat(repeats, sizes), "fold": np.repeat(self.in_repeat(), sizes)}
+        columns |= {"weight": self.weight[index], "nll_nats": nll, "baseline_nll_nats": beside}
+        content = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
+        write_atomically(root / "rows.parquet", lambda file: parquet.write_table(content, file))
+
+
+def gather(plan: Plan, jobs: Sequence[Job], known: Held | None) -> tuple[Json, dict[int, Scores]]:
+    """The content of `cv.json`, and the NLL of held-out rows by fold; a fold without any is among the failed ones."""
+    scored: dict[int, Scores] = {}
+    if known is not None:
+        for number, fold in enumerate(plan.folds):
+            if number not in known.unknown:
+                scored[number] = (known.nll[fold.test], known.null[fold.test])
+    of_fold: list[Json] = []
+    in_repeat = plan.in_repeat().tolist()
+    for job in jobs:
+        found, reason = _scores(job)
+        fold = plan.folds[job.number]
+        one: Json = {
+            **{"number": job.number, "repeat": fold.repeat, "fold": in_repeat[job.number]},
+            **{"status": "failed" if found is None else "finished", "run_dir": job.run_dir.name},
+            **{"num_train": len(fold.train(plan.table.num_rows)), "num_test": len(fold.test)},
+        }
+        if found is None:
+            one["reason"] = reason
+        else:
+            scored[job.number] = found
+            weight = plan.weight[fold.test]
+            if weight.any():
+                one["nll_nats"] = float(np.average(found[0], weights=weight))
+                if found[1] is not None and np.isfinite(found[1]).all():
+                    one["baseline_nll_nats"] = float(np.average(found[1], weights=weight))
+        of_fold.append(one)
+    failed = [one for one in of_fold if one["status"] == "failed"]
+    content = _described(plan, jobs) | {
+        "status": "incomplete" if failed else "finished",
+        "exact": known is not None,
+        **({} if known is None or failed else {"press": known.press} if not known.unknown else {}),
+        "folds": of_fold,
+        "failed": [{name: one[name] for name in ("number", "repeat", "fold", "reason")} for one in failed],
+    }
+    return content | _figures(plan, scored, _baseline(plan, jobs)), scored
+
+
+def _scores(job: Job) -> tuple[Scores | None, str]:
+    """What a fold has left, or why it has left nothing."""
+    if not job.is_done:
+        return None, job.reason or job.status
+    found = row_scores.read(job.run_dir, "test")
+    if found is None:
+        return None, _absence(job.run_dir)
+    nll = found.nll.numpy()
+    if not np.isfinite(nll).all():
+        return None, f"the NLL of {int((~np.isfinite(nll)).sum())} held-out rows is not finite"
+    return (nll, row_scores.beside(job.run_dir)), ""
+
+
+def _absence(run_dir: Path) -> str:
+    """Why a fold of exact estimates has none."""
+    try:
+        content = json.loads((run_dir / "baseline.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "it left no figures of its held-out rows"
+    left_out = next(iter(content.get("left_out", {}).values()), "it left no figures of its held-out rows")
+    return f"no finite estimate: {content['reason']}" if content.get("exists") is False else str(left_out)
+
+
+def _described(plan: Plan, jobs: Sequence[Job]) -> Json:
+    """What was fitted, and how it was validated."""
+    config = plan.config
+    summary = next((found for job in jobs if (found := summary_of(job.run_dir)).get("status") == "finished"), {})
+    head: Head = build.head_of(config.head, plan.data.schema.targets)
+    estimate = "linear MLE" if config.prior["_target_"].endswith("NoPrior") else "linear MAP"
+    own = {name: value for name, value in config.cv.items() if name not in ("_target_", "fold", "jobs")}
+    return {
+        "command": plan.command,
+        "name": estimate if plan.command == "baseline" else model_name(summary) if summary else config.choice("model"),
+        "cv": {"scheme": config.choice("cv"), **own, "split": plan.split.rule},
+        **{name: config.choice(name) for name in ("head", "prior")},
+        **({"model": config.choice("model"), "seed": config.seed} if plan.command == "train" else {}),
+        "target": plan.data.schema.target,
+        "measure": "mass" if head.support.is_discrete else "density",
+        "num_rows": plan.table.num_rows,
+    }
+
+
+def _baseline(plan: Plan, jobs: Sequence[Job]) -> str:
+    """What the model is compared with, which may differ from fold to fold where an estimate does not exist."""
+    if plan.command == "baseline":
+        return "null model"
+    found = {summary_of(job.run_dir).get("distance", {}).get("reference") for job in jobs if job.is_done}
+    return REFERENCES.get(found.pop(), "linear estimate") if len(found) == 1 else "linear MLE, MAP or ridge MAP"
+
+
+def _figures(plan: Plan, scored: Mapping[int, Scores], baseline: str) -> Json:
+    """Means and errors over all rows that were held out."""
+    content: Json = {"num_held_out": len({int(row) for number in scored for row in plan.folds[number].test})}
+    if not scored:
+        return content
+    index = np.concatenate([plan.folds[number].test for number in scored])
+    fold = np.repeat(list(scored), [len(plan.folds[number].test) for number in scored])
+    nll = np.concatenate([found for found, _ in scored.values()])
+    beside = np.concatenate(
+        [np.full(len(found), np.nan) if other is None else other for found, other in scored.values()]
+    )
+    ratio = float(np.mean([_ratio(plan, number) for number in scored]))
+    group = plan.split.groups(plan.table)[1] if plan.split.rule == "group" else None
+    moment = plan.split.moments(plan.table) if plan.split.rule == "time" else None
+
+    def of(values: np.ndarray) -> Json:
+        kept = np.isfinite(values) & (plan.weight[index] > 0)
+        rows = index[kept]
+        times, groups = (None if column is None else column[rows] for column in (moment, group))
+        return figures(values[kept], plan.weight[rows], rows, fold[kept], ratio, groups, times) if len(rows) else {}
+
+    content["nll"] = of(nll)
+    if np.isfinite(beside).any():
+        content |= {"baseline": {"name": baseline, **of(beside)}, "difference": of(nll - beside)}
+    return content
+
+
+def _ratio(plan: Plan, number: int) -> float:
+    fold = plan.folds[number]
+    return len(fold.test) / len(fold.train(plan.table.num_rows))

@@ -1,0 +1,151 @@
+"""A cross-validation: its folds run as the jobs of a sweep do, and what they hold out is gathered."""
+
+import os
+import time
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from mlefw.baseline.least_squares import LeastSquares
+from mlefw.command.job import run_job
+from mlefw.command.outermost import guarded, imported
+from mlefw.configuration.instantiate import instantiate
+from mlefw.configuration.read import as_yaml, located
+from mlefw.configuration.settings import Node, Settings
+from mlefw.cv import exact
+from mlefw.cv.base import Scheme
+from mlefw.cv.gathered import Held, Plan, gather
+from mlefw.cv.loo import LeaveOneOut
+from mlefw.cv.table import fold_table
+from mlefw.distributed import topology
+from mlefw.errors import UsageError
+from mlefw.report.references import against
+from mlefw.run import build, held_out
+from mlefw.run.directory import check_free, locked
+from mlefw.run.source import open_source
+from mlefw.sweep.progress import Progress
+from mlefw.sweep.record import Job
+from mlefw.system import warning
+from mlefw.system.atomic import Json, write_json, write_text
+from mlefw.system.fork_pool import Ended, Pool
+from mlefw.system.own_folder import own
+from mlefw.system.signals import deferred
+from mlefw.system.terminal import console
+
+MAX_FOLDS = 10_000
+
+
+def run(command: str, composed: Node, root: Path) -> int:
+    """Fit each fold, and write `cv.json` and `rows.parquet`; 0, or 5 where a fold could not be fitted.
+
+    Args:
+        command: `train` or `baseline`.
+        composed: the configuration of all folds.
+        root: the directory of the whole, in which each fold has its own.
+
+    Raises:
+        UsageError: a mistake in settings or data, before anything is written.
+        Stopped: by a signal.
+    """
+    config = located(composed, root)
+    check_free(root)
+    _check(command, config)
+    imported()
+    source = open_source(config)
+    table = source.read()
+    folds = held_out.all_folds(config.cv, source, table)
+    data = build.coded_data(config, source, table, lambda: held_out.whole(table))
+    plan = Plan.of(command, config, source, table, data, folds)
+    known = _exactly(command, config, plan)
+    wanted = [number for number in range(len(folds)) if known is None or number in known.unknown]
+    if len(wanted) > MAX_FOLDS:
+        raise UsageError(f"cv={config.choice('cv')}: {len(wanted)} fits, expected at most {MAX_FOLDS}")
+    root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    own(root)
+    root = root.absolute()
+    with locked(root):
+        write_text(root / "config.yaml", as_yaml(config.plain))
+        plan.write(root, {})
+        width = len(str(max(len(folds) - 1, 0)))
+        jobs = [Job(k, [f"cv.fold={k}"], root / f"fold_{k:0{width}d}") for k in wanted]
+        _fit(command, composed, root, jobs, config.cv.get("jobs"))
+        content, scored = gather(plan, jobs, known)
+        plan.write(root, scored)
+        content["warnings"] = warning.collected()
+        write_json(root / "cv.json", content)
+    _show(content, root)
+    return 0 if content["status"] == "finished" else 5
+
+
+def _check(command: str, config: Settings) -> None:
+    if config.experiment:
+        raise UsageError("cv= and experiment= are both many fits: expected one of them")
+    if topology.to_start(config.trainer) > 1:
+        raise UsageError("cv= runs a fold on one device each: expected trainer.devices=1")
+    if command == "baseline" and not config.baseline.get("_target_"):
+        raise UsageError("baseline=none: there is nothing to estimate; expected baseline=linear")
+
+
+def _exactly(command: str, config: Settings, plan: Plan) -> Held | None:
+    """What leave-one-out of least squares says without a refit; None where there is no such formula."""
+    scheme: Scheme = instantiate("cv", config.cv)
+    if command != "baseline" or type(scheme) is not LeaveOneOut or plan.split.rule == "group":
+        return None
+    solvers = config.baseline.get("solvers")
+    if solvers and solvers[0].get("_target_", "").rpartition(".")[2] != LeastSquares.__name__:
+        return None
+    return Held(*exact.leave_one_out(config, plan.data)) if exact.supports(config, plan.data) else None
+
+
+def _fit(command: str, composed: Node, root: Path, jobs: list[Job], size: int | None) -> None:
+    """Run the folds, each in a fork of this process where the system has one."""
+    journal: Any = SimpleNamespace(root=root, jobs={job.number: job for job in jobs}, tick=lambda: None)
+    progress = Progress(journal, command == "train", None)
+    tasks = {job.number: partial(_task, command, composed, job) for job in jobs}
+    if not hasattr(os, "fork"):
+        _in_turn(jobs, tasks, progress)
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    size = size or cores
+    with deferred(), Pool(size, max(1, cores // size), None, progress.ended) as pool:
+        for job in jobs:
+            pool.submit(job.number, tasks[job.number], progress.log(job))
+        pool.drain()
+
+
+def _in_turn(jobs: Iterable[Job], tasks: dict[int, Any], progress: Progress) -> None:
+    for job in jobs:
+        clock = time.monotonic()
+        code = tasks[job.number]()
+        progress.ended(job.number, Ended(code, time.monotonic() - clock))
+
+
+def _task(command: str, composed: Node, job: Job) -> int:
+    """One fold, in a process of its own; its exit code."""
+    code = 0
+
+    def work() -> None:
+        nonlocal code
+        warning.clear()
+        settings = {**composed, "cv": {**composed["cv"], "fold": job.number}}
+        code = run_job(command, settings, job.run_dir, quiet=True)
+
+    return guarded(work) or code
+
+
+def _show(content: Json, root: Path) -> None:
+    out = console()
+    out.print(fold_table(content))
+    difference = content.get("difference")
+    if difference is not None:
+        errors = {name: value for name, value in difference.items() if name.endswith("_se")}
+        name = max(errors, key=lambda key: errors[key], default=None)
+        if name is not None:
+            said = against(content["baseline"]["name"], difference["nats"], errors[name], "held-out rows")
+            said = said.replace("The model", f"The {content['name']}", 1)
+            out.print(f"{said} Standard error: {name.removesuffix('_se')}.", soft_wrap=True, markup=False)
+    for one in content["failed"]:
+        out.print(f"fold {one['number']} was not fitted: {one['reason']}", soft_wrap=True, markup=False)
+    out.print(f"written: {root / 'cv.json'}, {root / 'rows.parquet'}", soft_wrap=True, markup=False)

@@ -1,0 +1,31 @@
+"""The source of the rows of a run, which knows what its target is to the head."""
+
+from typing import Any
+
+from mlefw.configuration.admission import admit
+from mlefw.configuration.instantiate import found, instantiate
+from mlefw.configuration.settings import Node, Settings
+from mlefw.data.base import Source
+from mlefw.head.censored import CensoredHead
+from mlefw.schema.support import check_targets
+
+
+def head_kind(node: Node) -> Any:
+    """The class of a head, which says how its target is coded before there are data to build it with."""
+    return found(admit("head", node))
+
+
+def open_source(config: Settings) -> Source:
+    """The source of the rows, which knows what its target is to the head.
+
+    Raises:
+        UsageError: its columns do not fit the head, or contradict each other.
+    """
+    source: Source = instantiate("data", config.data)
+    kind, tasks = head_kind(config.head), config.head.get("tasks") or {}
+    check_targets(source, kind, tasks)
+    source.bounds = issubclass(kind, CensoredHead) and not source.event
+    source.partial = getattr(kind, "partial", False) and not source.event
+    source.classes = getattr(kind, "target", "numeric") != "numeric"
+    source.check_split()
+    return source
