@@ -15,7 +15,7 @@ Node = dict[str, Any]
 
 _NODES = (
     *("data", "head", "prior", "loss", "batch", "model", "baseline", "calibrate", "uncertainty"),
-    *("optimizer", "scheduler", "average", "cv", "experiment", "metric", "callback", "logger"),
+    *("optimizer", "scheduler", "average", "cv", "ensemble", "experiment", "metric", "callback", "logger"),
 )
 
 
@@ -88,8 +88,9 @@ class Settings:
     """The settings of `train`, `baseline` and `check`, resolved and checked.
 
     A part that is not asked for (`loss`, `baseline`, `calibrate`, `uncertainty`, `scheduler`, `average`, `cv`,
-    `experiment`) is an empty node. `metric`, `callback` and `logger` hold nodes by name. `choices` has the name of the
-    member chosen in each group. `plain` is what all of this was made from, as `config.yaml` and checkpoints keep it.
+    `ensemble`, `experiment`) is an empty node. `metric`, `callback` and `logger` hold nodes by name. `choices` has the
+    name of the member chosen in each group. `plain` is what all of this was made from, as `config.yaml` and checkpoints
+    keep it.
     """
 
     plain: Node
@@ -108,6 +109,7 @@ class Settings:
     scheduler: Node
     average: Node
     cv: Node
+    ensemble: Node
     experiment: Node
     metric: Node
     callback: Node

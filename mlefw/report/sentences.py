@@ -83,7 +83,25 @@ def verdict(summary: Mapping[str, Any]) -> str:
         sentences.append(f"Refitting the last layer exactly would gain {refit:.2g} nats per row on train.")
     if "calibration" in summary:
         sentences.append(recalibration(summary["calibration"]))
+    if "ensemble" in summary:
+        sentences.append(of_members(summary["ensemble"]))
     return " ".join(sentences)
+
+
+def of_members(content: Mapping[str, Any]) -> str:
+    """What mixing members has gained, in a sentence: `ensemble` of `summary.json`."""
+    text = f"The mixture is of {content['num_finished']} of {content['num_members']} members"
+    split = next((split for split in ("test", "validation") if "gain_nats" in content["splits"].get(split, {})), None)
+    if split is not None:
+        known = content["splits"][split]
+        text += f", whose NLL on {split} is {number(known['mean_member_nll_nats'])} on average, "
+        text += f"{number(known['gain_nats'])} more than that of the mixture"
+        if "disagreement_nats" in known:
+            text += f"; they disagree by {number(known['disagreement_nats'])} nats per row"
+    if "out_of_fold" in content:
+        out = content["out_of_fold"]
+        text += f". Out of fold: {number(out['nll_nats'])} ± {number(out.get('nll_se'))} nats per row"
+    return f"{text}."
 
 
 def recalibration(content: Mapping[str, Any]) -> str:
@@ -106,6 +124,8 @@ def fitted_by(content: Mapping[str, Any]) -> str:
 def model_name(summary: Mapping[str, Any], split: str | None = None) -> str:
     """The model and what recalibrated it, and whether that was fitted to the rows of the split."""
     name = str(summary.get("model", ""))
+    if "ensemble" in summary:
+        name = f"mixture of {summary['ensemble']['num_finished']} {name}"
     if "calibration" not in summary:
         return name
     fitted = " (fitted on these rows)" if summary["calibration"]["fitted_on"] == split else ""

@@ -69,7 +69,7 @@ def build_data(config: Settings) -> Data:
 def _read_data(config: Settings) -> Data:
     source = open_source(config)
     table = source.read()
-    return coded_data(config, source, table, lambda: parts_of(config.cv, source, table))
+    return coded_data(config, source, table, lambda: parts_of(config, source, table))
 
 
 def coded_data(config: Settings, source: Source, table: Table, share_out: Callable[[], Parts]) -> Data:

@@ -32,7 +32,7 @@ from mlefw.system.random_state import isolated
 from mlefw.system.warning import warn
 
 _BUILT = ("head", "model", "prior", "metric", "data")
-_MAY_BUILD = ("calibrate", "loss", "uncertainty", "cv")
+_MAY_BUILD = ("calibrate", "loss", "uncertainty", "cv", "ensemble")
 """Sections of the settings in a checkpoint of which something is built again."""
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

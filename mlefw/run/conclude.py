@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from mlefw.configuration.settings import Settings
+from mlefw.head.base import Head
 from mlefw.objective.objective import Evaluation, Objective, evaluate, whole_eta
 from mlefw.report.forecast import Forecast, Sample, forecast
 from mlefw.report.sentences import verdict
@@ -81,7 +82,7 @@ def conclude(
         collect(misfit["sentence"])
         summary["misfit"] = misfit
     # What follows may take long, or the memory of the machine: what is known by now is on disk first.
-    _write(config, run_dir, {**summary, "status": "failed", "reason": _UNFINISHED}, baseline, [])
+    write(config, run_dir, {**summary, "status": "failed", "reason": _UNFINISHED}, baseline, [])
     kept = partial(stored_estimates.keep, checkpoint_of(run_dir), yardstick.exact, objective, config.baseline)
     attempt("the exact estimates of the checkpoint", kept, None)
     summary |= attempt(
@@ -91,7 +92,7 @@ def conclude(
     clock = time.monotonic()
     pictures = _show(config, run_dir, prepared, fit, summary, final)
     summary["time"] |= {"total_s": time.monotonic() - started, "pictures_s": time.monotonic() - clock}
-    return _write(config, run_dir, summary, baseline, pictures)
+    return write(config, run_dir, summary, baseline, pictures)
 
 
 def _warn_of_first_epoch(fit: fitting.Fit, objective: Objective, splits: Splits) -> None:
@@ -124,30 +125,40 @@ def _essentials(
     calibration: Json | None,
 ) -> Json:
     """The summary of a run, as far as it takes no more than the figures of the model and of the exact estimates."""
+    trainer = fit.trainer
+    summary = essentials(config, prepared, yardstick, seen.figures, final.head) | {
+        "calibration": calibration,
+        "time": {"fit_s": fit.seconds, "baseline_s": yardstick.exact.seconds, "rows_per_s": fit.rows_per_s},
+        "best_epoch": fit.keeper.best_epoch,
+        "num_epochs": trainer.current_epoch,
+        "num_steps": trainer.global_step,
+        "warnings": collected(),
+    }
+    return {name: value for name, value in summary.items() if value is not None}
+
+
+def essentials(
+    config: Settings, prepared: Prepared, yardstick: Yardstick, figures: Mapping[str, Mapping[str, float]], head: Head
+) -> Json:
+    """What the summary says of settings, rows and exact estimates, with the figures of the model by split."""
     data, estimand, exact, lines = prepared.data, prepared.estimand, yardstick.exact, yardstick.lines
     summary = {
         "status": "finished",
         **{name: config.choice(name) for name in ("head", "prior", "batch", "model")},
         "loss": config.described("loss"),
-        "measure": "mass" if final.head.support.is_discrete else "density",
+        "measure": "mass" if head.support.is_discrete else "density",
         "seed": config.seed,
         "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
         "num_features": data.schema.num_features,
         "num_parameters": prepared.num_parameters,
-        "metrics": seen.figures,
-        "calibration": calibration,
+        "metrics": figures,
         "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
         "baseline_num_features": len(estimand.asked) if estimand.is_subset else None,
         "baseline": describe(exact.mle, lines.get("mle")),
         "baseline_map": describe(exact.map, lines.get("map")),
         "baseline_ridge": _ridge(config, yardstick),
         "distance": {},
-        "time": {"fit_s": fit.seconds, "baseline_s": exact.seconds, "rows_per_s": fit.rows_per_s},
         "versions": archive.versions(),
-        "best_epoch": fit.keeper.best_epoch,
-        "num_epochs": fit.trainer.current_epoch,
-        "num_steps": fit.trainer.global_step,
-        "warnings": collected(),
     }
     return {name: value for name, value in summary.items() if value is not None}
 
@@ -157,7 +168,7 @@ def _ridge(config: Settings, yardstick: Yardstick) -> Json | None:
     return None if content is None else {"scale": config.baseline["ridge_scale"], **content}
 
 
-def _write(
+def write(
     config: Settings,
     run_dir: Path,
     summary: Json,

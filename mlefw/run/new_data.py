@@ -58,7 +58,7 @@ def read_table(trained: Trained, settings: TableSettings, split: str) -> tuple[T
     source: Source = instantiate("data", {**trained.config.data, **settings.given})
     source.partial, source.bounds = trained.schema.partial, trained.schema.bounds
     source.classes = trained.schema.kind != "numeric"
-    parts = parts_of(trained.config.cv, source, source.read())
+    parts = parts_of(trained.config, source, source.read())
     if split not in parts:
         raise UsageError(f"the run's data have no {split} rows: choose split={' or split='.join(parts)}")
     return parts[split]

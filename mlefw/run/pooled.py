@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mlefw.configuration.path_setting import several
 from mlefw.errors import UsageError
@@ -29,7 +30,7 @@ class Pooled(Trained):
     """The mixture of several trained runs.
 
     Attributes:
-        members: the runs, at least two; `schema` and `config` are those of the first.
+        members: the runs; `schema` and `config` are those of the first.
     """
 
     members: tuple[Trained, ...] = ()
@@ -68,10 +69,20 @@ def load(run: str | Path | Sequence[str | Path], plugins: tuple[str, ...] = ()) 
     Raises:
         UsageError: as `checkpoint.load` of each, or the runs do not predict one and the same.
     """
-    paths = paths_of(run)
-    members = [checkpoint.load(path, plugins) for path in paths]
-    if len(members) == 1:
-        return members[0]
+    members = [checkpoint.load(path, plugins) for path in paths_of(run)]
+    return members[0] if len(members) == 1 else _mixed(members, _place(run))
+
+
+def load_pooled(root: Path, plugins: tuple[str, ...] = ()) -> Pooled:
+    """The mixture of the finished members of an ensemble, also of one alone.
+
+    Raises:
+        UsageError: as `load`.
+    """
+    return _mixed([checkpoint.load(path, plugins) for path in members_of(root)], root)
+
+
+def _mixed(members: Sequence[Trained], place: Path | None) -> Pooled:
     for member in members[1:]:
         _check(members[0], member)
     distinct = _distinct(members)
@@ -82,8 +93,11 @@ def load(run: str | Path | Sequence[str | Path], plugins: tuple[str, ...] = ()) 
     codings = [_coding(member) for member in distinct]
     columns = [stops[codings.index(_coding(member))] for member in members]
     objective = together([member.objective for member in members], columns)
-    place = _place(run) or members[0].path
-    return Pooled(objective, members[0].schema, members[0].config, place, members=tuple(members))
+    config = members[0].config
+    if place is not None and config.ensemble:
+        # The rows of the whole are not those of its first member.
+        config = config.replaced(ensemble={**config.ensemble, "member": None})
+    return Pooled(objective, members[0].schema, config, place or members[0].path, members=tuple(members))
 
 
 def paths_of(run: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -165,24 +179,32 @@ def _fingerprint(trained: Trained, split: str) -> str | None:
 
 
 class MemberTally:
-    """Adds up blocks of rows under each member of a mixture, and how far the members agree."""
+    """Adds up blocks of rows under each member of a mixture, and how far the members agree.
 
-    def __init__(self, trained: Pooled) -> None:
+    Args:
+        trained: the mixture.
+        splits_entropy: whether to say how far the members agree, which takes most of the time.
+    """
+
+    def __init__(self, trained: Pooled, splits_entropy: bool = True) -> None:
+        self.splits_entropy = splits_entropy
         self.trained, self.nll = trained, [Nll() for _ in trained.members]
         self.population = 0.0
         self.sums = torch.zeros(len(trained.schema.targets) if not trained.schema.bounds else 1, 3, dtype=torch.float64)
 
     @torch.no_grad()
-    def add(self, rows: Rows) -> None:
-        """Add a block of rows."""
-        head, objective = self.trained.head, self.trained.objective
+    def add(self, rows: Rows) -> Tensor:
+        """Add a block of rows; the NLL of the mixture in each of them, (n,)."""
+        head, objective, mixed = self.trained.head, self.trained.objective, list[Tensor]()
         for part in rows.blocks(rows_at_once(head)):
             eta = objective.eta(part.x, part.offset)
+            mixed.append(head.nll_complete(eta, part.y))
             for metric, distribution in zip(self.nll, head.members(eta), strict=True):
                 metric.update(distribution, part.y, part.weight)
             self.population += part.population
-            for index, found in enumerate(head.uncertainty(eta)):
+            for index, found in enumerate(head.uncertainty(eta) if self.splits_entropy else ()):
                 self.sums[index] += torch.stack([total(part.weight, column) for column in found])
+        return torch.cat(mixed)
 
     def figures(self, nll_nats: float | None) -> Json:
         """What an evaluation says of the members; `nll_nats` is that of the mixture on these rows."""
@@ -195,6 +217,8 @@ class MemberTally:
         mean = sum(one["nll_nats"] for one in each) / len(each)
         content: Json = {"num_members": len(each), "members": known, "mean_member_nll_nats": mean}
         content |= {} if nll_nats is None else {"gain_nats": mean - nll_nats}
+        if not self.splits_entropy:
+            return content
         names = ("entropy_nats", "shared_entropy_nats", "disagreement_nats")
         values = [dict(zip(names, row, strict=True)) for row in (self.sums / self.population).tolist()]
         if len(values) == 1:

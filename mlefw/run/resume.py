@@ -38,7 +38,7 @@ FREE = (
 
 HELD = ("data.standardize", "data.standardize_target")
 
-_LATER = ("loss", "average", "calibrate", "uncertainty", "experiment", "compile", "plots", "cv")
+_LATER = ("loss", "average", "calibrate", "uncertainty", "experiment", "compile", "plots", "cv", "ensemble")
 """Settings that runs of earlier versions lack."""
 
 _MAX_LINES = 5
@@ -52,7 +52,7 @@ def settings(run_dir: Path, overrides: Sequence[str], config_dirs: Sequence[str]
     """
     config = _read(run_dir / "config.yaml")
     choices = config.pop("choices")
-    config = _moved(config, str(config.get("run_dir")), str(run_dir))
+    config = moved(config, str(config.get("run_dir")), str(run_dir))
     for override in _parsed([item for item in overrides if not item.startswith("resume=")]):
         key, value = override.key_or_group.lstrip("+"), override.value()
         if override.is_delete() or override.is_sweep_override():
@@ -151,10 +151,10 @@ def _merged(node: Any, other: Any) -> Any:
     return {**node, **{key: _merged(node.get(key), value) for key, value in other.items()}}
 
 
-def _moved(node: Any, before: str, after: str) -> Any:
+def moved(node: Any, before: str, after: str) -> Any:
     """The same with every path into a run directory that has since been moved."""
     if isinstance(node, dict):
-        return {key: _moved(value, before, after) for key, value in node.items()}
+        return {key: moved(value, before, after) for key, value in node.items()}
     if isinstance(node, str) and (node == before or node.startswith(f"{before}/")):
         return after + node[len(before) :]
     return node

@@ -41,6 +41,7 @@ GROUPS = {
     "metric": [],
     "experiment": [],
     "cv": [],
+    "ensemble": [],
 }
 KINDS = {
     "gaussian_fixed": "gaussian",
