@@ -34,6 +34,7 @@ GROUPS = (
     "prior",
     "loss",
     "batch",
+    "inputs",
     "model",
     "data",
     "baseline",
@@ -117,7 +118,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     if "--multirun" in given.names:
         from mlefw.sweep import sweep
 
-        return sweep.run(command, overrides, given.arguments, config_dirs, admitted)
+        return sweep.run(command, overrides, config_dirs, admitted)
     if command == "train" and any(item.startswith("resume=") for item in overrides):
         return _resume(overrides, config_dirs, admitted)
     config = read_settings(command, _of_folds(command, overrides), config_dirs, admitted)

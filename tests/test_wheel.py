@@ -17,7 +17,6 @@ def test_an_installed_wheel_trains_from_another_directory(tmp_path: Path) -> Non
     assert "mlefw/conf/train.yaml" in names
     assert "mlefw/conf/head/poisson.yaml" in names
     assert "mlefw/report/page.html" in names
-    assert "hydra_plugins/mlefw.py" in names
     assert "mlefw/conf/hydra/launcher/fork.yaml" in names
     assert any(name.endswith("LICENSE") for name in names)
 

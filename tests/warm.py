@@ -18,6 +18,9 @@ from typing import Any
 
 _SECONDS = 300
 
+_LATE = ("matplotlib.backends.backend_agg", "tensorboard.plugins.hparams.metadata")
+"""What modules of mlefw import when it is needed."""
+
 
 class Warm:
     """A process that runs commands, one after another, each in a fork.
@@ -73,10 +76,8 @@ def _serve() -> None:
 
 def _import_all() -> None:
     import mlefw
-    from mlefw.sweep.launcher import _WARM
 
-    names = [module.name for module in pkgutil.walk_packages(mlefw.__path__, "mlefw.")]
-    for name in (*names, *(late for several in _WARM.values() for late in several)):
+    for name in (*(module.name for module in pkgutil.walk_packages(mlefw.__path__, "mlefw.")), *_LATE):
         importlib.import_module(name)
 
 

@@ -1,1 +1,1 @@
-"""A page on this machine on which gradient descent is watched on its way to the exact estimate."""
+"""A local web page that shows gradient descent on its way to the exact estimate."""

@@ -1,4 +1,4 @@
-"""From the query of the page to a race, and from the race to what the page shows."""
+"""Answers to the queries of the page: a comparison of descents with the exact estimate."""
 
 import io
 import time
@@ -17,17 +17,17 @@ from mlefw.simulation.sgd_theory import curvature
 from mlefw.system.atomic import Json
 
 LIMITS = {"n": (200, 2000), "batch_size": (10, 500), "lr": (0.1, 5.0), "iterations": (50, 500), "scale": (0.01, 10.0)}
-"""Of the sliders."""
+"""Range of each slider."""
 
 _MOST_KNOWN = 64
-"""Answers; a slider goes back as often as it goes on."""
+"""Answers that are cached, as sliders are often moved back."""
 
 
 def settings(query: Mapping[str, str]) -> tuple[descents.Settings, Prior]:
-    """What a query asks for; what it leaves out has the default of the page.
+    """The settings and the prior of a query, with the defaults of the page.
 
     Raises:
-        UsageError: a value that no slider has.
+        UsageError: a value is unknown or outside the range of its slider.
     """
     wanted: dict[str, float] = {"n": 500, "batch_size": 50, "lr": 1.0, "iterations": 200, "scale": 1.0, "seed": 0}
     for name in wanted:
@@ -50,12 +50,12 @@ def settings(query: Mapping[str, str]) -> tuple[descents.Settings, Prior]:
 
 
 def answer(query: Mapping[str, str]) -> Json:
-    """The picture as SVG, the conclusion, the table of final values and the largest stable rate.
+    """The picture as SVG, the conclusion, the table of final values and the largest stable rate, for JSON.
 
-    One at a time: Matplotlib's settings belong to the whole process.
+    Calls must not overlap, because Matplotlib's settings are global to the process.
 
     Raises:
-        UsageError: as `settings`.
+        UsageError: a value of the query is unknown or out of range.
     """
     start = time.monotonic()
     content = _content(tuple(sorted(query.items())))

@@ -1,4 +1,4 @@
-"""The server behind `mlefw app`: the standard library's, bound to the loopback interface."""
+"""The HTTP server of `mlefw app`, which is bound to the loopback interface."""
 
 import json
 import socket
@@ -21,29 +21,31 @@ _HOST = "127.0.0.1"
 _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; img-src data:"
 
 _OWN = ("127.0.0.1", "localhost")
+"""Host names under which the page may be asked for."""
 _MOST_CLIENTS = 32
-"""At once; a browser opens half a dozen connections."""
+"""Most simultaneous connections; a browser opens half a dozen."""
 _REQUEST_S = 10.0
-"""What a client may take to say what it wants, and to take the answer."""
+"""Seconds that a client may take to send its request, and to receive the answer."""
 
 _COMPUTING = threading.Lock()
+"""Held while an answer is computed, because Matplotlib's settings are global to the process."""
 
 
 class Page(BaseHTTPRequestHandler):
-    """Answers for the page itself and for one race at a time."""
+    """Request handler for the page and, one at a time, for comparisons of descents."""
 
     server_version = "mlefw"
     timeout = _REQUEST_S
 
     def setup(self) -> None:
-        """Give the client a limited time for all of its request, not for each byte of it."""
+        """Limit the time for the whole request; `timeout` limits each read only, so that a slow client could stay."""
         super().setup()
         self._limit = threading.Timer(_REQUEST_S, self._give_up)
         self._limit.daemon = True
         self._limit.start()
 
     def finish(self) -> None:
-        """End the limit with the connection."""
+        """Cancel the time limit when the connection ends."""
         self._limit.cancel()
         super().finish()
 
@@ -52,7 +54,7 @@ class Page(BaseHTTPRequestHandler):
         self._limit.cancel()
         url = urlsplit(self.path)
         if not _is_own(self.headers.get("Host") or ""):
-            # A foreign page whose name resolves to this machine would send its own name.
+            # DNS rebinding: a foreign page whose host name resolves to this machine sends its own host name.
             self._send(HTTPStatus.FORBIDDEN, "text/plain", "only for this machine")
         elif url.path == "/":
             page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
@@ -70,7 +72,7 @@ class Page(BaseHTTPRequestHandler):
             return
         with _COMPUTING:
             if self._has_left():
-                # A slider has moved on while this waited.
+                # The slider was moved while this request waited, and the browser has dropped it.
                 return
             try:
                 content, status = answer(dict(parse_qsl(query))), HTTPStatus.OK
@@ -79,7 +81,7 @@ class Page(BaseHTTPRequestHandler):
         self._send(status, "application/json", json.dumps(content))
 
     def _is_foreign(self) -> bool:
-        """Whether a page of another origin asks: every browser says so in one of these headers."""
+        """Whether a page of another origin sends the request, which browsers state in one of these headers."""
         if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             return True
         own = (self.headers.get("Host") or "").lower()
@@ -87,7 +89,7 @@ class Page(BaseHTTPRequestHandler):
         return any(urlsplit(origin).netloc.lower() != own for origin in given if origin is not None)
 
     def _has_left(self) -> bool:
-        """Whether nobody waits for the answer any more."""
+        """Whether the client has closed the connection."""
         self.connection.settimeout(0)
         try:
             return self.connection.recv(1, socket.MSG_PEEK) == b""
@@ -102,7 +104,7 @@ class Page(BaseHTTPRequestHandler):
         try:
             self.connection.shutdown(socket.SHUT_RDWR)
         except OSError:
-            # It has ended by itself.
+            # The connection has ended already.
             return
 
     def _send(self, status: HTTPStatus, kind: str, text: str) -> None:
@@ -122,11 +124,11 @@ class Page(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep the terminal for the address."""
+        """Do not log requests: the terminal shows the address only."""
 
 
 class Server(ThreadingHTTPServer):
-    """A thread for each of a limited number of clients; one that goes away is no error."""
+    """A server with one thread for each client, up to a limit; a client that disconnects is not an error."""
 
     daemon_threads = True
 
@@ -135,21 +137,21 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, Page)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Refuse a client beyond the limit, rather than let it wait for one that may never end."""
+        """Refuse a client beyond the limit, rather than let it wait for another that may never end."""
         if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and make place for another."""
+        """Answer a request, and free its place."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say what went wrong in a line; nothing where a client has gone away or was too slow."""
+        """Print an error in one line; nothing if a client has disconnected or was too slow."""
         error = sys.exc_info()[1]
         if not isinstance(error, ConnectionError | TimeoutError):
             console(stderr=True).print(shown(f"mlefw app: {type(error).__name__}: {error}"), markup=False)
@@ -178,10 +180,10 @@ def open_server(port: int) -> Server:
 
 
 def port_of(arguments: Sequence[str]) -> int:
-    """The port named on the command line, 8000 by default.
+    """The port given on the command line, 8000 by default.
 
     Raises:
-        UsageError: anything else is there.
+        UsageError: there is any argument other than port=NUMBER.
     """
     port = 8000
     for argument in arguments:

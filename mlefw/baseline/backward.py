@@ -1,4 +1,4 @@
-"""From what rows say of their eta, and a prior of the weights, back to gradients in theta."""
+"""Gradients in theta, from the derivatives of rows in their eta and from the prior of the weights."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,16 +11,15 @@ from mlefw.prior.base import Prior
 
 
 class Backward:
-    """Adds up Σ_i s_i ⊗ z_i for predicted columns and Σ_i s_i for shared ones, z being the standardised features.
+    """Sums Σ_i s_i ⊗ z_i for predicted columns and Σ_i s_i for shared ones, z being the standardised features.
 
-    Rows come with their features as they are, or less their mean, which then is given as zero: the rest of the
-    standardisation is done once, on the sums.
+    Rows are added with their original or centred features; standardisation is completed once, on the sums.
 
     Args:
-        gain: of the complete eta, (eta_dim + shared_dim,).
+        gain: gain of the complete eta, (eta_dim + shared_dim,).
         eta_dim: number of predicted columns.
-        mean: subtracted from the features, (num_active,).
-        scale: what they are divided by, (num_active,).
+        mean: what has still to be subtracted from the features, (num_active,); zero for centred ones.
+        scale: what the features have to be divided by, (num_active,).
     """
 
     def __init__(self, gain: Tensor, eta_dim: int, mean: Tensor, scale: Tensor) -> None:
@@ -29,14 +28,14 @@ class Backward:
         self._across = torch.zeros_like(gain)
 
     def add(self, features: Tensor, slope: Tensor) -> None:
-        """Add rows with these features (n, num_active) and derivatives in their complete eta (n, columns)."""
+        """Add rows with features (n, num_active) and derivatives in their complete eta (n, eta_dim + shared_dim)."""
         predicted = slope[:, : self.eta_dim]
-        # Of several columns the transposed product is twice as fast as the product of the transposed features.
+        # For several columns, predicted.T @ features is twice as fast as features.T @ predicted.
         self._cross += product(features.T, predicted).T if self.eta_dim == 1 else predicted.T @ features
         self._across += slope.sum(0)
 
     def theta(self) -> Tensor:
-        """The sum in the layout of theta."""
+        """The sums in the layout of theta, (size,)."""
         predicted, gain = self._across[: self.eta_dim].unsqueeze(1), self.gain[: self.eta_dim].unsqueeze(1)
         cross = (self._cross - predicted * self.mean) / self.scale
         table = gain * torch.cat([cross, predicted], 1)
@@ -44,7 +43,7 @@ class Backward:
 
 
 class Penalty(NamedTuple):
-    """A prior per observation: value, gradient (size,) and curvature (size,), a prior being a product over weights."""
+    """A penalty per observation: value, gradient (size,), and the diagonal of its Hessian (size,)."""
 
     value: float
     gradient: Tensor
@@ -52,7 +51,14 @@ class Penalty(NamedTuple):
 
 
 def penalty(prior: Prior, theta: Tensor, weights_of: Callable[[Tensor], Tensor], population: float) -> Penalty:
-    """The part of an objective that is the prior's; its gradient and curvature are those of the smooth part."""
+    """The penalty of a prior at theta; gradient and curvature are of its smooth part.
+
+    Args:
+        prior: the prior of the weights.
+        theta: the point, (size,).
+        weights_of: the weights in a theta.
+        population: what the penalty is divided by.
+    """
     gradient, curvature = torch.zeros_like(theta), torch.zeros_like(theta)
     if prior.flat:
         return Penalty(0.0, gradient, curvature)

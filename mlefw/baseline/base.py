@@ -1,4 +1,4 @@
-"""What a solver is, and what it returns."""
+"""`Solver`, the interface of an exact solver, and `Solution`, the estimate that it returns."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from mlefw.baseline.problem import Problem
 from mlefw.baseline.work import dense_work
 
 _STEPS = 12
-"""Of Newton's method, most often."""
+"""Usual number of Newton steps."""
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,22 @@ class Solution:
     """An estimate with its certificate.
 
     Attributes:
-        problem: what was solved (with the features that take part).
+        problem: the problem, restricted to the features that were used.
         theta: the estimate, in the layout of the problem.
-        objective: nats per observation, the negative log-prior included.
+        objective: objective at theta in nats per observation, including the negative log-prior.
         residual: largest violation of the optimality conditions, in nats per observation and unit of theta.
+        solver: name of the method, for reports.
+        num_steps: number of iterations.
         converged: whether the residual is small enough to call theta a stationary point.
-        is_global: whether theta is known to be the global optimum; None where neither was shown.
-        exists: whether the likelihood (without the floor of scales) has a finite maximum; None where neither was shown.
-        determined: whether the location is known although no maximum exists: every row is fitted exactly.
-        reason: one sentence, where there is no maximum, none was shown to exist, or the solver gave up.
-        shown_by: the numerical witness that theta is the global optimum, in a few words, where it is no proof.
-        infimum: what the mean NLL comes arbitrarily close to, where it has no minimum and this is known.
-        gap: the duality gap in nats per observation, where the solver has one.
-        matrix_free: whether there are too many coefficients for a Hessian to be formed.
-        parts: of several targets that are independent given x, the solution of each.
+        is_global: whether theta is the global optimum; None if neither was shown.
+        exists: whether the likelihood (without the floor of scales) has a finite maximum; None if neither was shown.
+        determined: whether the location is determined although no maximum exists, because every row is fitted exactly.
+        reason: why there is no maximum, none was shown to exist, or the solver stopped: one sentence.
+        shown_by: the numerical evidence that theta is the global optimum, where there is no proof: a few words.
+        infimum: the infimum of the mean NLL where it has no minimum, if known.
+        gap: duality gap in nats per observation, if the solver has one.
+        matrix_free: whether there are too many coefficients to form a Hessian.
+        parts: for several targets that are independent given x, the solution of each.
         known: the derivatives at theta, if the solver has them.
     """
 
@@ -54,9 +56,14 @@ class Solution:
     parts: tuple["Solution", ...] = ()
     known: Derivatives | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def may_exist(self) -> bool:
+        """Whether the estimate was not shown not to exist."""
+        return self.exists is not False
+
     @cached_property
     def derivatives(self) -> Derivatives:
-        """Objective, gradient and observed Hessian at theta; one pass over the rows, the first time."""
+        """Objective, gradient and observed Hessian at theta, from one pass over the rows unless known."""
         return self.known or self.problem.derivatives(self.theta)
 
 
@@ -65,13 +72,13 @@ class Solver(ABC):
 
     @abstractmethod
     def supports(self, problem: Problem) -> bool:
-        """Whether this solver is exact for the problem."""
+        """Whether the solver finds the exact estimate of the problem."""
 
     def work(self, problem: Problem) -> float:
-        """About how many multiplications it takes at most: by default those of Newton's method with full Hessians."""
+        """Rough upper bound on the number of multiplications, by default that of Newton's method with full Hessians."""
         head = problem.head
         return dense_work(problem.rows.num_rows, problem.num_active, head.eta_dim + head.shared_dim, _STEPS)
 
     @abstractmethod
     def solve(self, problem: Problem) -> Solution:
-        """The estimate, with its certificate."""
+        """The estimate of the problem, with its certificate."""

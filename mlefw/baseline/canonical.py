@@ -1,4 +1,4 @@
-"""What is proved of class probabilities by a linear model of their logits, without a Hessian."""
+"""Certificates for linear models of the logits of classes that need no Hessian: separation, and a dual bound."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,13 @@ from mlefw.head.categorical import CategoricalHead
 from mlefw.rows.rows import Rows
 
 _MARGIN = 1e-9
-"""Share of the largest logit from which a row counts as told right."""
+"""Least margin of a correctly classified row, as a share of the largest logit."""
 
 
 def is_separating(problem: Problem, theta: Tensor) -> bool:
-    """Whether theta tells every row right: then so does any multiple of it, more surely, and the infimum is zero.
+    """Whether theta classifies every row correctly, so that the NLL of its multiples goes to its infimum, zero.
 
-    Offsets of the data are no part of theta, which grows beyond any of them.
+    Offsets of the data are ignored, because a multiple of theta outgrows them.
     """
     if not isinstance(problem.head, CategoricalHead | BernoulliHead):
         return False
@@ -36,17 +36,17 @@ def is_separating(problem: Problem, theta: Tensor) -> bool:
 
 
 def dual_gap(problem: Problem, theta: Tensor, step: Tensor, left: Tensor) -> float | None:
-    """By how many nats per row the NLL at theta exceeds its minimum, by a point of the dual; None where none is found.
+    """A bound on the excess of the NLL at theta over its minimum, in nats per row, by duality; None if none is found.
 
-    For any class probabilities q with Σ z_i (q_i − y_i)' = 0 the mean entropy of q bounds the minimum from below, and
-    the NLL at theta exceeds it by the mean divergence of its own probabilities p from q. Such a q is p moved by the
-    Newton step, to first order, which is exact in q: q = p (1 + m − Σ p m) for the movement m of the logits.
+    For any class probabilities q with Σ z_i (q_i − y_i)' = 0, the mean entropy of q is a lower bound of the minimum,
+    and the NLL at theta exceeds that bound by the mean divergence KL(q, p) from its own probabilities p. The Newton
+    step gives such a q: q = p (1 + m − Σ p m) for the movement m of the logits.
 
     Args:
-        problem: without a prior.
-        theta: whose gap it is.
-        step: about −H⁻¹ gradient.
-        left: gradient + H · step, what the step leaves, charged at twice the size of theta.
+        problem: a problem without a prior.
+        theta: the point, (size,).
+        step: approximately −H⁻¹ gradient, (size,).
+        left: gradient + H · step, the error of the step, for which 2 |left|' |theta| is added to the bound.
     """
     head = problem.head
     if not isinstance(head, CategoricalHead | BernoulliHead) or getattr(head, "link_name", "logit") != "logit":
@@ -64,7 +64,7 @@ def dual_gap(problem: Problem, theta: Tensor, step: Tensor, left: Tensor) -> flo
 
 
 def _logits(problem: Problem, theta: Tensor, origin: Tensor, offset: bool = False) -> Iterator[tuple[Rows, Tensor]]:
-    """Rows and the logits of all classes, (n, K), block by block; of two classes the first has zero."""
+    """Blocks of rows with the logits of all classes, (n, K); for two classes the first logit is zero."""
     for rows, _, eta in problem.columns(theta, origin):
         if offset and problem.has_offset:
             eta[:, 0] += rows.offset

@@ -1,4 +1,4 @@
-"""What a solution proves about itself: how far above its optimum it can be."""
+"""A bound on the excess of a solution's objective over its minimum."""
 
 import torch
 from torch import Tensor
@@ -6,18 +6,19 @@ from torch import Tensor
 from mlefw.baseline.base import Solution
 from mlefw.baseline.newton import positive_solve
 from mlefw.baseline.proximal_newton import under_prior
+from mlefw.prior.base import soft_threshold
 
 
 def excess_bound(solution: Solution) -> float | None:
-    """By how many nats per observation the objective can exceed its minimum; None where nothing is proved.
+    """A bound on the excess of the objective over its minimum, in nats per observation; None where there is none.
 
-    A duality gap where the solver has one. Else v' H⁻¹ v, for the least subgradient v and the Hessian H at theta:
-    twice what a Newton step would gain, so a bound as long as the curvature does not halve within two such steps
-    (Boyd & Vandenberghe, 2004, 9.1.2). It speaks of the optimum of the basin where `is_global` is false.
+    It is the duality gap where the solver has one, else v' H⁻¹ v for the least subgradient v and the Hessian H at
+    theta: twice the gain of a Newton step, which is a bound unless the curvature halves within two such steps (Boyd &
+    Vandenberghe, 2004, 9.1.2). Where `is_global` is not True, the minimum is that of the basin of theta.
     """
-    if solution.exists is False or not solution.converged:
+    if not solution.may_exist or not solution.converged:
         return None
-    # What rounding of the objective itself leaves open.
+    # No bound is smaller than the rounding error of the objective.
     least = 2.0**-52 * max(1.0, abs(solution.objective))
     if solution.gap is not None:
         return max(least, solution.gap)
@@ -30,11 +31,10 @@ def excess_bound(solution: Solution) -> float | None:
 
 
 def subgradient(solution: Solution) -> Tensor:
-    """The least subgradient of the objective at theta, (size,): its gradient where the prior has no kink."""
+    """The subgradient of least norm of the objective at theta, (size,): the gradient if the prior has no kink."""
     problem, slope = solution.problem, solution.derivatives.gradient.clone()
     mask = torch.from_numpy(under_prior(problem))
     weights, rate = solution.theta[mask], problem.prior.rate / problem.population
     kinked = slope[mask]
-    at_zero = kinked.sign() * (kinked.abs() - rate).clamp(min=0)
-    slope[mask] = torch.where(weights == 0, at_zero, kinked + rate * weights.sign())
+    slope[mask] = torch.where(weights == 0, soft_threshold(kinked, rate), kinked + rate * weights.sign())
     return slope

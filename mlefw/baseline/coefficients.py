@@ -18,19 +18,19 @@ THRESHOLDS = "thresholds"
 """The key of the table of an ordinal head's thresholds."""
 
 _SHOWN = 7
-"""Labels that fit into a heading."""
+"""Most labels in a heading."""
 
 
 def coefficient_tables(
     solution: Solution, names: list[str], labels: list[str] | None, errors: Covariance | None
 ) -> dict[str, list[Json]]:
-    """A list of coefficients for each distribution parameter (or non-reference class), as in `baseline.json`.
+    """The coefficients of each distribution parameter (or non-reference class), as in `baseline.json`.
 
     Args:
         solution: the estimate.
-        names: design column names, in the order of the features.
+        names: names of the features.
         labels: class labels of a categorical target, the first one being the reference.
-        errors: from `covariance`; without it only the estimates are stated.
+        errors: the covariance of theta; None for estimates without standard errors.
     """
     problem = solution.problem
     active = ["(intercept)", *(names[j] for j in problem.active.tolist())]
@@ -49,13 +49,13 @@ def coefficient_tables(
 
 
 def shown(coefficients: Mapping[str, Any]) -> Json:
-    """The tables that a person reads: thresholds say all that the gaps between them do."""
+    """The tables for a reader: gaps between thresholds are left out, since the table of thresholds contains them."""
     is_ordered = THRESHOLDS in coefficients
     return {key: rows for key, rows in coefficients.items() if not (is_ordered and key.startswith("gap_"))}
 
 
 def table_titles(head: Head, labels: list[str] | None) -> dict[str, str]:
-    """What the coefficients of each table add up to, in words: `log rate`, `log-odds of yes against no`."""
+    """The quantity that the coefficients of each table add up to: `log rate`, `log-odds of yes against no`."""
     titles = {key: _title(head, k, labels) for k, key in _columns(head, labels)}
     shared = {name: name for name in head.shared_names}
     if labels is not None and head.target == "ordered":
@@ -79,7 +79,7 @@ def _title(head: Head, k: int, labels: list[str] | None) -> str:
 
 
 def _columns(head: Head, labels: list[str] | None) -> list[tuple[int, str]]:
-    """The eta columns that have a table of their own, with its key."""
+    """Each eta column with a table of its own, and the key of the table."""
     by_label = labels is not None and head.reference is not None
     return [(k, labels[k] if by_label and labels else n) for k, n in enumerate(head.eta_names) if k != head.reference]
 
@@ -89,7 +89,7 @@ def _eta_words(head: Head, name: str) -> str:
 
 
 def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Tensor, list[float | None]]:
-    """Estimates in original units, intercept first, with their variances; eta column k, minus the reference's."""
+    """Estimates of eta column k (minus the reference column) in original units, intercept first, and variances."""
     problem, head = solution.problem, solution.problem.head
     width = problem.num_active + 1
     signs = {k: float(head.gain[k])}
@@ -113,7 +113,7 @@ def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Te
 
 
 def _thresholds(solution: Solution, labels: list[str] | None, errors: Covariance | None) -> list[Json]:
-    """Thresholds minus the intercept, as other programs state them (McCullagh, 1980), by the delta method.
+    """Thresholds with the intercept absorbed, as other programs state them (McCullagh, 1980), errors by delta method.
 
     The threshold above class k is −intercept + Σ of the gaps below it; a gap is the exponential of its eta.
     """
@@ -148,7 +148,7 @@ def _row(name: str, estimate: float, variance: float | None, errors: Covariance 
 def _shared_row(solution: Solution, s: int, name: str, errors: Covariance | None) -> Json:
     """A shared parameter in its own units, its error by the delta method, its interval mapped from that of eta.
 
-    No test: that a scale is zero is no hypothesis.
+    There is no test, because a scale of zero is not a sensible hypothesis.
     """
     problem, head = solution.problem, solution.problem.head
     column, index = head.eta_dim + s, problem.size - head.shared_dim + s

@@ -1,4 +1,4 @@
-"""Perfect fits: a dispersion that goes to zero, and the likelihood with it to infinity."""
+"""Perfect fits, for which the likelihood is unbounded as a dispersion goes to zero."""
 
 from typing import NamedTuple
 
@@ -15,17 +15,21 @@ from mlefw.head.multivariate_gaussian import MultivariateGaussianHead
 from mlefw.head.student_t import StudentTHead
 
 _ROUNDING = 1e-13
-"""Share of the terms of a residual below which it is rounding."""
+"""Size of a residual, as a share of its terms, below which it is rounding error."""
 _EPS = 4 * float(np.finfo(float).eps)
 _MOST = 5000
-"""Rows that are looked at for a plane through most of them."""
+"""Most rows in which a plane through a majority of rows is searched."""
 _FLAT = 1e-11
-"""Share of its standard deviation below which a combination of residuals is rounding."""
+"""Relative size below which a combination of residuals is rounding error."""
 
 
 class Collapse(NamedTuple):
-    """Why the likelihood has no maximum, what the NLL comes arbitrarily close to, where it is bounded and known, and
-    the coefficients (num_active + 1,) of the first eta, where all rows are fitted.
+    """Why the likelihood has no maximum.
+
+    Attributes:
+        reason: one sentence for reports.
+        infimum: the infimum of the mean NLL, if it is finite and known.
+        line: coefficients (num_active + 1,) of the first eta, if they fit all rows exactly.
     """
 
     reason: str
@@ -34,9 +38,9 @@ class Collapse(NamedTuple):
 
 
 def collapse(problem: Problem, seconds: float) -> Collapse | None:
-    """How the likelihood collapses onto rows that are fitted without error; None where it was not shown to.
+    """The collapse of the likelihood onto rows that are fitted exactly; None if none was found.
 
-    Weights are finite on the way, so that a prior on them does not help.
+    Coefficients stay finite as the dispersion goes to zero, so that a prior on them does not prevent it.
     """
     head = problem.head
     if isinstance(head, MultivariateGaussianHead):
@@ -57,14 +61,14 @@ def collapse(problem: Problem, seconds: float) -> Collapse | None:
     part = head.component if isinstance(head, CensoredHead) else head
     assert isinstance(part, FactorizedHead)
     varies = (part.collapsible | part.sharpening) & set(head.eta_names)
-    # A prior holds the weights of a dispersion that varies, and with them all but the whole of the rows.
+    # A prior bounds the weights of a predicted dispersion, which then cannot go to zero for a group of rows only.
     return _of_group(problem, z, low, noise, exact) if varies and problem.prior.flat else None
 
 
 def on_a_plane(problem: Problem) -> bool:
-    """Whether some rows are known exactly, and a plane goes through all of them; false where nothing may collapse.
+    """Whether a linear model fits all exact (uncensored) rows, of which there are some, without error.
 
-    Where it is false, rows that are known exactly keep a constant scale from going to zero.
+    If not, the exact rows keep a constant scale from going to zero. False for a head without a collapsible parameter.
     """
     at = _targets(problem)
     if at is None or not at.exact.any():
@@ -73,7 +77,10 @@ def on_a_plane(problem: Problem) -> bool:
 
 
 class _Targets(NamedTuple):
-    """Design z (n, p), what a fit without error lies between, less `middle`, and its rounding, all in raw units."""
+    """Design z (n, p), and the bounds (n,) between which an exact fit lies, in raw units less `middle`.
+
+    `noise` (n,) is the rounding error of `low`.
+    """
 
     z: Array
     low: Array
@@ -83,33 +90,33 @@ class _Targets(NamedTuple):
 
     @property
     def exact(self) -> Array:
-        """Which rows, (n,), are a number, not bounds of one."""
+        """Whether each row is an exact observation rather than a pair of bounds, (n,)."""
         same: Array = self.low == self.high
         return same
 
 
 def _targets(problem: Problem) -> _Targets | None:
-    """None where the head has nothing that may collapse."""
+    """The design and targets of a problem; None for a head without a collapsible parameter."""
     head = problem.head
     between = head.fitted_between(problem.rows.y)
     if head.floored or between is None:
         return None
     z = problem.design(problem.rows).numpy()
     low, high = (((eta - problem.rows.offset) / head.gain[0]).numpy() for eta in between)
-    # The center of a head whose null model has no maximum lies anywhere: digits are kept about one of the rows' own.
+    # Centre on a target value, to keep digits: the head's center is arbitrary where the null model has no maximum.
     both = np.concatenate([low, high])
     middle = float(np.median(both[np.isfinite(both)]))
     return _Targets(z, low - middle, high - middle, _EPS * np.abs(low), middle)
 
 
 def has_exact(problem: Problem) -> bool:
-    """Whether some row's density grows without bound as a dispersion goes to zero, and so holds it from infinity."""
+    """Whether there is an exact row, whose density goes to zero as a dispersion goes to infinity."""
     between = problem.head.fitted_between(problem.rows.y)
     return between is None or bool((between[0] == between[1]).any())
 
 
 def fitted(z: Array, y: Array, noise: Array) -> Array | None:
-    """Coefficients with which z (n, p) gives y (n,), itself known to `noise`, to rounding; None where none do."""
+    """Coefficients (p,) with z (n, p) · beta = y (n,) up to rounding and the `noise` (n,) of y; or None."""
     if not len(y):
         return np.zeros(z.shape[1])
     few = 2 * z.shape[1] + 16
@@ -120,16 +127,16 @@ def fitted(z: Array, y: Array, noise: Array) -> Array | None:
 
 
 def _is_on(z: Array, y: Array, noise: Array, beta: Array) -> Array:
-    """Which rows, (n,), lie on a plane."""
+    """Whether each row lies on the plane z · beta, up to rounding, (n,)."""
     on: Array = np.abs(y - z @ beta) <= _ROUNDING * (np.abs(y) + np.abs(z) @ np.abs(beta)) + noise
     return on
 
 
 def _within_bounds(z: Array, low: Array, high: Array, line: Array, seconds: float) -> Collapse | None:
-    """Whether a line through all that is known exactly keeps within the bounds of the other rows.
+    """The collapse where a linear model that fits all exact rows also lies within the bounds of the censored rows.
 
-    With a scale going to zero every row within its bounds becomes certain. In (location / scale, 1 / scale) that line
-    is a direction, along which no row's NLL rises (Olsen, 1978).
+    As the scale goes to zero, every row within its bounds becomes certain. In (location / scale, 1 / scale), where the
+    NLL is convex (Olsen, 1978), such a model is a direction along which no row's NLL rises.
     """
     exact = low == high
     basis = null_space(z[exact])
@@ -152,9 +159,11 @@ def _within_bounds(z: Array, low: Array, high: Array, line: Array, seconds: floa
 
 
 def _of_majority(problem: Problem, z: Array, y: Array, noise: Array) -> Collapse | None:
-    """Student's t: m rows of n that are fitted exactly are too many where m > df · (n − m) (Fernández & Steel, 1999).
+    """Student's t: the likelihood is unbounded if m of n rows are fitted exactly, m > df · (n − m).
 
-    Least absolute deviations pass through more than half of the rows where a plane does.
+    If a plane passes through more than half of the rows, least absolute deviations find it.
+
+    Source: Fernández & Steel (1999).
     """
     head, weight = problem.head, problem.rows.weight.numpy()
     least = getattr(head, "fixed", {}).get("df", 1.0)
@@ -168,7 +177,7 @@ def _of_majority(problem: Problem, z: Array, y: Array, noise: Array) -> Collapse
 
 
 def _of_group(problem: Problem, z: Array, y: Array, noise: Array, exact: Array) -> Collapse | None:
-    """A predicted dispersion: one value of a feature with two, all of whose rows are fitted exactly."""
+    """Predicted dispersion: a feature with two values, where all rows with one of them are fitted exactly."""
     for column in range(problem.num_active):
         values = np.unique(z[:, column])
         if len(values) != 2:
@@ -182,7 +191,7 @@ def _of_group(problem: Problem, z: Array, y: Array, noise: Array, exact: Array) 
 
 
 def _of_combination(problem: Problem) -> Collapse | None:
-    """Several targets: a combination of their residuals that vanishes, or fewer residual rows than targets."""
+    """Several targets: a linear combination of their residuals that is zero in all rows."""
     rows = problem.rows
     root = rows.weight.sqrt().unsqueeze(1)
     z, y = (root * problem.design(rows)).numpy(), (root * rows.y).numpy()

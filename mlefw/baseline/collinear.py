@@ -1,4 +1,4 @@
-"""Which feature columns are linear combinations of others."""
+"""Feature columns that are linear combinations of others."""
 
 from dataclasses import replace
 
@@ -11,11 +11,11 @@ from mlefw.baseline.problem import Problem
 
 
 def independent_columns(problem: Problem) -> tuple[Tensor, Tensor]:
-    """The active features split into (kept, dropped), each index tensor in the order of the columns.
+    """The active features split into (kept, dropped), two index tensors in the order of the columns.
 
-    Pivoted Cholesky of the weighted correlation matrix, with the larger columns of the original order preferred only
-    by what they add; a column is dropped where the part of it that the others leave unexplained is below rounding.
-    Columns that are suspect at the accuracy of a Gram matrix (1e-8) are judged again by a QR of the rows.
+    Columns are taken in order in a Cholesky factorisation of the weighted correlation matrix; one is dropped if the
+    part that the columns before it leave unexplained is below rounding. A column that is suspect at the accuracy of a
+    Gram matrix (1e-8) is tested again by a QR factorisation of the rows.
     """
     if _sample_decides(problem):
         return problem.active, problem.active[:0]
@@ -23,7 +23,7 @@ def independent_columns(problem: Problem) -> tuple[Tensor, Tensor]:
     unit = problem.scale[problem.active]
     mean, gram = (mean - problem.mean[problem.active]) / unit, gram / unit / unit.unsqueeze(1)
     size = gram.diagonal() / problem.population
-    # Rounding of a standardised column: eps times the size its mean had before centring, in units of its spread.
+    # Rounding error of a standardised column: eps times its mean before centring, in units of its spread.
     noise = (1e-14 * (1 + (problem.mean[problem.active] / unit).abs() + mean.abs())) ** 2
     varies = size > noise
     root = torch.where(varies, gram.diagonal().clamp(min=1e-300).rsqrt(), torch.zeros_like(size))
@@ -32,7 +32,7 @@ def independent_columns(problem: Problem) -> tuple[Tensor, Tensor]:
 
 
 def _sample_decides(problem: Problem) -> bool:
-    """Whether a sample of the rows shows already that no column depends on others: then no more rows can undo it."""
+    """Whether a sample of rows shows that no column depends on others; columns independent on some rows are on all."""
     step = problem.rows.num_rows // (50 * (problem.num_active + 1))
     if step < 4 or not problem.num_active:
         return False
@@ -40,7 +40,7 @@ def _sample_decides(problem: Problem) -> bool:
     gram = weighted_products(replace(problem, rows=rows, population=rows.population))[1]
     total = problem.population / rows.population * gram.diagonal()
     spread = problem.scale[problem.active].square() * problem.population
-    # A column that hardly varies in the sample, against all rows, is left to all rows.
+    # If a column varies much less in the sample than in all rows, the sample does not decide.
     if not bool((total > 1e-2 * spread).all()):
         return False
     root = gram.diagonal().rsqrt()
@@ -49,7 +49,7 @@ def _sample_decides(problem: Problem) -> bool:
 
 
 def _sequential(correlation: Tensor, varies: Tensor, problem: Problem, mean: Tensor) -> Tensor:
-    """Keep each column, in order, that the columns kept before it do not explain."""
+    """Which columns to keep, (p,): in order, each that the columns kept before it do not explain."""
     kept = torch.zeros(len(correlation), dtype=torch.bool)
     factor = torch.zeros_like(correlation)
     count = 0
@@ -72,7 +72,7 @@ def _sequential(correlation: Tensor, varies: Tensor, problem: Problem, mean: Ten
 
 
 def _unexplained(problem: Problem, index: Tensor, j: int, mean: Tensor) -> float:
-    """Share of the length of column j that least squares on the columns `index` leaves, by QR of the weighted rows."""
+    """Share of the norm of column j that least squares on the columns `index` leaves, by QR of the weighted rows."""
     columns = torch.cat([index, torch.tensor([j])])
     found = triangle(
         (problem.design(rows)[:, columns] - mean[columns]) * rows.weight.sqrt().unsqueeze(1)

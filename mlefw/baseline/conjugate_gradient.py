@@ -1,4 +1,4 @@
-"""Newton's method without a Hessian: each step by conjugate gradients, for many coefficients."""
+"""Newton's method with steps by conjugate gradients, for too many coefficients to form a Hessian."""
 
 import math
 from collections.abc import Iterator
@@ -19,55 +19,55 @@ from mlefw.prior.l2 import L2Prior
 
 _NAME = "newton with conjugate gradients"
 _ENOUGH = 1e-9
-"""Excess over the minimum, in nats per row, from which the descent ends."""
+"""Excess over the minimum, in nats per row, at which the descent ends."""
 _COARSE = 1e-2
-"""The same under the stronger priors on the way."""
+"""Excess, in nats per row, at which the descent under an intermediate prior ends."""
 _FIRST, _WEAKEST = 0.03, 30.0
-"""Scales of the strongest and the weakest prior on the way, each some three times the one before."""
+"""Scales of the strongest and the weakest intermediate prior; successive scales differ by a factor √10."""
 _NEAR = 1e-7
-"""Promise of the last step, in nats per row, below which a bound is sought without a prior."""
+"""Newton decrement, in nats per row, below which a dual bound is computed without a prior."""
 _FLAT = 1e-9
-"""Gradient and promise of a step below which a point is stationary, where no bound is known."""
+"""Gradient and Newton decrement below which a point counts as stationary, if there is no bound."""
 _LEAST_PASSES = 60
-"""Passes below which there is no use in beginning."""
+"""Fewest passes over the rows that can be expected."""
 
 
 class NewtonCG(Solver):
-    """Truncated Newton (Nocedal & Wright, 2006, 7.1), preconditioned by a Kronecker product, to a bound of its excess.
+    """Truncated Newton method (Nocedal & Wright, 2006, 7.1) with a Kronecker preconditioner and a bound on its excess.
 
     Under a Gaussian prior of scale τ the objective is strongly convex in the weights, so that with the biases solved
-    for it exceeds its minimum by at most |gradient|² · N · τ² / 2. Without a prior the bound is a dual value (see
-    `dual_gap`), where the head is a canonical one of classes; other heads have none. It comes by way of stronger
-    priors, under which Newton's steps need no shortening, and ends as soon as the bound is reached or the counted work
-    is spent; `gap` is the bound reached.
+    for, it exceeds its minimum by at most |gradient|² · N · τ² / 2. Without a prior there is a dual bound (see
+    `dual_gap`) for classes with the logit link, and none for other heads. The descent passes through a sequence of
+    weaker and weaker priors, under which full Newton steps are accepted. It ends once the bound is small enough or the
+    work is spent; `gap` is the bound reached.
 
     Args:
-        max_work: multiplications that may be spent.
+        max_work: most multiplications to spend.
     """
 
     def __init__(self, max_work: float) -> None:
         self.max_work = max_work
 
     def supports(self, problem: Problem) -> bool:
-        """Convex heads without shared parameters, flat or Gaussian prior."""
+        """Whether the head is convex without shared parameters, and the prior flat or Gaussian."""
         head = problem.head
         return head.convex and not head.shared_dim and (problem.prior.flat or isinstance(problem.prior, L2Prior))
 
     def work(self, problem: Problem) -> float:
-        """What it takes to get anywhere."""
+        """Multiplications of the fewest passes that can be expected."""
         return _LEAST_PASSES * pass_work(problem.rows.num_rows, problem.num_active, problem.head.eta_dim)
 
     def solve(self, problem: Problem, start: Tensor | None = None) -> Solution:
-        """From `start`, or from the moments of the target.
+        """The estimate, by a descent from `start` or from the null model.
 
-        Without a prior the first iterate that separates the classes ends it: there is no maximum.
+        Without a prior the descent ends at the first iterate that separates the classes: there is no maximum then.
 
         Raises:
-            LeftOutError: the limits were reached on the way.
+            LeftOutError: the work was spent under an intermediate prior.
         """
         descent = Descent(problem, self.max_work)
         theta = origin(problem) if start is None else _centred(problem, start)
-        for scale in _on_the_way(problem.prior) if start is None else ():
+        for scale in _intermediate_scales(problem.prior) if start is None else ():
             descent.turn_to(replace(problem, prior=L2Prior(scale)), theta)
             while descent.bound() > _COARSE and descent.step():
                 if problem.prior.flat and is_separating(problem, descent.here.theta):
@@ -89,8 +89,8 @@ class NewtonCG(Solver):
         residual = float(here.gradient.abs().max())
         stationary = residual < _FLAT and descent.decrement < _FLAT
         converged = stationary if gap is None else gap <= 2 * _ENOUGH * size
-        # A dual value has every probability inside (0, 1), which excludes a separation; under a Gaussian prior the
-        # intercepts alone may diverge, where a class has no rows.
+        # A dual point has all probabilities inside (0, 1), which excludes separation. Under a Gaussian prior only
+        # intercepts may diverge, if a class has no rows.
         missing = nonexistence.one_value(problem) or nonexistence.empty_class(problem)
         exists = True if gap is not None and missing is None else None
         return Solution(
@@ -110,8 +110,8 @@ class NewtonCG(Solver):
         )
 
 
-def _on_the_way(prior: Prior) -> Iterator[float]:
-    """The scales of the priors that lead to a weaker one, or to none."""
+def _intermediate_scales(prior: Prior) -> Iterator[float]:
+    """The scales of the intermediate priors, up to the given prior's, or to the weakest if it is flat."""
     scale, end = _FIRST, prior.scale if isinstance(prior, L2Prior) else _WEAKEST * math.sqrt(10)
     while scale < end / 2:
         yield scale
@@ -125,7 +125,7 @@ def _under_prior(descent: Descent) -> float | None:
 
 
 def _without_prior(descent: Descent) -> float | None:
-    """The bound at the end of a descent, where one is known; it ends early where the classes are separated."""
+    """The dual bound at the end of a descent, None if there is none; it ends early if the classes are separated."""
     problem, gap = descent.problem, None
     while not is_separating(problem, descent.here.theta):
         size = max(1.0, abs(descent.here.value))
@@ -136,7 +136,7 @@ def _without_prior(descent: Descent) -> float | None:
 
 
 def _centred(problem: Problem, theta: Tensor) -> Tensor:
-    """The same distributions with weights that add up to zero where all may be shifted: those of least size."""
+    """The equivalent theta with weights of least norm: centred over columns whose common shift changes nothing."""
     table = theta.clone()
     weight = problem.split(table)[0]
     for _, columns in problem.head.shifts:
@@ -145,7 +145,7 @@ def _centred(problem: Problem, theta: Tensor) -> Tensor:
 
 
 def _identified(problem: Problem, theta: Tensor) -> Tensor:
-    """The same distributions with what a shift of all columns leaves open as the problem has it."""
+    """The equivalent theta in the layout of the problem: columns of a common shift less their reference column."""
     table = theta.clone()
     weight, bias, _ = problem.split(table)
     for reference, columns in problem.head.shifts:
@@ -156,7 +156,7 @@ def _identified(problem: Problem, theta: Tensor) -> Tensor:
 
 
 def _separated(problem: Problem, theta: Tensor, descent: Descent) -> Solution:
-    """Every row is told right by a margin, and by a larger one further on in that direction."""
+    """The solution that states that the classes are separated: there is no maximum, and the infimum is zero."""
     return Solution(
         problem,
         _identified(problem, theta),

@@ -1,4 +1,4 @@
-"""How far theta might be off: inverse information, and the sandwich that does without it."""
+"""The covariance of an estimate: inverse information, or the sandwich that is robust to a wrong noise model."""
 
 from dataclasses import dataclass
 
@@ -13,17 +13,24 @@ from mlefw.head.gaussian import GaussianHead
 from mlefw.head.multivariate_gaussian import MultivariateGaussianHead
 
 ROBUST = ("sandwich", "hc0", "hc1")
+"""Kinds of standard errors that are robust to a wrong noise model."""
 _DOUBTFUL = 1e-3
-"""Pivot of the information on a unit diagonal below which the inverse loses more than six digits."""
+"""Cholesky pivot of the information, scaled to a unit diagonal, below which its inverse loses more than six digits."""
 _SINGULAR = 3e-6
-"""Pivot of the information on a unit diagonal below which its inverse is rounding."""
+"""Cholesky pivot of the information, scaled to a unit diagonal, below which its inverse is rounding error."""
 _DEPENDENT = 1e-13
-"""Share of a column that the others leave unexplained, below which it is rounding."""
+"""Share of a column left unexplained by the others below which it is rounding error."""
 
 
 @dataclass(frozen=True)
 class Covariance:
-    """Covariance of theta (size, size), zero for entries that are not free; `df` for t quantiles, None for normal."""
+    """Covariance of theta.
+
+    Attributes:
+        matrix: the covariance (size, size), zero for entries that are not free.
+        kind: how it was computed, for reports.
+        df: degrees of freedom for t quantiles; None for normal quantiles.
+    """
 
     matrix: Tensor
     kind: str
@@ -31,17 +38,17 @@ class Covariance:
 
 
 def covariance(solution: Solution, kind: StandardErrors = "default") -> Covariance | str:
-    """The covariance of theta, or a phrase that says why there is none.
+    """The covariance of theta, or a clause that says why there is none.
 
-    By default: Gaussian with a constant scale RSS / (n − p) and t quantiles; the others observed information, or the
-    expected one where the observed one says nothing (Laplace: Bassett & Koenker, 1978). Under a Gaussian prior the
-    curvature of the prior is included: posterior standard deviations.
+    The default for a Gaussian with a constant scale is RSS / (n − p) with t quantiles; for other heads it is observed
+    information, or expected information where the observed one is zero (Laplace: Bassett & Koenker, 1978). Under a
+    Gaussian prior its curvature is included, which gives posterior standard deviations.
 
     `sandwich` (or `hc0`) is A⁻¹ Σ w·s sᵀ A⁻¹ with A the information and s the score of a row (Huber, 1967; White,
-    1980), which holds where the model is wrong about the noise; `hc1` multiplies it by n / (n − p).
+    1980), which is valid also under a wrong noise model; `hc1` multiplies it by n / (n − p).
     """
     problem = solution.problem
-    if solution.exists is False:
+    if not solution.may_exist:
         return "the estimate does not exist"
     if not solution.converged:
         return "the estimate is not certified"
@@ -59,7 +66,7 @@ def covariance(solution: Solution, kind: StandardErrors = "default") -> Covarian
     head = problem.head
     if kind in ROBUST:
         factor = problem.population / left if kind == "hc1" else 1.0
-        meat = _score_products(problem, _beside_kinks(solution) if name.startswith("expected") else solution.theta)
+        meat = _score_products(problem, _off_kinks(solution) if name.startswith("expected") else solution.theta)
         label = "HC1" if kind == "hc1" else "HC0"
         label += ", expected information" if name.startswith("expected") else ""
         of_map = "" if problem.prior.flat else " of the MAP"
@@ -75,7 +82,7 @@ def covariance(solution: Solution, kind: StandardErrors = "default") -> Covarian
 
 
 def _score_products(problem: Problem, theta: Tensor) -> Tensor:
-    """Σ w·s sᵀ over rows, (size, size), s being a row's gradient of its NLL in theta: weights are frequencies."""
+    """Σ w·s sᵀ over rows, (size, size), s being the gradient of a row's NLL in theta; weights are frequencies."""
     total = torch.zeros(problem.size, problem.size, dtype=torch.float64)
     for rows, design, eta in problem.designs(theta):
         slope = row_slopes(problem.head, eta, rows.y)[1] * problem.head.gain
@@ -85,7 +92,7 @@ def _score_products(problem: Problem, theta: Tensor) -> Tensor:
 
 
 def _is_least_squares(problem: Problem) -> bool:
-    """Whether each mean is estimated by least squares beside a noise that is learnt, the same for all rows."""
+    """Whether means are estimated by least squares, with a shared scale or covariance."""
     head = problem.head
     if isinstance(head, GaussianHead):
         return head.eta_names == ("loc",) and bool(head.shared_dim)
@@ -93,12 +100,12 @@ def _is_least_squares(problem: Problem) -> bool:
 
 
 def num_coefficients(problem: Problem) -> int:
-    """Number of free coefficients, shared parameters aside."""
+    """Number of free coefficients, without shared parameters."""
     return int(problem.free.sum()) - problem.head.shared_dim
 
 
 def _information(solution: Solution, kind: StandardErrors) -> tuple[Tensor, str] | str:
-    """The inverse information of theta with its name, or why there is none."""
+    """The inverse information of theta, (size, size), and its kind; or a clause that says why there is none."""
     problem = solution.problem
     name = type(problem.head).__name__
     for expected in (False, True):
@@ -115,7 +122,7 @@ def _information(solution: Solution, kind: StandardErrors) -> tuple[Tensor, str]
             continue
         inverse, pivot = _by_cholesky(information)
         if pivot < _DOUBTFUL and kind not in ROBUST:
-            better = _by_triangle(solution, information, expected)
+            better = _by_qr(solution, information, expected)
             inverse = better if better is not None else inverse
         if inverse is None:
             return "the information is singular, or too near to it for 64 bits"
@@ -127,7 +134,7 @@ def _information(solution: Solution, kind: StandardErrors) -> tuple[Tensor, str]
 
 
 def _by_cholesky(information: Tensor) -> tuple[Tensor | None, float]:
-    """The inverse of a positive definite matrix, None where rounding drowns it; its least pivot on a unit diagonal."""
+    """The inverse of a positive definite matrix, None if it is rounding error; and the least scaled pivot."""
     diagonal = information.diagonal()
     if not bool((diagonal > 0).all()) or not bool(torch.isfinite(information).all()):
         return None, 0.0
@@ -139,11 +146,11 @@ def _by_cholesky(information: Tensor) -> tuple[Tensor | None, float]:
     return root.unsqueeze(1) * torch.cholesky_inverse(factor) * root, pivot
 
 
-def _by_triangle(solution: Solution, information: Tensor, expected: bool) -> Tensor | None:
-    """The same by QR of the weighted rows, block by block, which squares no condition number.
+def _by_qr(solution: Solution, information: Tensor, expected: bool) -> Tensor | None:
+    """The inverse information by QR of the weighted rows, which does not square the condition number.
 
-    For one eta column, without a prior, and shared parameters that tell nothing about it; else None. Polynomials in
-    powers as they are (Filip of NIST: 1e10) have no Cholesky factor in 64 bits.
+    It serves one eta column that is orthogonal to a shared parameter, without a prior, and is None otherwise. It is
+    needed for polynomials in raw powers (Filip of NIST: 1e10), whose Gram matrix has no Cholesky factor in 64 bits.
     """
     problem, head = solution.problem, solution.problem.head
     width = problem.num_active + 1
@@ -171,10 +178,10 @@ def _by_triangle(solution: Solution, information: Tensor, expected: bool) -> Ten
     return inverse
 
 
-def _beside_kinks(solution: Solution) -> Tensor:
-    """Theta with its first bias moved by next to nothing.
+def _off_kinks(solution: Solution) -> Tensor:
+    """Theta with its first bias moved by 1e-8.
 
-    Least absolute deviations fit p rows exactly, where rounding would choose the sign of the score.
+    Least absolute deviations fit p rows exactly, and the sign of the score of these rows would be rounding error.
     """
     theta = solution.theta.clone()
     bias = solution.problem.split(theta)[1]

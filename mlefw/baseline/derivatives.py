@@ -1,4 +1,4 @@
-"""Derivatives of a head row by row, and their sums over a design."""
+"""Derivatives of the NLL in the eta of each row, and their sums over a design matrix."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from torch import Tensor
 from mlefw.head.base import Head
 
 _WIDE = 64
-"""Columns from which the symmetric product of numpy, which computes one half, is the faster one."""
+"""Number of columns from which numpy's symmetric product, which computes one triangle, is faster than torch's."""
 
 
 class Derivatives(NamedTuple):
-    """Objective (a number), its gradient (size,) and Hessian (size, size), in nats per observation."""
+    """An objective, its gradient (size,) and Hessian (size, size), in nats per observation."""
 
     value: float
     gradient: Tensor
@@ -31,7 +31,7 @@ def row_slopes(head: Head, eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.enable_grad()
 def row_products(head: Head, eta: Tensor, y: Tensor, movement: Tensor) -> Tensor:
-    """The Hessian of each row's NLL in its complete eta times a movement of it, (n, K), without a block of K × K."""
+    """The Hessian of each row's NLL in its complete eta times a movement of eta (n, K), (n, K), matrix-free."""
     eta = eta.detach().requires_grad_()
     (slope,) = torch.autograd.grad(head.nll_complete(eta, y).sum(), eta, create_graph=True)
     if not slope.requires_grad:
@@ -82,14 +82,14 @@ def add_hessian(hessian: Tensor, design: Tensor, curvature: Tensor, eta_dim: int
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """Matrix product, by the routine for a vector where `right` has one column: it is twice as fast."""
+    """Matrix product, by the routine for a vector if `right` has one column, which is twice as fast."""
     return (left @ right[:, 0]).unsqueeze(1) if right.shape[1] == 1 else left @ right
 
 
 def gram(z: Tensor, weight: Tensor | None, scratch: Tensor) -> Tensor:
-    """Σ_i w_i z_i z_i', (p, p), for z (n, p) and weight (n,), None being ones; scratch (n, p) is overwritten.
+    """Σ_i w_i z_i z_i', (p, p), for z (n, p) and weight (n,), None for ones; scratch (n, p) is overwritten.
 
-    Fresh memory for a weighted copy of z would cost more than the product itself.
+    Allocating a weighted copy of z in each call would take longer than the product.
     """
     if z.shape[1] < _WIDE or (weight is not None and not bool((weight >= 0).all())):
         return z.T @ (z if weight is None else torch.mul(z, weight.unsqueeze(1), out=scratch))
@@ -98,7 +98,7 @@ def gram(z: Tensor, weight: Tensor | None, scratch: Tensor) -> Tensor:
 
 
 def triangle(blocks: Iterable[Tensor]) -> Tensor:
-    """The upper triangle, (min(n, p), p), of a QR of the rows (n, p) that come in blocks: it has their products."""
+    """The factor R, (min(n, p), p), of a QR factorisation of rows (n, p) that come in blocks."""
     found: Tensor | None = None
     for block in blocks:
         found = torch.linalg.qr(block if found is None else torch.cat([found, block]), mode="r").R

@@ -1,4 +1,4 @@
-"""Newton steps of a linear problem by preconditioned conjugate gradients, and bounds of what is left to gain."""
+"""Newton steps of a linear problem by preconditioned conjugate gradients, and bounds on the excess of a point."""
 
 from typing import NamedTuple
 
@@ -12,13 +12,13 @@ from mlefw.baseline.work import LeftOutError, pass_work, products_work
 from mlefw.prior.l2 import L2Prior
 
 _SHARP = 1e-12
-"""Gradient of the biases from which they count as solved for."""
+"""Gradient of the biases below which they count as solved for."""
 _ROUGH, _EXACT = 0.1, 1e-6
-"""How far conjugate gradients reduce the error of a step, and of one that proves a bound."""
+"""Relative error of conjugate gradients in a step of the descent, and in one for a bound."""
 _MOST_STEPS = 500
-"""Of conjugate gradients within one of Newton's."""
+"""Most conjugate gradient steps within a Newton step."""
 _MOST_CACHED = 2**24
-"""Numbers of eta that are kept from one pass to the next."""
+"""Most eta values that are kept between passes."""
 
 
 class Point(NamedTuple):
@@ -30,12 +30,12 @@ class Point(NamedTuple):
 
 
 class Descent:
-    """A descent of one problem after another from where the last one ended, within a number of multiplications.
+    """A descent within a number of multiplications, which may change its prior along the way.
 
     Attributes:
-        here: the point that is reached.
-        num_passes: over the rows so far.
-        decrement: twice what the last Newton step promised, in nats per row.
+        here: the present point.
+        num_passes: number of passes over the rows so far.
+        decrement: squared Newton decrement at the last step: twice its predicted gain, in nats per row.
     """
 
     def __init__(self, problem: Problem, max_work: float) -> None:
@@ -47,31 +47,31 @@ class Descent:
         self.here: Point
 
     def turn_to(self, problem: Problem, theta: Tensor) -> None:
-        """Go on under another prior, from theta."""
+        """Continue with another problem, which differs in its prior only, from theta."""
         self.problem = problem
         self._first, self.decrement = 0.0, float("inf")
         self._precondition.adapt(problem, theta)
         self._arrive(theta)
 
     def bound(self) -> float:
-        """By how much the objective here exceeds its minimum at most, in nats per row, under a Gaussian prior."""
+        """A bound on the excess of the objective over its minimum, in nats per row, under a Gaussian prior."""
         prior, gradient = self.problem.prior, self.here.gradient
         assert isinstance(prior, L2Prior)
         weight, bias, _ = self.problem.split(gradient)
         strong = 1 / (self.problem.population * prior.scale**2)
-        # What the biases are off by, once they are polished, is what one more step of theirs would gain.
+        # The error of the biases contributes what one more Newton step in them would gain.
         alone = torch.zeros_like(gradient)
         self.problem.split(alone)[1].copy_(bias)
         return float(weight.square().sum()) / (2 * strong) + float(alone @ self._precondition(alone))
 
     def dual(self) -> float | None:
-        """The same without a prior, where a bound is known."""
+        """The dual bound on the excess without a prior, in nats per row; None if there is none."""
         step = self._solve(_EXACT)
         left = self.here.gradient + self._times(step)
         return dual_gap(self.problem, self.here.theta, step, left)
 
     def step(self) -> bool:
-        """One damped Newton step; false where the objective falls no further."""
+        """Take a damped Newton step; False if the objective does not decrease any more."""
         here = self.here
         self._precondition.adapt(self.problem, here.theta)
         direction = self._solve(_ROUGH)
@@ -91,10 +91,7 @@ class Descent:
         return False
 
     def polish(self) -> None:
-        """Solve for the biases with the weights as they are, which `bound` takes for granted.
-
-        The bound of what was reached is worth these passes, whatever the limit.
-        """
+        """Solve for the biases at fixed weights, as `bound` assumes; these few passes ignore the limit of work."""
         self.max_work = float("inf")
         for _ in range(8):
             bias = self.problem.split(self.here.gradient)[1]
@@ -105,7 +102,7 @@ class Descent:
             self._arrive(theta)
 
     def _bias_step(self, gradient: Tensor) -> Tensor:
-        """Newton's step of the biases alone, (eta_dim,), from one product with each of their unit vectors."""
+        """The Newton step in the biases only, (eta_dim,), from a Hessian product with each of their unit vectors."""
         columns = []
         for k in range(len(gradient)):
             unit = torch.zeros_like(self.here.theta)
@@ -114,7 +111,7 @@ class Descent:
         return torch.linalg.pinv(torch.stack(columns, 1), hermitian=True) @ gradient
 
     def _solve(self, forcing: float) -> Tensor:
-        """About −H⁻¹ gradient by preconditioned conjugate gradients, the more exact the nearer the optimum is."""
+        """Approximately −H⁻¹ gradient by preconditioned conjugate gradients, more accurate near the optimum."""
         left = -self.here.gradient
         step, move = torch.zeros_like(left), self._precondition(left)
         size = float(left @ move)
@@ -140,7 +137,7 @@ class Descent:
         self.here = Point(theta, *self.problem.slope(theta))
 
     def _times(self, direction: Tensor) -> Tensor:
-        """The Hessian here times a direction."""
+        """The Hessian at the present point times a direction, (size,)."""
         self._spend(1.0)
         theta, problem = self.here.theta, self.problem
         if not self._etas and problem.rows.num_rows * problem.head.eta_dim <= _MOST_CACHED:

@@ -1,4 +1,4 @@
-"""How far a trained model is from the exact estimate, in nats and in parameters."""
+"""Distances between a trained model and the exact estimate, in nats and in parameters."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,14 +16,14 @@ from mlefw.objective.objective import Evaluation, Objective, etas
 from mlefw.rows.rows import Rows, total
 from mlefw.rows.standardize import Standardized
 
-_NOTHING = 1e-6
-"""Nats of one row that decide nothing, whatever the others have."""
+_NEGLIGIBLE = 1e-6
+"""Difference of one row, in nats, below which the row is never decisive."""
 
-_ENDLESS = 1e300
-"""What stands for nats without end, so that their sum is finite."""
+_INFINITE = 1e300
+"""Replaces an infinite difference, so that sums are finite."""
 
 _PIECE = 2**18
-"""Rows that are looked at together: their number may be beyond memory."""
+"""Rows worked on at a time; all rows may exceed the memory."""
 
 
 def differences(model: Evaluation, exact: Evaluation, rows: Rows) -> Tensor:
@@ -32,7 +32,7 @@ def differences(model: Evaluation, exact: Evaluation, rows: Rows) -> Tensor:
 
 
 def gap(model: Evaluation, exact: Evaluation, rows: Rows) -> tuple[float, float]:
-    """Mean NLL of the model minus that of the exact estimate, and the paired standard error of that mean."""
+    """Mean NLL of the model minus that of the exact estimate, in nats, and its paired standard error."""
     return paired(differences(model, exact, rows), rows.weight)
 
 
@@ -46,13 +46,13 @@ def paired(difference: Tensor, weight: Tensor) -> tuple[float, float]:
 
 
 class Decisive(NamedTuple):
-    """A few rows that carry nearly all of a difference between two models, and what is left of it without them.
+    """A few rows that account for most of the difference between two models.
 
     Attributes:
-        num_rows: how many.
-        of: of how many rows.
-        mean: of the others.
-        error: its standard error.
+        num_rows: number of decisive rows.
+        of: number of all rows.
+        mean: mean difference over the other rows, in nats.
+        error: standard error of that mean.
     """
 
     num_rows: int
@@ -62,20 +62,24 @@ class Decisive(NamedTuple):
 
 
 def decisive(difference: Tensor, weight: Tensor) -> Decisive | None:
-    """The fewest rows that carry 90 % of Σ w |difference|, (n,), where they are a handful; None where no few do.
+    """The fewest rows that account for 90 % of Σ w |difference|; None if those are not few.
 
-    A handful are a twentieth of the rows, and 100 at most. Of fewer than ten rows each one decides.
+    Few means at most a twentieth of the rows and at most 100. None also for fewer than ten rows.
+
+    Args:
+        difference: differences of the NLL of two models, (n,).
+        weight: row weights, (n,).
     """
     counted = int((weight > 0).sum())
     if counted < 10:
         return None
-    # What is not a finite number says least of all which model is better.
-    size = (weight * difference.abs()).double().nan_to_num(nan=_ENDLESS, posinf=_ENDLESS).clamp(max=_ENDLESS)
+    # Rows whose difference is not finite are always decisive.
+    size = (weight * difference.abs()).double().nan_to_num(nan=_INFINITE, posinf=_INFINITE).clamp(max=_INFINITE)
     top = size.topk(min(max(1, counted // 20), 100))
     is_enough = top.values.cumsum(0) >= 0.9 * size.sum()
-    if not bool(is_enough[-1]) or not float(top.values[0]) > _NOTHING:
+    if not bool(is_enough[-1]) or not float(top.values[0]) > _NEGLIGIBLE:
         return None
-    count = max(int(is_enough.int().argmax()) + 1, int((top.values == _ENDLESS).sum()))
+    count = max(int(is_enough.int().argmax()) + 1, int((top.values == _INFINITE).sum()))
     chosen = top.indices[:count]
     rest = torch.ones_like(weight, dtype=torch.bool)
     rest[chosen] = False
@@ -85,18 +89,18 @@ def decisive(difference: Tensor, weight: Tensor) -> Decisive | None:
 def skill(model: float, exact: float, null: float, null_error: float) -> float | None:
     """(null − model) / (null − exact): 0 for the null model, 1 for the exact estimate, above 1 beyond it.
 
-    None where the exact estimate is not clearly better than the null model (by twice the standard error of that gain).
+    None unless the exact estimate is better than the null model by twice the standard error of their difference.
     """
     gained = null - exact
     return (null - model) / gained if gained > max(1e-6, 2 * null_error) else None
 
 
-Seen = tuple[Objective, Tensor | None]
-"""A model and its eta on some rows, where that is known."""
+ModelEta = tuple[Objective, Tensor | None]
+"""A model, and its eta on some rows (n, eta_dim) if known."""
 
 
-def predictive_kl(model: Seen, exact: Seen, rows: Rows) -> float | None:
-    """Mean KL divergence of the model's distributions from the exact estimate's, in nats; None without a formula."""
+def predictive_kl(model: ModelEta, exact: ModelEta, rows: Rows) -> float | None:
+    """Mean divergence KL(exact, model) of the predictive distributions, in nats; None without a formula for it."""
     value, population = 0.0, rows.weight.sum()
     blocks = zip(etas(exact[0], rows, exact[1]), etas(model[0], rows, model[1]), strict=True)
     for (part, one), (_, other) in blocks:
@@ -109,9 +113,10 @@ def predictive_kl(model: Seen, exact: Seen, rows: Rows) -> float | None:
 
 
 def parameters(objective: Objective, problem: Problem) -> Tensor | None:
-    """Theta of a linear model in the layout of a problem over all features; None for any other model."""
+    """Theta of a linear model of the features in the layout of a problem over all features; None otherwise."""
     model = objective.model
-    linear = model.model if isinstance(model, Standardized) else None
+    # On other inputs the weights are no coefficients of the features.
+    linear = model.model if isinstance(model, Standardized) and model.inputs is None else None
     if not isinstance(linear, Linear):
         return None
     layer = linear.layer
@@ -120,19 +125,21 @@ def parameters(objective: Objective, problem: Problem) -> Tensor | None:
 
 
 Measure = Callable[[Objective], dict[str, float]]
+"""Maps a trained linear model to its distances from the exact estimate, by name."""
 
 
 def parameter_measure(objective: Objective, solution: Solution) -> Measure | None:
-    """What gives the `euclidean` and `mahalanobis` (in the total information at the estimate) distance of theta.
+    """A function that gives the `euclidean` and `mahalanobis` distance of a model's theta from the exact estimate.
 
-    None for any model but a linear one on the features of the estimate. The information is computed once, here,
-    or, of very many coefficients, its product with a difference each time.
+    The Mahalanobis distance is in the metric of the total information at the estimate; its square is about the number
+    of parameters for the true theta. The information is computed once, or for very many coefficients its product with
+    a difference in each call. Where a common shift of all eta columns changes nothing (softmax), thetas are centred
+    over the columns first.
 
-    Where a shift of all eta columns changes nothing (softmax), both thetas are centred over the columns first. The
-    Mahalanobis distance squared is to be read against the number of parameters: the truth lies about that far.
+    None unless the model is linear in all features of the estimate.
     """
     whole = solution.problem.restricted(torch.arange(solution.problem.rows.x.shape[1]))
-    if solution.exists is False or solution.problem.num_active != whole.num_active:
+    if not solution.may_exist or solution.problem.num_active != whole.num_active:
         return None
     if parameters(objective, whole) is None:
         return None
@@ -152,13 +159,13 @@ def parameter_measure(objective: Objective, solution: Solution) -> Measure | Non
 
 
 def parameter_distance(objective: Objective, solution: Solution) -> dict[str, Any] | None:
-    """The same of one state."""
+    """The distances of one model's theta from the exact estimate, by name; None unless the model is linear."""
     measure = parameter_measure(objective, solution)
     return None if measure is None else measure(objective)
 
 
 def _identified(difference: Tensor, problem: Problem) -> Tensor:
-    """A difference of thetas without what changes no distribution."""
+    """A difference of thetas, centred over eta columns whose common shift changes no distribution."""
     if not problem.head.shifts:
         return difference
     table = difference[: problem.size - problem.head.shared_dim].view(problem.head.eta_dim, -1).clone()
@@ -172,7 +179,7 @@ def _identified(difference: Tensor, problem: Problem) -> Tensor:
 def _information(problem: Problem, exact: Tensor) -> Tensor:
     hessian = problem.derivatives(exact).hessian
     try:
-        # Where the observed information is degenerate (least absolute deviations) the expected one measures.
+        # Absolute deviations have no observed curvature: use the expected information.
         if not problem.head.shifts and float(torch.linalg.eigvalsh(hessian).min()) <= 0:
             hessian = problem.derivatives(exact, expected=True).hessian
     except NotImplementedError:
@@ -181,6 +188,9 @@ def _information(problem: Problem, exact: Tensor) -> Tensor:
 
 
 def inside_95_region(solution: Solution, gap: float) -> bool:
-    """Whether a theta this gap (nats per row) above the MLE lies in its 95 % likelihood-ratio region (Wilks, 1938)."""
+    """Whether a theta whose NLL exceeds the minimum by `gap`, in nats per row, lies in the 95 % confidence region.
+
+    The region is that of the likelihood-ratio test (Wilks, 1938).
+    """
     problem = solution.problem
     return 2 * problem.population * gap <= chi2_quantile(0.95, int(problem.free.sum()))

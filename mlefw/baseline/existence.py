@@ -1,4 +1,4 @@
-"""Whether a likelihood has a finite maximum: shown by a proof or a numerical witness, disproved, or left open."""
+"""Whether a likelihood has a finite maximum: proved, shown numerically, disproved, or left open."""
 
 import math
 import time
@@ -9,52 +9,54 @@ import torch
 from mlefw.baseline import nonexistence
 from mlefw.baseline.base import Solution
 from mlefw.baseline.collapse import Collapse, collapse, has_exact, on_a_plane
-from mlefw.baseline.newton import on_floor
+from mlefw.baseline.convexity import is_convex
+from mlefw.baseline.newton import on_floor, positive_inverse
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.separation import recession
 from mlefw.baseline.starts import intercepts, origin, sharpened, with_intercepts
-from mlefw.baseline.witness import agrees, is_convex, is_settled, lower_point, positive_inverse, solve_from
+from mlefw.baseline.witness import agrees, is_settled, lower_point, solve_from
 
 _FAR = 60.0
-"""Eta of a parameter at which its head is the simpler one to all digits."""
+"""Eta of a parameter at which its head equals the simpler head of its limit to all digits."""
 _BEYOND = 2.0
-"""How many times further out than the end of its range a parameter is that will not come back."""
+"""Multiple of `Limit.end` beyond which a parameter is taken to be on its way to the limit."""
 _EQUAL = 1e-12
-"""Share of an objective below which a difference is rounding."""
+"""Relative difference of objectives below which it is rounding error."""
 _LOWER = 1e-9
-"""Share of an objective from which on a lower one is no rounding."""
+"""Relative difference of objectives above which the lower one is truly lower."""
 _SHARES = (0.0, 0.25, 0.5)
-"""Of the way to the end of a parameter's range, from which it is tried whether there is a better one inside."""
+"""Multiples of `Limit.end` from which descents search for an optimum inside the range of a parameter."""
 _CHEAP = 500
-"""Features up to which a perfect fit is looked for before anything else."""
+"""Most features for which a perfect fit is searched before a descent."""
 _SHARP = 1e-3
-"""Share of the target's spread that is shown of a scale on its way to zero."""
+"""Scale that is reported where the scale goes to zero, as a share of the target's spread."""
 _ENOUGH = 4
-"""Descents from elsewhere that have to end at an optimum to call it the only one."""
+"""Descents from other starts that must end at an optimum to call it the only one."""
 
 
 def examine(solution: Solution, max_seconds: float = 20.0) -> Solution:
-    """The solution with what could be shown of it: `exists`, `is_global`, and a reason where either was not.
+    """The solution with `exists` and `is_global` filled in, and a reason where either could not be shown.
 
-    Where the head is convex, or convex in other parameters, a maximum is shown to exist by curvature that holds around
-    theta, or by a linear program that finds no direction of recession (Albert & Anderson, 1984; Geyer, 2009).
-    Elsewhere by the curvature and a level set that closes on rays in all directions. It is shown not to exist by a
-    direction along which no row's NLL rises, by a perfect fit, or by a parameter at whose end the head is a simpler
-    one that fits no worse. All else stays open (None). The infimum is the mean NLL at the far end of such a direction
-    from a point where the gradient vanishes. No linear program takes longer than `max_seconds`.
+    For a head that is convex, possibly in other parameters, existence follows from positive curvature in a
+    neighbourhood of theta, or from a linear program that finds no direction of recession (Albert & Anderson, 1984;
+    Geyer, 2009); for other heads, from curvature and a level set that is bounded on rays in many directions. There is
+    no maximum if there is a direction along which no row's NLL rises, a perfect fit, or a parameter in whose limit a
+    simpler head fits no worse. Otherwise the question stays open (None). The infimum is the mean NLL at the far end of
+    such a direction, from a point where the gradient vanishes. Linear programs take at most `max_seconds`.
     """
     whole = solution.problem
     used = whole.rows.weight > 0
     if not bool(used.all()):
-        # A row of weight zero is no row: it would hide a separation of the others.
+        # A row of weight zero does not count, but would hide a separation of the other rows.
         solution = replace(solution, problem=replace(whole, rows=whole.rows.take(used)))
     return replace(_examine(solution, time.monotonic() + max_seconds), problem=whole)
 
 
 def perfect_fit(problem: Problem, max_seconds: float = 20.0) -> Solution | None:
-    """That there is no maximum, seen before a descent, which would follow a scale towards zero for hundreds of steps.
+    """The solution where a perfect fit rules out a maximum, found before a descent; None if there is no perfect fit.
 
-    A few rows are tried first; only where a plane goes through all of them the others are looked at.
+    A descent would follow the scale towards zero for hundreds of steps. A few rows are fitted first, and all rows only
+    if these few are fitted exactly.
     """
     if problem.num_active > _CHEAP:
         return None
@@ -82,14 +84,14 @@ def _examine(solution: Solution, deadline: float) -> Solution:
     settled = solution.converged and is_settled(solution)
     if convex and settled:
         return replace(solution, exists=True, is_global=True)
-    found = _to_a_limit(solution, deadline) or _to_a_collapse(solution, deadline)
+    found = _at_limit(solution, deadline) or _at_collapse(solution, deadline)
     if found is not None:
         return found
     separated = recession(solution, deadline)
     if separated.far is not None:
         problem, far = solution.problem, separated.far
         infimum = float(problem.rows.weight @ far.nll) / problem.population
-        # Of rows that all become certain it is zero, wherever the direction begins.
+        # If all rows become certain, the infimum is zero from any starting point.
         is_known = solution.converged or bool((far.moved & (far.nll == 0)).all())
         return replace(
             solution,
@@ -107,7 +109,7 @@ def _examine(solution: Solution, deadline: float) -> Solution:
 
 
 def _by_witness(solution: Solution, settled: bool) -> Solution:
-    """What a level set says that closes on rays; one that does not may lead to a better optimum."""
+    """The solution judged by its level set on rays; a ray that finds a lower point leads to a better optimum."""
     if on_floor(solution):
         return _open(solution, "a component stands on the floor of its scale")
     if not solution.converged:
@@ -124,7 +126,7 @@ def _by_witness(solution: Solution, settled: bool) -> Solution:
         return _open(solution, "the NLL does not rise in all directions from the estimate")
     free = solution.problem.free
     if not settled and positive_inverse(solution.derivatives.hessian[free][:, free]) is not None:
-        # Without curvature of its own (a kinked density) the rays have to do.
+        # A density with kinks has no curvature: then the rays alone decide.
         return _open(solution, "the curvature at the estimate may be that of a way to infinity")
     solution = replace(solution, exists=True, is_global=None)
     count = agrees(solution) if solution.problem.head.lone and solution.problem.prior.flat else 0
@@ -137,11 +139,11 @@ def _open(solution: Solution, why: str) -> Solution:
     return replace(solution, exists=None, is_global=None, reason=solution.reason or why)
 
 
-def _to_a_limit(solution: Solution, deadline: float) -> Solution | None:
-    """The solution without a maximum, where a parameter is on its way to the end at which the head is a simpler one.
+def _at_limit(solution: Solution, deadline: float) -> Solution | None:
+    """The solution without a maximum, if a parameter goes to a limit in which the head is a simpler one.
 
-    The rest is fitted again with the parameter that far out, which gives the infimum; None where it is no better. Where
-    a descent back from there comes below it, the way out was the wrong one: then what it found is examined.
+    The other parameters are fitted again at the limit, which gives the infimum; None if that fit is worse. If descents
+    from the limit inwards find a lower optimum, that one is examined instead.
     """
     problem, theta, reasons = solution.problem, solution.theta.clone(), []
     head = problem.head
@@ -167,7 +169,7 @@ def _to_a_limit(solution: Solution, deadline: float) -> Solution | None:
 
 
 def _inside(there: Solution) -> Solution | None:
-    """A stationary point below the objective at a limit, by descents that begin at several shares of the way there."""
+    """A stationary point below the objective at a limit, by descents from several distances to the limit; or None."""
     problem, far = there.problem, intercepts(there.problem, there.theta)
     for k, limit in problem.head.column_limits():
         for share in _SHARES:
@@ -179,8 +181,8 @@ def _inside(there: Solution) -> Solution | None:
     return None
 
 
-def _to_a_collapse(solution: Solution, deadline: float) -> Solution | None:
-    """The solution without a maximum, where rows are fitted exactly; with its coefficients where all rows are."""
+def _at_collapse(solution: Solution, deadline: float) -> Solution | None:
+    """The solution without a maximum, if rows are fitted exactly; with the coefficients if all rows are."""
     found = collapse(solution.problem, deadline - time.monotonic())
     return None if found is None else _collapsed(solution, found)
 

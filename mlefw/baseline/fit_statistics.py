@@ -1,4 +1,4 @@
-"""How well an exact estimate fits: deviance, R², and the likelihood ratio against the null model."""
+"""Goodness of fit of an exact estimate: deviance, R², and the likelihood ratio against the null model."""
 
 import math
 
@@ -11,14 +11,14 @@ from mlefw.head.gaussian import GaussianHead
 
 
 def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float]:
-    """What is defined of an estimate that exists; weights are frequencies throughout.
+    """Statistics by name, as far as they are defined for the estimate; weights are frequencies.
 
-    `mcfadden_r2` (discrete targets) is 1 − ll / ll₀, `cox_snell_r2` 1 − exp(2 (ll₀ − ll) / n), which for least squares
-    is R² itself. Under a prior there is neither AIC nor a likelihood ratio test: they are about the maximum.
+    `mcfadden_r2` (discrete targets) is 1 − ll / ll₀, `cox_snell_r2` is 1 − exp(2 (ll₀ − ll) / n), which equals R² for
+    least squares. Under a prior there is no AIC, BIC or likelihood ratio test, which assume maximum likelihood.
 
     Args:
-        solution: the MLE or the MAP.
-        null: the intercept-only estimate of the same rows, with the same offset.
+        solution: the MLE or MAP estimate.
+        null: the intercept-only estimate on the rows and offsets of `solution`.
     """
     problem, head = solution.problem, solution.problem.head
     n, count = problem.population, int(problem.free.sum())
@@ -36,7 +36,7 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
         content["deviance"] = deviance
     if head.support.is_discrete and head.target == "numeric" and not head.event_shape:
         content |= _pearson(solution)
-    if null is None or any(end.exists is False or not end.converged for end in (solution, null)):
+    if null is None or any(not end.may_exist or not end.converged for end in (solution, null)):
         return content
     lowest = -n * null.problem.mean_nll(null.theta)
     content["null_log_likelihood"] = lowest
@@ -68,7 +68,7 @@ def _deviance(solution: Solution) -> float | None:
 
 @torch.no_grad()
 def _pearson(solution: Solution) -> dict[str, float]:
-    """Σ w (y − mean)² / variance, and over n − p the dispersion, which is 1 where the variance is right."""
+    """Pearson's Σ w (y − mean)² / variance; divided by n − p it is the dispersion, 1 if the variance is right."""
     problem, total = solution.problem, 0.0
     try:
         for rows, _, eta in problem.etas(solution.theta):

@@ -1,4 +1,4 @@
-"""The intercept-only model of classes: their frequencies, in closed form."""
+"""The intercept-only categorical model: class frequencies, in closed form."""
 
 import torch
 
@@ -12,19 +12,19 @@ _HALF = 0.5
 
 
 class Frequencies(Solver):
-    """Logits that are the logarithms of the shares of the classes, so that ten thousand of them cost one pass.
+    """Logits that are the logarithms of the class shares: one pass, also for ten thousand classes.
 
-    Where a class has no rows there is no maximum; the counts with a half added to each are finite, and within a
+    Where a class has no rows there is no maximum; then ½ is added to each count, which gives finite logits within a
     fraction of a nat of the infimum.
     """
 
     def supports(self, problem: Problem) -> bool:
-        """Categorical head without features, prior and offset."""
+        """Whether the head is categorical, without features, prior and offset."""
         flat = problem.prior.flat and not problem.num_active
         return flat and isinstance(problem.head, CategoricalHead) and not problem.has_offset
 
     def work(self, problem: Problem) -> float:
-        """One pass."""
+        """One pass over the rows."""
         return float(problem.rows.num_rows)
 
     def solve(self, problem: Problem) -> Solution:
@@ -56,7 +56,7 @@ class Frequencies(Solver):
 
 
 def _logits(problem: Problem, count: torch.Tensor) -> torch.Tensor:
-    """Raw outputs for these shares, with the reference at zero."""
+    """Raw outputs for these class counts, the reference being zero."""
     head = problem.head
     raw = (count.log() - head.center) / head.gain
     return raw - raw[0]

@@ -1,4 +1,4 @@
-"""Least absolute deviations of many rows, reduced to the few whose residual has an unknown sign."""
+"""Least absolute deviations of many rows, by globbing the rows whose residual has a known sign."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,14 +14,14 @@ _MAX_ROUNDS = 12
 
 
 class Globbing:
-    """Preprocessing after Portnoy & Koenker (1997) for Σ w |y − z beta| + ½ Σ ridge beta² + Σ rate |beta|.
+    """The minimum of Σ w |y − z beta| + ½ Σ ridge beta² + Σ rate |beta|, after Portnoy & Koenker (1997).
 
-    A fit to a sample of rows says which rows lie surely above or below the plane; each of these two groups is
-    replaced by its mean, with its total weight. The triangle inequality makes the reduced objective a lower bound of
-    the whole one, and an equal one where no row of a group is on the wrong side: so its dual values bound the error
-    of the whole fit, and wrong rows come back until that bound is rounding. X is read block by block.
+    A fit to a sample of rows tells which rows surely lie above or below the plane; each of these two groups is replaced
+    by its mean, with its total weight (a glob). By the triangle inequality the reduced objective is a lower bound of
+    the full one, with equality if no row of a group is on the wrong side. So its dual values bound the error of the
+    full fit, and wrong rows are released from the groups until that bound is rounding error. x is read block by block.
 
-    z is the design of the problem and y its target less its offset, in units of the raw output.
+    z is the design of the problem, and y its target less its offset, in units of the raw output.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -31,7 +31,7 @@ class Globbing:
         self.guess: _Guess | None = None
 
     def fit(self, weight: Array, ridge: Array, rate: Array) -> Fit:
-        """The minimum for weights (n,), ridge (p,) and rate (p,); a like problem solved before makes it faster."""
+        """The minimum for weights (n,), ridge (p,) and rate (p,); a previous call's fit serves as a start."""
         used = np.flatnonzero(weight > 0)
         if self.problem.num_active == 0:
             return _median(self.y[used], weight[used])
@@ -48,7 +48,7 @@ class Globbing:
         return z, self.y[index], weight[index]
 
     def _reduced(self, size: int, used: Array, weight: Array, ridge: Array, rate: Array) -> Fit | None:
-        """By way of a guess, from a sample unless an earlier one serves; None where it was wrong on too many rows."""
+        """The minimum from the previous guess, or one from a sample; None if it was wrong on too many rows."""
         warm = self.guess is not None
         guess = self.guess or self._from_sample(size, used, weight, ridge, rate)
         parts, nothing = self._split(guess, weight), 1e-15 * float(weight @ np.abs(self.y))
@@ -66,7 +66,7 @@ class Globbing:
         return self._reduced(size, used, weight, ridge, rate) if warm else None
 
     def _from_sample(self, size: int, used: Array, weight: Array, ridge: Array, rate: Array) -> "_Guess":
-        """The fit to one random observation of each of `size` equal stretches, and how far from it a row is unsure."""
+        """A guess from a sample of `size` observations, one at random from each of `size` equal stretches."""
         jitter = torch.rand(size, dtype=torch.float64, generator=torch.Generator().manual_seed(size)).numpy()
         reached = np.cumsum(weight[used])
         drawn = np.searchsorted(reached, (np.arange(size) + jitter) * (reached[-1] / size), side="right")
@@ -81,7 +81,7 @@ class Globbing:
         return _Guess(beta, whiten, float(np.quantile(score, min(1.0, 1.2 * size / len(used)))))
 
     def _split(self, guess: "_Guess", weight: Array) -> "_Parts":
-        """Rows nearer to the guess than its uncertainty, and the sums over those above and those below."""
+        """Rows within the uncertainty of the guess, and the sums over the rows above and over those below it."""
         side = np.zeros(len(weight), dtype=np.int8)
         sums, kept = np.zeros((2, len(guess.beta) + 2)), []
         for rows, z, y, w in self.blocks(weight):
@@ -99,7 +99,7 @@ class Globbing:
         return _Parts(z, y, w, side, sums)
 
     def _check(self, parts: "_Parts", beta: Array, weight: Array) -> tuple[Array, float]:
-        """Globbed rows on the wrong side of the plane, and by how much the whole objective exceeds the reduced one."""
+        """Globbed rows on the wrong side of the plane, and the excess of the full objective over the reduced one."""
         wrong, sizes, means = [], np.zeros(2), np.zeros(2)
         for rows, z, y, w in self.blocks(weight):
             side, residual = parts.side[rows], y - z @ beta
@@ -110,12 +110,12 @@ class Globbing:
                 sizes[k] += float(w[off] @ (np.abs(residual[off]) * (side[off] == sign)))
         for k, sign in enumerate((1, -1)):
             means[k] = sign * float(parts.sums[k, -2] - parts.sums[k, :-2] @ beta)
-        # Where a mean is on the wrong side itself, all its rows count twice over.
+        # If the mean of a group is itself on the wrong side, its own absolute deviation is in the reduced objective.
         excess = 2 * sizes + 2 * np.minimum(means, 0)
         return np.concatenate(wrong), float(np.maximum(excess, 0).sum())
 
     def blocks(self, weight: Array) -> Iterator[tuple[slice, Array, Array, Array]]:
-        """Which rows, their design, target and weight, block by block."""
+        """Blocks of rows: their position, design, target and weight."""
         start = 0
         for rows in self.problem.rows.blocks(self.problem.block):
             here = slice(start, start + rows.num_rows)
@@ -124,7 +124,13 @@ class Globbing:
 
 
 class _Guess(NamedTuple):
-    """beta (p,), a matrix (p, p) that turns a row into a vector as long as its error, and the cut in such errors."""
+    """An approximate fit.
+
+    Attributes:
+        beta: coefficients, (p,).
+        whiten: matrix (p, p) with |z · whiten| proportional to the standard error of the fit at z.
+        cut: number of these standard errors within which the sign of a residual is uncertain.
+    """
 
     beta: Array
     whiten: Array
@@ -132,7 +138,10 @@ class _Guess(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """Rows kept, the side (n,) of every row (0 where kept), and Σ w (z, y, 1) above and below, (2, p + 2)."""
+    """The rows z, y, weight that are kept, the side (n,) of every row (0 if kept), and sums of the two groups.
+
+    `sums` (2, p + 2) holds Σ w (z, y, 1) over the rows above and over those below the plane.
+    """
 
     z: Array
     y: Array
@@ -141,7 +150,7 @@ class _Parts(NamedTuple):
     sums: Array
 
     def reduced(self) -> tuple[Array, Array, Array]:
-        """The kept rows and the means of both groups."""
+        """The kept rows and the mean of each group, as z, y and weight."""
         sums = self.sums[self.sums[:, -1] > 0]
         total = sums[:, -1]
         return (
@@ -151,7 +160,7 @@ class _Parts(NamedTuple):
         )
 
     def released(self, index: Array, z: Array, y: Array, weight: Array) -> "_Parts":
-        """With the rows at `index` kept, too."""
+        """The parts with the rows at `index` kept rather than globbed."""
         side, sums = self.side.copy(), self.sums.copy()
         for k, sign in enumerate((1, -1)):
             share = weight * (side[index] == sign)
@@ -169,7 +178,7 @@ class _Parts(NamedTuple):
 
 
 def _under_prior(z: Array, y: Array, weight: Array, ridge: Array, rate: Array) -> Deviations:
-    """The rows with one more for each coefficient under a Laplace prior."""
+    """The problem with a Laplace prior as one more absolute deviation for each coefficient."""
     under = rate > 0
     if under.any():
         z = np.concatenate([z, np.eye(len(rate))[under]])
@@ -178,7 +187,7 @@ def _under_prior(z: Array, y: Array, weight: Array, ridge: Array, rate: Array) -
 
 
 def _median(y: Array, weight: Array) -> Fit:
-    """The weighted median, the middle of the interval where it is not unique."""
+    """The weighted median, the middle of the interval if it is not unique."""
     if (weight == weight[0]).all():
         beta = float(np.median(y))
         return Fit(np.array([beta]), float(weight @ np.abs(y - beta)), 0.0, 1)

@@ -1,4 +1,4 @@
-"""Absolute deviations of rows in memory, sharp or rounded: an interior point method, and the vertex beside its path."""
+"""Minimisation of absolute or Huber deviations by an interior point method with crossover to a vertex."""
 
 import math
 from typing import NamedTuple
@@ -13,8 +13,7 @@ _BLOCK = 2048
 class Deviations(NamedTuple):
     """Σ weight |y − z beta| + ½ Σ ridge beta²: z (n, p), y (n,), weight (n,) positive, ridge (p,).
 
-    With `soft` (n,) a deviation r is Huber's: r² / (2 soft) up to |r| = weight · soft, and beyond it weight |r| less a
-    constant.
+    With `soft` (n,) deviations are Huber's: r² / (2 soft) up to |r| = weight · soft, then weight · |r| less a constant.
     """
 
     z: Array
@@ -24,7 +23,7 @@ class Deviations(NamedTuple):
     soft: Array | float = 0.0
 
     def losses(self, residual: Array) -> Array:
-        """The deviation of each row."""
+        """The deviation of each row, (n,)."""
         distance = np.abs(residual)
         inner = np.minimum(distance, self.weight * self.soft)
         square = np.divide(inner**2, 2 * self.soft, out=np.zeros_like(inner), where=inner > 0)
@@ -32,12 +31,12 @@ class Deviations(NamedTuple):
         return rounded
 
     def objective(self, beta: Array) -> float:
-        """Its value."""
+        """The sum of deviations and the ridge penalty."""
         return float(self.losses(self.y - self.z @ beta).sum() + 0.5 * self.ridge @ beta**2)
 
 
 class Fit(NamedTuple):
-    """beta (p,), its objective, by how much that can exceed the optimum, and the number of interior point steps."""
+    """Coefficients beta (p,), their objective, a bound `gap` on its excess, and the number of interior point steps."""
 
     beta: Array
     objective: float
@@ -48,10 +47,9 @@ class Fit(NamedTuple):
 def interior_point(of: Deviations, tolerance: float = 1e-13, max_steps: int = 100) -> Fit:
     """The minimum by a primal-dual interior point method with Mehrotra's corrector (Portnoy & Koenker, 1997).
 
-    The residual is u − v + soft · d with u, v ≥ 0, and d in [−w, w] are the dual values: (w − d) u = (w + d) v = mu.
-    Without a ridge and rounding some optimum passes through as many rows as there are coefficients: such a vertex is
-    tried on the way. The gap counts from the objective of dual values that are feasible, so it bounds the error
-    whatever the path did.
+    The residual is u − v + soft · d with u, v ≥ 0 and dual values d in [−w, w]: (w − d) u = (w + d) v = mu. Without
+    ridge and `soft`, some optimum passes through as many rows as there are coefficients; vertices near the path are
+    tried. The gap is to the objective of feasible dual values, so that it bounds the excess in any case.
     """
     z, y, weight, ridge, soft = of
     beta = _start(of)
@@ -62,7 +60,7 @@ def interior_point(of: Deviations, tolerance: float = 1e-13, max_steps: int = 10
         return best
     spread = float(np.abs(residual).mean()) + 1e-300
     u, v = np.maximum(residual, 0) + spread, np.maximum(-residual, 0) + spread
-    # w − d and w + d are carried along: their difference from d would lose what is left of the smaller one.
+    # Keep w − d and w + d as variables: computed from d, the smaller one would cancel.
     up, down = weight.copy(), weight.copy()
     for count in range(1, max_steps + 1):
         complementarity = float(up @ u + down @ v)
@@ -88,7 +86,7 @@ def interior_point(of: Deviations, tolerance: float = 1e-13, max_steps: int = 10
 
 
 def _start(of: Deviations) -> Array:
-    """Weighted least squares; by singular values where the columns are dependent."""
+    """Weighted least squares coefficients, of least norm if the columns are dependent."""
     root = np.sqrt(of.weight)
     try:
         factor = cho_factor(gram(of.z, of.weight) + np.diag(of.ridge))
@@ -100,7 +98,7 @@ def _start(of: Deviations) -> Array:
 
 
 def gram(z: Array, weight: Array) -> Array:
-    """The matrix z' diag(weight) z, (p, p), with equal factors, which BLAS computes in half the time."""
+    """The matrix z' diag(weight) z, (p, p), as a product of one factor with its transpose, which BLAS does faster."""
     total = np.zeros((z.shape[1], z.shape[1]))
     for start in range(0, len(z), _BLOCK):
         rows = slice(start, start + _BLOCK)
@@ -110,7 +108,7 @@ def gram(z: Array, weight: Array) -> Array:
 
 
 def factored(system: Array) -> tuple[Array, tuple[Array, bool]]:
-    """(root, Cholesky factor) of a positive semidefinite matrix scaled to a unit diagonal, lifted where singular."""
+    """Scaling and Cholesky factor of a matrix scaled to a unit diagonal, with a small ridge if it is singular."""
     root = 1 / np.sqrt(np.maximum(np.diag(system), 1e-300))
     scaled = root[:, None] * system * root
     for lift in (0.0, 1e-14, 1e-12, 1e-10, 1e-8):
@@ -122,7 +120,7 @@ def factored(system: Array) -> tuple[Array, tuple[Array, bool]]:
 
 
 class _System:
-    """One iterate with its factored system: a prediction and a correction share it."""
+    """The linear system of one iterate, factored once for the predictor and the corrector step."""
 
     def __init__(
         self, of: Deviations, u: Array, v: Array, up: Array, down: Array, q: Array, primal: Array, dual: Array
@@ -147,7 +145,7 @@ def _length(u: Array, v: Array, up: Array, down: Array, du: Array, dv: Array, dd
 
 
 def _certified(of: Deviations, beta: Array, d: Array, q: Array, count: int) -> Fit:
-    """The better of an interior iterate and the vertex near it, each with its duality gap."""
+    """The interior iterate or the vertex near it, whichever has the smaller duality gap."""
     free = of.ridge == 0
     z = of.z[:, free] if not free.all() else of.z
     slack = np.maximum(np.minimum(of.weight - d, of.weight + d), 0)
@@ -174,7 +172,7 @@ def _gap(of: Deviations, beta: Array, d: Array) -> float:
 
 
 def _vertex(of: Deviations, beta: Array, d: Array, q: Array, count: int) -> Fit:
-    """The plane through as many rows as it has coefficients: those at which the barrier is stiffest, if independent."""
+    """The plane through p independent rows, the ones with the largest curvature of the barrier."""
     z, y, weight = of.z, of.y, of.weight
     p = z.shape[1]
     none = Fit(beta, math.inf, math.inf, count)

@@ -1,4 +1,4 @@
-"""A preconditioner for linear models of many coefficients: mean curvature of the columns ⊗ moments of the features."""
+"""A Kronecker preconditioner for linear models of many coefficients: mean curvature of eta ⊗ moments of features."""
 
 import torch
 from torch import Tensor
@@ -9,24 +9,24 @@ from mlefw.baseline.problem import Problem
 from mlefw.baseline.quasi_newton import sample
 
 _MOST_FEATURES = 1500
-"""Features up to which their moments are diagonalised; of more, only their variances are used."""
+"""Most features for which the matrix of moments is used; for more, only variances are."""
 _MOST_COLUMNS = 200
-"""Columns of eta up to which the same holds for their curvature."""
+"""Most eta columns for which the curvature matrix is used; for more, only its diagonal is."""
 _MOST_CELLS = 2**22
-"""Numbers that curvatures of the rows of a sample may take."""
-_NOTHING = 1e-12
-"""Share of the largest eigenvalue below which one is rounding."""
+"""Most values of the curvatures of a sample of rows."""
+_NEGLIGIBLE = 1e-12
+"""Share of the largest eigenvalue below which an eigenvalue is rounding error."""
 
 
 class Kronecker:
-    """(C ⊗ G + ridge)⁻¹, which is H⁻¹ where all rows have one curvature; biases apart, features being centred.
+    """(C ⊗ G + ridge)⁻¹, which is H⁻¹ if all rows have equal curvature; biases separate, as features are centred.
 
-    Both factors are held by their eigenvalues and vectors; vectors of None stand for the unit ones. Directions without
-    curvature are left out.
+    C is the mean curvature of the eta columns, G the second moments of the features, both as eigenvalues and
+    eigenvectors. Directions without curvature are mapped to zero.
 
     Args:
-        values: eigenvalues (p,) of the second moments of the standardised features.
-        vectors: their vectors, (p, p), or None.
+        values: eigenvalues of the second moments of the standardised features, (p,).
+        vectors: eigenvectors of these moments, (p, p); None for the unit vectors.
     """
 
     def __init__(self, values: Tensor, vectors: Tensor | None) -> None:
@@ -35,13 +35,13 @@ class Kronecker:
         self._columns: Tensor | None = None
 
     def adapt(self, problem: Problem, theta: Tensor) -> None:
-        """Take the mean curvature of the columns from rows at theta, and that of the prior."""
+        """Update the mean curvature of the eta columns, from a sample of rows at theta, and that of the prior."""
         curvature = problem.penalty(theta).curvature
         self.ridge = float(curvature[0]) if problem.num_active else 0.0
         self._curvature, self._columns = _column_curvature(problem, theta)
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        """The product with a gradient in theta (eta_dim · (p + 1),)."""
+        """The product with a gradient in theta, (eta_dim · (p + 1),)."""
         table = gradient.view(-1, len(self.values) + 1)
         table = table if self._columns is None else self._columns.T @ table
         weight = table[:, :-1] if self.vectors is None else table[:, :-1] @ self.vectors
@@ -54,7 +54,7 @@ class Kronecker:
 
 
 def preconditioner(problem: Problem) -> Kronecker:
-    """That of a problem with a flat or a Gaussian prior: one pass for the moments, and their eigenvectors."""
+    """The preconditioner of a problem with a flat or Gaussian prior: one pass for the moments."""
     if problem.num_active > _MOST_FEATURES:
         return Kronecker(torch.ones(problem.num_active, dtype=torch.float64), None)
     unit = problem.scale[problem.active]
@@ -64,9 +64,9 @@ def preconditioner(problem: Problem) -> Kronecker:
 
 
 def _column_curvature(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues (K,) and vectors (K, K) of the mean Hessian of a row's NLL in its eta, on a sample of the rows.
+    """Eigenvalues (K,) and eigenvectors (K, K) of the mean Hessian of a row's NLL in its eta, on a sample of rows.
 
-    Of very many columns the mean squared slopes stand for it, which are the same thing in expectation (Fisher).
+    For very many columns, the mean squared derivatives, which equal the diagonal in expectation, and None.
     """
     head, count = problem.head, problem.head.eta_dim
     dense = count <= _MOST_COLUMNS
@@ -86,4 +86,4 @@ def _column_curvature(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor |
 
 
 def _divided(table: Tensor, size: Tensor, largest: float) -> Tensor:
-    return torch.where(size > _NOTHING * largest, table / size.clamp(min=1e-300), torch.zeros_like(table))
+    return torch.where(size > _NEGLIGIBLE * largest, table / size.clamp(min=1e-300), torch.zeros_like(table))

@@ -16,7 +16,7 @@ from mlefw.prior.l2 import L2Prior
 
 
 def strengths(prior: Prior, size: int) -> tuple[Array, Array]:
-    """The coefficients of ½ beta² and of |beta| in the negative log-prior, (size,) each; the bias comes last."""
+    """The coefficients of ½ beta² and of |beta| in −log prior, each (size,); those of the bias, the last, are zero."""
     precision = 0.0
     if isinstance(prior, L2Prior):
         precision = prior.scale**-2
@@ -26,8 +26,17 @@ def strengths(prior: Prior, size: int) -> tuple[Array, Array]:
     return precision * covered, prior.rate * covered
 
 
-class Found(NamedTuple):
-    """beta (p,), Σ w|r| at it, the scale, the duality gap in units of y, all steps, and whether it is the optimum."""
+class LaplaceFit(NamedTuple):
+    """A fit of coefficients and scale.
+
+    Attributes:
+        beta: coefficients, (p,).
+        loss: Σ w |residual|, in raw units.
+        scale: the scale, in raw units.
+        gap: duality gap of the fit at that scale, in raw units.
+        num_steps: number of interior point steps of the whole search.
+        is_global: whether the scale is shown to be the best one.
+    """
 
     beta: Array
     loss: float
@@ -38,7 +47,7 @@ class Found(NamedTuple):
 
 
 class Penalised:
-    """Σ w |r| / scale + −log prior, and the scale with the least total."""
+    """The fit that minimises Σ w |residual| / scale + population · log(scale) − log prior."""
 
     def __init__(self, problem: Problem, weight: Array) -> None:
         self.globbing, self.weight, self.total = Globbing(problem), weight, problem.population
@@ -46,14 +55,15 @@ class Penalised:
         self.flat = problem.prior.flat
         self.problem, self.num_steps = problem, 0
 
-    def best(self, fixed: float | None) -> Found:
-        """The fit with its scale, given or the best one."""
+    def best(self, fixed: float | None) -> LaplaceFit:
+        """The best fit, at a fixed scale (in raw units) or with the best scale."""
         if self.flat:
             fit = self._fit(0.0)
             return self._found(fit, fit.objective, fixed if fixed is not None else fit.objective / self.total)
         if fixed is not None:
             return self.at(fixed)
-        # A stationary scale is a mean absolute residual: between the unpenalised fit's and the null model's.
+        # A stationary scale is a mean absolute residual, so it lies between those of the unpenalised fit and of the
+        # null model.
         least = self._fit(0.0).objective / self.total
         null = self.problem.restricted(torch.zeros(0, dtype=torch.long))
         most = Globbing(null).fit(self.weight, np.zeros(1), np.zeros(1)).objective / self.total
@@ -62,8 +72,8 @@ class Penalised:
         found, is_global = self._search(least, max(most, least))
         return self._settle(found)._replace(is_global=is_global, num_steps=self.num_steps)
 
-    def at(self, scale: float) -> Found:
-        """The fit for a given scale."""
+    def at(self, scale: float) -> LaplaceFit:
+        """The fit at a given scale; coefficients that a kink of the prior keeps at zero are exactly zero."""
         fit = self._fit(scale)
         beta = fit.beta
         weights = np.abs(beta[:-1])
@@ -76,17 +86,17 @@ class Penalised:
         self.num_steps += fit.num_steps
         return fit
 
-    def _found(self, fit: Fit, loss: float, scale: float) -> Found:
-        return Found(fit.beta, loss, scale, fit.gap, self.num_steps)
+    def _found(self, fit: Fit, loss: float, scale: float) -> LaplaceFit:
+        return LaplaceFit(fit.beta, loss, scale, fit.gap, self.num_steps)
 
     def _penalty(self, beta: Array) -> float:
         return float(0.5 * self.ridge @ beta**2 + self.rate @ np.abs(beta))
 
-    def _search(self, least: float, most: float) -> tuple[Found, bool]:
-        """The best scale of [least, most] up to 1e-9 nats per observation, by branch and bound.
+    def _search(self, least: float, most: float) -> tuple[LaplaceFit, bool]:
+        """The best fit with a scale in [least, most], up to 1e-9 nats per observation, by branch and bound.
 
-        In precision = 1 / scale the minimum over beta, precision · loss + penalty, is concave: it lies above its
-        chords, so on each interval − total · log(precision) + chord is a lower bound, with its minimum in closed form.
+        The minimum over beta of precision · loss + penalty is concave in precision = 1 / scale, so it lies above its
+        chords: on each interval, chord − population · log(precision) is a lower bound, with a closed-form minimum.
         """
         points = [self._point(1 / most), self._point(1 / least)]
         for _ in range(100):
@@ -102,8 +112,8 @@ class Penalised:
         inner = precision * found.loss + self._penalty(found.beta)
         return _Point(precision, inner, inner - self.total * math.log(precision), found)
 
-    def _settle(self, found: Found) -> Found:
-        """From near the best scale to where the scale is the mean absolute residual, by the secant method."""
+    def _settle(self, found: LaplaceFit) -> LaplaceFit:
+        """The fit whose scale is its mean absolute residual, by the secant method from a fit near it."""
         before: tuple[float, float] | None = None
         for _ in range(50):
             scale, miss = found.scale, found.loss / self.total - found.scale
@@ -122,11 +132,11 @@ class _Point(NamedTuple):
     precision: float
     inner: float
     value: float
-    found: Found
+    found: LaplaceFit
 
 
 def _chord(total: float, left: _Point, right: _Point) -> tuple[float, float]:
-    """A lower bound on an interval of precisions, and where it is attained."""
+    """The lower bound on an interval of precisions, and the precision at which to split the interval."""
     width = right.precision - left.precision
     if width <= 1e-12 * right.precision:
         return math.inf, left.precision

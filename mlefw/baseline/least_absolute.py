@@ -1,11 +1,11 @@
-"""The linear Laplace model: least absolute deviations, under any of our priors."""
+"""The linear Laplace model: least absolute deviations, under any built-in prior."""
 
 import numpy as np
 import torch
 
 from mlefw.baseline import nonexistence
 from mlefw.baseline.base import Solution, Solver
-from mlefw.baseline.laplace_scale import Found, Penalised
+from mlefw.baseline.laplace_scale import LaplaceFit, Penalised
 from mlefw.baseline.problem import Problem
 from mlefw.head.laplace import LaplaceHead
 from mlefw.prior.elastic_net import ElasticNetPrior
@@ -15,17 +15,17 @@ from mlefw.prior.none import NoPrior
 
 
 class LeastAbsolute(Solver):
-    """Interior points on the rows near the plane, certified on all of them (Portnoy & Koenker, 1997).
+    """Interior point method on the rows near the plane, certified on all rows (Portnoy & Koenker, 1997).
 
-    The learnt scale is the weighted mean absolute residual. Under a prior it is found by a search over the scale with
-    the exact convex inner solve; a Laplace prior is one more absolute deviation for each weight. The residual reported
-    is the duality gap per observation, in nats.
+    A learnt scale is the weighted mean absolute residual. Under a prior it is found by a search with an exact convex
+    fit for each scale; a Laplace prior is one more absolute deviation for each weight. The reported residual is the
+    duality gap, in nats per observation.
     """
 
     def supports(self, problem: Problem) -> bool:
-        """Laplace head with a constant scale, any of our priors."""
+        """Whether the head is Laplace with a constant scale, and the prior a built-in one."""
         head = problem.head
-        # Of a subclass the density may be another one.
+        # A subclass may have another density.
         constant = type(head) is LaplaceHead and head.eta_names == ("loc",)
         return constant and type(problem.prior) in (NoPrior, L2Prior, L1Prior, ElasticNetPrior)
 
@@ -54,13 +54,13 @@ class LeastAbsolute(Solver):
             num_steps=found.num_steps,
             converged=residual < 1e-8,
             is_global=(residual < 1e-8 and found.is_global) or None,
-            # The loss of a location is bounded and rises along every line; a scale has an optimum unless it is zero.
+            # The absolute deviations have a minimum, and so has the scale unless the fit is perfect.
             exists=True,
             gap=residual,
         )
 
 
-def _perfect_fit(problem: Problem, found: Found) -> Solution:
+def _perfect_fit(problem: Problem, found: LaplaceFit) -> Solution:
     theta = problem.with_scale(torch.from_numpy(found.beta), 1e-3)
     y = (problem.rows.y - problem.rows.offset)[problem.rows.weight > 0]
     return Solution(

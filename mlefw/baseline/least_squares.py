@@ -19,28 +19,29 @@ from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 
 _TOLERANCE = 1e-9
-_HALF_THE_DIGITS = 1e-4
-"""Around a log scale at the bottom of a valley, what a search by values leaves open, and more."""
+"""Residual, relative to an objective above 1, below which a solution counts as converged."""
+_SEARCH_ERROR = 1e-4
+"""Bound on the error of a log scale found by minimising values, which resolves half the digits only."""
 
 
 class LeastSquares(Solver):
-    """Correlation-scaled normal equations with one refinement; QR of the rows where they are too ill-conditioned.
+    """Correlation-scaled normal equations with one refinement; QR of the rows if they are too ill-conditioned.
 
-    Of fewer rows than features the products of the rows take the place of those of the features.
+    With fewer rows than features the products of rows replace those of features.
 
-    A learnt scale is √(RSS / Σ w). Under a Gaussian prior with a learnt scale the objective is not convex: it is
-    minimised over log scale, along which the best weights are known in closed form, so the optimum is global.
+    A learnt scale is √(RSS / Σ w). Under a Gaussian prior with a learnt scale the objective is not convex; it is
+    minimised globally over the log scale, for each of which the best weights have a closed form.
     """
 
     def supports(self, problem: Problem) -> bool:
-        """Gaussian head with a constant scale, flat or Gaussian prior."""
+        """Whether the head is Gaussian with a constant scale, and the prior flat or Gaussian."""
         head = problem.head
-        # Of a subclass the density may be another one.
+        # A subclass may have another density.
         constant = type(head) is GaussianHead and head.eta_names == ("loc",)
         return constant and type(problem.prior) in (NoPrior, L2Prior)
 
     def work(self, problem: Problem) -> float:
-        """The products of the features, or of fewer rows, and a few factorisations of them."""
+        """Multiplications of the products of features, or of rows if they are fewer, and of their factorisations."""
         if is_wide(problem):
             return wide_work(problem.rows.num_rows, problem.num_active)
         return products_work(problem.rows.num_rows, problem.num_active) + 10.0 * problem.num_active**3
@@ -83,16 +84,16 @@ class LeastSquares(Solver):
 
 
 def _fixed_scale(problem: Problem) -> float | None:
-    """The given scale in units of the raw output, or None where it is learnt."""
+    """The fixed scale in units of the raw output; None if the scale is learnt."""
     head = problem.head
     assert isinstance(head, GaussianHead)
     return head.fixed["scale"] / float(head.gain[0]) if "scale" in head.fixed else None
 
 
 def _gap(problem: Problem, gradient: Tensor, raw_scale: float, mean_z: Tensor) -> float:
-    """By how much the objective may exceed its minimum under a Gaussian prior, without a matrix.
+    """A matrix-free bound on the excess of the objective over its minimum, under a Gaussian prior.
 
-    Of features about their mean it is a sum: strongly convex in the weights, and quadratic in the bias.
+    With centred features the objective is a strongly convex function of the weights plus a quadratic in the bias.
     """
     assert isinstance(problem.prior, L2Prior)
     weight, bias, _ = problem.split(gradient)
@@ -101,15 +102,15 @@ def _gap(problem: Problem, gradient: Tensor, raw_scale: float, mean_z: Tensor) -
 
 
 def _is_rounding(problem: Problem, theta: Tensor, gradient: Tensor, raw_scale: float) -> bool:
-    """Whether a gradient is what 64 bits leave of the terms that cancel in it (Higham, 2002, 3.1 and 7.1).
+    """Whether a gradient is within the rounding error of its terms (Higham, 2002, 3.1 and 7.1).
 
-    A residual y − Σ z θ is known to eps times the sum of its absolute terms, in units of its scale, and so is each
-    entry of the gradient, a mean of z times residuals: then theta is the exact minimum for rows that differ by
-    rounding. The scale's own entry is a mean of squares.
+    A residual y − Σ z θ has an error of eps times the sum of its absolute terms, which propagates to the gradient, a
+    mean of z times residuals. A gradient within that error is zero for rows that differ by rounding. The entry of the
+    scale is a mean of squared residuals.
     """
     weight, bias, _ = problem.split(theta)
     head, coefficients = problem.head, torch.cat([weight[0], bias]).abs()
-    # Of features with a mean the map is taken of x itself, and that of the mean subtracted afterwards.
+    # Unless features are far from zero, the product is with x itself, and that with the mean is subtracted afterwards.
     mean = (problem.mean / problem.scale)[problem.active].abs() * (0.0 if problem.is_far else 1.0)
     total = torch.zeros_like(gradient)
     for rows, design, eta in problem.designs(theta):
@@ -128,8 +129,8 @@ def _is_rounding(problem: Problem, theta: Tensor, gradient: Tensor, raw_scale: f
 def _profile_scale(problem: Problem, found: Moments | WideMoments, ridge: float) -> float:
     """The scale that minimises the objective with the best weights for each scale.
 
-    A stationary scale is a root mean square residual, so it lies between those of least squares and of the null
-    model: a grid over that interval finds every valley, the refinement its bottom.
+    A stationary scale is a root mean square residual, so it lies between those of least squares and of the null model.
+    A grid over that interval brackets the local minima, which are then refined.
     """
     values, q = found.spectrum
     fitted = torch.where(values > 1e-14 * values.max(), q / values.clamp(min=1e-300), torch.zeros_like(q))
@@ -151,13 +152,13 @@ def _profile_scale(problem: Problem, found: Moments | WideMoments, ridge: float)
     low = 0.5 * math.log(found.residual_square / problem.population)
     high = max(0.5 * math.log(max(found.total_square, 1e-300) / problem.population), low)
     valley = minimize_on(profile, low, high, 400)
-    # A minimum is flat, so its bottom is known to half the digits only; its slope has a simple zero there.
-    ends = valley - _HALF_THE_DIGITS, valley + _HALF_THE_DIGITS
+    # A search by values finds a flat minimum to half the digits only; the derivative has a simple zero there.
+    ends = valley - _SEARCH_ERROR, valley + _SEARCH_ERROR
     return math.exp(brentq(slope, *ends, xtol=1e-16) if slope(ends[0]) < 0 < slope(ends[1]) else valley)
 
 
 def minimize_on(function: Callable[[float], float], low: float, high: float, num_points: int) -> float:
-    """The global minimiser on [low, high]: a grid, then Brent's method in each of its valleys."""
+    """The global minimiser on [low, high]: a grid, then Brent's method about each of its local minima."""
     grid = np.linspace(low, high, num_points)
     values = np.array([function(float(s)) for s in grid])
     best = int(values.argmin())
@@ -178,7 +179,7 @@ def _pack(problem: Problem, found: Moments | WideMoments, weight: Tensor, raw_sc
 
 
 def _perfect_fit(problem: Problem, found: Moments | WideMoments) -> Solution:
-    """The fit itself is exact, but its scale is not: the likelihood grows without bound as it goes to zero."""
+    """The solution for an exact fit: the likelihood is unbounded as the scale goes to zero."""
     spread = math.sqrt(max(found.total_square / problem.population, 0.0)) or 1e-6
     theta = _pack(problem, found, found.weight, 1e-3 * spread)
     return Solution(
@@ -189,7 +190,7 @@ def _perfect_fit(problem: Problem, found: Moments | WideMoments) -> Solution:
         solver="least squares",
         num_steps=1,
         exists=False,
-        # Of fewer rows than features without a prior many fits are exact: this is the one of least norm.
+        # With fewer rows than features and no prior many fits are exact: this is the one of least norm.
         determined=not (problem.prior.flat and is_wide(problem)),
         matrix_free=is_wide(problem) and problem.size > MOST_DENSE,
         reason=nonexistence.perfect_fit(found.total_square == 0),

@@ -1,4 +1,4 @@
-"""The exact linear estimate beside a run: null model, maximum likelihood, MAP."""
+"""The exact linear estimate that accompanies a run: null model, maximum likelihood, MAP."""
 
 import math
 from collections.abc import Sequence
@@ -45,25 +45,25 @@ StandardErrors = Literal["default", "observed", "expected", "sandwich", "hc0", "
 _SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), VaryingLaplace(), Kinked(), ProximalNewton(), Newton())
 
 _PROOF_SECONDS = 20.0
-"""What a proof of existence may take: time is left for what is compared with where there is no maximum."""
+"""Seconds that a proof of existence may take, so that time is left for the MAP estimate if there is no maximum."""
 
 
 class LinearBaseline:
-    """The linear model with the run's own head, features and training rows, solved exactly.
+    """The exact linear estimate with the run's own head, features and training rows.
 
-    What an estimate takes is counted before it starts. Where the coefficients are too many for matrices of them, a
-    method without one takes over; what takes more than `max_work` is left out.
+    The multiplications of an estimate are counted before it starts. If there are too many coefficients to form a
+    Hessian, a matrix-free method is used; an estimate that needs more than `max_work` is left out.
 
     Args:
         standard_errors: `observed` or `expected` information, `sandwich` (also `hc0`) or `hc1` against a wrong noise
-            model, or what is usual for the head.
-        max_seconds: after which an estimate is stopped, its existence included.
-        max_work: multiplications that an estimate may take.
-        ridge_scale: of the Gaussian prior of a weight of standardised features, biases being free, under which the
-            linear MAP stands in for an MLE that does not exist.
-        solvers: exact solvers that are asked before those of mlefw whether they support a problem; mostly of plugins.
-        features: names of the columns that take part, a categorical one with all its levels; all by default. They are
-            known to the composition root, which restricts the problem.
+            model, or `default`: the usual choice for the head.
+        max_seconds: time limit of an estimate, including the proof of its existence.
+        max_work: most multiplications of an estimate.
+        ridge_scale: scale of the Gaussian prior of a weight of standardised features, under which a MAP estimate
+            replaces an MLE that does not exist; biases have no prior.
+        features: names of the columns to use, a categorical one with all its levels; by default all. `run/build.py`
+            restricts the problem to them.
+        solvers: exact solvers, usually of plugins, that are tried before the built-in ones.
     """
 
     def __init__(
@@ -92,15 +92,15 @@ class LinearBaseline:
 
         Args:
             problem: a head, a prior and rows.
-            watch: told what is computed, where that takes a while, and how far it is.
-            start: a theta near the estimate, where one is known; of use where there are many coefficients.
-            seconds: what is left of `max_seconds`, where other estimates of the run came before.
+            watch: called with progress messages of a long computation.
+            start: a theta near the estimate, if known; used for many coefficients.
+            seconds: time that is left of `max_seconds`, if other estimates of the run came before.
 
         Raises:
-            LeftOutError: it takes too many multiplications, or has taken too long.
+            LeftOutError: the estimate takes too many multiplications, or too long.
         """
         meter = Meter(self.max_seconds, watch, seconds)
-        return _released(self._solve(replace(problem, meter=meter), meter, start))
+        return _without_meter(self._solve(replace(problem, meter=meter), meter, start))
 
     def _solve(self, problem: Problem, meter: Meter, start: Tensor | None) -> Solution:
         if isinstance(problem.head, MultitaskHead):
@@ -109,7 +109,7 @@ class LinearBaseline:
         solver = solver_for(problem, self.solvers)
         work = solver.work(problem)
         if problem.prior.flat:
-            # The products of the features come first: they tell the collinear ones.
+            # The products of features are needed first, to find collinear ones.
             work += products_work(problem.rows.num_rows, problem.num_active)
         fits = size <= (MOST_DENSE if without.supports(problem) else MOST_DENSE_ALONE)
         fits = fits or (isinstance(solver, LeastSquares) and is_wide(problem) and not problem.prior.flat)
@@ -132,22 +132,22 @@ class LinearBaseline:
         return examine(_solution(problem, self.solvers), min(max(meter.seconds_left, 0.0), _PROOF_SECONDS))
 
     def _interpolated(self, problem: Problem, solver: Solver) -> Solution | None:
-        """That least squares fit all rows exactly, where they are fewer than the features, too many to compare."""
+        """The solution where least squares fit all rows exactly, for more features than rows; None otherwise."""
         wide = isinstance(solver, LeastSquares) and problem.prior.flat and is_wide(problem)
         if not wide or not problem.head.shared_dim or solver.work(problem) > self.max_work:
             return None
         found = solver.solve(problem)
-        return found if found.exists is False else None
+        return None if found.may_exist else found
 
 
-def _released(solution: Solution) -> Solution:
-    """The solution with a problem that no clock watches any more."""
-    whole = tuple(_released(part) for part in solution.parts)
+def _without_meter(solution: Solution) -> Solution:
+    """The solution with a problem that has no time limit any more."""
+    whole = tuple(_without_meter(part) for part in solution.parts)
     return replace(solution, problem=replace(solution.problem, meter=None), parts=whole)
 
 
 def solve_null(problem: Problem) -> Solution:
-    """The intercept-only estimate."""
+    """The intercept-only estimate of a problem."""
     problem = problem.restricted(torch.zeros(0, dtype=torch.long))
     if isinstance(problem.head, MultitaskHead):
         return together(problem, [solve_null(part) for part in parts(problem)])
@@ -157,7 +157,7 @@ def solve_null(problem: Problem) -> Solution:
 
 
 def _solution(problem: Problem, first: Sequence[Solver] = ()) -> Solution:
-    """What the first solver that supports the problem finds; where its arithmetic breaks down the start, and why."""
+    """The solution of the first solver that supports the problem; if its arithmetic fails, the start and the reason."""
     solver = solver_for(problem, first)
     sees_it = isinstance(solver, LeastSquares | LeastAbsolute) or solver in first
     if not sees_it and (found := perfect_fit(problem)) is not None:
@@ -171,10 +171,10 @@ def _solution(problem: Problem, first: Sequence[Solver] = ()) -> Solution:
 
 
 def solver_for(problem: Problem, first: Sequence[Solver] = ()) -> Solver:
-    """The first solver that is exact for the problem, those of `first` being asked before all others.
+    """The first solver that supports the problem, out of `first` and then the built-in ones.
 
     Raises:
-        UsageError: there is none yet.
+        UsageError: no solver supports the problem.
     """
     for solver in (*first, *_SOLVERS):
         if solver.supports(problem):
@@ -183,7 +183,7 @@ def solver_for(problem: Problem, first: Sequence[Solver] = ()) -> Solver:
 
 
 def full_weight(solution: Solution) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights over all features (zero where dropped), biases, shared raw values, as the network would hold them."""
+    """Weights (eta_dim, num_features), zero where dropped, biases (eta_dim,), and shared raw values (shared_dim,)."""
     problem = solution.problem
     weight, bias, shared = problem.split(solution.theta)
     whole = torch.zeros(problem.head.eta_dim, problem.rows.x.shape[1], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Where the solvers start on a mixture: at several partitions of the rows, each with a fit of its own."""
+"""Starting points for a mixture: several partitions of the rows, each part fitted separately."""
 
 import math
 from typing import NamedTuple
@@ -12,14 +12,17 @@ from mlefw.head.base import FactorizedHead, Head
 from mlefw.head.mixture import MixtureHead
 
 _NUM_RANDOM = 12
+"""Random partitions."""
 _NUM_TURNS = 5
+"""Refinements of a random partition."""
 _MOST_ROWS = 4096
+"""Most rows that are used."""
 _RATIOS = (0.4, 2.0)
-"""Scales of components that share their location, in units of the common one: the narrowest and the widest."""
+"""Narrowest and widest scale of components with a common location, in units of their single-component scale."""
 
 
 class _Group(NamedTuple):
-    """A component as rows suggest it: coefficients (width,) of the design, spread about them, share of the rows."""
+    """A fitted group of rows: coefficients (width,) of the design, standard deviation, and share of the rows."""
 
     coefficients: Tensor
     spread: float
@@ -27,7 +30,7 @@ class _Group(NamedTuple):
 
 
 def mixture_starts(problem: Problem) -> list[Tensor]:
-    """Rows grouped by their residual from one fit, one fit with several scales, and the fits of random groups."""
+    """Starting points, each (size,): rows grouped by residual, one location with several scales, random groups."""
     head, rows = problem.head, problem.rows
     assert isinstance(head, MixtureHead)
     rows = rows.take(rows.weight > 0)
@@ -39,7 +42,7 @@ def mixture_starts(problem: Problem) -> list[Tensor]:
     order = residual.argsort().argsort() * count // len(y)
     found = [[_fit(design, y, order == k, single) for k in range(count)]]
     for k, group in enumerate(found[0]):
-        # The slopes of all rows, and the residuals of the group.
+        # Slopes from the fit of all rows, intercept from the residuals of the group.
         moved = single.coefficients.clone()
         moved[-1] += residual[order == k].mean()
         found[0][k] = group._replace(coefficients=moved)
@@ -52,7 +55,7 @@ def mixture_starts(problem: Problem) -> list[Tensor]:
 
 
 def _by_lines(design: Tensor, y: Tensor, count: int, single: _Group, generator: torch.Generator) -> list[_Group]:
-    """Fits of a few random rows each; every row joins the nearest, which is fitted again, a few times."""
+    """Groups from fits to a few random rows each: rows are assigned to the nearest fit, which is then refitted."""
     few = min(len(y), design.shape[1] + 1)
     chosen = [torch.randperm(len(y), generator=generator)[:few] for _ in range(count)]
     groups = [_fit(design[rows], y[rows]) for rows in chosen]
@@ -64,13 +67,13 @@ def _by_lines(design: Tensor, y: Tensor, count: int, single: _Group, generator: 
 
 
 def _fit(design: Tensor, y: Tensor, taken: Tensor | None = None, instead: _Group | None = None) -> _Group:
-    """Least squares on the rows that are taken; `instead` where they are too few for one."""
+    """Least squares on the rows where `taken` is True; `instead` if they are too few."""
     count = len(y)
     if taken is not None:
         design, y = design[taken], y[taken]
     if instead is not None and len(y) <= design.shape[1] + 1:
         return instead._replace(share=1 / count)
-    # gelsd: minimum norm, so that columns without rank do no harm.
+    # The driver gelsd gives the solution of minimum norm for rank-deficient columns.
     coefficients = torch.linalg.lstsq(design, y.unsqueeze(1), driver="gelsd").solution.squeeze(1)
     spread = float((y - design @ coefficients).square().mean().sqrt())
     least = 0.05 * instead.spread if instead is not None else 0.0
@@ -78,7 +81,7 @@ def _fit(design: Tensor, y: Tensor, taken: Tensor | None = None, instead: _Group
 
 
 def _theta(problem: Problem, groups: list[_Group]) -> Tensor:
-    """The groups as parameters of the mixture; one that they do not tell stays where the units of the head put it."""
+    """The theta of a mixture of groups; parameters that groups do not determine stay at the head's center."""
     head = problem.head
     assert isinstance(head, MixtureHead)
     theta = torch.zeros(problem.size, dtype=torch.float64)

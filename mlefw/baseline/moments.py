@@ -1,4 +1,4 @@
-"""Weighted products of features and target, and the least squares fit that they give."""
+"""Weighted products of features and target, and least squares from them."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,24 @@ from mlefw.baseline.problem import Problem
 from mlefw.rows.rows import Rows
 
 _WELL = 0.03
-"""Least pivot of the correlation matrix from which its rounding does not matter."""
+"""Cholesky pivot of the correlation matrix above which its rounding error does not matter."""
 _ILL = 1e-4
-"""Least pivot of the correlation matrix at which its Cholesky factor can still be trusted."""
+"""Cholesky pivot of the correlation matrix below which its factor is too inaccurate."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Products of z and of the target in raw units, about their means, and the least squares fit.
+    """Centred products of the features z and the target y, in raw units, and the least squares fit.
 
-    Shapes: mean_z, cross, weight (p,), gram (p, p) = Σ w (z − mean)(z − mean)'.
+    Attributes:
+        mean_z: weighted mean of z, (p,).
+        mean_y: weighted mean of y.
+        gram: Σ w (z − mean)(z − mean)', (p, p).
+        cross: Σ w (z − mean)(y − mean), (p,).
+        total_square: Σ w (y − mean)².
+        residual_square: residual sum of squares of the fit.
+        weight: coefficients of the fit, (p,).
+        is_interpolating: whether there are as many coefficients as rows.
     """
 
     mean_z: Tensor
@@ -33,29 +41,29 @@ class Moments:
 
     @property
     def is_perfect(self) -> bool:
-        """Whether the residual sum of squares is rounding, or has to be: as many coefficients as rows fit them all."""
+        """Whether the fit is exact: the residual sum of squares is rounding error, or the fit interpolates."""
         return self.is_interpolating or self.residual_square <= 1e-24 * self.total_square
 
     @property
     def spectrum(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues of the products of the features, and the products with the target along their eigenvectors."""
+        """Eigenvalues of `gram`, (p,), and `cross` in the basis of its eigenvectors, (p,)."""
         values, vectors = torch.linalg.eigh(self.gram)
         return values.clamp(min=0), vectors.T @ self.cross
 
     def ridge_weight(self, alpha: float) -> Tensor:
-        """Argmin ½ Σ w r² + ½ alpha |weight|²."""
+        """The weights that minimise ½ Σ w r² + ½ alpha |weight|² for residuals r, (p,)."""
         identity = torch.eye(len(self.gram), dtype=self.gram.dtype)
         factor = torch.linalg.cholesky(self.gram + alpha * identity)
         return torch.cholesky_solve(self.cross.unsqueeze(1), factor).squeeze(1)
 
 
 def raw_target(problem: Problem, y: Tensor, offset: Tensor) -> Tensor:
-    """The target in units of the raw output."""
+    """The target less its offset, in units of the raw output, (n,)."""
     return (y - offset - problem.head.center[0]) / problem.head.gain[0]
 
 
 def moments(problem: Problem) -> Moments:
-    """One pass for the products; where they have lost digits, more for the residuals of the fit that they give."""
+    """The moments of a problem from one pass over the rows, and more passes for residuals if digits were lost."""
     p = problem.num_active
     mean, products = weighted_products(problem, with_target=True)
     unit = problem.scale[problem.active]
@@ -63,16 +71,16 @@ def moments(problem: Problem) -> Moments:
     mean_z, mean_y = (mean[:p] - problem.mean[problem.active]) / unit, float(mean[p])
     square = float(products[p, p])
     weight, residual = _least_squares(problem, products_z, cross, square, mean_z, mean_y)
-    # Without a prior the active features are independent of each other.
+    # Without a prior the active features are linearly independent, so that p + 1 coefficients fit p + 1 rows.
     full = problem.prior.flat and p + 1 >= int((problem.rows.weight > 0).sum())
     return Moments(mean_z, mean_y, products_z, cross, square, residual, weight, full)
 
 
 def weighted_products(problem: Problem, with_target: bool = False, exact: bool = False) -> tuple[Tensor, Tensor]:
-    """Mean (p,) of the active features as they are, and Σ w (x − mean)(x − mean)', (p, p).
+    """Mean (p,) of the unstandardised active features x, and Σ w (x − mean)(x − mean)', (p, p).
 
-    With the target they have one more entry, the target in raw units. Features far from zero, or with `exact` all of
-    them, are taken about a provisional mean, block by block.
+    With the target, both have one more entry, for the target in raw units. Features far from zero, or with `exact` all
+    features, are centred at a provisional mean first, which saves digits.
     """
     p, total, weighted = problem.num_active, problem.population, problem.is_weighted
     sample = problem.rows.take(slice(0, None, 1 + problem.rows.num_rows // 4096))
@@ -107,7 +115,7 @@ def weighted_products(problem: Problem, with_target: bool = False, exact: bool =
 def _least_squares(
     problem: Problem, products: Tensor, cross: Tensor, total_square: float, mean_z: Tensor, mean_y: float
 ) -> tuple[Tensor, float]:
-    """The weights and their residual sum of squares."""
+    """The least squares weights (p,) and their residual sum of squares."""
     root = products.diagonal().clamp(min=1e-300).rsqrt()
     factor, failed = torch.linalg.cholesky_ex(root.unsqueeze(1) * products * root)
     least = float(factor.diagonal().min()) if problem.num_active else 1.0
@@ -124,12 +132,12 @@ def _least_squares(
     if least > _WELL and square > 1e-3 * total_square and not bool((distance > 3.0).any()):
         return weight, square
     weight = weight + solve(_residuals(problem, weight, mean_z, mean_y)[1])
-    # Summed anew: a difference of sums may be negative where nothing is left but rounding.
+    # Summed from residuals: a difference of sums may be negative by rounding.
     return weight, _residuals(problem, weight, mean_z, mean_y)[0]
 
 
 def _residuals(problem: Problem, weight: Tensor, mean_z: Tensor, mean_y: float) -> tuple[float, Tensor]:
-    """Σ w r² and Σ w r (z − mean), (num_active,), for the residuals r of a fit through the means, in raw units."""
+    """Σ w r² and Σ w r (z − mean), (num_active,), for residuals r of a fit through the means, in raw units."""
     theta = weight.new_zeros(problem.size)
     slopes, bias, _ = problem.split(theta)
     slopes[0], bias[0] = weight, mean_y - float(weight @ mean_z)
@@ -153,6 +161,6 @@ def _by_qr(problem: Problem, mean_z: Tensor, mean_y: float) -> Tensor:
         return rows.weight.sqrt().unsqueeze(1) * both
 
     whole = triangle(map(block, problem.blocks(problem.block)))
-    # gelsd: minimum norm, so that columns without rank (under a prior, say) still give the least residual.
+    # The driver gelsd gives the solution of minimum norm for rank-deficient columns, which a prior allows.
     rank = {"rcond": torch.finfo(whole.dtype).eps * problem.rows.num_rows, "driver": "gelsd"}
     return torch.linalg.lstsq(whole[:, :-1], whole[:, -1:], **rank).solution.squeeze(1)

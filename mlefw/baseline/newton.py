@@ -1,4 +1,4 @@
-"""Damped Newton for any head with a smooth objective."""
+"""Damped Newton method for any head and smooth prior."""
 
 import math
 
@@ -13,27 +13,29 @@ from mlefw.baseline.starts import is_unimodal, starts
 from mlefw.baseline.work import dense_work, pass_work
 
 _TOLERANCE = 1e-10
+"""Gradient, relative to an objective above 1, below which a point counts as stationary."""
 _FEW_STEPS = 50
+"""Most steps from each of the many starts of a mixture."""
 _TRIED = 20000
-"""Rows on which several starts are tried."""
+"""Number of rows above which several starts are tried on a sample."""
 
 
 class Newton(Solver):
     """Newton's method with step halving, on the observed Hessian where it is positive definite.
 
-    Elsewhere it descends along the head's expected information (Fisher scoring), or, where the head states none,
-    along the Hessian with its eigenvalues turned positive.
+    Otherwise it uses the head's expected information (Fisher scoring), or if the head states none, the Hessian with
+    the absolute values of its eigenvalues.
     """
 
     def __init__(self, max_steps: int = 200) -> None:
         self.max_steps = max_steps
 
     def supports(self, problem: Problem) -> bool:
-        """Any smooth prior; the head's density has to be twice differentiable."""
+        """Whether the prior is smooth; the density must be twice differentiable, which is not checked."""
         return problem.prior.smooth
 
     def work(self, problem: Problem) -> float:
-        """Where quasi-Newton comes first, its passes and a few Hessians."""
+        """Multiplications of full Newton steps, or of quasi-Newton passes and a few Hessians if those come first."""
         rows, features = problem.rows.num_rows, problem.num_active
         if not pays(problem) or not is_unimodal(problem):
             return super().work(problem)
@@ -41,7 +43,7 @@ class Newton(Solver):
         return 100 * pass_work(rows, features, columns) + dense_work(rows, features, columns, 3)
 
     def solve(self, problem: Problem) -> Solution:
-        """From the moments of the target; a large convex problem by quasi-Newton first, which mostly is enough."""
+        """The estimate from one or several starts; a large convex problem is solved by quasi-Newton first."""
         first, *others = starts(problem)
         if others:
             return self._best(problem, [first, *others])
@@ -53,30 +55,30 @@ class Newton(Solver):
         return self.solve_from(problem, near.theta if math.isfinite(near.value) else first)
 
     def _polished(self, problem: Problem, near: Approach) -> Solution:
-        """One exact Newton step from where quasi-Newton came to rest, with the Hessian that the certificate needs."""
+        """The solution after one Newton step from the end of quasi-Newton, with the Hessian for the certificate."""
         free, theta = problem.free, near.theta.clone()
         here = problem.derivatives(theta)
         step = positive_solve(here.hessian[free][:, free], here.gradient[free])
         if step is not None:
             theta[free] -= step
-            # The curvature of the two points differs by less than a part in a million of a standard error.
+            # Keep the Hessian: the points differ by less than a millionth of a standard error.
             there = Derivatives(*problem.slope(theta), here.hessian)
             theta, here = (theta, there) if _norm(there, free) < _norm(here, free) else (near.theta, here)
         residual = _norm(here, free)
         return Solution(problem, theta, here.value, residual, "quasi-newton", near.num_passes, known=here)
 
     def _best(self, problem: Problem, points: list[Tensor]) -> Solution:
-        """The best end over several starts; those of many rows are tried on a sample, and the best one on all."""
+        """The best solution over several starts; of many rows a sample is used, and all rows from the best end."""
         step = problem.rows.num_rows // _TRIED
         tried = sample(problem, step) if step > 1 else problem
-        # Of many starts most end at a lesser maximum, or creep towards a floor: they are not followed for long.
+        # Most starts of a mixture end at a worse local maximum, or move slowly towards a floor: limit their steps.
         solver = Newton(min(self.max_steps, _FEW_STEPS)) if problem.head.floored else self
         ends = [solver.solve_from(tried, point) for point in points]
         best = min(ends, key=lambda end: (not end.converged, on_floor(end), end.objective))
         return best if tried is problem else self.solve_from(problem, best.theta)
 
     def solve_from(self, problem: Problem, theta: Tensor) -> Solution:
-        """From a given theta."""
+        """The solution of a descent from theta."""
         free = problem.free
         here = problem.derivatives(theta)
         steps = 0
@@ -88,13 +90,13 @@ class Newton(Solver):
             decrement = -float(here.gradient @ direction)
             if not decrement > 0:
                 break
-            # Below this the objective cannot resolve progress any more, but the gradient still can.
+            # Below this, rounding of the objective hides progress, but the gradient still shows it.
             polishing = 0.5 * decrement < 1e-13 * max(1.0, abs(here.value))
             target = theta + direction if polishing else self._search(problem, theta, direction, here, decrement)
             if target is None:
                 break
             there = problem.derivatives(target)
-            # A parameter on its way to infinity is polished for ever: the gradient falls, but slowly.
+            # If a parameter goes to infinity, the gradient falls slowly for ever: ask it to halve.
             enough = 0.5 if _norm(here, free) < _TOLERANCE else 1.0
             if polishing and not _norm(there, free) < enough * _norm(here, free):
                 break
@@ -114,7 +116,7 @@ class Newton(Solver):
         )
 
     def _is_stationary(self, here: Derivatives, free: Tensor, residual: float) -> bool:
-        """By the gradient; or, where its rounding is larger (huge counts), by what a Newton step would gain."""
+        """Whether the gradient is small; or if its rounding error is large (huge counts), the gain of a Newton step."""
         size = max(1.0, abs(here.value))
         if not math.isfinite(residual) or residual < _TOLERANCE * size:
             return math.isfinite(residual)
@@ -150,7 +152,7 @@ class Newton(Solver):
 
 
 def on_floor(solution: Solution) -> bool:
-    """Whether a scale of a head that is never without its floor stands there: no maximum of the likelihood itself."""
+    """Whether a scale is at its floor, for a head that keeps its floor: then the likelihood has no maximum there."""
     head = solution.problem.head
     if not head.floored:
         return False
@@ -164,20 +166,34 @@ def _norm(here: Derivatives, free: Tensor) -> float:
     return float(gradient.abs().max()) if gradient.numel() else 0.0
 
 
-def positive_solve(hessian: Tensor, gradient: Tensor) -> Tensor | None:
-    """hessian⁻¹ gradient where the Hessian, scaled to a unit diagonal, is safely positive definite; else None."""
-    diagonal = hessian.diagonal()
-    if not bool((diagonal > 0).all()) or not bool(torch.isfinite(hessian).all()):
+def _scaled_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor] | None:
+    """(root, L) with L L' = root · matrix · root of unit diagonal; None unless it is safely positive definite."""
+    diagonal = matrix.diagonal()
+    if not bool((diagonal > 0).all()) or not bool(torch.isfinite(matrix).all()):
         return None
     root = diagonal.rsqrt()
-    factor, failed = torch.linalg.cholesky_ex(root.unsqueeze(1) * hessian * root)
-    if bool(failed) or float(factor.diagonal().min()) < 1e-7:
+    factor, failed = torch.linalg.cholesky_ex(root.unsqueeze(1) * matrix * root)
+    return None if bool(failed) or float(factor.diagonal().min()) < 1e-7 else (root, factor)
+
+
+def positive_solve(hessian: Tensor, gradient: Tensor) -> Tensor | None:
+    """hessian⁻¹ gradient; None unless the Hessian, scaled to a unit diagonal, is safely positive definite."""
+    if (scaled := _scaled_cholesky(hessian)) is None:
         return None
+    root, factor = scaled
     return root * torch.cholesky_solve((root * gradient).unsqueeze(1), factor).squeeze(1)
 
 
+def positive_inverse(hessian: Tensor) -> Tensor | None:
+    """The inverse of a Hessian; None unless the Hessian, scaled to a unit diagonal, is safely positive definite."""
+    if (scaled := _scaled_cholesky(hessian)) is None:
+        return None
+    root, factor = scaled
+    return root.unsqueeze(1) * torch.cholesky_inverse(factor) * root
+
+
 def _absolute_solve(hessian: Tensor, gradient: Tensor) -> Tensor:
-    """|hessian|⁻¹ gradient: eigenvalues made positive and kept away from zero, on a unit-diagonal scale."""
+    """|hessian|⁻¹ gradient, with the absolute eigenvalues of the Hessian scaled to a unit diagonal, bounded below."""
     hessian = torch.nan_to_num(hessian, nan=0.0, posinf=1e300, neginf=-1e300)
     root = hessian.diagonal().abs().clamp(min=1e-12).rsqrt()
     values, vectors = torch.linalg.eigh((root.unsqueeze(1) * hessian * root).clamp(-1e100, 1e100))

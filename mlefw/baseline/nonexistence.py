@@ -1,4 +1,4 @@
-"""Why an estimate is not finite, in words, and what a person can do."""
+"""Reasons why an estimate is not finite, in words, and what the user can do."""
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.problem import Problem
@@ -7,13 +7,13 @@ from mlefw.head.gaussian import GaussianHead
 
 
 def perfect_fit(is_constant: bool) -> str:
-    """Why a learnt scale has no estimate."""
+    """Why a learnt scale has no estimate: the target is constant, or fitted exactly."""
     what = "the target is constant" if is_constant else "the linear model fits every row exactly"
     return f"{what}: the likelihood is unbounded as scale goes to 0"
 
 
 def one_value(problem: Problem) -> str | None:
-    """What the intercept does where the target takes one value only; None where it takes more."""
+    """What the intercept does if a discrete target takes one value only; None if it takes several."""
     y = problem.rows.y[problem.rows.weight > 0]
     if not bool((y == y[0]).all()):
         return None
@@ -25,7 +25,7 @@ def one_value(problem: Problem) -> str | None:
 
 
 def empty_class(problem: Problem) -> str | None:
-    """What an intercept or threshold does where a class has no rows; None where each has some."""
+    """What an intercept or threshold does if a class has no rows; None if each class has some."""
     if problem.head.target not in ("labels", "ordered"):
         return None
     y = problem.rows.y[problem.rows.weight > 0]
@@ -37,7 +37,7 @@ def empty_class(problem: Problem) -> str | None:
 
 
 def separation(problem: Problem, num_perfect: int) -> str:
-    """Why a discrete target has no maximum, where `num_perfect` rows can be predicted without error."""
+    """Why the likelihood has no maximum along a direction that predicts `num_perfect` rows without error."""
     one = one_value(problem) or empty_class(problem)
     if one is not None:
         return one
@@ -67,9 +67,9 @@ def separation(problem: Problem, num_perfect: int) -> str:
 
 
 def remedy(solution: Solution) -> str:
-    """What makes it finite: a prior on the weights holds weights alone, neither intercepts nor scales."""
+    """A sentence on how to get a finite estimate; a prior on the weights bounds neither intercepts nor scales."""
     if solution.parts:
-        return remedy(next(part for part in solution.parts if part.exists is False))
+        return remedy(next(part for part in solution.parts if not part.may_exist))
     head = solution.problem.head
     if not head.support.is_discrete:
         if not isinstance(head, FactorizedHead) or not head.collapsible:

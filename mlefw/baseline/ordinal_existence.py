@@ -1,4 +1,4 @@
-"""Whether ordered classes are separated: thresholds and a line that no row ever loses by."""
+"""Separation of ordered classes, found or excluded by a linear program."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from mlefw.baseline.recession import Search, search
 def separation(problem: Problem, seconds: float) -> Search:
     """A direction of weights and thresholds along which no row comes nearer to a threshold of its class.
 
-    The rows that grow are those, (n,), that become certain: all their distances grow.
+    `grown` (n,) tells which rows become certain, because their distances to both thresholds grow.
     """
     z, y = problem.design(problem.rows).numpy(), problem.rows.y.numpy()
     most, width = problem.head.shared_dim + 1, z.shape[1]
@@ -27,5 +27,5 @@ def separation(problem: Problem, seconds: float) -> Search:
 
 
 def _threshold(index: Array, most: int) -> Array:
-    """Which of the thresholds after the first a row looks at, as ones: (n, most − 1)."""
+    """One-hot rows of the threshold indices, (n, most − 1), without the first threshold, which is zero."""
     return np.eye(most)[index][:, 1:]

@@ -1,4 +1,4 @@
-"""Targets that are independent given x, solved one by one: their objectives share no parameter."""
+"""Several targets that are independent given x, solved one by one, as their objectives share no parameter."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -13,7 +13,7 @@ from mlefw.head.multitask import MultitaskHead
 
 
 def parts(problem: Problem) -> list[Problem]:
-    """The problem of each target, on the rows that have it."""
+    """The problem of each target, on the rows where it is observed."""
     head = problem.head
     assert isinstance(head, MultitaskHead)
     found = []
@@ -31,7 +31,7 @@ def parts(problem: Problem) -> list[Problem]:
 
 
 def together(problem: Problem, solutions: Sequence[Solution]) -> Solution:
-    """The solution of the whole, from those of its parts."""
+    """The solution of the problem of all targets, combined from the solutions of each."""
     head = problem.head
     assert isinstance(head, MultitaskHead)
     width = problem.num_active + 1
@@ -41,7 +41,7 @@ def together(problem: Problem, solutions: Sequence[Solution]) -> Solution:
         for name, solution in zip(head.targets, solutions, strict=True)
         if solution.reason is not None
     ]
-    least = [s.infimum if s.exists is False else s.objective for s in solutions]
+    least = [s.objective if s.may_exist else s.infimum for s in solutions]
     infimum = sum(s * value for s, value in zip(share, least, strict=True) if value is not None)
     exists = _all([solution.exists for solution in solutions])
     return Solution(
@@ -62,12 +62,12 @@ def together(problem: Problem, solutions: Sequence[Solution]) -> Solution:
 
 
 def _all(shown: Sequence[bool | None]) -> bool | None:
-    """Whether all hold; None where that is open."""
+    """Whether all statements hold, None being unknown: False if one does not hold, else None if one is unknown."""
     return False if False in shown else None if None in shown else True
 
 
 def _predicted(solution: Solution, whole: Problem, width: int) -> Tensor:
-    """The weights and biases of a part over the active features of the whole, zero where it leaves one out."""
+    """The weights and biases of one target over the active features of all, zero for features it leaves out."""
     weight, bias, _ = solution.problem.split(solution.theta)
     table = weight.new_zeros(len(bias), width)
     at = torch.searchsorted(whole.active, solution.problem.active)

@@ -1,4 +1,4 @@
-"""An exact estimate as a trained linear model, so that everything that reads a model reads it too."""
+"""An exact estimate as a trained linear model, so that predictions and metrics apply to it."""
 
 from copy import deepcopy
 from typing import NamedTuple
@@ -14,10 +14,17 @@ from mlefw.rows.standardize import Standardized
 
 
 class Estimate(NamedTuple):
-    """All that a linear model says, in 64 bits: what is kept of an exact estimate.
+    """An exact estimate as it is stored: the tensors of a linear model, in float64.
 
-    Shapes: weight (eta_dim, num_features), bias (eta_dim,), shared (shared_dim,); mean and scale of the features;
-    center and gain of the complete eta, which theta counts from; the floor of the scales that it was found with.
+    Attributes:
+        weight: (eta_dim, num_features).
+        bias: (eta_dim,).
+        shared: shared raw values, (shared_dim,).
+        mean: means that standardise the features, (num_features,).
+        scale: scales that standardise the features, (num_features,).
+        center: center of the complete eta, (eta_dim + shared_dim,).
+        gain: gain of the complete eta, (eta_dim + shared_dim,).
+        floor: floor of the scales under which the estimate was found.
     """
 
     weight: Tensor
@@ -31,10 +38,10 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, solution: Solution, objective: Objective) -> "Estimate":
-        """That of a solution; where there is no maximum, with the floor of the run's own head."""
+        """The estimate of a solution; if there is no maximum, with the floor of the run's own head."""
         problem = solution.problem
-        # A maximum of the likelihood is one without the floor that keeps a network from collapsing.
-        floor = _floor(solution) if solution.exists is not False else objective.head.floor
+        # A maximum is one of the likelihood without the floor, which is for networks.
+        floor = _floor(solution) if solution.may_exist else objective.head.floor
         parts = (*full_weight(solution), problem.mean, problem.scale, problem.head.center, problem.head.gain, floor)
         return cls(*(part.detach().double().cpu().clone() for part in parts))
 
@@ -44,7 +51,7 @@ class Estimate(NamedTuple):
         linear = Linear(num_features, eta_dim).double()
         linear.load(self.weight, self.bias)
         head = deepcopy(objective.head).double().cpu()
-        # Theta counts from the origin of its own problem: the null model was solved before the head was placed at it.
+        # The null model was solved before the run's head got its center, so theta needs the center of its own problem.
         for buffer, value in ((head.center, self.center), (head.gain, self.gain), (head.floor, self.floor)):
             buffer.copy_(value)
         with torch.no_grad():
@@ -54,12 +61,12 @@ class Estimate(NamedTuple):
 
 
 def as_objective(solution: Solution, objective: Objective) -> Objective:
-    """A solution as the objective of a run with another network."""
+    """The objective of a run with its network replaced by the linear model of a solution."""
     return Estimate.of(solution, objective).as_objective(objective)
 
 
 def _floor(solution: Solution) -> Tensor:
-    """The floor that the estimate was found with, for each of several targets its own."""
+    """The floor under which the estimate was found, a scalar, or (num_targets,) for several targets."""
     if not solution.parts:
         return solution.problem.head.floor
     return torch.stack([_floor(part) for part in solution.parts])

@@ -1,4 +1,4 @@
-"""The linear estimation problem: a head, a prior and the training rows, as one smooth objective of a vector theta."""
+"""The linear estimation problem: a head, a prior and the training rows, as an objective of a vector theta."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,16 +25,19 @@ from mlefw.prior.base import Prior
 from mlefw.rows.rows import Rows
 
 _FAR = 100.0
-"""Mean of a feature, in units of its spread, from which it is centred before use rather than afterwards."""
+"""Mean of a feature, in units of its spread, above which it is centred before products rather than afterwards."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The objective of a linear model, in the very parameters that training descends.
+    """The objective of a linear model, in the parameters that training descends.
 
-    theta holds, for each predicted eta column, a weight for each active feature (standardised as the network sees it)
-    and a bias; then one raw number for each shared parameter: (eta_dim · (num_active + 1) + shared_dim,).
-    All in float64 on the CPU; x is read block by block and never copied whole.
+    theta holds, for each predicted eta column, a weight for each active feature, standardised as for the network, and
+    a bias; then one raw number for each shared parameter: (eta_dim · (num_active + 1) + shared_dim,). Everything is in
+    float64 on the CPU; x is read block by block and never copied whole.
+
+    Shapes: mean and scale, which standardise the features, (num_features,); active, the indices of the features in
+    use, (num_active,). `population` is Σ w of the rows, `meter` the time limit of the solver at work.
     """
 
     head: Head
@@ -46,13 +49,12 @@ class Problem:
     population: float
     block_rows: int | None = None
     meter: Meter | None = None
-    """The clock of the solver at work."""
 
     @classmethod
     def of(cls, head: Head, rows: Rows, mean: Tensor, scale: Tensor, prior: Prior) -> "Problem":
-        """The problem over all features; the head is copied, its scales free of their floor, its shared values zero.
+        """The problem over all features, with a copy of the head whose shared values are zero.
 
-        A head that has no maximum without its floor keeps it.
+        The floor of the scales is removed, unless the head has no maximum without it.
         """
         free = deepcopy(head).double().cpu()
         if not head.floored:
@@ -63,12 +65,12 @@ class Problem:
         return cls(free, rows, mean.double().cpu(), scale.double().cpu(), prior, active, rows.population)
 
     def restricted(self, active: Tensor) -> "Problem":
-        """The same on some of the features; with none it is the null model."""
+        """The problem with the features `active` (indices) only; without any it is the null model."""
         return replace(self, active=active)
 
     @property
     def num_active(self) -> int:
-        """Number of features that take part."""
+        """Number of features in use."""
         return len(self.active)
 
     @property
@@ -78,9 +80,10 @@ class Problem:
 
     @property
     def free(self) -> Tensor:
-        """Which entries of theta are free, (size,): where a shift of all eta columns changes nothing, one stays at 0.
+        """Whether each entry of theta is free, (size,).
 
-        Without a prior that is the whole reference column; under a prior, which settles the weights, its bias alone.
+        Where a common shift of eta columns changes nothing, the reference column is held at zero; under a prior, which
+        determines the weights, only its bias is.
         """
         free = torch.ones(self.size, dtype=torch.bool)
         table = free[: self.head.eta_dim * (self.num_active + 1)].view(self.head.eta_dim, -1)
@@ -94,10 +97,7 @@ class Problem:
         return table[:, :-1], table[:, -1], theta[self.size - self.head.shared_dim :]
 
     def with_scale(self, beta: Tensor, raw_scale: float) -> Tensor:
-        """Theta of a location-scale head: its location's weights and bias, and a scale in units of the raw output.
-
-        A scale that is given rather than learnt is no part of theta.
-        """
+        """Theta of a location-scale head, from the location's weights and bias and, if it is learnt, a raw scale."""
         if not self.head.shared_dim:
             return beta
         log_scale = math.log(raw_scale * float(self.head.gain[0]))
@@ -106,11 +106,11 @@ class Problem:
 
     @property
     def block(self) -> int:
-        """Rows that are worked on at a time: two megabytes of features, to stay in the processor's cache."""
+        """Number of rows to work on at a time: two megabytes of features, to stay in the processor's cache."""
         return self.block_rows or min(max(2**18 // (self.num_active + 1), 1024), 16384)
 
     def blocks(self, size: int) -> Iterator[Rows]:
-        """The rows, block by block, as long as there is time."""
+        """The rows in blocks of `size`, until the time limit, at which LeftOutError is raised."""
         for rows in self.rows.blocks(size):
             if self.meter is not None:
                 self.meter.check()
@@ -118,13 +118,13 @@ class Problem:
 
     @cached_property
     def is_far(self) -> bool:
-        """Whether some feature lies so many spreads away from zero that a linear map of it would lose digits."""
+        """Whether some feature is so far from zero, relative to its spread, that products with it would lose digits."""
         return bool(((self.mean / self.scale)[self.active].abs() > _FAR).any())
 
     def etas(self, theta: Tensor) -> Iterator[tuple[Rows, Tensor, Tensor]]:
-        """Rows, their active features (n, num_active) and complete eta (n, eta_dim + shared_dim), block by block.
+        """Blocks of rows, their active features (n, num_active) and complete eta (n, eta_dim + shared_dim).
 
-        The features are as they are, or less their mean where `is_far`; they hold until the next block is asked for.
+        Features are unstandardised, or centred if `is_far`. Their memory is reused for the next block.
         """
         for rows, features, eta in self.columns(theta, self.head.center):
             if self.has_offset:
@@ -132,18 +132,18 @@ class Problem:
             yield rows, features, eta
 
     def movements(self, direction: Tensor) -> Iterator[Tensor]:
-        """By how much a direction of theta moves the complete eta of rows, (n, eta_dim + shared_dim), by blocks."""
+        """The change of the complete eta along a direction of theta, (n, eta_dim + shared_dim), block by block."""
         for _, _, movement in self.columns(direction, torch.zeros_like(self.head.center)):
             yield movement
 
     def columns(self, theta: Tensor, origin: Tensor) -> Iterator[tuple[Rows, Tensor, Tensor]]:
-        """As `etas`, from another origin than the head's center and without the offset of the data."""
+        """Blocks like those of `etas`, with `origin` in place of the head's center, and without the data's offset."""
         weight, bias, shared = self.split(theta)
         gain, eta_dim, mean = self.head.gain, self.head.eta_dim, self.mean[self.active]
         slope = gain[:eta_dim].unsqueeze(1) * weight / self.scale[self.active]
         start = origin[:eta_dim] + gain[:eta_dim] * bias - (0.0 if self.is_far else slope @ mean)
         tail = origin[eta_dim:] + gain[eta_dim:] * shared
-        # Without a copy there is nothing to keep in the cache, and longer blocks cost fewer calls.
+        # Features that are not copied need not stay in the cache, and longer blocks take fewer calls.
         block = self.block if self.is_far else self.block_rows or max(2**16 // eta_dim, self.block)
         buffer = torch.empty(min(block, self.rows.num_rows) if self.is_far else 0, self.num_active, dtype=torch.float64)
         for rows in self.blocks(block):
@@ -159,7 +159,7 @@ class Problem:
 
     @cached_property
     def is_weighted(self) -> bool:
-        """Whether any row counts other than once."""
+        """Whether any row has a weight other than 1."""
         return bool((self.rows.weight != 1).any())
 
     def design(self, rows: Rows) -> Tensor:
@@ -171,7 +171,7 @@ class Problem:
         return z
 
     def designs(self, theta: Tensor) -> Iterator[tuple[Rows, Tensor, Tensor]]:
-        """Rows, their design and complete eta, block by block; a design holds until the next block is asked for."""
+        """Blocks of rows, their design (n, num_active + 1) and complete eta; the design's memory is reused."""
         buffer = torch.ones(min(self.block, self.rows.num_rows), self.num_active + 1, dtype=torch.float64)
         mean, unit = self.mean[self.active], 1 / self.scale[self.active]
         table, shared = theta[: self.size - self.head.shared_dim].view(self.head.eta_dim, -1), self.split(theta)[2]
@@ -185,23 +185,23 @@ class Problem:
             yield rows, design, eta
 
     def active_features(self, rows: Rows) -> Tensor:
-        """The active columns of x as they are, (n, num_active)."""
+        """The active columns of x, unstandardised, (n, num_active)."""
         return rows.x if self.num_active == rows.x.shape[1] else rows.x[:, self.active]
 
     def value(self, theta: Tensor) -> float:
-        """The objective."""
+        """The objective at theta, in nats per observation."""
         return self.mean_nll(theta) + self.penalty(theta).value
 
     @torch.no_grad()
     def mean_nll(self, theta: Tensor) -> float:
-        """Σ w·nll / population."""
+        """Σ w·nll / population at theta, in nats per observation."""
         total = 0.0
         for rows, _, eta in self.etas(theta):
             total += float((rows.weight * self.head.nll_complete(eta, rows.y)).sum())
         return total / self.population
 
     def slope(self, theta: Tensor) -> tuple[float, Tensor]:
-        """The objective and its gradient, (size,)."""
+        """The objective at theta and the gradient of its smooth part, (size,), in nats per observation."""
         total, sums = 0.0, self.backward()
         for rows, features, eta in self.etas(theta):
             nll, slope = row_slopes(self.head, eta, rows.y)
@@ -213,10 +213,7 @@ class Problem:
         return total / self.population + penalty.value, sums.theta() / self.population + penalty.gradient
 
     def curvature_times(self, theta: Tensor, direction: Tensor, etas: Sequence[Tensor] = ()) -> Tensor:
-        """The Hessian of the objective at theta times a direction, (size,), without a Hessian: one pass over the rows.
-
-        `etas`: the complete eta of the rows at theta, by blocks, where they are known.
-        """
+        """The Hessian at theta times a direction, (size,), matrix-free; `etas` may hold the blocks of eta at theta."""
         sums, known = self.backward(), iter(etas or (eta for _, _, eta in self.etas(theta)))
         for rows, features, movement in self.columns(direction, torch.zeros_like(self.head.center)):
             product = row_products(self.head, next(known), rows.y, movement)
@@ -224,15 +221,15 @@ class Problem:
         return sums.theta() / self.population + self.penalty(theta).curvature * direction
 
     def backward(self) -> Backward:
-        """What adds up gradients in theta of what rows say of their eta."""
+        """A sum of gradients in theta, to which blocks of rows can be added."""
         mean = self.mean[self.active] * (0.0 if self.is_far else 1.0)
         return Backward(self.head.gain, self.head.eta_dim, mean, self.scale[self.active])
 
     def derivatives(self, theta: Tensor, expected: bool = False) -> Derivatives:
-        """Objective, gradient and Hessian; with `expected`, the head's information blocks in place of observed ones.
+        """Objective, gradient and observed Hessian at theta, or with `expected` the head's expected information.
 
         Raises:
-            NotImplementedError: `expected` is asked for and the head states no information.
+            NotImplementedError: `expected` is True and the head states no information.
         """
         total, gradient = 0.0, torch.zeros(self.size, dtype=torch.float64)
         hessian = torch.zeros(self.size, self.size, dtype=torch.float64)
@@ -256,5 +253,5 @@ class Problem:
         return Derivatives(total / self.population + penalty.value, gradient, hessian)
 
     def penalty(self, theta: Tensor) -> Penalty:
-        """The prior per observation."""
+        """The penalty at theta, in nats per observation."""
         return penalty(self.prior, theta, lambda leaf: self.split(leaf)[0], self.population)

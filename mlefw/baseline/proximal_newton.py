@@ -1,4 +1,4 @@
-"""Proximal Newton for priors that are not smooth: estimates with exact zeros."""
+"""Proximal Newton method for priors with a kink at zero, which gives estimates with exact zeros."""
 
 import math
 
@@ -12,30 +12,31 @@ from mlefw.baseline.problem import Problem
 from mlefw.baseline.starts import starts
 
 _TOLERANCE = 1e-10
+"""Residual, relative to an objective above 1, below which a point counts as stationary."""
 
 
 class ProximalNewton(Solver):
-    """Newton's quadratic model plus the prior itself, minimised by coordinate descent (Lee, Sun & Saunders, 2014).
+    """Newton's quadratic model plus the kinked part of the prior, minimised exactly (Lee, Sun & Saunders, 2014).
 
-    A sweep of coordinate descent finds which coefficients are zero, a linear solve settles the others, until a sweep
-    changes nothing. With a learnt scale the objective is not convex: it is started from several scales below that of
-    the null model, and the best end is kept, `is_global` false.
+    A sweep of coordinate descent finds which coefficients are zero, and a linear solve gives the others, in turn until
+    a sweep changes nothing. With a learnt scale the objective is not convex: descents start from several scales below
+    that of the null model, and the best end is kept.
     """
 
     def __init__(self, max_steps: int = 100) -> None:
         self.max_steps = max_steps
 
     def supports(self, problem: Problem) -> bool:
-        """Any prior whose kink is that of |w|; the head's density has to be twice differentiable."""
+        """Whether the prior has a term in |w|; the density must be twice differentiable, which is not checked."""
         return problem.prior.rate > 0
 
     def solve(self, problem: Problem) -> Solution:
-        """The best end over all starts."""
+        """The best solution over all starts."""
         ends = [self.solve_from(problem, start) for start in starts(problem, (-1.0, -2.0, -4.0))]
         return min(ends, key=lambda end: (not end.converged, math.isnan(end.objective), end.objective))
 
     def solve_from(self, problem: Problem, theta: Tensor) -> Solution:
-        """From a given theta."""
+        """The solution of a descent from theta."""
         here, value = problem.derivatives(theta), problem.value(theta)
         steps = 0
         while steps < self.max_steps:
@@ -47,8 +48,8 @@ class ProximalNewton(Solver):
             if not bool(torch.isfinite(target).all()):
                 break
             change = target - theta
-            predicted = float(here.gradient @ change) + _rough(problem, target) - _rough(problem, theta)
-            # A quadratic model that promises less than rounding cannot be tried by the objective any more.
+            predicted = float(here.gradient @ change) + _kinked_part(problem, target) - _kinked_part(problem, theta)
+            # A predicted gain below rounding of the objective cannot be tested by it, but by the residual.
             if predicted > -1e-15 * max(1.0, abs(value)):
                 there = problem.derivatives(target)
                 if optimality(problem, target, there.gradient) < residual:
@@ -74,7 +75,7 @@ class ProximalNewton(Solver):
 
     def _minimise_model(self, problem: Problem, theta: Tensor, here: Derivatives) -> Tensor:
         model = _Model(_convex(problem, theta, here), here.gradient.numpy().copy(), theta.numpy().copy(), problem)
-        # On its way to a perfect fit a slope may be beyond all numbers: such a step is refused by the caller.
+        # Near a perfect fit a slope may overflow: the caller refuses the step then.
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(100):
                 if not 1e-15 <= model.sweep() < math.inf:
@@ -84,7 +85,7 @@ class ProximalNewton(Solver):
 
 
 class _Model:
-    """The quadratic model with the prior's kink: slope is its gradient at `point`, without the kink."""
+    """The quadratic model plus the prior's kink; `slope` is the gradient of the quadratic at `point`."""
 
     def __init__(self, hessian: np.ndarray, slope: np.ndarray, point: np.ndarray, problem: Problem) -> None:
         self.hessian, self.slope, self.point = hessian, slope, point
@@ -93,7 +94,7 @@ class _Model:
         self.threshold = np.where(under_prior(problem), problem.prior.rate / problem.population, 0.0)
 
     def sweep(self) -> float:
-        """Minimise over each coordinate in turn; the largest movement, in units of the model's curvature."""
+        """Minimise over each coordinate in turn; returns the largest change, times the root of its curvature."""
         largest = 0.0
         for j in np.flatnonzero(self.free).tolist():
             aim = self.point[j] - self.slope[j] / self.diagonal[j]
@@ -105,7 +106,7 @@ class _Model:
         return largest
 
     def settle(self) -> None:
-        """Minimise over all coordinates that are not zero at once; one that would change its sign becomes zero."""
+        """Minimise over all nonzero coordinates jointly; a coordinate that would change its sign is set to zero."""
         for _ in range(len(self.point)):
             active = np.flatnonzero(self.free & ((self.threshold == 0) | (self.point != 0)))
             sign = np.sign(self.point[active]) * self.threshold[active]
@@ -133,7 +134,7 @@ class _Model:
 
 
 def optimality(problem: Problem, theta: Tensor, gradient: Tensor) -> float:
-    """Largest entry of theta − prox(theta − gradient): zero exactly at a stationary point."""
+    """Largest entry of |theta − prox(theta − gradient)|, which is zero exactly at a stationary point."""
     moved = theta - gradient
     weights = torch.from_numpy(under_prior(problem))
     moved[weights] = problem.prior.prox(moved[weights], 1.0 / problem.population)
@@ -141,20 +142,20 @@ def optimality(problem: Problem, theta: Tensor, gradient: Tensor) -> float:
 
 
 def under_prior(problem: Problem) -> np.ndarray:
-    """Which entries of theta are weights, (size,)."""
+    """Whether each entry of theta is a weight, which the prior applies to, (size,)."""
     mask = torch.zeros(problem.size, dtype=torch.bool)
     problem.split(mask)[0].fill_(True)
     return mask.numpy()
 
 
-def _rough(problem: Problem, theta: Tensor) -> float:
-    """The part of the prior that is left to its proximal map, per observation, up to a constant."""
+def _kinked_part(problem: Problem, theta: Tensor) -> float:
+    """The part of −log prior with a kink, per observation, up to a constant."""
     weights = problem.split(theta)[0]
     return float(problem.prior(weights) - problem.prior.smooth_part(weights)) / problem.population
 
 
 def _convex(problem: Problem, theta: Tensor, here: Derivatives) -> np.ndarray:
-    """The Hessian where it is positive semidefinite, else expected information, else its positive part."""
+    """The Hessian if positive semidefinite, else expected information, else the Hessian with absolute eigenvalues."""
     for expected in (False, True):
         try:
             hessian = problem.derivatives(theta, expected=True).hessian if expected else here.hessian

@@ -1,4 +1,4 @@
-"""Quasi-Newton in whitened coordinates: what brings a large problem near its optimum without a Hessian of all rows."""
+"""L-BFGS in whitened coordinates, which solves problems with many rows without a Hessian over all rows."""
 
 from collections import deque
 from dataclasses import replace
@@ -11,17 +11,17 @@ from mlefw.baseline.derivatives import row_derivatives
 from mlefw.baseline.problem import Problem
 
 _ENOUGH = 1e-18
-"""Squared whitened gradient, in nats, below which nothing is left to gain: ½ of it is what a Newton step would."""
+"""Squared whitened gradient, in nats, at which the descent ends: half of it is the gain of a Newton step."""
 _NARROW = 8
-"""Features below which a Hessian costs hardly more than a gradient."""
+"""Number of features below which a Hessian is hardly more expensive than a gradient."""
 _FEW = 80
-"""Rows for each feature from which it pays."""
+"""Rows for each feature above which the method pays."""
 _ROUND = 30.0
-"""Ratio of curvatures in a sample up to which coordinates need no whitening: noise alone makes a good part of it."""
+"""Condition number of a sample's Hessian up to which scaling the coordinates suffices."""
 
 
 class Approach(NamedTuple):
-    """Where the descent ended, the objective and its gradient there, the passes it took, and whether it is done."""
+    """End of a descent: theta, objective, gradient (size,), number of passes, and whether the gradient is small."""
 
     theta: Tensor
     value: float
@@ -33,11 +33,11 @@ class Approach(NamedTuple):
 def approach(problem: Problem, theta: Tensor) -> Approach | None:
     """Descend from theta by L-BFGS (Nocedal, 1980) on all rows, in coordinates in which a sample has unit curvature.
 
-    The sample is fitted first, so that the descent starts within its statistical error of the optimum and the
-    curvature is that of the optimum: each pass then gains about a digit, whatever the condition of the features.
-    Where a sample would be a good part of all rows it is left out: well conditioned features need none, and several
-    eta columns share the products of the features. None where the rows are too few for it to pay, or the sample has
-    no optimum of its own.
+    The sample is fitted first, so that the descent starts within its statistical error of the optimum, with the
+    curvature there: each pass then gains about a digit, whatever the condition of the features. If a sample would be a
+    large part of all rows, the curvature at theta is used instead: scaled for well-conditioned features, or as a
+    Kronecker product for several eta columns. None if there are too few rows for it to pay, or the sample has no
+    optimum.
     """
     if not pays(problem):
         return None
@@ -56,19 +56,19 @@ def approach(problem: Problem, theta: Tensor) -> Approach | None:
 
 
 def pays(problem: Problem) -> bool:
-    """Whether the rows are so many that passes over them are worth saving."""
+    """Whether there are enough rows and features for the method to be faster than Newton steps on all rows."""
     return problem.num_active >= _NARROW and problem.rows.num_rows >= _FEW * (problem.num_active + 1)
 
 
 def sample(problem: Problem, step: int) -> Problem:
-    """The problem on every `step`-th row, each of them counting for the others, so that the prior weighs the same."""
+    """The problem on every `step`-th row, with weights scaled to the population of all rows."""
     rows = problem.rows.take(slice(0, None, step))
     heavier = rows.weight * (problem.population / float(rows.weight.sum()))
     return replace(problem, rows=rows._replace(weight=heavier))
 
 
 def _curvature_root(problem: Problem, theta: Tensor) -> Tensor | None:
-    """Lower triangular L with L L' the Hessian in the free entries of theta; None where it is not safely positive."""
+    """Lower triangular L with L L' the Hessian in the free entries of theta; None if it is not safely positive."""
     free = problem.free
     hessian = problem.derivatives(theta).hessian[free][:, free]
     diagonal = hessian.diagonal()
@@ -82,10 +82,10 @@ def _curvature_root(problem: Problem, theta: Tensor) -> Tensor | None:
 
 
 def _product_root(problem: Problem, theta: Tensor) -> Tensor | None:
-    """The same for the mean curvature of the eta columns times the mean products of the features (Kronecker).
+    """Lower triangular L with L L' = (mean curvature of the eta columns) ⊗ (mean products of the features).
 
-    It is exact where the curvature does not vary over rows. None under a prior or with shared parameters, where the
-    free entries of theta are no such product, and for one eta column, which gains nothing.
+    It is the Hessian if the curvature does not vary over rows. None under a prior or with shared parameters, where the
+    Hessian is not such a product, and for one eta column, where it saves nothing.
     """
     head = problem.head
     if not problem.prior.flat or head.shared_dim or head.eta_dim == 1:
@@ -105,7 +105,7 @@ def _product_root(problem: Problem, theta: Tensor) -> Tensor | None:
 
 
 def _descend(problem: Problem, theta: Tensor, root: Tensor, enough: float, max_passes: int) -> Approach:
-    """L-BFGS over u = root' · theta until the squared gradient in u is below `enough`, or stops falling."""
+    """L-BFGS in u = root' · theta, until the squared gradient in u is below `enough` or does not decrease any more."""
     free = problem.free
     value, gradient = problem.slope(theta)
     here = _whiten(root, gradient[free])
@@ -120,7 +120,7 @@ def _descend(problem: Problem, theta: Tensor, root: Tensor, enough: float, max_p
         num_passes += 1
         there = _whiten(root, there_gradient[free])
         size = float(there @ there)
-        # Near the optimum the objective is all rounding; the gradient still tells.
+        # Near the optimum, rounding hides changes of the objective, but the gradient still shows progress.
         resolved = -promised > 1e-12 * max(1.0, abs(value))
         if resolved and not there_value <= value + 1e-4 * promised:
             memory.shrink()
@@ -137,25 +137,25 @@ def _whiten(root: Tensor, gradient: Tensor) -> Tensor:
 
 
 class _Memory:
-    """The last steps and changes of the gradient, as an inverse Hessian."""
+    """The last steps and gradient changes of L-BFGS, which represent an inverse Hessian."""
 
     def __init__(self, size: int = 12) -> None:
         self.pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=size)
         self.length = 1.0
 
     def shrink(self) -> None:
-        """The last step was too long: a shorter one next."""
+        """Shorten the next step, after one that was too long."""
         self.length /= 4
 
     def add(self, move: Tensor, change: Tensor) -> None:
-        """Learn from a step taken."""
+        """Store a step and its change of the gradient."""
         curvature = float(move @ change)
         if curvature > 1e-14 * float(change @ change) ** 0.5 * float(move @ move) ** 0.5:
             self.pairs.append((move, change, 1 / curvature))
         self.length = 1.0
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """Minus the inverse Hessian times the gradient, shortened after a step that was too long."""
+        """Minus the inverse Hessian times the gradient, shortened after a step that was too long, (size,)."""
         q, shares = gradient, []
         for move, change, inverse in reversed(self.pairs):
             share = inverse * (move @ q)

@@ -1,4 +1,4 @@
-"""Directions along which no row's NLL ever rises, found or excluded by a linear program."""
+"""Directions of recession, along which no row's NLL ever rises, found or excluded by a linear program."""
 
 from typing import NamedTuple
 
@@ -12,20 +12,20 @@ from mlefw.baseline.interior_point import Array
 _LONG = 1e6
 """Longest step, in standard deviations of the features."""
 _GROWN = 0.5
-"""Between the two numbers that the growth of a distance can be."""
+"""Threshold between 0 and 1, the two values that the counted growth of a distance takes at the optimum."""
 _RANK = 1e-11
-"""Share of the largest singular value below which one is rounding."""
+"""Share of the largest singular value below which a singular value is rounding error."""
 _MOST = 5e6
-"""Numbers in a program that is not begun any more."""
+"""Number of matrix entries above which a linear program is not attempted."""
 
 
 class Search(NamedTuple):
-    """What a program found.
+    """Result of a linear program.
 
     Attributes:
-        direction: one along which all that can grow does, (q,); None where none grows, or none was found.
-        grown: which of the distances grow along it, (m,).
-        decided: whether the program came to its end, so that no direction means that there is none.
+        direction: a direction along which every distance grows that can grow, (q,); None if none was found.
+        grown: whether each distance grows along the direction, (m,).
+        decided: whether the program was solved, so that a direction of None means that there is none.
     """
 
     direction: Array | None
@@ -34,17 +34,17 @@ class Search(NamedTuple):
 
 
 def search(still: Array, grows: Array, kept: Array, seconds: float) -> Search:
-    """The direction d with still · d = 0, kept · d ≥ 0 and grows · d ≥ 0 along which most of `grows` · d are positive.
+    """The direction d with still · d = 0, kept · d ≥ 0, grows · d ≥ 0 and as many positive grows · d as possible.
 
-    Such directions are a cone: the sum of two of them moves what either moves, so that one of them moves all that any
-    can, and the rows that it leaves are those of the limiting model (Geyer, 2009). The program counts the distances
-    that grow, by one each or by what they can (Konis, 2007; Correia et al., 2019).
+    These directions form a convex cone: the sum of two of them moves whatever either moves, so that one direction
+    moves everything that can move, and the rows that it does not move form the limiting model (Geyer, 2009). The
+    program maximises Σ min(1, growth of a distance) (Konis, 2007; Correia et al., 2019).
 
     Args:
-        still: combinations that must not move, (e, q).
-        grows: distances that must not fall, and are counted where they grow, (m, q).
-        kept: the same, but not counted, (k, q).
-        seconds: the time it may take.
+        still: combinations that must not change, (e, q).
+        grows: distances that must not decrease, and are counted if they grow, (m, q).
+        kept: distances that must not decrease, and are not counted, (k, q).
+        seconds: time limit.
     """
     count, none = len(grows), np.zeros(len(grows), dtype=bool)
     basis = null_space(still)
@@ -71,9 +71,9 @@ def search(still: Array, grows: Array, kept: Array, seconds: float) -> Search:
 
 
 def _evened(inside: Array, rest: Array, grown: Array, seconds: float) -> Array | None:
-    """The direction, (q,), along which the least of all growths is largest, in units of the rows; None without one.
+    """The direction, (q,), that maximises the least growth, each relative to the norm of its row; None if it fails.
 
-    A direction that only counts what grows may move one row a million times as far as another, which then seems still.
+    The direction that maximises the count may move one row a million times as far as another, which then seems fixed.
     """
     size = np.linalg.norm(inside[grown], axis=1)
     kept = np.concatenate([inside[~grown], rest])
@@ -89,7 +89,7 @@ def _evened(inside: Array, rest: Array, grown: Array, seconds: float) -> Array |
 
 
 def null_space(still: Array) -> Array:
-    """An orthonormal basis of the d with still · d = 0, (q, k)."""
+    """An orthonormal basis of the directions d with still · d = 0, (q, k)."""
     q = still.shape[1]
     if not len(still):
         return np.eye(q)
@@ -103,7 +103,7 @@ def null_space(still: Array) -> Array:
 
 
 def _moved(rows: Array, basis: Array) -> Array:
-    """Rows · basis, without what is rounding."""
+    """Rows · basis, with entries of rounding size set to zero."""
     inside = rows @ basis
     rounding = 1e-12 * np.linalg.norm(rows, axis=1, keepdims=True)
     return np.where(np.abs(inside) > rounding, inside, 0.0)

@@ -1,4 +1,4 @@
-"""What the last layer of a network leaves on the table: its head, refitted exactly on the frozen features before it."""
+"""The optimisation error of a network's last layer, by refitting it exactly on the frozen features before it."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -14,23 +14,25 @@ from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized, feature_statistics
 
 _MAX_WORK = 5e8
-"""Rows · (size of theta)²: what one step of the solver costs, in multiplications. Beyond it there is no refit."""
+"""Most multiplications of one solver step, rows · (size of theta)², for which a refit is attempted."""
 _STEPS = 25
-"""How many times more steps Newton's method may need where several columns are not jointly convex."""
+"""Factor on the steps of Newton's method if several columns are not jointly convex."""
 _MAX_SECONDS = 30.0
+"""Time limit of a refit."""
 _ROUNDING = 1e-9
+"""Relative size below which a difference is rounding error."""
 
 
 def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WORK) -> float | None:
     """The objective minus its minimum over the last layer and the shared parameters, in nats per row; at least 0.
 
-    All other weights are held, so it is the optimisation error of the last layer alone: a network whose own gap is
-    large and whose refit gap is zero lacks features, not steps. The run's prior holds the last layer in both. The
-    minimum is that without a floor of the scales. Where the refitted likelihood has no maximum (separation), its
-    infimum takes the place.
+    All other weights are fixed, so it is the optimisation error of the last layer: a network with a large gap to the
+    exact estimate and a refit gap of zero lacks features, not training steps. The run's prior applies to the last
+    layer in both terms. The minimum is taken without a floor of the scales. If the refitted likelihood has no maximum
+    (separation), its infimum replaces the minimum.
 
-    None where it is not defined or not known: a model that names no `last` layer (with a bias), terms beside that layer
-    in more than one eta column, an infimum that is not known, no certified minimum, or more than `max_work`.
+    None if the model names no `last` layer with a bias, adds terms to the layer's output in more than one eta column,
+    or needs more than `max_work`; or if neither a certified minimum nor the infimum is known.
     """
     model = objective.model.model if isinstance(objective.model, Standardized) else objective.model
     if not isinstance(model, HasLastLayer) or not isinstance(model.last, nn.Linear) or model.last.bias is None:
@@ -49,10 +51,10 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
     rows = train._replace(x=phi, offset=rest[:, 0].mul_(head.gain[0]).add_(train.offset))
     mean, scale = feature_statistics(rows, True)
     if not objective.prior.flat:
-        # The prior is on the weights as they are; biases are flat, so that features may still be centred.
+        # The prior is on unscaled weights; features may be centred, because biases have a flat prior.
         scale = torch.ones_like(scale)
     problem = Problem.of(head, rows, mean, scale, objective.prior)
-    # The floor of the scales is the network's own: what it is measured against has none.
+    # The network's own objective has its floor of the scales; the minimum has none.
     bound = replace(problem, head=deepcopy(problem.head))
     bound.head.floor.copy_(head.floor)
     now = bound.value(_theta(model.last, head.shared, mean, scale))
@@ -63,15 +65,15 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
 
 
 def _least(problem: Problem) -> float | None:
-    """The minimum or infimum of a problem, or None."""
+    """The minimum or infimum of the objective of a problem; None if neither is known."""
     solution = LinearBaseline(max_seconds=_MAX_SECONDS).solve(problem)
-    if solution.exists is False:
+    if not solution.may_exist:
         return solution.infimum
     return solution.objective if solution.converged else None
 
 
 def _theta(last: nn.Linear, shared: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """The last layer and shared values as they are, in the layout of a problem on standardised features."""
+    """The present last layer and shared values, in the layout of a problem on standardised features, (size,)."""
     weight = last.weight.detach().double()
     bias = last.bias.detach().double() + weight @ mean
     table = torch.cat([weight * scale, bias.unsqueeze(1)], 1)
@@ -80,9 +82,9 @@ def _theta(last: nn.Linear, shared: Tensor, mean: Tensor, scale: Tensor) -> Tens
 
 @torch.no_grad()
 def last_layer_features(model: nn.Module, last: nn.Linear, rows: Rows) -> tuple[Tensor, Tensor] | None:
-    """What goes into the last layer (n, width), and what is added to its output (n, eta_dim), in float64.
+    """The input of the last layer (n, in_features), and what is added to its output (n, eta_dim), in float64.
 
-    None where a forward pass does not go through the layer exactly once.
+    None if a forward pass does not go through the layer exactly once.
     """
     names = [name for name, module in model.named_modules() if module is last]
     if not names:

@@ -1,4 +1,4 @@
-"""The scale at which an objective is least, where its minimum over all other parameters is known for each scale."""
+"""Minimisation over a scale, where the minimum over all other parameters is known for each scale (profile)."""
 
 import math
 from collections.abc import Callable
@@ -8,15 +8,17 @@ import numpy as np
 from torch import Tensor
 
 _APART = 0.5
-"""Distance of the points of the grid, in the log scale."""
+"""Distance of grid points in the log scale."""
 _MOST_POINTS = 40
+"""Most grid points, and most points that extend the grid."""
 _MOST_STEPS = 60
+"""Most secant steps."""
 _ENOUGH = 1e-14
-"""Nats per observation that a step has to promise."""
+"""Predicted gain of a step, relative to an objective above 1, below which the search ends."""
 
 
-class Point(NamedTuple):
-    """The minimum at one log scale: theta, its value and slope in the log scale, and by how much it may be missed."""
+class ProfilePoint(NamedTuple):
+    """The profile at one log scale: the minimiser theta, value, derivative in the log scale, and excess bound `gap`."""
 
     log_scale: float
     theta: Tensor
@@ -25,18 +27,18 @@ class Point(NamedTuple):
     gap: float
 
 
-Profile = Callable[[float, Point | None], Point]
-"""The minimum at a log scale, from one that is near, where there is any."""
+Profile = Callable[[float, ProfilePoint | None], ProfilePoint]
+"""Maps a log scale, and a nearby point of the profile if there is one, to the point at that log scale."""
 
 
-def lowest(profile: Profile, low: float, high: float) -> Point:
-    """The lowest point of a profile: the valley that a grid of log scales finds, which is followed to its bottom.
+def lowest(profile: Profile, low: float, high: float) -> ProfilePoint:
+    """The minimum of a profile: the lowest point of a grid of log scales, refined.
 
-    The grid goes on beyond an end that is the lowest. The gap adds to that of the point what a step along its slope
-    would gain, so it speaks of that valley.
+    The grid is extended beyond an end that is lowest. The gap adds the predicted gain of a further step to that of the
+    point, so it bounds the excess over this local minimum only.
     """
     size = min(max(math.ceil((high - low) / _APART) + 1, 3), _MOST_POINTS)
-    points: list[Point] = []
+    points: list[ProfilePoint] = []
     for at in np.linspace(high, low, size):
         points.insert(0, profile(float(at), points[0] if points else None))
     for _ in range(_MOST_POINTS):
@@ -48,11 +50,11 @@ def lowest(profile: Profile, low: float, high: float) -> Point:
         else:
             break
     best = min(max(best, 1), len(points) - 2)
-    return _bottom(profile, *points[best - 1 : best + 2])
+    return _refined(profile, *points[best - 1 : best + 2])
 
 
-def _bottom(profile: Profile, left: Point, middle: Point, right: Point) -> Point:
-    """Where the slope vanishes between two points that lie above a third, by secants that are kept between them."""
+def _refined(profile: Profile, left: ProfilePoint, middle: ProfilePoint, right: ProfilePoint) -> ProfilePoint:
+    """The point between `left` and `right`, both above `middle`, where the slope is zero, by safeguarded secants."""
     before = left if middle.slope > 0 else right
     promised = math.inf
     for _ in range(_MOST_STEPS):
@@ -67,7 +69,7 @@ def _bottom(profile: Profile, left: Point, middle: Point, right: Point) -> Point
         if promised <= _ENOUGH * max(1.0, abs(middle.value)):
             break
         there = profile(aim, middle)
-        # Near the bottom the value is all rounding; the slope still tells.
+        # Near the minimum, rounding hides changes of the value, but the slope still shows progress.
         is_better = there.value < middle.value - 1e-12 * abs(middle.value) or abs(there.slope) < abs(middle.slope)
         if is_better and there.value <= middle.value + 1e-12 * abs(middle.value):
             left, right = (left, middle) if middle.slope > 0 else (middle, right)

@@ -1,4 +1,4 @@
-"""Separated rows: the cones of directions in which each row's NLL never rises, and a direction that lies in all."""
+"""Separation: a direction along which no row's NLL ever rises, or a proof that there is none."""
 
 import time
 from itertools import pairwise
@@ -10,44 +10,44 @@ from torch import Tensor
 
 from mlefw.baseline import nonexistence, ordinal_existence
 from mlefw.baseline.base import Solution
+from mlefw.baseline.convexity import prior_bounds_weights
 from mlefw.baseline.interior_point import Array
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.recession import Search, search
-from mlefw.baseline.witness import prior_holds
 
 _STILL = 1e-6
-"""Share of the largest movement below which a row's eta counts as unmoved by a direction."""
-_NOTHING = 1e-9
+"""Share of the largest change of an eta below which an eta counts as unchanged along a direction."""
+_CERTAIN = 1e-9
 """NLL in nats below which a row counts as predicted without error."""
 _LENGTHS = (1.0, 30.0, 300.0)
-"""How far an eta is moved, in raw units, to see whether a row's NLL ever rises."""
+"""Changes of an eta, in raw units, at which it is tested whether a row's NLL rises."""
 
 
 class Far(NamedTuple):
-    """The far end of a direction of recession: the NLL of each row (n,), and which rows (n,) it moves to certainty."""
+    """The far end of a direction of recession: the NLL of each row (n,), and whether the direction moves it (n,)."""
 
     nll: Tensor
     moved: Tensor
 
 
 class Recession(NamedTuple):
-    """The far end of a direction of recession, where one was found, and whether a program showed that there is none."""
+    """The far end of a direction of recession, if one was found; else whether it was shown that there is none."""
 
     far: Far | None
     excluded: bool
 
 
 def recession(solution: Solution, deadline: float) -> Recession:
-    """A direction of recession, or that there is none.
+    """A direction of recession of a problem, or the statement that there is none.
 
-    The last step of Newton's method and theta itself are tried first: without a maximum it walks along one. Of labels
-    and ordered classes the cones of the rows are known; of any other head each eta column is moved alone, and it is
-    tried how far out a row's NLL ever rises. That excludes all directions where there is one column, or where the
-    others are those of a dispersion, whose own ends are looked at elsewhere (`collapse`).
+    The last Newton step and theta itself are tried first, because without a maximum the descent follows such a
+    direction. For labels and ordered classes, the cone of directions in which a row's NLL never rises is known; for
+    any other head each eta column is moved separately, and the NLL of each row is evaluated far out. That excludes all
+    directions if there is one column, or if the others are dispersions, whose limits `collapse` examines.
     """
     problem, theta = solution.problem, solution.theta
-    held = prior_holds(problem)
-    # What a prior holds cannot go anywhere: the biases remain.
+    held = prior_bounds_weights(problem)
+    # A proper prior keeps the weights finite, so that only biases can go to infinity.
     free = problem.restricted(problem.active[:0]) if held else problem
     if problem.head.target == "ordered":
         return _of_thresholds(solution, free, deadline)
@@ -70,7 +70,7 @@ def recession(solution: Solution, deadline: float) -> Recession:
 
 
 def _last_step(solution: Solution) -> Tensor | None:
-    """Newton's step from theta, by an inverse that lets directions without curvature be long."""
+    """The Newton step from theta, (size,), whose inverse Hessian makes it long in directions without curvature."""
     free, here = solution.problem.free, solution.derivatives
     curvature = here.hessian[free][:, free]
     root = curvature.diagonal().clamp(min=1e-300).rsqrt()
@@ -84,11 +84,11 @@ def _last_step(solution: Solution) -> Tensor | None:
 
 
 def _far(problem: Problem, theta: Tensor, direction: Tensor) -> Far | None:
-    """The far end of `direction` if no row's NLL rises on the way, nor the prior, else None."""
+    """The far end of `direction`; None if the NLL of a row, or the penalty, rises along it."""
     now = torch.cat([eta for _, _, eta in problem.etas(theta)])
     change = torch.cat(list(problem.movements(direction)))
     if problem.head.target == "labels":
-        # Adding one number to all logits changes nothing: count from the class that was observed.
+        # A common shift of all logits changes nothing: take changes relative to the observed class.
         change = change - change.gather(1, problem.rows.y.unsqueeze(1))
     size = (change / problem.head.gain).abs()
     largest = float(size.max())
@@ -105,14 +105,14 @@ def _far(problem: Problem, theta: Tensor, direction: Tensor) -> Far | None:
         penalties = [problem.prior(problem.split(theta + at * direction / largest)[0]) for at in (0.0, *_LENGTHS)]
         if not all(float(right) <= float(left) for left, right in pairwise(penalties)):
             return None
-    nll = torch.where(before < _NOTHING, before.clamp(max=0.0), before)
-    # Of classes every other one has to fall behind; of counts and pairs there is one eta to move.
+    nll = torch.where(before < _CERTAIN, before.clamp(max=0.0), before)
+    # A row of labels becomes certain if all other classes fall behind; any other row if one eta moves.
     others = change.shape[1] - 1 if problem.head.target == "labels" else 1
     return Far(nll, (change != 0).sum(1) >= others)
 
 
 def _of_column(solution: Solution, free: Problem, k: int, deadline: float) -> Search:
-    """The program of one eta column: z · d may only rise, only fall, or not move, whichever a row's NLL allows."""
+    """The program of one eta column: z · d may only rise, only fall, or not change, as the NLL of each row allows."""
     none = np.zeros(0, dtype=bool)
     ways = [_never_rises(solution, k, sign) for sign in (1.0, -1.0)]
     if any(way is None for way in ways):
@@ -136,7 +136,7 @@ def _of_column(solution: Solution, free: Problem, k: int, deadline: float) -> Se
 
 
 def _never_rises(solution: Solution, k: int, sign: float) -> Tensor | None:
-    """Whether a row's NLL never rises, (n,), as its k-th eta goes one way; None where a value is no number."""
+    """Whether a row's NLL never rises, (n,), as its k-th eta moves in the direction `sign`; None if a value is NaN."""
     head, found = solution.problem.head, []
     move = torch.zeros_like(head.center)
     move[k] = sign * head.gain[k]
@@ -154,7 +154,7 @@ def _never_rises(solution: Solution, k: int, sign: float) -> Tensor | None:
 
 
 def _of_labels(problem: Problem, deadline: float) -> Search:
-    """The program of classes: in no row may another class gain on the observed one (Albert & Anderson, 1984)."""
+    """The program of labels: in no row may another class gain on the observed one (Albert & Anderson, 1984)."""
     z, label, count = problem.design(problem.rows).numpy(), problem.rows.y.numpy(), problem.head.eta_dim
     seconds = deadline - time.monotonic()
     if z.size * count**2 > 2e7:
@@ -179,11 +179,11 @@ def _class_margins(z: Array, label: Array, num_classes: int) -> Array:
 
 
 def _of_thresholds(solution: Solution, free: Problem, deadline: float) -> Recession:
-    """Thresholds part exponentially fast in eta, so their directions are those of a program of their own."""
+    """Recession of ordered classes, in the thresholds rather than in eta, in which gaps are exponential."""
     problem = solution.problem
     certain = torch.zeros(problem.rows.num_rows, dtype=torch.bool)
     if nonexistence.empty_class(problem) is None:
-        # Each class keeps its thresholds apart: what remains are directions in which they part.
+        # If each class has rows its two thresholds cannot meet: only directions in which they part remain.
         found = ordinal_existence.separation(free, deadline - time.monotonic())
         if found.direction is None:
             return Recession(None, found.decided)
@@ -193,7 +193,7 @@ def _of_thresholds(solution: Solution, free: Problem, deadline: float) -> Recess
 
 
 def _widened(free: Problem, problem: Problem, direction: Array) -> Tensor:
-    """A direction of the free parameters as one of all."""
+    """A direction in theta of `problem` from one in theta of `free`, which has fewer features."""
     found, narrow = torch.zeros(problem.size, dtype=torch.float64), torch.from_numpy(direction)
     if free.num_active == problem.num_active:
         return narrow

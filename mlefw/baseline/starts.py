@@ -1,4 +1,4 @@
-"""Where the solvers start: at the moments of the target, and, where an optimum may be local, at several points."""
+"""Starting points of the solvers: from the moments of the target; several if optima may be local."""
 
 import math
 
@@ -19,11 +19,11 @@ _LOG_NORMAL = 0.6351814227307392
 """Minus the mean of log |u| for a standard normal u: (Euler's constant + log 2) / 2."""
 
 _FAR = 30.0
-"""An eta, on a log or logit scale, from which an offset of this size leaves nothing to descend."""
+"""Absolute eta, on a log or logit scale, beyond which gradients vanish, so that a start there would not descend."""
 
 
 def starts(problem: Problem, shifts: tuple[float, ...] = (-1.0,)) -> list[Tensor]:
-    """The origin; for a problem that is not convex also the scale of a residual, and dispersions off by `shifts`."""
+    """Starting points, each (size,): the origin; if not unimodal, also with dispersions shifted, and a staged fit."""
     head = problem.head
     if isinstance(head, MixtureHead):
         return mixture_starts(problem)
@@ -36,23 +36,27 @@ def starts(problem: Problem, shifts: tuple[float, ...] = (-1.0,)) -> list[Tensor
 
 
 def is_unimodal(problem: Problem) -> bool:
-    """Whether head and prior claim that a stationary point is the global optimum."""
+    """Whether a stationary point is the global optimum, as head and prior claim."""
     return (problem.head.convex and problem.prior.convex) or (problem.head.unimodal and problem.prior.flat)
 
 
 def is_known(problem: Problem) -> bool:
-    """The same, where a claim that cannot be tried comes from a head of ours, whose docstring names its proof."""
+    """Whether a stationary point is the global optimum, by a claim that can be probed or is of a built-in head.
+
+    Convexity can be probed; that a head is unimodal without being convex is believed of built-in heads only, whose
+    source names the proof.
+    """
     head = problem.head
-    return is_unimodal(problem) and ((head.convex and problem.prior.convex) or _is_ours(head))
+    return is_unimodal(problem) and ((head.convex and problem.prior.convex) or _is_built_in(head))
 
 
-def _is_ours(head: Head) -> bool:
+def _is_built_in(head: Head) -> bool:
     parts: tuple[Head, ...] = getattr(head, "parts", ())
-    return type(head).__module__.partition(".")[0] == "mlefw" and all(map(_is_ours, parts))
+    return type(head).__module__.partition(".")[0] == "mlefw" and all(map(_is_built_in, parts))
 
 
 def origin(problem: Problem) -> Tensor:
-    """A start in the units of the target: its mean where a column is a location, its spread where it is a scale."""
+    """The theta, (size,), of the intercept-only model with rough parameters from the moments of the target."""
     head, rows = problem.head, problem.rows
     theta = torch.zeros(problem.size, dtype=torch.float64)
     share = rows.weight / rows.weight.sum()
@@ -77,7 +81,7 @@ def intercepts(problem: Problem, theta: Tensor) -> Tensor:
 
 
 def with_intercepts(problem: Problem, theta: Tensor, raw: Tensor) -> Tensor:
-    """Theta with these in their place."""
+    """Theta with biases and shared raw values replaced by `raw` (eta_dim + shared_dim,)."""
     moved = theta.clone()
     _, bias, shared = problem.split(moved)
     bias.copy_(raw[: problem.head.eta_dim])
@@ -96,7 +100,7 @@ def sharpened(problem: Problem, theta: Tensor, share: float) -> Tensor:
 
 
 def _rough(head: Head, rows: Rows, share: Tensor) -> dict[str, float]:
-    """The eta of what the head makes of the moments of the target."""
+    """The eta of the head's rough parameters for the moments of the target, by parameter name."""
     y = rows.y.double()
     if isinstance(head, CensoredHead):
         y, head = head.points(y), head.component
@@ -110,7 +114,7 @@ def _rough(head: Head, rows: Rows, share: Tensor) -> dict[str, float]:
 
 
 def _shifted(problem: Problem, theta: Tensor, shift: float) -> Tensor:
-    """Theta with its dispersion columns, all but the first, moved by `shift`."""
+    """Theta with the eta of all parameters but the first moved by `shift`."""
     moved = theta.clone()
     _, bias, shared = problem.split(moved)
     head = problem.head

@@ -1,4 +1,4 @@
-"""The linear Laplace model whose scale varies with x."""
+"""The linear Laplace model with a predicted scale."""
 
 import math
 from typing import NamedTuple
@@ -17,9 +17,9 @@ from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 
 _COLLAPSED = -100.0
-"""Log scale, in units of the target, at which a descent is taken to go on for ever."""
+"""Log scale, in units of the target, below which the objective is taken to decrease without bound."""
 _SHOWN = math.log(1e-7)
-"""Log scale that is shown of such a descent."""
+"""Log scale that is reported for such a descent."""
 _LONGEST = 2.0
 """Largest change of a log scale coefficient in one step of Newton's method."""
 
@@ -27,22 +27,23 @@ _LONGEST = 2.0
 class VaryingLaplace(Solver):
     """Least absolute deviations for the location and Newton's method for the log scale in turn, from several starts.
 
-    Each half is convex and solved exactly. A row on the plane has no slope in its scale, so that the subdifferential
-    is a product: a pair at which both halves are optimal is stationary jointly. Without a prior the location is a
-    vertex, of which there are finitely many, and each turn descends, so the turns end. The residual is the larger of
-    the duality gap of the location, in nats per observation, and the gradient in the log scale.
+    Each subproblem is convex and solved exactly. The deviation of a row on the plane is zero at any scale, so that the
+    subdifferential is a product over location and log scale: a pair at which both subproblems are optimal is jointly
+    stationary. Without a prior the location is a vertex, of which there are finitely many, and each turn descends, so
+    that the method terminates. The residual is the larger of the duality gap of the location, in nats per observation,
+    and the gradient in the log scale.
     """
 
     def __init__(self, num_starts: int = 4, max_turns: int = 100) -> None:
         self.num_starts, self.max_turns = num_starts, max_turns
 
     def supports(self, problem: Problem) -> bool:
-        """Laplace head with a predicted scale, flat or Gaussian prior."""
+        """Whether the head is Laplace with a predicted scale, and the prior flat or Gaussian."""
         varying = type(problem.head) is LaplaceHead and problem.head.eta_names == ("loc", "scale")
         return varying and type(problem.prior) in (NoPrior, L2Prior)
 
     def solve(self, problem: Problem) -> Solution:
-        """The best stationary point over all starts; or an end on the way to −∞, which proves that there is no best."""
+        """The best stationary point over all starts; or if the objective is unbounded below, a point on the way."""
         turns, ends = _Turns(problem), list[_End]()
         generator = torch.Generator().manual_seed(0)
         for count in range(self.num_starts):
@@ -60,15 +61,22 @@ class VaryingLaplace(Solver):
             solver="interior point and newton",
             num_steps=best.num_steps,
             converged=converged,
-            # Without features the location is a median, whatever the scale, and the scale the mean deviation from it.
+            # Without features the location is the median at any scale, and the scale the mean deviation from it.
             is_global=proved,
             exists=proved,
         )
 
 
 class _End(NamedTuple):
-    """Location and log scale coefficients (p,) each, objective up to a constant, residual, number of turns, and
-    whether the objective falls without end from here.
+    """End of a descent.
+
+    Attributes:
+        beta: coefficients of the location, (p,).
+        gamma: coefficients of the log scale, (p,).
+        value: objective times population, up to a constant.
+        residual: violation of optimality, in nats per observation.
+        num_steps: number of turns.
+        collapsed: whether the objective decreases without bound from here.
     """
 
     beta: Array
@@ -80,7 +88,7 @@ class _End(NamedTuple):
 
 
 class _Turns:
-    """Alternates between the two halves; all scales are in units of the raw output."""
+    """Alternates between location and log scale; all scales are in units of the raw output."""
 
     def __init__(self, problem: Problem) -> None:
         self.globbing, self.weight, self.total = Globbing(problem), problem.rows.weight.numpy(), problem.population
@@ -90,9 +98,9 @@ class _Turns:
         self.ends: list[_End] = []
 
     def run(self, gamma: Array, max_turns: int) -> _End:
-        """From log scale coefficients to where neither half can move; the end of an earlier run that came by here."""
+        """Descend from log scale coefficients; ends early, with the end of an earlier run, if it meets its path."""
         fit = self.globbing.fit(self.weight * np.exp(-self._log_scale(gamma)), self.ridge, self.rate)
-        # A level that fits all rows on average, before its shape is trusted.
+        # Adjust the intercept of the log scale to the mean deviation first.
         gamma[-1] += math.log(fit.objective / self.total + 1e-300) / self.slope
         for count in range(1, max_turns + 1):
             deviation, beta = self._deviation(fit.beta), fit.beta
@@ -120,7 +128,7 @@ class _Turns:
         return np.concatenate(parts)
 
     def _deviation(self, beta: Array) -> Array:
-        """|y − z beta|, (n,), zero where it is rounding."""
+        """|y − z beta|, (n,), with values of rounding size set to zero."""
         parts = []
         for _, z, y, _ in self.globbing.blocks(self.weight):
             deviation = np.abs(y - z @ beta)
@@ -128,7 +136,10 @@ class _Turns:
         return np.concatenate(parts)
 
     def _newton(self, deviation: Array, gamma: Array) -> tuple[Array, Array, bool]:
-        """Argmin Σ w (s + deviation · exp(−s)) + ½ Σ ridge gamma², s log scale; its slope, and whether s goes to −∞."""
+        """Minimise Σ w (s + deviation · exp(−s)) + ½ Σ ridge gamma² over gamma, s being the log scale.
+
+        Returns gamma, the gradient there, and whether some s goes to −∞.
+        """
         value, slope, curvature, lowest = self._derivatives(deviation, gamma)
         shown: tuple[Array, Array] | None = None
         for _ in range(100):
@@ -153,7 +164,7 @@ class _Turns:
         return (*shown, True) if shown is not None and lowest < _COLLAPSED else (gamma, slope, False)
 
     def _derivatives(self, deviation: Array, gamma: Array) -> tuple[float, Array, Array, float]:
-        """Value, gradient (p,) and Hessian (p, p) in gamma, and the lowest log scale."""
+        """Value, gradient (p,) and Hessian (p, p) in gamma, and the least log scale of a row."""
         value, slope, curvature = 0.5 * float(self.ridge @ gamma**2), self.ridge * gamma, np.diag(self.ridge)
         lowest = math.inf
         for rows, z, _, w in self.globbing.blocks(self.weight):

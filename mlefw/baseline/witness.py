@@ -1,8 +1,6 @@
-"""Numerical evidence about an estimate: curvature that holds, a level set that closes, convexity that was tried."""
+"""Numerical evidence that an estimate is an optimum: curvature around it, its level set on rays, other descents."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -10,38 +8,37 @@ from torch import Tensor
 from mlefw.baseline.base import Solution
 from mlefw.baseline.certificate import subgradient
 from mlefw.baseline.derivatives import row_derivatives
-from mlefw.baseline.newton import Newton
+from mlefw.baseline.newton import Newton, positive_inverse
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton, under_prior
 from mlefw.baseline.quasi_newton import sample
-from mlefw.baseline.starts import intercepts, is_known, with_intercepts
+from mlefw.baseline.starts import intercepts, with_intercepts
 from mlefw.inverse_link import identity
-from mlefw.prior.base import Prior
 
 _NEAR = 0.05
-"""Movement of an eta, in units in which its curvature changes by a factor e, over which it is taken as constant."""
+"""Change of an eta over which curvature counts as constant, in units in which it changes by a factor e."""
 _FURTHER = 4.0
-"""Newton's steps after which the curvature is looked at again."""
+"""Number of Newton steps after which the curvature is compared."""
 _CHANGED = 0.3
-"""By what share it may have changed."""
+"""Relative change of the curvature that is allowed."""
 _LARGE = 2500
-"""Parameters beyond which the inverse of a Hessian is not computed."""
+"""Most parameters for which the inverse of a Hessian is computed."""
 _FEW_ROWS = 5000
-_FEW_PROBED = 256
+"""Most rows for evaluations along rays and for further descents."""
 _LENGTHS = (1e-2, 0.1, 1.0, 10.0, 100.0)
-"""How far rays go: the movement of an eta, in raw units, that moves most."""
+"""Lengths of rays: the largest change of an eta, in raw units."""
 _SAME = 1e-8
-"""Nats per observation within which two optima are one."""
+"""Difference of objectives, in nats per observation, within which two optima count as one."""
 
 
 def is_settled(solution: Solution) -> bool:
-    """Whether the curvature at theta proves a minimum right there, by Newton's and Kantorovich's theorem.
+    """Whether the curvature at theta proves a minimum near it, in the way of the Newton–Kantorovich theorem.
 
-    The Newton decrement times the largest √(zᵀ H⁻¹ z) of a row bounds how far any eta moves on the set in which the
-    minimum of the quadratic model lies. Where that is small against the unit in which curvature changes (1 on a log or
-    logit scale, a scale for a location), the objective is convex there and rises towards the boundary: a minimum lies
-    inside. On the way to infinity the curvature falls as fast as the gradient, and that movement stays near one. Where
-    it falls faster still (a double exponential) it is seen to change within a few of Newton's steps.
+    The Newton decrement times the largest √(zᵀ H⁻¹ z) of a row bounds the change of any eta on the ellipsoid that
+    contains the minimum of the quadratic model. If this change is small against the unit in which curvature changes (1
+    on a log or logit scale, the scale for a location), the objective is convex there and rises towards the boundary,
+    so that a minimum lies inside. If a parameter goes to infinity, curvature falls as fast as the gradient, and the
+    change stays near one; if it falls faster (a double exponential), it differs after a few Newton steps.
     """
     problem, theta = solution.problem, solution.theta
     face = problem.free & (theta.ne(0) | ~torch.from_numpy(under_prior(problem)) | torch.tensor(problem.prior.smooth))
@@ -70,11 +67,11 @@ def is_settled(solution: Solution) -> bool:
             furthest = max(furthest, float(reach.max()))
     step = torch.zeros_like(theta)
     step[face] = -(inverse @ slope)
-    return decrement * furthest < _NEAR and _holds(problem, theta, step)
+    return decrement * furthest < _NEAR and _has_constant_curvature(problem, theta, step)
 
 
-def _holds(problem: Problem, theta: Tensor, step: Tensor) -> bool:
-    """Whether the curvature of the rows along a Newton step is the same a few steps further on."""
+def _has_constant_curvature(problem: Problem, theta: Tensor, step: Tensor) -> bool:
+    """Whether the curvature along a Newton step is nearly the same a few steps further on."""
     here = there = 0.0
     for (rows, _, eta), move in zip(problem.etas(theta), problem.movements(step), strict=True):
         ends = [row_derivatives(problem.head, at, rows.y)[2] for at in (eta, eta + _FURTHER * move)]
@@ -84,37 +81,16 @@ def _holds(problem: Problem, theta: Tensor, step: Tensor) -> bool:
 
 
 def solve_from(problem: Problem, theta: Tensor, max_steps: int = 200) -> Solution:
-    """A descent from theta, by the solver that the prior asks for."""
+    """The solution of a descent from theta, by Newton's or the proximal Newton method as the prior requires."""
     solver = Newton(max_steps) if problem.prior.smooth else ProximalNewton(max_steps)
     return solver.solve_from(problem, theta)
 
 
-def positive_inverse(hessian: Tensor) -> Tensor | None:
-    """The inverse of a Hessian that is safely positive definite on a unit-diagonal scale; else None."""
-    diagonal = hessian.diagonal()
-    if not bool(torch.isfinite(hessian).all()) or not bool((diagonal > 0).all()):
-        return None
-    root = diagonal.rsqrt()
-    factor, failed = torch.linalg.cholesky_ex(root.unsqueeze(1) * hessian * root)
-    if bool(failed) or float(factor.diagonal().min()) < 1e-7:
-        return None
-    return root.unsqueeze(1) * torch.cholesky_inverse(factor) * root
-
-
-def prior_holds(problem: Problem) -> bool:
-    """Whether −log p of a weight rises for ever on both sides, as that of any proper density we know does."""
-    prior, far = problem.prior, (0.0, 1e3, 1e6, 1e9)
-    if prior.flat:
-        return False
-    ways = [[float(prior(torch.full((1, 1), sign * at, dtype=torch.float64))) for at in far] for sign in (1.0, -1.0)]
-    return all(right > left + 1.0 for way in ways for left, right in pairwise(way))
-
-
 def lower_point(solution: Solution) -> tuple[bool, Tensor | None]:
-    """Whether the objective rises along rays from theta, and a point on one of them where it is lower, if any is.
+    """Whether the objective rises along all rays from theta; and a point on a ray where it is lower, if there is one.
 
-    Rays go both ways along every direction in which the information at theta has an axis, along theta, and along each
-    intercept, from a hundredth of a raw unit of eta to a hundred of them: a level set that closes on all of them.
+    Rays go in both directions along the principal axes of the information at theta, along theta, and along each
+    intercept, with changes of eta from a hundredth of a raw unit to a hundred units.
     """
     problem, theta = _fewer(solution.problem), solution.theta
     if problem is not solution.problem:
@@ -129,7 +105,7 @@ def lower_point(solution: Solution) -> tuple[bool, Tensor | None]:
             for length in _LENGTHS:
                 point = theta + sign * length * axis
                 value = problem.value(point)
-                # A value that overflows has risen; one that is no number says nothing.
+                # Infinity counts as a rise, NaN does not.
                 rises &= value > here
                 if value < lowest:
                     best, lowest = point, value
@@ -137,7 +113,7 @@ def lower_point(solution: Solution) -> tuple[bool, Tensor | None]:
 
 
 def _axes(solution: Solution, problem: Problem) -> Iterator[Tensor]:
-    """Directions of theta, each moving some eta by one raw unit at most; none where the information is no ellipsoid."""
+    """Directions of theta, each changing an eta by at most one raw unit; none if the information is not positive."""
     theta, free = solution.theta, problem.free
     matrix = _information(solution)
     if matrix is None:
@@ -159,7 +135,7 @@ def _axes(solution: Solution, problem: Problem) -> Iterator[Tensor]:
 
 
 def _information(solution: Solution) -> Tensor | None:
-    """The observed information over the free entries of theta, or the expected one where that is not positive."""
+    """The observed information in the free entries of theta, or the expected one if it is not positive; or None."""
     problem, free = solution.problem, solution.problem.free
     if int(free.sum()) > _LARGE:
         return None
@@ -174,9 +150,9 @@ def _information(solution: Solution) -> Tensor | None:
 
 
 def agrees(solution: Solution) -> int:
-    """How many descents from other starts ended at this very optimum; 0 where one of them ended elsewhere.
+    """Number of descents from other starts that end at the optimum of a solution; 0 if one ends at another optimum.
 
-    A descent that found no stationary point, and stopped above, says nothing.
+    A descent that stops above the optimum without a stationary point is not counted.
     """
     problem = _fewer(solution.problem)
     here = solve_from(problem, solution.theta) if problem is not solution.problem else solution
@@ -192,7 +168,7 @@ def agrees(solution: Solution) -> int:
 
 
 def _scattered(solution: Solution, generator: torch.Generator) -> Iterator[Tensor]:
-    """The null model at several dispersions, and theta itself shaken by as much as it explains."""
+    """Other starts: the null model with several dispersions, and theta plus noise of its own size."""
     problem, theta = solution.problem, solution.theta
     raw = intercepts(problem, theta)
     flat = torch.zeros_like(theta)
@@ -204,51 +180,6 @@ def _scattered(solution: Solution, generator: torch.Generator) -> Iterator[Tenso
     for _ in range(4):
         noise = torch.randn(len(theta), dtype=torch.float64, generator=generator)
         yield theta + size * noise * problem.free
-
-
-def is_convex(problem: Problem, theta: Tensor) -> bool:
-    """Whether head and prior claim what makes a stationary point the global optimum, and nothing speaks against it.
-
-    A claim of convexity is tried on the rows at hand: between points about the estimate and far from it no midpoint
-    may lie above the mean of its ends. A claim to be convex in other parameters cannot be tried like that, and is
-    believed of the heads that come with a proof.
-    """
-    if not is_known(problem):
-        return False
-    if problem.head.convex and not _rows_are_convex(problem, theta):
-        return False
-    return prior_is_convex(problem.prior, problem.split(theta)[0])
-
-
-def _rows_are_convex(problem: Problem, theta: Tensor) -> bool:
-    rows = problem.rows.take(slice(0, None, 1 + problem.rows.num_rows // _FEW_PROBED))
-    few = replace(problem, rows=rows)
-    eta, head = torch.cat([eta for _, _, eta in few.etas(theta)]), problem.head
-    near = torch.tensor([0.0, 0.1, 1.0], dtype=torch.float64).repeat_interleave(16)
-    far = torch.tensor([0.1, 1.0, 10.0, 100.0], dtype=torch.float64).repeat(12)
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(2, 48, *eta.shape, dtype=torch.float64, generator=generator) * head.gain
-    left, right = (eta + size.view(-1, 1, 1) * one for size, one in zip((near, far), noise, strict=True))
-    y = rows.y.expand(48, *rows.y.shape)
-    return _midpoint_is_below(*(head.nll_complete(ends, y) for ends in (left, right, 0.5 * (left + right))))
-
-
-def prior_is_convex(prior: Prior, weights: Tensor) -> bool:
-    """Whether −log p claims to be convex, and was found to be between weights of all sizes and those at hand."""
-    if prior.flat or not prior.convex:
-        return prior.flat
-    sizes = torch.logspace(-4, 4, 17, dtype=torch.float64)
-    points = torch.cat([-sizes, sizes.new_zeros(1), sizes, weights.reshape(-1)[:8]])
-    at = torch.stack([prior(point.reshape(1, 1)).detach() for point in points])
-    left, right = torch.combinations(torch.arange(len(points)), 2).unbind(1)
-    middle = torch.stack([prior(point.reshape(1, 1)).detach() for point in 0.5 * (points[left] + points[right])])
-    return _midpoint_is_below(at[left], at[right], middle)
-
-
-def _midpoint_is_below(left: Tensor, right: Tensor, middle: Tensor) -> bool:
-    mean = 0.5 * left + 0.5 * right
-    slack = 1e-9 * (1 + left.abs() + right.abs())
-    return not bool(((middle > mean + slack) & torch.isfinite(mean)).any())
 
 
 def _fewer(problem: Problem) -> Problem:

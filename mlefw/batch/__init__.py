@@ -1,1 +1,1 @@
-"""Batch regimes: which rows each optimiser step sees, and at what scale."""
+"""Batch regimes: which rows each optimiser step sees, and the factor of their sum."""

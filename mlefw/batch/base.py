@@ -1,4 +1,4 @@
-"""What a batch regime is."""
+"""`BatchRegime`, the interface of a batch regime, and random orders of rows."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -9,38 +9,38 @@ from torch import Tensor
 
 from mlefw.errors import UsageError
 
-_AT_A_TIME = 4
-"""Groups of rows among which an order is random."""
+_GROUPS_SHUFFLED_TOGETHER = 4
+"""Groups of consecutive rows that are mixed with one another by `pieces`."""
 
 
 class BatchRegime(ABC):
     """Which rows each optimiser step of an epoch sees.
 
-    A step comes as (row indices, scale) with E[scale · Σ_batch w·nll] = Σ w·nll over all rows: the objective
-    divides by the population, so the gradient is unbiased for ragged batches and for row weights alike.
+    Each step is a pair (row indices, scale) with E[scale · Σ_batch w·nll] = Σ w·nll over all rows. The objective
+    divides by the population, so the gradient is unbiased also for a ragged last batch and for row weights.
     """
 
     max_rows: int = 0
-    """Most rows of one backward pass; a larger batch is accumulated in slices (0: no limit)."""
+    """Most rows in one backward pass; the gradient of a larger batch is accumulated in slices (0: no limit)."""
     group: int = 0
-    """Rows that lie together, and are drawn together where each comes once an epoch (0: each by itself)."""
+    """Number of consecutive rows that streamed data stores together, to be read together (0: any order is as fast)."""
     without_replacement: bool = False
-    """Whether no row is in a batch twice, so that one of as many rows as there are holds all of them."""
+    """Whether no row is twice in a batch, so that a batch of num_rows rows holds all rows."""
 
     @abstractmethod
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
-        """The steps of an epoch; `generator` belongs to this epoch alone."""
+        """The row indices, (size,) int64, and the scale of each step of an epoch; `generator` is this epoch's."""
 
     @abstractmethod
     def num_batches(self, num_rows: int, epoch: int) -> int:
-        """How many steps `batches` will yield."""
+        """The number of steps that `batches` yields in an epoch."""
 
 
 def check_positive(setting: str, value: int) -> int:
-    """`value` itself.
+    """A positive whole number as an int; `setting` names it in the error.
 
     Raises:
-        UsageError: it is not a positive whole number.
+        UsageError: `value` is not a positive whole number.
     """
     if isinstance(value, bool) or value != int(value) or value < 1:
         raise UsageError(f"{setting}={value}: expected a whole number of at least 1")
@@ -75,10 +75,10 @@ def size_of(size: BatchSize, num_rows: int) -> int:
 
 
 def shuffled(num_rows: int, size: int, generator: torch.Generator, group: int = 0) -> Iterator[tuple[Tensor, float]]:
-    """Every row once, in random order, `size` at a time.
+    """Batches of `size` rows, and a last one of the remainder, that contain every row once in random order.
 
-    All batches carry the scale ⌈n / size⌉, the ragged last one too: over the epoch each row then weighs the same.
-    With `group` the order is that of `pieces`.
+    All batches, also the last one, have the scale ⌈n / size⌉, so that each row has the same weight over the epoch.
+    With `group` above 0 the order comes from `pieces`.
     """
     scale, left = float(-(-num_rows // size)), torch.empty(0, dtype=torch.long)
     for piece in pieces(num_rows, generator, group) if group else [torch.randperm(num_rows, generator=generator)]:
@@ -92,12 +92,11 @@ def shuffled(num_rows: int, size: int, generator: torch.Generator, group: int = 
 
 
 def pieces(num_rows: int, generator: torch.Generator, group: int) -> Iterator[Tensor]:
-    """A random order in which rows that lie together come near each other.
+    """A random order of rows, in pieces, that reads streamed data a few consecutive stretches at a time.
 
-    Groups of consecutive rows come in random order, some at a time, and the rows of these in random order: what is read
-    at a time is a few stretches.
+    Groups of `group` consecutive rows are drawn in random order, a few at a time, and their rows are shuffled together.
     """
     starts = group * torch.randperm(-(-num_rows // group), generator=generator)
-    for some in starts.split(_AT_A_TIME):
+    for some in starts.split(_GROUPS_SHUFFLED_TOGETHER):
         rows = torch.cat([torch.arange(start, min(start + group, num_rows)) for start in some.tolist()])
         yield rows[torch.randperm(len(rows), generator=generator)]

@@ -9,7 +9,7 @@ from mlefw.batch.base import BatchRegime, check_positive
 
 
 class FullBatch(BatchRegime):
-    """One step an epoch on all rows, in slices of at most `max_rows` whose gradients add up to the same."""
+    """One step on all rows in each epoch, its gradient accumulated over slices of at most `max_rows` rows."""
 
     without_replacement = True
 
@@ -17,9 +17,9 @@ class FullBatch(BatchRegime):
         self.max_rows = check_positive("batch.max_rows", max_rows)
 
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
-        """All rows at once."""
+        """A single batch of all rows, with scale 1."""
         yield torch.arange(num_rows), 1.0
 
     def num_batches(self, num_rows: int, epoch: int) -> int:
-        """One."""
+        """One step in each epoch."""
         return 1

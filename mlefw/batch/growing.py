@@ -1,4 +1,4 @@
-"""Growing mini-batches: less noise as the optimum comes near."""
+"""Growing mini-batches: less gradient noise in later epochs."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from mlefw.errors import UsageError
 
 
 class GrowingBatch(BatchRegime):
-    """Shuffled batches of `size` · `factor`^⌊epoch / every⌋ rows, up to all of them (Smith et al., 2018)."""
+    """Shuffled batches of `size` · `factor`^⌊epoch / every⌋ rows, at most all rows (Smith et al., 2018)."""
 
     without_replacement = True
 
@@ -21,7 +21,7 @@ class GrowingBatch(BatchRegime):
         self.every = check_positive("batch.every", every)
 
     def size_at(self, num_rows: int, epoch: int) -> int:
-        """Rows of a batch in this epoch."""
+        """The batch size of an epoch."""
         size = float(self.size)
         for _ in range(epoch // self.every):
             if size >= num_rows:
@@ -30,9 +30,9 @@ class GrowingBatch(BatchRegime):
         return min(num_rows, int(size))
 
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
-        """Every row once, in the batch size of this epoch."""
+        """Every row once, in batches of the epoch's size, the last one ragged."""
         return shuffled(num_rows, self.size_at(num_rows, epoch), generator, self.group)
 
     def num_batches(self, num_rows: int, epoch: int) -> int:
-        """⌈n / size of this epoch⌉."""
+        """⌈num_rows / batch size of the epoch⌉."""
         return -(-num_rows // self.size_at(num_rows, epoch))

@@ -17,9 +17,9 @@ class MiniBatch(BatchRegime):
         self.size = check_size(size)
 
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
-        """⌈n / size⌉ batches, the last one ragged."""
+        """⌈num_rows / size⌉ batches, the last one ragged."""
         return shuffled(num_rows, size_of(self.size, num_rows), generator, self.group)
 
     def num_batches(self, num_rows: int, epoch: int) -> int:
-        """⌈n / size⌉."""
+        """⌈num_rows / size⌉."""
         return -(-num_rows // size_of(self.size, num_rows))

@@ -1,4 +1,4 @@
-"""Independent draws with replacement: the setting of the theory of stochastic gradients."""
+"""Independent draws with replacement, as the theory of stochastic gradient descent assumes."""
 
 from collections.abc import Iterator
 
@@ -9,17 +9,17 @@ from mlefw.batch.base import BatchRegime, BatchSize, check_size, size_of
 
 
 class WithReplacement(BatchRegime):
-    """Each step draws `size` rows independently and uniformly; an epoch is ⌈n / size⌉ steps."""
+    """Each step draws `size` rows independently and uniformly; an epoch is ⌈num_rows / size⌉ steps."""
 
     def __init__(self, size: BatchSize = "auto") -> None:
         self.size = check_size(size)
 
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
-        """⌈n / size⌉ batches of exactly `size` rows."""
+        """⌈num_rows / size⌉ batches of exactly `size` rows."""
         size = size_of(self.size, num_rows)
         for _ in range(self.num_batches(num_rows, epoch)):
             yield torch.randint(num_rows, (size,), generator=generator), num_rows / size
 
     def num_batches(self, num_rows: int, epoch: int) -> int:
-        """⌈n / size⌉."""
+        """⌈num_rows / size⌉."""
         return -(-num_rows // size_of(self.size, num_rows))

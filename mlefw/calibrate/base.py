@@ -1,4 +1,4 @@
-"""What a recalibration is: a map of predictive distributions, fitted after training on rows held out from it."""
+"""`Calibration`, the interface of a recalibration, and the head that applies one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,57 +13,58 @@ from mlefw.errors import UsageError
 from mlefw.head.base import Head
 
 RANGE = (0.05, 20.0)
-"""Bounds of a factor on logits or scales: what a few rows may say beyond them is not believed."""
+"""Bounds of a factor on logits or scales, so that a few rows cannot lead to an extreme one."""
 
 
 class Calibration(nn.Module, ABC):
-    """Takes the distribution that a head predicts to one that is better calibrated; all its state is float64 buffers.
+    """A map from the distribution that a head predicts to a better calibrated one, fitted on held-out rows.
 
-    A concrete one registers its buffers at values that change nothing.
+    Its whole state is float64 buffers, which a concrete class registers with the values of the identity map.
     """
 
     takes: ClassVar[str]
-    """The heads that it is for, in words."""
+    """The heads that the recalibration is for, in words, for messages."""
 
     min_rows: int = 1
+    """Least number of validation rows to fit the map on."""
 
     @abstractmethod
     def fits(self, distribution: Distribution) -> bool:
-        """Whether it is for distributions of this kind."""
+        """Whether the recalibration applies to distributions of this kind."""
 
     @abstractmethod
     def fit(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
-        """Choose the map that minimises the NLL of rows: batch shape (n,), y (n,), weight (n,) as frequencies."""
+        """Fit the map that minimises the NLL of the rows: batch shape (n,), y (n,), weight (n,) as frequencies."""
 
     @abstractmethod
     def forward(self, distribution: Distribution) -> Distribution:
-        """The recalibrated distribution, of the same batch shape."""
+        """The recalibrated distribution, with the batch shape of the given one."""
 
     def figures(self) -> dict[str, float]:
-        """The map in a few numbers, by name."""
+        """Figures that describe the map, by name, for `summary.json`."""
         return {name: float(value) for name, value in self.named_buffers() if value.ndim == 0}
 
     def floor(self, floor: Tensor) -> Tensor:
-        """Where the lowest scale of a head comes to lie, a scalar."""
+        """The least scale after recalibration, a scalar, from the floor of the head."""
         return floor
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take over buffers, which may be of another length than before.
+        """Set the buffers from a stored state; their lengths may differ from the present ones.
 
         Raises:
-            UsageError: they are not those of this map.
+            UsageError: a buffer is missing, or has another number of dimensions or type, or is not finite.
         """
         for name, value in self.named_buffers():
             new = state.get(name)
             if new is None or new.ndim != value.ndim or new.dtype != value.dtype or not bool(new.isfinite().all()):
                 raise UsageError(
-                    f"{type(self).__name__}: the stored {name!r} is not one: expected finite 64-bit floats"
+                    f"{type(self).__name__}: the stored {name!r} is damaged: expected finite 64-bit floats"
                 )
             setattr(self, name, new.detach().clone())
 
 
 class CalibratedHead(Head):
-    """A trained head and the recalibration of what it predicts; for evaluation, not for training."""
+    """A trained head followed by a recalibration of its distribution; for evaluation, not for training."""
 
     def __init__(self, head: Head, calibration: Calibration) -> None:
         super().__init__(head.eta_names, head.shared_names, head.start)
@@ -75,7 +76,7 @@ class CalibratedHead(Head):
 
     @property
     def log_link(self) -> bool:
-        """That of the head."""
+        """Whether the first eta of the head is a logarithm."""
         return self.head.log_link
 
     def distribution(self, eta: Tensor) -> Distribution:
@@ -90,5 +91,5 @@ def logit(distribution: Distribution) -> Tensor:
 
 
 def scalar(value: float) -> Tensor:
-    """A number as a buffer."""
+    """A float64 scalar, for a buffer."""
     return torch.tensor(value, dtype=torch.float64)

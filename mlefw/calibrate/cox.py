@@ -13,7 +13,7 @@ from mlefw.system.warning import warn
 
 
 class Cox(Calibration):
-    """Log-odds a + b·logit, with the a and b of the least NLL (Cox, 1958; "Platt scaling" of log-odds)."""
+    """Log-odds a + b·logit, with a and b by maximum likelihood (Cox, 1958; also called Platt scaling)."""
 
     takes: ClassVar = "a binary target: head=bernoulli"
 
@@ -26,11 +26,11 @@ class Cox(Calibration):
         self.register_buffer("slope", scalar(1.0))
 
     def fits(self, distribution: Distribution) -> bool:
-        """Two classes."""
+        """Whether the distribution is a Bernoulli."""
         return isinstance(distribution, Bernoulli)
 
     def fit(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
-        """Newton's method; where no finite optimum exists a warning, and nothing is changed."""
+        """Fit a and b by Newton's method; where no finite optimum exists, warn and keep the identity map."""
         columns = (logit(distribution), promote(weight), promote(y))
         found = ForecastTable.of(*(column.cpu().numpy() for column in columns)).cox()
         if found is None:
@@ -41,5 +41,5 @@ class Cox(Calibration):
         self.slope.fill_(found[1])
 
     def forward(self, distribution: Distribution) -> Distribution:
-        """The log-odds a + b·logit."""
+        """The Bernoulli distribution with log-odds a + b·logit."""
         return LogitBernoulli(logits=self.intercept + self.slope * logit(distribution), validate_args=False)

@@ -19,12 +19,12 @@ from mlefw.head.bernoulli import LogitBernoulli
 class Isotonic(Calibration):
     """The best non-decreasing step function of the forecast, by pooling adjacent violators (Zadrozny & Elkan, 2002).
 
-    A block of n rows with k hits gets the probability (k + ½) / (n + 1): one pseudo-observation that is half a hit
-    (Krichevsky & Trofimov, 1981), so that no forecast is 0 or 1 and no NLL above log(2n + 2). Blocks that this puts
-    out of order are pooled once more. A step lies halfway between the logits of two blocks.
+    A block of n rows, k of them with y = 1, gets the probability (k + ½) / (n + 1) (Krichevsky & Trofimov, 1981), so
+    that no forecast is 0 or 1, and no NLL above log(2n + 2). Blocks that are out of order after that are pooled again.
+    A step lies halfway between the logits of two blocks.
 
     Args:
-        min_rows: least number of validation rows to fit it on, since it has as many parameters as it has blocks.
+        min_rows: least number of validation rows to fit the map on, which has a parameter for each block.
     """
 
     takes: ClassVar = "a binary target: head=bernoulli"
@@ -41,11 +41,11 @@ class Isotonic(Calibration):
         self.register_buffer("log_odds", torch.zeros(1, dtype=torch.float64))
 
     def fits(self, distribution: Distribution) -> bool:
-        """Two classes."""
+        """Whether the distribution is a Bernoulli."""
         return isinstance(distribution, Bernoulli)
 
     def fit(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
-        """Pool, add the pseudo-observations, pool again."""
+        """Fit the steps: pool, add half a row of each class to every block, and pool again."""
         columns = (logit(distribution), promote(weight), promote(y))
         table = ForecastTable.of(*(column.cpu().numpy() for column in columns))
         first = isotonic_regression(table.hits / table.weight, weights=table.weight).blocks[:-1]
@@ -58,20 +58,20 @@ class Isotonic(Calibration):
         self.log_odds = torch.from_numpy(np.log(hits) - np.log(rows - hits)).to(self.log_odds)
 
     def forward(self, distribution: Distribution) -> Distribution:
-        """The log-odds of the block that the forecast falls into."""
+        """The Bernoulli distribution with the log-odds of the block that contains the forecast."""
         block = torch.bucketize(logit(distribution), self.edges, right=True)
         return LogitBernoulli(logits=self.log_odds[block], validate_args=False)
 
     def figures(self) -> dict[str, float]:
-        """The number of blocks, and the least and largest probability."""
+        """The number of blocks `num_blocks`, and the least and largest probability, `lowest` and `highest`."""
         ends = torch.sigmoid(self.log_odds[[0, -1]]).tolist()
         return {"num_blocks": len(self.log_odds), "lowest": ends[0], "highest": ends[1]}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the steps.
+        """Set the steps from a stored state.
 
         Raises:
-            UsageError: they are not those of a non-decreasing step function.
+            UsageError: the state is damaged, or not a non-decreasing step function.
         """
         super().restore(state)
         rising = bool((self.edges.diff() > 0).all()) and bool((self.log_odds.diff() >= 0).all())

@@ -15,7 +15,7 @@ from mlefw.metric.temperature import Temperature as TemperatureMetric
 
 
 class Temperature(Calibration):
-    """Logits / T, with the T in [0.05, 20] of the least NLL (Guo et al., 2017); never changes the likeliest class."""
+    """Logits / T, with the T in [0.05, 20] that minimises the NLL (Guo et al., 2017); keeps the most likely class."""
 
     takes: ClassVar = "classes: head=bernoulli or head=categorical"
 
@@ -26,11 +26,11 @@ class Temperature(Calibration):
         self.register_buffer("temperature", scalar(1.0))
 
     def fits(self, distribution: Distribution) -> bool:
-        """Classes, two or more."""
+        """Whether the distribution is one over classes, two or more."""
         return isinstance(distribution, Bernoulli | TorchCategorical)
 
     def fit(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
-        """Newton's method on the NLL, which is convex in 1 / T."""
+        """Fit T by Newton's method on the NLL, which is convex in 1 / T."""
         if isinstance(distribution, Bernoulli):
             odds = logit(distribution)
             distribution = Categorical(torch.stack([torch.zeros_like(odds), odds], -1))
@@ -38,7 +38,7 @@ class Temperature(Calibration):
         self.temperature.fill_(figures["temperature"])
 
     def forward(self, distribution: Distribution) -> Distribution:
-        """The logits divided by T."""
+        """The distribution with all logits divided by T."""
         if isinstance(distribution, Bernoulli):
             return LogitBernoulli(logits=logit(distribution) / self.temperature, validate_args=False)
         assert isinstance(distribution, TorchCategorical)

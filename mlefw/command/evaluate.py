@@ -1,12 +1,15 @@
 """mlefw evaluate: score a trained run on data."""
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from mlefw.command.predict import in_pieces, progress
 from mlefw.configuration.settings import EvaluationSettings
 from mlefw.errors import UsageError
+from mlefw.metric.nll import Nll
 from mlefw.reading.table import Table
 from mlefw.report.forecast import Sample, forecast
 from mlefw.report.references import EXACT
@@ -20,7 +23,7 @@ from mlefw.run.stored_estimates import KEY, Beside
 from mlefw.schema.reach import FarRows
 from mlefw.schema.support import check_support
 from mlefw.score import recalibration
-from mlefw.score.streaming import MeanNll, Tally
+from mlefw.score.figures import Tally
 from mlefw.system.atomic import Json, write_json
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import own
@@ -45,7 +48,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     members = MemberTally(trained) if isinstance(trained, Pooled) else None
     metrics = trained.metrics()
     tally, far = Tally(trained.objective, metrics), FarRows(trained.schema)
-    before = None if trained.trained is None else MeanNll(trained.trained)
+    before = None if trained.trained is None else Tally(trained.trained, [Nll()], max_cells=0)
     known = None if members else archive.read(trained.path).get(KEY)
     beside = (
         None if known is None else Beside(known, trained.trained or trained.objective, trained.objective, trained.path)
@@ -93,7 +96,7 @@ def _check(config: EvaluationSettings) -> None:
         raise UsageError("split= is for the run's own data; all rows of data.path are scored")
 
 
-def _content(config: EvaluationSettings, trained: Trained, tally: Tally, before: MeanNll | None) -> Json:
+def _content(config: EvaluationSettings, trained: Trained, tally: Tally, before: Tally | None) -> Json:
     figures = tally.figures()
     if isinstance(trained, Pooled):
         # A mixture has neither weights nor a prior on them.
@@ -108,10 +111,10 @@ def _content(config: EvaluationSettings, trained: Trained, tally: Tally, before:
         folder = trained.path if isinstance(trained, Pooled) else local_path(config.run, "run")
         content |= _beside(folder, content)
     if trained.calibration is not None and before is not None:
-        method, known = trained.config.choice("calibrate"), {"before": before.figures()}
-        after = {"nll_nats": figures["nll_nats"]} if "nll_nats" in figures else {}
-        fitted = {"method": method, "fitted_on": recalibration.FITTED_ON}
-        content["calibration"] = {**fitted, "parameters": trained.calibration.figures(), **known, "after": after}
+        when = {"before": before.sums(), "after": figures}
+        nll = {name: {"nll_nats": some["nll_nats"]} if _has_nll(some) else {} for name, some in when.items()}
+        fitted = {"method": trained.config.choice("calibrate"), "fitted_on": recalibration.FITTED_ON}
+        content["calibration"] = {**fitted, "parameters": trained.calibration.figures(), **nll}
     return content
 
 
@@ -119,6 +122,10 @@ def _named(trained: Trained) -> str:
     if not isinstance(trained, Pooled) or trained.path.is_dir():
         return str(trained.path)
     return ", ".join(str(member.path) for member in trained.members)
+
+
+def _has_nll(figures: Mapping[str, float]) -> bool:
+    return abs(figures.get("nll_nats", math.inf)) < math.inf
 
 
 def _coded(trained: Trained, table: Table) -> Rows:

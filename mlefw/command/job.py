@@ -1,6 +1,5 @@
 """One job: from a composed configuration to an exit code."""
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +15,17 @@ from mlefw.system.inert_text import shown
 from mlefw.system.trust import trusted
 
 
-def run_job(command: str, composed: Node, run_dir: Path, quiet: bool = False) -> int:
-    """Run train, baseline or check with a configuration that is composed but for its run directory.
+def run_job(command: str, composed: Node, run_dir: Path, quiet: bool = False, skips_misfits: bool = False) -> int:
+    """Run train, baseline or check with a configuration that is composed but for its run directory; the exit code.
 
     A training on several devices runs in processes of its own, each of which comes here again.
-    In a sweep over heads one that is not for the target is skipped, which its summary says.
+
+    Args:
+        command: the one to run.
+        composed: its configuration.
+        run_dir: where it is written.
+        quiet: whether one line tells how it ended.
+        skips_misfits: whether a head that is not for the target is no failure; the summary then says "skipped".
     """
     code = 0
 
@@ -31,12 +36,12 @@ def run_job(command: str, composed: Node, run_dir: Path, quiet: bool = False) ->
         count = topology.to_start(config.trainer) if command == "train" else 1
         # An ensemble refuses several devices itself.
         if count > 1 and not is_ensemble(config):
-            code = spawn.run(partial(run_job, command, composed, run_dir, quiet), count)
+            code = spawn.run(partial(run_job, command, composed, run_dir, quiet, skips_misfits), count)
             return
         try:
             code = _run(command, config, run_dir, quiet)
         except MisfitError as error:
-            if not (quiet and "head" in os.environ.get("MLEFW_SWEPT", "").split(",")):
+            if not skips_misfits:
                 raise
             run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
             write_json(run_dir / "summary.json", {"status": "skipped", "reason": str(error)})

@@ -21,7 +21,7 @@ from mlefw.system.file_system import remove
 from mlefw.system.random_state import Stream
 from mlefw.system.shared_work import is_wanted, once
 
-_PARTS = ("data", "head", "prior", "loss", "baseline", "model", "choices")
+_PARTS = ("data", "head", "prior", "loss", "baseline", "inputs", "model", "choices")
 """Of a configuration: what the yardstick of a run depends on."""
 
 

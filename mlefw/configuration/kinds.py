@@ -32,6 +32,7 @@ KINDS = {
     "loss": Kind(("mlefw.loss.base.Loss",), ("mlefw.loss",)),
     "batch": Kind(("mlefw.batch.base.BatchRegime",), ("mlefw.batch",)),
     "average": Kind(("mlefw.average.base.Average",), ("mlefw.average",)),
+    "inputs": Kind(("mlefw.inputs.base.Inputs",), ("mlefw.inputs",)),
     "model": Kind(("torch.nn.Module",), ("mlefw.model", "torch.nn"), nests=True),
     "data": Kind(("mlefw.data.base.Source",), ("mlefw.data",)),
     "baseline": Kind(
@@ -73,16 +74,16 @@ KINDS = {
         many=True,
     ),
     "hydra.launcher": Kind(
-        ("hydra.plugins.launcher.Launcher",),
+        ("hydra.plugins.launcher.Launcher", "mlefw.sweep.launcher.ForkLauncher"),
         names=(
-            "hydra_plugins.mlefw.ForkLauncher",
+            "mlefw.sweep.launcher.ForkLauncher",
             "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
             "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
         ),
     ),
     "hydra.sweeper": Kind(
         ("hydra.plugins.sweeper.Sweeper",),
-        names=("hydra_plugins.mlefw.GridSweeper", "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"),
+        names=("hydra._internal.core_plugins.basic_sweeper.BasicSweeper",),
     ),
 }
 """By the slot of the configuration in which parts of a kind stand."""

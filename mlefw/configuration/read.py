@@ -12,12 +12,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlefw.configuration import path_setting
 from mlefw.configuration.check import check
-from mlefw.configuration.component_heads import open_heads
-from mlefw.configuration.compose import compose, contain
+from mlefw.configuration.compose import compose, contain, open_heads, replaced
 from mlefw.configuration.expansion import bounded
 from mlefw.configuration.explain import explain
 from mlefw.configuration.groups import config_root, known_settings, members
-from mlefw.configuration.interpolate import replaced
 from mlefw.configuration.override import opened
 from mlefw.configuration.resolvers import own_alone
 from mlefw.configuration.settings import Node, Settings
@@ -71,6 +69,12 @@ def resolve(config: Node) -> Node:
     return _container(OmegaConf.create(config)) if plain is None else plain
 
 
+def search_path(config_dirs: Sequence[str]) -> list[str]:
+    """The override that lets Hydra look for YAML files in these folders, too; none where there are no folders."""
+    folders = ",".join(path_setting.quoted(f"file://{Path(folder).absolute()}") for folder in config_dirs)
+    return [f"hydra.searchpath=[{folders}]"] if config_dirs else []
+
+
 def settings_of(config: Node) -> Settings:
     """The typed settings of a composed configuration of `train`, `baseline` or `check`."""
     return Settings.of(resolve(config))
@@ -101,11 +105,9 @@ def _container(config: Any) -> Node:
 def _compose(
     how: Callable[[Path, str, Sequence[str]], T], command: str, overrides: Sequence[str], config_dirs: Sequence[str]
 ) -> T:
-    folders = ",".join(path_setting.quoted(f"file://{Path(folder).absolute()}") for folder in config_dirs)
-    extra = [f"hydra.searchpath=[{folders}]"]
     try:
         with own_alone(), bounded():
-            return how(config_root(), command, [*overrides, *(extra if config_dirs else [])])
+            return how(config_root(), command, [*overrides, *search_path(config_dirs)])
     except UnicodeDecodeError as error:
         raise UsageError(f"a YAML file is not in UTF-8, as expected: {error}") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:

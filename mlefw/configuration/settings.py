@@ -14,7 +14,7 @@ Node = dict[str, Any]
 """A part as its YAML file describes it: `_target_`, and arguments of the part's own choosing."""
 
 _NODES = (
-    *("data", "head", "prior", "loss", "batch", "model", "baseline", "calibrate", "uncertainty"),
+    *("data", "head", "prior", "loss", "batch", "inputs", "model", "baseline", "calibrate", "uncertainty"),
     *("optimizer", "scheduler", "average", "cv", "ensemble", "experiment", "metric", "callback", "logger"),
 )
 
@@ -87,10 +87,10 @@ class TrainerSettings:
 class Settings:
     """The settings of `train`, `baseline` and `check`, resolved and checked.
 
-    A part that is not asked for (`loss`, `baseline`, `calibrate`, `uncertainty`, `scheduler`, `average`, `cv`,
-    `ensemble`, `experiment`) is an empty node. `metric`, `callback` and `logger` hold nodes by name. `choices` has the
-    name of the member chosen in each group. `plain` is what all of this was made from, as `config.yaml` and checkpoints
-    keep it.
+    A part that is not asked for (`loss`, `inputs`, `baseline`, `calibrate`, `uncertainty`, `scheduler`, `average`,
+    `cv`, `ensemble`, `experiment`) is an empty node. `metric`, `callback` and `logger` hold nodes by name. `choices`
+    has the name of the member chosen in each group. `plain` is what all of this was made from, as `config.yaml` and
+    checkpoints keep it.
     """
 
     plain: Node
@@ -101,6 +101,7 @@ class Settings:
     prior: Node
     loss: Node
     batch: Node
+    inputs: Node
     model: Node
     baseline: Node
     calibrate: Node

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from sklearn import datasets
 
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
@@ -43,8 +44,6 @@ class Bundled(Source):
 
     def read(self) -> Table:
         """All rows: the features, and the data set's own target as the last column."""
-        from sklearn import datasets
-
         loader = getattr(datasets, f"load_{self.name}")
         data = loader(scaled=False) if self.name == "diabetes" else loader()
         x = np.asarray(data.data, dtype=np.float64)

@@ -1,26 +1,21 @@
-"""The processes of a run on one machine: forked, watched, and ended together."""
+"""The ranks of a run on one machine: each knows its number, and none outlives the others."""
 
-import multiprocessing
 import os
-import signal
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from multiprocessing import connection
-from multiprocessing.process import BaseProcess
+from functools import partial
 from pathlib import Path
-from signal import SIGTERM, Signals
+from signal import SIGTERM
 
 from mlefw.distributed import topology
 from mlefw.errors import KilledError, LostRankError, UsageError
 from mlefw.system import signals
+from mlefw.system.child import SIGKILL, Child, killed_by, wait
 from mlefw.system.inert_text import shown
 
-SIGKILL = getattr(signal, "SIGKILL", SIGTERM)
-_TICK_S = 0.2
 _GRACE_S = 5.0
 """How long the first process has to find out that another one is lost, before it is asked to end, and then made to."""
 
@@ -38,81 +33,63 @@ def run(task: Callable[[], int], count: int) -> int:
         raise UsageError("trainer.strategy=ddp starts processes by fork, which this system lacks: expected devices=1")
     with tempfile.TemporaryDirectory() as folder, signals.deferred():
         said = [Path(folder) / f"{number}" for number in range(count)]
-        processes = _start(task, said)
+        ranks = _start(task, said)
         try:
-            failed = _watch(processes)
+            failed = _watch(ranks)
         finally:
-            for process in processes:
-                _send(process, SIGKILL)
-                process.join()
-        first = processes[0].exitcode or 0
+            for rank in ranks:
+                rank.kill()
+                rank.join()
+        first = ranks[0].code or 0
         if failed is None or first not in (LostRankError.exit_code, 128 + SIGTERM, -SIGTERM, -SIGKILL):
             return _told(0, first)
         sys.stderr.write(shown(said[failed].read_text(encoding="utf-8", errors="replace")))
-        return _told(failed, processes[failed].exitcode or LostRankError.exit_code)
+        return _told(failed, ranks[failed].code or LostRankError.exit_code)
 
 
-def _start(task: Callable[[], int], said: list[Path]) -> list[BaseProcess]:
+def _start(task: Callable[[], int], said: list[Path]) -> list[Child]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    processes: list[BaseProcess] = []
-    for number in range(len(said)):
-        arguments = (task, number, len(said), port, said[number], os.getpid())
-        processes.append(context.Process(target=_child, args=arguments))
-        processes[-1].start()
-    return processes
+    count = len(said)
+    return [Child(task, partial(_settle, number, count, port, said[number]), SIGKILL) for number in range(count)]
 
 
-def _watch(processes: list[BaseProcess]) -> int | None:
-    """Wait for the end of the first process; the number of another one that failed before, if one did."""
-    first, failed, is_told = processes[0], None, False
+def _watch(ranks: list[Child]) -> int | None:
+    """Wait for the end of the first rank; the number of another one that failed before, if one did."""
+    first, failed, is_told = ranks[0], None, False
     deadline, orders = float("inf"), [SIGTERM, SIGKILL]
-    while first.exitcode is None:
-        connection.wait([one.sentinel for one in processes if one.exitcode is None], _TICK_S)
+    while first.code is None:
+        wait(rank for rank in ranks if rank.code is None)
         if signals.is_pending() and not is_told:
             is_told = True
-            _send(first, signals.pending())
-        if failed is None and not first.exitcode and (failed := _cause(processes)) is not None:
+            first.send(signals.pending())
+        if failed is None and not first.code and (failed := _cause(ranks)) is not None:
             deadline = time.monotonic() + _GRACE_S
         if time.monotonic() > deadline and orders:
-            _send(first, orders.pop(0))
+            first.send(orders.pop(0))
             deadline += _GRACE_S
-    if failed is None and first.exitcode == LostRankError.exit_code:
+    if failed is None and first.code == LostRankError.exit_code:
         # It has noticed the loss, and ended, before this process has.
-        connection.wait([one.sentinel for one in processes[1:]], _GRACE_S)
-        failed = _cause(processes)
+        wait(ranks[1:], _GRACE_S)
+        failed = _cause(ranks)
     return failed
 
 
-def _cause(processes: list[BaseProcess]) -> int | None:
-    """The number of a process other than the first that has failed: one that does not itself wait for a lost one."""
-    lost = [number for number, one in enumerate(processes) if number and one.exitcode]
-    return min(lost, key=lambda number: (processes[number].exitcode == LostRankError.exit_code, number), default=None)
+def _cause(ranks: list[Child]) -> int | None:
+    """The number of a rank other than the first that has failed: one that does not itself wait for a lost one."""
+    lost = [number for number, rank in enumerate(ranks) if number and rank.code]
+    return min(lost, key=lambda number: (ranks[number].code == LostRankError.exit_code, number), default=None)
 
 
 def _told(number: int, code: int) -> int:
     if code >= 0:
         return code
-    name = Signals(-code).name
-    why = " (by hand, or out of memory)" if -code == SIGKILL else ""
-    raise KilledError(f"process {number} of the run was killed by {name}{why}", 128 - code)
+    raise KilledError(f"process {number} of the run was {killed_by(code)}", 128 - code)
 
 
-def _send(process: BaseProcess, number: int) -> None:
-    with suppress(ProcessLookupError):
-        if process.exitcode is None:
-            os.kill(process.pid or 0, number)
-
-
-def _child(task: Callable[[], int], number: int, count: int, port: int, said: Path, parent: int) -> None:
-    # Of its own session: a terminal's signal reaches the parent alone, which passes it on.
-    os.setsid()
-    signals.forked()
-    signals.end_with(parent, SIGKILL)
+def _settle(number: int, count: int, port: int, said: Path) -> None:
     topology.become(number, count, port)
     if number > 0:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
         sys.stderr = said.open("w", buffering=1, encoding="utf-8")
-    sys.exit(task())

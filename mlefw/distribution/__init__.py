@@ -1,1 +1,1 @@
-"""Distributions and the functions that they are made of."""
+"""Distributions, their distribution functions and quantiles, and special functions."""

@@ -1,4 +1,4 @@
-"""Binary forecasts grouped by their logit, and what the groups say about calibration and discrimination."""
+"""Calibration and discrimination of binary forecasts, from a table of rows grouped by predicted logit."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from scipy.special import xlogy
 
 @dataclass(frozen=True)
 class ForecastTable:
-    """Groups of rows with about the same predicted log-odds, in increasing order, each of positive weight.
+    """Groups of rows with nearly equal predicted logits, in increasing order, each of positive weight.
 
     Args:
-        logit: the logit that a group is named after, (num_groups,).
-        weight: Σ w of the group.
-        hits: Σ w y.
-        moments: Σ w (η − logit)^k for k = 1, 2, 3 over the logits η of its rows, (3, num_groups): what makes sums of
-            smooth functions of η exact to 1e-12 although the group is wider than a point. Zero where it is not.
+        logit: the reference logit of each group, (num_groups,).
+        weight: Σ w of each group, (num_groups,).
+        hits: Σ w y of each group, (num_groups,).
+        moments: Σ w (η − logit)^k for k = 1, 2, 3 over the logits η of the rows of a group, (3, num_groups). They make
+            sums of smooth functions of η exact to 1e-12 although the η of a group differ; zero where they are equal.
         hit_logits: Σ w y η over all rows.
     """
 
@@ -29,7 +29,7 @@ class ForecastTable:
 
     @classmethod
     def of(cls, logit: np.ndarray, weight: np.ndarray, hits: np.ndarray) -> "ForecastTable":
-        """The table of distinct logits of rows, which is exact; rows without weight are left out."""
+        """The exact table, with a group for each distinct logit of the rows; rows of weight 0 are left out."""
         seen = weight > 0
         distinct, group = np.unique(logit[seen], return_inverse=True)
         total = np.bincount(group, weight[seen], len(distinct))
@@ -38,47 +38,47 @@ class ForecastTable:
 
     @property
     def population(self) -> float:
-        """Σ w."""
+        """The total weight Σ w."""
         return float(self.weight.sum())
 
     @property
     def overlaps(self) -> bool:
-        """Whether neither "y = 1 from some logit on" nor its reverse fits every row."""
+        """Whether no threshold of the logit separates the classes, so that a logistic regression on it is finite."""
         one, zero = np.flatnonzero(self.hits > 0), np.flatnonzero(self.hits < self.weight)
         return bool(len(one) and len(zero) and one[0] < zero[-1] and zero[0] < one[-1])
 
     def predicted(self) -> np.ndarray:
-        """Σ w p of each group."""
+        """The sum of predicted probabilities Σ w p of each group, (num_groups,)."""
         d = _softplus_derivatives(self.logit)
         first, second, third = self.moments
         return self.weight * d[1] + first * d[2] + second / 2 * d[3] + third / 6 * d[4]
 
     def auroc(self) -> float | None:
-        """P(η of a row with y = 1 > η of one with y = 0), ties counting ½ (Hanley & McNeil, 1982); needs both."""
+        """Area under the ROC curve, ties counting ½ (Hanley & McNeil, 1982); None where a class is missing."""
         misses = self.weight - self.hits
         pairs = self.hits.sum() * misses.sum()
         below = np.cumsum(misses) - misses
         return float((self.hits * (below + misses / 2)).sum() / pairs) if pairs > 0 else None
 
     def equal_mass_error(self, num_bins: int = 15) -> float:
-        """Σ (n_b / n) |p̄ − t̄| over bins of equal weight; a group lies where the middle of its weight does."""
+        """Expected calibration error Σ_b (n_b / n) |p̄_b − ȳ_b| over bins of equal weight, each holding whole groups."""
         middle = (np.cumsum(self.weight) - self.weight / 2) / self.population
         place = np.minimum((middle * num_bins).astype(int), num_bins - 1)
         return float(np.abs(np.bincount(place, self.predicted() - self.hits)).sum() / self.population)
 
     def isotonic(self) -> np.ndarray:
-        """Share of y = 1 of each group, recalibrated: the best non-decreasing function of the forecast, by PAV."""
+        """Recalibrated probability of each group, (num_groups,): isotonic regression by pool-adjacent-violators."""
         return isotonic_regression(self.hits / self.weight, weights=self.weight).x
 
     def decomposition(self, nll: float, brier: float) -> dict[str, float]:
-        """Mean score = miscalibration − discrimination + uncertainty, of the log score in nats and of the Brier score.
+        """The terms of mean score = miscalibration − discrimination + uncertainty, for the log and the Brier score.
 
-        With S(r) the score of the isotonic recalibration and S(c) that of the base rate: S − S(r), S(c) − S(r), S(c)
-        (CORP; Dimitriadis, Gneiting & Jordan, 2021).
+        With S the mean score of the forecasts, S(r) the score of their isotonic recalibration and S(c) the score of
+        the base rate, the terms are S − S(r), S(c) − S(r) and S(c) (CORP; Dimitriadis, Gneiting & Jordan, 2021).
 
         Args:
-            nll: mean log score of the forecasts themselves.
-            brier: mean Brier score of the forecasts themselves.
+            nll: mean log score of the forecasts, in nats.
+            brier: mean Brier score of the forecasts.
         """
         base = np.full_like(self.weight, self.hits.sum() / self.population)
         values = {}
@@ -90,7 +90,7 @@ class ForecastTable:
         return values
 
     def cox(self) -> tuple[float, float, float] | None:
-        """Intercept a and slope b of the best recalibration a + b·logit (Cox, 1958), and the nats a row it saves.
+        """Intercept a and slope b of the logistic recalibration a + b·logit (Cox, 1958), and its gain in nats per row.
 
         None where no finite optimum exists: the classes do not overlap, or all logits are equal.
         """
@@ -106,14 +106,14 @@ class ForecastTable:
                 step = step / 2
                 new = self._cox_objective(now.beta - step)
             now = new
-            # Convergence is quadratic but for a thousandth: after such a step, the next one would be 1e-12.
+            # The Hessian is off by up to a thousandth, so that a step of 1e-9 is followed by one of about 1e-12.
             if np.abs(step).max() <= 1e-9 * np.abs(now.beta).max():
                 break
         saved = max(0.0, starts[0].value - now.value) / self.population
         return float(now.beta[0]), float(now.beta[1]), float(saved)
 
     def _cox_objective(self, beta: np.ndarray) -> "_Point":
-        """NLL of a + b·logit, Σ over rows, with its gradient and a Hessian that neglects the highest moments."""
+        """NLL of the logits a + b·logit, summed over rows, its gradient, and its Hessian up to second moments."""
         a, b = beta.tolist()
         c, w, (first, second, third) = self.logit, self.weight, self.moments
         d = _softplus_derivatives(a + b * c)
@@ -146,7 +146,7 @@ class _Point(NamedTuple):
 
 
 def _softplus_derivatives(x: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Softplus and its first four derivatives."""
+    """Softplus and its first four derivatives, each shaped like x."""
     small = np.exp(-np.abs(x))
     larger = 1 / (1 + small)
     smaller = small * larger

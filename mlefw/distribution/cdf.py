@@ -36,7 +36,7 @@ def cdf(distribution: Distribution, y: Tensor) -> Tensor:
     """P(Y <= y), broadcast over the batch shape, (*batch,).
 
     Raises:
-        NotImplementedError: neither torch nor this module knows it.
+        NotImplementedError: neither torch nor this module has a cdf of the distribution.
     """
     return tail(distribution, y, False)
 
@@ -48,7 +48,7 @@ def survival(distribution: Distribution, y: Tensor) -> Tensor:
 
 @singledispatch
 def tail(distribution: Distribution, y: Tensor, above: bool) -> Tensor:
-    """P(Y > y) if `above`, else P(Y <= y); a distribution with a cdf of its own needs no entry here."""
+    """P(Y > y) if `above`, else P(Y <= y), (*batch,); by default from the distribution's own `cdf`."""
     below = distribution.cdf(y)
     return 1 - below if above else below
 
@@ -113,6 +113,7 @@ def _(distribution: Binomial, y: Tensor, above: bool) -> Tensor:
 
 
 def _failures(size: Tensor, count: Tensor, logits: Tensor, above: bool) -> Tensor:
+    """P(N >= count) if `above`, else P(N < count), for the successes N before `size` failures."""
     fail, success = torch.sigmoid(-logits), torch.sigmoid(logits)
     return betainc(count, size, success, fail) if above else betainc(size, count, fail, success)
 
@@ -138,6 +139,7 @@ def _(distribution: Categorical, y: Tensor, above: bool) -> Tensor:
 
 
 def _from_zero(y: Tensor, inside: Tensor, above: bool) -> Tensor:
+    """The tail of a distribution on y >= 0 from its value for y >= 0."""
     return torch.where(y < 0, torch.full_like(inside, 1.0 if above else 0.0), inside)
 
 
@@ -163,6 +165,6 @@ def _(distribution: TransformedDistribution, y: Tensor, above: bool) -> Tensor:
 @tail.register(Independent)
 def _(distribution: Independent[Distribution], y: Tensor, above: bool) -> Tensor:
     if distribution.event_shape.numel() != 1:
-        raise NotImplementedError(f"a cdf of {distribution.event_shape.numel()} dimensions")
+        raise NotImplementedError(f"no cdf in {distribution.event_shape.numel()} dimensions")
     inside = tail(distribution.base_dist, y, above)
     return inside.reshape(inside.shape[: inside.ndim - distribution.reinterpreted_batch_ndims])

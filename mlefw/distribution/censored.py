@@ -1,4 +1,4 @@
-"""Observations of which only bounds are known, and tails on the logarithmic scale, which they are made of."""
+"""The distribution of a censored observation, and log-probabilities of tails, from which its density is computed."""
 
 import math
 from functools import singledispatch
@@ -20,7 +20,7 @@ def log_tail(distribution: Distribution, y: Tensor, above: bool) -> Tensor:
     """Logarithm of P(Y > y) if `above`, else of P(Y <= y), (*batch,), with gradients that hold far into the tail.
 
     Raises:
-        NotImplementedError: it is not known of this distribution.
+        NotImplementedError: this module has no formula for the distribution.
     """
     raise NotImplementedError(f"no logarithm of the tails of {type(distribution).__name__}")
 
@@ -45,11 +45,11 @@ def _(distribution: Laplace, y: Tensor, above: bool) -> Tensor:
 
 @log_tail.register
 def _(distribution: Exponential, y: Tensor, above: bool) -> Tensor:
-    return of_hazard(distribution.rate * y, above)
+    return log_tail_from_hazard(distribution.rate * y, above)
 
 
-def of_hazard(hazard: Tensor, above: bool) -> Tensor:
-    """The logarithm of the tail of a lifetime from its cumulated hazard, −log P(Y > y)."""
+def log_tail_from_hazard(hazard: Tensor, above: bool) -> Tensor:
+    """Log-probability of a tail of a lifetime from its cumulative hazard, −log P(Y > y)."""
     return -hazard if above else log1mexp(hazard)
 
 
@@ -60,7 +60,7 @@ def log1mexp(x: Tensor) -> Tensor:
 
 
 class _Bounds(Constraint):
-    """A lower and an upper bound in order, NaN for none; what is known exactly, and every upper bound, in a support."""
+    """Pairs of bounds with lower <= upper, NaN for none, not both NaN, whose upper bound lies in a given support."""
 
     is_discrete, event_dim = False, 1
 
@@ -75,15 +75,16 @@ class _Bounds(Constraint):
 
 
 def bounds(support: Constraint) -> Constraint:
-    """The support of pairs of bounds of a number with a support of its own."""
+    """The constraint on pairs of bounds (*batch, 2) for a number with this support."""
     return _Bounds(support)
 
 
 class Censored(Distribution):
-    """A number of which a lower and an upper bound are observed, NaN for none; equal bounds are the number itself.
+    """A number observed by a lower and an upper bound, NaN for none; equal bounds are an exact observation.
 
-    The bounds are taken as given: what made them has nothing to do with the number. Shapes: latent (*batch,),
-    y (*batch, 2).
+    Censoring is taken to be independent of the number.
+
+    Shapes: latent, the distribution of the number, (*batch,); y (*batch, 2).
     """
 
     arg_constraints = {}  # noqa: RUF012 - torch asks for it, and types it as one of an instance
@@ -96,7 +97,8 @@ class Censored(Distribution):
         """Log-density where the bounds are equal, else the logarithm of the mass between them, (*batch,)."""
         lower, upper = value.unbind(-1)
         exact, left, right = lower == upper, self._is_open(lower), upper.isnan()
-        # Each piece is taken at a place where it is finite, so that the ones that do not count have slopes, too.
+        # torch.where takes the gradient of every branch, and 0 · inf is NaN: a branch that does not apply to a row is
+        # evaluated where it is finite.
         low, high = self._inside()
         a, b = torch.where(exact | left, low, lower), torch.where(exact | right, high, upper)
         density = self.latent.log_prob(torch.where(exact, lower, low))
@@ -106,7 +108,7 @@ class Censored(Distribution):
         return torch.where(exact, density, torch.where(right, survival, torch.where(left, below, inner)))
 
     def pit_bounds(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Between which two values the probability integral transform of the number lies, each (*batch,)."""
+        """Least and greatest possible probability integral transform of the number, each (*batch,)."""
         lower, upper = value.unbind(-1)
         low, high = self._inside()
         left, right = self._is_open(lower), upper.isnan()
@@ -115,33 +117,33 @@ class Censored(Distribution):
         return torch.where(left, 0.0, below), torch.where(right, 1.0, until)
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
-        """Numbers that are known exactly, (*sample_shape, *batch, 2)."""
+        """Draws without censoring, as pairs of equal bounds, (*sample_shape, *batch, 2)."""
         drawn = self.latent.sample(sample_shape)
         return torch.stack([drawn, drawn], -1)
 
     @property
     def mean(self) -> Tensor:
-        """That of the number, (*batch,)."""
+        """The mean of the number, (*batch,)."""
         return self.latent.mean
 
     @property
     def variance(self) -> Tensor:
-        """That of the number, (*batch,)."""
+        """The variance of the number, (*batch,)."""
         return self.latent.variance
 
     def _is_open(self, lower: Tensor) -> Tensor:
-        """Where there is no lower bound: none is given, or it is where the support begins, as zero is of a lifetime."""
+        """Whether there is no lower bound: none is given, or it is at or below the support."""
         return ~(lower > getattr(self.latent.support, "lower_bound", -math.inf))
 
     def _inside(self) -> tuple[Tensor, Tensor]:
-        """Two places apart from each other where there is density and mass on both sides."""
+        """Two distinct points with density, and with probability on both sides, each (*batch,)."""
         mean = torch.nan_to_num(self.latent.mean.detach(), 1.0, 1e150, -1e150)
         spread = torch.nan_to_num(self.latent.stddev.detach(), 1.0, 1e150, 1.0)
         return mean, mean + spread
 
 
 def _log_between(distribution: Distribution, a: Tensor, b: Tensor) -> Tensor:
-    """Logarithm of P(a < Y <= b), a < b: a difference in the tail that the interval lies in."""
+    """Logarithm of P(a < Y <= b), a < b, a difference in the tail nearer to the interval, to avoid cancellation."""
     above = (log_tail(distribution, a, True), log_tail(distribution, b, True))
     below = (log_tail(distribution, b, False), log_tail(distribution, a, False))
     upper = above[0] < -_LOG_2
@@ -151,5 +153,5 @@ def _log_between(distribution: Distribution, a: Tensor, b: Tensor) -> Tensor:
 
 @register_kl(Censored, Censored)  # type: ignore[untyped-decorator]
 def _divergence(p: Censored, q: Censored) -> Tensor:
-    """Of the numbers themselves."""
+    """KL(p, q) of the numbers without censoring, (*batch,)."""
     return kl_divergence(p.latent, q.latent)

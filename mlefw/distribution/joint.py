@@ -1,4 +1,4 @@
-"""The joint distribution of several targets, and that of each of them."""
+"""The joint distribution of several targets, some of which may be missing."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from torch.types import _size
 
 
 class Joint(Distribution):
-    """Several targets that are independent given x; a target that is missing in a row is NaN there and counts nothing.
+    """Several targets that are independent given x; a missing target is NaN and adds nothing to the log-density.
 
     Shapes: each marginal (*batch,), y (*batch, num_targets).
 
     Args:
         marginals: the distribution of each target.
-        stand_ins: a value of each support, at which a density is taken where the target is missing, to be dropped.
-        batch_shape: that of each marginal.
+        stand_ins: a value in each target's support, which replaces NaN where densities are evaluated and then dropped.
+        batch_shape: the batch shape of each marginal.
     """
 
     arg_constraints = {}  # noqa: RUF012 - torch asks for it, and types it as one of an instance
@@ -27,26 +27,26 @@ class Joint(Distribution):
 
     @property
     def marginals(self) -> Sequence[Distribution]:
-        """The distribution of each target by itself."""
+        """The marginal distribution of each target, (*batch,)."""
         return self._given
 
     @property
     def mean(self) -> Tensor:
-        """(*batch, num_targets)."""
+        """The mean, (*batch, num_targets)."""
         return torch.stack([marginal.mean for marginal in self.marginals], -1)
 
     @property
     def variance(self) -> Tensor:
-        """(*batch, num_targets)."""
+        """The variance, (*batch, num_targets)."""
         return torch.stack([marginal.variance for marginal in self.marginals], -1)
 
     def of_target(self, value: Tensor, index: int) -> tuple[Tensor, Tensor]:
-        """One target as its marginal takes it, a stand-in where it is missing, and where it is there; (*batch,)."""
+        """The values of one target, its stand-in where missing; and whether each is observed; both (*batch,)."""
         is_label = isinstance(self.marginals[index], Categorical)
         return one_target(value, index, self.stand_ins[index], is_label)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Sum over the targets that are there, (*batch,)."""
+        """Log-density summed over the observed targets, (*batch,)."""
         parts = []
         for index, marginal in enumerate(self.marginals):
             column, observed = self.of_target(value, index)
@@ -54,13 +54,16 @@ class Joint(Distribution):
         return torch.stack(parts, -1).sum(-1)
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
-        """(*sample_shape, *batch, num_targets)."""
+        """Draws, (*sample_shape, *batch, num_targets)."""
         drawn = [marginal.sample(sample_shape) for marginal in self.marginals]
         return torch.stack([value.to(self.mean.dtype) for value in drawn], -1)
 
 
 def one_target(y: Tensor, index: int, stand_in: float, is_label: bool) -> tuple[Tensor, Tensor]:
-    """A column of y (*batch, num_targets) with a stand-in where it is missing (NaN), and where it is there."""
+    """A column of y (*batch, num_targets), `stand_in` where it is NaN; and whether each value is observed.
+
+    A column of labels is int64.
+    """
     column = y[..., index]
     observed = ~column.isnan()
     column = torch.where(observed, column, stand_in)

@@ -1,4 +1,4 @@
-"""What can be said of one parameter of a distribution: where it comes from, and where it makes a simpler one."""
+"""Where a distribution parameter comes from, and the simpler distribution in its limit."""
 
 from typing import Literal, NamedTuple
 
@@ -17,9 +17,9 @@ class Limit(NamedTuple):
 
     Attributes:
         name: the parameter.
-        end: the eta from which the two can hardly be told apart; infinity lies on its side of zero.
-        reason: why a maximum may lie there, one clause, with the simpler head.
-        beside: a parameter whose eta goes there at the same rate, if any.
+        end: an eta beyond which data can hardly distinguish the two distributions; its sign is the sign of the limit.
+        reason: why the likelihood may grow up to the limit, and the simpler head: one clause for messages.
+        beside: a parameter whose eta goes to infinity at the same rate, if any.
         start: the eta from which training starts where the null model lies further out: steps there are large enough
             to come back, which they are no longer at `end`; by default `end` itself.
     """
@@ -32,10 +32,10 @@ class Limit(NamedTuple):
 
 
 def check_source(name: str, source: ParameterSource, link: Transform) -> None:
-    """Hold a source to the inverse link of its parameter.
+    """Check that a parameter's source is known, and that a fixed number lies in the range of its inverse link.
 
     Raises:
-        UsageError: a word that is none, or a number that the link cannot give.
+        UsageError: the source is an unknown word, or a number outside the range of the inverse link.
     """
     if isinstance(source, str):
         if source not in ("predicted", "shared"):

@@ -1,14 +1,14 @@
-"""Where 64-bit floats exist, and the promotion to them."""
+"""Promotion of tensors to the widest float of their device."""
 
 import torch
 from torch import Tensor
 
 FEW_COLUMNS = 64
-"""Up to which it pays to have each of them contiguous."""
+"""Number of eta columns up to which contiguous columns make elementwise work faster than contiguous rows."""
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """The widest float of a device: 64 bit everywhere but on Apple's MPS, which has none."""
+    """The widest float type of a device: float64, but float32 on Apple's MPS."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -18,7 +18,7 @@ def promote(value: Tensor) -> Tensor:
 
 
 def by_column(eta: Tensor) -> Tensor:
-    """A matrix (n, columns) in the widest float, each of a few columns contiguous; anything else as it is."""
+    """A matrix (n, columns) in the widest float, with contiguous columns if they are few; other shapes unchanged."""
     if eta.ndim != 2:
         return eta
     if eta.shape[1] > FEW_COLUMNS:

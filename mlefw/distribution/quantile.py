@@ -1,4 +1,4 @@
-"""Quantiles, intervals, draws and PIT of any univariate distribution, on its device, also where torch has none."""
+"""Quantiles, intervals, draws and probability integral transforms (PIT) of any univariate distribution."""
 
 import math
 from functools import lru_cache, singledispatch
@@ -26,17 +26,17 @@ from mlefw.distribution.precision import promote
 from mlefw.distribution.special import betaincinv, gammaincinv, t_quantile
 
 Level = float | Tensor
-"""A probability in (0, 1): one for all rows, or one for each."""
+"""A probability in (0, 1): a number for all rows, or a tensor with one for each row."""
 
 _TABLE = 2048
-"""Up to about this rate the quantiles of a Poisson are read off a table."""
+"""Length of the table of Poisson quantiles, which serves rates up to about that number."""
 
 
 @singledispatch
 def quantile(distribution: Distribution, level: Level) -> Tensor:
-    """The smallest y with P(Y <= y) >= level, one for each batch element.
+    """The smallest y with P(Y <= y) >= level, (*batch,).
 
-    From `icdf` where the distribution has one and nothing better is known here, else by bisection of its cdf.
+    By default from the distribution's `icdf`, or by bisection of its cdf where it has none.
     """
     if not is_discrete(distribution):
         try:
@@ -94,7 +94,7 @@ def _(distribution: Poisson, level: Level) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _poisson_thresholds(level: float) -> Tensor:
-    """The largest rates at which P(Y <= k) still reaches the level, for k = 0, 1, 2 and so on."""
+    """The largest Poisson rate at which P(Y <= k) >= level, for k = 0, …, 2047, (2048,)."""
     return torch.as_tensor(scipy.special.gammainccinv(np.arange(_TABLE) + 1.0, level))
 
 
@@ -138,7 +138,7 @@ def _like(parameter: Tensor, level: Level) -> Tensor:
 
 
 def _cantelli(distribution: Distribution, level: Level) -> tuple[Tensor, Tensor]:
-    """Cantelli's bracket: no quantile is further from the mean, whatever the distribution."""
+    """Lower and upper bounds on the quantile, each (*batch,), from mean and variance by Cantelli's inequality."""
     p = _like(distribution.mean, level)
     low = distribution.mean - distribution.stddev * ((1 - p) / p).sqrt()
     high = distribution.mean + distribution.stddev * (p / (1 - p)).sqrt()
@@ -155,37 +155,37 @@ def _bisect(distribution: Distribution, level: Level, low: Tensor, high: Tensor)
     for _ in range(num_steps):
         middle = ((low + high) / 2).floor() if discrete else (low + high) / 2
         reached = cdf(distribution, middle) >= level
-        # Two neighbouring integers have the lower one as their middle: the bracket then stays as it is.
+        # The middle of two neighbouring integers is the lower one, which must not become `high`.
         high = torch.where(reached & (middle > low), middle, high)
         low = torch.where(reached, low, middle)
     return high
 
 
 def interval(distribution: Distribution, level: float) -> tuple[Tensor, Tensor]:
-    """The central interval: quantiles at (1 − level) / 2 and (1 + level) / 2."""
+    """The central interval: the quantiles at (1 − level) / 2 and (1 + level) / 2, each (*batch,)."""
     return quantile(distribution, (1 - level) / 2), quantile(distribution, (1 + level) / 2)
 
 
 def median(distribution: Distribution) -> Tensor:
-    """The quantile at one half."""
+    """The median, (*batch,)."""
     return quantile(distribution, 0.5)
 
 
 def sample(distribution: Distribution, generator: torch.Generator | None = None) -> Tensor:
-    """One draw for each batch element, by inversion, so that a generator decides it on every device."""
+    """One draw for each batch element, (*batch,), by inversion, which takes a generator on every device."""
     shape, device = distribution.batch_shape, distribution.mean.device
     level = torch.rand(shape, generator=generator, dtype=torch.float64, device=device)
     return quantile(distribution, level.clamp(min=2.0**-54))
 
 
 def pit_bounds(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
-    """P(Y < y) and P(Y <= y): equal where the distribution is continuous; the PIT lies between them."""
+    """P(Y < y) and P(Y <= y), between which the PIT lies, each (*batch,); equal for a continuous distribution."""
     upper = cdf(distribution, y)
     return (cdf(distribution, y - 1), upper) if is_discrete(distribution) else (upper, upper)
 
 
 def normal_score(distribution: Distribution, y: Tensor) -> Tensor:
-    """Φ⁻¹ of the PIT of a continuous distribution: standard normal under the truth; residual / scale for a Gaussian."""
+    """Φ⁻¹ of the PIT, (*batch,), for a continuous distribution: standard normal where the distribution is true."""
     if isinstance(distribution, Normal):
         return (y - distribution.loc) / distribution.scale
     below, above = cdf(distribution, y), survival(distribution, y)

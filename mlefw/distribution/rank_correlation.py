@@ -4,7 +4,7 @@ import numpy as np
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> float:
-    """Spearman's correlation of a and b, each (n,), by mid-ranks with frequencies (n,); 0 where one does not vary."""
+    """Spearman's correlation of a and b, each (n,), by mid-ranks with frequency weights (n,); 0 if one is constant."""
     ranks = []
     for values in (a, b):
         distinct, index = np.unique(values, return_inverse=True)

@@ -1,11 +1,12 @@
-"""The normal distribution's logarithm, and incomplete gamma and beta functions.
+"""The logarithm of the normal distribution function, and incomplete gamma and beta functions with their inverses.
 
-The latter are scipy's on the CPU, where those are right, and a quadrature of their own elsewhere: torch has no beta,
-and scipy's gamma stops early in the tails of a large shape (1.7 % off at 6 standard deviations of 1e7).
+The incomplete functions are scipy's on the CPU where those are accurate, and by quadrature elsewhere: torch has no
+incomplete beta function, and scipy's incomplete gamma function ends its series early in the tails of a large shape
+(1.7 % off at 6 standard deviations for a shape of 1e7).
 
-The quadrature is exact to 1e-11 relative in the smaller tail for shapes from 0.001 to 1e14, with no iterations that
-depend on the arguments: ∫ of the log-concave density of the logarithm (gamma) or logit (beta), outwards from the
-argument, times the density there in saddle-point form (Loader, 2000).
+The quadrature is accurate to 1e-11 relative in the smaller tail for shapes from 0.001 to 1e14, with a fixed number of
+nodes. It integrates the log-concave density of the logarithm (gamma) or logit (beta) outwards from the argument,
+relative to the density at the argument, which is in saddle-point form (Loader, 2000).
 """
 
 import math
@@ -20,9 +21,9 @@ from mlefw.distribution.quadrature import half_line
 
 
 def log_normal_cdf(x: Tensor) -> Tensor:
-    """The logarithm of the standard normal distribution function, with derivatives that hold far into the tail.
+    """The logarithm of the standard normal distribution function, with derivatives that are accurate far in the tail.
 
-    The second derivative of torch's own is off by half its size at −1e4.
+    The second derivative of torch.special.log_ndtr is off by half its size at −1e4.
     """
     left, right = x.clamp(max=0.0), x.clamp(min=0.0)
     root = math.sqrt(0.5)
@@ -31,7 +32,7 @@ def log_normal_cdf(x: Tensor) -> Tensor:
 
 
 _LARGE = 1e4
-"""Shape from which scipy's incomplete gamma function is not used."""
+"""Shape above which scipy's incomplete gamma function is not used."""
 
 
 def gammainc(a: Tensor, x: Tensor) -> Tensor:
@@ -51,7 +52,7 @@ def betainc(a: Tensor, b: Tensor, x: Tensor, other: Tensor) -> Tensor:
     """Regularised incomplete beta function I_x(a, b), float64; `other` is 1 − x, to full relative precision."""
     if x.device.type != "cpu":
         return beta_tails(a, b, x, other)[0]
-    # scipy's betaincc is 1 where it should be 1 − 1e-10 (shapes ½, ½): ask it in its own tail only.
+    # scipy's betaincc is 1 where it should be 1 − 1e-10 (shapes ½, ½): it is used in the upper tail only.
     high = torch.where(a * other < b * x, 1 - _scipy("betainc", b, a, other), _scipy("betaincc", b, a, other))
     return torch.where(x <= 0.5, _scipy("betainc", a, b, x), high)
 
@@ -82,8 +83,8 @@ def gamma_tails(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """P(a, x) and Q(a, x) by quadrature, on any device."""
     a, x = torch.broadcast_tensors(a.double(), x.double())
     inside = x.clamp(torch.finfo(x.dtype).tiny, 1e300)
-    # The density of the logarithm falls too slowly below a small shape: there the tail is that of the next shape, and
-    # one term of the series between the two.
+    # The density of the logarithm decays too slowly below a shape under 1: there use P(a, x) = P(a + 1, x) plus one
+    # term, x^a exp(−x) / Γ(a + 1).
     slow = (a < 1) & (inside < 1)
     shape = torch.where(slow, a + 1, a)
     sign = torch.where(inside <= shape, -1.0, 1.0).to(x.dtype)
@@ -93,7 +94,7 @@ def gamma_tails(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         - shape * _deviance((inside - shape) / shape, inside / shape)
         - stirling_error(shape)
     )
-    # The exponent is sign · shape · t − x · expm1(sign · t), without the difference of its two large terms.
+    # The exponent sign · shape · t − x · expm1(sign · t), rearranged to avoid the cancellation of its two large terms.
     left = sign * (shape - inside)
     tail = density * half_line(lambda t: torch.exp(left * t - inside * _expm1_rest(sign * t)), scale)
     tail = tail + torch.where(slow, density / shape * torch.exp(shape.log() - inside.log()), torch.zeros_like(tail))
@@ -105,7 +106,8 @@ def beta_tails(a: Tensor, b: Tensor, x: Tensor, other: Tensor) -> tuple[Tensor, 
     """I_x(a, b) and its complement by quadrature, on any device; `other` is 1 − x."""
     a, b, x, other = torch.broadcast_tensors(a.double(), b.double(), x.double(), other.double())
     below = a * other <= b * x
-    # The lower tail of Beta(a, b) at x is the upper one of Beta(b, a) at 1 − x: always go down from the argument.
+    # The upper tail of Beta(a, b) at x is the lower tail of Beta(b, a) at 1 − x: always integrate downwards from the
+    # argument, over the smaller tail.
     a, b = torch.where(below, b, a), torch.where(below, a, b)
     inner, outer = torch.where(below, other, x), torch.where(below, x, other)
     tiny = torch.finfo(x.dtype).tiny
@@ -115,8 +117,8 @@ def beta_tails(a: Tensor, b: Tensor, x: Tensor, other: Tensor) -> tuple[Tensor, 
     deviance = a * _deviance(-fall / a, size * inside / a) + b * _deviance(fall / b, size * rest / b)
     normal = 0.5 * (torch.log(a / size) + torch.log(b / (2 * math.pi)))
     density = torch.exp(normal - deviance + stirling_error(size) - stirling_error(a) - stirling_error(b))
-    # The exponent is −a t − size · log1p(inside · expm1(−t)); the same about the smaller of the two probabilities, with
-    # b t in place of −a t, and near zero without the difference of its large terms.
+    # The exponent −a t − size · log1p(inside · expm1(−t)), written in the smaller of x and 1 − x (with b t in place of
+    # −a t), and for small t rearranged to avoid the cancellation of its large terms.
     sign = torch.where(rest < inside, 1.0, -1.0).to(x.dtype)
     share, shape = torch.where(rest < inside, rest, inside), torch.where(rest < inside, b, -a)
 
@@ -131,7 +133,7 @@ def beta_tails(a: Tensor, b: Tensor, x: Tensor, other: Tensor) -> tuple[Tensor, 
 
 
 def stirling_error(a: Tensor) -> Tensor:
-    """Lgamma(a) − ((a − ½) log a − a + ½ log 2π), to 1e-15 absolute."""
+    """The error of Stirling's formula, lgamma(a) − ((a − ½) log a − a + ½ log 2π), to 1e-15 absolute."""
     large = a.clamp(min=16.0)
     square = large * large
     terms = 1 / 1260 - (1 / 1680 - (1 / 1188 - 691 / 360360 / square) / square) / square
@@ -142,7 +144,7 @@ def stirling_error(a: Tensor) -> Tensor:
 
 
 def _deviance(excess: Tensor, ratio: Tensor) -> Tensor:
-    """Ratio − 1 − log(ratio), from ratio − 1 without a difference of near numbers."""
+    """The divergence ratio − 1 − log(ratio), without cancellation near 1; `excess` is ratio − 1."""
     return torch.where(excess > -0.9, _log1p_rest(excess.clamp(min=-0.9)), excess - ratio.log())
 
 
@@ -175,7 +177,7 @@ def _search(function: Callable[[Tensor], Tensor], p: Tensor) -> Tensor:
 
 
 def _of_gamma(name: str, ours: Callable[[Tensor, Tensor], Tensor], a: Tensor, x: Tensor) -> Tensor:
-    """A function of scipy, and ours off the CPU and for the shapes that scipy's is not right for."""
+    """A function of scipy by its name, or `ours` off the CPU and for shapes where scipy's is inaccurate."""
     a, x = torch.broadcast_tensors(a.detach().double(), x.detach().double())
     if x.device.type != "cpu":
         return ours(a, x)

@@ -1,1 +1,1 @@
-"""Experiments that show what the framework rests on: each prints measured beside predicted, and draws a picture."""
+"""Experiments on the theory behind mlefw: each compares measured with predicted values and draws a picture."""

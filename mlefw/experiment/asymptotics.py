@@ -1,4 +1,4 @@
-"""What maximum likelihood promises as rows grow many, over data sets that are fitted all at once."""
+"""Asymptotic properties of maximum likelihood, measured over many data sets."""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ INTERCEPT, SLOPE = 0.5, 1.5
 
 @dataclass(frozen=True)
 class Slopes:
-    """Of logistic fits: estimate, standard error from the information of each, (R,); those without an MLE left out."""
+    """Slopes of logistic fits and their standard errors, each (R,), without separated data sets."""
 
     estimate: np.ndarray
     error: np.ndarray
@@ -29,18 +29,18 @@ class Slopes:
 
     @property
     def z(self) -> np.ndarray:
-        """(estimate − truth) / standard error."""
+        """Studentised slopes (estimate − truth) / standard error, (R,)."""
         return (self.estimate - SLOPE) / self.error
 
 
 class Asymptotics(Experiment):
-    """Logistic regressions of growing size beside the Cramér-Rao bound; lines with a learnt sigma on few rows.
+    """Logistic regressions of growing size against the Cramér-Rao bound, and Gaussian lines with few rows.
 
     Args:
-        replicates: data sets of each size.
-        sizes: rows of a logistic regression.
-        small_sizes: rows of a line.
-        seed: of the draws.
+        replicates: number of data sets of each size.
+        sizes: numbers of rows of the logistic regressions.
+        small_sizes: numbers of rows of the Gaussian lines.
+        seed: seed of the draws.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Asymptotics(Experiment):
             raise UsageError("experiment: expected replicates >= 10, two sizes or more of >= 20, and small_sizes >= 3")
 
     def run(self) -> Findings:
-        """Consistency, efficiency, normality, coverage, and the bias of the variance."""
+        """Measure consistency, efficiency, normality, coverage, and the bias of the variance."""
         values: dict[str, float | None] = {}
         found = {size: slopes(self.replicates, size, self.seed) for size in self.sizes}
         tables = [self._growing(found, values), self._normal(found, values), self._variance(values)]
@@ -79,7 +79,7 @@ class Asymptotics(Experiment):
         for size, one in found.items():
             square = np.square(one.estimate - SLOPE)
             rms, count = math.sqrt(square.mean()), len(square)
-            # Of the logarithm of a root mean square, by the delta method.
+            # Standard error of the logarithm of a root mean square, by the delta method.
             error = float(square.std(ddof=1)) / math.sqrt(count) / (2 * square.mean())
             ratio = float(one.estimate.var(ddof=1)) / bound(size)
             spread = ratio * math.sqrt((stats.kurtosis(one.estimate) + 2) / count)
@@ -118,7 +118,7 @@ class Asymptotics(Experiment):
 
 
 def slopes(count: int, size: int, seed: int) -> Slopes:
-    """Slopes of logistic regressions, x ~ N(0, 1)."""
+    """Slopes of `count` logistic regressions with `size` rows each, x ~ N(0, 1)."""
     random = np.random.default_rng((seed, size))
     x = random.normal(size=(count, size))
     y = (random.random((count, size)) < special.expit(INTERCEPT + SLOPE * x)).astype(float)
@@ -130,7 +130,7 @@ def slopes(count: int, size: int, seed: int) -> Slopes:
 
 
 def variance_ratios(count: int, size: int, seed: int) -> np.ndarray:
-    """σ̂² / σ² of lines with Gaussian noise and a learnt sigma, (count,)."""
+    """σ̂² / σ² of `count` Gaussian lines with `size` rows each and a learnt sigma, (count,)."""
     random = np.random.default_rng((seed, 7, size))
     x = random.normal(size=(count, size, 1))
     y = 1 + 2 * x[..., 0] + random.normal(size=(count, size))
@@ -139,7 +139,7 @@ def variance_ratios(count: int, size: int, seed: int) -> np.ndarray:
 
 
 def bound(size: int) -> float:
-    """The Cramér-Rao bound on the variance of the slope: the inverse information, x integrated out."""
+    """The Cramér-Rao bound on the variance of the slope: the inverse expected information of `size` rows."""
     x, weight = np.polynomial.hermite_e.hermegauss(80)
     p = special.expit(INTERCEPT + SLOPE * x)
     moments = [float(weight @ (p * (1 - p) * x**k)) / math.sqrt(2 * math.pi) for k in range(3)]

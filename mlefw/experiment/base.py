@@ -1,4 +1,4 @@
-"""What an experiment is."""
+"""`Experiment`, the interface of an experiment."""
 
 from abc import ABC, abstractmethod
 
@@ -6,8 +6,8 @@ from mlefw.report.findings import Findings
 
 
 class Experiment(ABC):
-    """Settings by which one idea is tried, and what comes of it: `mlefw train experiment=NAME`."""
+    """An experiment with its settings, run by `mlefw train experiment=NAME`."""
 
     @abstractmethod
     def run(self) -> Findings:
-        """Do it, and say what was measured and what was predicted."""
+        """Run the experiment; returns measured and predicted values, a conclusion, and pictures."""

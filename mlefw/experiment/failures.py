@@ -1,4 +1,4 @@
-"""Unbounded likelihoods, separation, heavy tails, rare classes, a single row, and a shift of distribution."""
+"""Failures of maximum likelihood: unbounded likelihood, separation, heavy tails, rare classes, distribution shift."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,23 +23,23 @@ from mlefw.simulation.exact_line import as_rows, predicted, solve
 
 Values = dict[str, float | None]
 DEPTHS = (0.0, -2.0, -5.0, -10.0, -20.0)
-"""Values of log sigma of the lonely row."""
+"""Values of log sigma of the row that has a dummy variable of its own."""
 
 
 class Failures(Experiment):
-    """Six ways to go wrong, each with what the exact side says of it and with a remedy.
+    """Six failures of maximum likelihood, each with the message of the exact side and a remedy.
 
     Args:
-        positives: share of the rare class, about.
+        positives: approximate share of the rare class.
         focus: exponent of the focal loss.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     def __init__(self, positives: float = 0.02, focus: float = 2.0, seed: int = 0) -> None:
         self.positives, self.focus, self.seed = positives, focus, seed
 
     def run(self) -> Findings:
-        """All of them."""
+        """Run all six."""
         values: Values = {}
         said = [self._unbounded(values), self._separated(values), self._single(values)]
         told = Grid("What has no finite maximum", ["", "mlefw says", "remedy", "then"], said)
@@ -60,7 +60,7 @@ class Failures(Experiment):
         return Findings("Where maximum likelihood fails", tables, verdict, values, {"failures": picture})
 
     def _lonely(self) -> Rows:
-        """Thirty rows, and a dummy that one of them alone has."""
+        """Thirty rows with a dummy variable that is 1 in one row only."""
         random = np.random.default_rng(self.seed)
         x = np.zeros(30)
         x[0] = 1.0
@@ -68,7 +68,7 @@ class Failures(Experiment):
 
     def _unbounded(self, values: Values) -> list[Any]:
         solution = solve(GaussianHead(scale="predicted"), self._lonely())
-        values["dummy_exists"] = float(solution.exists is not False)
+        values["dummy_exists"] = float(solution.may_exist)
         return [
             "sigma(x) on a dummy of one row",
             _words(solution.reason),
@@ -77,14 +77,14 @@ class Failures(Experiment):
         ]
 
     def _depth(self, values: Values) -> Grid:
-        """Mean NLL as the standard deviation of the lonely row, which is fitted exactly, goes to zero."""
+        """Mean NLL as the standard deviation of the row with the dummy, which is fitted exactly, goes to zero."""
         rows, table = self._lonely(), list[list[Any]]()
         free, floored = GaussianHead(scale="predicted"), GaussianHead(scale="predicted")
         floored.floor.fill_(1e-3 * float(rows.y.std()))
         rest = rows.y[1:]
         mean, log_sd = float(rest.mean()), float(rest.std(correction=0).log())
         for depth in DEPTHS:
-            # Its mean is its own value, its log sigma is `depth`; the others have their own MLE.
+            # The row with the dummy has its own value as mean and `depth` as log sigma; the others have their MLE.
             eta = torch.tensor([mean, log_sd], dtype=torch.float64).repeat(len(rows.y), 1)
             eta[0] = torch.tensor([float(rows.y[0]), depth], dtype=torch.float64)
             pair = [float(head.nll(eta, rows.y).mean()) for head in (free, floored)]
@@ -100,7 +100,7 @@ class Failures(Experiment):
         solution = solve(BernoulliHead(), rows)
         mapped = LinearBaseline().solve(replace(solution.problem, prior=L2Prior(2.0)))
         values |= {
-            "separated_exists": float(solution.exists is not False),
+            "separated_exists": float(solution.may_exist),
             "separated_slope_map": float(mapped.theta[0]),
         }
         values["separated_infimum"] = solution.infimum
@@ -111,7 +111,7 @@ class Failures(Experiment):
         solution = solve(GaussianHead(), one)
         known = Problem.of(GaussianHead(scale=1.0), one, solution.problem.mean, solution.problem.scale, L2Prior(1.0))
         mapped = LinearBaseline().solve(known)
-        values |= {"single_exists": float(solution.exists is not False), "single_map": float(mapped.theta[0])}
+        values |= {"single_exists": float(solution.may_exist), "single_map": float(mapped.theta[0])}
         return [
             "a single row",
             _words(solution.reason),
@@ -182,7 +182,7 @@ def _rare(random: np.random.Generator, intercept: float, count: int) -> Rows:
 
 
 def _focal(rows: Rows, focus: float) -> Tensor:
-    """Slope and intercept that minimise Σ (1 − p)^focus · NLL, p being the probability of what was observed."""
+    """Slope and intercept that minimise Σ (1 − p)^focus · NLL, p being the probability of the observed label."""
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         leaf = torch.from_numpy(theta).requires_grad_()

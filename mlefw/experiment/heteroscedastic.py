@@ -1,4 +1,4 @@
-"""Noise that grows with x, learnt by a head whose scale is predicted and missed by one whose scale is shared."""
+"""Noise that grows with x, modelled by a predicted and by a shared scale."""
 
 import math
 from typing import Any
@@ -23,12 +23,12 @@ REGIONS = {"x < −0.5": (-1.5, -0.5), "middle": (-0.5, 0.5), "x > 0.5": (0.5, 1
 
 
 class Heteroscedastic(Experiment):
-    """A line with log sd = −1 + growth · x, x uniform on (−1.5, 1.5), under a predicted and a shared scale.
+    """A line with log sd = −1 + growth · x, x uniform on (−1.5, 1.5), fitted with a predicted and a shared scale.
 
     Args:
-        n: rows.
-        growth: of log sigma.
-        seed: of the rows.
+        n: number of rows.
+        growth: increase of log sd with x.
+        seed: seed of the rows.
     """
 
     def __init__(self, n: int = 500, growth: float = 1.0, seed: int = 0) -> None:
@@ -37,7 +37,7 @@ class Heteroscedastic(Experiment):
         self.n, self.growth, self.seed = n, growth, seed
 
     def run(self) -> Findings:
-        """Both fits, their coefficients beside the truth, and their coverage by region of fresh rows."""
+        """Fit both models, and compare coefficients with the truth and coverage by region on new rows."""
         random = np.random.default_rng(self.seed)
         train, fresh = self._rows(random, self.n), self._rows(random, 20_000)
         heads: dict[str, Head] = {"shared sigma": GaussianHead(), "sigma(x)": GaussianHead(scale="predicted")}
@@ -65,7 +65,7 @@ class Heteroscedastic(Experiment):
         return as_rows(x, INTERCEPT + SLOPE * x + np.exp(LOG_SCALE + self.growth * x) * random.normal(size=count))
 
     def _coefficients(self, solution: Solution, values: dict[str, float | None]) -> Grid:
-        """In theta's layout: slope and intercept of the mean, then of log sigma."""
+        """A table of slope and intercept of the mean and of log sigma, which is the layout of theta."""
         errors = covariance(solution, "expected")
         assert isinstance(errors, Covariance)
         truth = {"slope": SLOPE, "intercept": INTERCEPT, "growth": self.growth, "log_scale": LOG_SCALE}

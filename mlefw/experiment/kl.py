@@ -1,4 +1,4 @@
-"""Maximum likelihood minimises the Kullback-Leibler divergence, also where no member of the family is true."""
+"""Maximum likelihood minimises the Kullback-Leibler divergence, also for a misspecified model."""
 
 import math
 from typing import Any
@@ -17,23 +17,23 @@ from mlefw.report.findings import Findings, Grid
 from mlefw.simulation.replicates import Replicates, fit
 
 TRUE = (0.4, 0.25, 0.15, 0.1, 0.07, 0.03)
-"""On a sample space of six."""
+"""True probabilities of six outcomes."""
 
 SHARES, CENTERS, SCALES = (0.7, 0.3), (-1.0, 2.0), (0.5, 1.0)
-"""Of a mixture of two Gaussians, to which one is fitted."""
+"""Weights, means and standard deviations of a mixture of two Gaussians, to which a Gaussian is fitted."""
 
 MEAN = sum(w * m for w, m in zip(SHARES, CENTERS, strict=True))
 SD = math.sqrt(sum(w * (s**2 + (m - MEAN) ** 2) for w, m, s in zip(SHARES, CENTERS, SCALES, strict=True)))
-"""Of the mixture: the Gaussian closest to it in KL has these."""
+"""Standard deviation of the mixture; the closest Gaussian in KL divergence has its mean and standard deviation."""
 
 
 class Kl(Experiment):
-    """NLL = entropy + KL on six outcomes; a Gaussian fitted to a mixture over and over.
+    """NLL = entropy + KL on six outcomes, and Gaussians fitted to many data sets from a mixture.
 
     Args:
-        replicates: data sets for each number of rows.
+        replicates: number of data sets of each size.
         sizes: numbers of rows.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     def __init__(self, replicates: int = 400, sizes: list[int] | None = None, seed: int = 0) -> None:
@@ -42,7 +42,7 @@ class Kl(Experiment):
             raise UsageError("experiment: expected replicates of at least 2, and sizes of at least 3")
 
     def run(self) -> Findings:
-        """Both tables and the picture."""
+        """Run both parts."""
         values: dict[str, float | None] = {}
         finite, bars = self._finite(values)
         table, example = self._misspecified(values)
@@ -106,7 +106,7 @@ class Kl(Experiment):
 
 
 def fitted(count: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Location and scale of exact Gaussian fits to draws from the mixture, (count,) each."""
+    """Location and scale of exact Gaussian fits to `count` data sets from the mixture, each (count,)."""
     random = np.random.default_rng((seed, size))
     which = (random.random((count, size)) < SHARES[1]).astype(int)
     y = np.array(CENTERS)[which] + np.array(SCALES)[which] * random.normal(size=(count, size))
@@ -116,12 +116,12 @@ def fitted(count: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def excess_kl(loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """KL(mixture, N(loc, scale²)) minus the least, nats: the entropy of the mixture cancels."""
+    """KL(mixture, N(loc, scale²)) minus its minimum, in nats, in which the entropy of the mixture cancels."""
     return np.asarray(np.log(scale / SD) + (SD**2 + (loc - MEAN) ** 2) / (2 * scale**2) - 0.5)
 
 
 def predicted_excess(size: int) -> float:
-    """½ tr(H⁻¹ C) / n with H = diag(1/σ², 2) and C the covariance of the score of a row (White, 1982)."""
+    """Expected excess KL ½ tr(H⁻¹ C) / n, H = diag(1/σ², 2), C being the covariance of a row's score (White, 1982)."""
     fourth = sum(
         w * (3 * s**4 + 6 * s**2 * (m - MEAN) ** 2 + (m - MEAN) ** 4)
         for w, m, s in zip(SHARES, CENTERS, SCALES, strict=True)

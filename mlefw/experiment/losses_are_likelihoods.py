@@ -26,9 +26,9 @@ from mlefw.report.findings import Findings, Grid
 
 @dataclass(frozen=True)
 class Pair:
-    """A loss of torch, the head it belongs to, and loss = ratio · NLL − ratio · constant, row by row.
+    """A loss of torch and the head with loss = ratio · NLL − ratio · constant in each row.
 
-    `eta` (n, eta_dim) and `y` (n,) are where both are compared; `constant` may depend on y.
+    Loss and NLL are compared at `eta` (n, eta_dim) and `y` (n,); `constant` may depend on y.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Pair:
 
 
 class LossesAreLikelihoods(Experiment):
-    """MSE, MAE, Huber, BCE, cross-entropy and Poisson loss beside the NLL of their heads.
+    """MSE, MAE, Huber, BCE, cross-entropy and Poisson loss compared with the NLL of their heads.
 
     Args:
-        sigma: standard deviation of the Gaussian; scale of the Huber density.
+        sigma: standard deviation of the Gaussian, and scale of the Huber density.
         b: scale of the Laplace density.
-        delta: where the Huber density turns, in units of sigma.
-        n: random inputs.
-        seed: of them.
+        delta: residual at which the Huber density becomes exponential, in units of sigma.
+        n: number of random inputs.
+        seed: seed of the inputs.
     """
 
     def __init__(self, sigma: float = 0.7, b: float = 1.3, delta: float = 1.345, n: int = 10000, seed: int = 0) -> None:
@@ -59,7 +59,7 @@ class LossesAreLikelihoods(Experiment):
         self.sigma, self.b, self.delta, self.n, self.seed = sigma, b, delta, n, seed
 
     def run(self) -> Findings:
-        """Compare values and gradients; the largest deviations and the measured ratios."""
+        """Compare values and gradients of losses and NLLs."""
         rows, values = list[list[Any]](), dict[str, float | None]()
         for pair in self.pairs():
             off, low, high = compared(pair)
@@ -133,7 +133,7 @@ class LossesAreLikelihoods(Experiment):
 
 
 def compared(pair: Pair) -> tuple[float, float, float]:
-    """Largest |NLL − (loss / ratio + constant)| over rows; least and largest ratio of gradients in eta."""
+    """Largest |NLL − (loss / ratio + constant)| over rows, and least and largest ratio of the gradients in eta."""
     eta = pair.eta.clone().requires_grad_()
     nll, loss = pair.head.nll(eta, pair.y), pair.loss(eta, pair.y)
     (slope,) = torch.autograd.grad(nll.sum(), eta)

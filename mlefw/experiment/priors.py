@@ -1,4 +1,4 @@
-"""A regulariser is a negative log-prior: a sparse truth under four of them."""
+"""Regularisers as negative log-priors: a sparse truth under four priors."""
 
 from dataclasses import replace
 from typing import Any
@@ -27,16 +27,16 @@ TRUTH = (3.0, 0.0, 0.0, -2.0, 0.0, 0.0, 0.0, 1.5, 0.0, 0.0)
 
 
 class Priors(Experiment):
-    """Coefficients of a Gaussian line with a known noise, by exact MAP and by training, under each prior.
+    """Coefficients of a Gaussian linear model with known noise, by exact MAP and by training, under each prior.
 
     Args:
-        n: rows, x ~ N(0, I).
-        noise: standard deviation.
-        l2_scale: of the Gaussian prior.
-        l1_scale: of the Laplace prior.
-        elastic_l2_scale: of the Gaussian part of the elastic net.
-        elastic_l1_scale: of its Laplace part.
-        seed: of the rows.
+        n: number of rows, x ~ N(0, I).
+        noise: standard deviation of the noise.
+        l2_scale: scale of the Gaussian prior.
+        l1_scale: scale of the Laplace prior.
+        elastic_l2_scale: scale of the Gaussian part of the elastic net prior.
+        elastic_l1_scale: scale of the Laplace part of the elastic net prior.
+        seed: seed of the rows.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Priors(Experiment):
         )
 
     def run(self) -> Findings:
-        """Exact and trained coefficients, what each prior costs, and the paths over its scale."""
+        """Compare exact and trained coefficients under each prior, and draw MAP coefficients over the prior scale."""
         problem = self.problem()
         exact, trained, rows = {}, {}, list[list[Any]]()
         values: dict[str, float | None] = {}
@@ -96,7 +96,7 @@ class Priors(Experiment):
         )
 
     def problem(self) -> Problem:
-        """The rows under a Gaussian head with the known noise; features as they are."""
+        """The problem of a Gaussian head with the known noise, without standardisation and prior."""
         columns = self.source.read().columns
         x = torch.from_numpy(np.column_stack([columns[f"x{j}"] for j in range(len(TRUTH))]))
         y = torch.from_numpy(columns["y"])
@@ -122,7 +122,7 @@ class Priors(Experiment):
 
 
 def _largest(problem: Problem) -> float:
-    """The largest eigenvalue of the smooth part's Hessian: 1 / it is a safe rate."""
+    """The largest eigenvalue of the Hessian of the smooth part, whose inverse is a stable learning rate."""
     theta = torch.zeros(problem.size, dtype=torch.float64)
     return float(torch.linalg.eigvalsh(problem.derivatives(theta).hessian)[-1])
 

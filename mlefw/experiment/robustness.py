@@ -1,4 +1,4 @@
-"""A few wrong rows: which heads let them pull the line away."""
+"""Robustness of heads to a few outliers."""
 
 import math
 from typing import Any
@@ -23,13 +23,13 @@ INTERCEPT, SLOPE, NOISE = 1.0, 2.0, 0.5
 
 
 class Robustness(Experiment):
-    """Exact fits of a line under four noise models, on rows of which a share are wrong; judged on clean rows.
+    """Exact fits of a line under four noise models on rows with outliers, evaluated on clean rows.
 
     Args:
-        n: rows.
-        share: of outliers.
-        shift: how far above the line they lie.
-        seed: of the rows.
+        n: number of rows.
+        share: share of outliers.
+        shift: distance of the outliers above the line.
+        seed: seed of the rows.
     """
 
     def __init__(self, n: int = 200, share: float = 0.1, shift: float = 12.0, seed: int = 0) -> None:
@@ -40,7 +40,7 @@ class Robustness(Experiment):
         self.n, self.share, self.shift, self.seed = n, share, shift, seed
 
     def run(self) -> Findings:
-        """Coefficients, NLL and coverage of every head."""
+        """Compare coefficients, NLL and coverage of the heads."""
         train, clean = self.rows()
         rows, values, drawn_lines = list[list[Any]](), dict[str, float | None](), {}
         for name, head in heads().items():
@@ -64,7 +64,7 @@ class Robustness(Experiment):
         return Findings("A line with outliers", [Grid(title, columns, rows)], verdict, values, {"robustness": picture})
 
     def rows(self) -> tuple[Rows, Rows]:
-        """Rows with outliers, and ten thousand without."""
+        """Training rows with outliers, and ten thousand clean rows."""
         random = np.random.default_rng(self.seed)
         made = []
         for count, wrong in ((self.n, round(self.share * self.n)), (10_000, 0)):
@@ -76,12 +76,12 @@ class Robustness(Experiment):
 
 
 def heads() -> dict[str, Head]:
-    """The noise models, each with a scale that is learnt."""
+    """The noise models, each with a learnt scale, by name."""
     return {"gaussian": GaussianHead(), "laplace": LaplaceHead(), "huber": HuberHead(), "student_t": StudentTHead()}
 
 
 def judged(solution: Solution, rows: Rows) -> tuple[float, float]:
-    """Mean NLL on rows, and the share of them in their 90 % intervals."""
+    """Mean NLL on rows, and coverage of their 90 % intervals."""
     found = predicted(solution, rows)
     low, high = quantile.interval(found, 0.9)
     inside = ((rows.y >= low) & (rows.y <= high)).double().mean()

@@ -21,18 +21,18 @@ _PARTS = ("slope", "intercept")
 
 
 class SgdToMle(Experiment):
-    """Gradient descent, full and stochastic, beside the exact estimate; then what theory says of the difference.
+    """Full-batch and stochastic gradient descent against the exact estimate, and theory of their difference.
 
     Args:
         head: bernoulli, gaussian or poisson.
-        n: rows, x ~ N(0, 1).
+        n: number of rows, x ~ N(0, 1).
         batch_size: rows of a stochastic step, drawn with replacement.
-        lr: the rate.
-        iterations: steps from zero.
-        seed: of the rows and draws.
-        replicates: data sets over which the distance is watched.
-        batch_sizes: over which it is compared with theory.
-        prior: of the slope; the run's own. Theory is compared without one alone.
+        lr: learning rate.
+        iterations: number of steps from zero.
+        seed: seed of the rows and draws.
+        replicates: number of data sets over which distances are measured.
+        batch_sizes: further batch sizes for which distances are compared with theory.
+        prior: prior of the slope, that of the run. The comparison with theory is made without a prior only.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SgdToMle(Experiment):
             raise UsageError("experiment: expected replicates of 0, or at least 2, and batch_sizes of at least 1")
 
     def run(self) -> Findings:
-        """The race; and without a prior, where the MLE exists and the rate is stable, what theory says of it."""
+        """Descend; and if there is no prior, the MLE exists and the rate is stable, compare with theory."""
         ran = descents.run(self.settings, self.prior)
         grid, values = final_table(ran)
         tables, pictures, verdict = [grid], {"sgd_to_mle": picture(ran)}, headline(ran)
@@ -81,7 +81,7 @@ class SgdToMle(Experiment):
         pictures: dict[str, Figure],
         values: dict[str, float | None],
     ) -> Grid:
-        """Chains at rest beside theory, for each batch size."""
+        """A table of stationary chains against theory for each batch size; adds a picture and values."""
         lr, steps = self.settings.lr, 300
         rows: list[list[Any]] = []
         lines: dict[str, Any] = {"measured": [], "theory": [], "averaged": [], "averaged_theory": []}
@@ -127,7 +127,7 @@ class SgdToMle(Experiment):
         )
 
     def _scales(self, data: Replicates, ran: Race, values: dict[str, float | None]) -> Grid:
-        """The gradient noise scale where the descent starts and where it ends."""
+        """A table of the gradient noise scale at the start and at the end of the stochastic descent."""
         size = self.settings.batch_size
         rows: list[list[Any]] = []
         for name, point in (("at zero", ran.stochastic.theta[0]), ("after SGD", ran.stochastic.theta[-1])):
@@ -140,7 +140,7 @@ class SgdToMle(Experiment):
         return Grid(title, ["", "estimated", "exact tr(C)/|g|²"], rows)
 
     def _over_data_sets(self, values: dict[str, float | None]) -> Grid:
-        """Distances of slopes over many data sets, each with its own exact fit and its own theory."""
+        """A table of distances between slopes over many data sets."""
         error, predicted = slope_errors(self.settings, self.replicates)
         rms = {name: float(np.sqrt(np.square(found).mean())) for name, found in error.items()}
         rows: list[list[Any]] = []
@@ -158,7 +158,7 @@ class SgdToMle(Experiment):
         return Grid(f"Over {self.replicates} data sets (those that have an MLE)", columns, rows)
 
     def _judged(self, here: sgd_theory.Curvature, values: dict[str, float | None]) -> str:
-        """The noise of the descent against that of the data."""
+        """A sentence that compares the noise of the descent with the sampling error of the data."""
         s = self.settings
         share = s.lr * float(np.trace(here.hessian)) / (2 * s.batch_size) / (len(here.hessian) / s.num_rows)
         where = "below" if share < 1 else "above"
@@ -170,13 +170,16 @@ class SgdToMle(Experiment):
 
 
 def one(ran: Race) -> Replicates:
-    """The rows of a race as a single problem."""
+    """The rows of a comparison as one replicate."""
     problem = ran.exact.problem
     return Replicates(problem.head, problem.rows.x.unsqueeze(0), problem.rows.y.unsqueeze(0))
 
 
 def slope_errors(settings: Settings, count: int) -> tuple[dict[str, np.ndarray], float]:
-    """Errors of the slope over data sets of seeds 0, 1, … (with `variance`, that of the MLE); the rms of SGD's."""
+    """Errors of the slope over `count` data sets by name, and the predicted rms of SGD − MLE.
+
+    `variance` holds the variance of each MLE.
+    """
     drawn = [descents.draw(Settings(settings.kind, settings.num_rows, seed=settings.seed + k)) for k in range(count)]
     head = descents.make_head(settings.kind)
     data = Replicates(head, torch.stack([rows.x for rows in drawn]), torch.stack([rows.y for rows in drawn]))
@@ -199,7 +202,7 @@ def slope_errors(settings: Settings, count: int) -> tuple[dict[str, np.ndarray],
 
 
 def final_table(ran: Race) -> tuple[Grid, dict[str, float | None]]:
-    """The exact estimate, and where both descents end."""
+    """A table of the exact estimate and the ends of both descents, and its values by name."""
     name = "MLE" if ran.exact.problem.prior.flat else "MAP"
     if not ran.has_optimum:
         rows: list[list[Any]] = [["GD", *_end(ran.full)], ["SGD", *_end(ran.stochastic)]]
@@ -216,19 +219,19 @@ def final_table(ran: Race) -> tuple[Grid, dict[str, float | None]]:
 
 
 def picture(ran: Race, has_box: bool = True) -> Figure:
-    """Objective and slope over iterations; where the rate is too large, a descent at a smaller one beside them."""
+    """The picture of objective and slope over iterations; if the rate is too large, also with a smaller rate."""
     name = "MLE" if ran.exact.problem.prior.flat else "MAP"
     s = ran.settings
     curves = [(path.value, path.theta[:, 0]) for path in (ran.full, ran.stochastic)]
     exact = (ran.exact.objective, float(ran.exact.theta[0]))
     subtitle = f"{s.kind}, n = {s.num_rows}, batch {s.batch_size} with replacement, rate {s.lr:g}, from zero"
-    found = descents.calmed(ran) if ran.has_optimum and ran.diverges else None
+    found = descents.with_smaller_rate(ran) if ran.has_optimum and ran.diverges else None
     calm = found and ((found[1].value, found[1].theta[:, 0]), f"full-batch GD at rate {found[0]:.2g}")
     return sgd.race(curves[0], curves[1], exact, name, headline(ran), subtitle, calm, has_box)
 
 
 def headline(ran: Race) -> str:
-    """What happened, in a sentence."""
+    """A sentence on where the descents end."""
     name = "MLE" if ran.exact.problem.prior.flat else "MAP"
     if not ran.has_optimum:
         return f"There is no finite {name}: {ran.exact.reason}."

@@ -1,4 +1,4 @@
-"""What a head of one's own inherits from: mostly the heads whose targets are independent given x."""
+"""Base classes for heads: `Head`, and `FactorizedHead` for distributions with named parameters."""
 
 import math
 from abc import abstractmethod
@@ -18,16 +18,16 @@ from mlefw.head.head import Start
 
 
 class FactorizedHead(Head):
-    """One target with named parameters, each predicted, shared or fixed.
+    """Base class of heads for one target, whose named parameters are each predicted, shared or fixed.
 
-    A concrete head states `inverse_links` (in the order of its eta columns), `support`, and writes `build`.
+    A concrete head states `inverse_links` (in the order of its eta columns) and `support`, and writes `build`.
     """
 
     inverse_links: ClassVar[Mapping[str, Transform]]
     collapsible: ClassVar[frozenset[str]] = frozenset()
     """Parameters kept at or above the floor, because the likelihood is unbounded where they reach zero."""
     sharpening: ClassVar[frozenset[str]] = frozenset()
-    """Parameters without a floor, as they go to infinity where the likelihood is unbounded."""
+    """Parameters that go to infinity where the likelihood is unbounded; they have no floor."""
 
     def __init__(self, *, start: Start = "null", scale_floor: float = 1e-3, **sources: ParameterSource) -> None:
         for name, source in sources.items():
@@ -42,7 +42,7 @@ class FactorizedHead(Head):
 
     @abstractmethod
     def build(self, **params: Tensor) -> Distribution:
-        """The distribution for parameters of shape (*batch,) (a fixed one is a scalar)."""
+        """The distribution for the named parameters, each (*batch,), or a scalar where it is fixed."""
 
     @property
     def log_link(self) -> bool:
@@ -50,9 +50,10 @@ class FactorizedHead(Head):
         return self.inverse_links[self.eta_names[0]] is inverse_link.exp
 
     def set_units(self, mean: float, spread: float) -> None:
-        """Identity-linked parameters: center `mean`, gain `spread`. Collapsible ones: around `spread`, floored.
+        """Set center and gain from the mean and standard deviation of the target.
 
-        The floor is `scale_floor` · spread; a target without spread gets a unit of its own size, or of 1.
+        Identity-linked parameters get center `mean` and gain `spread`; collapsible parameters get center log(spread)
+        and the floor `scale_floor` · spread. For a constant target, |mean|, or 1 where that is 0, replaces the spread.
         """
         unit = spread if spread > 0 else abs(mean) or 1.0
         if self.collapsible & {*self.eta_names, *self.shared_names}:
@@ -64,32 +65,32 @@ class FactorizedHead(Head):
                 self.center[column] = math.log(unit)
 
     def inverse_link_of(self, name: str) -> Transform:
-        """The one that the class states."""
+        """The inverse link of a parameter, from `inverse_links`."""
         return self.inverse_links[name]
 
     def least_scale(self, eta: Tensor) -> Tensor | None:
-        """Over the parameters of the class that may."""
+        """The smallest collapsible parameter of each row, in units of the first gain, (*batch,); None without any."""
         params = self.params(eta)
         scales = [params[name].expand(eta.shape[:-1]) for name in self.collapsible]
         return torch.stack(scales).amin(0) / self.gain[0] if scales else None
 
     def fitted_between(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The eta of y itself, where a parameter that may collapse is learnt."""
+        """The first eta at which the density of y is centred, as both ends; None if no dispersion is learnt."""
         if not (self.collapsible | self.sharpening) - self.fixed.keys():
             return None
         eta = self.inverse_links[self.eta_names[0]].inv(y)
         return eta, eta
 
     def lowest(self) -> Tensor:
-        """The logarithm of the floor for what may collapse."""
+        """The eta of each column at its floor, (columns,): log(floor) for a collapsible parameter, else −∞."""
         names = self.eta_names + self.shared_names
         may = torch.tensor([name in self.collapsible for name in names], device=self.center.device)
         return torch.where(may, self.floor.log(), super().lowest())
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
-        """Parameters that fit a target of this mean and standard deviation roughly: where solvers start.
+        """Rough parameter values for a target of this mean and standard deviation, by name: a start for the solvers.
 
-        A parameter that is left out starts where the head's units put it.
+        A parameter that is left out starts at the head's center.
         """
         if not self.collapsible:
             return {}
@@ -101,7 +102,7 @@ class FactorizedHead(Head):
         return self.build(**self.params(eta))
 
     def params(self, eta: Tensor) -> dict[str, Tensor]:
-        """The named parameters for a complete eta: the inverse link of each column, floored where it may collapse."""
+        """The named parameters for a complete eta: the inverse link of each column, collapsible parameters floored."""
         columns = dict(zip(self.eta_names + self.shared_names, eta.unbind(-1), strict=True))
         params = {}
         for name, link in self.inverse_links.items():

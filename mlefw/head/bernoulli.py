@@ -27,14 +27,14 @@ class LogitBernoulli(Bernoulli):
 
 @register_kl(LogitBernoulli, LogitBernoulli)  # type: ignore[untyped-decorator]
 def _divergence(p: LogitBernoulli, q: LogitBernoulli) -> Tensor:
-    """KL(p, q) from log-probabilities, finite wherever the logits are: torch rounds probabilities to 0 and 1 first."""
+    """KL(p, q), (*batch,), from log-probabilities: torch's own is infinite where a probability rounds to 0 or 1."""
     ones = p.probs * (logsigmoid(p.logits) - logsigmoid(q.logits))
     zeros = torch.sigmoid(-p.logits) * (logsigmoid(-p.logits) - logsigmoid(-q.logits))
     return ones + zeros
 
 
 class _Probit(Transform):
-    """Log-odds of a probability that is the standard normal distribution function of eta."""
+    """Maps eta to the log-odds of Φ(eta), Φ being the standard normal distribution function."""
 
     domain, codomain, bijective, sign = constraints.real, constraints.real, True, 1
 
@@ -43,33 +43,33 @@ class _Probit(Transform):
 
 
 class _ComplementaryLogLog(Transform):
-    """Log-odds of the probability 1 − exp(−exp(eta)): that at least one event of a Poisson process came."""
+    """Maps eta to the log-odds of 1 − exp(−exp(eta)), the probability of at least one event of a Poisson process."""
 
     domain, codomain, bijective, sign = constraints.real, constraints.real, True, 1
 
     def _call(self, x: Tensor) -> Tensor:
-        # log expm1(exp(x)); each branch is kept where it neither overflows nor rounds to nothing.
+        # log expm1(exp(x)). Both branches are evaluated: each is clamped so that its gradient is finite off its side.
         large, small = x.clamp(0.0, _FAR).exp(), x.clamp(-_FAR, 0.0).exp()
         high = large + torch.log1p(-torch.exp(-large))
         return torch.where(x > 0, high, x + torch.log(torch.expm1(small) / small))
 
 
 _FAR = 700.0
-"""Where exp comes near the end of double precision."""
+"""Exponent near which exp overflows in double precision (709)."""
 
 LINKS: Mapping[str, Transform] = {
     "logit": inverse_link.identity,
     "probit": _Probit(),
     "cloglog": _ComplementaryLogLog(),
 }
-"""From eta to log-odds."""
+"""The transform from eta to log-odds for each value of `link`."""
 
 
 class BernoulliHead(FactorizedHead):
     """A binary target; eta is the log-odds of y = 1, or another function of its probability.
 
-    Choose `probit` where y says whether a normal quantity passed a threshold, and `cloglog` where it says whether any
-    event of a Poisson process came: its coefficients are log ratios of rates, and an exposure's logarithm is an offset.
+    Choose `probit` where y says whether a normal quantity passed a threshold, and `cloglog` where y says whether any
+    event of a Poisson process happened: coefficients are then log rate ratios, and a log exposure is an offset.
 
     Domain: y in {0, 1}.
     Link: probability = sigmoid(eta) (logit), the normal distribution function of eta (probit), or 1 − exp(−exp(eta))
@@ -95,10 +95,10 @@ class BernoulliHead(FactorizedHead):
         return self.link_name == "cloglog"
 
     def set_units(self, mean: float, spread: float) -> None:
-        """Nothing to do: log-odds have no unit."""
+        """Do nothing: log-odds have no unit."""
 
     def distribution(self, eta: Tensor) -> LogitBernoulli:
-        """Bernoulli of a complete eta."""
+        """The Bernoulli distribution for a complete eta."""
         return self.build(LINKS[self.link_name](eta[..., 0]))
 
     def build(self, logits: Tensor) -> LogitBernoulli:  # type: ignore[override]
@@ -106,7 +106,7 @@ class BernoulliHead(FactorizedHead):
         return LogitBernoulli(logits=logits, validate_args=False)
 
     def information(self, eta: Tensor) -> Tensor:
-        """The variance p (1 − p) of y times the square of the slope of the log-odds; 1 for the canonical logit."""
+        """The expected information p (1 − p) · (d log-odds / d eta)², (*batch, 1, 1)."""
         column = eta[..., 0]
         logits = LINKS[self.link_name](column)
         log_variance = logsigmoid(logits) + logsigmoid(-logits)
@@ -118,5 +118,5 @@ class BernoulliHead(FactorizedHead):
         return (log_variance + 2 * log_slope).exp()[..., None, None]
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor:
-        """Twice the NLL: a perfect prediction of single outcomes has none."""
+        """Twice the NLL, (*batch,): the NLL of a perfect prediction of one outcome is 0."""
         return 2 * self.nll_complete(eta, y)

@@ -22,16 +22,19 @@ class OpenUnitInterval(Constraint):
     lower_bound, upper_bound = 0.0, 1.0
 
     def check(self, value: Tensor) -> Tensor:
-        """Which values lie inside, elementwise."""
+        """Whether each value lies inside, elementwise."""
         return (value > 0) & (value < 1)
 
     def __repr__(self) -> str:
-        """In words, for messages."""
+        """The words that error messages use."""
         return "numbers between 0 and 1, neither of the two included"
 
 
 class Beta(TorchBeta):
-    """Beta distribution by the logit of its mean and its precision; its log-density subtracts no large numbers."""
+    """Beta distribution by the logit of its mean and its precision, with a log-density free of cancellation.
+
+    Shapes: logit_mean, precision (*batch,).
+    """
 
     def __init__(self, logit_mean: Tensor, precision: Tensor) -> None:
         self.logit_mean, self.precision = logit_mean, precision
@@ -39,16 +42,16 @@ class Beta(TorchBeta):
 
     @property
     def mean(self) -> Tensor:
-        """(*batch,)."""
+        """The mean, (*batch,)."""
         return self.logit_mean.sigmoid()
 
     @property
     def variance(self) -> Tensor:
-        """Mean (1 − mean) / (1 + precision), (*batch,)."""
+        """The variance mean (1 − mean) / (1 + precision), (*batch,)."""
         return self.logit_mean.sigmoid() * (-self.logit_mean).sigmoid() / (1 + self.precision)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density, (*batch,): Stirling's form of the normaliser, and precision times a divergence."""
+        """Log-density, (*batch,): a normaliser in Stirling's form, and precision times a divergence."""
         log_mean, log_rest = logsigmoid(self.logit_mean), logsigmoid(-self.logit_mean)
         log_y, log_other = value.log(), torch.log1p(-value)
         d, e = log_y - log_mean, log_other - log_rest
@@ -86,20 +89,20 @@ class BetaHead(FactorizedHead):
         super().__init__(mean="predicted", precision=precision, start=start)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
-        """By the method of moments."""
+        """Rough mean and precision by the method of moments."""
         most = mean * (1 - mean)
         return {"mean": mean, "precision": min(max(most / max(spread**2, 1e-6 * most) - 1, 0.1), 1e4)}
 
     def distribution(self, eta: Tensor) -> Beta:
-        """Beta of a complete eta, without forming the mean first."""
+        """The beta distribution for a complete eta, without forming the mean first."""
         return Beta(eta[..., 0], self.params(eta)["precision"].expand(eta.shape[:-1]))
 
     def build(self, mean: Tensor, precision: Tensor) -> Beta:  # type: ignore[override]
-        """Beta of mean and precision."""
+        """The beta distribution with this mean and precision."""
         return Beta(inverse_link.sigmoid.inv(mean), precision.expand_as(mean))
 
     def information(self, eta: Tensor) -> Tensor:
-        """Of (logit mean, log precision), by trigamma functions."""
+        """The expected information in (logit mean, log precision), by trigamma functions."""
         here = self.distribution(eta)
         m, rest, phi = here.mean, (-here.logit_mean).sigmoid(), here.precision
         first, second = (torch.special.polygamma(1, a) for a in (here.concentration1, here.concentration0))

@@ -20,7 +20,7 @@ class Categorical(TorchCategorical):
         self.scores = logits
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-mass, (*batch,): −log1p(Σ of the others relative to the largest) − (largest − chosen)."""
+        """Log-mass, (*batch,): −log1p(Σ over the other classes of exp(logit − largest)) − (largest − logit of y)."""
         largest, index = self.scores.max(dim=-1, keepdim=True)
         others = (self.scores - largest).exp().scatter(-1, index, 0.0).sum(-1)
         chosen = self.scores.gather(-1, value.long().unsqueeze(-1))
@@ -29,7 +29,7 @@ class Categorical(TorchCategorical):
 
 @register_kl(Categorical, Categorical)  # type: ignore[untyped-decorator]
 def _divergence(p: Categorical, q: Categorical) -> Tensor:
-    """KL(p, q) from log-probabilities, finite wherever the logits are: torch calls a probability below 1e-308 zero."""
+    """KL(p, q), (*batch,), from log-probabilities; torch's own is infinite once a probability is below 1e-308."""
     log_p, log_q = p.scores.log_softmax(-1), q.scores.log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
@@ -37,8 +37,8 @@ def _divergence(p: Categorical, q: Categorical) -> Tensor:
 class CategoricalHead(Head):
     """A class among K, by K symmetric logits.
 
-    Choose it for labels without an order; for two labels `bernoulli` says the same with one logit, and for ordered ones
-    `ordinal` needs far fewer coefficients.
+    Choose it for labels without an order. For two labels `bernoulli` is the equivalent model with one logit; for
+    ordered labels `ordinal` needs far fewer coefficients.
 
     Domain: y in {0, …, K − 1}, the position of the label in sorted order.
     Link: probabilities = softmax(eta).
@@ -67,5 +67,5 @@ class CategoricalHead(Head):
         return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor:
-        """Twice the NLL: a perfect prediction of single outcomes has none."""
+        """Twice the NLL, (*batch,): the NLL of a perfect prediction of one outcome is 0."""
         return 2 * self.nll_complete(eta, y)

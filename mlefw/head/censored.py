@@ -1,4 +1,4 @@
-"""The censored head: a number of which only bounds are known in some rows."""
+"""The censored head: a number for which some rows give bounds only."""
 
 import math
 from typing import Any, ClassVar
@@ -15,23 +15,23 @@ from mlefw.head.head import Start
 
 
 class CensoredHead(Head):
-    """A number with left, right or interval bounds, around a head of that number: tobit, survival, detection limits.
+    """A left-, right- or interval-censored number, whose own distribution is another head: tobit, survival analysis.
 
     Choose it where some rows only say that y was above, below or between limits: an engine that still runs, a value
-    under the detection limit, an income class. Such rows count as what they say; left out or taken at their limit
-    they bias every estimate. Predictions are those of the number itself, not of what is censored of it.
+    under the detection limit, an income class. Leaving such rows out, or taking them at their limit, biases every
+    estimate. Predictions are of the number itself, not of its censored observation.
 
     The target is two columns: data.target=[low,high]. Equal cells are an exact value; an empty cell is no bound, as is
     -inf below and inf above. Or it is a time and whether its event was observed: data.target=time data.event=status.
 
-    Domain: low <= high, one of them there; the upper end in the domain of the component.
-    Link: that of the component.
-    NLL: that of the component where the bounds are equal; else −log(F(high) − F(low)), from the logarithms of the
+    Domain: low <= high, at least one of them given; the upper bound in the domain of the component.
+    Link: the component's.
+    NLL: the component's where the bounds are equal; else −log(F(high) − F(low)), from the logarithms of the
         tails (Tobin, 1958; Turnbull, 1976).
 
     Args:
-        component: the head of the number.
-        start: as for any head.
+        component: the head for the number itself.
+        start: where training starts, `null` or `zero`.
     """
 
     also_known_as: ClassVar = "tobit (with a Gaussian), accelerated failure time (with a Weibull or lognormal)"
@@ -41,33 +41,34 @@ class CensoredHead(Head):
 
     def __init__(self, component: Head, start: Start = "null") -> None:
         super().__init__(component.eta_names, component.shared_names, start)
-        # A tuple: what is trained, moved and stored are the buffers and parameters of the whole.
+        # A tuple hides the component from nn.Module: only the buffers and parameters of this head are trained,
+        # moved between devices and stored.
         self.parts = (component,)
         self.event_shape = torch.Size([2])
         self.support = censored.bounds(component.support)
         self.convex = component.convex
-        # In (loc / scale, 1 / scale) tails and intervals of a log-concave density are convex, too (Olsen, 1978).
+        # In (loc / scale, 1 / scale) the NLL of tails and intervals of a log-concave density is convex (Olsen, 1978).
         self.unimodal = component.unimodal
         self._check(component)
-        self._take_over()
+        self._copy_units()
 
     @property
     def component(self) -> Head:
-        """The head of the number, with the floor of the whole."""
+        """The head for the number itself, with the floor of this head."""
         part = self.parts[0]
         part.floor = self.floor
         return part
 
     def points(self, y: Tensor) -> Tensor:
-        """A number for each pair of bounds (n, 2), rough: the middle, or the one bound there is."""
+        """A rough number for each pair of bounds (n, 2): the midpoint, or the only bound, (n,)."""
         lower, upper = y.unbind(-1)
         return torch.where(lower.isnan(), upper, torch.where(upper.isnan(), lower, 0.5 * (lower + upper)))
 
     def set_units(self, mean: float, spread: float) -> None:
-        """Those of the component, whose parameters start where they fit such a number roughly."""
+        """Take the units of the component, and center its parameters at a rough fit of this mean and spread."""
         part = self.parts[0]
         part.set_units(mean, spread)
-        self._take_over()
+        self._copy_units()
         rough: dict[str, float] = getattr(part, "rough", lambda *_: {})(mean, spread)
         for column, name in enumerate(self.eta_names + self.shared_names):
             if name in rough:
@@ -75,11 +76,11 @@ class CensoredHead(Head):
                 self.center[column] = part.inverse_link_of(name).inv(value)
 
     def inverse_link_of(self, name: str) -> Transform:
-        """That of the component."""
+        """The component's inverse link of a parameter."""
         return self.parts[0].inverse_link_of(name)
 
     def fitted_between(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
-        """From the lower bound to the upper one."""
+        """The first eta at the lower and at the upper bound, each (*batch,), infinite where a bound is missing."""
         lower, upper = y.unbind(-1)
         low, high = (self.component.fitted_between(bound) for bound in (lower, upper))
         if low is None or high is None:
@@ -87,18 +88,18 @@ class CensoredHead(Head):
         return low[0].masked_fill(lower.isnan(), -math.inf), high[1].masked_fill(upper.isnan(), math.inf)
 
     def lowest(self) -> Tensor:
-        """That of the component."""
+        """The component's eta of each column at its floor, (columns,)."""
         return self.component.lowest()
 
     def least_scale(self, eta: Tensor) -> Tensor | None:
-        """That of the component."""
+        """The component's smallest collapsible scale of each row, in units of gain, (*batch,)."""
         return self.component.least_scale(eta)
 
     def distribution(self, eta: Tensor) -> Censored:
-        """The distribution of the bounds for a complete eta."""
+        """The censored distribution for a complete eta."""
         return Censored(self.component.distribution(eta))
 
-    def _take_over(self) -> None:
+    def _copy_units(self) -> None:
         part: Any = self.parts[0]
         self.center.copy_(part.center)
         self.gain.copy_(part.gain)
@@ -106,10 +107,10 @@ class CensoredHead(Head):
 
     def _check(self, component: Head) -> None:
         if component.target != "numeric" or component.event_shape or component.support.is_discrete:
-            raise UsageError(f"head.component: {type(component).__name__} is no head of one continuous number")
-        tried = component.distribution(torch.zeros(1, component.eta_dim + component.shared_dim, dtype=torch.float64))
+            raise UsageError(f"head.component: {type(component).__name__} is not a head for one continuous number")
+        example = component.distribution(torch.zeros(1, component.eta_dim + component.shared_dim, dtype=torch.float64))
         try:
-            log_tail(tried, torch.ones(1, dtype=torch.float64), True)
+            log_tail(example, torch.ones(1, dtype=torch.float64), True)
         except NotImplementedError as error:
             raise UsageError(
                 f"head.component: {error}: expected gaussian, laplace, lognormal, weibull or exponential"

@@ -1,4 +1,4 @@
-"""The exponential head: waiting times without a memory."""
+"""The exponential head: memoryless waiting times."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from mlefw.head.head import Start
 
 
 class Exponential(TorchExponential):
-    """Exponential distribution by log mean, so that neither tiny nor huge means lose their log-density."""
+    """Exponential distribution by log mean (*batch,), whose log-density is accurate for tiny and huge means."""
 
     def __init__(self, log_mean: Tensor) -> None:
         self.log_mean = log_mean
@@ -44,19 +44,19 @@ class ExponentialHead(FactorizedHead):
         super().__init__(mean="predicted", start=start)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
-        """The mean."""
+        """The mean of the target."""
         return {"mean": mean}
 
     def distribution(self, eta: Tensor) -> Exponential:
-        """Exponential of a complete eta, without forming the mean first."""
+        """The exponential distribution for a complete eta, without forming the mean first."""
         return Exponential(eta[..., 0])
 
     def build(self, mean: Tensor) -> Exponential:  # type: ignore[override]
-        """Exponential of a mean."""
+        """The exponential distribution with this mean."""
         return Exponential(mean.log())
 
     def information(self, eta: Tensor) -> Tensor:
-        """One, in log mean."""
+        """The expected information in log mean, which is 1 everywhere, (*batch, 1, 1)."""
         return torch.ones_like(eta)[..., None]
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from mlefw.head.head import Start
 
 
 class Gamma(TorchGamma):
-    """Gamma distribution by log mean and dispersion; its log-density subtracts no large numbers."""
+    """Gamma distribution by log mean and dispersion, each (*batch,), with a log-density free of cancellation."""
 
     def __init__(self, log_mean: Tensor, dispersion: Tensor) -> None:
         self.log_mean, self.dispersion = log_mean, dispersion
@@ -24,22 +24,22 @@ class Gamma(TorchGamma):
 
     @property
     def mean(self) -> Tensor:
-        """exp(log_mean), (*batch,)."""
+        """The mean exp(log_mean), (*batch,)."""
         return self.log_mean.exp()
 
     @property
     def variance(self) -> Tensor:
-        """Dispersion · mean², (*batch,)."""
+        """The variance dispersion · mean², (*batch,)."""
         return self.dispersion * self.mean.square()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density, (*batch,): Stirling's form of the normaliser, and half the unit deviance."""
+        """Log-density, (*batch,): a normaliser in Stirling's form, and half the unit deviance."""
         normaliser = 0.5 * (math.log(2 * math.pi) + self.dispersion.log()) + stirling_error(self.concentration)
         return -half_deviance(self.log_mean, value) / self.dispersion - normaliser - value.log()
 
 
 def half_deviance(log_mean: Tensor, y: Tensor) -> Tensor:
-    """Y / mean − 1 − log(y / mean)."""
+    """Half the unit deviance of the gamma distribution, y / mean − 1 − log(y / mean)."""
     ratio = y.log() - log_mean
     return torch.expm1(ratio) - ratio
 
@@ -47,15 +47,16 @@ def half_deviance(log_mean: Tensor, y: Tensor) -> Tensor:
 class GammaHead(FactorizedHead):
     """Positive numbers with a constant relative spread: costs, rainfall, durations.
 
-    Choose it over `lognormal` where the mean matters (sums of claims, say): its coefficients speak of the mean and are
-    consistent for it whatever the distribution. With `dispersion=1` it is the exponential distribution.
+    Choose it over `lognormal` where the mean matters (sums of claims, say): its coefficients describe the mean, and
+    are consistent for the mean whatever the distribution. With `dispersion=1` it is the exponential distribution.
 
     Domain: y > 0.
     Link: mean = exp(eta_1); dispersion = max(exp(eta_2), floor), variance = dispersion · mean². The shape is
         1 / dispersion. The floor is `scale_floor`²: a relative spread of `scale_floor`.
     NLL: lgamma(k) − k log k + k eta_1 − (k − 1) log y + k y exp(−eta_1), k = 1 / dispersion.
 
-    Source: McCullagh & Nelder (1989), chapter 8; their dispersion is Pearson's, this one the maximum likelihood's.
+    Source: McCullagh & Nelder (1989), chapter 8, who estimate the dispersion by Pearson's statistic; here it is the
+    maximum likelihood estimate.
     """
 
     also_known_as: ClassVar = "gamma deviance; the gamma generalised linear model with log link"
@@ -74,30 +75,30 @@ class GammaHead(FactorizedHead):
         self.unimodal = dispersion != "predicted"
 
     def set_units(self, mean: float, spread: float) -> None:
-        """The floor alone: a dispersion has no unit, and a logarithm takes that of y."""
+        """Set the floor only: the dispersion has no unit, and the unit of y shifts the intercept of the log mean."""
         if "dispersion" not in self.fixed:
             self.floor.fill_(self.scale_floor**2)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
-        """By the method of moments."""
+        """Rough mean and dispersion by the method of moments."""
         return {"mean": mean, "dispersion": min(max((spread / mean) ** 2, 1e-3), 10.0)}
 
     def distribution(self, eta: Tensor) -> Gamma:
-        """Gamma of a complete eta, without forming the mean first."""
+        """The gamma distribution for a complete eta, without forming the mean first."""
         return Gamma(eta[..., 0], self.params(eta)["dispersion"].expand(eta.shape[:-1]))
 
     def build(self, mean: Tensor, dispersion: Tensor) -> Gamma:  # type: ignore[override]
-        """Gamma(mean, dispersion)."""
+        """The gamma distribution with this mean and dispersion."""
         return Gamma(mean.log(), dispersion.expand_as(mean))
 
     def information(self, eta: Tensor) -> Tensor:
-        """diag(k, k² ψ′(k) − k) in (log mean, log dispersion)."""
+        """The expected information diag(k, k² ψ′(k) − k) in (log mean, log dispersion), k = 1 / dispersion."""
         k = self.distribution(eta).concentration
         spread = k * (k * torch.special.polygamma(1, k) - 1)
         return torch.diag_embed(torch.stack([k, spread], -1)[..., : eta.shape[-1]])
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor | None:
-        """2 (y / mean − 1 − log(y / mean)), over the dispersion where that is given; None where it is predicted."""
+        """2 (y / mean − 1 − log(y / mean)), divided by a fixed dispersion; None where the dispersion is predicted."""
         if "dispersion" in self.eta_names:
             return None
         deviance = 2 * half_deviance(eta[..., 0], y)

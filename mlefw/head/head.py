@@ -1,4 +1,4 @@
-"""What a likelihood head is."""
+"""`Head`, the interface of a likelihood head."""
 
 import math
 from abc import ABC, abstractmethod
@@ -22,8 +22,8 @@ Start = Literal["null", "zero"]
 class Head(nn.Module, ABC):
     """Maps the network output eta to the distribution of y given x.
 
-    A *complete* eta carries the shared parameters too, as further columns with an intercept only:
-    (*batch, eta_dim + shared_dim). The exact solvers work on it.
+    A *complete* eta, (*batch, eta_dim + shared_dim), has one more column for each shared parameter. The exact solvers
+    treat that column as a predictor with an intercept only.
 
     Shapes: eta (*batch, eta_dim), unconstrained; y (*batch, *event_shape); nll (*batch,), nats, in the units of y.
     """
@@ -40,23 +40,29 @@ class Head(nn.Module, ABC):
     unimodal: bool = False
     """Whether a stationary point of a linear problem without a prior is its global optimum, convex or not."""
     lone: ClassVar[bool] = False
-    """Whether several descents to one optimum are taken to show that it is the only one: of a head that is not known to
-    have a linear problem with two.
+    """Whether the exact side takes an optimum for the only one when descents from several starts all end there.
+
+    For heads of which no linear problem with two optima is known.
     """
     limits: ClassVar[tuple[Limit, ...]] = ()
+    """Simpler distributions that are reached as a parameter goes to infinity, where no maximum may exist."""
     floored: ClassVar[bool] = False
-    """Whether the exact side keeps the floor of the scales: without it there is never a maximum."""
+    """Whether the exact side keeps the floor of the scales, because the likelihood is always unbounded without it."""
     takes_offset: ClassVar[bool] = True
-    """Whether the first eta is one to which an offset of the data belongs."""
+    """Whether an offset of the data may be added to the first eta."""
     outside: ClassVar[str] = ""
-    """What a person can do about a target outside the support, one clause."""
+    """What a user can do about a target outside the support: one clause for the error message."""
     also_known_as: ClassVar[str] = ""
+    """Usual names of the loss or model, for the documentation."""
 
     center: Tensor
+    """The eta at which a raw output of 0 lands, (eta_dim + shared_dim,), float64."""
     gain: Tensor
+    """The unit of the raw output: eta = center + gain · raw, (eta_dim + shared_dim,), float64."""
     floor: Tensor
+    """Least value of the collapsible parameters, a scalar, or (num_targets,) for several targets."""
     kink: float = 0.0
-    """Width over which a line search sees the kinks of the density rounded off; set by the step alone."""
+    """Width over which `descent_nll` smooths the kinks of the density for a line search; set by the training step."""
 
     def __init__(self, eta_names: tuple[str, ...], shared_names: tuple[str, ...] = (), start: Start = "null") -> None:
         super().__init__()
@@ -76,10 +82,14 @@ class Head(nn.Module, ABC):
         return False
 
     def set_units(self, mean: float, spread: float) -> None:
-        """Take the target's mean and standard deviation as the origin and unit of what is measured in units of y."""
+        """Set center, gain and floor from the target's mean and standard deviation."""
 
     def complete(self, eta: Tensor) -> Tensor:
-        """Eta (*batch, eta_dim) with the shared columns appended, in the widest float of the device."""
+        """The complete eta: `eta` (*batch, eta_dim) with the shared columns appended, in the device's widest float.
+
+        Raises:
+            ValueError: the last dimension of eta is not `eta_dim`.
+        """
         if eta.ndim == 0 or eta.shape[-1] != self.eta_dim:
             raise ValueError(f"{type(self).__name__}: eta has shape {tuple(eta.shape)}, expected (*, {self.eta_dim})")
         eta = promote(eta)
@@ -94,29 +104,34 @@ class Head(nn.Module, ABC):
 
     @property
     def shifts(self) -> tuple[tuple[int, list[int]], ...]:
-        """Eta columns to all of which one number may be added, after the one of them to hold at zero."""
+        """Groups of eta columns in which adding one number to all columns changes no distribution.
+
+        Each is the column to hold at zero, and all columns of the group.
+        """
         return () if self.reference is None else ((self.reference, list(range(self.eta_dim))),)
 
     def information(self, eta: Tensor) -> Tensor | None:
-        """Expected Hessian of the NLL in a complete eta, (*batch, columns, columns), or None where not stated.
+        """Expected Hessian of the NLL in a complete eta, (*batch, columns, columns); None if the head states none.
 
-        The solvers fall back on it where the observed Hessian is not positive definite, or says nothing.
+        The solvers use it where the observed Hessian is not positive definite, or zero.
         """
         return None
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor | None:
-        """Twice the NLL above that of a perfect prediction, (*batch,), for a complete eta; None where not defined.
+        """Twice the NLL less the NLL of a perfect prediction, (*batch,), for a complete eta; None where not defined.
 
-        A dispersion that is learnt once for all rows is left out, as in a generalised linear model: squared residuals
-        for a Gaussian (McCullagh & Nelder, 1989).
+        A shared dispersion is left out, as in a generalised linear model: for a Gaussian these are squared residuals
+        (McCullagh & Nelder, 1989).
         """
         return None
 
     def forward(self, eta: Tensor) -> Distribution:
         """The distribution of y for a predicted eta; its batch_shape is eta.shape[:-1].
 
-        Its parameters are laid out column by column, which makes what metrics do across a few columns vectorise.
+        Raises:
+            ValueError: the last dimension of eta is not `eta_dim`.
         """
+        # Contiguous columns: metrics then work on each parameter in vectorised code.
         with torch.autocast(eta.device.type, enabled=False):
             return self.distribution(by_column(self.complete(by_column(eta))))
 
@@ -125,7 +140,7 @@ class Head(nn.Module, ABC):
         """Negative log-likelihood of each row, (*batch,), in nats.
 
         Raises:
-            ValueError: the shapes of eta and y do not fit (nothing is broadcast).
+            ValueError: the shapes of eta and y do not match; nothing is broadcast.
         """
         if y.shape != eta.shape[:-1] + self.event_shape:
             expected = tuple(eta.shape[:-1] + self.event_shape)
@@ -135,43 +150,43 @@ class Head(nn.Module, ABC):
 
     @final
     def descent_nll(self, eta: Tensor, y: Tensor) -> Tensor:
-        """What training descends, (*batch,): the NLL, or a smooth stand-in less than `kink` off."""
+        """The function that training descends, (*batch,): the NLL, or a smooth one that differs by less than `kink`."""
         if not self.kink:
             return self.nll(eta, y)
         with torch.autocast(eta.device.type, enabled=False):
             return self.rounded_nll(self.complete(eta), y)
 
     def rounded_nll(self, eta: Tensor, y: Tensor) -> Tensor:
-        """The NLL for a complete eta with its kinks rounded off over a width of `kink`: itself where it has none."""
+        """The NLL for a complete eta, (*batch,), its kinks, if it has any, smoothed over a width of `kink`."""
         return self.nll_complete(eta, y)
 
     @final
     def nll_complete(self, eta: Tensor, y: Tensor) -> Tensor:
-        """The same for a complete eta: what the exact solvers differentiate."""
+        """The NLL of each row for a complete eta, (*batch,), in nats, without a check of shapes."""
         return -self.distribution(eta).log_prob(y)
 
     def inverse_link_of(self, name: str) -> Transform:
-        """The inverse link of a parameter."""
+        """The inverse link of a parameter: the identity unless the head says otherwise."""
         return inverse_link.identity
 
     def least_scale(self, eta: Tensor) -> Tensor | None:
-        """The least of the scales that may collapse, in units of gain, (*batch,), for a complete eta; or None."""
+        """The smallest collapsible scale of each row, in units of gain, (*batch,); None if the head has none."""
         return None
 
     def fitted_between(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Between which first etas a row is fitted the better the smaller a learnt dispersion is, each (*batch,).
+        """Least and greatest first eta, each (*batch,), at which the likelihood of a row grows as its dispersion falls.
 
-        The two are equal where a number is known exactly: there its density grows without bound as the dispersion goes
-        to zero. Without one of two bounds of a number the eta on that side is infinite. None where no density is
-        unbounded.
+        The two are equal for an exact observation, whose density grows without bound as a learnt dispersion goes to
+        zero. For a censored observation they are the bounds, infinite where a bound is missing. None for a head
+        without an unbounded density.
         """
         return None
 
     def column_limits(self) -> list[tuple[int, Limit]]:
-        """The limits of the parameters that are columns of a complete eta, each with its column."""
+        """The column in a complete eta and the limit of each parameter of `limits` that is not fixed."""
         names = self.eta_names + self.shared_names
         return [(names.index(limit.name), limit) for limit in self.limits if limit.name in names]
 
     def lowest(self) -> Tensor:
-        """The eta of each column, (columns,), at which its floor lies; minus infinity where there is none."""
+        """The eta of each column at its floor, (columns,); −∞ for a column without a floor."""
         return torch.full_like(self.center, -math.inf)

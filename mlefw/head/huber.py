@@ -33,7 +33,7 @@ class Huber(Distribution):
 
     def __init__(self, loc: Tensor, scale: Tensor, delta: Tensor) -> None:
         self.loc, self.scale, self.delta = loc, scale, delta
-        # The mass of one tail and of the middle, both without the normaliser.
+        # Unnormalised mass of one tail and of the middle.
         self.outer = torch.exp(-0.5 * delta * delta) / delta
         self.inner = _ROOT_2PI * torch.erf(delta * math.sqrt(0.5))
         self.normaliser = self.inner + 2 * self.outer
@@ -46,7 +46,7 @@ class Huber(Distribution):
 
     @property
     def variance(self) -> Tensor:
-        """(*batch,)."""
+        """The variance, (*batch,)."""
         tails = self.outer * (4 + 4 / self.delta.square())
         return self.scale.square() * (self.inner + tails) / self.normaliser
 
@@ -57,11 +57,11 @@ class Huber(Distribution):
         return -middle * (distance - 0.5 * middle) - self.scale.log() - self.normaliser.log()
 
     def cdf(self, value: Tensor) -> Tensor:
-        """P(Y <= y)."""
+        """P(Y <= y), (*batch,)."""
         return tail(self, value, False)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Quantiles, closed in each piece; for probabilities in (0, 1)."""
+        """Quantiles for probabilities in (0, 1), in closed form for each tail and the middle."""
         lower = torch.minimum(value, 1 - value) * self.normaliser
         outside = lower < self.outer
         line = (
@@ -71,16 +71,16 @@ class Huber(Distribution):
         return self.loc + self.scale * torch.where(value < 0.5, left, -left)
 
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
-        """By inversion."""
+        """Draws by inversion, (*sample_shape, *batch)."""
         shape = self._extended_shape(sample_shape)
         tiny = torch.finfo(self.loc.dtype).tiny
         return self.icdf(torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp(min=tiny))
 
     def crps(self, y: Tensor) -> Tensor:
-        """CRPS, (*batch,), in the unit of y: E|Y − y| − ½ E|Y − Y'|, each a sum over the pieces."""
+        """CRPS, (*batch,), in the unit of y: E|Y − y| − ½ E|Y − Y'|, each summed over the tails and the middle."""
         u, delta, z = ((y - self.loc) / self.scale).abs(), self.delta, self.normaliser
         inside = torch.minimum(u, delta)
-        # ∫ v f(v) dv from −∞ to −u: in the tail, and the part of the middle beyond u.
+        # Unnormalised ∫ |v| f(v) dv over v < −u: the tail, then the part of the middle beyond u.
         far = torch.relu(u - delta)
         moment = self.outer * torch.exp(-delta * far) * (delta + far + 1 / delta)
         moment = moment + torch.exp(-0.5 * inside.square()) - torch.exp(-0.5 * delta * delta)
@@ -111,9 +111,9 @@ def _(distribution: Huber, y: Tensor, above: bool) -> Tensor:
 class HuberHead(FactorizedHead):
     """Noise that is Gaussian in the middle and Laplace in the tails: Huber's loss with its scale and normaliser.
 
-    Choose it for a robust fit that keeps one optimum: rows far out pull with a bounded force, where `student_t` lets
-    them go. With delta = 1.345 it is 95 % efficient on Gaussian noise. The scale is the maximum likelihood estimate,
-    not that of M-estimators with a separate scale (Huber's proposal 2, scikit-learn, statsmodels RLM).
+    Choose it for a robust fit with a unique optimum: the influence of an outlier is bounded, while under `student_t`
+    it goes to zero. With delta = 1.345 it is 95 % efficient on Gaussian noise. The scale is the maximum likelihood
+    estimate, unlike that of M-estimators (Huber's proposal 2, scikit-learn, statsmodels RLM).
 
     Domain: y real.
     Link: loc = eta_1; scale = max(exp(eta_2), floor), the floor being `scale_floor` · sd(y); delta = exp(eta_3), in
@@ -150,7 +150,7 @@ class HuberHead(FactorizedHead):
         self.unimodal = given and scale != "predicted"
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
-        """The usual tails."""
+        """Rough location and scale, with delta = 1.345 (95 % efficiency on Gaussian noise)."""
         return super().rough(mean, spread) | {"delta": 1.345}
 
     def build(self, loc: Tensor, scale: Tensor, delta: Tensor) -> Huber:  # type: ignore[override]

@@ -3,15 +3,11 @@
 import math
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.distributions import LogNormal as TorchLogNormal
 from torch.distributions import constraints
 
-from mlefw import inverse_link
-from mlefw.distribution.parameter import ParameterSource
-from mlefw.head.base import FactorizedHead
-from mlefw.head.head import Start
+from mlefw.head.location_scale import LocationScaleHead
 
 
 class LogNormal(TorchLogNormal):
@@ -23,7 +19,7 @@ class LogNormal(TorchLogNormal):
         return -0.5 * u * u - self.scale.log() - 0.5 * math.log(2 * math.pi) - value.log()
 
 
-class LognormalHead(FactorizedHead):
+class LognormalHead(LocationScaleHead):
     """Positive numbers with multiplicative noise: incomes, sizes, concentrations.
 
     Choose it over `gamma` where the logarithm of y looks symmetric, and medians matter: exp(eta) is the median of y,
@@ -36,42 +32,31 @@ class LognormalHead(FactorizedHead):
     """
 
     also_known_as: ClassVar = "squared error of the logarithm (MSLE)"
-    inverse_links: ClassVar = {"loc": inverse_link.identity, "scale": inverse_link.exp}
-    collapsible: ClassVar = frozenset({"scale"})
+    scale_information: ClassVar = 2.0
     support = constraints.positive
     outside: ClassVar = (
         "rows with 0 need a model of their own (whether y > 0, by head=bernoulli); head=gaussian takes any"
     )
     log_link = True
 
-    def __init__(self, scale: ParameterSource = "shared", scale_floor: float = 1e-3, start: Start = "null") -> None:
-        super().__init__(loc="predicted", scale=scale, scale_floor=scale_floor, start=start)
-        self.convex = not isinstance(scale, str)
-        self.unimodal = scale != "predicted"
-
     def set_units(self, mean: float, spread: float) -> None:
-        """As for a Gaussian, with the moments of log y by the method of moments."""
-        super().set_units(*_of_logarithm(mean, spread))
+        """Set center, gain and floor from the moments of log y, obtained from those of y by the method of moments."""
+        super().set_units(*_moments_of_log(mean, spread))
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
-        """By the method of moments."""
-        return super().rough(*_of_logarithm(mean, spread))
+        """Rough location and scale of log y by the method of moments."""
+        return super().rough(*_moments_of_log(mean, spread))
 
     def fitted_between(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The logarithm of y."""
+        """The first eta at which the density of y is centred, log y, as both ends; None if the scale is fixed."""
         return super().fitted_between(y.log())
 
     def build(self, loc: Tensor, scale: Tensor) -> LogNormal:  # type: ignore[override]
         """LogNormal(loc, scale)."""
         return LogNormal(loc, scale.expand_as(loc), validate_args=False)
 
-    def information(self, eta: Tensor) -> Tensor:
-        """diag(1 / scale², 2) in (loc, log scale)."""
-        precision = self.params(eta)["scale"].expand(eta.shape[:-1]) ** -2
-        return torch.diag_embed(torch.stack([precision, 2 * torch.ones_like(precision)], -1)[..., : eta.shape[-1]])
-
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor | None:
-        """(log y − loc)², over the variance where that is given; None where the scale is predicted."""
+        """(log y − loc)², divided by a fixed scale²; None where the scale is predicted."""
         if "scale" in self.eta_names:
             return None
         params = self.params(eta)
@@ -79,7 +64,7 @@ class LognormalHead(FactorizedHead):
         return square if "scale" in self.shared_names else square / params["scale"].square()
 
 
-def _of_logarithm(mean: float, spread: float) -> tuple[float, float]:
-    """Mean and standard deviation of log y."""
+def _moments_of_log(mean: float, spread: float) -> tuple[float, float]:
+    """Mean and standard deviation of log y for a lognormal y with this mean and standard deviation."""
     variance = math.log1p((spread / mean) ** 2)
     return math.log(mean) - variance / 2, math.sqrt(variance)

@@ -13,15 +13,15 @@ from mlefw.head.base import Head
 from mlefw.head.head import Start
 
 _MOST = 1000
-"""Components: a file may ask for more than memory holds the names of."""
+"""Most components: a larger number in a configuration file could exhaust the memory by parameter names alone."""
 
 
 class Mixture(MixtureSameFamily):
-    """A mixture that knows the least scale of its components, where they have one."""
+    """A mixture distribution with a `scale`: the smallest scale of its components."""
 
     @property
     def scale(self) -> Tensor:
-        """(*batch,)."""
+        """The smallest scale of the components, (*batch,); only for components that have a scale."""
         scales: Tensor = self.component_distribution.scale  # type: ignore[attr-defined]
         return scales.expand(self.component_distribution.batch_shape).amin(-1)
 
@@ -29,24 +29,24 @@ class Mixture(MixtureSameFamily):
 class MixtureHead(Head):
     """Several components of one kind, each with its own parameters: a mixture density network (Bishop, 1994).
 
-    Choose it where y given x has several modes, or tails and skewness that no head of one component has. Each
-    observation counts for all components, so that more of them need more rows; compare their numbers on held-out rows.
+    Choose it where y given x has several modes, or tails and skewness that no single head has. More components need
+    more rows; choose their number on held-out rows.
 
-    The likelihood has many maxima, and without a floor of the scales it has none: a component that sits on one row
-    grows without bound. The exact side therefore keeps the floor, tries several starts, prefers ends away from the
-    floor, and calls none of them global. Components have no order: their parameters are not to be compared between
-    fits.
+    The likelihood has many local maxima, and without a floor of the scales it is unbounded: a component centred on
+    one row can have a density as high as one likes. The exact side therefore keeps the floor, tries several starts,
+    prefers optima away from the floor, and calls none of them global. Components have no order, so that their
+    parameters cannot be compared between fits.
 
-    Domain: that of the component.
-    Link: the eta of each component in turn, as the component takes it; then the log-odds of each component but the
+    Domain: the component's.
+    Link: the eta of each component in turn, linked as by the component; then the log-odds of each component but the
         first against the first.
     NLL: −log Σ_k weight_k · exp(−NLL of component k).
 
     Args:
         component: the head of one component.
-        num_components: how many.
+        num_components: number of components, at least 2.
         weights: `predicted`, or `shared` by all rows.
-        start: as for any head; at eta = 0 all components are alike and stay so, which is refused.
+        start: `null`; `zero` is refused, because components that start equal stay equal.
     """
 
     floored: ClassVar = True
@@ -66,30 +66,33 @@ class MixtureHead(Head):
         if weights not in ("predicted", "shared"):
             raise UsageError(f"head.weights={weights!r}: expected 'predicted' or 'shared'")
         if component.target != "numeric" or component.event_shape:
-            raise UsageError(f"head.component: a mixture of {type(component).__name__} is no other model than one")
+            raise UsageError(
+                f"head.component: a mixture of {type(component).__name__} is the same model as one of them"
+            )
         if start == "zero":
-            raise UsageError("head.start=zero: components that start alike stay alike; expected start=null")
+            raise UsageError("head.start=zero: components that start equal stay alike; expected start=null")
         count = range(1, num_components + 1)
         logits = tuple(f"logit_{k}" for k in count[1:])
         predicted = tuple(f"{name}_{k}" for k in count for name in component.eta_names)
         shared = tuple(f"{name}_{k}" for k in count for name in component.shared_names)
         is_predicted = weights == "predicted"
         super().__init__(predicted + logits * is_predicted, shared + logits * (not is_predicted), start)
-        # A tuple: what is trained, moved and stored are the buffers and parameters of the whole.
+        # A tuple hides the component from nn.Module: only the buffers and parameters of this head are trained,
+        # moved between devices and stored.
         self.parts = (component,)
         self.num_components, self.weights = num_components, weights
         self.support = component.support
-        self._spread_out()
+        self._spread_locations()
 
     @property
     def component(self) -> Head:
-        """The head of one component, with the floor and the kink of the whole."""
+        """The head of one component, with the floor and the kink of this head."""
         part = self.parts[0]
         part.floor, part.kink = self.floor, self.kink
         return part
 
     def columns(self, k: int) -> list[int]:
-        """The columns of a complete eta that are those of one component (from 0)."""
+        """The columns of a complete eta that belong to component k, counted from 0."""
         part, first = self.parts[0], self.eta_dim
         predicted = range(k * part.eta_dim, (k + 1) * part.eta_dim)
         return [*predicted, *range(first + k * part.shared_dim, first + (k + 1) * part.shared_dim)]
@@ -101,25 +104,25 @@ class MixtureHead(Head):
         return slice(end - self.num_components + 1, end)
 
     def set_units(self, mean: float, spread: float) -> None:
-        """Those of the component, its locations moved apart: at the quantiles of a normal distribution."""
+        """Take the units of the component, and spread the locations over the quantiles of a normal distribution."""
         self.parts[0].set_units(mean, spread)
         self.floor = self.parts[0].floor.clone()
-        self._spread_out()
+        self._spread_locations()
 
     def inverse_link_of(self, name: str) -> Transform:
-        """That of the component."""
+        """The component's inverse link of a parameter such as `loc_2`; the identity for the log-odds of components."""
         base, _, _ = name.rpartition("_")
         return inverse_link.identity if base == "logit" else self.parts[0].inverse_link_of(base)
 
     def lowest(self) -> Tensor:
-        """That of the component, for each."""
+        """The eta of each column at its floor, (columns,); −∞ for a column without a floor."""
         values = super().lowest()
         for k in range(self.num_components):
             values[self.columns(k)] = self.component.lowest()
         return values
 
     def least_scale(self, eta: Tensor) -> Tensor | None:
-        """Over the components."""
+        """The smallest collapsible scale of each row over all components, in units of gain, (*batch,), or None."""
         return None if (scales := self.component.least_scale(self._stacked(eta))) is None else scales.amin(-1)
 
     def distribution(self, eta: Tensor) -> Mixture:
@@ -136,7 +139,7 @@ class MixtureHead(Head):
         shared = eta[..., self.eta_dim : self.eta_dim + count * part.shared_dim]
         return torch.cat([predicted, shared.unflatten(-1, (count, part.shared_dim))], -1)
 
-    def _spread_out(self) -> None:
+    def _spread_locations(self) -> None:
         part, count = self.parts[0], self.num_components
         names = part.eta_names + part.shared_names
         located = torch.tensor([part.inverse_link_of(name) is inverse_link.identity for name in names]).double()

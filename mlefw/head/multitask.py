@@ -1,4 +1,4 @@
-"""The multitask head: a head of its own for each of several targets."""
+"""The multitask head: several targets, each with its own head."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _CANDIDATES = (0.0, 1.0, 0.5)
 
 
 class _Support(constraints.Constraint):
-    """Every target that is there lies in the support of its head."""
+    """Every target that is observed (not NaN) lies in the support of its head."""
 
     event_dim = 1
 
@@ -32,31 +32,31 @@ class _Support(constraints.Constraint):
 
 
 class JointHead(Head):
-    """Several targets: y (*batch, num_targets), of a distribution that has `marginals` (see `Joint`)."""
+    """Base class of heads for several targets: y (*batch, num_targets), distributed as a `Joint` with `marginals`."""
 
     targets: tuple[str, ...]
-    """Their names, in the order of the columns of y."""
+    """Names of the targets, in the order of the columns of y."""
 
     @abstractmethod
     def set_column_units(self, mean: Sequence[float], spread: Sequence[float]) -> None:
-        """`set_units` with the mean and standard deviation of each target."""
+        """Set center, gain and floor from the mean and standard deviation of each target."""
 
 
 class MultitaskHead(JointHead):
     """Several targets, independent given x, each with its own head and its own dispersion.
 
     Choose it for several targets that share the layers of a network, of one kind or of several: prices and classes,
-    counts and yes or no. The NLL is the plain sum over the targets: no weights, which would not be a likelihood. For
-    numbers whose noise is correlated choose `multivariate_gaussian`. A target that is missing in a row (NaN) adds
-    nothing there; the mean is over all rows.
+    counts and yes or no. The NLL is the unweighted sum over the targets; with task weights it would not be a
+    likelihood. For numbers whose noise is correlated choose `multivariate_gaussian`. A target that is missing in a
+    row (NaN) adds nothing to the NLL of the row; means are still over all rows.
 
-    Domain: that of each head.
-    Link: eta is that of the heads one after the other, their shared parameters after all that is predicted.
-    NLL: Σ over the targets that are there of the NLL of their heads.
+    Domain: each head's, for its target.
+    Link: the predicted eta columns of the heads in turn, then their shared parameters in turn.
+    NLL: the sum of the NLL of each head over the targets that are observed.
 
     Args:
         tasks: the head of each target by the name of its column, in the order of the columns of y.
-        start: as for any head.
+        start: where training starts, `null` or `zero`.
     """
 
     also_known_as: ClassVar = "multitask learning, without weights of the tasks"
@@ -64,7 +64,7 @@ class MultitaskHead(JointHead):
 
     def __init__(self, tasks: Mapping[str, Head], start: Start = "null") -> None:
         if len(tasks) < 2:
-            raise UsageError(f"several targets have a head each, and there are {len(tasks)}: expected at least two")
+            raise UsageError(f"head=multitask has a head for each target, here {len(tasks)}: expected at least two")
         named = [(name, head) for name, head in tasks.items()]
         super().__init__(
             tuple(f"{name}.{eta}" for name, head in named for eta in head.eta_names),
@@ -72,7 +72,8 @@ class MultitaskHead(JointHead):
             start,
         )
         self.targets = tuple(tasks)
-        # A plain tuple: what is trained, moved and stored are the buffers and parameters of the whole.
+        # A tuple hides the heads from nn.Module: only the buffers and parameters of this head are trained, moved
+        # between devices and stored.
         self.parts = tuple(tasks.values())
         self.event_shape = torch.Size([len(self.parts)])
         self.register_buffer("floor", torch.zeros(len(self.parts), dtype=torch.float64))
@@ -81,17 +82,17 @@ class MultitaskHead(JointHead):
         self.unimodal = all(part.convex or part.unimodal for part in self.parts)
         self.stand_ins = tuple(_inside(part.support) for part in self.parts)
         self.spans = self._spans()
-        self._gather()
+        self._copy_units()
 
     def set_column_units(self, mean: Sequence[float], spread: Sequence[float]) -> None:
-        """Those of each head whose target is a number."""
+        """Set the units of each head whose target is a number."""
         for part, one, other in zip(self.parts, mean, spread, strict=True):
             if part.target == "numeric":
                 part.set_units(one, other)
-        self._gather()
+        self._copy_units()
 
     def column_limits(self) -> list[tuple[int, Limit]]:
-        """Those of the heads."""
+        """The column in this head's complete eta and the limit of each parameter of the heads that has one."""
         return [
             (self.columns(index)[column], limit)
             for index, part in enumerate(self.parts)
@@ -99,7 +100,7 @@ class MultitaskHead(JointHead):
         ]
 
     def lowest(self) -> Tensor:
-        """Those of the heads."""
+        """The eta of each column at its floor, (columns,); −∞ for a column without a floor."""
         values = super().lowest()
         for index, part in enumerate(self.parts):
             part.floor = self.floor[index]
@@ -108,7 +109,7 @@ class MultitaskHead(JointHead):
 
     @property
     def shifts(self) -> tuple[tuple[int, list[int]], ...]:
-        """Those of the heads."""
+        """The groups of each head in which a common shift changes no distribution, in the columns of this head."""
         return tuple(
             (predicted[reference], [predicted[column] for column in columns])
             for part, (predicted, _) in zip(self.parts, self.spans, strict=True)
@@ -116,7 +117,7 @@ class MultitaskHead(JointHead):
         )
 
     def columns(self, index: int) -> list[int]:
-        """The columns of a complete eta that are those of one head."""
+        """The columns of a complete eta that belong to one head, by its position."""
         return [column for span in self.spans[index] for column in range(span.start, span.stop)]
 
     def distribution(self, eta: Tensor) -> Joint:
@@ -125,7 +126,7 @@ class MultitaskHead(JointHead):
         return Joint(parts, self.stand_ins, eta.shape[:-1])
 
     def rounded_nll(self, eta: Tensor, y: Tensor) -> Tensor:
-        """The sum of those of the heads."""
+        """The NLL for a complete eta with its kinks smoothed, summed over the observed targets, (*batch,)."""
         total = torch.zeros_like(eta[..., 0])
         for index in range(len(self.parts)):
             column, observed = self.of_target(y, index)
@@ -134,11 +135,11 @@ class MultitaskHead(JointHead):
         return total
 
     def of_target(self, y: Tensor, index: int) -> tuple[Tensor, Tensor]:
-        """One target as its head takes it, a value of its support where it is missing, and where it is there."""
+        """The values of one target for its head, a value of the support where missing; and whether each is observed."""
         return one_target(y, index, self.stand_ins[index], self.parts[index].target in ("labels", "ordered"))
 
     def information(self, eta: Tensor) -> Tensor | None:
-        """A block for each head; None where one of them states none."""
+        """Block-diagonal expected information, a block for each head; None where any head states none."""
         whole = eta.new_zeros(*eta.shape, eta.shape[-1])
         for index in range(len(self.parts)):
             block = self._part(index).information(self._eta(eta, index))
@@ -149,7 +150,7 @@ class MultitaskHead(JointHead):
         return whole
 
     def _spans(self) -> tuple[tuple[range, range], ...]:
-        """The predicted and the shared columns of each head."""
+        """The columns of the predicted and of the shared parameters of each head."""
         spans, eta, shared = [], 0, self.eta_dim
         for part in self.parts:
             spans.append((range(eta, eta + part.eta_dim), range(shared, shared + part.shared_dim)))
@@ -161,12 +162,12 @@ class MultitaskHead(JointHead):
         return torch.cat([predicted, shared], -1) if shared.shape[-1] else predicted
 
     def _part(self, index: int) -> Head:
-        """A head with the floor and the kink of the whole."""
+        """One of the heads, with its floor and the kink of this head."""
         part = self.parts[index]
         part.floor, part.kink = self.floor[index], self.kink
         return part
 
-    def _gather(self) -> None:
+    def _copy_units(self) -> None:
         for index, part in enumerate(self.parts):
             at = self.columns(index)
             self.center[at], self.gain[at] = part.center, part.gain
@@ -174,5 +175,5 @@ class MultitaskHead(JointHead):
 
 
 def _inside(support: constraints.Constraint) -> float:
-    """Some value of the support."""
+    """A value inside the support."""
     return next((value for value in _CANDIDATES if bool(support.check(torch.tensor(value)))), 0.0)

@@ -22,8 +22,10 @@ from mlefw.head.multitask import JointHead
 class MultivariateGaussian(Joint):
     """Normal distribution of D targets whose precision is T' T, T = diag(1 / scale) (I − coefficient).
 
-    Each target less its mean is a combination of the targets before it plus noise of its own `scale` (Pourahmadi,
-    1999). Shapes: loc, scale (*batch, D), coefficient (*batch, D, D), zero on and above the diagonal.
+    Each centred target is a linear combination of the centred targets before it plus independent noise with its
+    `scale` (Pourahmadi, 1999).
+
+    Shapes: loc, scale (*batch, D), coefficient (*batch, D, D), zero on and above the diagonal.
     """
 
     def __init__(self, loc: Tensor, scale: Tensor, coefficient: Tensor) -> None:
@@ -32,7 +34,7 @@ class MultivariateGaussian(Joint):
 
     @property
     def marginals(self) -> tuple[Gaussian, ...]:
-        """The distribution of each target by itself."""
+        """The marginal distribution of each target, (*batch,)."""
         return self._normals
 
     @cached_property
@@ -49,21 +51,21 @@ class MultivariateGaussian(Joint):
 
     @property
     def covariance(self) -> Tensor:
-        """(*batch, D, D)."""
+        """The covariance, (*batch, D, D)."""
         return self.scale_tril @ self.scale_tril.mT
 
     @property
     def mean(self) -> Tensor:
-        """(*batch, D)."""
+        """The mean, (*batch, D)."""
         return self.loc
 
     @property
     def variance(self) -> Tensor:
-        """(*batch, D)."""
+        """The variance of each target, (*batch, D)."""
         return self.scale_tril.square().sum(-1)
 
     def standardised(self, residual: Tensor) -> Tensor:
-        """T times a residual (*batch, D): independent standard normal numbers under the truth."""
+        """T · residual, (*batch, D): independent standard normal numbers where the distribution is true."""
         return (residual - (self.coefficient * residual.unsqueeze(-2)).sum(-1)) / self.scale
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -72,7 +74,7 @@ class MultivariateGaussian(Joint):
         return -(0.5 * u * u + self.scale.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
-        """(*sample_shape, *batch, D)."""
+        """Draws, (*sample_shape, *batch, D)."""
         noise = torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
         with torch.no_grad():
             return self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
@@ -88,11 +90,10 @@ def _divergence(p: MultivariateGaussian, q: MultivariateGaussian) -> Tensor:
 class MultivariateGaussianHead(JointHead):
     """Several numbers whose noise is correlated, with a full covariance, the same for all rows or predicted.
 
-    Choose it where the targets of a row miss their predictions together: forecasts of sums and differences of targets,
-    or of one target given another, are then right, where heads that are independent (`gaussian` on several columns)
-    are not. With a shared covariance the linear estimate of each mean is that of least squares, column by column
-    (Zellner, 1962); the likelihood is higher by what the correlation tells. A predicted covariance has D (D + 1) / 2
-    network outputs more.
+    Choose it where the errors of the targets of a row are correlated: only then are forecasts of sums and differences
+    of targets, or of one target given another, calibrated. With a shared covariance the linear estimate of the means
+    is least squares, target by target (Zellner, 1962), at a higher likelihood. A predicted covariance takes
+    D (D + 1) / 2 more network outputs.
 
     Domain: y real, (D,).
     Link: loc_d = eta_d; scale_d = max(exp(eta), floor), the noise of target d given those before it, the floor being
@@ -103,8 +104,8 @@ class MultivariateGaussianHead(JointHead):
     Args:
         targets: names of the targets, from the data.
         covariance: `shared` or `predicted`.
-        scale_floor: lowest scale of a target given those before it, as a share of its standard deviation.
-        start: as for any head.
+        scale_floor: least scale of a target given those before it, as a share of the target's standard deviation.
+        start: where training starts, `null` or `zero`.
     """
 
     also_known_as: ClassVar = "multivariate Gaussian NLL; seemingly unrelated regression with the same features"
@@ -130,11 +131,11 @@ class MultivariateGaussianHead(JointHead):
         self.event_shape = torch.Size([len(targets)])
         self.register_buffer("floor", torch.zeros(len(targets), dtype=torch.float64))
         self.pairs = [(d, j) for d in range(len(targets)) for j in range(d)]
-        # The NLL is convex in (T, T loc), and a linear loc reaches every T loc.
+        # The NLL is convex in (T, T loc), and a loc that is linear in x makes T loc linear in x, without restriction.
         self.unimodal = shared
 
     def set_column_units(self, mean: Sequence[float], spread: Sequence[float]) -> None:
-        """Means and spreads as center and gain of the locations; around each spread its scale, floored."""
+        """Set center, gain and floor from the mean and standard deviation of each target."""
         count = self.num_targets
         unit = [sd if sd > 0 else abs(middle) or 1.0 for middle, sd in zip(mean, spread, strict=True)]
         for d in range(count):
@@ -145,17 +146,17 @@ class MultivariateGaussianHead(JointHead):
             self.gain[column] = unit[d] / unit[j]
 
     def inverse_link_of(self, name: str) -> Transform:
-        """That of a scale is exp."""
+        """The inverse link of a parameter: exp for a scale, else the identity."""
         return inverse_link.exp if name in self._scale_names else inverse_link.identity
 
     def lowest(self) -> Tensor:
-        """The logarithm of the floor of each scale."""
+        """The eta of each column at its floor, (columns,): log(floor) for a scale, else −∞."""
         values = super().lowest()
         values[self.num_targets : 2 * self.num_targets] = self.floor.log()
         return values
 
     def least_scale(self, eta: Tensor) -> Tensor:
-        """The least scale of each row in units of its target, (*batch,)."""
+        """The smallest scale of each row, each in units of its target's gain, (*batch,)."""
         unit = self.gain[: self.num_targets]
         return (self.distribution(eta).scale / unit).amin(-1)
 
@@ -169,7 +170,11 @@ class MultivariateGaussianHead(JointHead):
         return MultivariateGaussian(eta[..., :count], scale, coefficient)
 
     def information(self, eta: Tensor) -> Tensor:
-        """T' T in loc; 2 in each log scale; the covariance of the targets before it, over scale², in coefficients."""
+        """Block-diagonal expected information, (*batch, columns, columns).
+
+        T' T in loc; 2 in each log scale; in the coefficients of a target, the covariance of the targets before it over
+        its scale².
+        """
         count, normal = self.num_targets, self.distribution(eta)
         whole = eta.new_zeros(*eta.shape, eta.shape[-1])
         factor = torch.stack([normal.standardised(unit) for unit in torch.eye(count).to(eta)], -1)

@@ -1,4 +1,4 @@
-"""The negative binomial head: counts that vary more than a Poisson."""
+"""The negative binomial head: overdispersed counts."""
 
 import math
 from typing import ClassVar
@@ -16,13 +16,14 @@ from mlefw.head.base import FactorizedHead
 from mlefw.head.head import Start
 
 _LEAST = -27.6
-"""Log dispersion below which cdf and draws are those at it: nothing else changes by more than 1e-12 of the variance."""
+"""Least log dispersion, of 1e-12, that cdf and draws use; the log-mass uses the exact one."""
 
 
 class NegativeBinomial(TorchNegativeBinomial):
-    """Negative binomial distribution by log mean and log dispersion, Poisson as the dispersion goes to zero.
+    """Negative binomial distribution by log mean and log dispersion, each (*batch,); Poisson as the dispersion → 0.
 
-    The log-mass is in saddle-point form (Loader, 2000), which subtracts neither large counts nor large sizes.
+    The log-mass is in saddle-point form (Loader, 2000), which is free of cancellation for large counts and for small
+    dispersions.
     """
 
     def __init__(self, log_mean: Tensor, log_dispersion: Tensor) -> None:
@@ -32,12 +33,12 @@ class NegativeBinomial(TorchNegativeBinomial):
 
     @property
     def mean(self) -> Tensor:
-        """exp(log_mean), (*batch,)."""
+        """The mean exp(log_mean), (*batch,)."""
         return self.log_mean.exp()
 
     @property
     def variance(self) -> Tensor:
-        """The mean + dispersion · mean², (*batch,)."""
+        """The variance mean + dispersion · mean², (*batch,)."""
         return self.mean + self.log_dispersion.exp() * self.mean.square()
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -49,11 +50,14 @@ class NegativeBinomial(TorchNegativeBinomial):
         normaliser = 0.5 * (torch.log(2 * math.pi * y) + overdispersed)
         normaliser = normaliser + stirling_error(y) - stirling_error(y + size) + stirling_error(size)
         counted = -half_deviance(self.log_mean, self.log_dispersion, y) - normaliser
-        return torch.where(some, counted, -_all_zero(self.log_mean, self.log_dispersion))
+        return torch.where(some, counted, -_zero_nll(self.log_mean, self.log_dispersion))
 
 
 def half_deviance(log_mean: Tensor, log_dispersion: Tensor, y: Tensor) -> Tensor:
-    """Of y > 0: y log(y / mean) − (y + 1/α) log((1 + α y) / (1 + α mean)), without cancellation near the mean."""
+    """Half the unit deviance of y > 0, without cancellation near the mean; α is the dispersion.
+
+    y log(y / mean) − (y + 1/α) log((1 + α y) / (1 + α mean)).
+    """
     ratio = log_mean - y.log()
     close = ratio.abs() < 1
     d = torch.where(close, ratio, torch.zeros_like(ratio))
@@ -62,12 +66,12 @@ def half_deviance(log_mean: Tensor, log_dispersion: Tensor, y: Tensor) -> Tensor
     near = y * (torch.log1p(rest * torch.expm1(-d)) + rest * torch.expm1(d) * _log1p_ratio(share * torch.expm1(d)))
     far_mean = torch.where(close, y.log() + 1, log_mean)
     far = y * (logsigmoid(at_y) - logsigmoid(log_dispersion + far_mean))
-    far = far + _all_zero(far_mean, log_dispersion) - _all_zero(y.log(), log_dispersion)
+    far = far + _zero_nll(far_mean, log_dispersion) - _zero_nll(y.log(), log_dispersion)
     return torch.where(close, near, far)
 
 
-def _all_zero(log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
-    """log(1 + α mean) / α: the NLL of a count of zero."""
+def _zero_nll(log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
+    """The NLL of a count of zero, log(1 + α mean) / α, α being the dispersion."""
     t = log_mean + log_dispersion
     small = t < -36
     inside = torch.where(small, torch.zeros_like(t), t)
@@ -76,7 +80,7 @@ def _all_zero(log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
 
 
 def _log1p_ratio(z: Tensor) -> Tensor:
-    """log(1 + z) / z."""
+    """log(1 + z) / z, from its series near zero."""
     small = z.abs() < 1e-5
     inside = torch.where(small, torch.ones_like(z), z)
     series = 1 - z * (1 / 2 - z * (1 / 3 - z / 4))
@@ -111,24 +115,24 @@ class NegativeBinomialHead(FactorizedHead):
         self.convex = not isinstance(dispersion, str)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
-        """By the method of moments."""
+        """Rough mean and dispersion by the method of moments."""
         mean = max(mean, 1e-6)
         return {"mean": mean, "dispersion": min(max((spread**2 - mean) / mean**2, 0.02), 20.0)}
 
     def distribution(self, eta: Tensor) -> NegativeBinomial:
-        """Negative binomial of a complete eta, without forming mean and dispersion first."""
+        """The negative binomial distribution for a complete eta, without forming mean and dispersion first."""
         given = math.log(self.fixed["dispersion"]) if "dispersion" in self.fixed else None
         log_dispersion = eta[..., 1] if given is None else torch.full_like(eta[..., 0], given)
         return NegativeBinomial(eta[..., 0], log_dispersion)
 
     def build(self, mean: Tensor, dispersion: Tensor) -> NegativeBinomial:  # type: ignore[override]
-        """Negative binomial of mean and dispersion."""
+        """The negative binomial distribution with this mean and dispersion."""
         return NegativeBinomial(mean.log(), dispersion.expand_as(mean).log())
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor | None:
-        """That of a given dispersion, learnt or not; None where it is predicted."""
+        """The unit deviance at the shared or fixed dispersion; None where the dispersion is predicted."""
         if "dispersion" in self.eta_names:
             return None
         here = self.distribution(eta)
         counted = half_deviance(here.log_mean, here.log_dispersion, y.clamp(min=1))
-        return 2 * torch.where(y > 0, counted, _all_zero(here.log_mean, here.log_dispersion))
+        return 2 * torch.where(y > 0, counted, _zero_nll(here.log_mean, here.log_dispersion))

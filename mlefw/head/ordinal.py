@@ -15,7 +15,7 @@ from mlefw.head.head import Start
 
 
 class Ordered(TorchCategorical):
-    """A class among ordered ones, by log-probabilities (*batch, K) that keep full relative precision near one."""
+    """Distribution over K ordered classes by log-probabilities (*batch, K), accurate near probability one."""
 
     def __init__(self, scores: Tensor) -> None:
         super().__init__(logits=scores, validate_args=False)
@@ -26,7 +26,7 @@ class Ordered(TorchCategorical):
         return self.scores.gather(-1, value.long().unsqueeze(-1)).squeeze(-1)
 
     def crps(self, y: Tensor) -> Tensor:
-        """The ranked probability score (Epstein, 1969), (*batch,): squared differences of cumulated probabilities."""
+        """Ranked probability score, (*batch,): squared differences of cumulative probabilities (Epstein, 1969)."""
         below = self.scores.exp().cumsum(-1)[..., :-1]
         reached = y.unsqueeze(-1) <= torch.arange(below.shape[-1], device=y.device)
         return (below - reached.to(below.dtype)).square().sum(-1)
@@ -35,12 +35,12 @@ class Ordered(TorchCategorical):
 class OrdinalHead(FactorizedHead):
     """A class among K ordered ones: proportional odds, with K − 1 thresholds on one latent logistic scale.
 
-    Choose it for grades, ratings and stages: where classes have an order it spends one coefficient on a feature, not
-    K − 1, and its odds ratio holds at every threshold. Text labels need their order: data.labels=[low, middle, high].
+    Choose it for grades, ratings and stages: each feature has one coefficient rather than K − 1, whose odds ratio
+    holds at every threshold. The order of text labels is a setting: data.labels=[low, middle, high].
 
     Domain: y in {0, …, K − 1}, the position of the label in its order.
-    Link: P(y >= k) = sigmoid(eta − threshold_k); threshold_1 = 0, for which the intercept stands (minus the first
-        threshold of other programs), and threshold_k = threshold_(k−1) + gap_k with gap_k = exp(eta_k).
+    Link: P(y >= k) = sigmoid(eta − threshold_k); threshold_1 = 0, so that the intercept is minus the first threshold
+        of other programs; threshold_k = threshold_(k−1) + gap_k with gap_k = exp(eta_k).
     NLL: −log(sigmoid(threshold_(y+1) − eta) − sigmoid(threshold_y − eta)), without a difference of near numbers.
 
     Source: McCullagh (1980); convex in eta and thresholds (Pratt, 1981).
@@ -62,14 +62,14 @@ class OrdinalHead(FactorizedHead):
         self.support = constraints.integer_interval(0, num_classes - 1)
 
     def set_units(self, mean: float, spread: float) -> None:
-        """Nothing to do: log-odds have no unit."""
+        """Do nothing: log-odds have no unit."""
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
-        """Classes of like width, the middle of them where the mean class is."""
+        """Rough parameters: thresholds at equal distances, and a location from the mean class."""
         return {"logit": 1.5 * (mean - 0.5)} | {name: 1.5 for name in self.shared_names}
 
     def build(self, logit: Tensor, **gaps: Tensor) -> Ordered:  # type: ignore[override]
-        """From the latent location and the gaps between thresholds, each (*batch,)."""
+        """The distribution for the latent location and the gaps between thresholds, each (*batch,)."""
         widths = torch.stack([gap.expand_as(logit) for gap in gaps.values()], -1) if gaps else logit[..., None][..., :0]
         above = _thresholds(widths) - logit.unsqueeze(-1)
         inner = logsigmoid(above[..., 1:]) + logsigmoid(-above[..., :-1]) + torch.log(-torch.expm1(-widths))
@@ -77,7 +77,7 @@ class OrdinalHead(FactorizedHead):
         return Ordered(torch.cat([ends[0], inner, ends[1]], -1))
 
     def information(self, eta: Tensor) -> Tensor:
-        """Σ over classes of slope slopeᵀ / p, for the slope of each probability in a complete eta."""
+        """The expected information Σ_k (∂p_k / ∂eta)(∂p_k / ∂eta)ᵀ / p_k in a complete eta."""
         widths = eta[..., 1:].exp()
         above = _thresholds(widths) - eta[..., :1]
         density = torch.exp(logsigmoid(above) + logsigmoid(-above))
@@ -88,10 +88,10 @@ class OrdinalHead(FactorizedHead):
         return slopes.mT @ (slopes / p.unsqueeze(-1))
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor:
-        """Twice the NLL: a perfect prediction of single outcomes has none."""
+        """Twice the NLL, (*batch,): the NLL of a perfect prediction of one outcome is 0."""
         return 2 * self.nll_complete(eta, y)
 
 
 def _thresholds(widths: Tensor) -> Tensor:
-    """(*batch, K − 1), the first one zero, from the gaps (*batch, K − 2)."""
+    """The thresholds, (*batch, K − 1), the first one zero, from the gaps (*batch, K − 2)."""
     return pad(widths.cumsum(-1), (1, 0))

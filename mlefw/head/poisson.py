@@ -12,12 +12,13 @@ from mlefw.head.base import FactorizedHead
 from mlefw.head.head import Start
 
 _LARGE = 30.0
+"""Count from which the log-mass is computed in saddle-point form."""
 
 
 class LogPoisson(Poisson):
-    """Poisson distribution given by log rate, so that neither tiny rates nor huge counts lose their log-mass.
+    """Poisson distribution by log rate (*batch,), whose log-mass is accurate for tiny rates and huge counts.
 
-    From y = 30 on, the log-mass is in saddle-point form (Loader, 2000), which subtracts no large numbers.
+    From y = 30 on, the log-mass is in saddle-point form (Loader, 2000), which is free of cancellation.
     """
 
     def __init__(self, log_rate: Tensor) -> None:
@@ -37,14 +38,14 @@ class LogPoisson(Poisson):
 
 @register_kl(LogPoisson, LogPoisson)  # type: ignore[untyped-decorator]
 def _divergence(p: LogPoisson, q: LogPoisson) -> Tensor:
-    """KL(p, q) = λ (e^d − 1 − d), d being the difference of log rates: close rates subtract no large numbers."""
+    """KL(p, q) = λ (e^d − 1 − d), (*batch,), d being the difference of log rates; accurate for close rates."""
     d = q.log_rate - p.log_rate
     close = p.rate * (torch.expm1(d.clamp(max=1.0)) - d)
     return torch.where(d > 1.0, q.rate - p.rate - p.rate * d, close)
 
 
 def _stirling_error(y: Tensor) -> Tensor:
-    """lgamma(y + 1) − Stirling's leading terms, to 1e-16 from y = 30 on."""
+    """lgamma(y + 1) minus Stirling's leading terms, to 1e-16 from y = 30 on."""
     square = y * y
     return (1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * square)) / square) / square) / y
 
@@ -53,7 +54,8 @@ class PoissonHead(FactorizedHead):
     """Counts whose variance equals their mean.
 
     Choose it first for counts, with data.exposure where rows were observed for different times or areas: its means are
-    consistent whatever the variance. Where `dispersion` is above one, `negative_binomial` has honest intervals.
+    consistent whatever the variance. Where the metric `dispersion` is above one, its intervals are too narrow: choose
+    `negative_binomial`.
 
     Domain: y in {0, 1, 2, …}.
     Link: rate = exp(eta); a log exposure is an offset of eta.
@@ -69,19 +71,19 @@ class PoissonHead(FactorizedHead):
         super().__init__(rate="predicted", start=start)
 
     def distribution(self, eta: Tensor) -> LogPoisson:
-        """Poisson(exp(eta)), without forming the rate first."""
+        """The Poisson distribution for a complete eta, without forming the rate first."""
         return LogPoisson(eta[..., 0])
 
     def build(self, rate: Tensor) -> LogPoisson:  # type: ignore[override]
-        """Poisson(rate)."""
+        """The Poisson distribution with this rate."""
         return LogPoisson(rate.log())
 
     def information(self, eta: Tensor) -> Tensor:
-        """The rate: the link is canonical, so the observed information is the expected one."""
+        """The rate, (*batch, 1, 1): the link is canonical, so the observed information equals the expected one."""
         return eta[..., 0].exp()[..., None, None]
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor:
-        """2 (y log(y / rate) − (y − rate)), as one difference that loses no digits near rate = y."""
+        """2 (y log(y / rate) − (y − rate)), (*batch,), in a form that loses no digits near rate = y."""
         log_rate = eta[..., 0]
         ratio = log_rate - y.clamp(min=1).log()
         return 2 * torch.where(y > 0, y * (torch.expm1(ratio) - ratio), log_rate.exp())

@@ -15,15 +15,16 @@ from mlefw.head.base import FactorizedHead
 from mlefw.head.head import Start
 
 _FAR = 1e8
+"""Standardised residual |u| from which log(1 + u²) is 2 log |u| in double precision; u² could overflow."""
 
 
 class StudentT(TorchStudentT):
-    """Student-t distribution whose log-density is right from heavy tails to a Gaussian's, and far out."""
+    """Student-t distribution whose log-density is accurate for small and huge df, and far out in the tails."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density, (*batch,)."""
         half = self.df / 2
-        # lgamma(half + ½) − lgamma(half) − ½ log(half), Stirling's leading terms cancelled by hand.
+        # lgamma(half + ½) − lgamma(half) − ½ log(half), whose leading terms by Stirling cancel for a large df.
         ratio = half * torch.log1p(0.5 / half) - 0.5 + stirling_error(half + 0.5) - stirling_error(half)
         u = (value - self.loc) / self.scale / self.df.sqrt()
         far = u.abs() > _FAR
@@ -36,13 +37,13 @@ class StudentT(TorchStudentT):
 class StudentTHead(FactorizedHead):
     """Noise with heavy tails: rows far out lose their pull on the location, more so the further out they are.
 
-    Choose it over `gaussian` where a few rows are far off for reasons that the features do not know. A fixed df of 4
-    is robust; a learnt one says how heavy the tails are. Its likelihood can have several maxima: the exact estimate is
-    the best one from several starts.
+    Choose it over `gaussian` where a few rows are outliers that the features do not explain. A fixed df of 4 is
+    robust; a learnt df tells how heavy the tails are. The likelihood can have several maxima: the exact estimate is
+    the best of those found from several starts.
 
     Domain: y real.
     Link: loc = eta_1; scale = max(exp(eta_2), floor), the floor being `scale_floor` · sd(y); df = 1 + exp(eta_3), so
-        that there is a mean. The scale is no standard deviation: the variance is scale² df / (df − 2), for df > 2.
+        that the mean exists. The scale is not a standard deviation: the variance is scale² df / (df − 2), for df > 2.
     NLL: lgamma(df / 2) − lgamma((df + 1) / 2) + ½ log(π df) + log scale + ½ (df + 1) log(1 + u² / df),
         u = (y − loc) / scale.
 
@@ -76,7 +77,7 @@ class StudentTHead(FactorizedHead):
         super().__init__(loc="predicted", scale=scale, df=df, scale_floor=scale_floor, start=start)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
-        """Rather heavy tails, from which lighter ones are within reach."""
+        """Rough location and scale, with df = 5: heavy tails, from which solvers reach lighter ones."""
         return super().rough(mean, spread) | {"df": 5.0}
 
     def build(self, loc: Tensor, scale: Tensor, df: Tensor) -> StudentT:  # type: ignore[override]
@@ -84,7 +85,7 @@ class StudentTHead(FactorizedHead):
         return StudentT(df.expand_as(loc), loc, scale.expand_as(loc), validate_args=False)
 
     def information(self, eta: Tensor) -> Tensor:
-        """Of (loc, log scale, log(df − 1)): the location is orthogonal to the rest."""
+        """The expected information in (loc, log scale, log(df − 1)); loc is orthogonal to the other two."""
         here: StudentT = self.distribution(eta)  # type: ignore[assignment]
         df, slope = here.df, here.df - 1
         both = (df + 1) * (df + 3)

@@ -9,16 +9,17 @@ from torch.distributions import Weibull as TorchWeibull
 from torch.distributions import constraints
 
 from mlefw import inverse_link
-from mlefw.distribution.censored import log_tail, of_hazard
+from mlefw.distribution.censored import log_tail, log_tail_from_hazard
 from mlefw.distribution.parameter import ParameterSource
 from mlefw.head.base import FactorizedHead
 from mlefw.head.head import Start
 
 _EULER = 0.5772156649015329
+"""The Euler–Mascheroni constant."""
 
 
 class Weibull(TorchWeibull):
-    """Weibull distribution by log scale and shape; its log-density works on the logarithm of y alone."""
+    """Weibull distribution by log scale and shape, each (*batch,); its log-density uses log y only."""
 
     def __init__(self, log_scale: Tensor, shape: Tensor) -> None:
         self.log_scale, self.shape = log_scale, shape
@@ -33,14 +34,14 @@ class Weibull(TorchWeibull):
 
 @log_tail.register
 def _(distribution: Weibull, y: Tensor, above: bool) -> Tensor:
-    return of_hazard(torch.exp(distribution.shape * (y.log() - distribution.log_scale)), above)
+    return log_tail_from_hazard(torch.exp(distribution.shape * (y.log() - distribution.log_scale)), above)
 
 
 class WeibullHead(FactorizedHead):
     """Lifetimes whose hazard rises (shape above 1: wear) or falls (below 1: early failures) as a power of time.
 
-    Choose it for times to failure, wind speeds and breaking strengths. A coefficient of exp(eta) stretches time
-    (accelerated failure) and, divided by the shape's inverse, is minus a log hazard ratio: both readings hold.
+    Choose it for times to failure, wind speeds and breaking strengths. A coefficient of eta is a log time ratio
+    (accelerated failure time); times minus the shape it is a log hazard ratio (proportional hazards).
 
     Domain: y > 0.
     Link: scale = exp(eta_1), the 63 % quantile; shape = exp(eta_2).
@@ -56,23 +57,24 @@ class WeibullHead(FactorizedHead):
     def __init__(self, shape: ParameterSource = "shared", start: Start = "null") -> None:
         super().__init__(scale="predicted", shape=shape, start=start)
         self.convex = not isinstance(shape, str)
-        # log y has a log-concave density of location and scale: convex in (loc / scale, 1 / scale) (Burridge, 1981).
+        # log y has a log-concave location-scale density, whose NLL is convex in (loc / scale, 1 / scale)
+        # (Burridge, 1981).
         self.unimodal = shape != "predicted"
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
-        """By the method of moments, to a tenth."""
+        """Rough scale and shape by the method of moments (Justus et al., 1978), within a tenth."""
         return {"scale": mean, "shape": min(max((mean / max(spread, 1e-3 * mean)) ** 1.086, 0.3), 30.0)}
 
     def distribution(self, eta: Tensor) -> Weibull:
-        """Weibull of a complete eta, without forming the scale first."""
+        """The Weibull distribution for a complete eta, without forming the scale first."""
         return Weibull(eta[..., 0], self.params(eta)["shape"].expand(eta.shape[:-1]))
 
     def build(self, scale: Tensor, shape: Tensor) -> Weibull:  # type: ignore[override]
-        """Weibull(scale, shape)."""
+        """The Weibull distribution with this scale and shape."""
         return Weibull(scale.log(), shape.expand_as(scale))
 
     def information(self, eta: Tensor) -> Tensor:
-        """Of (log scale, log shape)."""
+        """The expected information in (log scale, log shape)."""
         shape = self.distribution(eta).shape
         both = -shape * (1 - _EULER)
         own = torch.full_like(shape, math.pi**2 / 6 + (1 - _EULER) ** 2)

@@ -1,4 +1,4 @@
-"""The zero-inflated heads: counts with more zeros than their distribution explains."""
+"""The zero-inflated heads: counts with more zeros than a Poisson or negative binomial explains."""
 
 from typing import Any, ClassVar
 
@@ -20,7 +20,10 @@ _INFLATION = Limit("inflation", -6.0, "there are no more zeros than without infl
 
 
 class ZeroInflated(Distribution):
-    """Zero with probability sigmoid(logits), else a draw from a distribution of counts. Shapes: (*batch,)."""
+    """Zero with probability sigmoid(logits), else a draw from a distribution of counts.
+
+    Shapes: logits, and the batch shape of counts, (*batch,).
+    """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.nonnegative_integer
@@ -31,19 +34,19 @@ class ZeroInflated(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """(*batch,)."""
+        """The mean, (*batch,)."""
         return (-self.logits).sigmoid() * self.counts.mean
 
     @property
     def variance(self) -> Tensor:
-        """(*batch,)."""
+        """The variance, (*batch,)."""
         return (-self.logits).sigmoid() * (self.counts.variance + self.logits.sigmoid() * self.counts.mean.square())
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-mass, (*batch,)."""
         zero, counted = value == 0, self.counts.log_prob(value)
         none = torch.where(zero, counted, torch.full_like(counted, -1.0))
-        # Of a mass near one the complement has the digits.
+        # A mass of zero near one is one minus its complement, which has all its digits.
         other = (-self.logits).sigmoid() * -torch.expm1(none)
         likely = other < 0.5
         near = torch.log1p(-torch.where(likely, other, torch.zeros_like(other)))
@@ -63,10 +66,10 @@ def _(distribution: ZeroInflated, y: Tensor, above: bool) -> Tensor:
 
 
 class ZeroInflatedPoissonHead(FactorizedHead):
-    """Counts of which a share is zero for a reason of its own: no claim made, no trip taken, a machine switched off.
+    """Poisson counts with extra zeros from a separate cause: no claim made, no trip taken, a machine switched off.
 
-    Choose it over `poisson` where `zeros_observed` exceeds `zeros_expected`, and over `negative_binomial` where the
-    counts above zero vary no more than a Poisson. Its likelihood can have several maxima.
+    Choose it over `poisson` where the metric `zeros_observed` exceeds `zeros_expected`, and over `negative_binomial`
+    where the counts above zero are not overdispersed. The likelihood can have several maxima.
 
     Domain: y in {0, 1, 2, …}.
     Link: rate = exp(eta_1) of the counts, a log exposure is an offset of eta; inflation π = sigmoid(eta_2).
@@ -85,29 +88,29 @@ class ZeroInflatedPoissonHead(FactorizedHead):
         super().__init__(rate="predicted", inflation=inflation, start=start)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
-        """By the method of moments."""
+        """Rough rate and inflation by the method of moments."""
         mean = max(mean, 1e-6)
         rate = min(max(mean, spread**2 / mean + mean - 1), 20 * mean)
         return {"rate": rate, "inflation": min(max(1 - mean / rate, 0.02), 0.95)}
 
     def distribution(self, eta: Tensor) -> ZeroInflated:
-        """Of a complete eta, without forming the parameters first."""
-        return ZeroInflated(LogPoisson(eta[..., 0]), _logits(self, eta))
+        """The zero-inflated Poisson distribution for a complete eta, without forming the parameters first."""
+        return ZeroInflated(LogPoisson(eta[..., 0]), _inflation_logits(self, eta))
 
     def build(self, rate: Tensor, inflation: Tensor) -> ZeroInflated:  # type: ignore[override]
-        """Poisson counts of a rate, zero-inflated."""
+        """The zero-inflated Poisson distribution with this rate and inflation."""
         return ZeroInflated(LogPoisson(rate.log()), inverse_link.sigmoid.inv(inflation).expand_as(rate))
 
 
 class ZeroInflatedNegativeBinomialHead(FactorizedHead):
-    """Counts of which a share is zero for a reason of its own, and which vary more than a Poisson above zero, too.
+    """Negative binomial counts with extra zeros from a separate cause.
 
-    Choose it where neither `zero_inflated_poisson` nor `negative_binomial` does: the two explain the same zeros, so it
-    takes many rows to tell them apart.
+    Choose it where neither `zero_inflated_poisson` nor `negative_binomial` fits. Inflation and dispersion both explain
+    zeros, so it takes many rows to tell them apart.
 
     Domain: y in {0, 1, 2, …}.
     Link: mean = exp(eta_1) of the counts; dispersion α = exp(eta_2); inflation π = sigmoid(eta_3).
-    NLL: as for `zero_inflated_poisson`, with the mass of `negative_binomial`.
+    NLL: −log(π + (1 − π) f(0)) at 0, else −log(1 − π) − log f(y), f being the mass of `negative_binomial`.
 
     Source: Greene (1994).
     """
@@ -131,24 +134,24 @@ class ZeroInflatedNegativeBinomialHead(FactorizedHead):
         super().__init__(mean="predicted", dispersion=dispersion, inflation=inflation, start=start)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
-        """Some of both."""
+        """Rough parameters: an inflation of 0.2, and a dispersion by the method of moments."""
         mean = max(mean, 1e-6)
         return {"mean": 1.2 * mean, "dispersion": min(max((spread**2 - mean) / mean**2, 0.1), 10.0), "inflation": 0.2}
 
     def distribution(self, eta: Tensor) -> ZeroInflated:
-        """Of a complete eta."""
+        """The zero-inflated negative binomial distribution for a complete eta."""
         log_dispersion = self.params(eta)["dispersion"].log().expand(eta.shape[:-1])
         if "dispersion" not in self.fixed:
             log_dispersion = eta[..., (self.eta_names + self.shared_names).index("dispersion")]
-        return ZeroInflated(NegativeBinomial(eta[..., 0], log_dispersion), _logits(self, eta))
+        return ZeroInflated(NegativeBinomial(eta[..., 0], log_dispersion), _inflation_logits(self, eta))
 
     def build(self, mean: Tensor, dispersion: Tensor, inflation: Tensor) -> ZeroInflated:  # type: ignore[override]
-        """Negative binomial counts, zero-inflated."""
+        """The zero-inflated negative binomial distribution with this mean, dispersion and inflation."""
         counts = NegativeBinomial(mean.log(), dispersion.log().expand_as(mean))
         return ZeroInflated(counts, inverse_link.sigmoid.inv(inflation).expand_as(mean))
 
 
-def _logits(head: FactorizedHead, eta: Tensor) -> Tensor:
+def _inflation_logits(head: FactorizedHead, eta: Tensor) -> Tensor:
     if "inflation" in head.fixed:
         return inverse_link.sigmoid.inv(eta.new_tensor(head.fixed["inflation"])).expand(eta.shape[:-1])
     return eta[..., (head.eta_names + head.shared_names).index("inflation")]

@@ -1,1 +1,1 @@
-"""What training descends: the negative log-likelihood, or a tweak of it, named as such."""
+"""Losses: the function of each row that training descends, by default the negative log-likelihood."""

@@ -1,4 +1,4 @@
-"""What a loss is: the NLL of a row, or something else that training descends in its place."""
+"""`Loss`, the interface of a loss, and what losses of class probabilities share."""
 
 from abc import ABC, abstractmethod
 
@@ -13,23 +13,26 @@ from mlefw.rows.rows import Rows
 
 
 class Loss(nn.Module, ABC):
-    """A number for each row that training descends; what is reported, watched and solved exactly is the plain NLL."""
+    """A number for each row whose weighted mean training descends.
+
+    Reports, early stopping and exact solvers use the NLL whatever the loss.
+    """
 
     is_likelihood: bool = False
-    """Whether it is the NLL itself, so that its minimum is the maximum likelihood estimate."""
+    """Whether the loss is the NLL, so that its minimum is the maximum likelihood estimate."""
     is_potential: bool = True
-    """Whether its gradient is that of its value, which a line search counts on."""
+    """Whether the gradient that training uses is the gradient of the loss's value, as a line search requires."""
 
     @abstractmethod
     def check(self, head: Head) -> None:
-        """Refuse a head that it is not for.
+        """Refuse a head that the loss is not defined for.
 
         Raises:
-            UsageError: naming the heads that it is for.
+            UsageError: the loss is not defined for this head; the message names heads that would do.
         """
 
     def learn(self, train: Rows) -> None:
-        """Take from the training rows what it needs to know of them."""
+        """Compute from the training rows whatever the loss depends on, such as class frequencies."""
 
     @abstractmethod
     def forward(self, head: Head, eta: Tensor, y: Tensor) -> Tensor:
@@ -38,10 +41,10 @@ class Loss(nn.Module, ABC):
 
 @torch.no_grad()
 def check_classes(head: Head, name: str) -> int:
-    """Refuse a head that predicts no probabilities of classes; how many classes there are.
+    """The number of classes whose probabilities a head predicts; `name` is that of the loss, for the error.
 
     Raises:
-        UsageError: naming what it predicts.
+        UsageError: the head predicts no class probabilities.
     """
     distribution = head(head.center.new_zeros(1, head.eta_dim))
     if not isinstance(distribution, Bernoulli | Categorical):
@@ -54,7 +57,7 @@ def check_classes(head: Head, name: str) -> int:
 
 
 def log_probabilities(distribution: Distribution) -> Tensor:
-    """Those of each class, (*batch, num_classes)."""
+    """The log-probability of each class, (*batch, num_classes)."""
     if isinstance(distribution, Bernoulli):
         return torch.stack([logsigmoid(-distribution.logits), logsigmoid(distribution.logits)], -1)
     assert isinstance(distribution, Categorical)

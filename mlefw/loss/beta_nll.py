@@ -9,12 +9,12 @@ from mlefw.loss.base import Loss
 
 
 class BetaNll(Loss):
-    """The NLL of a Gaussian whose rows count by the size of their noise (Seitzer et al., 2022).
+    """The NLL of a Gaussian whose rows are weighted by a power of their predicted scale (Seitzer et al., 2022).
 
-    Loss: (scale / unit)^(2 beta) · NLL, the first factor held constant in the gradient; unit is the spread of the
-    target. With beta = 0 it is the NLL, with beta = 1 the mean descends squared errors; in between, rows that are
-    predicted badly do not lose their weight because their scale has grown. It is no likelihood: where the model is
-    misspecified it ends elsewhere.
+    Loss: (scale / unit)^(2 beta) · NLL, the first factor held constant in the gradient; unit is the standard deviation
+    of the target. With beta = 0 it is the NLL, with beta = 1 the location descends squared errors. In between, badly
+    predicted rows keep a weight in the gradient of the location although their scale has grown. It is not a
+    likelihood: where the model is misspecified its minimum is not the maximum likelihood estimate.
     """
 
     is_potential = False
@@ -26,15 +26,15 @@ class BetaNll(Loss):
         self.beta = beta
 
     def check(self, head: Head) -> None:
-        """It is for a Gaussian whose scale is predicted."""
+        """Refuse any head but a Gaussian whose scale is predicted."""
         if not (isinstance(head, GaussianHead) and "scale" in head.eta_names):
             raise UsageError(
                 f"loss=beta_nll weighs rows by the scale predicted for each, which {type(head).__name__} "
-                "has not: expected head=heteroscedastic, or loss=plain"
+                "does not have: expected head=heteroscedastic, or loss=plain"
             )
 
     def forward(self, head: Head, eta: Tensor, y: Tensor) -> Tensor:
-        """The loss of each row."""
+        """The loss of each row, (*batch,)."""
         assert isinstance(head, GaussianHead)
         scale = head.params(head.complete(eta.detach()))["scale"] / head.gain[0]
         return scale ** (2 * self.beta) * head.nll(eta, y)

@@ -1,4 +1,4 @@
-"""Weights of classes."""
+"""Cross-entropy with class weights."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,14 +13,14 @@ from mlefw.rows.rows import Rows
 
 
 class ClassWeights(Loss):
-    """Cross-entropy in which the rows of some classes count for more.
+    """Cross-entropy in which rows count by the weight of their class.
 
-    Loss: weight(y) · NLL, the weights scaled so that their mean over the training rows is one. The likelihood is that
-    of a population with other shares of the classes (King & Zeng, 2001): predicted probabilities are those of that
-    population, and too high for the classes that were given weight.
+    Loss: weight(y) · NLL, the weights scaled so that their mean over the training rows is one. It is the likelihood
+    for a population with other class shares (King & Zeng, 2001): predicted probabilities are for that population, and
+    too high for classes with a large weight.
 
     Args:
-        weights: one for each class in the order of its labels, or `balanced`: each class counts the same in total.
+        weights: one for each class, in the order of the labels, or `balanced`: each class has the same total weight.
     """
 
     weight: Tensor
@@ -33,7 +33,7 @@ class ClassWeights(Loss):
         self.register_buffer("weight", torch.ones(0, dtype=torch.float64), persistent=False)
 
     def check(self, head: Head) -> None:
-        """It is for classes, as many as there are weights."""
+        """Refuse a head that predicts no class probabilities, or another number of classes than weights."""
         self.num_classes = check_classes(head, "class_weights")
         if not isinstance(self.weights, str) and len(self.weights) != self.num_classes:
             raise UsageError(
@@ -42,7 +42,7 @@ class ClassWeights(Loss):
             )
 
     def learn(self, train: Rows) -> None:
-        """Scale the weights by the classes of the training rows."""
+        """Scale the weights by the class frequencies of the training rows."""
         count = torch.bincount(train.y.long(), train.weight.double(), minlength=self.num_classes)
         given = (
             count.clamp(min=1e-300).reciprocal() if isinstance(self.weights, str) else count.new_tensor(self.weights)
@@ -53,5 +53,5 @@ class ClassWeights(Loss):
         self.weight = torch.where(count > 0, given * count.sum() / total, torch.zeros_like(count))
 
     def forward(self, head: Head, eta: Tensor, y: Tensor) -> Tensor:
-        """The loss of each row."""
+        """The loss of each row, (*batch,)."""
         return self.weight[y.long()] * head.nll(eta, y)

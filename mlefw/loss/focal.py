@@ -9,10 +9,10 @@ from mlefw.loss.base import Loss, check_classes
 
 
 class Focal(Loss):
-    """Cross-entropy that turns away from rows that are predicted well already (Lin et al., 2017).
+    """Cross-entropy with less weight on rows that are already predicted well (Lin et al., 2017).
 
     Loss: (1 − p)^gamma · NLL, with p = exp(−NLL) the probability of the label. Its minimum is not at the true
-    probabilities but nearer to one another: predictions are too cautious, as the plain NLL and its calibration tell.
+    probabilities: predictions are underconfident, which the NLL and the calibration metrics show.
     """
 
     def __init__(self, gamma: float = 2.0) -> None:
@@ -22,12 +22,12 @@ class Focal(Loss):
         self.gamma = gamma
 
     def check(self, head: Head) -> None:
-        """It is for classes."""
+        """Refuse a head that predicts no class probabilities."""
         check_classes(head, "focal")
 
     def forward(self, head: Head, eta: Tensor, y: Tensor) -> Tensor:
-        """The loss of each row."""
+        """The loss of each row, (*batch,)."""
         nll = head.nll(eta, y)
-        # Where nothing is missed, a power below one would have no slope.
-        missed = (-torch.expm1(-nll)).clamp(min=torch.finfo(nll.dtype).tiny)
-        return missed**self.gamma * nll
+        # At 1 − p = 0 a power below one has an infinite derivative.
+        shortfall = (-torch.expm1(-nll)).clamp(min=torch.finfo(nll.dtype).tiny)
+        return shortfall**self.gamma * nll

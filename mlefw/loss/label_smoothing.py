@@ -1,4 +1,4 @@
-"""Label smoothing."""
+"""Cross-entropy with label smoothing."""
 
 import torch
 from torch import Tensor
@@ -9,10 +9,10 @@ from mlefw.loss.base import Loss, check_classes, log_probabilities
 
 
 class LabelSmoothing(Loss):
-    """Cross-entropy to labels that are taken to be wrong now and then (Szegedy et al., 2016).
+    """Cross-entropy to labels mixed with the uniform distribution over classes (Szegedy et al., 2016).
 
-    Loss: (1 − amount) · NLL(y) + amount · mean over all classes k of NLL(k). It holds probabilities off 0 and 1: the
-    best prediction of a label that is certain is 1 − amount (1 − 1 / num_classes), which as a likelihood is too low.
+    Loss: (1 − amount) · NLL(y) + amount · mean over all classes k of NLL(k). It keeps probabilities away from 0 and 1:
+    a label that is certain is predicted with 1 − amount (1 − 1 / num_classes), which is underconfident.
     """
 
     def __init__(self, amount: float = 0.1) -> None:
@@ -22,11 +22,11 @@ class LabelSmoothing(Loss):
         self.amount = amount
 
     def check(self, head: Head) -> None:
-        """It is for classes."""
+        """Refuse a head that predicts no class probabilities."""
         check_classes(head, "label_smoothing")
 
     def forward(self, head: Head, eta: Tensor, y: Tensor) -> Tensor:
-        """The loss of each row."""
+        """The loss of each row, (*batch,)."""
         nll = head.nll(eta, y)
         with torch.autocast(eta.device.type, enabled=False):
             spread = -log_probabilities(head(eta)).mean(-1)

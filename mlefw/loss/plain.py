@@ -12,8 +12,8 @@ class Plain(Loss):
     is_likelihood = True
 
     def check(self, head: Head) -> None:
-        """It is for every head."""
+        """Accept every head."""
 
     def forward(self, head: Head, eta: Tensor, y: Tensor) -> Tensor:
-        """The NLL, or where the head's density has a kink its smooth stand-in."""
+        """The NLL of each row, (*batch,), smoothed by `Head.kink` during the line search of a density with a kink."""
         return head.descent_nll(eta, y)

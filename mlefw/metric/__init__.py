@@ -1,1 +1,1 @@
-"""Metrics of a predictive distribution against observed targets, as sums that merge exactly."""
+"""Metrics of a predictive distribution against observed targets, computed from sums over rows."""

@@ -1,31 +1,32 @@
-"""A metric of torchmetrics as one of mlefw: of the predicted mean, or of the probabilities of classes."""
+"""Adapter that makes a torchmetrics metric a `Metric`, on the predicted mean or on class probabilities."""
 
 import copy
 from typing import Any
 
 import torch
+import torchmetrics
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution
 
 from mlefw.distribution.precision import promote
 from mlefw.errors import UsageError
 from mlefw.metric.base import Metric
-from mlefw.system.lean_import import torchmetrics
 
 
 class OfPrediction(Metric):
-    """The figures of a metric of torchmetrics, which takes point predictions and targets.
+    """The figures of a torchmetrics metric, which takes point predictions and targets.
 
-    Metrics of classes get probabilities, (n,) of two classes and (n, num_classes) of several, and labels; all others
-    get the mean of the predictive distribution and y. torchmetrics knows no row weights: whole numbers repeat a row,
-    others are refused. A metric whose states are all sums is computed like any other. One that keeps all rows (AUROC,
-    a rank correlation) is computed from all rows at once, at the end of a run and in evaluations.
+    Classification metrics get probabilities, (n,) for two classes and (n, num_classes) for more, and labels; all
+    others get the mean of the predictive distribution and y. torchmetrics has no row weights: a whole number repeats
+    its row, any other weight is refused. A metric whose states are all sums is computed block by block. One that keeps
+    all rows (AUROC, a rank correlation) is computed from all rows at once, at the end of a run and in evaluations.
 
     Args:
-        name: under which the figure stands; of several figures what each begins with.
-        inner: the metric of torchmetrics.
+        name: name of the figure, or common prefix of several figures.
+        inner: the torchmetrics metric.
     """
 
+    # A recorded evaluation would not repeat what Python code of the inner metric does.
     replayable = False
 
     states: Tensor
@@ -33,7 +34,7 @@ class OfPrediction(Metric):
     def __init__(self, name: str, inner: Any) -> None:
         super().__init__()
         self.name = name
-        # A plain tuple: modules within a metric of mlefw are taken for metrics of mlefw.
+        # A tuple hides the inner metric from nn.Module, whose submodules here are taken to be instances of `Metric`.
         self._inner = (copy.deepcopy(inner).set_dtype(torch.float64),)
         self.of_classes = ".classification." in f"{type(inner).__module__}."
         reductions = inner._reductions
@@ -46,7 +47,7 @@ class OfPrediction(Metric):
 
     @property
     def inner(self) -> Any:
-        """The metric of torchmetrics."""
+        """The torchmetrics metric."""
         return self._inner[0]
 
     @property
@@ -58,12 +59,12 @@ class OfPrediction(Metric):
         """Add the rows of a block."""
         if not self.is_additive:
             return
-        self._see(distribution, y, weight)
+        self._update_inner(distribution, y, weight)
         found = [getattr(self.inner, state).reshape(-1).double() for state, _ in self.shapes]
         self.states = self.states + torch.cat(found).to(self.states.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures; none of a metric that needs all rows at once."""
+        """The figures; empty for a metric that needs all rows at once."""
         if not self.is_additive:
             return {}
         self.inner.reset()
@@ -74,22 +75,22 @@ class OfPrediction(Metric):
         return self._named(self.inner.compute())
 
     def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """The figures of these rows alone."""
+        """The figures of the given rows; empty for a metric of sums."""
         if self.is_additive:
             return {}
-        self._see(distribution, y, weight)
+        self._update_inner(distribution, y, weight)
         return self._named(self.inner.compute())
 
-    def _see(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
-        """Let the metric see these rows and no others.
+    def _update_inner(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
+        """Reset the inner metric and update it with the given rows.
 
         Raises:
-            UsageError: weights that are not whole numbers, or a distribution that it is not for.
+            UsageError: a weight is not a whole number, or the metric is not for this kind of distribution.
         """
         if not bool((weight == weight.round()).all()):
             raise UsageError(
-                f"metric.{self.name}: {type(self.inner).__name__} of torchmetrics takes no row weights, and these are "
-                "not whole numbers, which repeat a row: expected data.weight of whole numbers, or another metric"
+                f"metric.{self.name}: {type(self.inner).__name__} of torchmetrics takes no row weights but "
+                "whole numbers, which repeat a row: expected data.weight of whole numbers, or another metric"
             )
         forecast, target = self._prediction(distribution), y.long() if self.of_classes else promote(y)
         if bool((weight != 1).any()):
@@ -112,7 +113,7 @@ class OfPrediction(Metric):
         return promote(distribution.mean)
 
     def _named(self, found: Any) -> dict[str, Tensor]:
-        """One figure by the name of the metric, several by their own names or numbers behind it."""
+        """Figures by name: that of the metric, followed by a key or number where there are several."""
         if isinstance(found, dict):
             return {f"{self.name}_{key}": promote(value.reshape(())) for key, value in found.items()}
         values = found.reshape(-1)

@@ -1,10 +1,11 @@
-"""What a metric is: sums over rows, so that it does not depend on batches, order or the number of devices."""
+"""`Metric`, the interface of a metric, and quantities of a block of rows that several metrics need."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
+import torchmetrics
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution
 
@@ -12,35 +13,36 @@ from mlefw.distribution import quantile
 from mlefw.distribution.cdf import cdf, is_discrete
 from mlefw.distribution.precision import promote
 from mlefw.rows.rows import total
-from mlefw.system.lean_import import torchmetrics
 
 T = TypeVar("T")
 
 MOST_EXACT = 2**24
-"""Numbers of eta up to which figures are computed that need all rows at once."""
+"""Number of eta values up to which figures that need all rows at once are computed."""
 
 
 class Metric(torchmetrics.Metric):
     """A set of named figures of a predictive distribution against observed targets.
 
     `update` takes a Distribution of batch shape (n,), y (n, *event_shape) and weight (n,), which are frequencies;
-    `compute` returns scalars by their names in `summary.json`. A figure that is not defined on the rows seen is left
-    out. Where sums of fixed size can only approximate a figure, `exact` has it from all rows at once.
+    `compute` returns scalars by their names in `summary.json`. All states are sums over rows, so that figures do not
+    depend on batches, their order or the number of devices. A figure that is not defined on the given rows is left
+    out. Where sums of fixed size only approximate a figure, `exact` computes it from all rows at once.
     """
 
     full_state_update = False
     is_averaged: ClassVar[bool] = False
-    """Whether an evaluation has the figures of predictions averaged over uncertain parameters, too: such a distribution
-    is a mixture, of which a metric has to take nothing but the density, the distribution function and quantiles.
+    """Whether the metric is also computed for predictions averaged over uncertain parameters.
+
+    Such a distribution is a mixture: the metric may then use only its density, distribution function and quantiles.
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        # Who evaluates on several devices adds up the states of all metrics at once.
+        # No synchronisation by torchmetrics: the evaluation sums the states of all metrics over devices in one call.
         super().__init__(**{"sync_on_compute": False, **kwargs})
         self.sum_names: list[str] = []
 
     def add_sum(self, name: str, *shape: int) -> None:
-        """A float64 state of this shape that starts at zero and adds up over devices."""
+        """Register a float64 state of this shape that starts at zero and is summed over devices."""
         self.add_state(name, default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
         self.sum_names.append(name)
 
@@ -50,27 +52,27 @@ class Metric(torchmetrics.Metric):
 
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
-        """The figures over all rows added."""
+        """The figures over all rows added so far."""
 
     @property
     def has_exact(self) -> bool:
-        """Whether there are any such figures."""
+        """Whether `exact` has any figures."""
         return type(self).exact is not Metric.exact
 
     def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """The figures that `compute` approximates, over these rows alone, in memory of O(n): for the end of a run."""
+        """The figures that `compute` only approximates, over the given rows, in O(n) memory; for the end of a run."""
         return {}
 
 
 class OfTarget(Metric):
-    """The figures of one target of several, under its name: `price/crps`; rows without that target do not count."""
+    """The figures of one of several targets, prefixed by its name, `price/crps`; rows where it is missing count 0."""
 
     population: Tensor
 
     def __init__(self, name: str, index: int, metrics: Sequence[Metric]) -> None:
         super().__init__()
         self.name, self.index = name, index
-        # A module list, so that the metrics travel to the device; it does not say what it holds.
+        # A module list moves the metrics between devices with this one. Any, because its type has no element type.
         self.metrics: Any = nn.ModuleList(metrics)
         self.add_sum("population")
 
@@ -82,21 +84,21 @@ class OfTarget(Metric):
             bare(metric.update)(*part)
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures; none where no row had the target."""
+        """The figures; empty if no row had the target."""
         return self._named(bare(metric.compute)() for metric in self.metrics) if self.population > 0 else {}
 
     @property
     def has_exact(self) -> bool:
-        """Whether there are any such figures."""
+        """Whether `exact` of any of the metrics has figures."""
         return any(metric.has_exact for metric in self.metrics)
 
     def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """Those of every metric."""
+        """The exact figures of every metric over the given rows; empty if no row has the target."""
         part = self._part(distribution, y, weight)
         return self._named(metric.exact(*part) for metric in self.metrics) if bool(part[2].any()) else {}
 
     def reset(self) -> None:
-        """Forget the rows."""
+        """Reset all sums to zero."""
         super().reset()
         for metric in self.metrics:
             metric.reset()
@@ -110,8 +112,10 @@ class OfTarget(Metric):
 
 
 def bare(method: Any) -> Any:
-    """A method of a metric without what torchmetrics does around it: it counts, caches and moves, for a caller that
-    does all of it himself, and takes longer than the method.
+    """`update` or `compute` of a metric without what torchmetrics does around it.
+
+    It would add up the sums of all processes again, which the caller has done, keep the result although the sums are
+    then set by hand, and warn of a metric that was never updated.
     """
     return method.__wrapped__
 
@@ -129,16 +133,16 @@ def histogram(index: Tensor, weight: Tensor, num_bins: int) -> Tensor:
 
 
 def remembered(function: Callable[[Distribution, Tensor], T]) -> Callable[[Distribution, Tensor], T]:
-    """`function`, whose latest result is kept on the distribution: the metrics of a block share what they need."""
+    """`function`, with its latest result cached on the distribution, so that the metrics of a block share it."""
 
-    def ask(distribution: Distribution, y: Tensor) -> T:
+    def cached(distribution: Distribution, y: Tensor) -> T:
         memory: Any = distribution.__dict__.setdefault("_remembered", {})
         if function not in memory or memory[function][0] is not y:
             memory[function] = (y, function(distribution, y))
         return memory[function][1]
 
-    ask.__doc__ = function.__doc__
-    return ask
+    cached.__doc__ = function.__doc__
+    return cached
 
 
 @remembered
@@ -150,7 +154,7 @@ def class_probabilities(distribution: Distribution, y: Tensor) -> Tensor:
     """
     if not isinstance(distribution, Categorical):
         raise TypeError(f"no class probabilities in {type(distribution).__name__}")
-    # The logits are normalised already; torch's own softmax is thirty times slower than exp on the CPU.
+    # torch has normalised the logits; its softmax is thirty times slower than exp on the CPU.
     return promote(distribution.logits).exp()
 
 
@@ -158,8 +162,8 @@ def class_probabilities(distribution: Distribution, y: Tensor) -> Tensor:
 def log_prob(distribution: Distribution, y: Tensor) -> Tensor:
     """Log-density or log-mass of each row, (n,), in the widest float.
 
-    That of a class comes from the probabilities, which the metrics need anyway: its logarithm where it is small, the
-    others' sum where it is large, so that it keeps full relative precision near probability one.
+    For classes it is computed from the probabilities, which other metrics need as well; where the observed class has a
+    large probability, from the sum of the others, to keep full relative precision near one.
     """
     if not isinstance(distribution, Categorical):
         return promote(distribution.log_prob(y))
@@ -186,16 +190,16 @@ def normal_scores(distribution: Distribution, y: Tensor) -> Tensor:
 
 @remembered
 def central_90(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The ends of the central 90 % interval, each (n,)."""
+    """Lower and upper end of the central 90 % interval, each (n,)."""
     return quantile.interval(distribution, 0.9)
 
 
 @remembered
 def confidence_and_hit(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The probability that a calibration table bins, and what it forecasts (0 or 1), each (n,).
+    """The predicted probability of an event and whether it happened (0 or 1), each (n,), for calibration tables.
 
-    Bernoulli: P(y = 1) and y. Categorical: the largest probability and whether that class, the first one among
-    equals, is right (Guo et al., 2017).
+    Bernoulli: P(y = 1) and y. Categorical: the largest probability and whether the most likely class, the first one
+    among equals, is the label (Guo et al., 2017).
 
     Raises:
         TypeError: the distribution has no class probabilities.

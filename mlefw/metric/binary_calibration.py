@@ -1,4 +1,4 @@
-"""Calibration and discrimination of a binary forecast beyond one error: Cox, CORP, Spiegelhalter, ROC."""
+"""Calibration and discrimination of a binary forecast: Cox, CORP, Spiegelhalter, ROC."""
 
 import numpy as np
 import torch
@@ -10,24 +10,27 @@ from mlefw.distribution.precision import promote
 from mlefw.metric.base import Metric, log_prob, sums
 
 _HALF = 2048
+"""Half the number of bins of the logit."""
 _BEND = 2.0
+"""Logit η is binned on the softsign scale η / (_BEND + |η|), with equal bins from −1 to 1."""
 
 
 class BinaryCalibration(Metric):
-    """What a binary forecast lacks in calibration, and how well it discriminates.
+    """Calibration and discrimination of a binary forecast.
 
-    - `calibration_intercept` a, `calibration_slope` b: the best recalibration a + b·logit (Cox, 1958); 0 and 1 are
-      right. `calibration_gap_nats`: the mean NLL it saves. `calibration_p_value` = exp(−n·gap), the χ² test with 2 df
-      of the likelihood ratio 2n·gap. All absent where the classes do not overlap along the logit.
+    - `calibration_intercept` a, `calibration_slope` b: the maximum likelihood recalibration a + b·logit (Cox, 1958);
+      0 and 1 for a calibrated forecast. `calibration_gap_nats`: the mean NLL that it saves. `calibration_p_value` =
+      exp(−n·gap), the χ² test with 2 df of the likelihood ratio 2n·gap. All absent where the classes do not overlap
+      along the logit.
     - `spiegelhalter_z` = Σ (y − p)(1 − 2p) / √Σ (1 − 2p)² p (1 − p), standard normal if calibrated (1986).
-    - `miscalibration_nats`, `discrimination_nats`, `uncertainty_nats` and the same with `_brier`: NLL (Brier score) =
-      miscalibration − discrimination + uncertainty by isotonic recalibration (Dimitriadis et al., 2021).
-    - `auroc`: share of pairs in the right order, ties counting ½; absent with one class only.
+    - `miscalibration_nats`, `discrimination_nats`, `uncertainty_nats`, and `miscalibration_brier` and so on: NLL (Brier
+      score) = miscalibration − discrimination + uncertainty by isotonic recalibration (Dimitriadis et al., 2021).
+    - `auroc`: area under the ROC curve, ties counting ½; absent with one class only.
     - `ece_equal_mass`: calibration error over 15 bins of equal weight; equal forecasts stay together.
 
-    The sums are over 4096 bins of the logit (0.001 wide at p = ½, wider outwards), with three moments in each: Cox and
-    Spiegelhalter are exact to 1e-10. What depends on the order of rows (CORP, auroc, ece_equal_mass) sees rows in one
-    bin as equal forecasts, an error of some 1e-5 at 10 000 rows; `exact` has it without.
+    The states are sums over 4096 bins of the logit (0.001 wide at p = ½, wider outwards), with three moments in each,
+    so that Cox and Spiegelhalter are accurate to 1e-10. Figures of ranks (CORP, auroc, ece_equal_mass) treat forecasts
+    in one bin as equal, an error of about 1e-5 at 10 000 rows; `exact` computes them without it.
     """
 
     table: Tensor
@@ -60,7 +63,7 @@ class BinaryCalibration(Metric):
         return self._figures(grouped, self.totals)
 
     def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """The figures with each distinct logit as a group of its own."""
+        """The figures with each distinct logit in its own bin."""
         columns = (_logit(distribution), promote(weight), promote(y))
         grouped = ForecastTable.of(*(column.cpu().numpy() for column in columns))
         return self._figures(grouped, _totals(distribution, y, weight))
@@ -85,7 +88,7 @@ def _logit(distribution: Distribution) -> Tensor:
 
 
 def _totals(distribution: Distribution, y: Tensor, weight: Tensor) -> Tensor:
-    """Sums of w, nll, Brier score, Spiegelhalter's numerator and variance, and logits of hits."""
+    """Weighted sums of 1, NLL, Brier score, Spiegelhalter's numerator and variance, and y · logit, (6,)."""
     logit = _logit(distribution)
     p, q = torch.sigmoid(logit), torch.sigmoid(-logit)
     miss = torch.where(y == 1, q, p)
@@ -95,6 +98,6 @@ def _totals(distribution: Distribution, y: Tensor, weight: Tensor) -> Tensor:
 
 
 def _centers() -> Tensor:
-    """The logits in the middle of the bins of the softsign scale."""
+    """The logits at the middle of the bins, (4096,)."""
     s = (torch.arange(2 * _HALF, dtype=torch.float64) + 0.5) / _HALF - 1
     return _BEND * s / (1 - s.abs())

@@ -1,4 +1,4 @@
-"""Expected calibration error, with the value a perfectly calibrated model would show."""
+"""Expected calibration error (ECE), and its expectation for a calibrated model."""
 
 import math
 
@@ -13,14 +13,14 @@ NUM_BINS = 15
 
 
 class CalibrationError(Metric):
-    """`ece_15` over 15 bins of equal width, its expectation for a calibrated model, and a version without that bias.
+    """`ece_15` over 15 bins of equal width, its expectation `ece_null` if calibrated, and an unbiased `ece_debiased`.
 
-    Bernoulli: bins of P(y = 1). Categorical: bins of the largest probability against whether that class is right
-    (Guo et al., 2017). Bins are [a, b), the last one closed; p̄, t̄ are means in bin b, n_b = Σ w there.
+    Bernoulli: bins of P(y = 1). Categorical: bins of the largest probability, t being whether that class is the label
+    (Guo et al., 2017). Bins are [a, b), the last one closed; p̄ and t̄ are means in bin b, n_b is Σ w in it.
 
-    - `ece_15` = Σ (n_b / n) |p̄ − t̄|.
-    - `ece_null` = Σ (n_b / n) √(2 v_b / (π n_b)), v_b the mean of p (1 − p): what `ece_15` is on average for a
-      calibrated model with these probabilities. The error is biased upwards, so it means nothing without it.
+    - `ece_15` = Σ (n_b / n) |p̄ − t̄|, which is biased upwards: compare it with `ece_null`.
+    - `ece_null` = Σ (n_b / n) √(2 v_b / (π n_b)), v_b the mean of p (1 − p): the expectation of `ece_15` for a
+      calibrated model with these probabilities.
     - `ece_debiased` = Σ (n_b / n) [(p̄ − t̄)² − t̄ (1 − t̄) / (n_b − 1)], the *squared* l2 error without its bias
       (Kumar et al., 2019): zero on average for a calibrated model, hence negative half of the time.
     """
@@ -63,8 +63,8 @@ class CalibrationError(Metric):
 class ClasswiseError(Metric):
     """`ece_classwise_15`: mean over classes of the calibration error of P(y = k); `ece_classwise_null` its expectation.
 
-    Σ_k Σ_b (n_kb / n) |p̄_kb − t̄_kb| / K over 15 bins of equal width (Kull et al., 2019); the expectation for a
-    calibrated model as for `ece_null`.
+    Σ_k Σ_b (n_kb / n) |p̄_kb − t̄_kb| / K over 15 bins of equal width (Kull et al., 2019); `ece_classwise_null` is its
+    expectation for a calibrated model.
 
     Args:
         num_classes: K.
@@ -87,9 +87,9 @@ class ClasswiseError(Metric):
         probs, weight, size = class_probabilities(distribution, y), promote(weight), self.num_classes * NUM_BINS
         first = NUM_BINS * torch.arange(self.num_classes, device=probs.device)
         index = (probs * NUM_BINS).long().clamp(max=NUM_BINS - 1).add_(first)
-        place, share = _in_place_order(index), weight.unsqueeze(-1) * probs
-        self.predicted = self.predicted + histogram(place, _in_place_order(share), size)
-        self.square = self.square + histogram(place, _in_place_order(share.mul_(probs)), size)
+        place, share = _in_memory_order(index), weight.unsqueeze(-1) * probs
+        self.predicted = self.predicted + histogram(place, _in_memory_order(share), size)
+        self.square = self.square + histogram(place, _in_memory_order(share.mul_(probs)), size)
         self.observed = self.observed + histogram(index.gather(-1, y.unsqueeze(-1)).squeeze(-1), weight, size)
         self.population = self.population + weight.sum()
 
@@ -101,11 +101,11 @@ class ClasswiseError(Metric):
         return {"ece_classwise_15": error, "ece_classwise_null": null}
 
 
-def _in_place_order(table: Tensor) -> Tensor:
-    """The numbers of a table in the order in which they lie: a head lays out a few classes one after the other."""
+def _in_memory_order(table: Tensor) -> Tensor:
+    """The numbers of a table in memory order: with few classes, the columns are contiguous."""
     return (table.mT if table.mT.is_contiguous() else table).flatten()
 
 
 def expected_error(variance: Tensor) -> Tensor:
-    """E|Σ w (t − p)| of each bin for a calibrated model, by the normal limit, given Σ w p (1 − p)."""
+    """E|Σ w (t − p)| of each bin for a calibrated model, from the bin's Σ w p (1 − p), in the normal limit."""
     return torch.sqrt(2 / math.pi * variance)

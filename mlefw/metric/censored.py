@@ -1,4 +1,4 @@
-"""Calibration where some numbers are known by bounds alone."""
+"""Calibration with censored observations."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ _NUM_BINS = 20
 
 
 class CensoredCalibration(Metric):
-    """`pit_rmse`, `coverage_50`, …, `width_90` and `sharpness` of the number, and `censored_share`.
+    """`pit_rmse`, `coverage_50`, …, `width_90` and `sharpness` of a censored number, and `censored_share`.
 
-    Of a number between bounds the probability integral transform lies between F(low) and F(high), where a true model
-    has it uniform: the row is spread over that range, as a discrete target is (Czado et al., 2009). Coverage is the
-    share of that range inside the central interval, so that a true model covers the nominal share.
+    The probability integral transform of a censored number lies between F(low) and F(high), and is uniform on that
+    range under a true model: the row is spread over the range (Czado et al., 2009, for discrete targets). Its coverage
+    is the share of the range inside the central interval, so that a true model covers the nominal share.
     """
 
     totals: Tensor
@@ -33,8 +33,8 @@ class CensoredCalibration(Metric):
 
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
         """Add the rows of a block."""
-        known: Any = distribution
-        lower, upper = known.pit_bounds(y)
+        censored: Any = distribution
+        lower, upper = censored.pit_bounds(y)
         weight = promote(weight)
         exact = y[..., 0] == y[..., 1]
         mass = (upper - lower).clamp(min=torch.finfo(lower.dtype).tiny)
@@ -46,15 +46,15 @@ class CensoredCalibration(Metric):
         overlap = torch.minimum(upper, 1 - edge) - torch.maximum(lower, edge)
         hit = ((lower >= edge) & (lower <= 1 - edge)).to(mass.dtype)
         self.inside = self.inside + torch.where(exact, hit, (overlap / mass).clamp(0, 1)) @ weight
-        low, high = central_90(known.latent, y)
-        rows = torch.stack([torch.ones_like(low), high - low, known.latent.variance, (~exact).to(low.dtype)])
+        low, high = central_90(censored.latent, y)
+        rows = torch.stack([torch.ones_like(low), high - low, censored.latent.variance, (~exact).to(low.dtype)])
         self.totals = self.totals + rows @ weight
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""
-        population, width, variance, censored = self.totals
+        population, width, variance, num_censored = self.totals
         deviation = self.counts / population - 1 / _NUM_BINS
         figures = {"pit_rmse": deviation.square().mean().sqrt()}
         figures |= {f"coverage_{level}": share / population for level, share in zip(_LEVELS, self.inside, strict=True)}
         figures |= {"width_90": width / population, "sharpness": torch.sqrt(variance / population)}
-        return figures | {"censored_share": censored / population}
+        return figures | {"censored_share": num_censored / population}

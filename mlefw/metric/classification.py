@@ -9,9 +9,11 @@ from mlefw.metric.base import Metric, class_probabilities, confidence_and_hit, l
 
 
 class Classification(Metric):
-    """`brier`: (p − y)² for a binary target, Σ_k (p_k − 1{y = k})² over classes; `accuracy` of the likeliest class.
+    """`brier`: (p − y)² for a binary target, Σ_k (p_k − 1{y = k})² over classes; `accuracy` of the most likely class.
 
-    Source: Brier (1950). A binary target is predicted 1 from p = ½ on; of equal classes the first one counts.
+    A binary target is predicted as 1 from p = ½ on; among classes of equal probability the first is predicted.
+
+    Source: Brier (1950).
     """
 
     totals: Tensor
@@ -28,7 +30,7 @@ class Classification(Metric):
             self.totals = self.totals + sums(weight, miss, (logits >= 0) == (y == 1))
             return
         probs, log_chosen = class_probabilities(distribution, y), log_prob(distribution, y)
-        # From the log-mass, what the observed class lacks does not cancel where the model is sure.
+        # expm1 of the log-mass, because 1 − p would cancel for p near one.
         others = (probs.square() @ probs.new_ones(probs.shape[-1]) - (2 * log_chosen).exp()).clamp(min=0)
         square = torch.expm1(log_chosen).square() + others
         self.totals = self.totals + sums(weight, square, confidence_and_hit(distribution, y)[1])

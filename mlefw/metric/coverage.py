@@ -14,12 +14,12 @@ _LEVELS = (50, 80, 90, 95)
 
 
 class Coverage(Metric):
-    """How often central intervals hold the target, and how wide they are.
+    """Share of targets inside central prediction intervals, and the width of the intervals.
 
     - `coverage_50`, `_80`, `_90`, `_95`: share of rows inside. Discrete targets: the probability that the randomised
-      PIT falls in the central interval, so that a true model covers exactly the nominal share (Czado et al., 2009).
-    - `coverage_50_z`, …: (share − c) / √(c (1 − c) / n), standard normal under a true model; continuous targets only,
-      since the expected share of a discrete one varies less.
+      PIT lies in the central interval, so that a true model covers exactly the nominal share (Czado et al., 2009).
+    - `coverage_50_z`, …: (share − c) / √(c (1 − c) / n), standard normal under a true model; for continuous targets
+      only, because the share of a discrete target has a smaller variance.
     - `width_90`: mean width of the 90 % interval; `sharpness`: the root mean variance.
     - `interval_score_90`: mean of width + 2/α (distance outside), α = 0.1 (Gneiting & Raftery, 2007).
     """
@@ -46,7 +46,7 @@ class Coverage(Metric):
             edge = ((1 - level) / 2).unsqueeze(-1)
             overlap = torch.minimum(upper, 1 - edge) - torch.maximum(lower, edge)
             share = (overlap / (upper - lower)).clamp(0, 1)
-            # A row whose own mass underflows lies outside every interval.
+            # A row whose probability underflows lies outside every interval.
             self.inside = self.inside + torch.where(upper > lower, share, torch.zeros_like(share)) @ weight
         else:
             narrowest = torch.bucketize((2 * upper - 1).abs(), level)

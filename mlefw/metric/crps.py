@@ -1,4 +1,4 @@
-"""The continuous ranked probability score: closed forms, else a quadrature."""
+"""The continuous ranked probability score (CRPS), in closed form or by quadrature."""
 
 import math
 from functools import singledispatch
@@ -30,10 +30,12 @@ from mlefw.metric.base import Metric, log_prob, pit_bounds, sums
 class Crps(Metric):
     """`crps`: mean of ∫ (F(v) − 1{y <= v})² dv, in the unit of y; for a point forecast, its absolute error.
 
-    Source: Gneiting & Raftery (2007). A distribution with a method `crps(y)` is asked for it; closed forms are known
-    for the normal, Laplace, Student-t, gamma, exponential, beta, lognormal, Bernoulli, Poisson and negative binomial
-    distributions and normal mixtures (Jordan et al., 2019). Another density is integrated to 1e-10 relative where it
-    is smooth, another mass summed.
+    A distribution with a method `crps(y)` is asked for it. There are closed forms for the normal, Laplace, Student-t,
+    gamma, exponential, beta, lognormal, Bernoulli, Poisson and negative binomial distributions and normal mixtures
+    (Jordan et al., 2019). Any other density is integrated numerically, to 1e-10 relative where it is smooth, and any
+    other probability mass is summed.
+
+    Source: Gneiting & Raftery (2007).
     """
 
     totals: Tensor
@@ -59,9 +61,9 @@ def crps(distribution: Distribution, y: Tensor) -> Tensor:
 
 
 def _by_quadrature(distribution: Distribution, y: Tensor) -> Tensor:
-    """The score at the median, and from there to y the integral of its slope 2 F − 1.
+    """CRPS of a density, (n,): the score at the median, plus the integral of its derivative 2 F − 1 from there to y.
 
-    No integral then runs over a step of F that lies far from both of its ends, however far out y is.
+    Each integral then starts or ends where F changes, so that the nodes resolve F however far out y is.
     """
     median = quantile.median(distribution)
     support = distribution.support
@@ -84,6 +86,7 @@ def _by_quadrature(distribution: Distribution, y: Tensor) -> Tensor:
 
 
 def _by_sum(distribution: Distribution, y: Tensor) -> Tensor:
+    """CRPS of a distribution on the integers, (n,), summed between the quantiles at 1e-13 and 1 − 1e-13."""
     first = torch.minimum(quantile.quantile(distribution, 1e-13), y)
     last = torch.maximum(quantile.quantile(distribution, 1 - 1e-13), y)
     total = torch.zeros_like(last)
@@ -169,7 +172,7 @@ def _(distribution: Poisson, y: Tensor) -> Tensor:
 def _(distribution: NegativeBinomial, y: Tensor) -> Tensor:
     size, odds = distribution.total_count, distribution.logits.exp()
     fail = torch.sigmoid(-distribution.logits)
-    # E|Y − Y'| / 2 is mean / fail · 2F1(size + 1, ½; 2; −4 success / fail²), by Euler's integral in t / (1 − t) = v².
+    # E|Y − Y'| / 2 = mean / fail · 2F1(size + 1, ½; 2; −4 success / fail²), by Euler's integral with t / (1 − t) = v².
     steep = 4 * odds / fail
 
     def euler(v: Tensor) -> Tensor:
@@ -185,7 +188,7 @@ def _(distribution: NegativeBinomial, y: Tensor) -> Tensor:
 
 @crps.register
 def _(distribution: ZeroInflated, y: Tensor) -> Tensor:
-    """From that of the counts, of which E|X − X'| / 2 = E X − CRPS at 0."""
+    """CRPS from that of the counts X, for which E|X − X'| / 2 = E X − CRPS(X, 0)."""
     counts, zero, counted = distribution.counts, distribution.logits.sigmoid(), (-distribution.logits).sigmoid()
     half = counts.mean - crps(counts, torch.zeros_like(y))
     return zero * y + counted * (crps(counts, y) + half - zero * counts.mean - counted * half)
@@ -205,7 +208,7 @@ def _(distribution: MixtureSameFamily, y: Tensor) -> Tensor:
 
 
 def _mean_distance(loc: Tensor, scale: Tensor) -> Tensor:
-    """E|X| of a Normal(loc, scale)."""
+    """E|X| for X ~ Normal(loc, scale)."""
     u = loc / scale
     return loc * torch.erf(u / math.sqrt(2)) + scale * math.sqrt(2 / math.pi) * torch.exp(-0.5 * u * u)
 

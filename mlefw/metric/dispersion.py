@@ -1,4 +1,4 @@
-"""Whether counts vary as much, and are as often zero, as predicted."""
+"""Dispersion of counts, and their share of zeros, against what the model predicts."""
 
 from functools import singledispatch
 
@@ -13,14 +13,13 @@ from mlefw.metric.base import Metric, sums
 
 
 class Dispersion(Metric):
-    """`dispersion`, and the share of zeros: `zeros_observed`, and `zeros_expected` by the predictions.
+    """`dispersion`, and the share of zeros `zeros_observed` against its prediction `zeros_expected`.
 
-    The dispersion is Pearson's Σ w (y − mean)² / variance / Σ w. It divides by n, not n − p: a metric does not know
-    the number of parameters, and on rows that were not trained on none were fitted. One is right; above it the counts
-    vary more than predicted.
-
-    `dispersion_se` is its standard error as the rows have it. `dispersion_z` and `zeros_z` are the excess of the
-    dispersion and of the share of zeros in the standard errors that a true model has: about standard normal then.
+    - `dispersion` = Σ w (y − mean)² / variance / Σ w (Pearson): 1 for a true model, above 1 where counts vary more
+      than predicted. It divides by n rather than n − p, because on held-out rows no parameter was fitted.
+    - `dispersion_se`: its standard error, estimated from the rows.
+    - `dispersion_z`, `zeros_z`: deviation of the dispersion from 1, and of the share of zeros from its prediction, in
+      standard errors of a true model, under which they are about standard normal.
     """
 
     totals: Tensor
@@ -50,7 +49,7 @@ class Dispersion(Metric):
 
 @singledispatch
 def kurtosis(distribution: Distribution) -> Tensor:
-    """Fourth central moment of a count over its squared variance, (n,); not a number where it is not known here."""
+    """Fourth central moment of a count over its squared variance, (n,); NaN where there is no formula for it."""
     return torch.full_like(distribution.mean, float("nan"))
 
 
@@ -64,7 +63,7 @@ def _(distribution: Distribution) -> Tensor:
 
 
 def _moments(distribution: Distribution) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The first four moments about zero, by the cumulants of a negative binomial: a Poisson has no dispersion."""
+    """The first four moments about zero, each (n,), from the cumulants of the negative binomial or Poisson."""
     if isinstance(distribution, ZeroInflated):
         share = (-distribution.logits).sigmoid()
         first, second, third, fourth = _moments(distribution.counts)

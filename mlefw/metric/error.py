@@ -8,7 +8,7 @@ from mlefw.metric.base import Metric, sums
 
 
 class PointError(Metric):
-    """`rmse` = √(Σ w (y − mean)² / Σ w) and `mae` = Σ w |y − mean| / Σ w of the predictive mean."""
+    """`rmse` = √(Σ w (y − mean)² / Σ w) and `mae` = Σ w |y − mean| / Σ w, for the predictive mean."""
 
     totals: Tensor
 

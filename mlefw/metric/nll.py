@@ -14,7 +14,7 @@ from mlefw.metric.base import Metric, log_prob, sums
 class Nll(Metric):
     """`nll_nats` = Σ w·nll / Σ w, `nll_bits` = nats / ln 2, `nll_se` = standard error of the mean.
 
-    The error is √(Σ w (nll − mean)² / (N (N − 1))), N = Σ w; absent for N <= 1.
+    The standard error is √(Σ w (nll − mean)² / (N (N − 1))), N = Σ w; absent for N <= 1.
     """
 
     is_averaged: ClassVar = True
@@ -44,7 +44,7 @@ class Nll(Metric):
 
 
 class Perplexity(Metric):
-    """`perplexity` = exp(NLL in nats): only for discrete targets, since that of a density has a unit."""
+    """`perplexity` = exp(NLL in nats): for discrete targets only, because the NLL of a density depends on its unit."""
 
     totals: Tensor
 

@@ -1,4 +1,4 @@
-"""The probability integral transform: uniform if and only if the predictive distributions are right on average."""
+"""The probability integral transform (PIT), which is uniform under a calibrated model."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from mlefw.metric.base import Metric, histogram, pit_bounds
 
 
 class Pit(Metric):
-    """`pit_rmse`, root mean square of (share of a bin − 1/20) over 20 bins; `pit_p_value`, its χ² test with 19 df.
+    """`pit_rmse`: root mean square of (share of a bin − 1/20) over 20 bins; `pit_p_value`: χ² test with 19 df.
 
     Discrete targets: the non-randomised histogram, each row spread over [P(Y < y), P(Y <= y)] (Czado et al., 2009);
-    its bins are not multinomial counts, so the p-value is left out.
+    its bins are not multinomial counts, so there is no p-value.
     """
 
     num_bins = 20
@@ -37,7 +37,7 @@ class Pit(Metric):
             edges = torch.linspace(0, 1, self.num_bins + 1, dtype=lower.dtype, device=lower.device).unsqueeze(-1)
             mass = (upper - lower).clamp(min=torch.finfo(lower.dtype).tiny)
             below = ((edges - lower) / mass).clamp(0, 1)
-            # A count beyond the last representable probability still lies somewhere: in an outermost bin.
+            # A count whose probability underflows goes into the first or last bin.
             below[0], below[-1] = 0.0, 1.0
             self.counts = self.counts + (below @ weight).diff()
         else:

@@ -1,4 +1,4 @@
-"""How often a predicted scale stands on its floor."""
+"""The share of rows whose predicted scale is at its floor."""
 
 from torch import Tensor
 from torch.distributions import Distribution
@@ -7,9 +7,9 @@ from mlefw.metric.base import Metric
 
 
 class ScaleFloorRate(Metric):
-    """`scale_floor_rate`: share of rows whose scale is at or below `floor`, the lower bound set by the head.
+    """`scale_floor_rate`: share of rows whose scale is at or below `floor`, the least scale of the head.
 
-    More than a few hundredths means that the likelihood is being driven to its unbounded end.
+    More than a few percent mean that training exploits an unbounded likelihood.
     """
 
     population: Tensor
@@ -30,5 +30,5 @@ class ScaleFloorRate(Metric):
         self.floored = self.floored + (weight * (scale <= self.floor * (1 + 1e-12))).sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """The figure; absent for distributions without a scale."""
+        """The figure; empty for distributions without a scale."""
         return {"scale_floor_rate": self.floored / self.population} if self.population > 0 else {}

@@ -1,4 +1,4 @@
-"""What a wrong scale costs in nats."""
+"""The loss of likelihood due to a wrong scale."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,14 @@ from mlefw.metric.base import Metric, normal_scores, sums
 
 
 class ScaleGap(Metric):
-    """`scale_gap_nats`: the mean NLL that one common factor on all scales would save; `scale_ratio`: that factor.
+    """`scale_ratio`: the best common factor on all scales; `scale_gap_nats`: the mean NLL that it would save.
 
-    - Gaussian: ½ (R − 1 − log R) and √R, R the mean of u², u = (y − loc) / scale.
-    - Laplace: a − 1 − log a and a, the mean of |u|.
-    - Any other continuous distribution: as for a Gaussian, with its normal scores u = Φ⁻¹(F(y)), which are standard
+    - Gaussian: √R and ½ (R − 1 − log R), R being the mean of u², u = (y − loc) / scale.
+    - Laplace: a and a − 1 − log a, a being the mean of |u|.
+    - Any other continuous distribution: as for a Gaussian, with the normal scores u = Φ⁻¹(F(y)), which are standard
       normal under a true model (Berkowitz, 2001).
 
-    Zero gap and ratio one for a right scale; a ratio above one means intervals that are too narrow.
+    A calibrated scale has ratio 1 and gap 0; a ratio above 1 means that intervals are too narrow.
     """
 
     totals: Tensor

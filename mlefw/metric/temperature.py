@@ -1,4 +1,4 @@
-"""Temperature: the one factor on the logits of a class forecast that would calibrate it best."""
+"""Temperature: the common divisor of the logits of a class forecast that minimises its NLL."""
 
 import math
 
@@ -12,22 +12,24 @@ from mlefw.distribution.precision import promote
 from mlefw.metric.base import Metric
 
 _NODES = 5
-"""Powers of two from ¼ to 4, at which the sums know the NLL as a function of the inverse temperature."""
+"""Inverse temperatures ¼, ½, 1, 2, 4 at which the states hold the NLL and its derivative."""
 
 _RANGE = (0.05, 20.0)
+"""Bounds of the exact temperature."""
 _FLAT = 1e-13
-"""Slope in nats a row below which the temperature changes nothing: all classes are alike, and it stays at one."""
+"""Slope in nats per row below which the NLL does not depend on the temperature, which then stays at 1."""
 _BLOCK = 16384
+"""Rows worked on at a time."""
 
 
 class Temperature(Metric):
-    """`temperature` T, and what dividing all logits by it saves: `calibration_gap_nats`, `calibration_p_value`.
+    """`temperature` T, the mean NLL `calibration_gap_nats` that it would save, and its test `calibration_p_value`.
 
-    T minimises the NLL of softmax(logits / T), which is convex in 1 / T (Guo et al., 2017); above one means
-    overconfident. The p-value is that of the likelihood ratio 2n·gap by χ² with 1 df.
+    T minimises the NLL of softmax(logits / T), which is convex in 1 / T (Guo et al., 2017); T > 1 means that the
+    forecast is overconfident. The p-value is of the likelihood ratio 2n·gap by χ² with 1 df.
 
-    The sums hold NLL and slope at T = ¼, ½, 1, 2, 4: T is the minimum of the polynomial through them, within [¼, 4],
-    to some 1e-3. `exact` has it to full precision within [0.05, 20].
+    The states hold the NLL and its derivative at T = ¼, ½, 1, 2, 4; `compute` takes the minimum of their interpolating
+    polynomial within [¼, 4], accurate to about 1e-3. `exact` finds T to full precision within [0.05, 20].
     """
 
     population: Tensor
@@ -96,10 +98,10 @@ class Temperature(Metric):
 
 
 def _scores(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Normalised logits, (n, num_classes), and that of the observed class, (n,)."""
+    """Normalised logits, (n, num_classes), and the one of the observed class, (n,)."""
     if not isinstance(distribution, Categorical):
         raise TypeError(f"no class probabilities in {type(distribution).__name__}")
-    # The largest is at least −log num_classes: its powers do not underflow.
+    # The largest normalised logit is at least −log(num_classes), so that the sum of powers does not underflow.
     scores = promote(distribution.logits)
     return scores, scores.gather(-1, y.unsqueeze(-1)).squeeze(-1)
 
@@ -119,9 +121,9 @@ def _nll(parts: list[tuple[Tensor, Tensor, Tensor]], beta: float) -> tuple[float
 
 
 def _minimum(value: list[float], slope: list[float]) -> tuple[float, float]:
-    """Where a convex function of the inverse temperature is least, and its value there, from the nodes.
+    """Minimiser and minimum of a convex function of the inverse temperature, from values and slopes at the nodes.
 
-    By the polynomial in log₂ of it that has these values and slopes.
+    It interpolates by the polynomial in log₂(inverse temperature) with these values and slopes.
     """
     if max(abs(at) for at in slope) <= _FLAT:
         return 1.0, value[2]

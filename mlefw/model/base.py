@@ -1,4 +1,4 @@
-"""What a model may offer beyond its forward pass; one that offers nothing loses only what is named here."""
+"""Optional protocols of a model; any `nn.Module` with a forward pass is a model."""
 
 from typing import Protocol, runtime_checkable
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class StartsAtEstimate(Protocol):
-    """A model that can start at the exact linear estimate rather than at the null model."""
+    """A model that can start training at the exact linear estimate instead of the null model."""
 
     def start_at(self, weight: Tensor, bias: Tensor) -> None:
-        """Make raw = x W' + b, W (eta_dim, num_features) and b (eta_dim,) being float64, on the CPU."""
+        """Set the raw output to x W' + b: weight (eta_dim, num_features) and bias (eta_dim,), float64 on the CPU."""
 
 
 @runtime_checkable
 class HasLastLayer(Protocol):
-    """A model whose raw output is `last(phi)` plus terms that `last` does not enter: its head can be refitted."""
+    """A model whose raw output is `last(phi)`, plus terms that do not depend on `last`, which can thus be refitted."""
 
     last: nn.Linear

@@ -1,4 +1,4 @@
-"""The linear model: with it, training is a generalised linear model fit."""
+"""The linear model, which with a head is a generalised linear model."""
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,15 @@ class Linear(nn.Module):
 
     @property
     def last(self) -> nn.Linear:
-        """The only layer."""
+        """The only layer, of which `raw` is the output."""
         return self.layer
 
     def forward(self, x: Tensor) -> Tensor:
-        """The raw output."""
+        """The raw output, (*batch, eta_dim)."""
         return self.layer(x)
 
     @torch.no_grad()
     def load(self, weight: Tensor, bias: Tensor) -> None:
-        """Take weight (eta_dim, num_features) and bias (eta_dim,), as an exact solver found them."""
+        """Copy weight (eta_dim, num_features) and bias (eta_dim,) into the layer."""
         self.layer.weight.copy_(weight)
         self.layer.bias.copy_(bias)

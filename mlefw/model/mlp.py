@@ -19,7 +19,7 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Mlp(nn.Module):
-    """Fully connected layers; the last one starts at zero, so that training starts at the null model.
+    """Fully connected layers, the last of which starts at zero, so that training starts at the null model.
 
     Shapes: x (*batch, num_features) → raw (*batch, eta_dim).
     """
@@ -54,5 +54,5 @@ class Mlp(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The raw output."""
+        """The raw output, (*batch, eta_dim)."""
         return self.last(self.body(x))

@@ -1,4 +1,4 @@
-"""The exact linear estimate with a network on top: training starts at the estimate, not at the null model."""
+"""The exact linear estimate plus a network: training starts at the estimate instead of the null model."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,11 +13,10 @@ from mlefw.model.mlp import Activation, Mlp
 class Residual(nn.Module):
     """raw = x W' + b + network(x), W and b being the exact linear estimate (Schelldorfer & Wüthrich, 2019).
 
-    The last layer of the network starts at zero, so every nat below the estimate is earned by the network. A frozen
-    linear part is no weight of the model: a prior then holds the network alone, and draws it towards the estimate.
-    A trainable one is held by the prior as the weights of a linear model are.
+    The last layer of the network starts at zero, so that any gain over the estimate is due to the network. The prior
+    applies to the network, which it shrinks towards the linear estimate, and to the linear part where it is trainable.
 
-    Shapes: x (*batch, num_features) → raw (*batch, eta_dim), in float64: the estimate is held to its last digit.
+    Shapes: x (*batch, num_features) → raw (*batch, eta_dim), in float64, to keep the estimate exact.
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class Residual(nn.Module):
         super().__init__()
         if linear not in ("frozen", "trainable"):
             raise UsageError(f"model.linear={linear!r}: expected 'frozen' or 'trainable'")
-        # The first parameters of a model tell `Standardized` in which precision to hand features on.
+        # First, because `Standardized` hands features on in the precision of a model's first parameter.
         self.linear = Linear(num_features, eta_dim).double().requires_grad_(linear == "trainable")
         self.network = Mlp(num_features, eta_dim, hidden, activation, dropout, layer_norm)
 
@@ -43,11 +42,11 @@ class Residual(nn.Module):
         return self.network.last
 
     def forward(self, x: Tensor) -> Tensor:
-        """The raw output."""
+        """The raw output, (*batch, eta_dim)."""
         correction = self.network(x.to(self.last.weight.dtype))
         linear: Tensor = self.linear(x.to(self.linear.layer.weight.dtype))
         return linear + correction
 
     def start_at(self, weight: Tensor, bias: Tensor) -> None:
-        """Take the estimate as the linear part."""
+        """Copy the estimate, weight (eta_dim, num_features) and bias (eta_dim,), into the linear part."""
         self.linear.load(weight, bias)

@@ -1,4 +1,4 @@
-"""The gradient of the objective on a batch, replayed from a tape where that is safe."""
+"""The gradient of the objective on a batch, replayed from a recorded tape of kernels where that is safe."""
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +11,17 @@ from mlefw.system import random_state
 from mlefw.system.torch_internals import has_pass_hooks, norms, scale_
 
 _MAX_TAPES = 16
-"""More shapes than this are no regime's doing."""
+"""Number of tapes, one for each batch shape, at which all are dropped."""
 
 
 class Gradient:
-    """Loss and clipped gradients as kernels alone: the numbers of autograd bit for bit, in a third of the time.
+    """Loss and clipped gradients by replaying recorded kernels: bit-identical to autograd, in a third of the time.
 
-    A tape holds for one shape of batch. It is recorded of networks, heads and priors whose code is known to depend on
-    nothing but their tensors: those of torch and mlefw, and others with a class attribute `replayable = True`.
+    A tape is valid for one batch shape. Only modules whose code depends on nothing but their tensors are recorded:
+    those of torch and mlefw, and others with a class attribute `replayable = True`.
 
     Args:
-        objective: whose trainable parameters get the gradient.
+        objective: the objective whose trainable parameters get the gradient.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -32,7 +32,7 @@ class Gradient:
         self.uses: dict[object, int] = {}
 
     def __call__(self, batch: Batch, clip_norm: float) -> list[Tensor] | None:
-        """The loss, and the gradient of each of `trainable`, detached. None where no tape can be had."""
+        """The loss and the gradient of each of `trainable`, detached; None where the step cannot be recorded."""
         if not self.is_replayable:
             return None
         key = self.key(batch, clip_norm)
@@ -42,7 +42,7 @@ class Gradient:
         return self.tapes[key](*batch.rows)
 
     def key(self, batch: Batch, clip_norm: float) -> object:
-        """What a tape holds for."""
+        """Everything a tape holds fixed: shapes, types and devices of a batch, and Python numbers of the step."""
         x, y = batch.rows.x, batch.rows.y
         return (x.shape, x.dtype, x.device, y.shape, batch.scale, clip_norm, batch.standardized)
 
@@ -53,7 +53,7 @@ class Gradient:
             with torch.enable_grad():
                 loss = self.objective.descent(batch._replace(rows=Rows(*columns)))
                 gradients = torch.autograd.grad(loss, trainable)
-            # The optimisers' fused kernels go through both in the order of memory.
+            # The optimisers' fused kernels walk gradient and parameter in memory order, so strides must agree.
             aligned = [
                 gradient if gradient.stride() == p.stride() else torch.empty_like(p).copy_(gradient)
                 for p, gradient in zip(trainable, gradients, strict=True)
@@ -66,7 +66,8 @@ class Gradient:
         try:
             tape = Tape(descend, batch.rows)
         except (NotReplayableError, RuntimeError):
-            # Autograd will say what there is to say, from the same random state.
+            # The caller computes this step by autograd instead, which raises any error of the model in plain words;
+            # it starts from the random state before the recording.
             self.is_replayable = False
             random_state.restore(state)
             return None
@@ -77,7 +78,7 @@ class Gradient:
 
 
 def clip(gradients: list[Tensor], bound: float) -> None:
-    """Scale the gradients in place so that their joint norm is at most `bound`; no value reaches the host."""
+    """Scale the gradients in place so that their joint norm is at most `bound`, without a device synchronisation."""
     if not gradients:
         return
     total = torch.linalg.vector_norm(torch.stack(norms(gradients)))
@@ -85,7 +86,7 @@ def clip(gradients: list[Tensor], bound: float) -> None:
 
 
 def is_replayable(whole: nn.Module) -> bool:
-    """Whether the code of a module and all its parts is known to depend on nothing but their tensors."""
+    """Whether a module and all its submodules may be recorded: those of torch and mlefw unless they say otherwise."""
     return all(
         getattr(module, "replayable", type(module).__module__.split(".")[0] in ("torch", "mlefw"))
         for module in whole.modules()

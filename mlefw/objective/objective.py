@@ -1,4 +1,4 @@
-"""What training minimises: the mean NLL plus the negative log-prior per observation."""
+"""The objective that training minimises: the mean NLL plus the negative log-prior per observation."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,17 +16,17 @@ from mlefw.rows.batch import Batch
 from mlefw.rows.rows import Rows, total
 
 _CELLS = 2**20
-"""Numbers of eta of a block of rows: eight megabytes."""
+"""Number of eta values in a block of rows: eight megabytes."""
 _MOST_KEPT = 2**24
-"""Numbers of eta up to which those of all rows are kept."""
+"""Number of eta values up to which the eta of all rows is kept."""
 
 
 class Objective(nn.Module):
     """Σ w·nll / Σ w + (−log prior)(weights) / population, in nats per observation.
 
-    `population` is Σ w of the training rows, set once: a prior weighs the same under every batch regime.
-    Training may descend another `loss` of a row than its NLL; the value of the objective is that of the NLL always.
-    With `replayable` off its passes are computed by autograd anew, and none is recorded.
+    `population` is Σ w of the training rows, set once, so that the prior has the same weight under every batch regime.
+    Training may descend another `loss` than the NLL; the value of the objective is always that of the NLL. With
+    `replayable` False every step is computed by autograd, and none is recorded.
     """
 
     def __init__(self, model: nn.Module, head: Head, prior: Prior, population: float, loss: Loss | None = None) -> None:
@@ -36,9 +36,12 @@ class Objective(nn.Module):
         self.replayable = True
 
     def eta(self, x: Tensor, offset: Tensor, standardized: bool = False) -> Tensor:
-        """Center + gain · model(x), and the offset on the first column: (*batch, eta_dim).
+        """Center + gain · model(x), plus the offset (*batch,) on the first column: (*batch, eta_dim).
 
-        `standardized`: x is already as `Standardized` hands it on.
+        With `standardized`, x has already been standardised, and the inner model of `Standardized` is called.
+
+        Raises:
+            ValueError: the model returned another shape than (*batch, eta_dim).
         """
         center, gain = self.head.center[: self.head.eta_dim], self.head.gain[: self.head.eta_dim]
         raw: Tensor = self.model.model(x) if standardized else self.model(x)  # type: ignore[operator]
@@ -56,26 +59,26 @@ class Objective(nn.Module):
         return self.head.nll(self.eta(rows.x, rows.offset, standardized), rows.y)
 
     def weights(self) -> Iterator[Tensor]:
-        """The tensors under the prior: trainable, of two dimensions or more, each once."""
+        """The tensors that the prior applies to: trainable, with two dimensions or more, each once."""
         return (p for p in self.model.parameters() if p.requires_grad and p.ndim >= 2)
 
     def penalty(self) -> Tensor:
-        """−log prior of all weights, normalising constants included, a scalar in nats."""
+        """−log prior of all weights, normalising constants included: a scalar in nats."""
         none = self.head.center.new_zeros(())
         return none if self.prior.flat else sum((promote(self.prior(w)) for w in self.weights()), start=none)
 
     def descent(self, batch: Batch) -> Tensor:
-        """The part autograd descends on one batch: an unbiased estimate of the objective's smooth part."""
+        """The part that autograd descends: an unbiased estimate, from a batch, of the objective's smooth part."""
         return self.descent_fit(batch) if self.prior.flat else self.descent_fit(batch) + self.smooth_penalty()
 
     def descent_fit(self, batch: Batch) -> Tensor:
-        """The part of the rows: their loss, which is the NLL unless another was asked for."""
+        """The part of `descent` without the prior: scale / population · Σ w · loss over the batch, a scalar."""
         rows = batch.rows
         loss = self.loss(self.head, self.eta(rows.x, rows.offset, batch.standardized), rows.y)
         return batch.scale / self.population * (rows.weight * loss).sum()
 
     def smooth_penalty(self) -> Tensor:
-        """The smooth part of the penalty per observation."""
+        """The smooth part of the penalty per observation, a scalar."""
         parts = (self.prior.smooth_part(w) for w in self.weights())
         return sum(parts, start=self.head.center.new_zeros(())) / self.population
 
@@ -85,7 +88,7 @@ class Objective(nn.Module):
 
 
 def not_finite(objective: Objective, rows: Rows, standardized: bool = False, limit: int = 5) -> str:
-    """What is not finite: the first such parameter, else rows (from 0) whose NLL is not; empty where all is finite."""
+    """A clause naming the first parameter that is not finite, else rows (from 0) whose NLL is not; "" if none."""
     for name, parameter in objective.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             return f"{name} holds a value that is not a finite number"
@@ -103,12 +106,12 @@ def not_finite(objective: Objective, rows: Rows, standardized: bool = False, lim
 
 
 def rows_at_once(head: Head, most: int = 16384) -> int:
-    """How many rows are worked on at a time: of many columns fewer, so that what they take stays in a cache."""
+    """Number of rows to work on at a time: fewer for many eta columns, so that a block fits in the cache."""
     return max(min(most, _CELLS // head.eta_dim), 1)
 
 
 class Evaluation(NamedTuple):
-    """What a pass over rows yields: eta (n, eta_dim), where it is not too large to be kept, and each row's NLL (n,)."""
+    """Eta of each row (n, eta_dim), None where it is too large to be kept, and its NLL (n,)."""
 
     eta: Tensor | None
     nll: Tensor
@@ -120,7 +123,7 @@ class Evaluation(NamedTuple):
 
 @torch.no_grad()
 def evaluate(objective: Objective, rows: Rows, block: int | None = None) -> Evaluation:
-    """Eta and NLL of every row, in evaluation mode, a block at a time; the mode is restored."""
+    """Eta and NLL of every row, computed in evaluation mode, block by block; the training mode is restored."""
     keep = rows.num_rows * objective.head.eta_dim <= _MOST_KEPT
     found: Evaluation | None = None
     start = 0
@@ -141,7 +144,7 @@ def evaluate(objective: Objective, rows: Rows, block: int | None = None) -> Eval
 def etas(
     objective: Objective, rows: Rows, known: Tensor | None = None, block: int | None = None
 ) -> Iterator[tuple[Rows, Tensor]]:
-    """The rows block by block with their eta, which is computed in evaluation mode where it is not known."""
+    """Blocks of rows with their eta: a slice of `known` (n, eta_dim), or else computed in evaluation mode."""
     start = 0
     for part in rows.blocks(block or rows_at_once(objective.head)):
         if known is None:
@@ -158,5 +161,5 @@ def etas(
 
 
 def whole_eta(objective: Objective, rows: Rows) -> Tensor:
-    """The eta of all rows, (n, eta_dim), in evaluation mode, however many numbers that are."""
+    """The eta of all rows, (n, eta_dim), in evaluation mode, whatever its size."""
     return torch.cat([eta for _, eta in etas(objective, rows)])

@@ -1,4 +1,4 @@
-"""A computation as the flat list of its kernels, run again on other inputs without Python's and autograd's share."""
+"""A recorded list of torch kernels, replayed on other inputs without the overhead of Python modules and autograd."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +15,18 @@ _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.la
 _NAME = re.compile(r"\bv\d+\b")
 
 _FUSED = {NORMS: lambda tensors, order: [torch.linalg.vector_norm(one, order) for one in tensors]}
-"""What stands for a kernel that compilers know no parts of."""
+"""Equivalents, for a compiler, of kernels that it cannot decompose."""
 
 
 class Line(NamedTuple):
-    """A name, the expression that it stands for, and the names of tensors in it.
+    """One assignment of the recorded program.
 
-    `storages`, of an expression that answers alike as long as nobody writes there: where what it reads and gives lies.
+    Attributes:
+        target: the name that is assigned to.
+        expression: a kernel call in Python.
+        used: names of the tensors in the expression.
+        storages: memory that the kernel reads and writes: a result stays valid until something writes there. None for
+            a kernel whose result may differ each time.
     """
 
     target: str
@@ -31,23 +36,23 @@ class Line(NamedTuple):
 
 
 class NotReplayableError(Exception):
-    """The computation looks at values, so that its kernels may be others next time, or cannot be followed."""
+    """The computation depends on tensor values, or leaves torch, so that its kernels may differ in the next run."""
 
 
 class Tape:
-    """What one run of `function` asked of the device, as straight-line code.
+    """The kernels of one run of `function`, as straight-line code that can be run on other inputs.
 
-    Run again, it is the very kernels of that run in the same order on other inputs of the same shapes, so its results
-    are those of the function bit for bit. Everything else is held fixed: tensors that are no input are taken where
-    they lie (parameters may change in place), and Python's own numbers as they were. What the function asks twice of
-    the same tensors is computed once.
+    A replay calls the recorded kernels in their order on inputs of equal shapes, so that its results are bit-identical
+    to those of the function. Everything else is fixed: tensors other than the inputs are read at their addresses
+    (parameters may change in place), and Python numbers are constants. A kernel that the function calls twice on the
+    same tensors is called once.
 
     Args:
-        function: from tensors to tensors; what it draws at random is drawn anew in each run.
-        inputs: for the recording.
+        function: maps tensors to tensors; random numbers are drawn anew in each run.
+        inputs: the tensors for the recording.
 
     Raises:
-        NotReplayableError: the function asked for the value of a tensor, or has sparse ones.
+        NotReplayableError: the function reads the value of a tensor, or uses sparse tensors.
     """
 
     def __init__(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> None:
@@ -58,23 +63,23 @@ class Tape:
         lines = recorder.merged(names)
         self._whole = recorder.code(recorder.views + lines, names)
         self._scope = recorder.constants
-        # Called without its Python shell a kernel starts sooner.
+        # The kernel behind torch's Python operator has less overhead per call.
         text = recorder.code(lines, names)
         self._run = self._made(text, lambda value: kernel(value) if isinstance(value, OpOverload) else value)
         self._recorded: list[Tensor] = list(outputs)
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        """The outputs for other inputs of the same shapes and types, as tensors that autograd never sees."""
+        """The outputs for inputs of the recorded shapes and types, as inference tensors, without autograd."""
         with torch.inference_mode():
             return self._run(*inputs)
 
     def taken(self) -> list[Tensor]:
-        """The outputs of the recording, given away: it was a run, too, and has moved what random state there is."""
+        """The outputs of the recording, once: it was a run as well, and has advanced the random state."""
         found, self._recorded = self._recorded, []
         return found
 
     def traceable(self) -> Callable[..., list[Tensor]]:
-        """The same for a compiler, to which no tensor may be known twice: views of what stays are taken inside."""
+        """The recorded function for a compiler; views of constants are taken inside, as it must not get aliases."""
         return self._made(
             self._whole, lambda value: _FUSED.get(value, value) if isinstance(value, OpOverload) else value
         )
@@ -87,7 +92,7 @@ class Tape:
 
 
 class _Guard(TorchFunctionMode):
-    """Refuses what would leave the tape without a kernel: values that numpy or Python goes on to compute with."""
+    """Refuses calls that hand the values of a tensor to numpy or Python, where no kernel could be recorded."""
 
     _LEAVES = (Tensor.numpy, Tensor.__array__, Tensor.tolist, Tensor.data_ptr)
 
@@ -98,12 +103,12 @@ class _Guard(TorchFunctionMode):
 
 
 class _Recorder(TorchDispatchMode):
-    """Notes every kernel with the names of what goes in and comes out."""
+    """Records every kernel call with names for its arguments and results."""
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.names: dict[int, str] = {}
-        # Tensors are told apart by identity, so none that was seen may be freed.
+        # Tensors are identified by id(), which is reused once a tensor is freed: keep all of them alive.
         self.alive: list[Any] = []
         self.constants: dict[str, Any] = {}
         self.plain: dict[tuple[type, str], str] = {}
@@ -130,10 +135,10 @@ class _Recorder(TorchDispatchMode):
             self.names[id(result)] = used[0]
             self.alive.append(result)
         elif func is torch.ops.aten.lift_fresh.default:
-            # A number that became a tensor: a new one each time, since it may be changed in place.
+            # A Python number made a tensor: clone it in each run, because it may be changed in place.
             self._note(torch.ops.aten.clone.default, given, used, self._new(result, "v"), None)
         elif func.is_view and all(name[0] == "c" for name in used):
-            # A view of what stays in its place stays in its place.
+            # A view of a constant is a constant.
             whole = self._constant(result)
             self.views.append(Line(whole, f"{self._constant(func)}({', '.join(given)})", used))
             for position, tensor in enumerate(result if isinstance(result, list | tuple) else ()):
@@ -149,11 +154,11 @@ class _Recorder(TorchDispatchMode):
         return result
 
     def name(self, value: Any) -> str:
-        """The name of a tensor that was seen, or of a new constant."""
+        """The name of a recorded tensor, or else of a new constant."""
         return self.names.get(id(value)) or self._constant(value)
 
     def merged(self, outputs: list[str]) -> list[Line]:
-        """The lines without those that ask again what was asked before, unless somebody may change the answer."""
+        """The lines without repeated calls whose memory nothing writes to (common subexpression elimination)."""
         known: dict[str, str] = {}
         same: dict[str, str] = {}
         kept = []
@@ -169,7 +174,7 @@ class _Recorder(TorchDispatchMode):
         return kept
 
     def code(self, lines: list[Line], outputs: list[str]) -> str:
-        """The function `run` that runs the lines, each value forgotten after its last use."""
+        """Source of the function `run` that executes the lines and frees each tensor after its last use."""
         last = {name: number for number, line in enumerate(lines) for name in line.used}
         text = [f"def run({', '.join(self.inputs)}):"]
         for number, (target, expression, used, _) in enumerate(lines):
@@ -192,7 +197,7 @@ class _Recorder(TorchDispatchMode):
 
     def _constant(self, value: Any) -> str:
         if isinstance(value, _PLAIN):
-            # One name for all of the same kind; −0.0 is not 0.0.
+            # Equal constants share a name; by repr, which tells −0.0 from 0.0.
             key = (type(value), repr(value))
             if key not in self.plain:
                 self.plain[key] = self._new(value, "c")
@@ -211,7 +216,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def _storages(value: Any) -> Iterator[int]:
-    """Those of all tensors within."""
+    """The storages of all tensors in a nested value."""
     if isinstance(value, Tensor):
         if value.layout is not torch.strided:
             raise NotReplayableError(f"a tensor in {value.layout} lies in several places")

@@ -1,1 +1,1 @@
-"""Pictures: pure functions from arrays to matplotlib figures, readable at 800 pixels and by the colour-blind."""
+"""Pictures: pure functions from arrays to matplotlib figures, readable at 800 pixels and with colour blindness."""

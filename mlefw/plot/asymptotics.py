@@ -18,9 +18,9 @@ def picture(
     """Three panels: consistency and efficiency, normality, and the bias of the variance.
 
     Args:
-        errors: sizes, root mean square errors, and the square root of the Cramér-Rao bound.
+        errors: sample sizes, root mean square errors, and square roots of the Cramér-Rao bound.
         z: studentised estimates, (R,).
-        ratios: sizes, and mean variance estimates over the truth.
+        ratios: sample sizes, and mean variance estimates divided by the true variance.
     """
     title = "Maximum likelihood is consistent, efficient and normal; its variance is too small on few rows"
     figure = sheet(title, "Each point: many data sets, fitted exactly", 4.4)

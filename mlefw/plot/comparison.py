@@ -1,4 +1,4 @@
-"""Runs beside each other."""
+"""Comparison of the NLL of several runs."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,18 @@ from matplotlib.figure import Figure
 from mlefw.plot.style import BLUE, GREY, VERMILION, drawn, label, sheet
 
 MAX_RUNS = 40
+"""Most runs in a picture."""
 
 
 @drawn
 def comparison(names: Sequence[str], nats: Sequence[float], errors: Sequence[float], split: str) -> Figure:
-    """NLL of runs with two standard errors either side, the best on top.
+    """NLL of runs ± two standard errors, the best on top.
 
     Args:
-        names: of the runs, best first.
-        nats: NLL per row.
-        errors: its standard error, 0 where not known.
-        split: what the NLL was measured on.
+        names: names of the runs, best first.
+        nats: NLL of each run, in nats per row.
+        errors: standard error of each NLL, 0 if not known.
+        split: the split that the NLL was measured on.
     """
     count = min(len(names), MAX_RUNS)
     title = f"Least NLL on {split} rows: {label(names[0], 40)} ({nats[0]:.4f} nats a row)"

@@ -21,12 +21,12 @@ def picture(
     """Stacked bars of entropy and KL with the NLL of a sample; densities of mixture, closest and fitted Gaussian.
 
     Args:
-        bars: name, entropy, KL and sampled NLL of each model.
-        shares: of the mixture's components.
-        centers: their means.
-        scales: their standard deviations.
-        closest: mean and standard deviation of the Gaussian closest in KL.
-        example: of one that was fitted.
+        bars: name, entropy, KL divergence and sampled NLL of each model.
+        shares: weights of the mixture's components.
+        centers: means of the mixture's components.
+        scales: standard deviations of the mixture's components.
+        closest: mean and standard deviation of the Gaussian that is closest in KL divergence.
+        example: mean and standard deviation of a Gaussian fitted to a few rows.
     """
     title = "The NLL is entropy plus KL divergence: training can take away the second part alone"
     figure = sheet(title, "Left: models of six outcomes; right: a Gaussian fitted to what is none", 4.9)

@@ -1,4 +1,4 @@
-"""A likelihood without bound, forecasts of a rare class, and a line beyond its rows."""
+"""Three failures: an unbounded likelihood, forecasts of a rare class, and extrapolation."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from mlefw.plot.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawn, legend, 
 from mlefw.system.number_format import percent
 
 Bands = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""x, the truth, and the ends of the 90 % interval."""
+"""x, the true mean, and lower and upper end of the 90 % interval, each (m,)."""
 
 
 @drawn
@@ -18,12 +18,12 @@ def picture(
     rare: tuple[Mapping[str, float], float],
     bands: Bands,
 ) -> Figure:
-    """Three failures beside each other.
+    """Three panels, one for each failure.
 
     Args:
-        depth: log sigma of a lonely row, the mean NLL without a floor, and with one.
-        rare: mean forecast by loss, and the observed share.
-        bands: of a line fitted on (−1, 1).
+        depth: log sigma of a row with a sigma of its own, mean NLL without a floor, and mean NLL with a floor.
+        rare: mean forecast of the rare class by loss, and its observed share.
+        bands: predictions of a line that was fitted on (−1, 1).
     """
     title = "Three failures: a likelihood without bound, forecasts of another population, a shift"
     figure = sheet(title, "Left: one row with a sigma of its own; middle: mean forecast; right: 90 % interval", 4.4)

@@ -1,4 +1,4 @@
-"""Lines fitted under different noise, and bands that do or do not grow with x."""
+"""Lines fitted under several noise models, and intervals with a shared or a predicted scale."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ Line = tuple[float, float]
 
 @drawn
 def outliers(x: np.ndarray, y: np.ndarray, fits: Mapping[str, Line], truth: Line) -> Figure:
-    """Rows with outliers, and the line of each head."""
+    """Rows with outliers, x and y (n,), the line fitted by each head, and the true line."""
     figure = sheet(
         "Squared error bends the line to a few wrong rows; heavy tails let them be",
         "Exact maximum likelihood under each noise model",
@@ -37,10 +37,10 @@ def spread(x: np.ndarray, y: np.ndarray, at: np.ndarray, bands: Mapping[str, tup
     """Rows with 90 % bands, and the standard deviation over x.
 
     Args:
-        x: (n,).
-        y: (n,).
-        at: where the bands are, (m,).
-        bands: mean and standard deviation, (m,) each, by name; the truth by the name `truth`.
+        x: feature of the rows, (n,).
+        y: target of the rows, (n,).
+        at: values of x at which the bands are given, (m,).
+        bands: mean and standard deviation of y, (m,) each, by name of the model; the true ones under `truth`.
     """
     figure = sheet(
         "A scale that may vary with x finds noise that grows; a shared one is wrong on both sides",

@@ -1,4 +1,4 @@
-"""Losses and the densities that they are."""
+"""Losses as negative logarithms of densities."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ from mlefw.plot.style import BLUE, GREEN, VERMILION, drawn, legend, sheet
 
 @drawn
 def losses(residual: np.ndarray, lines: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """NLL of a residual with the loss on top of it, and the density that this is.
+    """NLL over residuals with the loss on top of it, and the density exp(−NLL).
 
     Args:
-        residual: (n,).
-        lines: by name of the loss, the NLL of its head and the loss over its ratio, (n,) each.
+        residual: residuals, (n,).
+        lines: by name of the loss, the NLL of its head, and the loss scaled to the NLL, each (n,).
     """
     title = "A loss is a density: it says which errors are believed to be likely"
     figure = sheet(title, "Left: NLL as a line, the loss (scaled, shifted) as dots; right: exp(−NLL)", 4.8)

@@ -1,4 +1,4 @@
-"""The way of a linear model's coefficients to the exact estimate."""
+"""The path of a linear model's coefficients to the exact estimate."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,16 +24,16 @@ def coefficient_path(
     kept: int,
     reference: str,
 ) -> Figure:
-    """Coefficients over epochs in standard errors from the exact estimate, and two of them in their joint region.
+    """Coefficients over epochs in standard errors from the exact estimate, and two of them with their joint region.
 
     Args:
-        epochs: number of epochs behind each point, (T,).
-        path: coefficients as the network holds them (of standardised features), (T, P).
-        names: (P,).
-        estimate: the exact ones, (P,).
-        covariance: of the estimate, (P, P), or None where it is not defined: then the path is in raw units.
-        kept: epochs behind the state that was kept.
-        reference: name of the estimate.
+        epochs: number of epochs at each point, (T,).
+        path: coefficients of standardised features at each point, (T, P).
+        names: names of the coefficients, (P,).
+        estimate: the exact estimate, (P,).
+        covariance: covariance of the estimate, (P, P); without it the path is shown in the units of coefficients.
+        kept: number of epochs at the state that was kept.
+        reference: name of the estimate, MLE or MAP.
     """
     at = int(np.argmin(np.abs(epochs - kept)))
     if covariance is None:
@@ -87,7 +87,7 @@ def _standardized(
     at: int,
     reference: str,
 ) -> None:
-    """Every coefficient on one scale, so that one band serves them all; the strongest are named."""
+    """All coefficients in standard errors from the estimate, in one band; the first of `order` are labelled."""
     axes.axhspan(-1.96, 1.96, color=GREY, alpha=0.2, linewidth=0, label="95 % interval")
     axes.axhline(0, color=GREY, linewidth=1)
     named = list(order[: len(_COLORS)])

@@ -14,16 +14,16 @@ def pit_histogram(
 ) -> Figure:
     """Density of the PIT with the band of a calibrated model.
 
-    Discrete targets: each row spread over [P(Y < y), P(Y <= y)] (Czado, Gneiting & Held, 2009). The band is that of
-    a binomial count in each bin; a spread-out PIT varies less, so for discrete targets it is too wide, if anything.
+    Discrete targets: each row is spread over [P(Y < y), P(Y <= y)] (Czado, Gneiting & Held, 2009). The band is that of
+    a binomial count in each bin; a PIT that is spread varies less, so that for discrete targets the band is too wide.
 
     Args:
         lower: P(Y < y), (n,).
         upper: P(Y <= y), (n,); equal to `lower` for a continuous target.
-        weight: (n,), frequencies.
-        rows: what they are, for the subtitle.
-        p_value: of a test for uniformity where one was made; else a χ² test over the bins, of the randomised PIT
-            (seed 0) for discrete targets.
+        weight: frequencies, (n,).
+        rows: description of the rows, for the subtitle.
+        p_value: p-value of a test for uniformity; by default of a χ² test over the bins, with the PIT of a discrete
+            target randomised (seed 0).
     """
     population = float(weight.sum())
     num_bins = 20 if population >= 200 else 10 if population >= 50 else 5
@@ -33,7 +33,7 @@ def pit_histogram(
     if p_value is None:
         p_value = uniform_p_value(randomised(lower, upper), weight, num_bins)
     how = "non-randomised PIT (Czado et al., 2009)" if discrete else "probability integral transform F(y)"
-    figure = sheet(_shape(lower, upper, weight, p_value), f"Histogram of the {how}: {rows}", 4.6)
+    figure = sheet(_pit_title(lower, upper, weight, p_value), f"Histogram of the {how}: {rows}", 4.6)
     axes = figure.add_subplot()
     axes.bar(edges[:-1], height, 1 / num_bins, align="edge", color=SKY, edgecolor="white", label="observed")
     low, high = binomial_band(population, np.array([1 / num_bins]))
@@ -59,14 +59,14 @@ def coverage_curve(
 ) -> Figure:
     """Observed against nominal coverage of central intervals, with the binomial band of a calibrated model.
 
-    Discrete targets: the probability that the randomised PIT falls into the interval.
+    Discrete targets: the probability that the randomised PIT lies in the interval.
 
     Args:
         lower: P(Y < y), (n,).
         upper: P(Y <= y), (n,).
-        weight: (n,), frequencies.
-        rows: what they are, for the subtitle.
-        known: coverage of the 90 % interval on the whole split, of which these rows may be some.
+        weight: frequencies, (n,).
+        rows: description of the rows, for the subtitle.
+        known: coverage of the 90 % interval on the whole split, if these rows are a sample of it.
     """
     population = float(weight.sum())
     nominal = np.linspace(0.01, 0.99, 99)
@@ -74,7 +74,7 @@ def coverage_curve(
     if known is not None:
         observed[89] = known
     at = float(observed[89])
-    figure = sheet(_honest(nominal, observed, population), f"Coverage of central prediction intervals: {rows}")
+    figure = sheet(_coverage_title(nominal, observed, population), f"Coverage of central prediction intervals: {rows}")
     axes = figure.add_subplot()
     low_band, high_band = binomial_band(population, nominal)
     band = "calibrated: 95 % of samples (binomial, each level)"
@@ -101,7 +101,7 @@ def spread(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray, edges: np.n
 
 
 def covered(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray, level: float) -> float:
-    """Share of rows whose (randomised) PIT lies in the central interval."""
+    """Share of rows whose (randomised) PIT lies in the central interval of this level."""
     edge = (1 - level) / 2
     mass = upper - lower
     point = mass <= 0
@@ -112,19 +112,19 @@ def covered(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray, level: flo
 
 
 def randomised(lower: np.ndarray, upper: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The PIT, drawn uniformly from [lower, upper] where the target is discrete."""
+    """The PIT, (n,), drawn uniformly from [lower, upper] for a discrete target."""
     return np.asarray(lower + (upper - lower) * np.random.default_rng(seed).random(len(lower)))
 
 
 def uniform_p_value(u: np.ndarray, weight: np.ndarray, num_bins: int) -> float:
-    """The χ² test of uniformity over equal bins."""
+    """P-value of the χ² test of uniformity over equal bins."""
     index = np.clip((u * num_bins).astype(int), 0, num_bins - 1)
     expected = weight.sum() / num_bins
     total = ((np.bincount(index, weight, num_bins) - expected) ** 2 / expected).sum()
     return chi2_tail(total, num_bins - 1)
 
 
-def _honest(nominal: np.ndarray, observed: np.ndarray, population: float) -> str:
+def _coverage_title(nominal: np.ndarray, observed: np.ndarray, population: float) -> str:
     at = f"90 % intervals cover {percent(float(observed[89]))}"
     low, high = (float(edge[0]) for edge in binomial_band(population, np.array([0.9])))
     if not low <= observed[89] <= high:
@@ -136,8 +136,8 @@ def _honest(nominal: np.ndarray, observed: np.ndarray, population: float) -> str
     return f"{at}: within the band of a calibrated model"
 
 
-def _shape(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray, p_value: float) -> str:
-    """Where the PIT is not uniform, the larger of its departures: in location, or in spread."""
+def _pit_title(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray, p_value: float) -> str:
+    """The title: whether the PIT is uniform, and if not, the larger departure, in location or in spread."""
     if p_value >= 0.05:
         if weight.sum() < FEW:
             return f"Too few rows to see whether predictive distributions are calibrated ({p_text(p_value)})"

@@ -1,4 +1,4 @@
-"""Predictions beside observations, and what is left between them."""
+"""Predictions against observations, and quantile residuals."""
 
 from collections.abc import Mapping
 
@@ -11,6 +11,7 @@ from mlefw.plot.style import BLUE, FEW, GREY, SKY, VERMILION, drawn, label, lege
 from mlefw.system.number_format import percent
 
 MAX_SHOWN = 300
+"""Most rows in a picture of predictions."""
 
 
 @drawn
@@ -24,18 +25,18 @@ def predictions(
     rows: str,
     figures: Mapping[str, float],
 ) -> Figure:
-    """Predicted mean and 90 % interval beside the observed value, rows in the order of their means.
+    """Predicted mean, 90 % interval and observed value of rows, sorted by predicted mean.
 
     Args:
-        y: observed, (n,).
-        mean: predicted, (n,).
-        lower: 5 % quantile, (n,).
-        upper: 95 % quantile, (n,).
-        weight: (n,), frequencies.
+        y: observed values, (n,).
+        mean: predicted means, (n,).
+        lower: 5 % quantiles, (n,).
+        upper: 95 % quantiles, (n,).
+        weight: frequencies, (n,).
         target: name of y.
-        rows: what they are, for the subtitle.
-        figures: those of the metrics, which the title repeats: of a discrete target an interval holds more than its
-            nominal share, so that counting the points inside would tell another coverage.
+        rows: description of the rows, for the subtitle.
+        figures: figures of the metrics, which the title repeats. The share of points inside would be another coverage
+            for a discrete target, whose intervals contain more than their nominal share.
     """
     inside = (y >= lower) & (y <= upper)
     words = [f"90 % intervals cover {percent(figures['coverage_90'])}"] if "coverage_90" in figures else []
@@ -66,14 +67,14 @@ def predictions(
 def residuals(u: np.ndarray, mean: np.ndarray, weight: np.ndarray, rows: str, target: str) -> Figure:
     """Quantile residuals against the predicted mean, and their normal quantile-quantile plot.
 
-    Residuals of Dunn & Smyth (1996): Φ⁻¹ of the PIT (randomised for a discrete target); standard normal for a true
-    model. The band of the second panel is that of each order statistic of a normal sample.
+    Residuals are Φ⁻¹ of the PIT, randomised for a discrete target; they are standard normal for a true model (Dunn &
+    Smyth, 1996). The band of the second panel is for each order statistic of a normal sample.
 
     Args:
         u: PIT, (n,).
-        mean: predicted, (n,).
-        weight: (n,), frequencies.
-        rows: what they are, for the subtitle.
+        mean: predicted means, (n,).
+        weight: frequencies, (n,).
+        rows: description of the rows, for the subtitle.
         target: name of y.
     """
     residual = normal_quantile(np.clip(u, 1e-12, 1 - 1e-12))
@@ -110,7 +111,7 @@ def residuals(u: np.ndarray, mean: np.ndarray, weight: np.ndarray, rows: str, ta
 
 
 def pattern(residual: np.ndarray, mean: np.ndarray, weight: np.ndarray) -> str:
-    """The clearest of five departures from standard normal noise, at 5 % over all (Bonferroni), in words."""
+    """The most significant of five departures from standard normal noise, at a joint level of 5 %, in words."""
     share, root = weight / weight.sum(), float(weight.sum()) ** 0.5
     trend = rank_correlation(residual, mean, weight)
     fan = rank_correlation(np.abs(residual), mean, weight)
@@ -128,7 +129,7 @@ def pattern(residual: np.ndarray, mean: np.ndarray, weight: np.ndarray) -> str:
         ((spread - 1) * root / 2**0.5, "Residuals are wider than predicted", "Residuals are narrower than predicted"),
     ]
     tails = (kurtosis * root / 24**0.5, "Residuals have heavier tails than predicted", "Residuals have lighter tails")
-    # A spread that varies makes heavy tails, too, and explains more: tails are named where nothing else is found.
+    # A varying spread also causes heavy tails, so tails are named only if no other departure is found.
     for z, more, less in (max(found, key=lambda one: abs(one[0])), tails):
         p = float(2 * normal_tail(abs(z)))
         if p < 0.05 / 5:

@@ -1,4 +1,4 @@
-"""Reliability diagrams: do events forecast with probability p happen in a share p of the cases?"""
+"""Reliability diagrams: whether events forecast with probability p happen in a share p of the cases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from mlefw.plot.style import (
 )
 
 MAX_CLASSES = 6
-"""Beyond this many classes only the likeliest one of each row is looked at."""
+"""Most classes that get a panel each; for more, only the most likely class of each row is shown."""
 
 
 @drawn
@@ -37,17 +37,17 @@ def reliability(
     event: str | None = "y = 1",
     p_value: float | None = None,
 ) -> Figure:
-    """Observed frequency against forecast probability: the isotonic (CORP) curve and equal-mass bins with their band.
-
-    CORP: Dimitriadis, Gneiting & Jordan (2021).
+    """Observed frequency against forecast probability: isotonic (CORP) curve, and equal-mass bins with their band.
 
     Args:
-        probability: of the event, (n,).
-        outcome: whether it happened, (n,), 0 or 1.
-        weight: (n,), frequencies.
-        rows: what they are, for the subtitle.
-        event: its name; None where it is that the likeliest class is right.
-        p_value: of a test for calibration where one was made; else χ² over the bins shown.
+        probability: forecast probability of the event, (n,).
+        outcome: whether the event happened, (n,), 0 or 1.
+        weight: frequencies, (n,).
+        rows: description of the rows, for the subtitle.
+        event: name of the event; None if it is that the most likely class is the label.
+        p_value: p-value of a test for calibration; by default of a χ² test over the bins.
+
+    Source: Dimitriadis, Gneiting & Jordan (2021).
     """
     bins = Bins.of(probability, outcome, weight)
     title = conclusion(bins, probability, outcome, weight, bins.p_value if p_value is None else p_value, event is None)
@@ -77,15 +77,15 @@ def reliability_by_class(
     rows: str,
     p_value: float | None = None,
 ) -> Figure:
-    """Reliability of the likeliest class of each row and, for a few classes, of each class.
+    """Reliability of the most likely class of each row and, for a few classes, of each class.
 
     Args:
-        probabilities: (n, K).
+        probabilities: forecast probabilities, (n, K).
         code: observed class, (n,).
-        weight: (n,), frequencies.
-        names: of the classes, (K,).
-        rows: what they are, for the subtitle.
-        p_value: of a test for calibration where one was made; else χ² over the bins of the likeliest class.
+        weight: frequencies, (n,).
+        names: names of the classes, (K,).
+        rows: description of the rows, for the subtitle.
+        p_value: p-value of a test for calibration; by default of a χ² test over the bins of the most likely class.
     """
     confidence, hit = probabilities.max(1), (probabilities.argmax(1) == code).astype(float)
     if len(names) > MAX_CLASSES:
@@ -118,7 +118,14 @@ def reliability_by_class(
 
 @dataclass(frozen=True)
 class Bins:
-    """Equal-mass bins of a forecast: Σw, mean forecast, observed frequency, and the variance of a calibrated Σwy."""
+    """Equal-mass bins of a forecast.
+
+    Attributes:
+        count: Σ w in each bin.
+        forecast: mean forecast probability in each bin.
+        observed: observed frequency in each bin.
+        variance: variance of Σ w y in each bin for a calibrated forecast.
+    """
 
     count: np.ndarray
     forecast: np.ndarray
@@ -127,7 +134,7 @@ class Bins:
 
     @classmethod
     def of(cls, probability: np.ndarray, outcome: np.ndarray, weight: np.ndarray) -> "Bins":
-        """At most 10 bins, of 20 rows or more each; equal forecasts share a bin."""
+        """At most 10 bins of at least 20 rows each; equal forecasts are in one bin."""
         num_bins = int(np.clip(weight.sum() // 20, 2, 10))
         order = np.argsort(probability, kind="stable")
         position = np.cumsum(weight[order]) / weight.sum()
@@ -150,9 +157,9 @@ class Bins:
 
     @property
     def p_value(self) -> float | None:
-        """χ² over the bins, those with less than one expected error in reserve merged; None where all have less.
+        """P-value of a χ² test over the bins; None if the total variance is below one.
 
-        Without the loss of degrees of freedom that the rows a model was fitted to would have.
+        Neighbouring bins are merged up to a variance of one. Degrees of freedom are those for held-out rows.
         """
         excess, variance, groups = 0.0, 0.0, []
         for share, spread in zip(self.count * (self.observed - self.forecast), self.variance, strict=True):
@@ -174,7 +181,7 @@ def conclusion(
     p_value: float | None,
     top: bool = False,
 ) -> str:
-    """What the diagram says, in words: where it is not calibrated, the larger of bias and wrong extremity."""
+    """The title of a diagram: whether the forecast is calibrated, and if not, the larger of bias and overconfidence."""
     variance = float(bins.variance.sum())
     if variance < 1:
         errors = float(weight @ np.abs(outcome - (probability >= 0.5)))
@@ -199,7 +206,7 @@ def conclusion(
 
 
 def isotonic(probability: np.ndarray, outcome: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct forecasts in order, and the frequencies that pooling adjacent violators finds for them."""
+    """Distinct forecasts in order, and their frequencies by isotonic regression."""
     distinct, index = np.unique(probability, return_inverse=True)
     count = np.bincount(index, weight)
     held = count > 0

@@ -1,4 +1,4 @@
-"""Gradient descent on the way to the exact estimate, and the noise of stochastic gradients about it."""
+"""Gradient descent on its way to the exact estimate, and the noise of stochastic gradient descent about it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,10 @@ from mlefw.distribution.reference import chi2_quantile
 from mlefw.plot.style import BLUE, GREEN, GREY, ORANGE, VERMILION, drawn, legend, sheet
 
 Curve = tuple[np.ndarray, np.ndarray]
-"""NLL and slope after each step."""
+"""NLL and slope coefficient after each step, each (T,)."""
 
 _FEW = 8
+"""Number of points below which a curve is drawn with markers."""
 
 
 @drawn
@@ -27,17 +28,17 @@ def race(
     calm: tuple[Curve, str] | None = None,
     has_box: bool = True,
 ) -> Figure:
-    """NLL and slope over iterations, with the exact ones as dashed lines and a box of final values.
+    """NLL and slope over iterations, the exact values as dashed lines, and a box of final values.
 
     Args:
-        full: of gradient descent on all rows.
-        stochastic: of gradient descent on mini-batches.
+        full: the curve of full-batch gradient descent.
+        stochastic: the curve of stochastic gradient descent.
         exact: NLL and slope of the exact estimate.
-        name: of the exact estimate, MLE or MAP.
+        name: name of the exact estimate, MLE or MAP.
         title: the conclusion.
         subtitle: what is shown.
-        calm: a descent that converges and its name, beside others that do not.
-        has_box: whether there is a box.
+        calm: the curve of a descent that converges and its name, if the others diverge.
+        has_box: whether to draw the box.
     """
     figure = sheet(title, subtitle, 5.2 if has_box else 4.4)
     figure.subplots_adjust(wspace=0.26, bottom=0.3 if has_box else 0.13)
@@ -47,7 +48,7 @@ def race(
     others = [] if calm is None else [(*calm, GREEN)]
     for axes, which, quantity_name in zip(figure.subplots(1, 2), (0, 1), (height, "slope"), strict=True):
         for curve, label, color in others + lines:
-            # A descent that ends after a few steps is seen by its points.
+            # A curve of a few points is hardly visible without markers.
             marker = "o" if len(curve[which]) < _FEW else None
             axes.plot(curve[which], color=color, label=label, linewidth=1.6, marker=marker)
         axes.axhline(exact[which], color="black", linestyle="--", linewidth=1.2, label=f"exact {name}")
@@ -71,7 +72,7 @@ def race(
 
 
 def _near(axes: Axes, curves: Sequence[np.ndarray], exact: float) -> None:
-    """Keep the descent in view, not a divergence."""
+    """Limit the axis to the descent, so that a divergence does not compress it."""
     top = max(float(curve[0]) for curve in curves)
     highest = max(float(np.max(curve)) for curve in curves)
     room = max(top - exact, 1e-3)
@@ -79,7 +80,7 @@ def _near(axes: Axes, curves: Sequence[np.ndarray], exact: float) -> None:
 
 
 def _about(axes: Axes, curve: np.ndarray, exact: float) -> None:
-    """Keep a descent that converges in view, and of another one where it begins to leave."""
+    """Limit the axis to a descent that converges, and the beginning of one that diverges."""
     low, high = min(float(curve.min()), exact), max(float(curve.max()), exact)
     room = max(high - low, 1e-3)
     axes.set_ylim(low - room, high + room)
@@ -98,17 +99,17 @@ def noise(
     title: str,
     subtitle: str,
 ) -> Figure:
-    """Iterates about the optimum with the ellipse that theory predicts, and their distance over batch sizes.
+    """Iterates about the optimum with the ellipse that theory predicts, and their distance for several batch sizes.
 
     Args:
-        cloud: intercept and slope minus the optimum, (N, 2).
-        predicted: their covariance by the Lyapunov equation, (2, 2).
+        cloud: intercept and slope of iterates minus the optimum, (N, 2).
+        predicted: covariance of the iterates by the Lyapunov equation, (2, 2).
         sampling: covariance of the exact estimate over data sets, (2, 2).
         sizes: batch sizes.
-        measured: root mean square distance of iterates for each.
-        theory: the same as predicted.
-        averaged: root mean square distance of the averaged iterates.
-        averaged_theory: the same as predicted.
+        measured: measured root mean square distance of the iterates from the optimum, for each batch size.
+        theory: predicted root mean square distance of the iterates.
+        averaged: measured root mean square distance of the averaged iterates.
+        averaged_theory: predicted root mean square distance of the averaged iterates.
         title: the conclusion.
         subtitle: what is shown.
     """
@@ -139,7 +140,7 @@ def noise(
 
 
 def ellipse(axes: Axes, covariance: np.ndarray, label: str, **style: Any) -> None:
-    """The region of a normal distribution about the origin that holds 95 %."""
+    """Draw the 95 % region of a normal distribution about the origin."""
     angle = np.linspace(0, 2 * np.pi, 200)
     root = np.linalg.cholesky(covariance) * chi2_quantile(0.95, 2) ** 0.5
     ring = (root @ np.stack([np.cos(angle), np.sin(angle)])).T

@@ -11,12 +11,12 @@ from mlefw.plot.style import BLUE, GREEN, VERMILION, drawn, legend, sheet
 
 @drawn
 def paths(scales: np.ndarray, lines: Mapping[str, np.ndarray], truth: np.ndarray) -> Figure:
-    """Exact MAP over the scale of each prior; true values as dashed lines.
+    """Exact MAP coefficients over the scale of each prior; true values as dashed lines.
 
     Args:
-        scales: (S,).
-        lines: by name of the prior, coefficients (S, P).
-        truth: (P,).
+        scales: prior scales, (S,).
+        lines: MAP coefficients by name of the prior, (S, P).
+        truth: true coefficients, (P,).
     """
     title = "A wide prior leaves the MLE, a narrow one zero; only the kink of l1 selects"
     figure = sheet(title, "Exact MAP of ten coefficients over the scale of the prior density; dashed: the truth", 4.8)

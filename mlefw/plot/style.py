@@ -1,4 +1,4 @@
-"""What all pictures share: colours, type, the place of a title, and text from data made inert."""
+"""Style of all pictures: colours, fonts, position of the title, and escaping of text from data."""
 
 import functools
 import io
@@ -29,7 +29,7 @@ BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, GREY = (
 SPLITS: Mapping[str, str] = {"train": BLUE, "validation": VERMILION, "test": GREEN}
 
 FEW = 30
-"""Of fewer rows no picture says that all is well: it could not see that it is not."""
+"""Number of rows below which no picture claims calibration, because a departure could not be detected."""
 
 _STYLE: Any = {
     "text.usetex": False,
@@ -47,7 +47,7 @@ _P = ParamSpec("_P")
 
 
 def drawn(picture: Callable[_P, Figure]) -> Callable[_P, Figure]:
-    """Draw in the house style, whatever the user's matplotlibrc says (it could hand names to LaTeX)."""
+    """Decorator that draws with `_STYLE`, independent of the user's matplotlibrc, which could pass names to LaTeX."""
 
     @functools.wraps(picture)
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
@@ -58,9 +58,9 @@ def drawn(picture: Callable[_P, Figure]) -> Callable[_P, Figure]:
 
 
 def sheet(title: str, subtitle: str, height: float = 5.0) -> Figure:
-    """An empty figure 800 pixels wide: the conclusion in words on top, below it what is shown."""
+    """An empty figure 800 pixels wide, with the conclusion as title and what is shown as subtitle; height in inches."""
     figure = Figure(figsize=(8, height), dpi=100)
-    # No line ends within "p = 0.04".
+    # Non-breaking spaces keep "p = 0.04" in one line.
     whole = title.replace(" = ", "\u00a0=\u00a0")
     lines = [line.replace("\u00a0", " ") for line in textwrap.wrap(whole, 76)[:2]]
     figure.suptitle("\n".join(lines), x=0.02, y=1 - 0.1 / height, ha="left", va="top", fontsize=12.5, weight="bold")
@@ -71,9 +71,9 @@ def sheet(title: str, subtitle: str, height: float = 5.0) -> Figure:
 
 
 def label(name: str, limit: int = 28) -> str:
-    """A name from data as a picture shows it: short, printable, and never read as mathematics.
+    """A name from data as a picture shows it: shortened, printable, and not interpreted as mathematics.
 
-    Matplotlib takes text between two dollar signs for TeX; an escaped one it prints as it is.
+    Matplotlib interprets text between two dollar signs as TeX, unless they are escaped.
     """
     plain = "".join(c if c.isprintable() else " " for c in str(name)).strip()
     short = plain if len(plain) <= limit else plain[: limit - 1] + "…"
@@ -81,29 +81,29 @@ def label(name: str, limit: int = 28) -> str:
 
 
 def p_text(p: float) -> str:
-    """A p-value in words."""
+    """A p-value as text."""
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
 def binomial_band(count: float, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The central 95 % of an observed share among `count` rows, for each true share."""
+    """Central 95 % interval of an observed share among `count` rows, for each true share: two arrays like `share`."""
     n = max(1, round(count))
     return binomial_quantile(0.025, n, share) / n, binomial_quantile(0.975, n, share) / n
 
 
 def percent_axis(axis: Any, steps: int = 5) -> None:
-    """Even ticks from 0 to 100 %."""
+    """Set even ticks from 0 to 100 %."""
     ticks = np.linspace(0, 1, steps + 1)
     axis.set_ticks(ticks, [f"{round(100 * tick)} %" for tick in ticks])
 
 
 def epoch_axis(axis: Any) -> None:
-    """Ticks at whole numbers."""
+    """Set ticks at whole numbers."""
     axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
 
 def legend(axes: Axes, **where: Any) -> None:
-    """A legend over a translucent ground, so that no line runs through its words."""
+    """Draw a legend on a translucent background, so that lines do not cross its text."""
     axes.legend(**{"loc": "best", "frameon": True, "framealpha": 0.85, "edgecolor": "none", **where})
 
 
@@ -111,7 +111,7 @@ def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     file = io.BytesIO()
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes, which is no news to the user.
+        # Names in a script that the font lacks are drawn as boxes: do not warn of it.
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
         figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()

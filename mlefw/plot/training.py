@@ -1,4 +1,4 @@
-"""Training as seen over epochs: the NLL, and how far it is from the exact estimate."""
+"""Training over epochs: the NLL, and its gap to the exact estimate."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,21 +12,24 @@ from mlefw.plot.style import GREY, SPLITS, drawn, epoch_axis, legend, sheet
 _NAMES = {"null": "null model", "mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge MAP"}
 
 History = Sequence[Mapping[str, float]]
+"""Rows of `metrics.csv`, with `epoch` and `<split>/nll_nats`."""
 Lines = Mapping[str, Mapping[str, float]]
+"""NLL in nats per row of the null model and the exact estimates, by name and split."""
 Errors = Mapping[str, float]
+"""Standard error of the gap to the exact estimate, by split."""
 
 _Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 @drawn
 def learning_curves(history: History, lines: Lines, best_epoch: int, errors: Errors | None = None) -> Figure:
-    """NLL over epochs, with the exact estimates as flat lines and the kept epoch marked.
+    """NLL over epochs, with the exact estimates as horizontal lines and the kept epoch marked.
 
     Args:
-        history: rows with `epoch` and `<split>/nll_nats`.
-        lines: nats by estimate and split.
+        history: NLL of each epoch.
+        lines: NLL of the exact estimates.
         best_epoch: the epoch whose state was kept.
-        errors: standard error of the gap to the exact estimate, by split.
+        errors: standard error of the gap to the exact estimate.
     """
     curves = _curves(history)
     watched = "validation" if "validation" in curves else "train"
@@ -37,7 +40,7 @@ def learning_curves(history: History, lines: Lines, best_epoch: int, errors: Err
     shown: list[float] = []
     for split, (epochs, values) in curves.items():
         axes.plot(epochs, values, color=SPLITS[split], label=split, marker="." if len(epochs) < 3 else "")
-        # The first steps from a bad start would squeeze all that matters into one line.
+        # The highest values, of the first steps from a bad start, would compress the rest of the curve.
         shown += sorted(values)[: max(1, int(0.98 * len(values)))]
     for name, style in (("null", ":"), ("mle", "--"), ("map", "-."), ("ridge", "-.")):
         for split in dict.fromkeys(("train", watched)):
@@ -58,14 +61,14 @@ def learning_curves(history: History, lines: Lines, best_epoch: int, errors: Err
 
 @drawn
 def gap_curve(history: History, lines: Lines, best_epoch: int, reference: str, errors: Errors | None = None) -> Figure:
-    """NLL minus that of the exact estimate over epochs, on a logarithmic axis (linear about zero where it crosses it).
+    """NLL minus that of the exact estimate over epochs, on a logarithmic axis (symmetric if it crosses zero).
 
     Args:
-        history: rows with `epoch` and `<split>/nll_nats`.
-        lines: nats by estimate and split.
+        history: NLL of each epoch.
+        lines: NLL of the exact estimates.
         best_epoch: the epoch whose state was kept.
-        errors: standard error of the gap, by split.
-        reference: the estimate it is measured from, `mle` or `map`.
+        errors: standard error of the gap.
+        reference: the exact estimate, a name in `lines`.
     """
     curves = {
         split: (epochs, values - lines[reference][split])
@@ -129,7 +132,7 @@ def _conclusion(curves: _Curves, lines: Lines, split: str, best_epoch: int, erro
 
 
 def _reached(curves: _Curves, best_epoch: int, name: str, errors: Errors) -> str:
-    """A model that never undercuts the estimate on the training rows is judged there, any other on watched rows."""
+    """The title: the gap on training rows, or on validation rows if the training NLL was ever below the estimate."""
     split = "train"
     if (curves["train"][1] < -1e-9).any() and "validation" in curves:
         split = "validation"

@@ -22,5 +22,5 @@ class L1Prior(Prior):
         return w.abs().sum() / self.scale + w.numel() * math.log(2 * self.scale)
 
     def smooth_part(self, w: Tensor) -> Tensor:
-        """Zero: |w| is left to `prox`, whose zeros are exact."""
+        """Zero: only `prox` handles |w|, so that coefficients become exactly zero."""
         return w.new_zeros(())

@@ -6,7 +6,7 @@ from mlefw.prior.base import Prior
 
 
 class NoPrior(Prior):
-    """p(w) constant and improper; its negative logarithm is taken as 0."""
+    """A constant, improper density p(w), whose negative logarithm is taken as 0."""
 
     flat = True
     convex = True

@@ -1,1 +1,1 @@
-"""Files and columns as tables of numbers and text."""
+"""Reading of files and columns into tables of numbers and text."""

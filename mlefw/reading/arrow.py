@@ -1,4 +1,4 @@
-"""Arrow columns as the plain columns of a Table: float64, booleans or text, with nothing missing or infinite."""
+"""Conversion of Arrow columns to the columns of a Table: float64, booleans or text, without infinite values."""
 
 import re
 import warnings
@@ -19,7 +19,7 @@ from mlefw.reading.table import Table
 from mlefw.reading.text_numbers import numbers_in_text
 
 EXACT = 2**53
-"""From here on not every integer has a float64 of its own."""
+"""Largest integer up to which every integer is a float64."""
 
 
 def joined(pieces: Iterable[np.ndarray]) -> np.ndarray:
@@ -34,16 +34,17 @@ def to_table(
     cells: Cells,
     keep: Callable[[Iterable[np.ndarray]], np.ndarray] = joined,
 ) -> Table:
-    """Arrow columns as a Table.
+    """A Table of Arrow columns.
 
     Args:
-        columns: names and values in pieces of one type; iterators, so that a source may read one piece at a time.
+        columns: name and values of each column, in pieces of one type; both may be iterators, so that a source can read
+            one piece at a time.
         place: a Table without columns that says where the rows come from.
-        cells: how they are read.
-        keep: makes one array of the pieces of a column as they are read, and of what is left where rows are dropped.
+        cells: how cells are read.
+        keep: makes one array from the pieces of a column.
 
     Raises:
-        UsageError: a type that is neither a number, a boolean nor text; numbers in text that cannot be read; missing or
+        UsageError: a column that is neither numbers, booleans nor text; numbers in text that cannot be read; missing or
             infinite values; no rows.
     """
     if cells.missing not in get_args(Missing):
@@ -74,20 +75,20 @@ def to_table(
 
 
 def is_index_name(name: str) -> bool:
-    """Whether a column is called as pandas calls an index without a name."""
+    """Whether a column name is one that pandas gives to an unnamed index."""
     return not name or re.fullmatch(r"__index_level_\d+__", name) is not None
 
 
 def empty_table(names: Iterable[str], place: Table) -> Table:
-    """A table without rows."""
+    """A table with these columns and without rows."""
     return replace(place, columns={name: np.empty(0) for name in names})
 
 
 def check_names(names: list[str], origin: str) -> None:
-    """Refuses names that occur twice.
+    """Check that no column name occurs twice.
 
     Raises:
-        UsageError: naming them.
+        UsageError: a name occurs twice.
     """
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -103,7 +104,7 @@ def _plain(
     cells: Cells,
     orders: dict[str, tuple[str, ...]],
 ) -> Iterator[np.ndarray]:
-    """The values of each piece of a column; where it has none is added to `holes`, the order of levels to `orders`."""
+    """The values of each piece of a column; masks of missing cells go to `holes`, an order of levels to `orders`."""
     pieces = iter(pieces)
     first = next(pieces)
     kind = first.type
@@ -114,7 +115,7 @@ def _plain(
             yield _values(_filled(column.cast(number), 0)).astype(np.int64)
         return
     if is_text(kind) or pa.types.is_dictionary(kind) or (pa.types.is_temporal(kind) and name in cells.text):
-        # What a column of text means is told by all of it.
+        # Whether a text column holds numbers depends on all of its values.
         values, hole = _of_text(name, encoded(chain([first], pieces)), place, cells, is_text(kind))
         if pa.types.is_dictionary(kind) and kind.ordered:
             orders[name] = tuple(encoded([first]).dictionary.to_pylist())
@@ -161,7 +162,7 @@ def _values_of(name: str, column: pa.ChunkedArray, place: Table, exact: bool) ->
 
 
 def _filled(column: pa.ChunkedArray, value: bool | float | str) -> pa.ChunkedArray:
-    """With a value where there is none; to know the value pyarrow would import pandas first."""
+    """The column with missing values replaced; a null count avoids `fill_null`, for which pyarrow imports pandas."""
     return column.fill_null(value) if column.null_count else column
 
 
@@ -170,12 +171,16 @@ def _flags(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _values(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """Numbers of which none is missing, where they lie; `to_numpy` would import pandas first, which takes 0.2 s."""
+    """A view of numbers without missing values; `to_numpy` would import pandas, which takes 0.2 s."""
     return np.from_dlpack(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
 
 
 def _is_index(name: str, values: np.ndarray, place: Table) -> bool:
-    """Whether the column is the row number that pandas and R write without a name; refuses others without one."""
+    """Whether a column is the unnamed row number that pandas and R write.
+
+    Raises:
+        UsageError: any other column has an empty name.
+    """
     if not is_index_name(name):
         return False
     count = np.arange(len(values))
@@ -225,7 +230,7 @@ def _without_holes(
 
 
 def _warn_of_large_integers(name: str, values: np.ndarray, place: Table) -> None:
-    # Most columns have none: that is known without an array of their size.
+    # Most columns have no large values, which the extremes show without a temporary array.
     if not (len(values) and max(np.fmax.reduce(values), -np.fmin.reduce(values)) > EXACT):
         return
     large = np.abs(values) > EXACT
@@ -246,5 +251,5 @@ def _warn_of_names(table: Table) -> None:
 
 
 def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Which cells of a text column hold nothing but white space."""
+    """Whether each cell of a text column holds only white space."""
     return pc.equal(pc.utf8_trim_whitespace(column), "")

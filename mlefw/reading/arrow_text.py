@@ -1,4 +1,4 @@
-"""Text columns of Arrow as distinct strings and which of them each row has."""
+"""Text columns of Arrow as dictionary arrays: distinct strings, and the index of each row's string."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,9 +13,9 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def encoded(pieces: Iterable[pa.ChunkedArray]) -> pa.DictionaryArray:
-    """The pieces of a column of strings, or of what becomes strings, as one; distinct values in order of appearance.
+    """A column of strings, or of values cast to strings, as one dictionary array in order of first appearance.
 
-    Of a column that is a dictionary already, its values are kept in their order, with those that no row has.
+    A dictionary column keeps its values and their order, including values that no row has.
     """
     chunks = [_encoded(chunk) for piece in pieces for chunk in piece.chunks]
     if not chunks:
@@ -25,7 +25,7 @@ def encoded(pieces: Iterable[pa.ChunkedArray]) -> pa.DictionaryArray:
 
 
 def strings(column: pa.DictionaryArray) -> np.ndarray:
-    """One `str` for each row, (n,), of which rows with the same value share one; of a missing one it is empty."""
+    """The string of each row, (n,), shared by rows of equal value; "" where it is missing."""
     distinct = np.array(
         [*("" if value is None else value for value in column.dictionary.to_pylist()), ""], dtype=object
     )
@@ -33,7 +33,7 @@ def strings(column: pa.DictionaryArray) -> np.ndarray:
 
 
 def is_missing(column: pa.DictionaryArray) -> np.ndarray:
-    """Which rows have no value, (n,)."""
+    """Whether each row is missing, (n,)."""
     return np.asarray(column.indices.is_null().cast(pa.uint8()), dtype=bool)
 
 
@@ -52,7 +52,7 @@ def moments(column: pa.DictionaryArray) -> np.ndarray | None:
 def _encoded(chunk: pa.Array) -> pa.DictionaryArray:
     if not pa.types.is_dictionary(chunk.type):
         return chunk.cast(pa.string()).dictionary_encode()
-    # Arrow has no cast of a dictionary whose strings are views, as those of polars are.
+    # Arrow cannot cast a dictionary whose values are string views, as polars makes them.
     values = chunk.dictionary.cast(pa.string())
     if values.null_count:
         return values.take(chunk.indices).dictionary_encode()

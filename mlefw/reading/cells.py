@@ -1,4 +1,4 @@
-"""How the cells of a table are read, as the roles of its columns and the settings of its source have it."""
+"""How the cells of a table are read, given the roles of its columns and the settings of its source."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from typing import Literal
 from mlefw.reading.notation import NumberFormat
 
 Missing = Literal["error", "drop", "impute"]
+"""What happens to rows with missing cells: an error, dropped, or features filled in by the schema."""
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,13 @@ class Cells:
     Attributes:
         text: columns that are categories even where they hold numbers.
         numeric: columns that have to hold numbers.
-        identifier: a column whose integers are kept as they are.
-        missing: whether rows with missing cells are an error, or dropped with a warning.
-        lenient: columns whose missing cells are kept as holes of the table, whatever `missing` says.
-        open: of columns of bounds the infinity that says that there is no bound, as an empty cell does.
+        identifier: a column whose integers are not converted to floats.
+        missing: whether rows with missing cells are an error, or are dropped with a warning.
+        lenient: columns whose missing cells are kept as holes of the table, regardless of `missing`.
+        open: for each column of bounds, the infinity that means that there is no bound, like an empty cell.
         time: a column of numbers or dates, which become whole numbers in the unit of their type.
         form: how numbers are written in text.
-        on_purpose: whether the source tells text from numbers by itself.
+        on_purpose: whether the source distinguishes text from numbers by type, as a Parquet file does.
     """
 
     text: Collection[str] = ()

@@ -1,4 +1,4 @@
-"""Which columns a table has, and which of them say nothing new."""
+"""Checks of the columns of a table: required names, constant features, copies."""
 
 import hashlib
 import warnings
@@ -13,10 +13,10 @@ from mlefw.reading.table import Table
 
 
 def require(names: Iterable[str], present: Iterable[str], origin: str, setting: str) -> None:
-    """Refuses names that are not present.
+    """Check that all names are present; `setting` is where the user wrote them.
 
     Raises:
-        UsageError: naming the nearest ones that are.
+        UsageError: a name is not present; the message suggests the nearest one.
     """
     present = dict.fromkeys(present)
     lines = []
@@ -30,13 +30,13 @@ def require(names: Iterable[str], present: Iterable[str], origin: str, setting: 
 
 
 def shown(names: Iterable[str], limit: int = 10) -> str:
-    """Names in quotes, the first few of them."""
+    """The first names in quotes, and the number of the others, for messages."""
     names = list(names)
     return ", ".join(map(repr, names[:limit])) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def warn_of_constants(table: Table, names: Iterable[str]) -> None:
-    """Says which features are the same in every row."""
+    """Warn of features that are constant over all rows."""
     columns = ((name, table.columns[name]) for name in names)
     constant = [name for name, column in columns if (column == column[0]).all()]
     if constant:
@@ -44,7 +44,7 @@ def warn_of_constants(table: Table, names: Iterable[str]) -> None:
 
 
 def warn_of_copies(table: Table, names: Iterable[str]) -> None:
-    """Says which features are copies of one another: only the sum of their coefficients is estimable."""
+    """Warn of features that are equal in every row, of which only the sum of coefficients is estimable."""
     groups: dict[Any, list[str]] = {}
     for name in names:
         column = table.columns[name]

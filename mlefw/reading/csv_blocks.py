@@ -1,23 +1,24 @@
-"""A CSV file a block of whole records at a time, so that its size does not matter."""
+"""Reading of a CSV file in blocks of whole records, for files larger than the memory."""
 
 import codecs
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 BLOCK_BYTES = 2**23
+"""Usual size of a block."""
 
 
 class Block(NamedTuple):
-    """Whole records under the header of the file; `shift` is how far line numbers lie above those of the block."""
+    """Whole records after the header line of the file; line numbers in the file are `shift` higher than in `raw`."""
 
     raw: bytes
     shift: int
 
 
 def read_blocks(stream: Any, encoding: str, header: bool, size: int = BLOCK_BYTES) -> Iterator[Block]:
-    """The blocks of a binary stream, recoded to UTF-8 where it is in another encoding.
+    """The blocks of a binary stream, recoded to UTF-8.
 
-    A block has about `size` bytes, or as many as one record needs.
+    A block has about `size` bytes, or more if a record is longer.
     """
     top, lines = b"", 0
     for raw in _whole_records(_in_utf8(stream, encoding), size):
@@ -48,7 +49,7 @@ def _whole_records(stream: Any, size: int) -> Iterator[bytes]:
 
 
 def _last_end(raw: bytes) -> int:
-    """Where the last record ends that is whole: after a line end with an even number of quotes before it."""
+    """Position after the last whole record: after the last line end with an even number of quotes before it."""
     end = raw.rfind(b"\n")
     quotes = raw.count(b'"', 0, max(end, 0))
     while end >= 0 and quotes % 2:
@@ -59,7 +60,7 @@ def _last_end(raw: bytes) -> int:
 
 
 def _first_record(raw: bytes) -> bytes:
-    """The first record that is not blank, with its line end and without a byte order mark."""
+    """The first nonblank record, with its line end and without a byte order mark."""
     raw = raw.removeprefix(codecs.BOM_UTF8)
     start = len(raw) - len(raw.lstrip(b"\r\n"))
     end = raw.find(b"\n", start)

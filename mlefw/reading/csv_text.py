@@ -1,4 +1,4 @@
-"""The bytes of a CSV file before they are parsed: encoding, stray bytes, delimiter and line numbers."""
+"""Checks of the bytes of a CSV file before they are parsed: encoding, stray bytes, delimiter and line numbers."""
 
 import codecs
 import csv
@@ -17,10 +17,10 @@ BYTE_ORDER_MARKS = {  # the longer mark first: UTF-32 begins like UTF-16
 
 
 def to_utf8(raw: bytes, origin: str, encoding: str, delimiter: str, shift: int = 0) -> bytes:
-    """The same text in UTF-8 without a byte order mark; line numbers in messages are `shift` higher.
+    """The text of a file in UTF-8 without a byte order mark; line numbers in messages are raised by `shift`.
 
     Raises:
-        UsageError: bytes that are not of `encoding`, a NUL byte, or nothing but blank lines.
+        UsageError: bytes that are invalid in `encoding`, a NUL byte, or only blank lines.
     """
     check_encoding(encoding)
     utf8 = is_utf8(encoding)
@@ -43,10 +43,10 @@ def to_utf8(raw: bytes, origin: str, encoding: str, delimiter: str, shift: int =
 
 
 def check_encoding(encoding: str) -> None:
-    """Refuses an encoding that Python does not know.
+    """Check that Python knows an encoding.
 
     Raises:
-        UsageError: naming some that it does.
+        UsageError: the encoding is unknown.
     """
     try:
         io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # some codecs are not of text
@@ -55,20 +55,20 @@ def check_encoding(encoding: str) -> None:
 
 
 def is_utf8(encoding: str) -> bool:
-    """Whether text in the encoding is UTF-8 as it is."""
+    """Whether text in the encoding is UTF-8 already."""
     return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
 
 
 def line_at(raw: bytes, position: int) -> int:
-    """Number of the line, from one, that holds the byte at `position`."""
+    """Number of the line, counted from 1, that contains the byte at `position`."""
     return raw.count(b"\n", 0, position) + 1
 
 
 def check_delimiter(raw: bytes, origin: str, delimiter: str) -> None:
-    """Refuses a file whose first line has no delimiter but another common one.
+    """Check that the first line contains the delimiter, or no other common one.
 
     Raises:
-        UsageError: naming the delimiter that the file seems to have.
+        UsageError: the file seems to have another delimiter, which the message names.
     """
     first = raw.lstrip().split(b"\n", 1)[0].decode()
     likely = max(";\t|,", key=first.count)
@@ -78,7 +78,10 @@ def check_delimiter(raw: bytes, origin: str, delimiter: str) -> None:
 
 
 def broken_record(raw: bytes, delimiter: str, shift: int = 0) -> str | None:
-    """What is wrong with the first record whose number of fields differs, or None: the slow way, after a failure."""
+    """What is wrong with the first record whose number of fields differs; None if nothing is.
+
+    It parses the text in Python, which is slow, and is called only after another parser failed.
+    """
     reader = csv.reader(io.StringIO(raw.decode(), newline=""), delimiter=delimiter, strict=True)
     width, start = 0, 1
     try:
@@ -94,7 +97,7 @@ def broken_record(raw: bytes, delimiter: str, shift: int = 0) -> str | None:
 
 
 def record_lines(raw: bytes, header: bool, num_rows: int) -> np.ndarray | None:
-    """The line at which each data row begins, or None where they follow one another without a gap."""
+    """The line number at which each data row begins, (num_rows,); None if rows are on consecutive lines."""
     if raw.rstrip().count(b"\n") + 1 == num_rows + header:
         return None
     data = np.frombuffer(raw, dtype=np.uint8)

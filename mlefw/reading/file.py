@@ -1,4 +1,4 @@
-"""Opening a data file that a user named, with a message for every way in which this can fail."""
+"""Opening of data files, with a message for every way in which it can fail."""
 
 import glob
 import gzip
@@ -14,6 +14,7 @@ from typing import IO, Any
 from mlefw.errors import UsageError
 from mlefw.system.local_path import local_path
 
+# First bytes of binary formats that users pass by mistake, and what to tell them.
 FOREIGN = {
     b"PAR1": "is a Parquet file: read it with data=parquet",
     b"PK\x03\x04": "is a zip archive or an Excel workbook: save the table as CSV",
@@ -23,20 +24,20 @@ FOREIGN = {
 
 
 def _place(path: str, setting: str) -> Path:
-    """The absolute path; `~` is the home directory, unless there is a file that is called so."""
+    """The absolute path; a leading `~` is the home directory, unless a file of that name exists."""
     plain = local_path(path, setting)
     try:
         return (plain if plain.exists() else plain.expanduser()).absolute()
     except (OSError, ValueError, RuntimeError):
-        # What is wrong with it will be told of its absolute path.
+        # The caller reports what is wrong with the path.
         return plain.absolute()
 
 
 def regular_file(path: str | None, setting: str) -> Path:
-    """The absolute path of a readable regular file; nothing else is ever opened, so that a pipe cannot hang a run.
+    """The absolute path of a regular file; a pipe is refused, because reading it could hang a run.
 
     Raises:
-        UsageError: the path is empty, missing, a directory, a pipe or a device.
+        UsageError: the path is empty, does not exist, or is a directory, pipe or device.
     """
     if not path:
         raise UsageError(f"{setting} is not set\n  expected: the path of a file, e.g. {setting}=table.csv")
@@ -55,12 +56,12 @@ def regular_file(path: str | None, setting: str) -> Path:
 
 
 def regular_files(path: str | None, setting: str, suffixes: tuple[str, ...]) -> list[Path]:
-    """The file at a path; or those of a folder that end in one of `suffixes`; or those that match `*`, `?` and `[]`.
+    """The file at a path; or the files of a folder with one of `suffixes`; or the files that match `*`, `?` and `[]`.
 
-    Several are in the order of their names.
+    Several files are sorted by name.
 
     Raises:
-        UsageError: as `regular_file`, or there is none.
+        UsageError: there is no file, or one is not a regular file.
     """
     place = _place(path or "", setting)
     if path and place.is_dir():
@@ -78,10 +79,10 @@ def regular_files(path: str | None, setting: str, suffixes: tuple[str, ...]) -> 
 
 @contextmanager
 def opened(file: Path) -> Iterator[tuple[IO[bytes], Callable[[], float]]]:
-    """A stream of the bytes of a file, unpacked if it is gzip, and the share of the file that was read so far.
+    """A stream of the bytes of a file, decompressed if it is gzip, and a function that gives the share read so far.
 
     Raises:
-        UsageError: the file cannot be read or unpacked, is empty, or is of a binary format.
+        UsageError: the file cannot be read or decompressed, is empty, or has a binary format.
     """
     try:
         with file.open("rb") as packed:

@@ -1,4 +1,4 @@
-"""The distinct values of a column as sorted strings, and a column as numbers or as codes of such levels."""
+"""Levels of a column, its distinct values as sorted strings; and columns as numbers or as codes of levels."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,8 +9,10 @@ from mlefw.errors import UsageError
 from mlefw.reading.table import Table
 
 MAX_SHOWN = 10
+"""Most levels that a message lists."""
 
 BOOLEANS = ("False", "True")
+"""Levels of a boolean column."""
 
 
 def is_text(column: np.ndarray) -> bool:
@@ -19,9 +21,9 @@ def is_text(column: np.ndarray) -> bool:
 
 
 def factorize(column: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """The sorted distinct values as strings, and each row's position among them.
+    """The levels of a column (n,), and each row's position among them, (n,) int64.
 
-    Values that are all numbers are sorted as numbers, and whole numbers are written without `.0`.
+    Levels that are all numbers are sorted as numbers, and whole numbers are written without `.0`.
     """
     if is_text(column):
         levels = _sorted(list(set(column.tolist())))
@@ -32,17 +34,17 @@ def factorize(column: np.ndarray) -> tuple[list[str], np.ndarray]:
 
 
 def codes(table: Table, name: str, levels: Sequence[str], setting: str, unseen: bool = False) -> np.ndarray:
-    """Each row's position among `levels`, int64.
+    """Each row's position among `levels`, (n,) int64.
 
     Args:
-        table: holds the column.
-        name: of the column.
-        levels: sorted, as strings.
-        setting: by which the user gave the column its role.
-        unseen: whether a value that is not among the levels becomes -1, with a warning.
+        table: the table with the column.
+        name: name of the column.
+        levels: the known levels, sorted.
+        setting: the setting that gave the column its role, for messages.
+        unseen: whether an unknown value becomes -1, with a warning.
 
     Raises:
-        UsageError: a value that is not among them, or missing.
+        UsageError: a value is missing, or unknown without `unseen`.
     """
     check_whole(table, name, setting)
     found, code = factorize(table.columns[name])
@@ -66,10 +68,16 @@ def codes(table: Table, name: str, levels: Sequence[str], setting: str, unseen: 
 
 
 def numbers(table: Table, name: str, setting: str, hint: str = "") -> np.ndarray:
-    """A column as float64; booleans become 0 and 1.
+    """A column as float64, (n,); booleans become 0 and 1.
+
+    Args:
+        table: the table with the column.
+        name: name of the column.
+        setting: the setting that gave the column its role, for messages.
+        hint: an addition to the message for a column of text.
 
     Raises:
-        UsageError: text, or a value that is not finite.
+        UsageError: the column holds text, or a missing or infinite value.
     """
     check_whole(table, name, setting)
     column = table.columns[name]
@@ -86,10 +94,10 @@ def numbers(table: Table, name: str, setting: str, hint: str = "") -> np.ndarray
 
 
 def check_whole(table: Table, name: str, setting: str) -> None:
-    """Refuses a column with missing cells.
+    """Check that a column has no missing cells.
 
     Raises:
-        UsageError: naming the rows.
+        UsageError: a cell is missing; the message names rows.
     """
     if name in table.holes:
         hole = table.holes[name]
@@ -100,10 +108,10 @@ def check_whole(table: Table, name: str, setting: str) -> None:
 
 
 def check(table: Table, name: str, setting: str, good: np.ndarray, expected: str) -> None:
-    """Refuses a column with rows that are not good.
+    """Check that `good` (n,) holds in every row of a column; `expected` says what was expected, for the message.
 
     Raises:
-        UsageError: naming the rows and the first value.
+        UsageError: it does not hold in some rows; the message names rows and the first value.
     """
     if not good.all():
         first = table.columns[name][np.argmin(good)]
@@ -118,7 +126,7 @@ def _shown(value: object) -> str:
 
 
 def written(value: object) -> str:
-    """A value as the string that stands for it among levels: whole numbers without `.0`."""
+    """The level of a value: its text, a whole number without `.0`."""
     if isinstance(value, float | np.floating):
         return str(int(value)) if float(value).is_integer() else repr(float(value))
     return str(value)
@@ -131,7 +139,7 @@ def _sorted(levels: list[str]) -> list[str]:
 
 
 def is_number(text: str) -> bool:
-    """Whether text is a finite number."""
+    """Whether a text is a finite number in Python's notation."""
     try:
         return bool(np.isfinite(float(text)))
     except ValueError:
@@ -139,5 +147,5 @@ def is_number(text: str) -> bool:
 
 
 def are_text(levels: Sequence[str]) -> bool:
-    """Whether some level is not a number as numbers are written, so that a column of them has to be read as text."""
+    """Whether levels are of a text column: some level is not a number as `written` writes it."""
     return tuple(levels) != BOOLEANS and any(not is_number(one) or one != written(float(one)) for one in levels)

@@ -1,12 +1,13 @@
-"""How people write numbers: signs of other scripts, grouped digits, currencies, percent, brackets, powers of ten."""
+"""Notations of numbers in text: other scripts, grouped digits, currencies, percent, units, powers of ten, dates."""
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
 MISSING_WORDS = ("", "NA", "NaN", "nan", "null", "N/A")
-"""Cells that stand for a missing number; in a text column only the blank cell is missing."""
+"""Cells that mean a missing number; in a text column only an empty cell is missing."""
 
 _MARK = re.compile(
     r"\?+|-+|\.+|\*+|-?<?nan?>?|n[./]a\.?|nat|none|null|nil|n\.?d\.?|missing|unknown|\\n|#[a-z/0]+[!?]?|-?1\.#(ind|qnan)",
@@ -36,20 +37,20 @@ _INFINITE = re.compile(r"([-+]?)\s*(?:∞|1\.#inf)", re.IGNORECASE)
 
 
 class Number(NamedTuple):
-    """A cell without what dresses its digits: `text` is plain, its value is to be multiplied by `factor`."""
+    """A cell reduced to plain digits in `text`, whose value has to be multiplied by `factor`."""
 
     text: str
     factor: float = 1.0
     notation: str = ""
-    """What is not plain about it, in words."""
+    """What was removed or converted, in words."""
     unit: str = ""
-    """The currency or percent sign that was taken off."""
+    """The currency or percent sign that was removed."""
 
 
 def undressed(cell: str) -> Number:
-    """The cell with ASCII digits and signs, and without groups, currency, percent, brackets and powers of ten.
+    """The cell with ASCII digits and signs, without grouping, currency, percent, brackets and powers of ten.
 
-    What is no number comes back with its digits and signs in ASCII.
+    A cell that is not a number is returned with its digits and signs in ASCII.
     """
     text = cell.strip().strip(_BLANKS).strip()
     plain = _in_ascii(text)
@@ -80,7 +81,7 @@ def undressed(cell: str) -> Number:
 
 
 def is_missing_mark(cell: str) -> bool:
-    """Whether tables write the cell where a number is missing, as `?` or `#N/A`."""
+    """Whether a cell is a usual mark for a missing number, such as `?` or `#N/A`."""
     return _MARK.fullmatch(cell.strip().translate(_SIGNS)) is not None
 
 
@@ -88,7 +89,7 @@ def _in_ascii(text: str) -> str:
     if text.isascii():
         return text
     text = text.translate(_SIGNS) if not set(text) & set("⁰¹²³⁴⁵⁶⁷⁸⁹") else text.translate(_SIGNS | {ord("⁻"): "⁻"})
-    # Decimal digits of any script; `isdigit` would take ² for 2 as well.
+    # Decimal digits of any script; `isdigit` would also accept ² as a digit.
     return "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in text)
 
 
@@ -114,21 +115,21 @@ class NumberFormat(NamedTuple):
 
     @property
     def other(self) -> str:
-        """The sign that groups thousands where it does not separate decimals."""
+        """The sign that groups thousands: `thousands`, or the one of point and comma that is not the decimal sign."""
         return self.thousands or ("." if self.decimal == "," else ",")
 
     def parse(self, cell: str) -> float | None:
-        """The number that a cell holds in this format, or None."""
+        """The number that a cell holds in this format; None if it is not a number."""
         if self.thousands and self.looks_grouped(cell):
             cell = cell.replace(self.thousands, "")
         return float(cell.replace(self.decimal, ".")) if _plain(self.decimal).fullmatch(cell) else None
 
     def looks_grouped(self, cell: str) -> bool:
-        """Whether the cell is a number with separated thousands, or lakhs."""
+        """Whether the cell is a number with grouped thousands, or lakhs."""
         return _is_grouped(cell, self.other, self.decimal)
 
     def looks_swapped(self, cell: str) -> bool:
-        """Whether the cell is a number with the other decimal sign, perhaps with thousands behind the decimal sign."""
+        """Whether the cell is a number in which decimal and grouping sign are swapped."""
         if _swapped(self.other).fullmatch(cell) is not None:
             return True
         return self.parse(cell) is None and _is_grouped(cell, self.decimal, self.other)
@@ -155,3 +156,32 @@ def _grouped(other: str, decimal: str) -> re.Pattern[str]:
     other, decimal = re.escape(other), re.escape(decimal)
     groups = rf"\d{{1,3}}({other}\d{{3}})+|\d{{1,2}}({other}\d\d)+{other}\d{{3}}"
     return re.compile(rf"[-+]?({groups})({decimal}\d*)?")
+
+
+_NUMBER = r"[-+]?(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?"
+_TIME = r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?(\s*[ap]\.?m\.?)?(\s*(z|utc|[-+]\d\d:?\d\d))?"
+_MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_DAY = (
+    rf"(\d{{4}}[-/.]\d{{1,2}}[-/.]\d{{1,2}}|\d{{1,2}}[-/.]\d{{1,2}}[-/.](\d{{4}}|\d\d)"
+    rf"|\d{{1,2}}\.?[-\s/]*{_MONTH}[-\s/,]*(\d{{4}}|\d\d)|{_MONTH}\s*\d{{1,2}}(st|nd|rd|th)?,?\s*\d{{4}})"
+)
+NO_UNITS = {"st", "nd", "rd", "th", "e"}
+"""Texts after a number that are not units: endings of ranks, and an exponent."""
+
+UNIT = re.compile(
+    r"[mkcdµμun]?(g|m[²³23]?|s|l|w|v|a|hz|pa|j|mol|bar)|[kmgt]b|lbs?|oz|in|ft|yd|mi|sec|min|hr?s?|d|days?|w(ee)?ks?"
+    r"|mo(nths?)?|y(ea)?(rs?)?|°?[cfk]|°|.+/.+|pp[mb]|bn|mn|k?cal|mmhg"
+)
+
+
+def _test(pattern: str) -> Callable[[str], bool]:
+    compiled = re.compile(pattern, re.IGNORECASE)
+    return lambda cell: compiled.fullmatch(cell) is not None
+
+
+looks_hexadecimal = _test(r"[-+]?0x[0-9a-f]+")
+looks_like_a_date = _test(rf"{_DAY}([T\s]+{_TIME})?|{_TIME}|[-+]?\d+\s*days?,?(\s+[-+]?{_TIME})?")
+looks_like_a_fraction = _test(r"[-+]?(\d+\s+)?\d+\s*[/⁄]\s*\d+|[-+]?\d*\s*[¼½¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚]")
+looks_like_a_limit = _test(rf"([<>≤≥]=?|=[<>]|~|≈|ca\.?|about)\s*{_NUMBER}|{_NUMBER}\s*\+")
+looks_uncertain = _test(rf"{_NUMBER}\s*(±|\+/-|\+-)\s*{_NUMBER}")
+WITH_UNIT = re.compile(rf"{_NUMBER}\s*(?P<unit>[^\W\d_]\S*|[°µμ\"'′″]\S*)", re.IGNORECASE)

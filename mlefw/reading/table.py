@@ -1,4 +1,4 @@
-"""Named columns as a data source read them, before any coding."""
+"""`Table`, the named columns that a data source reads, before any encoding."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,21 +8,23 @@ import numpy as np
 from mlefw.errors import UsageError
 
 FILE_STEP = 2**40
-"""More rows than any one file has."""
+"""Distance of the row numbers of successive files, above the number of rows of any file."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Named columns of equal length as a source read them, before any coding.
+    """Named columns of equal length, before any encoding.
 
-    A column is a one-dimensional array: float64 (or integer) numbers, booleans, or objects holding `str`.
-    `first_row` is the number a user would give to the first row (2 for a CSV file with a header), and
-    `origin` says where the rows come from, both for error messages alone. `numbers` holds these numbers row by
-    row where they are not consecutive: after a random split, or between blank lines. Of a table read from several
-    files they count on from file to file in steps of `FILE_STEP`, and `files` has the names.
-    `holes` marks the missing cells of a column that has any; what the column itself holds there means nothing.
-    `orders` has the levels of a column of text whose source says their order, from the lowest to the highest.
-    `release` lets the memory go that holds what was read of columns in files.
+    Attributes:
+        columns: arrays (num_rows,) by name: float64 (or integer) numbers, booleans, or objects that are `str`.
+        origin: where the rows come from, for messages.
+        first_row: number of the first row for a user (2 for a CSV file with a header), for messages.
+        numbers: numbers of all rows, (num_rows,), if they are not consecutive, as after a random split or with blank
+            lines; in a table of several files those of each file start at a multiple of `FILE_STEP`.
+        files: names of the files of a table of several files.
+        holes: masks (num_rows,) of missing cells, for columns that have any; values there have no meaning.
+        orders: levels, from lowest to highest, of text columns for which the source states an order.
+        release: frees memory of columns that are stored in files.
     """
 
     columns: dict[str, np.ndarray]
@@ -35,10 +37,10 @@ class Table:
     release: Callable[[], None] = field(default=lambda: None, compare=False)
 
     def __post_init__(self) -> None:
-        """Hold columns to what they are to be: a source may be a stranger's.
+        """Check the shapes of the columns, which may come from a plugin.
 
         Raises:
-            UsageError: naming the column and its shape.
+            UsageError: a column is not of shape (num_rows,).
         """
         for name, column in self.columns.items():
             if np.ndim(column) != 1 or len(column) != self.num_rows:
@@ -59,34 +61,34 @@ class Table:
         return Table(columns, self.origin, self.first_row, self.row_numbers(index), self.files, holes, self.orders)
 
     def one_by_one(self, names: Iterable[str]) -> Iterator[str]:
-        """The names, of columns that are looked at in turn: what was read of one is let go before the next."""
+        """Iterate over names, releasing the memory of columns in files after each."""
         for name in names:
             yield name
             self.release()
 
     def only(self, names: Collection[str]) -> "Table":
-        """The same rows with these columns alone."""
+        """The table with only the columns `names`."""
         columns = {name: column for name, column in self.columns.items() if name in names}
         return replace(self, columns=columns, holes={name: hole for name, hole in self.holes.items() if name in names})
 
     def present(self, name: str) -> tuple["Table", np.ndarray]:
-        """The rows that have a column, with that column alone, and their positions."""
+        """The rows where a column is not missing, with only that column, and their positions."""
         hole = self.holes.get(name)
         index = np.arange(self.num_rows) if hole is None else np.flatnonzero(~hole)
         alone = replace(self, columns={name: self.columns[name]}, holes={})
         return (alone if hole is None else alone.take(index)), index
 
     def row_numbers(self, index: np.ndarray) -> np.ndarray:
-        """The numbers a user would give to the rows at `index`."""
+        """The user's numbers of the rows at `index`."""
         return index + self.first_row if self.numbers is None else self.numbers[index]
 
     def where(self, mask: np.ndarray, limit: int = 5) -> str:
-        """The rows at which `mask` holds, as a message names them: `rows 3, 8, 9, 12, 40 and 7 more`."""
+        """The rows where `mask` (num_rows,) is True, for a message: `rows 3, 8, 9, 12, 40 and 7 more`."""
         index = np.flatnonzero(mask)
         return listed(self.called(index[:limit]), len(index))
 
     def called(self, index: np.ndarray) -> list[str]:
-        """The rows at `index`, each as a message names it."""
+        """The name in messages of each row at `index`."""
         return [self._called(number) for number in self.row_numbers(index).tolist()]
 
     def _called(self, number: int) -> str:
@@ -94,6 +96,6 @@ class Table:
 
 
 def listed(names: Sequence[str], count: int) -> str:
-    """The first names of `count` rows, as a message lists them."""
+    """A list for messages of the first names of `count` rows."""
     more = f" and {count - len(names)} more" if count > len(names) else ""
     return f"{'row' if count == 1 else 'rows'} {', '.join(names)}{more}"

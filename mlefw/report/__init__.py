@@ -1,1 +1,1 @@
-"""Reports: one HTML file each, self-contained, in which all text from data is inert."""
+"""Reports of runs as text, tables and self-contained HTML pages, in which all text from data is escaped."""

@@ -1,4 +1,4 @@
-"""`baseline.json`: the exact estimate as a table of coefficients."""
+"""The content of `baseline.json`: an exact estimate as tables of coefficients, with its certificate."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from mlefw.head.censored import CensoredHead
 from mlefw.system.atomic import Json
 
 Labels = list[str] | None | Mapping[str, list[str] | None]
-"""The labels of a target, in the order of their codes; of several targets by name."""
+"""The labels of a target in the order of their codes, None for a number; for several targets, by name."""
 
 
 def baseline_content(
@@ -27,15 +27,15 @@ def baseline_content(
     null: Solution | None = None,
     asked: Sequence[int] | None = None,
 ) -> Json:
-    """Everything `baseline.json` says about one estimate; what is not defined is absent.
+    """The content of `baseline.json` for one estimate; what is not defined is absent.
 
     Args:
         solution: the estimate.
-        names: design column names, in the order of the features.
-        labels: class labels of a target that has them; of several targets those of each.
-        kind: of standard errors.
-        null: the intercept-only estimate, which the likelihood ratio and every R² are measured from.
-        asked: positions of the features that were to take part; all by default.
+        names: names of the features.
+        labels: labels of the target or targets.
+        kind: kind of standard errors.
+        null: the intercept-only estimate, the reference of the likelihood ratio test and of R².
+        asked: positions of the features that the user asked for; by default all.
     """
     problem = solution.problem
     content: Json = {
@@ -48,7 +48,7 @@ def baseline_content(
     }
     if solution.reason is not None:
         content["reason"] = solution.reason
-    if solution.exists is False:
+    if not solution.may_exist:
         content["remedy"] = remedy(solution)
         if solution.infimum is not None:
             content["nll_infimum"] = solution.infimum
@@ -63,7 +63,7 @@ def baseline_content(
 
 
 def _tables(solution: Solution, names: list[str], labels: Labels, kind: StandardErrors) -> Json:
-    """Coefficients with their errors, under titles; of several targets one after the other, under their names."""
+    """Tables of coefficients with standard errors, and their titles; for several targets prefixed by their names."""
     if solution.parts:
         assert isinstance(labels, Mapping)
         tables = {
@@ -89,7 +89,7 @@ def _tables(solution: Solution, names: list[str], labels: Labels, kind: Standard
 
 
 def _finite(node: Any) -> Any:
-    """The same without numbers that overflow: ends of the interval of a scale of which next to nothing is known."""
+    """A JSON value without infinite numbers, such as ends of the interval of a nearly undetermined scale."""
     if isinstance(node, dict):
         parts = {key: _finite(value) for key, value in node.items()}
         return {key: value for key, value in parts.items() if not isinstance(value, float) or math.isfinite(value)}
@@ -97,7 +97,7 @@ def _finite(node: Any) -> Any:
 
 
 def _location(solution: Solution, names: list[str], labels: Labels) -> Json:
-    """The coefficients of a perfect fit: all but those of its scale, and without errors."""
+    """The coefficients of a perfect fit, without those of its scale and without standard errors."""
     head = solution.problem.head
     of_one = head.component if isinstance(head, CensoredHead) else head
     scales = of_one.collapsible | of_one.sharpening if isinstance(of_one, FactorizedHead) else frozenset()
@@ -110,19 +110,19 @@ def _location(solution: Solution, names: list[str], labels: Labels) -> Json:
 
 
 def dropped(solution: Solution, names: Sequence[str], asked: Sequence[int] | None = None) -> list[str]:
-    """Names of the features that were to take part and do not: constant or collinear ones."""
+    """Names of the features that were left out of an estimate because they are constant or collinear."""
     kept = set(solution.problem.active.tolist())
     return [names[j] for j in (range(len(names)) if asked is None else asked) if j not in kept]
 
 
 def shortened(names: Sequence[str], limit: int = 8) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of the others."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
 def _certificate(solution: Solution) -> Json:
-    """How sure the estimate is, in numbers."""
+    """The certificate of an estimate: convergence, globality, residual and excess bound."""
     values = {name: getattr(solution, name) for name in ("converged", "is_global", "residual")}
     values |= {} if solution.shown_by is None else {"shown_by": solution.shown_by}
     bound = excess_bound(solution)

@@ -16,11 +16,11 @@ _CALIBRATION = ("accuracy", "coverage_90", "pit_rmse", "ece_15")
 
 
 def comparison_report(summaries: Sequence[Mapping[str, Any]], pictures: Sequence[Picture]) -> str:
-    """The report as HTML.
+    """The report of a comparison as HTML.
 
     Args:
-        summaries: of the runs, ranked, each with `run_dir` and, where it finished, `ranked_by`.
-        pictures: of them all.
+        summaries: summaries of the runs, ranked, each with `run_dir` and, if it finished, `ranked_by`.
+        pictures: pictures of the comparison.
     """
     finished = [summary for summary in summaries if summary["status"] == "finished"]
     about = f"{len(finished)} finished of {len(summaries)} runs"
@@ -42,7 +42,7 @@ def _name(summary: Mapping[str, Any]) -> str:
 
 
 def labels(summaries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
-    """The settings in which runs differ, the head at least; and what the others are, for all of them."""
+    """The settings in which runs differ, at least the head; and the other settings with their common values."""
     finished = [{"loss": "plain", **summary} for summary in summaries if summary["status"] == "finished"]
     differ = [n for n in _LABELS if n == "head" or len(finished) < 2 or len({str(s.get(n)) for s in finished}) > 1]
     known = finished[0] if finished else {}
@@ -51,14 +51,14 @@ def labels(summaries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]
 
 
 def columns(finished: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The figures to rank by and to look at beside it, by their names in a table."""
+    """The names of the columns of the ranking: NLL, gaps, and the calibration figures that some run has."""
     known = {name for summary in finished for name in summary["metrics"][summary["ranked_by"]]}
     behind = ["behind", "± paired"] if any("behind" in summary for summary in finished) else []
     return [*_NATS, *behind, *_BESIDE, *(name for name in _CALIBRATION if name in known)]
 
 
 def values(summary: Mapping[str, Any], columns: Sequence[str]) -> list[float | None]:
-    """The figures of a run, by the names of their columns."""
+    """The figures of a run in the order of the columns, None where it has none."""
     split, distance = summary["ranked_by"], summary.get("distance", {})
     figures: Mapping[str, Any] = summary["metrics"][split]
     known = {**figures, **{name: figures.get(key) for name, key in _NATS.items()}}
@@ -68,7 +68,7 @@ def values(summary: Mapping[str, Any], columns: Sequence[str]) -> list[float | N
 
 
 def ahead(ranked: Sequence[Mapping[str, Any]]) -> str:
-    """Whether the first run can be told from the second, in a sentence; empty where they are not on the same rows."""
+    """A sentence on whether the first run is better than the second; empty if they are not on the same rows."""
     if len(ranked) < 2 or "behind" not in ranked[1]:
         return ""
     split = ranked[0]["ranked_by"]

@@ -1,4 +1,4 @@
-"""What an experiment hands back: tables, figures by name, pictures, and its conclusion in words."""
+"""`Findings`, the result of an experiment: tables, numbers, pictures, and a conclusion in words."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from mlefw.system.atomic import Json
 from mlefw.system.number_format import number
 
 Cell = float | int | str | None
-"""A dash stands for None."""
+"""A cell of a table; None is shown as a dash."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Grid:
     rows: Sequence[Sequence[Cell]]
 
     def shown(self) -> Group:
-        """As a terminal shows it."""
+        """The table for a terminal."""
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for column, name in enumerate(self.columns):
             table.add_column(Text(name), justify="right" if column else "left")
@@ -34,7 +34,7 @@ class Grid:
         return Group(Text(self.title, style="bold"), table)
 
     def plain(self) -> Json:
-        """As `summary.json` holds it."""
+        """The table for `summary.json`."""
         return {"title": self.title, "columns": list(self.columns), "rows": [list(row) for row in self.rows]}
 
 
@@ -43,11 +43,11 @@ class Findings:
     """The result of an experiment.
 
     Attributes:
-        title: what was done, one line.
-        tables: measured beside predicted.
-        verdict: what follows, a sentence or a few.
-        values: the numbers a test or another program reads; None where one is not defined.
-        pictures: by name of their file.
+        title: what was done, in one line.
+        tables: tables of measured and predicted values.
+        verdict: the conclusion, in one or a few sentences.
+        values: numbers for tests and other programs by name; None if one is not defined.
+        pictures: pictures by name of their file.
     """
 
     title: str
@@ -58,7 +58,7 @@ class Findings:
 
 
 def cell_text(cell: Cell) -> str:
-    """A cell in at most five digits; whole numbers whole."""
+    """The text of a cell: floats in at most five digits, integers in full."""
     if isinstance(cell, str):
         return cell
     if isinstance(cell, int):

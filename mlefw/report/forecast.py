@@ -1,4 +1,4 @@
-"""The predictive distributions of rows as plain arrays, and which rows of a run to look at."""
+"""Predictive distributions of a sample of rows as plain arrays, for pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +13,15 @@ from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
 
 MAX_ROWS = 50_000
-"""More rows than these change no picture; they are taken evenly over the split."""
-
+"""Most rows in a sample, taken evenly over the split; more would not change a picture."""
 
 MAX_CELLS = 20_000_000
-"""Rows times classes: with very many classes fewer rows are taken."""
+"""Most values, rows times classes, in a sample."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of one split, and what they and their target are called."""
+    """A sample of the rows of a split, with a description and the name and labels of the target."""
 
     split: str
     index: Tensor
@@ -33,7 +32,7 @@ class Sample:
 
     @classmethod
     def of(cls, splits: Mapping[str, Rows], target: str, labels: Sequence[str] | None) -> "Sample":
-        """Validation rows, else test rows, else those of training; rows of weight zero are left out."""
+        """A sample of the validation rows, else of the test or training rows, without rows of weight 0."""
         split = next(name for name in ("validation", "test", "train") if name in splits)
         held = splits[split].weight.nonzero().squeeze(1)
         held = held if len(held) else torch.arange(splits[split].num_rows)
@@ -51,9 +50,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Observations (n,), weights (n,) and what was predicted of them, all float64 (a class code is an integer).
+    """Observations and their predictive distributions, in float64 (class codes in int64).
 
-    `probabilities` (n, K) of classes (Bernoulli: of 0 and 1), or mean, 90 % interval and bounds of the PIT, each (n,).
+    Either `probabilities`, or all of `mean`, `interval` and `pit` are given.
+
+    Attributes:
+        y: observations, (n,).
+        weight: frequencies, (n,).
+        probabilities: probabilities of classes, (n, K); of 0 and 1 for a Bernoulli.
+        mean: predicted means, (n,).
+        interval: ends of the central 90 % interval, each (n,).
+        pit: bounds of the probability integral transform, each (n,).
     """
 
     y: np.ndarray
@@ -66,7 +73,7 @@ class Forecast:
 
 @torch.no_grad()
 def forecast(objective: Objective, eta: Tensor, rows: Rows) -> Forecast | None:
-    """The predictive distributions at eta (n, eta_dim), or None where they are neither classes nor of one number."""
+    """The predictive distributions at eta (n, eta_dim); None if the target is neither a class nor one number."""
     head = objective.head
     distribution = head(eta)
     y, weight = _array(rows.y), _array(rows.weight)
@@ -78,7 +85,7 @@ def forecast(objective: Objective, eta: Tensor, rows: Rows) -> Forecast | None:
     if head.event_shape:
         return None
     try:
-        # As the metrics have them, so that a picture and a figure are of the same numbers.
+        # The functions that metrics use, so that pictures agree with figures.
         target = rows.y.to(eta.device)
         low, high = central_90(distribution, target)
         before, until = pit_bounds(distribution, target)

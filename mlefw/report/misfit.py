@@ -1,9 +1,8 @@
-"""Whether predictions are calibrated, in a sentence: what is off, by how much, and what to try instead.
+"""Whether predictions are calibrated, in a sentence: what is miscalibrated, by how much, and what to try instead.
 
-It is said where it is both beyond chance and large enough to matter. Of all that is measured the amount is the same
-one: nats per row that the NLL could be lower, for a share (of rows in an interval, of zeros, in a bin of the PIT) the
-divergence of the observed share from the promised one, which by the data processing inequality is the least that a
-better distribution would gain.
+A departure is reported if it is both significant and large enough to matter. All departures are measured in nats per
+row by which the NLL could be lower. For a share (of rows in an interval, of zeros, in a bin of the PIT) that is the
+divergence of the observed from the nominal share, which by the data processing inequality is a lower bound of the gain.
 """
 
 import math
@@ -16,19 +15,19 @@ from mlefw.system.atomic import Json
 from mlefw.system.number_format import number, percent
 
 CHANCE = 1e-4
-"""P-value below which a departure is beyond chance: some ten figures of three splits are looked at in every run, and
-not one run in a hundred is to be told what is not there."""
+"""P-value below which a departure is significant. Each run tests about ten figures on three splits, and fewer than one
+calibrated run in a hundred should get a report."""
 
 NATS = 0.02
-"""Nats per row from which on it matters. Scales that are wrong by a factor of 1.15 cost that, or 90 % intervals that
-cover 83 %; a linear model that is fitted to fifty rows for each of its parameters loses half of it by estimation."""
+"""Nats per row above which a departure matters: the cost of scales that are wrong by a factor of 1.15, or of 90 %
+intervals that cover 83 %. A linear model loses half of it by estimation from fifty rows for each parameter."""
 
 SHARE = 0.05
-"""Of the NLL of classes: where forecasts are nearly certain, a twentieth of few nats matters, too."""
+"""Share of the NLL of classes above which a departure matters, for nearly certain forecasts with few nats."""
 
 TREND = 0.2
-"""Correlation of the size of residuals with the predicted mean: scales whose logarithm has a standard deviation of 0.15
-have it, and cost 0.15² = 0.02 nats."""
+"""Correlation of absolute residuals with the predicted mean above which it matters: that of scales whose logarithm has
+a standard deviation of 0.15, at a cost of 0.15² = 0.02 nats."""
 
 _LEVELS = (50, 80, 90, 95)
 _BINS = 20
@@ -37,14 +36,14 @@ _ORDER = ("test", "validation", "train")
 
 @dataclass(frozen=True)
 class Departure:
-    """Something that is off.
+    """A departure from calibration.
 
     Attributes:
         kind: `coverage`, `spread_trend`, `support`, `dispersion`, `zeros` or `probabilities`.
-        words: one clause.
-        nats: per row, at least, that it costs.
-        is_wide: whether less was observed than the predictions allow for, as on rows that a model was fitted to.
-        signs: what is larger (+1) or smaller (-1) than predicted, by name.
+        words: description in one clause.
+        nats: lower bound of its cost, in nats per row.
+        is_wide: whether predictions are too wide, as they may be on rows that an overfitted model was fitted to.
+        signs: whether each named quantity is larger (+1) or smaller (−1) than predicted.
     """
 
     kind: str
@@ -57,19 +56,19 @@ class Departure:
 def misfit(
     metrics: Mapping[str, Mapping[str, float]], population: Mapping[str, float], chosen: Callable[[str], Chosen]
 ) -> Json | None:
-    """What `summary.json` says of it, or None where nothing is off.
+    """The entry `misfit` of `summary.json`; None if predictions are calibrated.
 
     Args:
-        metrics: figures by split.
-        population: Σ w by split, that of `train` among them.
-        chosen: what the run was asked for, by target; of one target by the empty name.
+        metrics: figures of the metrics by split.
+        population: Σ w by split, including `train`.
+        chosen: maps the name of a target to the settings of its head; a single target has the name "".
     """
     for split in (*_ORDER, *(split for split in metrics if split not in _ORDER)):
         for target, figures in _by_target(metrics.get(split, {})):
             fitted = departures(_of_target(metrics.get("train", {}), target), population["train"])
             run = chosen(target)
             if run.is_large:
-                # Such a model has fewer errors on the rows it was fitted to than on any others.
+                # A model with many parameters has smaller errors on the rows that it was fitted to.
                 fitted = [one for one in fitted if not one.is_wide]
             found = fitted if split == "train" else departures(figures, population[split], population["train"])
             if found:
@@ -81,13 +80,13 @@ def misfit(
 
 
 def departures(figures: Mapping[str, float], population: float, fitted: float = 0.0) -> list[Departure]:
-    """What is off on rows of one target; the costliest first.
+    """The departures from calibration of one target, the most costly first.
 
     Args:
-        figures: of the metrics.
-        population: Σ w.
-        fitted: Σ w of the rows that the model was fitted to, where these are others: a share that was learnt from them
-            differs from the one that is seen by the errors of both, so that chance has a variance of 1/n + 1/n fitted.
+        figures: figures of the metrics.
+        population: Σ w of the rows.
+        fitted: Σ w of the training rows, if the figures are of other rows. A share learnt from training rows has a
+            sampling error of its own, so that the variance of a difference is proportional to 1/n + 1/fitted.
     """
     if population <= 0:
         return []
@@ -125,7 +124,7 @@ def _coverage(figures: Mapping[str, float], population: float, _: float) -> Depa
         error = math.sqrt(promised * (1 - promised) / population)
         chances[level] = _two_sided((share - promised) / error)
     off = [level for level in shares if costs[level] >= NATS and chances[level] < CHANCE]
-    # χ² / 2n of the histogram is its divergence from the uniform one; without what chance adds to it.
+    # χ² / 2n of the histogram approximates its divergence from uniform; subtract its expectation for a true model.
     square = _BINS**2 * figures.get("pit_rmse", 0.0) ** 2
     cost = square / 2 - (_BINS - 1) / (2 * population)
     if not off and not (cost >= NATS and chi2_tail(population * square, _BINS - 1) < CHANCE):
@@ -137,13 +136,13 @@ def _coverage(figures: Mapping[str, float], population: float, _: float) -> Depa
     signs, more = _shape(figures, population)
     is_narrow = shares[worst] < worst / 100
     signs["spread"] = 1 if is_narrow else -1
-    # Heavy tails widen a scale that is fitted, too.
+    # Heavy tails also widen a fitted scale, so they do not count as too wide predictions.
     is_wide = all(share > level / 100 for level, share in shares.items()) and signs.get("residual_kurtosis", 0) <= 0
     return Departure("coverage", ", ".join([words, *more]), max(cost, costs[worst]), is_wide, signs)
 
 
 def _shape(figures: Mapping[str, float], population: float) -> tuple[dict[str, int], list[str]]:
-    """In which way a density has the wrong shape, where four standard errors show it."""
+    """Signs and words for moments of the residuals that differ from normal by at least four standard errors."""
     known = {
         "residual_mean": (1.0, 0.15, "observations lie above their predictions", "observations lie below them"),
         "residual_skewness": (6.0, 0.4, "the upper tail is longer than predicted", "the lower tail is longer"),
@@ -168,7 +167,7 @@ def _trend(figures: Mapping[str, float], population: float, _: float) -> Departu
 
 
 def _support(figures: Mapping[str, float], population: float, _: float) -> Departure | None:
-    """Probability where nothing is observed: that none of n rows lies there has a chance of (1 - mass)ⁿ."""
+    """Predicted probability where no row is observed, which happens in n rows with probability (1 − mass)ⁿ."""
     masses = {"mass_below_zero": "below zero", "mass_above_one": "above one"}
     mass = min(sum(figures.get(name, 0.0) for name in masses), 1 - 1e-12)
     cost = -math.log(1 - mass)
@@ -182,7 +181,7 @@ def _support(figures: Mapping[str, float], population: float, _: float) -> Depar
 def _dispersion(figures: Mapping[str, float], _: float, shrink: float) -> Departure | None:
     value, z = figures.get("dispersion", 1.0), figures.get("dispersion_z", 0.0)
     cost = (value - 1 - math.log(max(value, 1e-300))) / 2
-    # What one or two rows have made does not count.
+    # Ignore a dispersion that one or two rows cause, which have a large standard error.
     if abs(value - 1) < 2 * figures.get("dispersion_se", 0.0):
         return None
     if cost < NATS or _two_sided(z * shrink) >= CHANCE:
@@ -203,14 +202,14 @@ def _zeros(figures: Mapping[str, float], _: float, shrink: float) -> Departure |
 
 
 def _probabilities(figures: Mapping[str, float], population: float, shrink: float) -> Departure | None:
-    """Class probabilities, by what a recalibration of them would save and by Spiegelhalter's test."""
+    """Miscalibrated class probabilities, by the gain of a recalibration and by Spiegelhalter's test."""
     if not {"ece_15", "ece_null"} <= figures.keys():
         return None
     cost, z = figures.get("calibration_gap_nats", 0.0), figures.get("spiegelhalter_z", 0.0)
     # The likelihood ratio of a recalibration with two parameters: χ² with 2 df.
     chance = min(math.exp(-population * cost), _two_sided(z * shrink))
     excess = figures["ece_15"] - figures["ece_null"]
-    # Pinsker: shares that differ by this much on average are this far apart, at least.
+    # Pinsker's inequality: a lower bound of the divergence of shares that differ by the excess on average.
     cost = max(cost, 2 * excess * abs(excess))
     if cost < min(NATS, SHARE * figures.get("nll_nats", math.inf)) or chance >= CHANCE:
         return None
@@ -227,13 +226,13 @@ def _two_sided(z: float) -> float:
 
 
 def divergence(observed: float, promised: float) -> float:
-    """Kullback-Leibler divergence of a promised share from an observed one, in nats."""
+    """Kullback-Leibler divergence KL(observed, promised) of two shares, in nats."""
     pairs = ((observed, promised), (1 - observed, 1 - promised))
     return sum(a * math.log(a / max(b, 1e-300)) for a, b in pairs if a > 0)
 
 
 def _by_target(figures: Mapping[str, float]) -> Iterable[tuple[str, Mapping[str, float]]]:
-    """Figures of all rows, and of each target of several (`price/crps`)."""
+    """Figures of each target by its name, the prefix in `price/crps`, or "" without a prefix."""
     targets = dict.fromkeys(name.rpartition("/")[0] for name in figures)
     return [(target, _of_target(figures, target)) for target in targets]
 

@@ -1,4 +1,4 @@
-"""The parts of a report, and their rendering by a template that escapes every value."""
+"""The parts of an HTML report, and their rendering by a template that escapes every value."""
 
 import base64
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_ROWS = 200
-"""Of a table; a file beside the report holds the rest."""
+"""Most rows of a table; the others are in the file that it names."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: its name, and cells as text."""
+    """A row of a table: its name, and cells as text."""
 
     name: str
     cells: Sequence[str]
@@ -20,7 +20,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first `num_text` cells of a row are words, the others numbers."""
+    """A table; the first `num_text` cells of a row are text, the others numbers."""
 
     header: Sequence[str]
     all_rows: Sequence[Row]
@@ -30,12 +30,12 @@ class Table:
 
     @property
     def rows(self) -> Sequence[Row]:
-        """The lines that are shown."""
+        """The rows that are shown."""
         return self.all_rows[:MAX_ROWS]
 
     @property
     def left_out(self) -> int:
-        """How many are not."""
+        """Number of rows that are not shown."""
         return len(self.all_rows) - len(self.rows)
 
 
@@ -49,23 +49,23 @@ class Picture:
 
     @property
     def base64(self) -> str:
-        """The file as text."""
+        """The content of the file in base64."""
         return base64.b64encode(self.content).decode()
 
     @property
     def width(self) -> int:
-        """In pixels, from the header of the file."""
+        """Width in pixels, from the header of the file."""
         return int.from_bytes(self.content[16:20], "big")
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Height in pixels, from the header of the file."""
         return int.from_bytes(self.content[20:24], "big")
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with tables, pictures, or text to unfold."""
+    """A section with tables, pictures, or text that can be unfolded."""
 
     title: str
     tables: Sequence[Table] = ()
@@ -77,7 +77,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report: the verdict first."""
+    """A report, which begins with its verdict."""
 
     title: str
     verdict: str
@@ -87,8 +87,8 @@ class Page:
     footer: str = ""
 
     def html(self) -> str:
-        """The page as one file that asks nothing of a network."""
-        # A run without a report does not wait for this import.
+        """The page as one self-contained file, without links to a network."""
+        # Imported here, because a run without a report does not need it.
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
         loader = FileSystemLoader(Path(__file__).parent)

@@ -1,4 +1,4 @@
-"""Which pictures a run has."""
+"""The pictures of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from mlefw.report.forecast import Forecast, Sample
 
 @dataclass(frozen=True)
 class CoefficientPath:
-    """Theta of a linear model, (size,) each, after a number of epochs."""
+    """Theta of a linear model, (size,), at several numbers of epochs."""
 
     epochs: Sequence[int]
     thetas: Sequence[Tensor]
@@ -29,13 +29,13 @@ class CoefficientPath:
 def training_curves(
     history: History, lines: Lines, best_epoch: int, reference: str | None, errors: Errors
 ) -> dict[str, Figure]:
-    """Pictures of the training over epochs.
+    """Pictures of the training over epochs, by name.
 
     Args:
         history: rows of `metrics.csv`.
-        lines: nats by estimate and split.
-        best_epoch: whose state was kept.
-        reference: the estimate that gaps are measured from.
+        lines: NLL of the exact estimates, by name and split.
+        best_epoch: the epoch whose state was kept.
+        reference: the estimate that gaps are measured from, if any.
         errors: standard error of the gap, by split.
     """
     if not history:
@@ -47,12 +47,12 @@ def training_curves(
 
 
 def calibration(sample: Sample, forecast: Forecast, figures: Mapping[str, float]) -> dict[str, Figure]:
-    """The one picture that is drawn during training, too: is what is predicted true on average?
+    """The picture of calibration, by name: a reliability diagram or a PIT histogram; also drawn during training.
 
     Args:
         sample: the rows.
-        forecast: the predictive distributions on them.
-        figures: those of the metrics on the whole split, whose p-values win over those of a picture.
+        forecast: the predictive distributions of the rows.
+        figures: figures of the metrics on the whole split, whose p-values are used in place of the sample's.
     """
     weight, rows = forecast.weight, sample.description
     p_value = figures.get("calibration_p_value")
@@ -67,7 +67,7 @@ def calibration(sample: Sample, forecast: Forecast, figures: Mapping[str, float]
 
 
 def predictive_shapes(sample: Sample, forecast: Forecast, figures: Mapping[str, float]) -> dict[str, Figure]:
-    """All pictures of the predictive distributions on rows; what a title says of them is what the figures say."""
+    """All pictures of the predictive distributions of rows, by name; their titles repeat the figures of the metrics."""
     drawn = calibration(sample, forecast, figures)
     if forecast.mean is None or forecast.interval is None or forecast.pit is None:
         return drawn
@@ -81,16 +81,16 @@ def predictive_shapes(sample: Sample, forecast: Forecast, figures: Mapping[str, 
 def way_of_coefficients(
     way: CoefficientPath, solution: Solution, names: Sequence[str], kept: int, labels: Sequence[str] | None
 ) -> dict[str, Figure]:
-    """The way of a linear model's coefficients to the exact estimate, where there is one.
+    """The picture of the path of a linear model's coefficients, by name; none without an exact estimate.
 
     Args:
-        way: as recorded.
+        way: the recorded path.
         solution: the exact estimate.
-        names: of the design columns.
-        kept: epochs behind the state that was kept.
-        labels: of the target's classes.
+        names: names of the features.
+        kept: number of epochs at the state that was kept.
+        labels: labels of the target, if it has any.
     """
-    if not way.epochs or solution.exists is False or not solution.converged:
+    if not way.epochs or not solution.may_exist or not solution.converged:
         return {}
     weight, bias, shared = full_weight(solution)
     estimate = np.concatenate([np.column_stack([weight.numpy(), bias.numpy()]).ravel(), shared.numpy()])
@@ -117,9 +117,9 @@ def way_of_coefficients(
 def _layout(
     solution: Solution, names: Sequence[str], labels: Sequence[str] | None
 ) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """Names of theta over all features (P,), which entries were estimated, contrasts (P, P), and which are shown.
+    """Names of theta over all features (P,), whether each entry was estimated (P,), contrasts (P, P), and what to show.
 
-    Only differences of logits are determined, so that all are taken from those of the reference class.
+    Contrasts are differences of logits from the reference class, as only these are determined.
     """
     problem, head = solution.problem, solution.problem.head
     columns = [*names, "(intercept)"]

@@ -1,4 +1,4 @@
-"""What is being computed before training, in a line of the terminal."""
+"""A line of the terminal that shows the progress of an exact estimate."""
 
 import sys
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from mlefw.baseline.work import Watch
 
 @contextmanager
 def progress_line(name: str) -> Iterator[Watch]:
-    """What a solver can tell of itself: one line that stays, and on a terminal one that is written over.
+    """A function for progress messages of a solver: lines that stay, and on a terminal one that is overwritten.
 
     Args:
-        name: of what is computed.
+        name: name of the estimate.
     """
     shown = False
 

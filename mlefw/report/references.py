@@ -1,4 +1,4 @@
-"""What a model is compared with, in words: the null model and the exact estimates."""
+"""References that a model is compared with, the null model and the exact estimates, in words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 KEYS = {"null": "null", "mle": "baseline", "map": "baseline_map", "ridge": "baseline_ridge"}
 """The null model and the exact estimates, with their keys in `summary.json`."""
 EXACT = tuple(KEYS.values())
-"""What stands beside a model, by its name in `summary.json`."""
+"""Keys of the references in `summary.json`."""
 
 REFERENCES = {"mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge MAP"}
-"""What gaps are measured from, by its name in a `distance`."""
+"""Words for the estimate that gaps are measured from, by its name in `distance`."""
 
 
 def exact_names(summary: Mapping[str, Any]) -> dict[str, str]:
-    """What the exact estimates are called, by their key in a summary."""
+    """Words for the null model and the exact estimates, by their key in a summary."""
     part = _part(summary)
     exact = f"exact, {part}" if part else "exact"
     return {
@@ -30,13 +30,13 @@ def _ridge_scale(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _part(summary: Mapping[str, Any]) -> str:
-    """How many of the features the exact estimates have, where it is not all of them."""
+    """Words for the number of features of the exact estimates; empty if it is all of them."""
     count = summary.get("baseline_num_features")
     return "" if count is None else f"{count} of {summary['num_features']} features"
 
 
 def compared(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the model is compared with: the exact estimate, and the null model too where there is no linear MLE."""
+    """Key of a gap and name of its reference: the exact estimate, and the null model if there is no linear MLE."""
     found, reference = [], summary.get("distance", {}).get("reference")
     if reference is not None:
         scale = _ridge_scale(summary) if reference == "ridge" else []
@@ -48,7 +48,7 @@ def compared(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def against(name: str, gap: float, error: float, split: str) -> str:
-    """Whether the model beats what it is compared with, in a sentence."""
+    """A sentence on whether the model is better than a reference; gap and error in nats per row."""
     amount = f"{abs(gap) if abs(gap) > 1e-12 else 0:.3g} ± {error:.2g} nats per row on {split}"
     if abs(gap) <= 2 * error:
         return f"The model cannot be told from the {name}: they differ by {amount}."

@@ -1,4 +1,4 @@
-"""Which other likelihood, or which recalibration, to try where predictions are not calibrated."""
+"""Proposals of another head or a recalibration if predictions are not calibrated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 _REAL = ("gaussian", "gaussian_fixed", "heteroscedastic", "laplace", "huber", "student_t", "mixture")
 _POSITIVE = ("gamma", "lognormal", "weibull")
 _SPREADS = ("scale", "dispersion", "shape", "precision", "covariance")
-"""Parameters that say how far observations spread, and that a network can predict."""
+"""Parameters of the spread of observations, which a network can predict."""
 
 _COUNTS = {
     "poisson": ("negative_binomial", "zero_inflated_poisson", "zero_inflated_negative_binomial"),
@@ -15,22 +15,23 @@ _COUNTS = {
     "zero_inflated_poisson": ("zero_inflated_negative_binomial", "negative_binomial"),
     "zero_inflated_negative_binomial": (),
 }
-"""Heads of counts, each with those that allow for more variance and more zeros than it does."""
+"""Heads of counts, each with the heads that allow for more variance or more zeros."""
 
 _MOST = 3
+"""Most proposals."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a run was asked for, and what its target is like.
+    """The head and settings of a run, and the range of its target.
 
     Attributes:
-        head: the name of the head.
-        settings: of the head.
-        setting: by which it is chosen: `head`, or `head.tasks.price`.
-        recalibrations: members of `calibrate=` that take what the head predicts; none where one was used.
-        is_large: whether there are many parameters for the rows.
-        has_prior: whether they have a prior.
+        head: name of the head.
+        settings: settings of the head.
+        setting: override that chooses the head: `head`, or `head.tasks.price`.
+        recalibrations: members of `calibrate=` that apply to the head; none if one was used.
+        is_large: whether the model has many parameters for its number of rows.
+        has_prior: whether the weights have a prior.
         is_positive: whether every observation is above zero.
         is_share: whether every observation is between zero and one.
     """
@@ -45,22 +46,22 @@ class Chosen:
     is_share: bool = False
 
     def heads(self, *names: str) -> list[str]:
-        """Overrides that choose another head of these names."""
+        """Overrides that choose a head of these names, without the present one."""
         return [f"{self.setting}={name}" for name in names if name != self.head]
 
     def predicted(self, *names: str) -> list[str]:
-        """Overrides by which the network predicts these parameters, of those that it does not predict yet."""
+        """Overrides that make the network predict these parameters, without those that it predicts already."""
         known = [name for name in names if self.settings.get(name, "predicted") != "predicted"]
         return [f"{self.setting}.{name}=predicted" for name in known]
 
 
 def remedies(chosen: Chosen, signs: Mapping[str, int], is_overfit: bool) -> list[str]:
-    """Overrides to try, the likeliest first; none that is set already.
+    """Overrides to try, the most promising first, without those that are set already.
 
     Args:
-        chosen: the run.
-        signs: what is larger (+1) or smaller (-1) than predicted, by name.
-        is_overfit: whether predictions are calibrated on training rows, so that the likelihood is not to blame.
+        chosen: the head and settings of the run.
+        signs: whether each named quantity is larger (+1) or smaller (−1) than predicted.
+        is_overfit: whether predictions are calibrated on training rows, so that the head is not the cause.
     """
     if "classes" in signs or is_overfit:
         found = [f"calibrate={name}" for name in chosen.recalibrations] + (
@@ -80,7 +81,7 @@ def remedies(chosen: Chosen, signs: Mapping[str, int], is_overfit: bool) -> list
 
 def _of_counts(chosen: Chosen, signs: Mapping[str, int]) -> list[str]:
     if max(signs.get("dispersion", 0), signs.get("zeros", 0), signs.get("spread", 0)) <= 0:
-        # No count here varies less than a Poisson.
+        # No head of counts has a smaller variance than the Poisson.
         return chosen.heads("poisson")
     heads = chosen.heads(*_COUNTS[chosen.head])
     if chosen.head == "poisson" and signs.get("zeros", 0) <= 0:
@@ -102,7 +103,7 @@ def _of_densities(chosen: Chosen, signs: Mapping[str, int]) -> list[str]:
     tails = chosen.heads("student_t") if heavy and is_real else []
     if chosen.settings.get("scale") == "predicted":
         tails = [f"{item} {chosen.setting}.scale=predicted" for item in tails]
-    # A spread that varies with a feature makes heavy tails, too.
+    # A spread that varies with a feature also causes heavy tails.
     found += widening + tails if "spread_trend" in signs else tails + (widening if heavy else [])
     if is_real and not heavy:
         found += chosen.heads("mixture")

@@ -31,11 +31,11 @@ def run_report(
     """The report of a run as HTML.
 
     Args:
-        name: of the run.
+        name: name of the run.
         summary: the content of `summary.json`.
         baseline: the content of `baseline.json`.
         configuration: the text of `config.yaml`.
-        pictures: in the order in which they are shown.
+        pictures: the pictures, in the order in which they are shown.
     """
     sections = [Section("Negative log-likelihood", [_nll(summary)])]
     if "calibration" in summary:
@@ -61,7 +61,7 @@ def run_report(
 
 
 def failure_report(name: str, reason: str, configuration: str, warnings: Sequence[str]) -> str:
-    """The report of a run that failed as HTML: the reason in the place of a verdict."""
+    """The report of a failed run as HTML, with the reason in place of a verdict."""
     sections, footer = [Section("Configuration", text=configuration)], f"mlefw {version('mlefw')}"
     return Page(f"mlefw run {name}", f"The run failed: {reason}", "", sections, warnings, footer).html()
 
@@ -135,7 +135,7 @@ def _distance(summary: Mapping[str, Any]) -> Table:
 
 
 def _estimates(baseline: Mapping[str, Any]) -> list[Section]:
-    """The exact estimate, and the MLE nested in it under a prior."""
+    """Sections for the exact estimate, and under a prior also for the MLE and the ridge MAP."""
     name = "MLE" if baseline.get("prior", "none") == "none" else "MAP"
     left_out = baseline.get("left_out", {}).get(name.lower())
     sections = [

@@ -1,4 +1,4 @@
-"""What a run and an evaluation say, in sentences and lines of text."""
+"""Results of a run and of an evaluation in sentences and lines of text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from mlefw.system.number_format import number, robust
 
 
 def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
-    """The figures of an evaluation, the null model and the exact estimates on the same rows first where known."""
+    """Lines with the figures of an evaluation, after those of the null model and the exact estimates if known."""
     on = f"{content['split']} rows" if "split" in content else "rows"
     lines = [f"{content['run']}: {content['num_rows']} {on}"]
     rows = [(name, content[key].get("nll_nats")) for key, name in exact_names(content).items() if key in content]
@@ -56,7 +56,7 @@ def ensemble_lines(content: Mapping[str, Any]) -> list[str]:
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """The result in one or two sentences."""
+    """The result of a run in a few sentences."""
     distance = summary.get("distance", {})
     baseline = summary.get("baseline") or {}
     sentences = []
@@ -105,7 +105,7 @@ def of_members(content: Mapping[str, Any]) -> str:
 
 
 def recalibration(content: Mapping[str, Any]) -> str:
-    """How a model was recalibrated and what that changed, in a sentence: `calibration` of `summary.json`."""
+    """A sentence on a recalibration and its effect, from `calibration` of `summary.json`."""
     text = f"Recalibrated {fitted_by(content)}"
     test = [content[key].get("test", {}).get("nll_nats") for key in ("before", "after")]
     if None in test:
@@ -114,7 +114,7 @@ def recalibration(content: Mapping[str, Any]) -> str:
 
 
 def fitted_by(content: Mapping[str, Any]) -> str:
-    """A recalibration with its parameters, and the rows they come from."""
+    """A clause with the method of a recalibration, its parameters, and the rows that it was fitted on."""
     known = content["parameters"]
     words = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in known.items()]
     parameters = ", ".join(words) if len(known) > 1 else f"{next(iter(known.values())):.4g}"
@@ -122,8 +122,10 @@ def fitted_by(content: Mapping[str, Any]) -> str:
 
 
 def model_name(summary: Mapping[str, Any], split: str | None = None) -> str:
-    """The model and what recalibrated it, and whether that was fitted to the rows of the split."""
+    """The model, its inputs if they are not the features, its recalibration, and whether that knows the split."""
     name = str(summary.get("model", ""))
+    if "inputs" in summary:
+        name += f" on {summary['inputs']['method']} inputs"
     if "ensemble" in summary:
         name = f"mixture of {summary['ensemble']['num_finished']} {name}"
     if "calibration" not in summary:
@@ -133,18 +135,19 @@ def model_name(summary: Mapping[str, Any], split: str | None = None) -> str:
 
 
 def rows_of(summary: Mapping[str, Any], split: str) -> str:
-    """The number of rows of a split, and whether figures on them are those of a recalibration fitted to them."""
+    """The number of rows of a split, with a note if a recalibration was fitted on them."""
     fitted = summary.get("calibration", {}).get("fitted_on") == split
     return f"{summary['num_rows'][split]} rows" + (" (fitted on)" if fitted else "")
 
 
 def chosen(summary: Mapping[str, Any], *more: str) -> list[str]:
-    """The keys of what a run was asked for; a loss only where it is not the likelihood."""
+    """The keys of the main settings of a run; the loss only if it is not the NLL."""
     keys = ("head", "prior", "loss", "batch", "model", *more)
     return [key for key in keys if key in summary and (key != "loss" or summary[key] != "plain")]
 
 
 def heading(summary: Mapping[str, Any]) -> str:
-    """What was trained, in one line."""
-    words = (f"{key}={summary[key]}" for key in chosen(summary))
+    """One line on what was trained: main settings, inputs, seed and number of parameters."""
+    words = [f"{key}={summary[key]}" for key in chosen(summary)]
+    words += [f"inputs={summary['inputs']['method']}"] if "inputs" in summary else []
     return escape(f"{'  '.join(words)}  seed={summary['seed']}  ({summary['num_parameters']} parameters)")

@@ -1,4 +1,4 @@
-"""Tables of a run, and of coefficients, as a terminal and TensorBoard show them."""
+"""Tables of runs and of coefficients for the terminal and TensorBoard."""
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -61,7 +61,7 @@ def run_table(summary: Mapping[str, Any]) -> Table:
 
 
 def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: str) -> Group:
-    """Coefficients in original units under their title, aligned; columns that no row has are left out."""
+    """A table of coefficients in original units with its title; columns that no row has are left out."""
     columns = {
         "estimate": ("coef", _digits),
         "std_error": ("std err", _digits),
@@ -81,7 +81,7 @@ def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: 
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> Table:
-    """Names and values in two columns, read downwards."""
+    """Pairs of name and value in two columns, to be read downwards."""
     table = Table.grid(padding=(0, 2))
     for _ in range(2):
         table.add_column()
@@ -105,7 +105,7 @@ def _cells(figures: Mapping[str, Mapping[str, float]], key: str) -> list[str]:
 
 
 def markdown(table: Table, sentence: str) -> str:
-    """A table and its verdict as Markdown, for TensorBoard; cell text is fenced, so that nothing in it is markup."""
+    """A table and a sentence as Markdown, for TensorBoard; the table is a code block, so that its text is inert."""
     columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
     plain = [[" ".join(Text.from_markup(cell).plain.split("\n")) for cell in column] for column in columns]
     widths = [max(map(len, column)) for column in plain]

@@ -1,4 +1,4 @@
-"""Feature standardisation as a layer: a checkpoint takes raw x."""
+"""What is done to features before the model, as a layer: a checkpoint takes raw x."""
 
 import torch
 from torch import Tensor, nn
@@ -10,25 +10,42 @@ class Standardized(nn.Module):
     """A model behind (x − mean) / scale, computed in the precision of x and handed on in that of the weights.
 
     Shapes: x (*batch, num_features) → raw (*batch, eta_dim).
+
+    Args:
+        model: (*batch, num_inputs) → (*batch, eta_dim).
+        mean: of the training rows, (num_features,).
+        scale: their standard deviation, (num_features,).
+        inputs: what maps standardised features to the inputs of the model, an `mlefw.inputs.base.Inputs`; None where
+            the model gets the standardised features themselves.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, model: nn.Module, mean: Tensor, scale: Tensor) -> None:
+    def __init__(self, model: nn.Module, mean: Tensor, scale: Tensor, inputs: nn.Module | None = None) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
+        self.inputs = inputs
+
+    @property
+    def num_inputs(self) -> int:
+        """How many numbers the model gets of a row."""
+        return len(self.mean) if self.inputs is None else int(self.inputs.num_inputs)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """The raw output of the model on standardised features."""
+        """The raw output of the model for raw features."""
         return self.model(self.standardize(x))
 
     def standardize(self, x: Tensor) -> Tensor:
-        """What the model gets."""
+        """What the model gets, (*batch, num_inputs)."""
         dtype = next((p.dtype for p in self.model.parameters()), x.dtype)
-        return ((x - self.mean.to(x.device)) / self.scale.to(x.device)).to(dtype)
+        z = (x - self.mean.to(x.device)) / self.scale.to(x.device)
+        if self.inputs is not None:
+            # What the map has learnt lies where the model is, which rows need not.
+            z = self.inputs(z.to(self.mean.device)).to(x.device)
+        return z.to(dtype)
 
 
 def feature_statistics(rows: Rows, standardize: bool) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import JointHead, MultitaskHead
+from mlefw.inputs.base import Inputs, learn
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
 from mlefw.metric.adapter import OfPrediction
@@ -152,14 +153,18 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     problem = Problem.of(head, data.train, mean, scale, NoPrior())
     null = once("null", config.plain, ("data", "head"), lambda: solve_null(problem))
     head = place(head, null)
+    inputs = build_inputs(config, data.schema.num_features)
+    if inputs is not None:
+        learn(inputs, data.train, mean, scale)
+    width = data.schema.num_features if inputs is None else inputs.num_inputs
     with Stream(config.seed, "initial weights"):
-        model = instantiate("model", config.model, num_features=data.schema.num_features, eta_dim=head.eta_dim)
+        model = instantiate("model", config.model, num_features=width, eta_dim=head.eta_dim)
     prior = instantiate("prior", config.prior)
     loss = build_loss(config.loss)
     loss.check(head)
     loss.learn(data.train)
-    objective = Objective(Standardized(model, mean, scale), head, prior, data.train.population, loss)
-    parts = ("data", "head", "model", "prior", "loss", "metric")
+    objective = Objective(Standardized(model, mean, scale, inputs), head, prior, data.train.population, loss)
+    parts = ("data", "head", "inputs", "model", "prior", "loss", "metric")
     once("row", config.plain, parts, lambda: _try_one_row(config, objective, data.train))
     return Estimand(objective.train(), null, mean, scale, asked)
 
@@ -206,6 +211,12 @@ def _metrics(nodes: Node, head: Head, floor: torch.Tensor) -> list[Metric]:
     return [one if isinstance(one, Metric) else OfPrediction(name, one) for name, one in found.items()]
 
 
+def build_inputs(config: Settings, num_features: int) -> Inputs | None:
+    """What maps standardised features to the inputs of the model, not learnt yet, or None for `inputs=standard`."""
+    with Stream(config.seed, "input map"):
+        return _chosen("inputs", config.inputs, num_features=num_features)
+
+
 def build_loss(node: Node) -> Loss:
     """What training descends; the plain NLL where a configuration does not say."""
     loss: Loss | None = _chosen("loss", node)
@@ -241,5 +252,5 @@ def build_uncertainty(node: Node) -> Method | None:
     return _chosen("uncertainty", node)
 
 
-def _chosen(slot: str, node: Node) -> Any:
-    return instantiate(slot, node) if "_target_" in node else None
+def _chosen(slot: str, node: Node, **facts: Any) -> Any:
+    return instantiate(slot, node, **facts) if "_target_" in node else None

@@ -16,6 +16,7 @@ from mlefw.configuration.instantiate import instantiate
 from mlefw.configuration.record import typed
 from mlefw.configuration.settings import Node, Settings
 from mlefw.errors import UsageError
+from mlefw.inputs.base import Inputs
 from mlefw.metric.base import Metric
 from mlefw.objective.objective import Objective
 from mlefw.reading.table import Table
@@ -32,7 +33,7 @@ from mlefw.system.random_state import isolated
 from mlefw.system.warning import warn
 
 _BUILT = ("head", "model", "prior", "metric", "data")
-_MAY_BUILD = ("calibrate", "loss", "uncertainty", "cv", "ensemble")
+_MAY_BUILD = ("calibrate", "inputs", "loss", "uncertainty", "cv", "ensemble")
 """Sections of the settings in a checkpoint of which something is built again."""
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -167,12 +168,13 @@ def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, tor
     """The objective of a description, with its tensors."""
     schema = described.schema
     head = build.head_of(config.head, schema.targets)
-    sizes = {"num_features": schema.num_features, "eta_dim": head.eta_dim}
+    inputs = _inputs(config, schema.num_features, state)
+    sizes = {"num_features": schema.num_features if inputs is None else inputs.num_inputs, "eta_dim": head.eta_dim}
     _check_size(path, config, sizes, state)
     model = instantiate("model", config.model, **sizes)
     prior = instantiate("prior", config.prior)
     blank = torch.zeros(schema.num_features, dtype=torch.float64)
-    standardized = Standardized(model, blank, blank.clone())
+    standardized = Standardized(model, blank, blank.clone(), inputs)
     objective = Objective(standardized, head, prior, described.population, build.build_loss(config.loss))
     build.build_metrics(config, head)
     compare(path, objective.state_dict(), state)
@@ -181,6 +183,14 @@ def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, tor
         parameter.data = parameter.data.to(state[name].dtype)
     objective.load_state_dict(state)
     return objective
+
+
+def _inputs(config: Settings, num_features: int, state: dict[str, torch.Tensor]) -> Inputs | None:
+    """The learnt map of features to inputs of the model, or None where the model gets the features themselves."""
+    inputs, prefix = build.build_inputs(config, num_features), "model.inputs."
+    if inputs is not None:
+        inputs.restore({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
+    return inputs
 
 
 def _check_size(path: Path, config: Settings, sizes: dict[str, int], state: dict[str, torch.Tensor]) -> None:

@@ -146,6 +146,7 @@ def essentials(
         "status": "finished",
         **{name: config.choice(name) for name in ("head", "prior", "batch", "model")},
         "loss": config.described("loss"),
+        "inputs": _inputs(config, prepared),
         "measure": "mass" if head.support.is_discrete else "density",
         "seed": config.seed,
         "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
@@ -161,6 +162,12 @@ def essentials(
         "versions": archive.versions(),
     }
     return {name: value for name, value in summary.items() if value is not None}
+
+
+def _inputs(config: Settings, prepared: Prepared) -> Json | None:
+    """What maps features to inputs of the model, and their number; None where the inputs are the features."""
+    model = prepared.estimand.objective.model
+    return None if model.inputs is None else {"method": config.choice("inputs"), "num_inputs": model.num_inputs}
 
 
 def _ridge(config: Settings, yardstick: Yardstick) -> Json | None:

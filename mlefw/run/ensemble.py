@@ -1,26 +1,32 @@
 """The end of an ensemble: figures of the mixture on each split, those of its members, and the summary."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
+from pyarrow import parquet
 
 from mlefw.configuration.settings import Settings, TableSettings
 from mlefw.objective.objective import Evaluation
+from mlefw.run import build, row_scores
 from mlefw.run import conclude as single
-from mlefw.run import row_scores
 from mlefw.run.directory import MEMBERS, summary_of
+from mlefw.run.held_out import parts_of
 from mlefw.run.new_data import read_blocks
 from mlefw.run.pooled import MemberTally, Pooled, load_pooled
 from mlefw.run.prepare import Prepared
 from mlefw.score.distances import gaps
-from mlefw.score.streaming import Tally
+from mlefw.score.figures import Tally
 from mlefw.score.yardstick import Yardstick
-from mlefw.system.atomic import Json
+from mlefw.system.atomic import Json, write_atomically
 from mlefw.system.trust import trusted
+
+_SCORES = {"weight": "weight", "nll_nats": "nll"}
+"""Columns of the file of out-of-fold rows, and where they come from."""
 
 
 def conclude(
@@ -53,7 +59,7 @@ def conclude(
     summary = single.essentials(config, prepared, yardstick, figures, trained.objective.head)
     summary["distance"] = gaps(evaluations, splits, yardstick)
     summary["ensemble"] = _described(config, root, trained, each, failed)
-    out = _out_of_fold(root, trained)
+    out = _out_of_fold(config, root, trained)
     summary["ensemble"] |= {} if out is None else {"out_of_fold": out}
     times = [summary_of(root / MEMBERS / str(number)).get("time", {}) for number in range(config.ensemble["members"])]
     summary["time"] = {
@@ -101,8 +107,8 @@ def _described(
     return {"method": config.choice("ensemble"), **counts, "members": members, "splits": others}
 
 
-def _out_of_fold(root: Path, trained: Pooled) -> Json | None:
-    """NLL of the rows that members validate on, each under the one member that was not trained on it.
+def _out_of_fold(config: Settings, root: Path, trained: Pooled) -> Json | None:
+    """NLL of the rows that members validate on, each under the one member that was not trained on it; and their file.
 
     None where they validate on the same rows.
     """
@@ -114,5 +120,21 @@ def _out_of_fold(root: Path, trained: Pooled) -> Json | None:
     count = float(weight.sum())
     mean = float(weight @ nll) / count
     variance = float(weight @ (nll - mean).square()) / count
+    _store(config, root, trained, known)
     content: Json = {"num_rows": len(nll), "nll_nats": mean}
     return content | ({"nll_se": float(np.sqrt(variance / (count - 1)))} if count > 1 else {})
+
+
+def _store(config: Settings, root: Path, trained: Pooled, scores: Sequence[row_scores.RowScores]) -> None:
+    """Write `out_of_fold.parquet`: each row with the member that validates on it, and its NLL there."""
+    source = build.open_source(config)
+    table = source.read()
+    held = [parts_of(member.config, source, table)["validation"][1] for member in trained.members]
+    index, sizes = np.concatenate(held), [len(rows) for rows in held]
+    columns = {"row": index, "number": table.row_numbers(index)}
+    if source.id is not None and source.id not in columns:
+        columns[source.id] = table.columns[source.id][index]
+    columns["member"] = np.repeat([int(member.path.parent.parent.name) for member in trained.members], sizes)
+    columns |= {name: torch.cat([getattr(one, key) for one in scores]).numpy() for name, key in _SCORES.items()}
+    content = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
+    write_atomically(root / "out_of_fold.parquet", lambda file: parquet.write_table(content, file))

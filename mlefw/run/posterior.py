@@ -1,6 +1,5 @@
 """The parameter uncertainty of a run: kept in its checkpoint at the end of training, or computed from its own data."""
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 
 from mlefw.configuration.settings import Settings
 from mlefw.errors import UsageError
+from mlefw.metric.accumulator import Accumulator
 from mlefw.metric.base import Metric
 from mlefw.metric.nll import Nll
 from mlefw.objective.objective import Objective
@@ -123,11 +123,17 @@ def averaged_figures(
 
 
 class Averaged:
-    """The same over blocks of rows."""
+    """Figures over blocks of rows, of predictions averaged over uncertain parameters.
+
+    Args:
+        objective: the fitted one.
+        posterior: how far its parameters are uncertain.
+        metrics: those that are not defined on mixtures (`Metric.is_averaged`) are left out.
+    """
 
     def __init__(self, objective: Objective, posterior: Uncertain, metrics: Sequence[Metric]) -> None:
         self.objective, self.posterior, self._determined = objective, posterior, True
-        self.metrics = [copy.deepcopy(metric) for metric in metrics if metric.is_averaged]
+        self.sums = Accumulator([metric for metric in metrics if metric.is_averaged])
 
     def add(self, rows: Rows) -> None:
         """Add a block of rows."""
@@ -136,8 +142,7 @@ class Averaged:
         try:
             for block in rows.blocks(_BLOCK):
                 distribution = self.posterior.predictive(self.objective, block)
-                for metric in self.metrics:
-                    metric.update(distribution, block.y, block.weight)
+                self.sums.add(self.sums.of_block(distribution, block.y, block.weight))
         except UsageError as error:
             self._determined = False
             warn(str(error))
@@ -146,5 +151,5 @@ class Averaged:
         """Those over the rows added."""
         if not self._determined:
             return {}
-        values = {name: float(value) for metric in self.metrics for name, value in metric.compute().items()}
+        values = {name: float(value) for name, value in self.sums.figures().items()}
         return {name: value for name, value in values.items() if abs(value) < float("inf")}

@@ -96,20 +96,23 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
     """Start a model that can at the exact linear estimate, which is what a linear model would train to.
 
     Raises:
-        UsageError: there is no such estimate, why, and what to do.
+        UsageError: there is no such estimate, why, and what to do; or the model does not get the features themselves.
     """
     objective = prepared.estimand.objective
     if not isinstance(objective.model.model, StartsAtEstimate):
         return prepared
+    model = f"model={config.choice('model')}"
+    if objective.model.inputs is not None:
+        raise UsageError(
+            f"{model} starts at the exact linear estimate, which is one of the standardised features: expected "
+            f"inputs=standard in place of inputs={config.choice('inputs')}, or model=mlp"
+        )
     exact = _solve(config, prepared.data, prepared.estimand)
-    solution, model = (
-        exact.mle if objective.prior.flat else exact.map,
-        f"model={config.choice('model')}",
-    )
+    solution = exact.mle if objective.prior.flat else exact.map
     if solution is None:
         raise UsageError(f"{model} starts at the exact linear estimate: expected baseline=linear, or model=mlp")
     name = "MLE" if solution is exact.mle else "MAP"
-    if solution.exists is False:
+    if not solution.may_exist:
         raise UsageError(
             f"{model} starts at the exact linear {name}, and there is no finite one: {solution.reason}.\n"
             f"  {remedy(solution)}; model=mlp starts without it"
@@ -137,7 +140,7 @@ def estimate(config: Settings, prepared: Prepared) -> Exact:
     for name, solution in exact.known.items():
         if name == "mle" and not flat:
             continue
-        if solution.exists is False:
+        if not solution.may_exist:
             warn(f"no finite {NAMES[name]}: {solution.reason}. {remedy(solution)}")
         elif not solution.converged:
             warn(f"the {NAMES[name]} is not certified: {_doubt(solution)}")

@@ -27,7 +27,7 @@ def keep(path: Path, exact: Exact, objective: Objective, settings: Mapping[str, 
 
 def stored(exact: Exact, objective: Objective, ridge_scale: float | None) -> Json:
     """The null model and the estimates that exist as plain tensors by name, and which of them gaps are from."""
-    kept = {name: solution for name, solution in exact.known.items() if solution.exists is not False}
+    kept = {name: solution for name, solution in exact.known.items() if solution.may_exist}
     content: Json = {
         name: Estimate.of(solution, objective)._asdict() for name, solution in {"null": exact.null, **kept}.items()
     }

@@ -46,7 +46,7 @@ def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluat
     # Read where steps and evaluations ask whether their code may be recorded.
     objective.replayable = config.step.replay
     step = Step(objective, config.step.clip_norm, rows.regime.max_rows, config.compile)
-    rows.standardize = objective.model.standardize  # type: ignore[assignment]
+    rows.take_for(objective.model.standardize, objective.model.num_inputs)  # type: ignore[arg-type]
     make_optimizer = partial(_optimizer, config.optimizer, objective)
     scheduler = config.scheduler
     make_scheduler = instantiate("scheduler", scheduler) if "_target_" in scheduler else None
@@ -63,7 +63,9 @@ def build_averaging(config: Settings, objective: Objective) -> Averaging | None:
         return None
     running = [buffer for buffer in objective.model.model.buffers() if buffer.is_floating_point()]  # type: ignore[union-attr]
     parameters = [p for p in objective.parameters() if p.requires_grad]
-    return Averaging(average, [*parameters, *running], [] if objective.prior.smooth else list(objective.weights()))
+    tensors, under = [*parameters, *running], {id(weight) for weight in objective.weights()}
+    masks = [torch.full_like(tensor, id(tensor) in under, dtype=torch.bool) for tensor in tensors]
+    return Averaging(average, tensors, [] if objective.prior.smooth else masks)
 
 
 def _optimizer(node: Node, objective: Objective, parameters: Any) -> torch.optim.Optimizer:

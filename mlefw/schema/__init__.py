@@ -1,1 +1,1 @@
-"""The meaning of a table's columns, learnt once from the training rows and kept with the model."""
+"""The meaning of a table's columns, learnt from the training rows and stored with the model."""

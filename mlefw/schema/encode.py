@@ -1,4 +1,4 @@
-"""From the rows of a table to coded rows, in memory or block by block into a store."""
+"""Encoding of the rows of a table, in memory or block by block into a store."""
 
 import numpy as np
 import torch
@@ -11,15 +11,15 @@ from mlefw.schema.schema import Schema
 from mlefw.schema.support import check_support
 
 _CELLS = 2**21
-"""Of features, that are coded at a time."""
+"""Number of feature values that are encoded at a time."""
 
 
 def coded(schema: Schema, head: Head, table: Table, index: np.ndarray, store: Store | None = None) -> Rows:
-    """The rows of a table at `index`, coded and held to the head's support; with a store they are kept there.
+    """The rows of a table at `index`, encoded and checked against the head's support; in a store if one is given.
 
     Raises:
-        UsageError: what the schema or the head cannot take.
-        StorageError: there is no room for them.
+        UsageError: a column or value that the schema or the head cannot take.
+        StorageError: the store has no space left.
     """
     if store is None:
         part = table if len(index) == table.num_rows else table.take(index)
@@ -38,7 +38,7 @@ def coded(schema: Schema, head: Head, table: Table, index: np.ndarray, store: St
         store.release()
     assert kept is not None
     if not bool(kept.weight.any()):
-        # It says so.
+        # Raises the error for weights that are all zero.
         schema.rows(table.take(index[:1]), head.log_link)
     return kept
 

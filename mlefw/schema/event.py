@@ -1,4 +1,4 @@
-"""Whether the event of a time was observed, or only that it had not happened until then: tables of survival."""
+"""Survival data: whether the event of a time was observed, or the time is censored."""
 
 import warnings
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from mlefw.reading.levels import are_text, check_whole, codes, factorize, writte
 from mlefw.reading.table import Table
 
 _CLEAR = ({"0", "1"}, {"False", "True"}, {"1", "2"})
-"""Codes whose larger one is the event without a word: of no and yes, and of R's survival package."""
+"""Pairs of codes of which the larger one means the event: no and yes, and those of R's survival package."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """A column of which one value says that the event was observed, and every other that the row is censored."""
+    """A column in which `code` means that the event was observed, and each of `others` that the row is censored."""
 
     name: str
     code: str
@@ -27,10 +27,10 @@ class Event:
         return are_text((self.code, *self.others))
 
     def observed(self, table: Table, required: bool = True) -> np.ndarray:
-        """1 where the event was observed, 0 where the row is censored, NaN where that is missing, (n,).
+        """1 where the event was observed, 0 where the row is censored, NaN where the cell is missing, (n,).
 
         Raises:
-            UsageError: a value that is neither, or missing where it is required.
+            UsageError: an unknown value, or with `required` a missing one.
         """
         if required:
             check_whole(table, self.name, "data.event")
@@ -42,10 +42,10 @@ class Event:
 
 
 def learn_event(table: Table, name: str, code: str | float | bool | None) -> Event:
-    """The event of a column: the value `code`, or the larger of 0 and 1, of false and true, or of 1 and 2.
+    """The event of a column: the value `code`, by default the larger of 0 and 1, of false and true, or of 1 and 2.
 
     Raises:
-        UsageError: it is not clear which value is the event, or `code` is none of them.
+        UsageError: it is not clear which value is the event, or no row has `code`.
     """
     check_whole(table, name, "data.event")
     found, _ = factorize(table.columns[name])
@@ -71,5 +71,5 @@ def learn_event(table: Table, name: str, code: str | float | bool | None) -> Eve
 
 
 def as_bounds(time: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Times (n,) as bounds (n, 2): both where the event was observed, the lower alone where it was not; else NaN."""
+    """Times (n,) as bounds (n, 2): equal where the event was observed, no upper one (NaN) where it is censored."""
     return np.stack([np.where(np.isnan(observed), np.nan, time), np.where(observed == 1, time, np.nan)], 1)

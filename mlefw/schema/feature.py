@@ -1,4 +1,4 @@
-"""One raw feature column and the design columns it becomes."""
+"""A raw feature column and its design columns."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -13,18 +13,22 @@ from mlefw.reading.table import Table
 from mlefw.schema.identifier import check_levels
 
 RESERVED = ("(intercept)", "(shared)")
-"""How tables of coefficients call what is no feature."""
+"""Names in tables of coefficients that are not features."""
 
 Unseen = Literal["error", "reference", "ignore"]
+"""Treatment of an unknown level: an error, the reference level, or no effect (the mean of each design column)."""
 
 
 @dataclass(frozen=True)
 class Feature:
     """A raw feature column: a number, or a category whose first level is the reference.
 
-    Levels are in the order that the source of the table states, as that of an ordered categorical, else sorted.
-    `means` are those of its design columns over the training rows, without the rows that lack it. `indicator` says
-    that training rows lacked it: a last design column is 1 where a row does, as `{name} is missing`.
+    Attributes:
+        name: name of the column.
+        kind: whether it is a number or a category.
+        levels: levels of a category, in the order that the source states, else sorted.
+        means: means of the design columns over the training rows that have the feature.
+        indicator: whether a last design column, `{name} is missing`, is 1 where a row lacks the feature.
     """
 
     name: str
@@ -35,11 +39,11 @@ class Feature:
 
     @property
     def names(self) -> list[str]:
-        """The design columns that the feature becomes."""
+        """Names of the design columns."""
         return [name for name, _ in self.design()]
 
     def design(self) -> Iterator[tuple[str, str]]:
-        """The name of each design column, and what it is."""
+        """Name and description of each design column."""
         if self.kind == "numeric":
             yield self.name, f"column {self.name!r}"
         for level in self.levels[1:]:
@@ -48,14 +52,14 @@ class Feature:
             yield f"{self.name} is missing", f"the indicator of missing values of column {self.name!r}"
 
     def learn_means(self, blocks: Iterable[tuple[Table, np.ndarray]], impute: bool) -> "Feature":
-        """The same with the means of the training rows, and with an indicator if some lack it and are to be imputed.
+        """The feature with its means over the training rows, and an indicator if some lack it and are imputed.
 
         Args:
-            blocks: the training rows, and their weights.
-            impute: whether missing cells are.
+            blocks: blocks of training rows with their weights.
+            impute: whether missing cells are imputed.
 
         Raises:
-            UsageError: a feature that no training row with a weight has.
+            UsageError: no training row with a positive weight has the feature.
         """
         sums, total, is_lacking = np.zeros(len(self.names)), 0.0, False
         for table, weights in blocks:
@@ -69,9 +73,9 @@ class Feature:
         return replace(self, means=tuple((sums / total).tolist()), indicator=impute and is_lacking)
 
     def fill(self, x: np.ndarray, table: Table, unseen: Unseen = "error") -> None:
-        """Writes the design columns of the feature into x, (n, len(names)), which holds zeros.
+        """Write the design columns of the feature into x, (n, len(names)), which holds zeros.
 
-        A missing cell takes the mean, or the reference level.
+        A missing number is replaced by the mean, a missing category by the reference level.
         """
         present, index = table.present(self.name)
         self._code(x, index, present, unseen)
@@ -105,16 +109,16 @@ def _empty(table: Table, name: str, rows: str) -> UsageError:
 
 
 def learn_feature(table: Table, name: str, listed: bool, insisted: bool = False) -> Feature:
-    """The feature a column is: a category where it is listed as one, or holds text or booleans; else a number.
+    """The feature of a column: a category if it is listed as one or holds text or booleans, else a number.
 
     Args:
-        table: every row.
-        name: of the column.
-        listed: whether the user calls it a category.
-        insisted: whether it is a feature even where each row has a level of its own.
+        table: all rows.
+        name: name of the column.
+        listed: whether the user listed it as a category.
+        insisted: whether it is accepted even if nearly every row has a level of its own.
 
     Raises:
-        UsageError: numbers that are not finite, or far too many levels.
+        UsageError: a number is not finite, or there are too many levels.
     """
     whole, (table, _) = table, table.present(name)
     if whole.num_rows and not table.num_rows:
@@ -132,10 +136,10 @@ def learn_feature(table: Table, name: str, listed: bool, insisted: bool = False)
 
 
 def check_design_names(features: Iterable[Feature], origin: str) -> None:
-    """Refuse features two of whose design columns have one name, which tables of coefficients could not tell apart.
+    """Check that no two design columns have the same name, which tables of coefficients could not distinguish.
 
     Raises:
-        UsageError: naming the columns of the table that they come from.
+        UsageError: two design columns have the same name.
     """
     taken = dict.fromkeys(RESERVED, "what every table has")
     for name, what in (column for feature in features for column in feature.design()):

@@ -1,4 +1,4 @@
-"""Columns that number or name the rows of a table: they say nothing of a row that is not in it."""
+"""Detection of columns that number or name the rows of a table, which are useless for new rows."""
 
 import re
 import warnings
@@ -12,13 +12,13 @@ MAX_LEVELS = 100
 """A category with more levels than this, and than half of the rows, is an identifier or free text."""
 
 FEWEST_ROWS = 10
-"""Rows from which on nearly as many levels of a text tell a key."""
+"""Fewest rows in which nearly as many levels of text indicate a key."""
 
 FEWEST_COUNTED = 20
-"""Rows that are counted by chance in no table: a design of a few doses, or the months of a year, is."""
+"""Fewest rows in which consecutive numbers indicate row numbers; fewer may be doses, or the months of a year."""
 
 FEWEST_NAMED = 5
-"""The same where the column is also called as row numbers are."""
+"""Fewest rows in which consecutive numbers indicate row numbers if the column is also named like row numbers."""
 
 _KEY = re.compile(
     r"(.*[\W_])?(id|uid|uuid|guid|key|pk|idx|index|rows?|rownames?|unnamed.*)"
@@ -39,21 +39,21 @@ _TIME = re.compile(
 
 
 def check_numbered(table: Table, name: str, is_only: bool, grouped: bool) -> None:
-    """Refuse a feature that numbers the rows, as the first column of a CSV export does.
+    """Refuse a feature that numbers the rows, like the first column of many CSV exports.
 
-    That is a column which holds each of n consecutive whole numbers once in its n rows, in any order, where they begin
-    at 0 or 1 and there are 20 rows or more and other features; or where it is called as row numbers are, as `id`,
-    `rownames` or `case no`, from five rows on. Called `id`, `index` or `key`, whole numbers that differ from row to row
-    are enough. A column called as a time is, as `t` or `week`, is kept, with a warning.
+    That is a column with n consecutive whole numbers in n rows, in any order, which begin at 0 or 1, if there are 20
+    rows or more and other features; or if it is named like row numbers (`id`, `rownames`, `case no`), from five rows
+    on. If it is named `id`, `index` or `key`, different whole numbers suffice. A column named like a time (`t`, `week`)
+    is kept, with a warning.
 
     Args:
-        table: holds the column, without missing cells.
-        name: of the column.
+        table: the table with the column, without missing cells.
+        name: name of the column.
         is_only: whether it is the only feature.
-        grouped: whether a row stands for several: the rows may be the values of a count then.
+        grouped: whether rows have weights, so that a row may stand for all rows with one value of a count.
 
     Raises:
-        UsageError: naming the column and what it holds.
+        UsageError: the column numbers the rows.
     """
     values, is_key = table.columns[name], _KEY.fullmatch(name) is not None or _CAMEL.fullmatch(name) is not None
     is_called = is_key or _NUMBER.fullmatch(name) is not None
@@ -75,16 +75,16 @@ def check_numbered(table: Table, name: str, is_only: bool, grouped: bool) -> Non
 
 
 def check_levels(table: Table, name: str, num_levels: int, insisted: bool) -> None:
-    """Refuse a text that names the rows, or is prose: hardly two rows have the same.
+    """Refuse a category with nearly as many levels as rows: an identifier, or free text.
 
     Args:
-        table: holds the column.
-        name: of the column.
-        num_levels: number of its distinct values.
-        insisted: whether the user listed it by name, or a row stands for several.
+        table: the table with the column.
+        name: name of the column.
+        num_levels: number of its levels.
+        insisted: whether the user listed it by name, or rows have weights.
 
     Raises:
-        UsageError: naming the column.
+        UsageError: the column has too many levels.
     """
     is_key = table.num_rows >= FEWEST_ROWS and num_levels >= 0.9 * table.num_rows and not insisted
     if num_levels > max(MAX_LEVELS, table.num_rows / 2) or is_key:
@@ -95,7 +95,7 @@ def check_levels(table: Table, name: str, num_levels: int, insisted: bool) -> No
 
 
 def _first_of_consecutive(values: np.ndarray) -> float | None:
-    """The lowest of the values where they are n consecutive whole numbers in any order, else None."""
+    """The lowest value if the n values are n consecutive whole numbers in any order, else None."""
     lowest, highest = float(values.min()), float(values.max())
     if not (highest - lowest == len(values) - 1 and lowest.is_integer()):
         return None

@@ -1,4 +1,4 @@
-"""How far the training rows reach, and rows that lie beyond all of them by orders of magnitude."""
+"""The range of the training rows, and rows that lie outside it by orders of magnitude."""
 
 import warnings
 from collections import Counter
@@ -11,20 +11,22 @@ from mlefw.rows.rows import Rows
 from mlefw.schema.schema import Schema
 
 _FAR = 100.0
-"""Half-widths of the training rows from their middle: what a model says further out is not learnt from them."""
+"""Distance from the middle of the training range, in half-widths, above which a value is far outside."""
 
 _OUTLYING = 1000.0
-"""Times as far from the median as 99 of 100 training rows: such a row does not count for how far they reach."""
+"""Multiple of the distance of 99 % of training rows from the median, above which a training row is an outlier that
+does not extend the range."""
 
 _BLOCK = 2**18
+"""Rows worked on at a time."""
 _SHOWN, _NAMED = 3, 5
-"""Columns of a message, and rows of each."""
+"""Most columns in a message, and most rows for each."""
 
 
 def spans(schema: Schema, rows: Rows) -> dict[str, list[float]]:
-    """The lowest and the highest value of each numeric column among the training rows, without outlying ones.
+    """The lowest and highest value of each numeric column in the training rows, without outliers.
 
-    Rows in files are read once, and no outlying one is looked for.
+    Rows in files are read once only, so that outliers are not excluded.
     """
     found: dict[str, list[float]] = {}
     for block in rows.blocks(_BLOCK) if type(rows) is not Rows else [rows]:
@@ -38,12 +40,12 @@ def spans(schema: Schema, rows: Rows) -> dict[str, list[float]]:
 
 
 def far_cells(schema: Schema, rows: Rows) -> dict[str, np.ndarray]:
-    """For each column that has some, the rows (n,) whose value lies beyond the training rows by orders of magnitude."""
+    """For each column with far values, whether each row's value is far outside the training range, (n,)."""
     found = {}
     for name, values in _columns(schema, rows):
         low, high = schema.spans.get(name, (-np.inf, np.inf))
         half = (high - low) / 2 or max(abs(low), 1.0)
-        # Halved before they are added: the ends may be as large as floats are.
+        # Halved before they are added, because the sum of two large ends could overflow.
         far = np.abs(values - (low / 2 + high / 2)) > _FAR * half
         if far.any():
             found[name] = far
@@ -51,15 +53,15 @@ def far_cells(schema: Schema, rows: Rows) -> dict[str, np.ndarray]:
 
 
 def far_rows(schema: Schema, rows: Rows) -> np.ndarray:
-    """Which rows have such a value in some column, (n,): no figure over them speaks of the model."""
+    """Whether each row has a value far outside the training range, (n,), so that figures over it are meaningless."""
     return np.logical_or.reduce([np.zeros(rows.num_rows, dtype=bool), *far_cells(schema, rows).values()])
 
 
 class FarRows:
-    """Names the columns, rows and values that lie far beyond the training rows, in one bounded message for all blocks.
+    """Collects values far outside the training range over blocks of rows, for one short warning.
 
     Args:
-        schema: knows how far the training rows reach.
+        schema: the schema, which has the training range of each column.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -67,12 +69,12 @@ class FarRows:
         self.counts, self.values, self.places = Counter[str](), dict[str, float](), dict[str, list[str]]()
 
     def add(self, rows: Rows, table: Table, index: np.ndarray | None = None) -> None:
-        """Look at a block.
+        """Add the far values of a block.
 
         Args:
-            rows: as the model takes them.
-            table: that they come from.
-            index: their positions in the table; by default they are all of it.
+            rows: encoded rows.
+            table: the table that the rows come from.
+            index: positions of the rows in the table; by default they are the whole table.
         """
         for name, far in far_cells(self.schema, rows).items():
             where = np.sort(np.flatnonzero(far) if index is None else index[far])
@@ -84,7 +86,7 @@ class FarRows:
             self.origins[table.origin] = None
 
     def warn(self) -> None:
-        """Say it, where there was anything."""
+        """Warn of the far values, if there are any."""
         if not self.counts:
             return
         said = [
@@ -101,14 +103,14 @@ class FarRows:
 
 
 def warn_of_far_rows(schema: Schema, rows: Rows, table: Table, index: np.ndarray | None = None) -> None:
-    """Name those of one block: see `FarRows`."""
+    """Warn of values of a single block that are far outside the training range, see `FarRows`."""
     far = FarRows(schema)
     far.add(rows, table, index)
     far.warn()
 
 
 def _columns(schema: Schema, rows: Rows) -> Iterator[tuple[str, np.ndarray]]:
-    """The numeric features, targets and the offset, (n,) each."""
+    """Name and values (n,) of each numeric feature, numeric target, and the offset."""
     position = 0
     for feature in schema.features:
         if feature.kind == "numeric":
@@ -117,14 +119,14 @@ def _columns(schema: Schema, rows: Rows) -> Iterator[tuple[str, np.ndarray]]:
     y = rows.y.numpy()
     for k, target in enumerate(schema.targets):
         if target.labels is None:
-            # Of a time and its event the first column is the time.
+            # A time with an event is encoded as two bounds, of which the first is the time.
             yield target.name, y if y.ndim == 1 else y[:, k]
     if shift := schema.offset or schema.exposure:
         yield shift, rows.offset.numpy()
 
 
 def _outlying(values: np.ndarray) -> np.ndarray:
-    """Which values are a thousand times as far from the median as all but one in a hundred are."""
+    """Whether each value is a thousand times as far from the median as 99 % of the values are, (n,)."""
     if len(values) < 3:
         return np.zeros(len(values), dtype=bool)
     distance = np.abs(values - np.median(values[:: max(1, len(values) // 10_000)]))

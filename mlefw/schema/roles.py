@@ -1,4 +1,4 @@
-"""Which column plays which role, what its targets are, and the numbers of those that weigh and shift rows."""
+"""Roles of columns: checks of the roles, targets, weights and offsets."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +14,11 @@ from mlefw.schema.target import Target, TargetKind, learn_labels
 
 
 def learn_targets(table: Table, source: Source, kind: TargetKind | Mapping[str, TargetKind]) -> tuple[Target, ...]:
-    """The targets with their labels; where one may be missing, those of the rows that have it."""
+    """The targets with their labels; those of a target that may be missing come from the rows that have it.
+
+    Raises:
+        UsageError: labels are stated for several targets, a target is missing in every row, or does not fit its kind.
+    """
     if source.labels is not None and len(source.targets) > 1:
         raise UsageError("data.labels states the order of one target's labels\n  data.target names several")
     found = []
@@ -28,7 +32,11 @@ def learn_targets(table: Table, source: Source, kind: TargetKind | Mapping[str, 
 
 
 def _labels(table: Table, name: str, kind: TargetKind, source: Source) -> tuple[str, ...] | None:
-    """Those of a target; what no head of the kind could take is no mistake where heads are tried one by one."""
+    """The labels of a target.
+
+    Raises:
+        MisfitError: the target does not fit the kind; a search over heads skips such a head.
+    """
     check_whole(table, name, "data.target")
     try:
         return learn_labels(table, name, kind, source.labels)
@@ -37,16 +45,16 @@ def _labels(table: Table, name: str, kind: TargetKind, source: Source) -> tuple[
 
 
 def check_roles(table: Table, source: Source) -> None:
-    """Hold the columns of a table to the roles that a source gives them.
+    """Check the roles that a source gives to the columns of a table.
 
     Raises:
-        UsageError: no target, a column that does not exist, or one with two roles.
+        UsageError: there is no target, or a column does not exist or has two roles.
     """
     if not source.target:
         raise UsageError(f"data.target is not set\n  {table.origin} has the columns {shown(table.columns)}")
     names = ("event", "offset", "exposure", "weight", "id", "group", "time")
     single = ((role, getattr(source, role)) for role in names)
-    # A number that is known exactly is both bounds of itself.
+    # One column may be both bounds, if all numbers are known exactly.
     targets = set(source.targets) if source.bounds else source.targets
     roles = [("target", name) for name in targets] + [(role, name) for role, name in single if name]
     for role, name in roles:
@@ -80,15 +88,15 @@ def _check_listed(table: Table, source: Source) -> None:
 
 
 def weights(table: Table, name: str | None, whole: bool = True) -> np.ndarray:
-    """The weights of the rows, (n,): one each where there is no column of them.
+    """The weights of the rows, (n,), all 1 if there is no column of weights.
 
     Args:
-        table: holds the column, or not.
-        name: of the column.
-        whole: whether some weight has to be positive, as it does not in a block of rows.
+        table: the table, which may lack the column.
+        name: name of the column, if any.
+        whole: whether the table is complete, so that some weight has to be positive.
 
     Raises:
-        UsageError: a weight that is negative or no number, or none that is positive.
+        UsageError: a weight is negative or not a number, or with `whole` none is positive.
     """
     if name is None or name not in table.columns:
         return np.ones(table.num_rows)
@@ -103,10 +111,10 @@ def weights(table: Table, name: str | None, whole: bool = True) -> np.ndarray:
 
 
 def offsets(table: Table, offset: str | None, exposure: str | None) -> np.ndarray:
-    """What the first eta of the rows is raised by, (n,): a column, and the logarithm of another.
+    """The offset of the first eta, (n,): the column `offset` plus the logarithm of the column `exposure`.
 
     Raises:
-        UsageError: an offset that is no number, or an exposure that is not positive.
+        UsageError: an offset is not a number, or an exposure is not positive.
     """
     known = numbers(table, offset, "data.offset") if offset else np.zeros(table.num_rows)
     if exposure is None:

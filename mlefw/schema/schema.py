@@ -1,4 +1,4 @@
-"""The meaning of a table's columns, learnt once from the training file and kept with the model."""
+"""`Schema`, the meaning of a table's columns, learnt from the training rows and stored with the model."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,15 +23,15 @@ from mlefw.schema.roles import check_roles, learn_targets, offsets, weights
 from mlefw.schema.target import Target, TargetKind, coded, coded_together
 
 _BLOCK = 2**18
-"""Rows whose columns are looked at together."""
+"""Rows worked on at a time."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Features, targets and roles by name.
+    """Features, targets and roles by name of their columns.
 
-    With `partial` a target may be missing where another is there; with `bounds` two targets are the bounds of one
-    number. With `event` the one target is a time, which has no upper bound where the event was not observed.
+    With `partial` a target may be missing in a row that has another; with `bounds` the two targets are the bounds of
+    one number. With `event` the target is a time, which has no upper bound if the event was not observed.
     """
 
     targets: tuple[Target, ...]
@@ -46,20 +46,20 @@ class Schema:
     bounds: bool = False
     event: Event | None = None
     spans: dict[str, list[float]] = field(default_factory=dict)
-    """The lowest and the highest value of each numeric column among the training rows."""
+    """The lowest and highest value of each numeric column in the training rows."""
 
     @classmethod
     def learn(cls, table: Table, source: Source, kind: TargetKind | Mapping[str, TargetKind]) -> "Schema":
-        """The schema of a table under the roles a source names.
+        """The schema of a table with the roles that a source names.
 
         Args:
-            table: every row that will be split at random. Levels come from all of them, so that no split meets an
-                unseen one; this leaks nothing, as a level that no training row has only adds a column of zeros.
-            source: names the roles.
-            kind: what the head takes as target; by its name, where the heads of several targets differ.
+            table: all rows that will be split at random. Levels come from all of them, so that no split has an unknown
+                level; this leaks nothing, as a level without a training row only adds a column of zeros.
+            source: the source, which names the roles.
+            kind: kind of target that the head takes; a mapping by target if the heads of several targets differ.
 
         Raises:
-            UsageError: a column that does not exist, has two roles, or holds what its role cannot.
+            UsageError: a column does not exist, has two roles, or holds values that its role does not allow.
         """
         check_roles(table, source)
         roles = {*source.targets, source.event, source.offset, source.exposure, source.weight, source.id}
@@ -95,12 +95,12 @@ class Schema:
         return schema
 
     def of_training(self, table: Table, index: np.ndarray) -> "Schema":
-        """The same with what stands for a missing or unseen value, learnt from the training rows at `index`.
+        """The schema with replacements of missing and unknown values, learnt from the training rows at `index`.
 
-        One column is looked at after the other: the rows may be more than memory holds.
+        Columns are read one after the other, because all rows may exceed the memory.
 
         Raises:
-            UsageError: a feature that no training row has.
+            UsageError: no training row has a feature.
         """
         if self.weight:
             self._weight(table.only([self.weight]).take(index))
@@ -119,27 +119,27 @@ class Schema:
 
     @property
     def target(self) -> str:
-        """The name of the target; of several, all names."""
+        """The name of the target; for several, all names, separated by commas."""
         return ", ".join(target.name for target in self.targets)
 
     @property
     def observed(self) -> list[str]:
-        """The columns by which a row is scored: the targets, and whether their event was observed."""
+        """The columns that are observed of a row: the targets, and the event column if there is one."""
         return [target.name for target in self.targets] + ([self.event.name] if self.event is not None else [])
 
     @property
     def kind(self) -> TargetKind:
-        """What the head takes as target, or as the first of several."""
+        """Kind of the target, or of the first of several."""
         return self.targets[0].kind
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """Those of a single target that has any."""
+        """The labels of a single target that has labels; None otherwise."""
         return self.targets[0].labels if len(self.targets) == 1 else None
 
     @property
     def all_labels(self) -> list[str] | dict[str, list[str] | None] | None:
-        """The labels of the target, or those of each of several by name."""
+        """The labels of the target, None for a number; for several targets, by name."""
         known = {t.name: None if t.labels is None else list(t.labels) for t in self.targets}
         return known if len(known) > 1 else next(iter(known.values()))
 
@@ -154,10 +154,10 @@ class Schema:
         return len(self.names)
 
     def columns_of(self, features: Iterable[str] | None, setting: str) -> list[int]:
-        """Positions of the design columns of some features (None: of all), in order.
+        """Positions of the design columns of some features, by default all, in order.
 
         Raises:
-            UsageError: a name that is not a feature, with the nearest one that is.
+            UsageError: a name is not a feature; the message suggests the nearest one.
         """
         present = [feature.name for feature in self.features]
         wanted = list(present if features is None else features)
@@ -166,9 +166,9 @@ class Schema:
         return [j for j, taken in enumerate(chosen) if taken]
 
     def reading(self, source: Source, prediction: bool = False) -> Source:
-        """The source, made to read what the model needs and as training read it: `007` stays text among numbers.
+        """The source, set to read the columns of the model with their types in training: a text `007` stays text.
 
-        For a prediction the target may be missing.
+        With `prediction` the target may be missing.
         """
         text = [f.name for f in self.features if f.kind == "category" and f.levels != BOOLEANS]
         text += [one.name for one in (*self.targets, self.event) if one is not None and one.is_text]
@@ -190,16 +190,17 @@ class Schema:
         return reading
 
     def rows(self, table: Table, log_link: bool, target_required: bool = True, whole: bool = True) -> Rows:
-        """Coded rows: x (n, num_features), y (n,) or (n, num_targets), weight (n,), offset (n,).
+        """Encoded rows: x (n, num_features), y (n,) or (n, num_targets), weight (n,), offset (n,).
 
         Args:
-            table: columns in any order; more of them do no harm.
-            log_link: whether the head takes an exposure.
-            target_required: otherwise a missing target is NaN (code -1), and weights are one.
-            whole: whether some weight has to be positive, as it does not in a block of rows.
+            table: the table, with columns in any order; additional ones are ignored.
+            log_link: whether the head has a log link and so takes an exposure.
+            target_required: whether targets must be present; otherwise a missing one is NaN (code −1), and weights 1.
+            whole: whether the table is complete, so that some weight has to be positive.
 
         Raises:
-            UsageError: missing columns, unseen levels, or values that a role cannot hold.
+            UsageError: a column is missing, a level is unknown, or a value is not allowed in its role.
+            MisfitError: there is an exposure, and the head has no log link.
         """
         if self.exposure and not log_link:
             raise MisfitError(
@@ -217,20 +218,20 @@ class Schema:
             y = coded_together(table, self.targets, target_required, self.partial)
         weight = self._weight(table, whole) if target_required else np.ones(table.num_rows)
         columns = (self._x(table), y, weight, offsets(table, self.offset, self.exposure))
-        # What was read of a file may be read-only, which torch does not know.
+        # torch does not support the read-only arrays that a memory-mapped file gives.
         return Rows(*(torch.from_numpy(np.require(column, None, ["C", "W"])) for column in columns))
 
     def to_dict(self) -> dict[str, Any]:
-        """The schema in dicts, lists and strings alone."""
+        """The schema as dicts, lists and plain values."""
         plain: dict[str, Any] = _listed(asdict(self))
         return plain
 
     @classmethod
     def from_dict(cls, plain: Any) -> "Schema":
-        """The schema that `to_dict` wrote.
+        """The schema from the content of `to_dict`.
 
         Raises:
-            UsageError: what is there is not one.
+            UsageError: the content is not that of a schema.
         """
         return typed(cls, plain, "schema")
 
@@ -248,7 +249,7 @@ class Schema:
 
 
 def _listed(value: Any) -> Any:
-    """Containers with lists in place of tuples."""
+    """A nested container with its tuples replaced by lists."""
     if isinstance(value, dict):
         return {name: _listed(one) for name, one in value.items()}
     return [_listed(one) for one in value] if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""Whether a target is one that a head can take, said with rows and values."""
+"""Checks that targets fit a head: their number, names and values."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,13 +14,20 @@ from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
 
 _NUM_BOUNDS = 2
+"""Number of target columns of a censored number."""
 
 
 def check_targets(source: Source, kind: Any, tasks: Mapping[str, Any]) -> None:
-    """Hold the number and the names of the targets to the head.
+    """Check the number and names of the targets against the class of the head.
+
+    Args:
+        source: the source, which names the targets.
+        kind: the class of the head.
+        tasks: nodes of the heads of several targets, by name.
 
     Raises:
-        UsageError: one target of a head for several, tasks of other names, or an offset of several targets.
+        UsageError: the tasks have other names than the targets, or several targets have an offset.
+        MisfitError: the number of targets, or an event, does not fit the head.
     """
     targets = source.targets
     if tasks and set(tasks) != set(targets):
@@ -55,10 +62,10 @@ def _check_offset(targets: Sequence[str], kind: Any) -> None:
 
 
 def check_support(head: Head, rows: Rows, table: Table, target: str) -> None:
-    """Hold every target value to the head's support.
+    """Check that every target value lies in the head's support.
 
     Raises:
-        MisfitError: naming rows and values, and what the head takes.
+        MisfitError: some values do not; the message names rows, values and the support.
     """
     if isinstance(head, MultitaskHead):
         for index, (name, part) in enumerate(zip(head.targets, head.parts, strict=True)):

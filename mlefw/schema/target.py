@@ -1,4 +1,4 @@
-"""The target column as the numbers or codes that a head takes."""
+"""Target columns as the numbers or codes that a head takes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from mlefw.reading.levels import BOOLEANS, are_text, check, check_whole, codes, 
 from mlefw.reading.table import Table
 
 TargetKind = Literal["numeric", "binary", "labels", "ordered"]
-"""What a head takes: real numbers, 0 and 1, one of several labels, or one of several labels that have an order."""
+"""Kind of target of a head: real numbers, 0 and 1, labels, or ordered labels."""
 
 MAX_NUMERIC_LABELS = 100
-"""More labels than this that are numbers are labels only where they are whole, and most have some rows."""
+"""Number of distinct numbers above which they are labels only if they are whole, with enough rows for each."""
 
 FEWEST_ROWS = 5
-"""Rows for each label, on average."""
+"""Least average number of rows for each label that is a number."""
 
 EXTREME = 1e100
-"""Far beyond it, and below its reciprocal, squares and their sums are no longer 64-bit floats."""
+"""Largest size of a target, and reciprocal of the smallest; beyond it sums of squares could overflow."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A column to predict, how its head takes it, and its labels in the order of their codes, where it has any."""
+    """A target column: its name, its kind, and its labels in the order of their codes if it has any."""
 
     name: str
     kind: TargetKind
@@ -40,16 +40,16 @@ class Target:
 def learn_labels(
     table: Table, name: str, kind: TargetKind, order: Sequence[object] | None = None
 ) -> tuple[str, ...] | None:
-    """The labels of the target in the order of their codes, or None where the target is a number.
+    """The labels of a target in the order of their codes; None if the target is a number.
 
     Args:
-        table: every row.
-        name: of the target.
-        kind: what the head takes.
-        order: all labels, as a person orders them; by default in the order that the table has of them, else sorted.
+        table: all rows.
+        name: name of the target.
+        kind: kind of the target.
+        order: all labels in the order that the user states; by default the order of the table, else sorted.
 
     Raises:
-        UsageError: a target that the kind cannot hold, naming rows and values and the head that could.
+        UsageError: the target does not fit the kind; the message suggests another head.
     """
     check_whole(table, name, "data.target")
     column = table.columns[name]
@@ -93,17 +93,17 @@ def learn_labels(
 def coded(
     table: Table, name: str, kind: TargetKind, labels: tuple[str, ...] | None, required: bool = True
 ) -> np.ndarray:
-    """The target, (n,): float64, or int64 codes where the kind is `labels` or `ordered`.
+    """The target, (n,): float64, or int64 codes if the kind is `labels` or `ordered`.
 
     Args:
-        table: holds the column, or not.
-        name: of the column.
-        kind: what the head takes.
-        labels: in the order of their codes.
-        required: otherwise a missing one is NaN, or the code -1.
+        table: the table, which may lack the column.
+        name: name of the column.
+        kind: kind of the target.
+        labels: labels in the order of their codes; None for a number.
+        required: whether a missing value is an error; otherwise it is NaN, or the code −1.
 
     Raises:
-        UsageError: a value that is not a number, or not one of the labels, or missing.
+        UsageError: a value is not a number, not one of the labels, or missing.
     """
     if required:
         check_whole(table, name, "data.target")
@@ -118,10 +118,12 @@ def coded(
 
 
 def coded_together(table: Table, targets: Sequence[Target], required: bool, partial: bool) -> np.ndarray:
-    """Several targets as columns, (n, num_targets), float64; a missing one is NaN.
+    """Several targets as columns, (n, num_targets), float64; a missing value is NaN.
+
+    With `partial` a target may be missing in a row that has another.
 
     Raises:
-        UsageError: as `coded`; with `partial` a target may be missing where another is there.
+        UsageError: a value is not a number, not one of the labels, or missing; or a row has no target.
     """
     columns = [coded(table, t.name, t.kind, t.labels, required and not partial).astype(np.float64) for t in targets]
     for target, column in zip(targets, columns, strict=True):

@@ -1,4 +1,4 @@
-"""The figures of a model on rows, each of which stands alone."""
+"""The figures of a model on rows: from sums over blocks, or from all rows at once."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -7,11 +7,82 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from mlefw.metric.base import MOST_EXACT, Metric, bare
-from mlefw.objective.objective import Evaluation, Objective, etas
+from mlefw.metric.accumulator import Accumulator
+from mlefw.metric.base import MOST_EXACT, Metric
+from mlefw.objective.objective import Evaluation, Objective, etas, rows_at_once
 from mlefw.rows.rows import Rows, total
 from mlefw.system.attempt import attempt
 from mlefw.system.warning import warn
+
+
+class Tally:
+    """The figures of a model over rows that come a block at a time, in memory that does not grow with them.
+
+    A metric that fails is left out with a warning. Some figures (`Metric.exact`) need all rows at once: they have them
+    while eta is of at most `max_cells` numbers, and are as `Metric.compute` approximates them beyond that. What is kept
+    then is thinned evenly. With `max_cells` 0 no row is kept.
+    """
+
+    def __init__(self, objective: Objective, metrics: Sequence[Metric], max_cells: int = MOST_EXACT) -> None:
+        self.objective, self.max_cells = objective, max_cells
+        self.num_rows, self.population = 0, 0.0
+        # One of each, since one may fail.
+        self._sums = [(metric, Accumulator([metric])) for metric in metrics]
+        self._stride = 1
+        self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """Those that have not failed."""
+        return [metric for metric, _ in self._sums]
+
+    @torch.no_grad()
+    def add(self, rows: Rows) -> None:
+        """Add a block of rows."""
+        for part in rows.blocks(rows_at_once(self.objective.head)):
+            self.add_known(part, self.objective.eta(part.x, part.offset))
+        self._thin()
+
+    @torch.no_grad()
+    def add_known(self, rows: Rows, eta: Tensor) -> None:
+        """Add a block of rows whose eta is known."""
+        # Metrics share what they need of the distributions of a block.
+        distribution = self.objective.head(eta)
+        self._sums = [
+            (metric, sums)
+            for metric, sums in self._sums
+            if attempt(_named(metric), partial(_add, sums, distribution, rows), False)
+        ]
+        if self.max_cells:
+            first = -self.num_rows % self._stride
+            self._kept.append(tuple(column[first :: self._stride] for column in (eta, rows.y, rows.weight)))  # type: ignore[arg-type]
+        self.num_rows += rows.num_rows
+        self.population += rows.population
+
+    def _thin(self) -> None:
+        while sum(eta.numel() for eta, _, _ in self._kept) > self.max_cells:
+            columns = [torch.cat(column)[::2].clone() for column in zip(*self._kept, strict=True)]
+            self._kept = [tuple(columns)]  # type: ignore[list-item]
+            self._stride *= 2
+
+    def kept(self) -> tuple[Tensor, Rows]:
+        """Eta of the rows that are kept, (m, eta_dim), and these rows, without their features."""
+        eta, y, weight = (torch.cat(column) for column in zip(*self._kept, strict=True))
+        return eta, Rows(torch.zeros(len(y), 0, dtype=torch.float64), y, weight, torch.zeros_like(weight))
+
+    @torch.no_grad()
+    def sums(self) -> dict[str, float]:
+        """What the metrics compute from their sums; the next block is the first of other figures."""
+        found: dict[str, float] = {}
+        for metric, sums in self._sums:
+            found |= {name: float(value) for name, value in attempt(_named(metric), sums.figures, {}).items()}
+        return found
+
+    @torch.no_grad()
+    def figures(self) -> dict[str, float]:
+        """Every metric over the rows added; a figure that is not finite is not defined, and left out."""
+        sums, (eta, rows) = self.sums(), self.kept()
+        return _completed(sums, self.objective, self.metrics, rows, eta if self._stride == 1 else None)
 
 
 @torch.no_grad()
@@ -21,19 +92,10 @@ def figures_on(objective: Objective, evaluation: Evaluation, rows: Rows, metrics
     Figures of all rows at once (`Metric.exact`) are exact where they are not too many for that. A metric that fails is
     left out with a warning.
     """
-    values: dict[str, Tensor] = {}
-    for metric in metrics:
-        metric.reset()
+    tally = Tally(objective, metrics, max_cells=0)
     for part, eta in etas(objective, rows, evaluation.eta):
-        # Metrics share what they need of the distributions of a block.
-        distribution = objective.head(eta)
-        metrics = [m for m in metrics if attempt(_named(m), partial(_add, m, distribution, part), False)]
-    for metric in metrics:
-        values |= attempt(_named(metric), bare(metric.compute), {})
-        metric.reset()
-    return completed_figures(
-        {name: float(value) for name, value in values.items()}, objective, evaluation, rows, metrics
-    )
+        tally.add_known(part, eta)
+    return completed_figures(tally.sums(), objective, evaluation, rows, tally.metrics)
 
 
 @torch.no_grad()
@@ -41,13 +103,20 @@ def completed_figures(
     sums: Mapping[str, float], objective: Objective, evaluation: Evaluation, rows: Rows, metrics: Sequence[Metric]
 ) -> dict[str, float]:
     """What metrics have from sums, with what they know from all rows at once in its place, and the objective."""
-    values = {"nll_nats": evaluation.mean(rows), **sums}
-    eta = evaluation.eta
+    is_small = evaluation.eta is not None and evaluation.eta.numel() <= MOST_EXACT
+    known = {"nll_nats": evaluation.mean(rows), **sums}
+    return _completed(known, objective, metrics, rows, evaluation.eta if is_small else None)
+
+
+def _completed(
+    sums: Mapping[str, float], objective: Objective, metrics: Sequence[Metric], rows: Rows, eta: Tensor | None
+) -> dict[str, float]:
+    """`eta` of all rows; None where figures that need all rows at once are to stay as they are."""
+    values = dict(sums)
     for metric in metrics:
-        if eta is None or eta.numel() > MOST_EXACT or not metric.has_exact:
-            continue
-        exact = partial(_exact, metric, objective, eta, rows)
-        values |= attempt(f"{_named(metric)} from all rows at once", exact, {})
+        if eta is not None and metric.has_exact:
+            exact = partial(_exact, metric, objective, eta, rows)
+            values |= attempt(f"{_named(metric)} from all rows at once", exact, {})
     penalty = float(objective.penalty())
     values |= {"penalty": penalty, "objective": values["nll_nats"] + penalty / objective.population}
     if lost := [name for name, value in values.items() if not abs(value) < float("inf")]:
@@ -55,8 +124,8 @@ def completed_figures(
     return {name: value for name, value in values.items() if name not in lost}
 
 
-def _add(metric: Metric, distribution: Distribution, rows: Rows) -> bool:
-    bare(metric.update)(distribution, rows.y, rows.weight)
+def _add(sums: Accumulator, distribution: Distribution, rows: Rows) -> bool:
+    sums.add(sums.of_block(distribution, rows.y, rows.weight))
     return True
 
 

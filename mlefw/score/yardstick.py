@@ -38,9 +38,7 @@ class Exact:
     def reference(self) -> tuple[str, Solution] | None:
         """What gaps are measured from: the MLE, or the MAP where there is no MLE, or else the ridge MAP."""
         for name, solution in self.known.items():
-            if solution.exists is not False and (
-                solution.converged or (solution.gap is not None and solution.gap < _NEAR)
-            ):
+            if solution.may_exist and (solution.converged or (solution.gap is not None and solution.gap < _NEAR)):
                 return name, solution
         return None
 
@@ -65,12 +63,12 @@ class Yardstick:
     def __init__(self, exact: Exact, objective: Objective, splits: dict[str, Rows]) -> None:
         self.exact, self.gained = exact, dict[str, tuple[float, float]]()
         found = exact.optimum
-        self.optimum = found if found is not None and found.exists is not False and found.converged else None
+        self.optimum = found if found is not None and found.may_exist and found.converged else None
         self.measure = None if self.optimum is None else distance.parameter_measure(objective, self.optimum)
         objectives = {
             name: as_objective(solution, objective)
             for name, solution in {"null": exact.null, **exact.known}.items()
-            if solution.exists is not False or name == "null"
+            if solution.may_exist or name == "null"
         }
         self.null = objectives["null"]
         self.lines: dict[str, dict[str, float]] = {name: {} for name in objectives}
@@ -111,7 +109,7 @@ def describe(solution: Solution | None, line: dict[str, float] | None) -> Json |
     if solution is None:
         return None
     content: Json = {"exists": solution.exists}
-    if solution.exists is False:
+    if not solution.may_exist:
         content["reason"] = solution.reason
         if solution.infimum is not None:
             content["nll_infimum"] = solution.infimum

@@ -1,1 +1,1 @@
-"""Gradient descent and repeated data sets beside exact theory."""
+"""Simulations of gradient descent and of repeated data sets, to compare with theory."""

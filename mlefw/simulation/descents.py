@@ -1,4 +1,4 @@
-"""Gradient descent and stochastic gradient descent on one objective, step by step beside its exact optimum."""
+"""Gradient descent and stochastic gradient descent on one objective, with its exact optimum."""
 
 import math
 from dataclasses import dataclass
@@ -29,15 +29,15 @@ from mlefw.rows.rows import Rows
 Kind = Literal["bernoulli", "gaussian", "poisson"]
 
 TRUTHS = {"bernoulli": (0.5, 1.5), "gaussian": (0.5, 1.5), "poisson": (0.5, 0.4)}
-"""Intercept and slope of eta; the Gaussian has a standard deviation of 1, which is known."""
-
+"""True intercept and slope of eta for each kind of data; the Gaussian has a known standard deviation of 1."""
 
 _HALVINGS = 12
+"""Rates lr / 2, …, lr / 2^11 that are tried in search of one that converges."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is raced: `num_rows` rows with x ~ N(0, 1), and steps of rate `lr` from zero."""
+    """Settings of a comparison: `num_rows` rows with x ~ N(0, 1), and `num_steps` steps of rate `lr` from zero."""
 
     kind: Kind = "bernoulli"
     num_rows: int = 500
@@ -47,10 +47,10 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check them.
+        """Check the settings.
 
         Raises:
-            UsageError: naming the setting.
+            UsageError: a setting is out of range.
         """
         if self.kind not in TRUTHS:
             raise UsageError(f"experiment.head={self.kind!r}: expected one of {', '.join(TRUTHS)}")
@@ -63,9 +63,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Path:
-    """A descent: theta (T + 1, size), in the layout of `Problem`, and the objective on all rows after each step.
+    """The path of a descent, cut at the last finite point if it diverges.
 
-    It ends early, at the last finite point, where the descent diverges.
+    Attributes:
+        theta: the points, (T + 1, size), in the layout of `Problem`.
+        value: the objective on all rows at each point, (T + 1,).
+        diverged: whether the path was cut.
     """
 
     theta: np.ndarray
@@ -75,7 +78,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Race:
-    """The exact optimum, and the two ways to it."""
+    """The exact optimum, and the paths of full-batch and stochastic gradient descent."""
 
     settings: Settings
     exact: Solution
@@ -84,24 +87,24 @@ class Race:
 
     @property
     def has_optimum(self) -> bool:
-        """Whether there is a finite estimate to compare with."""
-        return self.exact.exists is not False or not self.exact.problem.prior.flat
+        """Whether a finite estimate exists."""
+        return self.exact.may_exist or not self.exact.problem.prior.flat
 
     @property
     def diverges(self) -> bool:
-        """Whether one of the two ways leads away."""
+        """Whether one of the two paths diverges."""
         return self.full.diverged or bool(self.full.value[-1] > self.full.value[0]) or self.stochastic.diverged
 
 
 def make_head(kind: Kind) -> Head:
-    """The head of a kind of data, in the units it was written in."""
+    """The head for a kind of data, with centers 0 and gains 1, so that theta is in units of x and y."""
     if kind == "bernoulli":
         return BernoulliHead()
     return PoissonHead() if kind == "poisson" else GaussianHead(scale=1.0)
 
 
 def draw(settings: Settings) -> Rows:
-    """X ~ N(0, 1) and y from the model of `TRUTHS`: the numbers of `default_rng(seed)`, x first."""
+    """Rows with x ~ N(0, 1) and y from the model of `TRUTHS`, drawn by `default_rng(seed)`, x first."""
     intercept, slope = TRUTHS[settings.kind]
     source = Synthetic(
         kind=settings.kind,
@@ -117,7 +120,7 @@ def draw(settings: Settings) -> Rows:
 
 
 def run(settings: Settings, prior: Prior) -> Race:
-    """Draw rows, solve exactly, and descend twice from zero: on all rows, and on independent draws of them."""
+    """Draw rows, solve the problem exactly, and descend from zero with full batches and with drawn batches."""
     rows = draw(settings)
     head = make_head(settings.kind)
     zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
@@ -129,8 +132,8 @@ def run(settings: Settings, prior: Prior) -> Race:
     return Race(settings, LinearBaseline().solve(problem), *paths)
 
 
-def calmed(ran: Race) -> tuple[float, Path] | None:
-    """The first of the rates lr/2, lr/4, … at which a descent on all rows converges, and that descent."""
+def with_smaller_rate(ran: Race) -> tuple[float, Path] | None:
+    """The first of the rates lr/2, lr/4, … at which full-batch descent converges, and its path; None if none does."""
     s = ran.settings
     for lr in (s.lr / 2**k for k in range(1, _HALVINGS)):
         path = descend(ran.exact.problem, FullBatch(), lr, s.num_steps, s.seed)
@@ -140,7 +143,7 @@ def calmed(ran: Race) -> tuple[float, Path] | None:
 
 
 def descend(problem: Problem, regime: BatchRegime, lr: float, num_steps: int, seed: int) -> Path:
-    """Proximal (stochastic) gradient descent on the objective that training descends, by torch's own SGD."""
+    """Proximal (stochastic) gradient descent from zero on the training objective, by torch.optim.SGD."""
     rows, head = problem.rows, problem.head
     model = Linear(rows.x.shape[1], head.eta_dim).double()
     objective = Objective(model, head, problem.prior, problem.population)
@@ -162,7 +165,7 @@ def descend(problem: Problem, regime: BatchRegime, lr: float, num_steps: int, se
 
 
 def measured(problem: Problem, theta: Tensor) -> Path:
-    """A path with the objective at each of its points; what lies behind the first infinite one is cut off."""
+    """The path through the points theta (T, size), with the objective at each, cut at the first infinite point."""
     value = values(problem, theta)
     bad = (~torch.isfinite(value) | ~torch.isfinite(theta).all(1)).nonzero().flatten()
     stop = int(bad[0]) if len(bad) else len(value)
@@ -171,7 +174,7 @@ def measured(problem: Problem, theta: Tensor) -> Path:
 
 @torch.no_grad()
 def values(problem: Problem, theta: Tensor) -> Tensor:
-    """The objective at many points theta (T, size), (T,), for a head without shared parameters and offset."""
+    """The objective at many points theta (T, size), (T,), for a head without shared parameters, without offsets."""
     head, rows = problem.head, problem.rows
     table = theta.reshape(len(theta), head.eta_dim, -1)
     eta = head.center + head.gain * (rows.x @ table[..., :-1].mT + table[..., -1].unsqueeze(1))

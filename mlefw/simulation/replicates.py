@@ -1,4 +1,4 @@
-"""Many data sets of one size at once: exact fits and descents of all of them as one batch of small problems."""
+"""Many data sets of equal size: exact fits and descents of all of them in batched tensors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ class Replicates:
 
     @property
     def num_rows(self) -> int:
-        """Rows of each problem."""
+        """Number of rows of each problem."""
         return self.x.shape[1]
 
     @property
     def size(self) -> int:
-        """Length of one theta."""
+        """Length of the theta of one problem."""
         return self.head.eta_dim * (self.x.shape[2] + 1) + self.head.shared_dim
 
     def origin(self) -> Tensor:
-        """Theta of zeros, (R, size)."""
+        """Zeros, a theta for each problem, (R, size)."""
         return torch.zeros(len(self.x), self.size, dtype=torch.float64)
 
     def take(self, index: Tensor) -> "Replicates":
-        """Rows index (R, B) of each problem."""
+        """The rows `index` (R, B) of each problem."""
         rows = torch.arange(len(self.x)).unsqueeze(1)
         return Replicates(self.head, self.x[rows, index], self.y[rows, index])
 
@@ -54,10 +54,10 @@ class Replicates:
         return self.head.nll_complete(self.eta(theta), self.y).mean(1)
 
     def gradient(self, theta: Tensor) -> Tensor:
-        """Of the mean NLL, (R, size)."""
+        """Gradient of the mean NLL in theta, (R, size)."""
         eta = self.eta(theta)
         slope = row_slopes(self.head, eta.flatten(0, 1), self.y.flatten())[1].view_as(eta) * self.head.gain
-        return self._pulled(slope) / self.num_rows
+        return self._in_theta(slope) / self.num_rows
 
     def scores(self, theta: Tensor) -> Tensor:
         """Gradient of the NLL of each row, (R, n, size)."""
@@ -76,14 +76,15 @@ class Replicates:
         weighted = (curvature * self.head.gain * self.head.gain.unsqueeze(1)) @ jacobian
         return jacobian.flatten(1, 2).mT @ weighted.flatten(1, 2) / self.num_rows
 
-    def _pulled(self, slope: Tensor) -> Tensor:
+    def _in_theta(self, slope: Tensor) -> Tensor:
+        """Σ over rows of Jacobian' · slope, (R, size), for slope (R, n, eta_dim + shared_dim) in eta / gain."""
         head = self.head
         predicted, shared = slope[..., : head.eta_dim], slope[..., head.eta_dim :]
         table = torch.cat([predicted.mT @ self.x, predicted.sum(1).unsqueeze(-1)], -1)
         return torch.cat([table.flatten(1), shared.sum(1)], 1)
 
     def _jacobian(self) -> Tensor:
-        """Of eta / gain in theta, (R, n, eta_dim + shared_dim, size)."""
+        """Jacobian of eta / gain in theta, (R, n, eta_dim + shared_dim, size)."""
         head, width = self.head, self.x.shape[2] + 1
         whole = self.x.new_zeros(*self.x.shape[:2], head.eta_dim + head.shared_dim, self.size)
         for k in range(head.eta_dim):
@@ -96,14 +97,14 @@ class Replicates:
 
 @dataclass(frozen=True)
 class Fits:
-    """Estimates theta (R, size), and which of them are stationary, (R,): the others have no finite maximum."""
+    """Estimates theta (R, size), and whether each is stationary, (R,); if not, there is no finite maximum."""
 
     theta: Tensor
     converged: Tensor
 
 
 def fit(data: Replicates, max_steps: int = 60, tolerance: float = 1e-9) -> Fits:
-    """Maximum likelihood for every problem: Fisher scoring with a step halving of each problem's own."""
+    """Maximum likelihood estimates of all problems by Fisher scoring, halving the step of each where it overshoots."""
     theta = data.origin()
     value, gradient = data.nll(theta), data.gradient(theta)
     for _ in range(max_steps):
@@ -133,10 +134,10 @@ def descend(
 
     Args:
         data: the problems.
-        theta: where each starts, (R, size).
-        lr: the rate.
-        num_steps: of every path.
-        batches: gives the rows (R, B) of step t; all of them by default.
+        theta: starting points, (R, size).
+        lr: learning rate.
+        num_steps: number of steps.
+        batches: maps a step to the indices (R, B) of its rows; by default each step uses all rows.
     """
     path = [theta]
     for step in range(num_steps):
@@ -146,6 +147,6 @@ def descend(
 
 
 def drawn_batches(num_problems: int, num_rows: int, size: int, seed: int) -> Callable[[int], Tensor]:
-    """Independent uniform draws of rows, with replacement, (R, size) at each step."""
+    """Maps a step to row indices drawn uniformly with replacement, (num_problems, size)."""
     generator = torch.Generator().manual_seed(seed)
     return lambda _: torch.randint(num_rows, (num_problems, size), generator=generator)

@@ -1,4 +1,4 @@
-"""What theory says of stochastic gradients about an optimum, and the same measured on chains that stay there."""
+"""The theory of stochastic gradient descent near an optimum, and measurements on simulated chains."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,14 @@ from mlefw.simulation.replicates import Replicates, descend, drawn_batches
 
 @dataclass(frozen=True)
 class Curvature:
-    """Of the mean NLL at a point: its Hessian, and the covariance of the gradients of single rows, (size, size)."""
+    """Derivatives of the mean NLL at a point.
+
+    Attributes:
+        hessian: H, its Hessian, (size, size).
+        noise: C, the covariance of the gradients of single rows, (size, size).
+        gradient: its gradient, (size,).
+        num_rows: n, the number of rows.
+    """
 
     hessian: np.ndarray
     noise: np.ndarray
@@ -22,12 +29,12 @@ class Curvature:
 
     @property
     def largest_rate(self) -> float:
-        """Above this rate gradient descent diverges: 2 / the largest eigenvalue of the Hessian."""
+        """The rate above which gradient descent diverges: 2 / (largest eigenvalue of H)."""
         return 2 / float(np.linalg.eigvalsh(self.hessian)[-1])
 
     @property
     def noise_scale(self) -> float:
-        """tr(C) / |gradient|²: the batch size from which the noise is the smaller part (McCandlish et al., 2018)."""
+        """tr(C) / |gradient|²: the batch size above which the signal exceeds the noise (McCandlish et al., 2018)."""
         return float(np.trace(self.noise) / (self.gradient @ self.gradient))
 
     def sampling(self) -> np.ndarray:
@@ -35,28 +42,28 @@ class Curvature:
         return self.averaged(self.num_rows)
 
     def averaged(self, num_gradients: float) -> np.ndarray:
-        """Covariance of the mean of iterates that have seen so many gradients (Polyak & Juditsky, 1992)."""
+        """Covariance of the mean of the iterates after `num_gradients` row gradients (Polyak & Juditsky, 1992)."""
         inverse = np.linalg.inv(self.hessian)
         return np.asarray(inverse @ self.noise @ inverse / num_gradients)
 
     def stationary(self, lr: float, batch_size: int) -> np.ndarray | None:
-        """Covariance S of iterates at rest: S = (I − lr H) S (I − lr H) + lr² C / B; None where they never rest."""
+        """Stationary covariance S of the iterates, S = (I − lr H) S (I − lr H) + lr² C / B; None if they diverge."""
         if lr >= self.largest_rate:
             return None
         step = np.eye(len(self.hessian)) - lr * self.hessian
         return np.asarray(solve_discrete_lyapunov(step, lr**2 * self.noise / batch_size))
 
     def excess(self, covariance: np.ndarray) -> float:
-        """Expected NLL above the optimum of points about it with this covariance: ½ tr(H S), nats per row."""
+        """Expected excess NLL ½ tr(H S), in nats per row, of points about the optimum with covariance S."""
         return 0.5 * float(np.trace(self.hessian @ covariance))
 
     def small_rate_excess(self, lr: float, batch_size: int) -> float:
-        """The same for a small rate: lr · tr(C) / (4 B)."""
+        """Expected excess NLL of the stationary iterates in the limit of a small rate, lr · tr(C) / (4 B)."""
         return lr * float(np.trace(self.noise)) / (4 * batch_size)
 
 
 def curvature(data: Replicates, theta: Tensor) -> Curvature:
-    """At theta (size,) of one data set."""
+    """The derivatives of the mean NLL of a single data set at theta (size,)."""
     point = theta.unsqueeze(0)
     scores = data.scores(point)[0].numpy()
     hessian = data.hessian(point, expected=False)[0].numpy()
@@ -65,11 +72,11 @@ def curvature(data: Replicates, theta: Tensor) -> Curvature:
 
 @dataclass(frozen=True)
 class Rest:
-    """Iterates of stochastic gradient descent at rest about an optimum, over many chains.
+    """Stationary iterates of stochastic gradient descent about an optimum, over many chains.
 
     Attributes:
         cloud: iterates minus the optimum, (T, chains, size).
-        excess: NLL above the optimum, nats per row, and its standard error over chains.
+        excess: mean NLL above the optimum, in nats per row, and its standard error over chains.
         averages: means of the iterates of each chain minus the optimum, (chains, size).
     """
 
@@ -78,7 +85,7 @@ class Rest:
     averages: np.ndarray
 
     def variance(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean square of each coordinate about the optimum, and its standard error over chains: (size,) each."""
+        """Mean square deviation of each coordinate from the optimum, and its standard error, each (size,)."""
         each = np.square(self.cloud).mean(0)
         return each.mean(0), each.std(0, ddof=1) / math.sqrt(len(each))
 
@@ -93,7 +100,7 @@ def rest(
     num_steps: int = 300,
     settle: int = 100,
 ) -> Rest:
-    """Start chains of one data set at its optimum, let them settle, and watch them."""
+    """Stationary iterates of chains that start at the optimum of a single data set; `settle` steps are dropped."""
     many = Replicates(data.head, data.x.expand(num_chains, -1, -1), data.y.expand(num_chains, -1))
     batches = drawn_batches(num_chains, data.num_rows, batch_size, seed)
     path = descend(many, optimum.expand(num_chains, -1), lr, settle + num_steps, batches)[settle + 1 :]
@@ -107,9 +114,9 @@ def rest(
 def estimated_noise_scale(
     data: Replicates, theta: Tensor, sizes: tuple[int, int], seed: int, num_draws: int = 400
 ) -> float | None:
-    """The gradient noise scale from gradients of small and large batches alone (McCandlish et al., 2018).
+    """The gradient noise scale, estimated from gradients of small and large batches (McCandlish et al., 2018).
 
-    Numerator and denominator are averaged apart; None where the estimated |gradient|² is not positive.
+    Numerator and denominator are averaged separately; None where the estimate of |gradient|² is not positive.
     """
     many = Replicates(data.head, data.x.expand(num_draws, -1, -1), data.y.expand(num_draws, -1))
     point = theta.expand(num_draws, -1)

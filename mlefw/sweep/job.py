@@ -21,11 +21,19 @@ from mlefw.system import shared_work, trust, warning
 
 @dataclass(frozen=True)
 class Task:
-    """What a job computes, wherever it runs."""
+    """What a job computes, wherever it runs.
+
+    Args:
+        command: that it runs.
+        overrides: its settings.
+        config_dirs: folders of further YAML files.
+        skips_misfits: whether a head that is not for the target is no failure.
+    """
 
     command: str
     overrides: tuple[str, ...]
     config_dirs: tuple[str, ...]
+    skips_misfits: bool = False
 
     @cached_property
     def config(self) -> Node:
@@ -47,7 +55,7 @@ class Task:
         def work() -> None:
             nonlocal code
             warning.clear()
-            code = run_job(self.command, self.config, run_dir, quiet=True)
+            code = run_job(self.command, self.config, run_dir, quiet=True, skips_misfits=self.skips_misfits)
 
         return guarded(work) or code
 

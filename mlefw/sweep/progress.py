@@ -1,7 +1,6 @@
 """A sweep as it goes: how each job ended, in the terminal and on disk."""
 
 import os
-import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mlefw.errors import StorageError
 from mlefw.run.directory import summary_of
 from mlefw.sweep.record import Job, Journal
 from mlefw.system.atomic import write_json
+from mlefw.system.child import killed_by
 from mlefw.system.fork_pool import Ended
 from mlefw.system.number_format import number
 from mlefw.system.own_folder import cleared
@@ -84,8 +84,7 @@ class Progress:
         if how.is_late:
             return f"took longer than {self.timeout_s:g} s"
         if how.code < 0:
-            name = signal.Signals(-how.code).name
-            return f"killed by {name}" + (" (by hand, or out of memory)" if name == "SIGKILL" else "")
+            return killed_by(how.code)
         if _ERROR in said:
             return said.rpartition(_ERROR)[2].strip()
         if how.code == 0:

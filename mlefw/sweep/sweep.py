@@ -1,34 +1,25 @@
-"""Sweeps: the whole grid is checked first, then Hydra's launcher runs one job for each combination."""
+"""Sweeps: the whole grid is checked first, then a launcher runs one job for each combination."""
 
 import itertools
 import math
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from textwrap import shorten
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-
-from mlefw.command.job import run_job
-from mlefw.configuration.groups import config_root, register_plugins
 from mlefw.configuration.hydra_settings import launcher_settings
 from mlefw.configuration.override import globbed, opened, sweep_values
-from mlefw.configuration.path_setting import literal, quoted
+from mlefw.configuration.path_setting import literal
 from mlefw.configuration.read import read_settings
-from mlefw.configuration.resolvers import own_alone
 from mlefw.configuration.settings import Node
 from mlefw.errors import Stopped, UsageError
-from mlefw.run.directory import check_free, default_path, summary_of
-from mlefw.sweep import launcher
-from mlefw.sweep.apart import run_apart
-from mlefw.sweep.record import NAME, Job, Journal, folder_name, plan, read
-from mlefw.system import file_system, warning
+from mlefw.run.directory import check_free, default_path
+from mlefw.sweep import hydra_launcher
+from mlefw.sweep.job import Task
+from mlefw.sweep.launcher import ForkLauncher
+from mlefw.sweep.record import NAME, Job, Journal, plan, read
+from mlefw.system import file_system
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import own
 
@@ -40,9 +31,7 @@ _MOST_LETTERS = 110
 """Of why a job was skipped, which its line has told."""
 
 
-def run(
-    command: str, overrides: Sequence[str], flags: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]
-) -> int:
+def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:
     """Run a sweep into a directory of its own; 0, or 5 where a job failed, or none has a result.
 
     In a sweep over heads those that are not for the target are skipped, which is no failure.
@@ -57,7 +46,6 @@ def run(
         raise UsageError("resume= continues one run: expected it without -m")
     overrides = globbed(_with_defaults(command, overrides), config_dirs)
     overrides = opened(overrides, sweeps=True)
-    launcher.register()
     swept = sweep_values(overrides)
     for key in swept:
         if key.startswith("hydra"):
@@ -71,34 +59,33 @@ def run(
     given = [override.partition("=")[2] for override in fixed if override.startswith("run_dir=")]
     root = (local_path(literal(given[-1]), "run_dir") if given else default_path("multirun")).absolute()
     first = [values[0] for values in swept.values()]
-    forks = launcher.check(launcher_settings(command, [*fixed, *first], config_dirs))
+    forks = ForkLauncher.of(launcher_settings(command, [*fixed, *first], config_dirs))
     if not (forks and (root / NAME).is_file() and not root.is_symlink()):
         check_free(root)
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
-    os.environ["MLEFW_SWEPT"] = ",".join(swept)
-    # Hydra would end the program with a traceback of its own.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    kept = [override for override in overrides if not override.startswith("run_dir=")]
-    sys.argv = ["mlefw", *kept, f"run_dir={quoted(str(root))}", f"hydra.sweep.dir={quoted(str(root))}", *flags]
-    GlobalHydra.instance().clear()
     own(root)
+    kept = [override for override in overrides if not override.startswith("run_dir=")]
+    grid = _grid([override for override in kept if not override.startswith("hydra")])
+    jobs = plan(root, grid, swept)
     with locked(root):
         try:
-            with own_alone():
-                hydra.main(version_base="1.3", config_path=str(config_root()), config_name=command)(_job)()
+            if forks:
+                tasks = [Task(command, task, tuple(config_dirs), "head" in swept) for task in grid]
+                forks.launch(command, Journal(root, jobs), tasks)
+            else:
+                hydra_launcher.launch(command, kept, config_dirs, Journal(root, jobs), swept)
         except Stopped:
-            if not forks:
-                _note(command, root, swept)
             _report(root, read(root))
             raise
-        except Exception as error:
-            if forks:
-                raise
-            # What its jobs have left is told all the same.
-            warning.warn(f"hydra/launcher: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-        if not forks:
-            _note(command, root, swept)
         return _report(root, read(root))
+
+
+def _grid(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+    """The overrides of each job. Of a setting that is given several times the last one counts."""
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        values |= sweep_values([override]) or {override.partition("=")[0].lstrip("+"): [override]}
+    return list(itertools.product(*values.values()))
 
 
 def _with_defaults(command: str, overrides: Sequence[str]) -> list[str]:
@@ -156,38 +143,6 @@ def _check_alone(config: Node) -> None:
     cv = config.get("cv") or {}
     if "_target_" in cv and cv.get("fold") is None:
         raise UsageError("cv= runs a fit for each fold: expected it without -m, or cv.fold=0,1,2 for some of them")
-
-
-def _job(config: DictConfig) -> int:
-    """One job, in whatever process the launcher chose; it never raises, so that the sweep goes on."""
-    hydra_config = HydraConfig.get()
-    command = str(hydra_config.job.config_name)
-    register_plugins()
-    warning.clear()
-    swept = set(os.environ.get("MLEFW_SWEPT", "").split(","))
-    task = [override.lstrip("+") for override in hydra_config.overrides.task]
-    task = [override for override in task if override.split("=")[0] in swept]
-    run_dir = Path(str(config.run_dir)) / folder_name(int(hydra_config.job.num), task)
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
-    choices = {name: choice for name, choice in hydra_config.runtime.choices.items() if not name.startswith("hydra/")}
-    settings: Node = {**{str(key): value for key, value in plain.items()}, "choices": choices}
-    job = Job(int(hydra_config.job.num), task, run_dir)
-    return run_apart(partial(run_job, command, settings, run_dir, quiet=True), job, command == "train")
-
-
-def _note(command: str, root: Path, swept: dict[str, list[str]]) -> None:
-    """Write down what another launcher's jobs have left."""
-    jobs = plan(root, itertools.product(*swept.values()), swept)
-    for job in jobs:
-        summary = summary_of(job.run_dir)
-        if summary.get("status") == "finished" or (command == "baseline" and (job.run_dir / "baseline.json").is_file()):
-            job.finish("finished")
-        elif summary.get("status") == "skipped":
-            job.skip(summary)
-        elif summary or job.run_dir.is_dir():
-            job.status, job.reason = "failed", str(summary.get("reason", "ended without a result"))
-    Journal(root, jobs).close()
 
 
 def _report(root: Path, jobs: Sequence[Job]) -> int:

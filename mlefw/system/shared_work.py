@@ -42,7 +42,7 @@ def is_little(config: Mapping[str, Any]) -> bool:
     """Whether the data are few, and code of mlefw alone has to do with them; and not much is kept already."""
     data = config["data"]
     files = [Path(data[name]) for name in ("path", "test_path", "validation_path") if data.get(name)]
-    ours = all(_is_ours(config.get(name)) for name in ("data", "head", "prior", "baseline", "model"))
+    ours = all(_is_ours(config.get(name)) for name in ("data", "head", "prior", "baseline", "inputs", "model"))
     few = data.get("num_rows", 0) <= _MOST_ROWS and all(file.is_file() for file in files)
     return ours and few and sum(file.stat().st_size for file in files) <= _MOST_BYTES and len(_known) < _MOST
 

@@ -1,4 +1,4 @@
-"""What mlefw counts on in a batch regime."""
+"""Conformance checks of a batch regime."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,16 +12,18 @@ from mlefw.batch.base import BatchRegime
 from mlefw.testing.conformance import Check, hold
 
 Steps = list[tuple[Tensor, float]]
+"""Row indices and scale of each step of an epoch."""
 
 _EPOCHS = (0, 1, 3, 8, 40)
 _REPEATS = 64
+"""Epochs over which the scale is averaged."""
 _FAR = 6.0
-"""Standard errors: a right regime is that far off with a probability of 2e-9 for each row."""
+"""Deviation in standard errors that fails: an unbiased regime exceeds it with probability 2e-9 in each row."""
 
 
 @dataclass(frozen=True)
 class BatchCase:
-    """A regime and numbers of rows to try it with."""
+    """A batch regime, and the numbers of rows to try it with."""
 
     regime: BatchRegime
     num_rows: Sequence[int]
@@ -32,7 +34,7 @@ class BatchCase:
 
     @cached_property
     def ragged(self) -> int:
-        """A number of rows that makes a batch or two and part of another one."""
+        """A number of rows that gives two batches and a third of another one."""
         most = max(self.num_rows)
         index, _ = next(iter(self.regime.batches(most, 0, torch.Generator().manual_seed(0))))
         size = len(index)
@@ -40,20 +42,20 @@ class BatchCase:
 
 
 def check_batch(regime: BatchRegime, num_rows: Sequence[int] = (1, 2, 3, 4, 5, 8, 11, 100)) -> None:
-    """Hold a batch regime to everything that mlefw counts on.
+    """Check a batch regime against all rules of its kind.
 
     Args:
-        regime: as it is built.
+        regime: the regime.
         num_rows: numbers of rows to try it with.
 
     Raises:
-        ConformanceError: naming the rules that are broken, where, and what was found in place of what.
+        ConformanceError: the regime breaks rules; the message names them, and what was found and expected.
     """
     hold(regime, BatchCase(regime, num_rows), CHECKS)
 
 
 def the_number_of_batches_is_foretold(case: BatchCase) -> Iterator[str]:
-    """`num_batches` is how many steps `batches` yields."""
+    """`num_batches` is the number of steps that `batches` yields."""
     for n in case.num_rows:
         for number in _EPOCHS:
             said, found = case.regime.num_batches(n, number), len(case.epoch(n, number))
@@ -62,7 +64,7 @@ def the_number_of_batches_is_foretold(case: BatchCase) -> Iterator[str]:
 
 
 def indices_are_rows(case: BatchCase) -> Iterator[str]:
-    """A step is (indices of rows (k,) in int64, a positive scale as a float)."""
+    """A step is a pair of row indices (k,), int64, and a positive float scale."""
     for n in case.num_rows:
         for number in (0, 5):
             for index, scale in case.epoch(n, number):
@@ -76,7 +78,7 @@ def indices_are_rows(case: BatchCase) -> Iterator[str]:
 
 
 def the_generator_alone_decides(case: BatchCase) -> Iterator[str]:
-    """The same generator gives the same steps, and nobody else's generator moves."""
+    """Generators of equal state give equal steps, and no other generator is used."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         before = torch.get_rng_state()
@@ -90,9 +92,9 @@ def the_generator_alone_decides(case: BatchCase) -> Iterator[str]:
 
 
 def scale_is_unbiased(case: BatchCase) -> Iterator[str]:
-    """Over the steps of an epoch the mean of scale · (times that a row is in the batch) is 1 for every row.
+    """Over the steps of an epoch, the mean of scale · (number of times that a row is in the batch) is 1 for every row.
 
-    Exactly, or over 64 epochs within 6 standard errors: then the mean of scale · Σ_batch w·nll is Σ w·nll.
+    It holds exactly, or over 64 epochs within 6 standard errors; then E[scale · Σ_batch w·nll] = Σ w·nll.
     """
     for n in sorted({*case.num_rows, case.ragged}):
         weights = torch.stack([_weight_of_rows(case.epoch(n, k, seed=k), n) for k in range(_REPEATS)])
@@ -115,7 +117,7 @@ def _weight_of_rows(steps: Steps, num_rows: int) -> Tensor:
 
 
 def claimed_absence_of_repeats_holds(case: BatchCase) -> Iterator[str]:
-    """`without_replacement`: no row is in a batch twice."""
+    """`without_replacement`: no row is twice in a batch."""
     for n in case.num_rows if case.regime.without_replacement else ():
         for index, _ in case.epoch(n):
             if len(index.unique()) < len(index):

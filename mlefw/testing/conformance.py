@@ -1,4 +1,4 @@
-"""What a conformance check is, and the error that says which rules a part breaks."""
+"""Running of conformance checks, and the error that names the rules that a part breaks."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -8,25 +8,25 @@ from mlefw.errors import UsageError
 C = TypeVar("C")
 
 Check = Callable[[C], Iterable[str]]
-"""Looks at a case, which is a part and what it is tried with; yields a sentence for each violation of its one rule."""
+"""Checks one rule on a case, a part with inputs to try it with; yields a sentence for each violation."""
 
 _MOST = 3
-"""Violations of one rule that are named: more of them say nothing new."""
+"""Most violations of one rule in a message."""
 
 
 class ConformanceError(UsageError, AssertionError):
-    """A part breaks a rule of its kind; the message names the part, the rules, and what was found in place of what."""
+    """A part breaks rules of its kind; the message names the part, the rules, and what was found and expected."""
 
 
 def name_of(part: object) -> str:
-    """The class of a part, with its module."""
+    """Module and class of a part."""
     return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def violations(case: C, checks: Iterable[Check[C]]) -> list[str]:
-    """What breaks the rules, each sentence after the name of its rule.
+    """The violations of rules, each a sentence after the name of its rule.
 
-    An error that a check raises passes on, unless a rule was broken before, which then explains it.
+    An error raised by a check is raised, unless a rule was broken before, which is then its likely cause.
     """
     broken = list[str]()
     for check in checks:
@@ -40,10 +40,10 @@ def violations(case: C, checks: Iterable[Check[C]]) -> list[str]:
 
 
 def hold(part: object, case: C, checks: Sequence[Check[C]]) -> None:
-    """Run all checks over a case.
+    """Run all checks on a case of a part.
 
     Raises:
-        ConformanceError: naming every rule that is broken.
+        ConformanceError: some rules are broken; the message names all of them.
     """
     broken = violations(case, checks)
     if broken:

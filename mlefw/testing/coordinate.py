@@ -1,4 +1,4 @@
-"""The coordinate in which a density is integrated: one in which a power tail falls exponentially."""
+"""Coordinates for the integration of a density, in which a power-law tail decays exponentially."""
 
 import math
 from collections.abc import Callable
@@ -12,8 +12,9 @@ from torch.nn.functional import logsigmoid
 Map = Callable[[Tensor], Tensor]
 
 _MOST_EDGES = 2048
+"""Number of panel edges above which no more are added."""
 _LARGEST = 690.0
-"""Largest exponent: exp of it is 1e299."""
+"""Largest exponent: exp(690) is 1e299."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Coordinate:
         to_y: y at t.
         log_slope: log dy/dt at t.
         of_y: t at y.
-        low: least t, beyond which y is no longer told from its bound, or from infinity.
+        low: least t; beyond it y rounds to its bound, or overflows.
         high: largest t.
     """
 
@@ -35,7 +36,7 @@ class Coordinate:
     high: float
 
     def edges(self, typical: Tensor) -> Tensor:
-        """Where panels end at first: a grid, and the typical values, so that no narrow peak lies inside a panel."""
+        """Initial edges of panels: a grid, and typical values (k,), so that a narrow peak does not lie in one panel."""
         low, high = self.low, self.high
         grid = torch.cat([torch.arange(-800, -40, 4), torch.arange(-40, 40, 2), torch.arange(40, 800, 4)]).double()
         some = self.of_y(typical).sort().values
@@ -45,7 +46,7 @@ class Coordinate:
 
 
 def _graded(edges: Tensor) -> Tensor:
-    """The edges with others between them, so that no panel is more than four times as wide as the one beside it."""
+    """The edges with additional ones, so that no panel is more than four times as wide as its neighbour."""
     while True:
         width = edges.diff()
         beside = torch.minimum(torch.cat([width[1:], width[-1:]]), torch.cat([width[:1], width[:-1]]))
@@ -56,7 +57,7 @@ def _graded(edges: Tensor) -> Tensor:
 
 
 def coordinate(support: Constraint, typical: Tensor) -> Coordinate:
-    """The coordinate for a support, in the unit of typical values of it (k,)."""
+    """The coordinate for a support, scaled to typical values (k,)."""
     lower, upper = bounds(support)
     if lower is not None and upper is not None:
         return _between(lower, upper)
@@ -68,7 +69,7 @@ def coordinate(support: Constraint, typical: Tensor) -> Coordinate:
 
 
 def bounds(support: Constraint) -> tuple[float | None, float | None]:
-    """The finite ends of a support."""
+    """The finite lower and upper end of a support, None where there is none."""
     ends = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
     lower, upper = (None if end is None or not math.isfinite(float(end)) else float(end) for end in ends)
     return lower, upper
@@ -90,7 +91,7 @@ def _line(typical: Tensor) -> Coordinate:
 def _beyond(origin: float, sign: float, typical: Tensor) -> Coordinate:
     """The map y = origin ± s exp t."""
     unit = float((sign * (typical - origin)).clamp(min=1e-290).median())
-    # Around a bound that is not zero, floats are no finer than their rounding.
+    # Near a nonzero bound the distance to it is limited by rounding.
     least = 1e-299 if origin == 0 else 1e-16 * max(abs(origin), unit)
     return Coordinate(
         lambda t: origin + sign * unit * t.exp(),

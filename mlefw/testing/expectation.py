@@ -1,4 +1,4 @@
-"""Expectations under the density that a head states, by quadrature or summation: nothing else of it is believed."""
+"""Expectations under the density of a head, by quadrature or summation, using nothing but its log-density."""
 
 import math
 from collections.abc import Callable
@@ -16,22 +16,28 @@ from mlefw.testing.coordinate import Coordinate, bounds, coordinate
 
 _NODES, _WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(20))
 _ROUNDS = 40
+"""Most halvings of a panel."""
 _MOST_PANELS = 4096
+"""Number of panels above which they are not halved any more."""
 _FINEST = 1e-14
-"""Relative tolerance of the integral over one panel: so tight that a kink lies in a panel that has next to no mass."""
+"""Relative tolerance of the integral over one panel, so small that a panel with a kink has a negligible mass."""
 _SLOW = 0.02
+"""Decay of the log-density per unit of t below which the tail counts as too heavy."""
 _MOST_COUNTS = 2**20
+"""Most values over which a probability mass is summed."""
 _NEGLIGIBLE = 1e-16
+"""Relative size of a mass that does not change a sum."""
 
 LogDensity = Callable[[Tensor], Tensor]
+"""Maps y (m,) to log-densities (m,)."""
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """Values y (m,) and masses (m,) by which E f(Y) at one complete eta (columns,) is Σ mass · f(y).
+    """Values y (m,) and masses (m,) with E f(Y) = Σ mass · f(y) at a complete eta (columns,).
 
-    `left_out` is about what the total may lack: more than rounding where the tails are too heavy, or the density is too
-    rough, for it to be known.
+    `left_out` estimates the error of the total mass, which is large if tails are too heavy, or the density too rough,
+    to be integrated.
     """
 
     eta: Tensor
@@ -41,14 +47,14 @@ class Nodes:
 
     @property
     def total(self) -> float:
-        """What the density integrates or sums to."""
+        """The integral or sum of the density."""
         return float(self.mass.sum())
 
     def at(self, level: float) -> Tensor:
-        """The y up to which about this share of the mass lies, a scalar.
+        """The quantile of the nodes at a level, a scalar.
 
         Raises:
-            ConformanceError: there is no mass anywhere.
+            ConformanceError: the density is zero at all nodes.
         """
         if not len(self.mass):
             raise ConformanceError(f"at eta={self.eta.tolist()} the density is zero wherever it was looked at")
@@ -60,14 +66,14 @@ class Nodes:
 def nodes_at(
     head: Head, eta: Tensor, near: Tensor | None = None, knots: Tensor | None = None, tolerance: float = 0.0
 ) -> Nodes:
-    """Nodes of a univariate head.
+    """Nodes of the density of a univariate head.
 
     Args:
-        head: whose density it is.
-        eta: complete, (columns,).
-        near: some plausible y, (k,), for a distribution that can neither be sampled nor has moments.
-        knots: where second derivatives of the density jump, (k,), if anywhere: panels end there.
-        tolerance: of the integral over one panel, of some hundred; by default it is rounding.
+        head: the head.
+        eta: a complete eta, (columns,).
+        near: plausible values of y, (k,), for a distribution without draws and moments.
+        knots: values of y at which second derivatives of the density jump, (k,), where panels have to end.
+        tolerance: absolute error of the integral over one panel, of some hundred; by default that of rounding.
     """
 
     def log_density(y: Tensor) -> Tensor:
@@ -84,12 +90,12 @@ def nodes_at(
         at = coordinate(head.support, typical)
         edges = at.edges(typical if knots is None else torch.cat([typical, knots]))
         y, mass, left_out = _integrated(log_density, at, edges, tolerance)
-    # Without mass a value adds nothing, and what a derivative makes of it may not be finite.
+    # Drop values without mass, where derivatives may not be finite.
     return Nodes(eta, y[mass != 0], mass[mass != 0], left_out)
 
 
 def _counted(head: Head, log_density: LogDensity, most: int) -> tuple[Tensor, Tensor, float]:
-    """Whole numbers from the least on, in blocks that double, until a block adds nothing."""
+    """Values, masses and error for whole numbers from the least on, in doubling blocks, until a block adds nothing."""
     dtype = torch.int64 if head.target in ("labels", "ordered") else torch.float64
     lower, last = bounds(head.support)
     if head.target == "binary":
@@ -106,7 +112,7 @@ def _counted(head: Head, log_density: LogDensity, most: int) -> tuple[Tensor, Te
         is_whole = last is not None and end > last
         is_still = total > 1e-3 and block <= _NEGLIGIBLE * total
         if is_whole or is_still or end >= most:
-            # What blocks that double add falls no slower than by half, unless there is no total at all.
+            # The mass of doubling blocks falls at least by half each time, so the rest is at most twice the last one.
             left_out = 0.0 if is_whole or is_still else 2 * block if total > 1e-3 else math.inf
             order = torch.cat(ys).argsort()
             return torch.cat(ys)[order], torch.cat(masses)[order], left_out
@@ -116,7 +122,7 @@ def _counted(head: Head, log_density: LogDensity, most: int) -> tuple[Tensor, Te
 def _integrated(
     log_density: LogDensity, at: Coordinate, edges: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor, float]:
-    """Gauss and Legendre's rule of 20 nodes in panels that are halved until it agrees with itself."""
+    """Values, masses and error by the Gauss–Legendre rule with 20 nodes in panels that are halved adaptively."""
 
     def values(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """t, y and mass at the nodes of panels, each (panels, 20)."""
@@ -149,20 +155,24 @@ def _integrated(
 
 
 def _beyond(log_density: LogDensity, at: Coordinate) -> float:
-    """About what lies beyond both ends, if the integrand falls on as it does over the last unit."""
+    """Estimate of the mass beyond both ends, if the integrand goes on to decay as over the last unit of t."""
     beyond = 0.0
     for end, inner in ((at.low, at.low + 1), (at.high, at.high - 1)):
         t = torch.tensor([end, inner], dtype=torch.float64)
         last, before = (log_density(at.to_y(t)) + at.log_slope(t)).tolist()
         if last > math.log(_NEGLIGIBLE):
-            # What falls more slowly may fall like a power of t, of which an exponential says too little.
+            # A slower decay may be a power of t, which an exponential would underestimate.
             beyond += math.exp(min(last, 50.0)) / (before - last) if before - last > _SLOW else math.inf
     return beyond
 
 
 @isolated("conformance")
 def _typical(head: Head, eta: Tensor, near: Tensor | None) -> Tensor:
-    """Where the mass lies: draws, or moments, or the y that were given, or every order of magnitude; (k,)."""
+    """Typical values (k,): draws, values about the mean, the given ones, or all orders of magnitude.
+
+    Raises:
+        ValueError: none of these lies in the support of the head.
+    """
     size = torch.logspace(-12, 12, 97, dtype=torch.float64)
     guesses = (near, torch.cat([-size, size]), torch.tensor([0.25, 0.75], dtype=torch.float64))
     for y in (*_stated(head.distribution(eta)), *guesses):
@@ -176,7 +186,7 @@ def _typical(head: Head, eta: Tensor, near: Tensor | None) -> Tensor:
 
 
 def _stated(distribution: Distribution) -> list[Tensor]:
-    """Draws, or values about the mean, as far as a distribution has them."""
+    """Draws, or values about the mean, if a distribution implements either; else an empty list."""
     try:
         return [distribution.sample(torch.Size([128]))]
     except NotImplementedError:

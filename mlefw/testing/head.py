@@ -1,4 +1,4 @@
-"""What mlefw counts on in a head."""
+"""Conformance checks of a head."""
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
@@ -19,17 +19,17 @@ def check_head(
     tolerance: float = 1e-9,
     knots: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
-    """Hold a head to everything that mlefw counts on; a head of several targets to what holds for any of them.
+    """Check a head against all rules of its kind; for a head of several targets, those that do not need one number.
 
     Args:
-        head: as it is built; it is not changed.
-        etas: complete etas, each (columns,); by default some about eta = 0 in the units of the head.
-        tolerance: of what the density integrates to. That of moments is 10 times as large, of scores 100, and of
-            second derivatives 1,000 times.
-        knots: from an eta (columns,) to the y (k,) where second derivatives of the density jump, if anywhere.
+        head: the head, which is not changed.
+        etas: complete etas to try, each (columns,); by default some about the null model.
+        tolerance: tolerance of the integral of the density. That of moments is 10 times as large, of scores 100 times,
+            and of second derivatives 1,000 times.
+        knots: maps an eta (columns,) to the y (k,) at which second derivatives of the density jump, if there are any.
 
     Raises:
-        ConformanceError: naming the rules that are broken, where, and what was found in place of what.
+        ConformanceError: the head breaks rules; the message names them, and what was found and expected.
     """
     head = deepcopy(head).double().cpu()
     given = plausible_etas(head) if etas is None else [torch.tensor(eta, dtype=torch.float64) for eta in etas]
@@ -37,7 +37,7 @@ def check_head(
 
 
 def names_and_dimensions(case: HeadCase) -> Iterator[str]:
-    """Every eta column and every shared parameter has a name of its own."""
+    """Eta columns and shared parameters have distinct names."""
     head = case.head
     if (len(head.eta_names), len(head.shared_names)) != (head.eta_dim, head.shared_dim):
         yield f"{head.eta_dim} + {head.shared_dim} columns are named {head.eta_names} and {head.shared_names}"
@@ -46,14 +46,14 @@ def names_and_dimensions(case: HeadCase) -> Iterator[str]:
 
 
 def state_is_complete(case: HeadCase) -> Iterator[str]:
-    """Center, gain, floor and shared parameters are the state of a head, which travels in checkpoints."""
+    """Center, gain, floor and shared parameters are in the state dict, which checkpoints store."""
     missing = {"center", "gain", "floor", "shared"} - set(case.head.state_dict())
     if missing:
         yield f"its state lacks {sorted(missing)}: expected them as buffers and parameters"
 
 
 def one_value_per_row(case: HeadCase) -> Iterator[str]:
-    """NLL (*batch,) in float64 for eta (*batch, eta_dim) of any rank and float type; equal to −log_prob."""
+    """The NLL is (*batch,), float64, for eta (*batch, eta_dim) of any rank and float type, and equals −log_prob."""
     head, event = case.head, case.head.event_shape
     for dtype in (torch.float32, torch.float64):
         for shape in ((), (5,), (2, 3), (0,), (1, 1)):
@@ -76,13 +76,13 @@ def rows_do_not_mix(case: HeadCase) -> Iterator[str]:
     eta, y = case.rows
     together = case.head.nll_complete(eta, y)
     apart = torch.stack([case.head.nll_complete(one, value) for one, value in zip(eta, y, strict=True)])
-    # Kernels for vectors and for single numbers may round an exponential differently.
+    # Vectorised and scalar kernels may round exponentials differently.
     if not torch.allclose(together, apart, rtol=1e-15, atol=1e-15):
         yield f"NLLs of rows alone differ by up to {float((together - apart).abs().max()):.2g} from those in a batch"
 
 
 def wrong_shapes_are_refused(case: HeadCase) -> Iterator[str]:
-    """Nothing is broadcast: a y or an eta of another shape is a ValueError."""
+    """A y or an eta of a wrong shape raises ValueError rather than being broadcast."""
     head, dtype, event = case.head, case.rows[1].dtype, case.head.event_shape
     tried = [(head.eta_dim, shape) for shape in ((4, 1), (1,), (), (3,), (4, 4), (1, 4)) if shape != (4, *event)]
     tried += [(head.eta_dim - 1, (4, *event)), (head.eta_dim + 1, (4, *event))]
@@ -95,7 +95,7 @@ def wrong_shapes_are_refused(case: HeadCase) -> Iterator[str]:
 
 
 def autocast_does_not_reach_the_likelihood(case: HeadCase) -> Iterator[str]:
-    """In mixed precision the likelihood is as precise as without it."""
+    """Under autocast the likelihood is computed in full precision."""
     predicted, y = case.predicted.float(), case.rows[1]
     with torch.autocast("cpu", torch.bfloat16):
         nll, log_prob = case.head.nll(predicted, y), case.head(predicted).log_prob(y)
@@ -107,7 +107,7 @@ def autocast_does_not_reach_the_likelihood(case: HeadCase) -> Iterator[str]:
 
 
 def shared_columns_follow_the_parameter(case: HeadCase) -> Iterator[str]:
-    """A complete eta is the predicted one, then center + gain · shared."""
+    """A complete eta is the predicted eta, followed by center + gain · shared."""
     head = deepcopy(case.head)
     head.center.copy_(torch.arange(len(head.center)))
     head.gain.fill_(2.0)
@@ -119,7 +119,7 @@ def shared_columns_follow_the_parameter(case: HeadCase) -> Iterator[str]:
 
 
 def gradients_are_those_of_differences(case: HeadCase) -> Iterator[str]:
-    """Autograd agrees with differences of the NLL, in eta and in the shared parameters."""
+    """Autograd agrees with finite differences of the NLL, in eta and in the shared parameters."""
     head, predicted, y = deepcopy(case.head), case.predicted.clone().requires_grad_(), case.rows[1]
     shared = torch.linspace(-0.3, 0.4, head.shared_dim, dtype=torch.float64).requires_grad_(head.shared_dim > 0)
 
@@ -133,7 +133,7 @@ def gradients_are_those_of_differences(case: HeadCase) -> Iterator[str]:
 
 
 class _Nll(nn.Module):
-    """The NLL as a forward pass, so that parameters can be put in its place."""
+    """The NLL as the forward pass of a module, for `functional_call` with other shared parameters."""
 
     def __init__(self, head: Head) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the density of a head has to be, and its derivatives."""
+"""Conformance checks of the density of a head and its derivatives."""
 
 import math
 from collections.abc import Iterator
@@ -12,13 +12,15 @@ from mlefw.testing.expectation import Nodes
 from mlefw.testing.head_case import HeadCase, has_kinks
 
 _SEVERAL_DRAWS = 2**14
+"""Draws for importance sampling of a joint density."""
 _TAIL = 1e-40
+"""Mass below which an infinite derivative is ignored."""
 _SPECIAL = 1e-7
 """Relative error of second derivatives of special functions in torch."""
 
 
 def density_sums_to_one(case: HeadCase) -> Iterator[str]:
-    """The density integrates, or the mass sums, to one over the support, all constants included."""
+    """The density integrates, or the mass sums, to one over the support, so that all constants are included."""
     if case.nodes and not case.resolved:
         yield "its integral over y could not be computed at any eta: give `etas` at which the tails are lighter"
     for nodes in case.resolved:
@@ -27,7 +29,7 @@ def density_sums_to_one(case: HeadCase) -> Iterator[str]:
 
 
 def _has_atoms(case: HeadCase, nodes: Nodes) -> bool:
-    """Whether what is missing is the mass of single points: of the ends of the support, or of values drawn twice."""
+    """Whether the missing mass is that of single points: ends of the support, or values that are drawn repeatedly."""
     head, ends = case.head, []
     for name in ("lower_bound", "upper_bound"):
         end = getattr(head.support, name, None)
@@ -48,7 +50,7 @@ def _has_atoms(case: HeadCase, nodes: Nodes) -> bool:
 
 
 def joint_density_integrates_to_one(case: HeadCase) -> Iterator[str]:
-    """Of several continuous targets the density integrates to one: by importance sampling, within 6 standard errors."""
+    """The density of several continuous targets integrates to one, by importance sampling within 6 standard errors."""
     head = case.head
     if not head.event_shape:
         return
@@ -59,7 +61,7 @@ def joint_density_integrates_to_one(case: HeadCase) -> Iterator[str]:
             if bool((drawn == drawn.round()).all(0).any()) or int(torch.linalg.matrix_rank(drawn.T.cov())) < len(
                 drawn.T
             ):
-                continue  # some target is discrete, or bound to another: there is no density over all of them
+                continue  # some target is discrete, or a function of others: there is no joint density
             middle, root = drawn.mean(0), torch.linalg.cholesky(drawn.T.cov())
             ratio = _importance(head, eta, middle, root)
             mean, error = float(ratio.mean()), float(ratio.std()) / math.sqrt(len(ratio))
@@ -68,7 +70,7 @@ def joint_density_integrates_to_one(case: HeadCase) -> Iterator[str]:
 
 
 def _importance(head: Head, eta: Tensor, middle: Tensor, root: Tensor) -> Tensor:
-    """Density over that of a multivariate t about the draws, at draws of the t, (n,)."""
+    """Ratio of the density to that of a multivariate t distribution about the draws, at draws of the latter, (n,)."""
     dim, df = len(middle), 5.0
     normal = torch.randn(_SEVERAL_DRAWS, dim, dtype=torch.float64)
     u = normal / (torch.distributions.Chi2(df).sample((_SEVERAL_DRAWS, 1)).double() / df).sqrt()
@@ -86,7 +88,7 @@ def score_has_mean_zero(case: HeadCase) -> Iterator[str]:
     for nodes in case.whole:
         score = _score(case.head, nodes)
         mean, square = nodes.mass @ score, nodes.mass @ score.square()
-        # A column that the density does not depend on has no score at all.
+        # The score in a column that the density does not depend on is zero.
         off = torch.where(square > 0, mean.abs() / square.sqrt().clamp(min=1e-300), 0.0)
         room = 100 * case.tolerance if case.score is None else case.score
         if not bool((off <= room).all()):
@@ -94,7 +96,7 @@ def score_has_mean_zero(case: HeadCase) -> Iterator[str]:
 
 
 def score_has_the_variance_of_the_mean_hessian(case: HeadCase) -> Iterator[str]:
-    """E[score score'] = E[Hessian] where the density has no kinks."""
+    """E[score score'] = E[Hessian] for a density without kinks."""
     if has_kinks(case.head):
         return
     for nodes in case.whole:
@@ -105,7 +107,7 @@ def score_has_the_variance_of_the_mean_hessian(case: HeadCase) -> Iterator[str]:
 
 
 def stated_information_is_the_variance_of_the_score(case: HeadCase) -> Iterator[str]:
-    """`information`, where a head states it, is E[score score'], and has the shape of eta and one column more."""
+    """`information`, if a head states it, is E[score score'] and has shape (*batch, columns, columns)."""
     head, columns = case.head, len(case.etas[0])
     for shape in ((), (5,), (2, 3)):
         found = head.information(case.etas[0].expand(*shape, -1))
@@ -120,7 +122,7 @@ def stated_information_is_the_variance_of_the_score(case: HeadCase) -> Iterator[
 
 
 def claimed_convexity_holds(case: HeadCase) -> Iterator[str]:
-    """`convex = True`: no second derivative of the NLL in a complete eta is negative in any direction."""
+    """`convex = True`: the Hessian of the NLL in a complete eta is positive semidefinite."""
     head = case.head
     if not head.convex:
         return
@@ -136,7 +138,7 @@ def claimed_convexity_holds(case: HeadCase) -> Iterator[str]:
 
 
 def claimed_reference_holds(case: HeadCase) -> Iterator[str]:
-    """`reference`: one number added to all eta columns changes nothing, where it is stated and nowhere else."""
+    """`reference` is stated if and only if adding one number to all eta columns does not change the NLL."""
     eta, y = case.rows
     is_same = torch.allclose(case.head.nll_complete(eta + 1.7, y), case.head.nll_complete(eta, y), rtol=1e-12)
     if is_same != (case.head.reference is not None) and not case.head.event_shape:
@@ -145,19 +147,19 @@ def claimed_reference_holds(case: HeadCase) -> Iterator[str]:
 
 
 def _score(head: Head, nodes: Nodes) -> Tensor:
-    """The derivative of the NLL in eta at every node, (m, columns)."""
+    """The gradient of the NLL in eta at every node, (m, columns)."""
     eta = nodes.eta.expand(len(nodes.y), -1).clone().requires_grad_()
     return _finite(nodes, torch.autograd.grad(head.nll_complete(eta, nodes.y).sum(), eta)[0])
 
 
 def _finite(nodes: Nodes, values: Tensor) -> Tensor:
-    """Values (m, …) without those that overflow in tails whose mass adds nothing to them."""
+    """Values (m, …) at nodes, with infinite ones in tails of negligible mass set to zero."""
     is_tail = (nodes.mass < _TAIL).reshape(-1, *(1 for _ in values.shape[1:]))
     return torch.where(is_tail & ~values.isfinite(), 0.0, values)
 
 
 def _hessian(head: Head, eta: Tensor, y: Tensor) -> Tensor:
-    """The second derivatives of each row's NLL, (n, columns, columns)."""
+    """The Hessian of each row's NLL in its complete eta, (n, columns, columns)."""
     eta = eta.detach().clone().requires_grad_()
     (slope,) = torch.autograd.grad(head.nll_complete(eta, y).sum(), eta, create_graph=True)
     if not slope.requires_grad:
@@ -177,7 +179,7 @@ def _equal(nodes: Nodes, what: str, found: Tensor, variance: Tensor, tolerance: 
 
 
 def at(nodes: Nodes) -> str:
-    """Where a rule is broken, as a message begins."""
+    """The beginning of a message: the eta at which a rule is broken."""
     return f"at eta={_numbers(nodes.eta)}"
 
 

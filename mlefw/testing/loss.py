@@ -1,4 +1,4 @@
-"""What mlefw counts on in a loss."""
+"""Conformance checks of a loss."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -16,7 +16,7 @@ from mlefw.testing.head_case import HeadCase, plausible_etas
 
 @dataclass(frozen=True)
 class LossCase:
-    """A loss that has seen its training rows, a head that it is for, predicted eta (n, eta_dim) and y."""
+    """A loss after `learn`, a head that it is defined for, predicted eta (n, eta_dim) and y (n, *event_shape)."""
 
     loss: Loss
     head: Head
@@ -29,15 +29,15 @@ class LossCase:
 
 
 def check_loss(loss: Loss, head: Head) -> None:
-    """Hold a loss to everything that mlefw counts on.
+    """Check a loss against all rules of its kind.
 
     Args:
-        loss: as it is built; it is not changed.
-        head: one that it is for.
+        loss: the loss, which is not changed.
+        head: a head that the loss is defined for.
 
     Raises:
-        UsageError: the loss is not for this head.
-        ConformanceError: naming the rules that are broken, and what was found in place of what.
+        UsageError: the loss is not defined for this head.
+        ConformanceError: the loss breaks rules; the message names them, and what was found and expected.
     """
     loss, head = deepcopy(loss), deepcopy(head).double().cpu()
     case = HeadCase(head, plausible_etas(head), 1e-9)
@@ -49,7 +49,7 @@ def check_loss(loss: Loss, head: Head) -> None:
 
 
 def it_is_one_finite_number_per_row(case: LossCase) -> Iterator[str]:
-    """The loss of rows is (n,), and finite."""
+    """The loss is (n,), and finite."""
     value = case.value(case.eta)
     if value.shape != (len(case.y),):
         yield f"of {len(case.y)} rows it has shape {tuple(value.shape)}, expected {(len(case.y),)}: not reduced"
@@ -66,14 +66,14 @@ def rows_do_not_mix(case: LossCase) -> Iterator[str]:
 
 
 def claimed_likelihood_is_the_nll(case: LossCase) -> Iterator[str]:
-    """`is_likelihood`: it is the NLL itself, and one that is not says so."""
+    """`is_likelihood`: the loss is the NLL."""
     is_nll = torch.equal(case.value(case.eta), case.head.nll(case.eta, case.y))
     if case.loss.is_likelihood and not is_nll:
         yield "is_likelihood is true, and it is not the NLL"
 
 
 def claimed_potential_has_its_gradient(case: LossCase) -> Iterator[str]:
-    """`is_potential`: autograd agrees with differences of the value, which a line search counts on."""
+    """`is_potential`: autograd agrees with finite differences of the value, which a line search relies on."""
     eta = case.eta.clone().requires_grad_()
     agrees = torch.autograd.gradcheck(case.value, eta, raise_exception=False)
     if case.loss.is_potential and not agrees:

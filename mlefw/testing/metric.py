@@ -1,4 +1,4 @@
-"""What mlefw counts on in a metric."""
+"""Conformance checks of a metric."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from mlefw.testing.conformance import Check, hold
 
 Figures = Mapping[str, float]
 Predict = Callable[[Tensor], Distribution]
-"""From indices of rows (k,) to their predictive distributions, of batch shape (k,)."""
+"""Maps row indices (k,) to predictive distributions of batch shape (k,)."""
 
 
 @dataclass(frozen=True)
@@ -26,37 +26,37 @@ class MetricCase:
     y: Tensor
     weight: Tensor
     tolerance: float = 1e-12
-    """Relative, of figures that are to be the same."""
+    """Relative tolerance of figures that have to be equal."""
 
     def fresh(self) -> Metric:
-        """A copy that has seen no row."""
+        """A copy of the metric after a reset."""
         metric = deepcopy(self.metric)
         metric.reset()
         return metric
 
     @torch.no_grad()
     def add(self, metric: Metric, index: Tensor, weight: Tensor) -> None:
-        """Add some rows."""
+        """Update `metric` with the rows at `index` (k,) and weights (k,)."""
         metric.update(self.predict(index), self.y[index], weight)
 
     def whole(self) -> Figures:
-        """The figures of all rows at once."""
+        """The figures of all rows in one update."""
         metric = self.fresh()
         self.add(metric, torch.arange(len(self.y)), self.weight)
         return figures(metric)
 
 
 def check_metric(metric: Metric, predict: Predict, y: Tensor, weight: Tensor | None = None) -> None:
-    """Hold a metric to everything that mlefw counts on.
+    """Check a metric against all rules of its kind.
 
     Args:
-        metric: as it is built; it is not changed.
-        predict: from indices of rows (k,) to their predictive distributions.
-        y: their targets, (n, *event_shape), some hundred rows or so.
-        weight: whole numbers (n,), in float64; by default 0 to 3 in turn.
+        metric: the metric, which is not changed.
+        predict: maps row indices (k,) to predictive distributions of batch shape (k,).
+        y: targets, (n, *event_shape), of about a hundred rows.
+        weight: whole numbers (n,), float64; by default 0 to 3 in turn.
 
     Raises:
-        ConformanceError: naming the rules that are broken, and what was found in place of what.
+        ConformanceError: the metric breaks rules; the message names them, and what was found and expected.
     """
     weight = torch.arange(len(y), dtype=torch.float64).remainder(4) if weight is None else weight
     with torch.no_grad():
@@ -64,12 +64,12 @@ def check_metric(metric: Metric, predict: Predict, y: Tensor, weight: Tensor | N
 
 
 def figures(metric: Metric) -> dict[str, float]:
-    """What it computes, as numbers."""
+    """The figures of a metric as floats."""
     return {name: float(value) for name, value in metric.compute().items()}
 
 
 def figures_are_named_numbers(case: MetricCase) -> Iterator[str]:
-    """`compute` returns tensors of one number each by their names."""
+    """`compute` returns scalar tensors by name."""
     metric = case.fresh()
     case.add(metric, torch.arange(len(case.y)), case.weight)
     for name, value in metric.compute().items():
@@ -78,7 +78,7 @@ def figures_are_named_numbers(case: MetricCase) -> Iterator[str]:
 
 
 def sums_are_declared_and_in_float64(case: MetricCase) -> Iterator[str]:
-    """Every state is a sum in float64 that `add_sum` declared: nothing else is added up over blocks and devices."""
+    """Every state is a float64 sum declared by `add_sum`; no other state is merged over blocks and devices."""
     metric = case.fresh()
     undeclared = sorted(set(metric._defaults) - set(metric.sum_names))
     if undeclared:
@@ -89,7 +89,7 @@ def sums_are_declared_and_in_float64(case: MetricCase) -> Iterator[str]:
 
 
 def blocks_and_order_do_not_matter(case: MetricCase) -> Iterator[str]:
-    """Rows in blocks of any size and in any order have the figures of all rows at once."""
+    """Updates in blocks of any size and order give the figures of a single update with all rows."""
     expected = case.whole()
     order = torch.randperm(len(case.y), generator=torch.Generator().manual_seed(3))
     for size in (1, 7, max(1, len(order) - 1)):
@@ -100,7 +100,7 @@ def blocks_and_order_do_not_matter(case: MetricCase) -> Iterator[str]:
 
 
 def sums_of_blocks_add_up(case: MetricCase) -> Iterator[str]:
-    """The sums of two parts of the rows, added, have the figures of all rows: so blocks and devices are merged."""
+    """The added states of two parts of the rows give the figures of all rows, as merging of devices requires."""
     index = torch.arange(len(case.y))
     first, second, merged = case.fresh(), case.fresh(), case.fresh()
     for metric, part in ((first, index[: len(index) // 3]), (second, index[len(index) // 3 :])):
@@ -112,7 +112,7 @@ def sums_of_blocks_add_up(case: MetricCase) -> Iterator[str]:
 
 
 def weight_two_is_the_row_twice(case: MetricCase) -> Iterator[str]:
-    """Weights are frequencies: figures with them are those of the rows repeated, and weight 0 is no row."""
+    """Weights are frequencies: a row of weight k counts as k rows, and one of weight 0 as none."""
     index = torch.repeat_interleave(torch.arange(len(case.y)), case.weight.long())
     metric = case.fresh()
     case.add(metric, index, torch.ones(len(index), dtype=torch.float64))
@@ -120,7 +120,7 @@ def weight_two_is_the_row_twice(case: MetricCase) -> Iterator[str]:
 
 
 def reset_forgets_everything(case: MetricCase) -> Iterator[str]:
-    """After `reset` the figures are those of a new metric."""
+    """After `reset` a metric gives the figures of a new one."""
     metric = case.fresh()
     case.add(metric, torch.arange(len(case.y)), 3 * case.weight.flip(0))
     metric.reset()
@@ -136,7 +136,7 @@ def _compared(
         yield f"{how} there are figures {sorted(found)} and {sorted(expected)}: expected the same"
         return
     for name, value in expected.items():
-        # The rounding of a mean counts once for every row in a p-value.
+        # The rounding error of a mean is multiplied by the number of rows in a p-value.
         room = factor * case.tolerance * (count if name.endswith("_p_value") else 1)
         both_undefined = math.isnan(found[name]) and math.isnan(value)
         if not both_undefined and not math.isclose(found[name], value, rel_tol=room, abs_tol=case.tolerance / 100):

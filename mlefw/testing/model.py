@@ -1,4 +1,4 @@
-"""What mlefw counts on in a model."""
+"""Conformance checks of a model."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -14,14 +14,14 @@ _SEED = 3
 
 @dataclass(frozen=True)
 class ModelCase:
-    """A model with random parameters (a start at zero says nothing), rows x (n, *anything), and the width of raw."""
+    """A model with random parameters, since zeros would hide faults; rows x (n, *anything); the width of its output."""
 
     model: nn.Module
     x: Tensor
     eta_dim: int
 
     def raw(self, x: Tensor, is_training: bool = False) -> Tensor:
-        """The output for some rows; dropout draws the same masks for the same shape, and no statistics are learnt."""
+        """The output for rows, with a fixed seed of dropout masks, and without updating running statistics."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
             model = deepcopy(self.model) if is_training else self.model
@@ -29,21 +29,21 @@ class ModelCase:
 
 
 def check_model(model: nn.Module, x: Tensor, eta_dim: int) -> None:
-    """Hold a model to everything that mlefw counts on.
+    """Check a model against all rules of its kind.
 
     Args:
-        model: as it is built; it is not changed.
+        model: the model, which is not changed.
         x: at least two different rows, (n, *anything).
-        eta_dim: columns that the head predicts.
+        eta_dim: number of eta columns of the head.
 
     Raises:
-        ConformanceError: naming the rules that are broken, where, and what was found in place of what.
+        ConformanceError: the model breaks rules; the message names them, and what was found and expected.
     """
     hold(model, ModelCase(randomised(model), x, eta_dim), CHECKS)
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """A copy with random parameters of the usual size: a last layer that is zero hides what is before it."""
+    """A copy with random parameters of the usual size, since a last layer of zeros hides the layers before it."""
     model = deepcopy(model)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -54,7 +54,7 @@ def randomised(model: nn.Module) -> nn.Module:
 
 
 def output_has_a_column_for_each_eta(case: ModelCase) -> Iterator[str]:
-    """The output is (n, eta_dim) for x (n, *anything), for one row and for none, too."""
+    """The output is (n, eta_dim) for x (n, *anything), also for n = 1 and n = 0."""
     for n in (len(case.x), 1, 0):
         shape = tuple(case.raw(case.x[:n]).shape)
         if shape != (n, case.eta_dim):
@@ -62,7 +62,7 @@ def output_has_a_column_for_each_eta(case: ModelCase) -> Iterator[str]:
 
 
 def output_is_finite_and_repeatable(case: ModelCase) -> Iterator[str]:
-    """In evaluation mode the same rows have the same finite output, whatever the global generator does."""
+    """In evaluation mode the output is finite, and equal in repeated passes: it uses no random numbers."""
     with torch.no_grad():
         first, again = case.model.eval()(case.x), case.model(case.x)
     if not bool(first.isfinite().all()):
@@ -72,7 +72,7 @@ def output_is_finite_and_repeatable(case: ModelCase) -> Iterator[str]:
 
 
 def rows_do_not_mix(case: ModelCase) -> Iterator[str]:
-    """In evaluation mode, in which predictions are made, the output of a row depends on no other row."""
+    """In evaluation mode the output of a row does not depend on other rows."""
     together = case.raw(case.x)
     apart = torch.cat([case.raw(row.unsqueeze(0)) for row in case.x])
     far = float((together - apart).abs().max() / together.abs().max().clamp(min=1e-30))
@@ -81,7 +81,7 @@ def rows_do_not_mix(case: ModelCase) -> Iterator[str]:
 
 
 def rows_do_not_mix_in_training(case: ModelCase) -> Iterator[str]:
-    """In training mode, too: the loss is a sum over rows. Normalisation over the rows of a batch breaks it."""
+    """In training mode the output of a row does not depend on other rows, as batch normalisation makes it."""
     half = len(case.x) // 2
     if half == 0:
         return
@@ -93,7 +93,7 @@ def rows_do_not_mix_in_training(case: ModelCase) -> Iterator[str]:
 
 
 def _rounding(case: ModelCase, values: Tensor) -> float:
-    """Of the coarsest numbers on the way, a thousand times."""
+    """Tolerance: a thousand times the rounding error of the coarsest float type of output and parameters."""
     kinds = {values.dtype, *(p.dtype for p in case.model.parameters() if p.is_floating_point())}
     return 1e3 * max(torch.finfo(kind).eps for kind in kinds)
 

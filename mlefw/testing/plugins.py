@@ -1,7 +1,7 @@
-"""The cheap part of the conformance checks, for the parts of a run whose code is not that of mlefw.
+"""The cheap conformance checks, run on the plugins of a run before it starts.
 
-What would make training, or what it reports, wrong is refused. The rest is a warning: training is right, and something
-beside it is not (a standard error, a claim of a global optimum, a figure).
+A plugin with which training or its report would be wrong is refused. A violation that affects something else only (a
+standard error, a claim of a global optimum, a figure) is a warning.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,21 +22,25 @@ from mlefw.prior.base import Prior
 from mlefw.rows.rows import Rows
 from mlefw.system.attempt import attempt
 from mlefw.system.warning import warn
-from mlefw.testing import batch, likelihood, loss, metric, model, prior
+from mlefw.testing import batch, inputs, likelihood, loss, metric, model, prior
 from mlefw.testing.conformance import Check, name_of, violations
 from mlefw.testing.head_case import HeadCase, plausible_etas
 
 _TOLERANCE = 1e-3
-"""Of what a density integrates or sums to, and of scores in standard deviations."""
+"""Tolerance of the integral of a density, and of mean scores in standard deviations."""
 _PANEL = 1e-8
+"""Absolute error of an integral over one panel."""
 _MOST_ROWS = 16
+"""Training rows that models and metrics are tried on."""
 _MOST_COLUMNS = 256
+"""Most eta columns of a head that is checked."""
 _STEP = 1e-5
+"""Step of finite differences, in units of the gain."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """The cheap checks of one part: what has to hold, and what is worth a warning."""
+    """The cheap checks of one part: rules whose violation is an error, and rules whose violation is a warning."""
 
     part: Any
     case: Any
@@ -45,16 +49,16 @@ class Suite:
 
 
 def check_plugins(objective: Objective, regime: BatchRegime, metrics: Sequence[Metric], train: Rows) -> None:
-    """Hold the parts of a run that come from plugins to the rules of their kinds, in a fraction of a second.
+    """Check the plugins among the parts of a run against the rules of their kinds, in a fraction of a second.
 
     Args:
-        objective: before training, in any mode; it is not changed.
-        regime: which rows each step sees.
-        metrics: of one split.
+        objective: the objective before training, which is not changed.
+        regime: the batch regime.
+        metrics: the metrics of one split.
         train: the training rows.
 
     Raises:
-        UsageError: a part with which training, or what it reports, would be wrong; naming the part and the rule.
+        UsageError: a plugin would make training or its report wrong; the message names it and the rule.
     """
     refused = list[str]()
     for suite in _suites(objective, regime, metrics, train):
@@ -67,19 +71,19 @@ def check_plugins(objective: Objective, regime: BatchRegime, metrics: Sequence[M
 
 
 def is_plugin(part: object) -> bool:
-    """Whether the code of a part is not that of mlefw."""
+    """Whether a part's class is defined outside mlefw."""
     return type(part).__module__.split(".")[0] != "mlefw"
 
 
 def _found(suite: Suite, checks: Sequence[Check[Any]]) -> list[str]:
-    """What breaks the rules; a check that fails for another reason is left out with a warning."""
+    """The violations found by checks; a check that raises another error is skipped with a warning."""
     what = f"the check of {name_of(suite.part)}"
     return [text for check in checks for text in attempt(what, lambda check=check: violations(suite.case, [check]), [])]  # type: ignore[misc]
 
 
 def _suites(objective: Objective, regime: BatchRegime, metrics: Sequence[Metric], train: Rows) -> Iterator[Suite]:
     some = _some(train)
-    # Of a thousand classes a matrix of a million numbers is asked for, several times: they are left out.
+    # Heads with many columns are skipped: their checks form matrices of columns² numbers.
     few = (head for head in heads_within(objective.head) if head.center.numel() <= _MOST_COLUMNS)
     for head in filter(is_plugin, few):
         yield _of_head(head, some.y.double() if head is objective.head and not head.event_shape else None)
@@ -87,6 +91,8 @@ def _suites(objective: Objective, regime: BatchRegime, metrics: Sequence[Metric]
         yield _of_prior(objective.prior)
     if is_plugin(regime):
         yield _of_regime(regime, train.num_rows)
+    if objective.model.inputs is not None and is_plugin(objective.model.inputs):
+        yield _of_inputs(objective, some)
     if is_plugin(objective.model.model):
         yield _of_model(objective, some)
     if is_plugin(objective.loss):
@@ -98,7 +104,7 @@ def _of_head(head: Head, near: Tensor | None) -> Suite:
     own = deepcopy(head).double().cpu()
     case = HeadCase(own, plausible_etas(own, 3), _TOLERANCE, near, None, _PANEL, _TOLERANCE)
     wrong = (density_sums_to_one, likelihood.joint_density_integrates_to_one, gradient_is_that_of_differences)
-    # With the support of a density its score may have a mean; then standard errors do not hold, and training is right.
+    # A nonzero mean score (as for a support that depends on eta) invalidates standard errors, but not training.
     return Suite(head, case, wrong, (likelihood.score_has_mean_zero,))
 
 
@@ -113,6 +119,18 @@ def _of_regime(regime: BatchRegime, num_rows: int) -> Suite:
     return Suite(regime, batch.BatchCase(regime, (min(num_rows, 2000),)), wrong, (batch.the_generator_alone_decides,))
 
 
+def _of_inputs(objective: Objective, some: Rows) -> Suite:
+    """The map as the training rows have made it."""
+    standardized: Any = objective.model
+    x = (some.x - standardized.mean) / standardized.scale
+    wrong = (
+        *(inputs.all_state_is_buffers, inputs.output_has_a_column_for_each_input),
+        *(inputs.rows_do_not_mix, inputs.buffers_are_all_it_needs),
+    )
+    doubtful = (inputs.output_is_finite_and_repeatable, inputs.weight_two_is_the_row_twice)
+    return Suite(standardized.inputs, inputs.InputsCase(standardized.inputs, x), wrong, doubtful)
+
+
 def _of_loss(objective: Objective, some: Rows) -> Suite:
     own = deepcopy(objective.head).double().cpu()
     eta = torch.stack(plausible_etas(own, some.num_rows))[:, : own.eta_dim]
@@ -121,20 +139,20 @@ def _of_loss(objective: Objective, some: Rows) -> Suite:
 
 
 def heads_within(head: Head) -> list[Head]:
-    """A head and those that it is made of."""
+    """A head and the heads that it consists of."""
     parts = [head, *getattr(head, "parts", ())]
     return list(dict.fromkeys(inner for part in parts for inner in part.modules() if isinstance(inner, Head)))
 
 
 def _some(train: Rows) -> Rows:
-    """A few training rows all of whose targets are known, on the CPU."""
+    """A few training rows without missing targets, on the CPU."""
     rows = train.take(slice(0, _MOST_ROWS))
     known = ~rows.y.double().reshape(rows.num_rows, -1).isnan().any(1)
     return Rows(*(column.cpu() for column in rows.take(known.nonzero().flatten())))
 
 
 def _of_model(objective: Objective, some: Rows) -> Suite:
-    """The model with its standardisation; with random parameters where it starts at a constant, which says nothing."""
+    """Checks of the model with its standardisation, with random parameters if its initial output is constant."""
     case = model.ModelCase(objective.model, some.x, objective.head.eta_dim)
     mode = objective.model.training
     if float(case.raw(some.x).std(0).sum()) == 0:
@@ -162,7 +180,7 @@ def _of_metrics(objective: Objective, metrics: Sequence[Metric], some: Rows) -> 
 
 
 def _predictions(objective: Objective, num_rows: int) -> Callable[[Tensor], Distribution]:
-    """As of a model that tells rows apart, which one that starts at the null model does not."""
+    """Predictions that differ between rows, unlike those of a model that starts at the null model."""
     head = deepcopy(objective.head).double().cpu()
     eta = torch.stack(plausible_etas(head, num_rows))
     return lambda index: head.distribution(eta[index])
@@ -173,13 +191,13 @@ def _marginal(predict: Callable[[Tensor], Any], index: int) -> Callable[[Tensor]
 
 
 def density_sums_to_one(case: HeadCase) -> Iterator[str]:
-    """As of any head, where its tails let it be computed."""
+    """The density integrates to one, if its tails are light enough for the integral to be computed."""
     if case.resolved:
         yield from likelihood.density_sums_to_one(case)
 
 
 def gradient_is_that_of_differences(case: HeadCase) -> Iterator[str]:
-    """What training descends is the derivative of the NLL; a kink may lie at some of the rows, but not at most."""
+    """Autograd agrees with finite differences of the NLL in most rows; some may lie at a kink."""
     eta, y = case.rows
     leaf = eta.clone().requires_grad_()
     (slope,) = torch.autograd.grad(case.head.nll_complete(leaf, y).sum(), leaf)
@@ -197,17 +215,17 @@ def gradient_is_that_of_differences(case: HeadCase) -> Iterator[str]:
 
 
 def prior_integrates_to_one(case: prior.PriorCase) -> Iterator[str]:
-    """Of a product over entries; one that is not normalised leaves a constant out of penalty and objective."""
+    """The density of a weight integrates to one, for a prior that is a product over entries."""
     if not list(prior.the_whole_is_the_sum_over_entries(case)):
         yield from prior.density_integrates_to_one(case)
 
 
 def evaluation_is_repeatable(case: model.ModelCase) -> Iterator[str]:
-    """In evaluation mode a model has no noise."""
+    """In evaluation mode the output is finite, and equal in repeated passes."""
     yield from model.output_is_finite_and_repeatable(case)
 
 
 def rows_do_not_mix(case: model.ModelCase) -> Iterator[str]:
-    """As of any model whose evaluation can be repeated."""
+    """In evaluation mode the output of a row does not depend on other rows; checked for a repeatable output only."""
     if not list(evaluation_is_repeatable(case)):
         yield from model.rows_do_not_mix(case)

@@ -1,4 +1,4 @@
-"""What a head says of its distribution beside the density: moments, quantiles, draws; the density is the oracle."""
+"""Conformance checks of the moments, quantiles and draws of a head's distribution against its density."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from mlefw.testing.likelihood import at
 
 
 def mean_and_variance_are_those_of_the_density(case: HeadCase) -> Iterator[str]:
-    """Mean and variance that a distribution states are ∫ y p(y) and ∫ (y − mean)² p(y)."""
+    """The stated mean and variance are ∫ y p(y) dy and ∫ (y − mean)² p(y) dy."""
     for nodes in case.whole if case.head.target == "numeric" else []:
         distribution = case.head.distribution(nodes.eta)
         mean = float(nodes.mass @ nodes.y)
@@ -22,27 +22,27 @@ def mean_and_variance_are_those_of_the_density(case: HeadCase) -> Iterator[str]:
         scale = math.sqrt(variance)
         for name, expected, unit in (("mean", mean, max(abs(mean), 1e-1 * scale)), ("variance", variance, variance)):
             found = float(getattr(distribution, name))
-            # One that does not exist is stated as infinite or not a number.
+            # A moment that does not exist is stated as infinite or NaN.
             if math.isfinite(found) and not abs(found - expected) <= 10 * case.tolerance * unit:
                 yield f"{at(nodes)} the stated {name} is {found:.8g}, and that of the density {expected:.8g}"
 
 
 def cdf_is_that_of_the_density(case: HeadCase) -> Iterator[str]:
-    """The distribution function, where there is one, is the mass below y."""
+    """The distribution function is the mass below y."""
     for nodes in case.whole:
         distribution = case.head.distribution(nodes.eta)
         for level in (0.1, 0.5, 0.9):
             y = nodes.at(level)
             inside = nodes.y <= y if is_discrete(distribution) else nodes.y < y
             found, expected = float(cdf(distribution, y)), float(nodes.mass[inside].sum())
-            # Of a density the node at y itself counts half; panels are as wide as its mass says.
+            # For a density, the error is at most the mass of the node at y.
             room = 1e-9 if is_discrete(distribution) else 1.01 * float(nodes.mass[nodes.y == y].sum()) + 1e-9
             if not abs(found - expected) <= room:
                 yield f"{at(nodes)} P(Y <= {float(y):.6g}) is stated as {found:.6g}, and is {expected:.6g}"
 
 
 def quantiles_invert_the_cdf(case: HeadCase) -> Iterator[str]:
-    """A quantile is the least y with P(Y <= y) >= level."""
+    """The quantile at a level is the least y with P(Y <= y) >= level."""
     for nodes in case.whole:
         distribution = case.head.distribution(nodes.eta.unsqueeze(0))
         for level in (1e-6, 0.01, 0.25, 0.5, 0.9, 0.999999):
@@ -56,7 +56,7 @@ def quantiles_invert_the_cdf(case: HeadCase) -> Iterator[str]:
 
 
 def own_draws_have_a_uniform_pit(case: HeadCase) -> Iterator[str]:
-    """Draws lie in the support, and where they lie in their distribution is uniform (a p-value of 1e-4 fails)."""
+    """Draws lie in the support, and their PIT is uniform (a p-value below 1e-4 fails)."""
     for seed, nodes in enumerate(case.whole):
         distribution = case.head.distribution(nodes.eta.expand(20_000, -1))
         with torch.random.fork_rng(devices=[]):
@@ -72,7 +72,7 @@ def own_draws_have_a_uniform_pit(case: HeadCase) -> Iterator[str]:
 
 
 def log_link_is_where_an_exposure_multiplies_the_mean(case: HeadCase) -> Iterator[str]:
-    """`log_link`: log c added to the first eta multiplies the mean by c, where it is stated and nowhere else."""
+    """`log_link` is True if and only if adding log c to the first eta multiplies the mean by c."""
     head = case.head
     if head.event_shape or head.target in ("labels", "ordered"):
         return
@@ -86,7 +86,7 @@ def log_link_is_where_an_exposure_multiplies_the_mean(case: HeadCase) -> Iterato
 
 
 def training_descends_the_nll(case: HeadCase) -> Iterator[str]:
-    """Without a kink training descends the NLL itself, and a line search sees less than the kink below it."""
+    """`descent_nll` is the NLL for `kink` = 0, and otherwise less than `kink` below it."""
     head, predicted, y = case.head, case.predicted, case.rows[1]
     if head.kink != 0.0 or not torch.equal(head.descent_nll(predicted, y), head.nll(predicted, y)):
         yield f"kink is {head.kink} and descent_nll is not nll: expected 0 and the same numbers"

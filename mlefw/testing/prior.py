@@ -1,4 +1,4 @@
-"""What mlefw counts on in a prior."""
+"""Conformance checks of a prior."""
 
 import math
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ _STEPS = (1e-3, 0.3, 5.0)
 
 @dataclass(frozen=True)
 class PriorCase:
-    """A prior in 64 bit, and the tolerance of what its density integrates to."""
+    """A prior in float64, and the tolerance of the integral of its density."""
 
     prior: Prior
     tolerance: float
 
     def weights(self, *shape: int) -> Tensor:
-        """Standard normal numbers."""
+        """Standard normal numbers of this shape."""
         return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     @torch.no_grad()
@@ -34,26 +34,26 @@ class PriorCase:
 
     @torch.no_grad()
     def rough(self, w: Tensor) -> Tensor:
-        """The part that `prox` is of, up to a constant, elementwise: what the whole has beyond its smooth part."""
+        """The nonsmooth part of −log p, whose proximal map is `prox`, up to a constant, for each weight of w (k,)."""
         return torch.stack([self.prior(v.reshape(1, 1)) - self.prior.smooth_part(v.reshape(1, 1)) for v in w])
 
 
 def check_prior(prior: Prior, tolerance: float = 1e-9) -> None:
-    """Hold a prior to everything that mlefw counts on.
+    """Check a prior against all rules of its kind.
 
     Args:
-        prior: as it is built; it is not changed.
-        tolerance: of what the density of a weight integrates to.
+        prior: the prior, which is not changed.
+        tolerance: tolerance of the integral of the density of a weight.
 
     Raises:
-        ConformanceError: naming the rules that are broken, where, and what was found in place of what.
+        ConformanceError: the prior breaks rules; the message names them, and what was found and expected.
     """
     with torch.no_grad():
         hold(prior, PriorCase(deepcopy(prior).double().cpu(), tolerance), CHECKS)
 
 
 def it_is_a_scalar(case: PriorCase) -> Iterator[str]:
-    """A prior of a weight of any shape is one number, and its prox has the shape of the weight."""
+    """−log p of a weight tensor of any shape is a scalar, and its prox has the shape of the tensor."""
     for shape in ((3, 4), (2, 3, 4), (0, 4), (1, 1)):
         w = case.weights(*shape)
         for name, value in (("forward", case.prior(w)), ("smooth_part", case.prior.smooth_part(w))):
@@ -65,7 +65,7 @@ def it_is_a_scalar(case: PriorCase) -> Iterator[str]:
 
 
 def the_whole_is_the_sum_over_entries(case: PriorCase) -> Iterator[str]:
-    """It is a product over entries, every one of which is counted in the constant, too."""
+    """The density is a product over entries, and the normalising constant is counted for each entry."""
     w = case.weights(3, 4)
     whole, apart = float(case.prior(w)), math.fsum(case.value(entry) for entry in w.flatten().tolist())
     if not math.isclose(whole, apart, rel_tol=1e-13, abs_tol=1e-13):
@@ -73,7 +73,7 @@ def the_whole_is_the_sum_over_entries(case: PriorCase) -> Iterator[str]:
 
 
 def density_integrates_to_one(case: PriorCase) -> Iterator[str]:
-    """The density of a weight integrates to one, unless the prior says that it is flat, and so zero everywhere."""
+    """The density of a weight integrates to one; −log p of a flat prior is zero everywhere."""
     if case.prior.flat:
         if any(case.value(w) != 0 for w in _WEIGHTS):
             yield f"it says that it is flat, and is {case.value(3.0):.4g} at a weight of 3: expected 0"
@@ -85,7 +85,7 @@ def density_integrates_to_one(case: PriorCase) -> Iterator[str]:
 
 
 def smooth_and_rough_parts_make_up_the_whole(case: PriorCase) -> Iterator[str]:
-    """−log p(w) is smooth_part(w) + rate · Σ|w| and a constant; without a rate it is smooth."""
+    """−log p(w) is smooth_part(w) + rate · Σ|w| up to a constant."""
     first, second = case.weights(5, 4), 2 * case.weights(5, 4).flip(0) + 0.3
     whole = float(case.prior(first) - case.prior(second))
     smooth = float(case.prior.smooth_part(first) - case.prior.smooth_part(second))
@@ -96,7 +96,7 @@ def smooth_and_rough_parts_make_up_the_whole(case: PriorCase) -> Iterator[str]:
 
 
 def gradient_is_that_of_differences(case: PriorCase) -> Iterator[str]:
-    """Autograd agrees with differences, of the whole away from zero and of the smooth part."""
+    """Autograd agrees with finite differences, for −log p away from zero and for its smooth part."""
     w = case.weights(3, 4).requires_grad_()
     for name, function in (("forward", case.prior), ("smooth_part", case.prior.smooth_part)):
         with torch.enable_grad():
@@ -105,7 +105,7 @@ def gradient_is_that_of_differences(case: PriorCase) -> Iterator[str]:
 
 
 def prox_is_the_minimiser(case: PriorCase) -> Iterator[str]:
-    """prox(w, step) minimises ½ (v − w)² / step + the rough part of −log p(v) over v."""
+    """prox(w, step) minimises ½ (v − w)² / step plus the nonsmooth part of −log p(v) over v."""
     for step in _STEPS:
         for w in _WEIGHTS:
             found = case.prior.prox(torch.tensor([[w]], dtype=torch.float64), step).reshape(1)
@@ -123,7 +123,7 @@ def prox_is_the_minimiser(case: PriorCase) -> Iterator[str]:
 
 
 def a_step_for_each_entry_is_that_of_the_entry(case: PriorCase) -> Iterator[str]:
-    """Prox with a step shaped like the weight is prox of each entry; one of no length changes nothing."""
+    """Prox with a step shaped like the weight equals prox of each entry, and a step of zero changes nothing."""
     prior, w, step = case.prior, case.weights(3, 4), case.weights(3, 4).abs()
     pairs = zip(w.flatten(), step.flatten(), strict=True)
     apart = torch.stack([prior.prox(entry.reshape(1, 1), float(length)).reshape(()) for entry, length in pairs])
@@ -134,7 +134,7 @@ def a_step_for_each_entry_is_that_of_the_entry(case: PriorCase) -> Iterator[str]
 
 
 def claimed_convexity_holds(case: PriorCase) -> Iterator[str]:
-    """`convex = True`: −log p in the middle of two weights is at most the mean of −log p at both."""
+    """`convex = True`: −log p at the midpoint of two weights is at most the mean of −log p at both."""
     if not case.prior.convex:
         return
     size = torch.logspace(-3, 3, 25, dtype=torch.float64)

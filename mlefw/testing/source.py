@@ -1,4 +1,4 @@
-"""What mlefw counts on in a data source."""
+"""Conformance checks of a data source."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from mlefw.testing.conformance import Check, hold
 
 @dataclass(frozen=True)
 class SourceCase:
-    """A source whose settings lead to at least two rows."""
+    """A data source with at least two rows."""
 
     source: Source
 
 
 def check_source(source: Source) -> None:
-    """Hold a data source to everything that mlefw counts on.
+    """Check a data source against all rules of its kind.
 
     Args:
-        source: with settings that lead to at least two rows.
+        source: a source with at least two rows.
 
     Raises:
-        ConformanceError: naming the rules that are broken, where, and what was found in place of what.
+        ConformanceError: the source breaks rules; the message names them, and what was found and expected.
     """
     hold(source, SourceCase(source), CHECKS)
 
@@ -50,15 +50,15 @@ def _known(case: SourceCase, name: str) -> np.ndarray:
 
 
 def reading_twice_gives_the_same_rows(case: SourceCase) -> Iterator[str]:
-    """`read` has the same columns and rows each time: a run that is resumed reads again."""
+    """`read` returns equal columns and rows each time, because a resumed run reads again."""
     yield from _compared(case.source.read(), case.source.read(), "read twice")
 
 
 def blocks_are_the_rows_in_order(case: SourceCase) -> Iterator[str]:
-    """The tables of `read_blocks`, one after the other, are the table of `read`, and their share rises to one."""
+    """The concatenated tables of `read_blocks` equal the table of `read`, and their share rises to one."""
     whole, blocks = case.source.read(), list(case.source.read_blocks())
     row = np.concatenate([block.row for block in blocks]) if blocks else np.empty(0, dtype=int)
-    # Rows that were left out keep their position.
+    # Positions also count rows that were dropped.
     if len(row) != whole.num_rows or not bool((np.diff(row) > 0).all()):
         yield f"the blocks hold {len(row)} rows, expected {whole.num_rows} with positions in order"
         return
@@ -72,7 +72,7 @@ def blocks_are_the_rows_in_order(case: SourceCase) -> Iterator[str]:
 
 
 def splits_share_out_the_rows(case: SourceCase) -> Iterator[str]:
-    """Splits that are drawn hold every row once; the same seed draws the same split."""
+    """Random splits contain every row once, and are equal for equal seeds."""
     table = case.source.read()
     parts = case.source.parts(table)
     drawn = np.concatenate([index for part, index in parts.values() if part is table])
@@ -84,7 +84,7 @@ def splits_share_out_the_rows(case: SourceCase) -> Iterator[str]:
 
 
 def rows_can_be_named(case: SourceCase) -> Iterator[str]:
-    """`origin` says where the rows are from, and every row has a number of its own, for messages."""
+    """`origin` is not empty, and row numbers are distinct, for messages."""
     table = case.source.read()
     numbers = table.row_numbers(np.arange(table.num_rows))
     if not table.origin or len(set(numbers.tolist())) != table.num_rows:

@@ -19,14 +19,13 @@ class Averaging:
     Args:
         average: how much of the average each step replaces.
         tensors: floating-point tensors that training changes in place.
-        sparse: of them, those whose entries are exactly zero in the average wherever they are in the weights, as a
-            prior that is not smooth (l1) has them.
+        sparse: masks, one for each tensor or none at all, of the entries that are exactly zero in the average wherever
+            they are in the weights, as a prior that is not smooth (l1) has them.
     """
 
     def __init__(self, average: Average, tensors: Sequence[Tensor], sparse: Sequence[Tensor] = ()) -> None:
         self.average, self.tensors = average, list(tensors)
-        places = {id(tensor): k for k, tensor in enumerate(self.tensors)}
-        self.sparse = [places[id(tensor)] for tensor in sparse]
+        self.dense = [(k, ~mask) for k, mask in enumerate(sparse) if bool(mask.any())]
         self.held: list[Tensor] = []
         """What the tensors do not hold now: outside of steps the weights, within them the average."""
 
@@ -57,8 +56,8 @@ class Averaging:
             name = type(self.average).__name__
             raise UsageError(f"{name}.share({progress:g}, {length:g}) is {share!r}: expected above 0 and at most 1")
         lerp_(self.held, self.tensors, share)
-        for k in self.sparse:
-            self.held[k].mul_(self.tensors[k] != 0)
+        for k, dense in self.dense:
+            self.held[k].mul_((self.tensors[k] != 0) | dense)
 
     @property
     def state(self) -> list[Tensor]:

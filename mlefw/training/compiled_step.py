@@ -12,6 +12,7 @@ from mlefw.objective.gradient import Gradient
 from mlefw.rows.batch import Batch
 from mlefw.system.torch_internals import has_step_hooks
 from mlefw.system.warning import warn
+from mlefw.training import update_rules
 
 _WORTH = 100
 """Uses of a tape after which its step is compiled: the ragged batch that ends an epoch is seldom worth it."""
@@ -113,26 +114,9 @@ def _fixed(optimizer: Optimizer) -> list[Any]:
 
 
 def _adam(p: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], rate: Tensor) -> None:
-    """Adam, and AdamW whose decay is decoupled (Kingma and Ba, 2015; Loshchilov and Hutter, 2019)."""
-    (slow, slower), decay = group["betas"], group["weight_decay"]
-    mean, square = state["exp_avg"], state["exp_avg_sq"]
     count = state["step"].add_(1).double()
-    if decay and group["decoupled_weight_decay"]:
-        p.mul_((1 - rate * decay).to(p.dtype))
-    elif decay:
-        gradient = gradient + decay * p
-    mean.lerp_(gradient, 1 - slow)
-    square.mul_(slower).addcmul_(gradient, gradient, value=1 - slower)
-    length, spread = rate / (1 - slow**count), (1 - slower**count).sqrt()
-    p.sub_(length.to(p.dtype) * mean / (square.sqrt() / spread.to(p.dtype) + group["eps"]))
+    update_rules.adam(p, gradient, state["exp_avg"], state["exp_avg_sq"], count, rate, group)
 
 
 def _sgd(p: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], rate: Tensor) -> None:
-    """Stochastic gradient descent with momentum, as torch defines it."""
-    if group["weight_decay"]:
-        gradient = gradient + group["weight_decay"] * p
-    if group["momentum"]:
-        buffer = state["momentum_buffer"]
-        buffer.mul_(group["momentum"]).add_(gradient, alpha=1 - group["dampening"])
-        gradient = gradient + group["momentum"] * buffer if group["nesterov"] else buffer
-    p.sub_(rate.to(p.dtype) * gradient)
+    update_rules.sgd(p, gradient, state.get("momentum_buffer"), rate, group)

@@ -26,6 +26,12 @@ _GROUP = 2**16
 _SLICE = 2**18
 """Of them, the most in one backward pass."""
 
+_BLOCK = 2**16
+"""Rows whose features are standardised together."""
+
+MOST_INPUTS = 2**27
+"""Inputs of the model of all rows of a split that are kept, 512 megabytes; of more, each batch computes its own."""
+
 _SHARED = 32
 """Batches in a chunk where processes have to agree on it without a word."""
 
@@ -65,8 +71,12 @@ class RowsModule(lightning.LightningDataModule):
         self.start = (0, 0)
         """The epoch in which a resumed run goes on, and how many of its batches are done."""
         self.standardize: Callable[[Tensor], Tensor] | None = None
-        """What the model does to features first: done once here, where it is known, instead of in each step."""
+        self.num_inputs = 0
         self._taken_from: dict[tuple[str, bool], Rows] = {}
+
+    def take_for(self, standardize: Callable[[Tensor], Tensor], num_inputs: int) -> None:
+        """Do what the model does to features first, which makes `num_inputs` of them, once here, not in each step."""
+        self.standardize, self.num_inputs = standardize, num_inputs
 
     def train_dataloader(self) -> "Chunks":
         """Chunks of batches of the current epoch."""
@@ -127,8 +137,10 @@ class RowsModule(lightning.LightningDataModule):
         return self.regime.without_replacement and len(index) == self.splits["train"].num_rows
 
     def is_standardized(self, split: str) -> bool:
-        """Whether the rows of a split are kept as the model hands them on: those in a store are too many for that."""
-        return self.standardize is not None and not isinstance(self.splits[split], StoredRows)
+        """Whether the rows of a split are kept as the model hands them on, or are too many for that."""
+        rows = self.splits[split]
+        has_memory = rows.num_rows * self.num_inputs <= max(rows.x.numel(), MOST_INPUTS)
+        return self.standardize is not None and has_memory and not isinstance(rows, StoredRows)
 
     def _ready(self, split: str) -> Rows:
         """A split as batches are taken from it: standardised once, and on the device of the training if it has room."""
@@ -136,7 +148,8 @@ class RowsModule(lightning.LightningDataModule):
         if key not in self._taken_from:
             rows = self.splits[split]
             if self.is_standardized(split) and self.standardize is not None:
-                rows = rows._replace(x=self.standardize(rows.x))
+                # A block at a time: on the way numbers take twice the memory that they are kept in.
+                rows = rows._replace(x=torch.cat([self.standardize(x) for x in rows.x.split(_BLOCK)]))
             device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
             self._taken_from[key] = rows.to(device) if has_room(device, rows.num_bytes) else rows
         return self._taken_from[key]

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from mlefw.distributed import ranks
-from mlefw.metric.base import Metric, bare
+from mlefw.metric.accumulator import Accumulator
+from mlefw.metric.base import Metric
 from mlefw.objective.gradient import is_replayable
 from mlefw.objective.objective import Objective
 from mlefw.objective.tape import NotReplayableError, Tape
@@ -32,40 +33,31 @@ class Evaluator:
     """
 
     def __init__(self, objective: Objective, metrics: Sequence[Metric]) -> None:
-        self.objective, self.metrics = objective, list(metrics)
-        # Those of several targets hold the metrics of each.
-        parts = [part for metric in metrics for part in metric.modules() if isinstance(part, Metric)]
-        self.places = [(part, name, getattr(part, name).shape) for part in parts for name in part.sum_names]
-        self.sums: Tensor | None = None
+        self.objective, self.accumulator = objective, Accumulator(metrics)
         self.tapes: dict[object, Tape] = {}
         self.uses: dict[object, int] = {}
-        self.is_replayable = is_replayable(objective) and all(is_replayable(part) for part in parts)
+        self.is_replayable = is_replayable(objective) and all(map(is_replayable, self.accumulator.parts))
 
     @property
     def is_empty(self) -> bool:
         """Whether no rows were added since the last figures."""
-        return self.sums is None
+        return self.accumulator.sums is None
 
     @torch.no_grad()
     def add(self, block: Batch) -> None:
         """Add a block of rows."""
-        sums = self._sums(block)
-        # A tape's outputs are its own; the sum of two is not.
-        self.sums = sums.clone() if self.sums is None else self.sums + sums
+        self.accumulator.add(self._sums(block))
 
     def figures(self) -> dict[str, float]:
         """Every metric over the rows added, in all processes; the next block is the first of other figures."""
-        assert self.sums is not None
-        ranks.add([self.sums])
-        self._restore(self.sums.cpu())
-        self.sums = None
-        values: dict[str, Tensor] = {}
-        for metric in self.metrics:
-            values |= bare(metric.compute)()
+        sums = self.accumulator.packed()
+        ranks.add([sums])
+        self.accumulator.unpack(sums.cpu())
+        values = self.accumulator.figures()
         numbers = torch.stack([value.double() for value in values.values()]).tolist()
         return dict(zip(values, numbers, strict=True))
 
-    def _sums(self, block: Batch) -> Tensor:
+    def _sums(self, block: Batch) -> list[Tensor]:
         rows = block.rows
         # In mixed precision weights are rounded once for several blocks, which a tape would take for constants.
         is_mixed = torch.is_autocast_enabled(rows.x.device.type)
@@ -73,27 +65,18 @@ class Evaluator:
             return self._pass(block)
         key = (rows.x.shape, rows.x.dtype, rows.x.device, rows.y.shape, block.standardized)
         if key in self.tapes:
-            return self.tapes[key](*rows)[0]
+            return self.tapes[key](*rows)
         self.uses[key] = self.uses.get(key, 0) + 1
         if self.uses[key] > _WORTH and len(self.tapes) < _MAX_TAPES:
             try:
-                self.tapes[key] = Tape(lambda *columns: [self._pass(block._replace(rows=Rows(*columns)))], rows)
-                return self.tapes[key].taken()[0]
+                self.tapes[key] = Tape(lambda *columns: self._pass(block._replace(rows=Rows(*columns))), rows)
+                return self.tapes[key].taken()
             except NotReplayableError:
                 self.is_replayable = False
         return self._pass(block)
 
-    def _pass(self, block: Batch) -> Tensor:
-        """One pass over a block: the states of all metrics, one behind the other."""
+    def _pass(self, block: Batch) -> list[Tensor]:
+        """One pass over a block: the sums of all metrics."""
         rows = block.rows
-        distribution = self.objective.head(self.objective.eta(rows.x, rows.offset, block.standardized))
-        for metric in self.metrics:
-            metric.reset()
-            bare(metric.update)(distribution, rows.y, rows.weight)
-        return torch.cat([getattr(part, name).reshape(-1) for part, name, _ in self.places])
-
-    def _restore(self, sums: Tensor) -> None:
-        values = sums.split([shape.numel() for _, _, shape in self.places])
-        for (part, name, shape), value in zip(self.places, values, strict=True):
-            # Two classes ask first whether it is a parameter, which takes as long as a metric.
-            part.__dict__[name] = value.view(shape)
+        eta = self.objective.eta(rows.x, rows.offset, block.standardized)
+        return self.accumulator.of_block(self.objective.head(eta), rows.y, rows.weight)

@@ -199,7 +199,7 @@ class LikelihoodModule(lightning.LightningModule):
         """Stop the clock of the epoch before evaluation, and go back first where the steps have led too far."""
         self.seconds = time.monotonic() - self.started
         total, number = self.losses
-        if number and self.recovery.is_exploded(total / number):
+        if number and self.recovery.is_possible and self.recovery.is_exploded(total / number):
             self._go_back(self.current_epoch)
 
     def validation_step(self, block: Batch, index: int, dataloader_idx: int = 0) -> None:
@@ -223,7 +223,8 @@ class LikelihoodModule(lightning.LightningModule):
         self.losses = (0.0, 0)
         if self.global_step == 0 and "train" in self.figures:
             self.recovery.start(self.figures["train"]["objective"])
-        self.recovery.keep(self.global_step, self._optimizer)
+        if self.recovery.most:
+            self.recovery.keep(self.global_step, self._optimizer)
 
     @property
     def epochs_judged(self) -> int:

@@ -92,18 +92,15 @@ class Recovery:
     def is_exploded(self, loss: float) -> bool:
         """Whether the mean loss of steps, or a weight, is beyond what a training that converges comes through."""
         reference = self.history.reference
-        if not self.is_possible:
-            return False
         is_high = reference is not None and not loss <= reference + _FACTOR * max(1.0, abs(reference))
         return is_high or not largest(self.objective) < LARGEST
 
     @torch.no_grad()
     def keep(self, step: int, optimizer: Optimizer) -> None:
         """Keep the present state, after so many steps, as a good one."""
-        if self.most:
-            weights = [] if self.averaging is None else self.averaging.state
-            state = copy.deepcopy(optimizer.state_dict()["state"])
-            self.history.good = GoodState(step, _copies(self.tensors), _copies(weights), state)
+        weights = [] if self.averaging is None else self.averaging.state
+        state = copy.deepcopy(optimizer.state_dict()["state"])
+        self.history.good = GoodState(step, _copies(self.tensors), _copies(weights), state)
 
     @torch.no_grad()
     def go_back(self, epoch: int, rows: Rows, optimizer: Optimizer, scheduler: Any = None) -> None:
@@ -134,7 +131,7 @@ class Recovery:
 
     def restore(self, history: History, step: int, optimizer: Optimizer) -> None:
         """Take up a stored history, when all else is restored to what it was after so many steps."""
-        if history.good is None and step:
+        if history.good is None and step and self.most:
             self.keep(step, optimizer)
             history.good = self.history.good
         self.history = history

@@ -15,6 +15,7 @@ from mlefw.objective.objective import Objective
 from mlefw.objective.tape import Tape
 from mlefw.rows.batch import Batch
 from mlefw.system.torch_internals import has_step_hooks
+from mlefw.training import update_rules
 from mlefw.training.compiled_step import CompiledStep
 
 _REPLAYABLE = (SGD, Adam, AdamW)
@@ -185,14 +186,12 @@ def step_length(optimizer: Optimizer, group: dict[str, Any], p: Tensor) -> Tenso
         UsageError: the optimiser's step length is not known here.
     """
     if isinstance(optimizer, SGD):
-        momentum = group["momentum"]
-        return group["lr"] * (1 - group["dampening"] if momentum else 1.0) / (1 - momentum)
+        return group["lr"] * update_rules.sgd_gain(group)
     if isinstance(optimizer, Adam | AdamW) and not group["amsgrad"]:
         state = optimizer.state[p]
         if not state:
             return 0.0
-        correction = 1 - group["betas"][1] ** state["step"]
-        return group["lr"] / ((state["exp_avg_sq"] / correction).sqrt() + group["eps"])
+        return group["lr"] / update_rules.adam_divisor(state["exp_avg_sq"], state["step"], group)
     raise UsageError(
         f"a prior with exact zeros needs the step length of the optimiser, which is not known for "
         f"{type(optimizer).__name__}: use optimizer=sgd, adam or adamw, or prior=l2"

@@ -1,1 +1,1 @@
-"""Uncertainty of the parameters: how far a network's own predictions might be off."""
+"""Uncertainty of the parameters of a trained model, and predictions averaged over it."""

@@ -1,4 +1,4 @@
-"""What a method is that finds how uncertain the parameters of a trained model are, and what it finds."""
+"""`Method`, the interface of an uncertainty method, and `Uncertain`, the parameter uncertainty that it finds."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,69 +11,69 @@ from mlefw.rows.rows import Rows
 
 
 class Uncertain(ABC):
-    """What is known of the parameters: predictions are averaged over it."""
+    """The uncertainty of the parameters of a trained model, over which predictions are averaged."""
 
     name: str
-    """That of the method, under which figures stand in summaries and evaluations."""
+    """Name of the method, under which summaries and evaluations list its figures."""
 
     @abstractmethod
     def predictive(self, objective: Objective, rows: Rows) -> Distribution:
-        """The distribution of each row, of batch shape (n,), averaged over the parameters; on the CPU.
+        """The predictive distribution of each row averaged over the parameters, of batch shape (n,), on the CPU.
 
         Raises:
-            UsageError: rows whose prediction the training rows leave undetermined.
+            UsageError: the training rows leave the prediction of some rows undetermined.
         """
 
     def facts(self) -> dict[str, Any]:
-        """What `summary.json` says of it beside the figures: plain values by name."""
+        """Plain values by name that `summary.json` lists in addition to the figures."""
         return {}
 
     def state(self) -> dict[str, Any] | None:
-        """Tensors and plain containers for a checkpoint; None where it is found again from the settings."""
+        """Tensors and plain containers for a checkpoint; None if the settings alone suffice to find it again."""
         return None
 
     @property
     def cost(self) -> str:
-        """What takes long in a prediction, a clause for the person who waits; empty where nothing does."""
+        """A clause that tells the user what makes a prediction slow; empty if nothing does."""
         return ""
 
 
 class Method(ABC):
-    """Finds the uncertainty of a trained model. A concrete one has a name, and writes `fit`."""
+    """Finds the parameter uncertainty of a trained model; a concrete class states `name`, writes `check` and `fit`."""
 
     name: ClassVar[str]
     needs_rows: ClassVar[bool] = True
-    """Whether `fit` needs the training rows; without them a run can be asked for it at any time."""
+    """Whether `fit` needs the training rows; a method without that need also applies to a finished run."""
 
     @abstractmethod
     def check(self, objective: Objective) -> None:
-        """Refuse what the method is not for, before anything is trained.
+        """Refuse, before training, an objective that the method is not defined for.
 
         Raises:
-            UsageError: why, and what to do.
+            UsageError: the method is not defined for this objective; the message says why and what to do.
         """
 
     @abstractmethod
     def fit(self, objective: Objective, train: Rows | None) -> Uncertain:
-        """The uncertainty at the present state of an objective.
+        """The parameter uncertainty at the present state of an objective.
 
         Args:
-            objective: trained; it is not changed.
+            objective: a trained objective, which is not changed.
             train: the training rows; None for a method that does not need them.
 
         Raises:
-            UsageError: there is none at this state.
+            UsageError: the uncertainty is not defined at this state.
         """
 
     def restore(self, state: Mapping[str, Any]) -> Uncertain | None:
-        """What `Uncertain.state` gave; None where it is not what these settings ask for.
+        """The uncertainty from a stored `Uncertain.state`; None if it was found with other settings of the method.
 
         Raises:
-            UsageError: it is damaged.
+            UsageError: the stored state is damaged.
         """
         return None
 
     @property
     def setting(self) -> str:
-        """The overrides of `mlefw train` that keep this uncertainty in a checkpoint, for messages."""
+        """The overrides with which `mlefw train` stores this uncertainty in a checkpoint, for messages."""
         return f"uncertainty={self.name}"

@@ -1,4 +1,4 @@
-"""The parameters whose uncertainty is kept, as directions in which the complete eta of a row can move."""
+"""The parameters whose uncertainty is kept, and the derivative of a row's complete eta with respect to them."""
 
 from abc import ABC, abstractmethod
 from copy import deepcopy
@@ -17,20 +17,21 @@ from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized, feature_statistics
 
 _BLOCK = 2**22
-"""Numbers in a block of Jacobians: 32 megabytes."""
+"""Number of values in a block of Jacobians: 32 megabytes."""
 
 
 class Directions(ABC):
-    """J, the derivative of a row's complete eta in `size` parameters, the raw shared ones being the last of them.
+    """J, the derivative of a row's complete eta with respect to `size` parameters, the last being the shared ones.
 
-    All in float64 on the CPU, in evaluation mode.
+    Everything is in float64 on the CPU, with the model in evaluation mode.
     """
 
     size: int
+    """Number of parameters."""
 
     @abstractmethod
     def prior_precision(self, prior: Prior) -> Tensor:
-        """Second derivatives of −log p, (size,): a prior is a product over weights."""
+        """Second derivatives of −log p in each parameter, (size,); a prior has no mixed ones."""
 
     @abstractmethod
     def add_information(self, total: Tensor, rows: Rows, curvature: Tensor) -> None:
@@ -42,10 +43,10 @@ class Directions(ABC):
 
 
 class LastLayer(Directions):
-    """A weight for each feature that enters the last layer, a bias, for each eta column; then the shared parameters.
+    """For each eta column, a weight for each input of the last layer and a bias; then the shared parameters.
 
-    The features are taken less `mean` and over `scale`, which changes the coordinates and not the model: far from
-    zero they would be nearly collinear with the bias.
+    The inputs are standardised by `mean` and `scale`, which changes the coordinates but not the model: inputs far from
+    zero would be nearly collinear with the bias.
     """
 
     def __init__(self, objective: Objective, mean: Tensor, scale: Tensor) -> None:
@@ -56,14 +57,14 @@ class LastLayer(Directions):
 
     @classmethod
     def of(cls, objective: Objective, train: Rows) -> "LastLayer":
-        """In units of the features of the first training rows."""
+        """The directions with inputs standardised by their statistics over the first 16384 training rows."""
         none = torch.zeros(0, dtype=torch.float64)
         first = train.take(slice(0, 16384))
         rows = first._replace(x=cls(objective, none, none).features(first))
         return cls(objective, *feature_statistics(rows, True))
 
     def features(self, rows: Rows) -> Tensor:
-        """What enters the last layer, (n, in_features).
+        """The inputs of the last layer, (n, in_features).
 
         Raises:
             UsageError: a forward pass does not go through the layer exactly once.
@@ -77,19 +78,19 @@ class LastLayer(Directions):
         return found[0]
 
     def prior_precision(self, prior: Prior) -> Tensor:
-        """That of the weights, in the coordinates of standardised features."""
+        """Second derivatives of −log p in each parameter, (size,), in the coordinates of standardised inputs."""
         weight = second_derivatives(prior, self.last.weight) / self.scale.square()
         table = torch.cat([weight, weight.new_zeros(len(weight), 1)], 1)
         return torch.cat([table.reshape(-1), weight.new_zeros(self.head.shared_dim)])
 
     def add_information(self, total: Tensor, rows: Rows, curvature: Tensor) -> None:
-        """One block for each pair of eta columns."""
+        """Add Σ_i J_i' B_i J_i to `total` (size, size), a block for each pair of eta columns."""
         design, gain = self._design(rows), self.head.gain.cpu()
         weighted = curvature * (gain * gain.unsqueeze(1))
         add_hessian(total, design, weighted, self.head.eta_dim, torch.empty_like(design))
 
     def movement(self, rows: Rows, root: Tensor) -> Tensor:
-        """A row moves an eta column through that column's own weights alone."""
+        """J_i root for each row, (n, columns, k); each eta column depends on its own weights only."""
         design, gain, eta_dim = self._design(rows), self.head.gain.cpu(), self.head.eta_dim
         table, shared = root[: eta_dim * self.width].view(eta_dim, self.width, -1), root[eta_dim * self.width :]
         parts = [gain[k] * (design @ table[k]) for k in range(eta_dim)]
@@ -102,7 +103,7 @@ class LastLayer(Directions):
 
 
 class AllWeights(Directions):
-    """Every trainable parameter of the model, in the order in which it names them; then the shared parameters."""
+    """Every trainable parameter of the model, in the order of `named_parameters`; then the shared parameters."""
 
     def __init__(self, objective: Objective) -> None:
         self.head, self.model = objective.head, deepcopy(objective.model).double().cpu().eval()
@@ -111,7 +112,7 @@ class AllWeights(Directions):
         self.size = sum(p.numel() for p in self.parameters.values()) + self.head.shared_dim
 
     def prior_precision(self, prior: Prior) -> Tensor:
-        """That of the tensors under the prior: those of two dimensions or more."""
+        """Second derivatives of −log p, (size,); zero for tensors of one dimension, which have a flat prior."""
         flat = [
             second_derivatives(prior, p).reshape(-1) if p.ndim >= 2 else torch.zeros(p.numel(), dtype=torch.float64)
             for p in self.parameters.values()
@@ -119,13 +120,13 @@ class AllWeights(Directions):
         return torch.cat([*flat, torch.zeros(self.head.shared_dim, dtype=torch.float64)])
 
     def add_information(self, total: Tensor, rows: Rows, curvature: Tensor) -> None:
-        """A block of rows at a time."""
+        """Add Σ_i J_i' B_i J_i to `total` (size, size), a block of rows at a time."""
         for start, jacobian in self._jacobians(rows):
             part = curvature[start : start + len(jacobian)] @ jacobian
             total += jacobian.flatten(0, 1).T @ part.flatten(0, 1)
 
     def movement(self, rows: Rows, root: Tensor) -> Tensor:
-        """A block of rows at a time."""
+        """J_i root for each row, (n, columns, k), a block of rows at a time."""
         return torch.cat([jacobian @ root for _, jacobian in self._jacobians(rows)])
 
     def _jacobians(self, rows: Rows) -> "list[tuple[int, Tensor]] | map[tuple[int, Tensor]]":
@@ -148,10 +149,10 @@ class AllWeights(Directions):
 
 
 def last_layer(objective: Objective) -> nn.Linear:
-    """The layer whose weights are the coefficients of a generalised linear model on the features before it.
+    """The last layer of a model, with a bias and an output for each eta column.
 
     Raises:
-        UsageError: the model names none, or one without a bias or of another width.
+        UsageError: the model names no `last` layer, or one without a bias or of another width.
     """
     model = objective.model.model if isinstance(objective.model, Standardized) else objective.model
     last = model.last if isinstance(model, HasLastLayer) else None
@@ -164,7 +165,7 @@ def last_layer(objective: Objective) -> nn.Linear:
 
 
 def second_derivatives(prior: Prior, w: Tensor) -> Tensor:
-    """Those of −log p at w, one for each entry, in float64 on the CPU."""
+    """Second derivatives of −log p in each entry of w, shaped like w, in float64 on the CPU."""
     leaf = w.detach().double().cpu().clone().requires_grad_()
     if prior.flat or not w.numel():
         return torch.zeros_like(leaf, requires_grad=False)

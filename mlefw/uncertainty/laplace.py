@@ -1,4 +1,4 @@
-"""Laplace's approximation at the kept state: the inverse of information and prior precision."""
+"""Laplace approximation: a normal posterior about the kept state of the parameters."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -19,25 +19,25 @@ from mlefw.uncertainty.directions import AllWeights, LastLayer, last_layer
 from mlefw.uncertainty.posterior import Posterior, Weights
 
 MAX_PARAMETERS = 5000
-"""Beyond them the covariance takes more than 200 megabytes."""
+"""Most parameters, whose covariance takes 200 megabytes."""
 _SINGULAR = 1e-12
-"""Eigenvalue of the information on a unit diagonal below which it is rounding."""
+"""Eigenvalue of the information, scaled to a unit diagonal, below which it is rounding error."""
 _FEWEST_LEFT = 3
-"""Degrees of freedom from which a Student t has a variance."""
+"""Least degrees of freedom: a Student t distribution with fewer has no finite variance."""
 
 
 class Laplace(Method):
-    """A normal posterior about the kept state, with precision Σ w J' Λ J + that of the prior (MacKay, 1992).
+    """A normal posterior about the kept state, with precision Σ w J' Λ J plus that of the prior (MacKay, 1992).
 
-    J is the derivative of a row's eta in the parameters and Λ the expected Hessian of its NLL in eta: the generalised
-    Gauss–Newton matrix, which is never negative. A network that early stopping keeps from its optimum is held by more
-    than its likelihood: with a flat prior the posterior, which knows nothing of that, is then too wide.
-    Eigenvalues that are rounding belong to directions which the training rows say nothing about; they are left
-    undetermined, and rows whose prediction needs them are refused.
+    J is the derivative of a row's eta in the parameters and Λ the expected Hessian of its NLL in eta, which gives the
+    positive semidefinite generalised Gauss–Newton matrix. Early stopping constrains a network in addition to its
+    likelihood and prior; the posterior ignores this, and is then too wide under a flat prior. Eigenvalues of rounding
+    size belong to directions that the training rows do not determine; rows whose prediction depends on these
+    directions are refused.
 
     Args:
-        weights: `last_layer`, the default, holds the features before it as they are; `full` takes every trainable
-            parameter. The parameters that all rows share are among them always.
+        weights: `last_layer`, the default, keeps the layers before the last one fixed; `full` takes every trainable
+            parameter. Shared distribution parameters are always included.
     """
 
     name: ClassVar = "laplace"
@@ -49,7 +49,7 @@ class Laplace(Method):
         self.weights = weights
 
     def check(self, objective: Objective) -> None:
-        """Refuse what has no such posterior, before anything is trained.
+        """Refuse, before training, an objective without a Laplace approximation.
 
         Raises:
             UsageError: several targets, a loss that is no likelihood, a prior with a kink, a model without a last
@@ -83,11 +83,15 @@ class Laplace(Method):
 
     @property
     def setting(self) -> str:
-        """With the parameters whose uncertainty is meant."""
+        """The overrides with which `mlefw train` stores this uncertainty in a checkpoint, for messages."""
         return f"uncertainty=laplace uncertainty.weights={self.weights}"
 
     def restore(self, state: Mapping[str, Any]) -> Posterior | None:
-        """A stored posterior of the parameters that are asked for."""
+        """The posterior from a stored state; None if it is of other weights than those asked for.
+
+        Raises:
+            UsageError: the stored state is damaged.
+        """
         found = Posterior.from_dict(state)
         return found if self.asked in (None, found.weights) else None
 
@@ -96,7 +100,7 @@ class Laplace(Method):
         """The posterior at the present state of an objective.
 
         Raises:
-            UsageError: as `check`; fewer rows than parameters without a prior; a curvature that is not finite.
+            UsageError: `check` refuses the objective; too few rows for a flat prior; a curvature that is not finite.
         """
         assert train is not None
         self.check(objective)
@@ -126,9 +130,9 @@ class Laplace(Method):
 
 
 def output_curvature(head: Head, eta: Tensor, y: Tensor) -> Tensor:
-    """The Hessian of each row's NLL in its complete eta, (n, columns, columns), positive semidefinite.
+    """A positive semidefinite Hessian of each row's NLL in its complete eta, (n, columns, columns).
 
-    The expected one; where the head states none, the observed one without its negative eigenvalues.
+    It is the expected Hessian, or where the head states none, the observed one with negative eigenvalues set to zero.
     """
     expected = head.information(eta)
     if expected is not None:
@@ -138,13 +142,20 @@ def output_curvature(head: Head, eta: Tensor, y: Tensor) -> Tensor:
 
 
 def _is_classical(objective: Objective) -> bool:
+    """Whether the model is a Gaussian with a shared scale under a flat prior, whose posterior is a Student t."""
     head = objective.head
     constant = isinstance(head, GaussianHead) and head.eta_names == ("loc",) and head.shared_dim == 1
     return constant and objective.prior.flat
 
 
 def _inverse_root(precision: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """R with R R' a generalised inverse, the square roots of its eigenvalues on a unit diagonal, and the null space."""
+    """A root R with R R' a generalised inverse, the square roots of the eigenvalues, and a basis of the null space.
+
+    Eigenvalues are of the precision scaled to a unit diagonal. Shapes: (size, rank), (rank,), (size, size − rank).
+
+    Raises:
+        UsageError: the precision is not finite.
+    """
     diagonal = precision.diagonal()
     if not bool(torch.isfinite(precision).all()):
         raise UsageError("uncertainty=laplace: the information of the training rows is not finite")

@@ -1,4 +1,4 @@
-"""The distribution of y where eta itself is uncertain: p(y | eta) averaged over a normal eta."""
+"""The predictive distribution under an uncertain eta: p(y | eta) averaged over a normal distribution of eta."""
 
 import math
 from functools import lru_cache, singledispatch
@@ -19,29 +19,32 @@ from mlefw.uncertainty.mixture import mixture
 from mlefw.uncertainty.normal_laplace import NormalLaplace
 
 _REACH, _MAX_NODES = 8.0, 1025
-"""A trapezoid between −8 and 8 integrates what is smooth against a normal density to rounding."""
+"""Half-width in standard deviations, and most nodes, of the trapezoidal rule for integrals over a normal eta."""
 _STEP = 0.6
-"""Length between nodes, in widths of the narrowest integrand, at which a trapezoid still has digits to spare."""
+"""Distance of nodes, in widths of the narrowest integrand, at which the trapezoidal rule is accurate to rounding."""
 _LEAST = 6.0
+"""Least curvature of the integrand to choose the number of nodes by."""
 _USUAL = 3.0
-"""How far out, in standard deviations, eta is taken to lie when nodes are counted."""
+"""Range of eta, in standard deviations, in which the number of nodes must suffice."""
 _NUM_DRAWS = 1024
+"""Sobol points for an average over several eta columns."""
 _BLOCK = 2**22
+"""Number of eta values to work on at a time."""
 
 
 @singledispatch
 def marginal(head: Head, eta: Tensor, covariance: Tensor, df: float | None = None, noise: float = 1.0) -> Distribution:
-    """The mixture over nodes of eta; where outcomes are classes, their mean probabilities.
+    """The mixture over nodes of eta, of batch shape (n,); for classes, their mean probabilities.
 
-    One column has a trapezoid of 67 to 1025 nodes, exact but where a count is known a hundred times better than its
-    rate; several have 1024 Sobol points with a fixed seed.
+    For one eta column the nodes are those of a trapezoidal rule, 67 to 1025 of them, which is accurate unless the
+    likelihood is a hundred times narrower than the distribution of eta; for several, 1024 Sobol points of a fixed seed.
 
     Args:
-        head: of the model.
-        eta: complete, (n, columns).
-        covariance: of eta, (n, columns, columns).
-        df: of a Student t that a shared Gaussian scale leads to.
-        noise: factor on its variance.
+        head: the head of the model.
+        eta: mean of the complete eta, (n, columns).
+        covariance: covariance of the complete eta, (n, columns, columns).
+        df: degrees of freedom of the Student t distribution that a shared Gaussian scale leads to, if any.
+        noise: factor on the variance of that Student t distribution.
     """
     log_weight, nodes = _nodes(head, eta, covariance)
     if not isinstance(head.distribution(eta[:1]), Bernoulli | TorchCategorical):
@@ -54,7 +57,7 @@ def marginal(head: Head, eta: Tensor, covariance: Tensor, df: float | None = Non
 
 @marginal.register
 def _(head: GaussianHead, eta: Tensor, covariance: Tensor, df: float | None = None, noise: float = 1.0) -> Distribution:
-    """Normal with a given scale; Student t where the scale is integrated out; else a mixture over log scale."""
+    """Normal for a fixed scale; Student t where a shared scale is integrated out; else a mixture over log scale."""
     if eta.shape[1] == 1 or df is not None:
         loc, variance = eta[:, 0], noise * head.params(eta)["scale"].square() + covariance[:, 0, 0]
         if df is None:
@@ -68,7 +71,7 @@ def _(head: GaussianHead, eta: Tensor, covariance: Tensor, df: float | None = No
 
 @marginal.register
 def _(head: LaplaceHead, eta: Tensor, covariance: Tensor, df: float | None = None, noise: float = 1.0) -> Distribution:
-    """The sum of a normal and a Laplace variate; a mixture of them over log scale unless that is given."""
+    """The sum of a normal and a Laplace variate; for a learnt scale, a mixture of such sums over log scale."""
     if eta.shape[1] == 1:
         return NormalLaplace(eta[:, 0], covariance[:, 0, 0].sqrt(), head.params(eta)["scale"])
     log_weight, at, left = _along_scale(eta, covariance)
@@ -77,9 +80,9 @@ def _(head: LaplaceHead, eta: Tensor, covariance: Tensor, df: float | None = Non
 
 
 def _along_scale(eta: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Nodes of (loc, log scale) along log scale, (n, m, 2), with log weights (m,), and the variance left to loc."""
+    """Log weights (m,) and nodes of (loc, log scale), (n, m, 2), over log scale; the conditional variance of loc."""
     spread = covariance[:, 1, 1].clamp(min=0).sqrt()
-    # The log-density of a residual of u scales bends by 2 u² in log scale.
+    # The second derivative of the log-density in log scale is about 2 u², u being the residual in units of the scale.
     log_weight, nodes = _grid_for(float(1 + 2 * (_USUAL + 2) ** 2 * spread.square().amax()) if len(eta) else 1.0)
     slope = torch.where(spread > 0, covariance[:, 0, 1] / spread.clamp(min=1e-150), torch.zeros_like(spread))
     direction = torch.stack([slope, spread], -1)
@@ -88,7 +91,7 @@ def _along_scale(eta: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def _nodes(head: Head, eta: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Log weights (m,) and standard normal nodes (m, columns)."""
+    """Log weights (m,) and standard normal nodes: (m, columns), or (m, 1) for one column."""
     if eta.shape[1] > 1:
         return torch.full((_NUM_DRAWS,), -math.log(_NUM_DRAWS), dtype=torch.float64), _draws(eta.shape[1])
     spread = covariance[:, :, 0].clamp(min=0).sqrt()
@@ -100,7 +103,7 @@ def _nodes(head: Head, eta: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _grid_for(information: float) -> tuple[Tensor, Tensor]:
-    """The grid for integrands that bend by at most `information`, in squared standard deviations of eta."""
+    """Log weights and nodes for integrands with a log-curvature up to `information` per standard deviation² of eta."""
     wanted = math.ceil(_REACH / _STEP * math.sqrt(min(information, 1e6)))
     return _grid(min(2 * wanted + 1, _MAX_NODES))
 
@@ -118,13 +121,13 @@ def _draws(columns: int) -> Tensor:
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """The symmetric root, which no choice among equal eigenvectors can change: a row's result is its own."""
+    """The symmetric square root, which is unique: a row's result does not depend on the other rows of its block."""
     values, vectors = torch.linalg.eigh(covariance)
     return (vectors * values.clamp(min=0).sqrt().unsqueeze(-2)) @ vectors.mT
 
 
 def average(log_weight: Tensor, component: Distribution) -> Distribution:
-    """The mean over nodes: of probabilities of classes, else a mixture; components (n, m), log weights (m,)."""
+    """The average of components of batch shape (n, m) with log weights (m,): of class probabilities, or a mixture."""
     if not isinstance(component, Bernoulli | TorchCategorical):
         return mixture(log_weight, component)
     return _of_logits(_average(component, log_weight))
@@ -135,7 +138,7 @@ def _of_logits(logits: Tensor) -> Distribution:
 
 
 def _average(component: Distribution, log_weight: Tensor) -> Tensor:
-    """Log-odds (n,) or log-probabilities (n, K) of the mean over nodes."""
+    """Log-odds (n,) or log-probabilities (n, K) of the mean probabilities over nodes."""
     if isinstance(component, Bernoulli):
         both = torch.stack([logsigmoid(component.logits), logsigmoid(-component.logits)])
         one, zero = torch.logsumexp(both + log_weight, -1)

@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: the network averaged over masks of the units that training dropped at random."""
+"""Monte Carlo dropout: predictions averaged over random dropout masks."""
 
 import math
 from functools import partial
@@ -17,12 +17,14 @@ from mlefw.uncertainty.marginal import average
 
 
 class McDropout(Method):
-    """Dropout left on at prediction, the predictive distributions of many masks being mixed (Gal & Ghahramani, 2016).
+    """Dropout is left on at prediction, and the predictive distributions of many masks are mixed.
+
+    Source: Gal & Ghahramani (2016).
 
     Args:
-        num_masks: components of the mixture.
-        seed: of the masks. They are the same for every row, so that a prediction depends on neither the other rows
-            nor their order.
+        num_masks: number of masks, the components of the mixture.
+        seed: seed of the masks. All rows share the masks, so that a prediction does not depend on the other rows or
+            their order.
     """
 
     name: ClassVar = "mc_dropout"
@@ -37,7 +39,7 @@ class McDropout(Method):
         """Refuse a model without dropout.
 
         Raises:
-            UsageError: it has none, or of another kind than that of single units.
+            UsageError: the model has no dropout, or dropout of channels rather than units; or several targets.
         """
         if objective.head.event_shape:
             name = type(objective.head).__name__
@@ -53,17 +55,17 @@ class McDropout(Method):
             )
 
     def fit(self, objective: Objective, train: Rows | None = None) -> "DropoutMasks":
-        """The masks for a model, to be drawn as they are met.
+        """The masks for a model, each drawn when its layer is first evaluated.
 
         Raises:
-            UsageError: as `check`.
+            UsageError: `check` refuses the objective.
         """
         self.check(objective)
         return DropoutMasks(self.num_masks, self.seed)
 
 
 class DropoutMasks(Uncertain):
-    """Masks of every dropout layer, drawn once: a prediction is the mean over them."""
+    """Masks of every dropout layer, drawn once; a prediction is the mixture over the masks."""
 
     name = "mc_dropout"
 
@@ -73,12 +75,12 @@ class DropoutMasks(Uncertain):
         self.masks: dict[int, Tensor] = {}
 
     def facts(self) -> dict[str, Any]:
-        """How many there are."""
+        """The number of masks, `num_masks`."""
         return {"num_masks": self.num_masks}
 
     @torch.no_grad()
     def predictive(self, objective: Objective, rows: Rows) -> Distribution:
-        """The mixture of each row's distributions over the masks; of classes, their mean probabilities."""
+        """The mixture of each row's distributions over the masks, (n,); for classes, their mean probabilities."""
         training = objective.training
         layers = enumerate(_layers(objective))
         hooks = [layer.register_forward_hook(partial(self._drop, index)) for index, layer in layers]

@@ -1,4 +1,4 @@
-"""Mixtures over nodes of eta: of many components, with the same weights in every row."""
+"""Mixtures of many components with equal weights in every row, as quadrature over eta gives them."""
 
 import torch
 from torch import Tensor
@@ -9,18 +9,18 @@ from mlefw.distribution.cdf import cdf, is_discrete, survival
 
 _STEPS = 100
 _ROUNDING = 1e-12
-"""Of a probability, relative to the smaller tail."""
+"""Error of a probability, relative to the smaller tail, at which a quantile is found."""
 
 
 class NodeMixture(MixtureSameFamily):
-    """A continuous mixture whose quantiles are found by Newton's method; shapes (*batch,).
+    """A continuous mixture whose quantiles, (*batch,), are found by Newton's method.
 
-    The components of the ordinary mixture are asked for their own quantiles first, and then it is bisected.
+    For many components this is faster than the bisection of `MixtureSameFamily`, which needs all component quantiles.
     """
 
 
 def mixture(log_weight: Tensor, component: Distribution) -> MixtureSameFamily:
-    """The mixture of components of batch shape (n, m), for log weights (m,)."""
+    """The mixture, of batch shape (n,), of components of batch shape (n, m) with log weights (m,)."""
     mixing = Categorical(logits=log_weight.expand(component.batch_shape), validate_args=False)
     kind = MixtureSameFamily if is_discrete(component) else NodeMixture
     return kind(mixing, component, validate_args=False)
@@ -28,7 +28,7 @@ def mixture(log_weight: Tensor, component: Distribution) -> MixtureSameFamily:
 
 @quantile.quantile.register
 def _(distribution: NodeMixture, level: quantile.Level) -> Tensor:
-    """Newton's method between Cantelli's bounds."""
+    """Newton's method within a bracket that starts at Cantelli's bounds."""
     mean, sd = distribution.mean, distribution.stddev
     p = level.expand_as(mean) if isinstance(level, Tensor) else torch.full_like(mean, level)
     low, high = mean - sd * ((1 - p) / p).sqrt(), mean + sd * (p / (1 - p)).sqrt()
@@ -40,7 +40,7 @@ def _(distribution: NodeMixture, level: quantile.Level) -> Tensor:
 def newton(distribution: Distribution, p: Tensor, low: Tensor, high: Tensor, start: Tensor) -> Tensor:
     """The quantiles at p by Newton's method between bounds, which it narrows; all tensors (*batch,).
 
-    A step that would leave the bounds halves the distance between them instead.
+    A step outside them is replaced by bisection.
 
     Args:
         distribution: continuous, with a cdf and a density.
@@ -51,7 +51,7 @@ def newton(distribution: Distribution, p: Tensor, low: Tensor, high: Tensor, sta
     """
     q = start
     for _ in range(_STEPS):
-        # The tail that is less than one half keeps its digits.
+        # Compare in the smaller tail, which keeps its digits.
         tail = torch.where(p < 0.5, cdf(distribution, q) - p, 1 - p - survival(distribution, q))
         found = tail.abs() <= _ROUNDING * torch.minimum(p, 1 - p)
         if bool(found.all()):

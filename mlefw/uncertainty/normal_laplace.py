@@ -12,7 +12,10 @@ _STEPS = 60
 
 
 class NormalLaplace(Distribution):
-    """loc + sd · Z + scale · L, Z standard normal and L standard Laplace (Reed, 2006); shapes (*batch,)."""
+    """Distribution of loc + sd · Z + scale · L, Z standard normal and L standard Laplace (Reed, 2006).
+
+    Shapes: loc, sd, scale (*batch,).
+    """
 
     arg_constraints = {}  # noqa: RUF012 - torch declares it as a plain attribute
     support = constraints.real
@@ -23,16 +26,16 @@ class NormalLaplace(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """loc, by symmetry."""
+        """The mean, which is loc by symmetry, (*batch,)."""
         return self.loc
 
     @property
     def variance(self) -> Tensor:
-        """The two add up."""
+        """The variance sd² + 2 scale², (*batch,)."""
         return self.sd.square() + 2 * self.scale.square()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density, (*batch,): two exponentials, each in the form that does not overflow."""
+        """Log-density, (*batch,): the sum of two terms, each in a form that does not overflow."""
         t, a = self._standard(value)
         near, far = self._terms(t, a)
         return torch.logaddexp(near, far) - (4 * self.scale).log()
@@ -45,12 +48,12 @@ class NormalLaplace(Distribution):
         return torch.where(value > self.loc, 1 - beyond, beyond)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """The quantile, (*batch,), by Newton's method on log F, which is concave: at most one step overshoots."""
+        """The quantile, (*batch,), by Newton's method on log F: as it is concave, at most one step overshoots."""
         lower = torch.minimum(value, 1 - value)
         below = torch.zeros_like(self.loc)
         unit = (self.variance / 2).sqrt()
         for _ in range(_STEPS):
-            # F and f at loc − below, by their logarithms, since their ratio is all that counts.
+            # The ratio of F and f at loc − below, from their logarithms, as both may underflow.
             log_cdf = self.cdf(self.loc - below).log()
             step = (log_cdf - lower.log()) * (log_cdf - self.log_prob(self.loc - below)).exp()
             below = torch.relu(below + step)

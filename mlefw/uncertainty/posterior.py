@@ -1,4 +1,4 @@
-"""What is known of the parameters after training: a normal distribution about the kept state."""
+"""A normal posterior of the parameters about the kept state, and the predictions that follow from it."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,28 +19,28 @@ from mlefw.uncertainty.marginal import marginal
 
 Weights = Literal["last_layer", "full"]
 
-_FURTHEST = 5.0
-"""Standard deviations of a logarithm from which a number is not known at all."""
+_MAX_LOG_SD = 5.0
+"""Standard deviation of a log-linked eta above which the parameter is unknown to a factor of e^5."""
 _MANY = 2000
-"""Parameters from which an average over them takes seconds for some thousand rows."""
+"""Number of parameters above which predictions of some thousand rows take seconds."""
 _OUTSIDE = 1e-5
-"""Share of a row's length along undetermined directions, from which its prediction is undetermined, too."""
+"""Share of a row's Jacobian in undetermined directions above which its prediction is undetermined."""
 
 
 @dataclass(frozen=True)
 class Posterior(Uncertain):
-    """The covariance root · root' of some parameters, and the directions that the training rows leave undetermined.
+    """A normal posterior of the parameters, and the directions that the training rows leave undetermined.
 
     Attributes:
-        weights: which parameters: those of the last layer, or all; with the shared ones.
-        root: (size, rank).
-        length: (rank,), square roots of the eigenvalues whose directions, over these, are the columns of `root`.
-        null: (size, k), the undetermined directions; none where the rows and the prior determine everything.
-        mean: of the features of the last layer, (in_features,); empty for all weights.
-        scale: theirs.
+        weights: whether the parameters are those of the last layer or all; both include the shared ones.
+        root: a square root of the covariance root · root', (size, rank).
+        length: square roots of the eigenvalues of the precision, by which the columns of `root` were divided, (rank,).
+        null: a basis of the undetermined directions, (size, k); k is 0 where rows and prior determine everything.
+        mean: means that standardise the inputs of the last layer, (in_features,); empty for all weights.
+        scale: scales that standardise the inputs of the last layer, (in_features,); empty for all weights.
         population: Σ w of the training rows.
-        df: degrees of freedom that are left for a shared Gaussian scale with a flat prior, whose factor
-            population / df is in `root` already; None for any other head or prior.
+        df: residual degrees of freedom of a Gaussian with a shared scale and a flat prior, whose factor
+            population / df `root` includes; None for any other head or prior.
     """
 
     name = "laplace"
@@ -56,12 +56,16 @@ class Posterior(Uncertain):
 
     @property
     def covariance(self) -> Tensor:
-        """Of the parameters, (size, size); of estimable combinations alone where some directions are undetermined."""
+        """Covariance of the parameters, (size, size), zero along undetermined directions."""
         return self.root @ self.root.T
 
     @torch.no_grad()
     def predictive(self, objective: Objective, rows: Rows) -> Distribution:
-        """The predictive distribution of each row: eta is linearised about the estimate."""
+        """The predictive distribution of each row, (n,), with eta linearised in the parameters.
+
+        Raises:
+            UsageError: the training rows leave the prediction of some rows undetermined.
+        """
         eta = objective.head.complete(objective.eta(rows.x, rows.offset)).cpu()
         noise = 1.0 if self.df is None else self.population / self.df
         covariance = self.eta_covariance(objective, rows)
@@ -69,22 +73,23 @@ class Posterior(Uncertain):
         return marginal(objective.head, eta, covariance, self.df, noise)
 
     def facts(self) -> dict[str, Any]:
-        """Which parameters, how many, and how many directions of them are determined."""
+        """The choice of parameters `weights`, their number, and the rank of their precision."""
         return {"weights": self.weights, "num_parameters": len(self.root), "rank": self.root.shape[1]}
 
     @property
     def cost(self) -> str:
-        """The product with the covariance, where it is large."""
+        """A clause that tells the user what makes a prediction slow; empty for few parameters."""
         size = len(self.root)
         return f"each row takes a product with a matrix of {size:,} × {size:,} covariances" if size > _MANY else ""
 
     def eta_covariance(self, objective: Objective, rows: Rows) -> Tensor:
         """The covariance of each row's complete eta, (n, columns, columns).
 
-        Where one number may be added to all predicted columns (softmax), that of their differences from their mean.
+        Where a common shift of all predicted columns changes nothing (softmax), they are centred over the columns.
 
         Raises:
-            UsageError: rows whose prediction the training rows leave undetermined.
+            UsageError: the training rows leave the prediction of some rows undetermined; or the posterior does not
+                fit the model.
         """
         directions = directions_of(self.weights, objective, self.mean, self.scale)
         if directions.size != len(self.root):
@@ -109,15 +114,15 @@ class Posterior(Uncertain):
         return movement @ movement.mT
 
     def state(self) -> dict[str, Any]:
-        """Plain containers and tensors, as a checkpoint carries them."""
+        """The attributes by name, for a checkpoint."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
     def from_dict(cls, content: Any) -> "Posterior":
-        """What `state` gave.
+        """The posterior from the content of `state`.
 
         Raises:
-            UsageError: it lacks a part, or its parts do not fit each other.
+            UsageError: a part is missing, or the shapes of the parts do not agree.
         """
         try:
             found = typed(cls, content, "it")
@@ -133,26 +138,30 @@ class Posterior(Uncertain):
 
 
 def _check_logarithms(head: Head, covariance: Tensor) -> None:
-    """Refuse what is a number no longer: a rate or scale that may as well be a million times as large."""
+    """Refuse rows for which a log-linked parameter, a rate or scale, is practically unknown.
+
+    Raises:
+        UsageError: the standard deviation of such an eta is above 5 for some rows.
+    """
     if not isinstance(head, FactorizedHead):
         return
     for column, name in enumerate(head.eta_names):
-        lost = covariance[:, column, column] > _FURTHEST**2
+        lost = covariance[:, column, column] > _MAX_LOG_SD**2
         if head.inverse_links[name] is inverse_link.exp and bool(lost.any()):
             raise UsageError(
                 f"uncertainty=laplace: of {int(lost.sum())} of {len(covariance)} rows the {name} is not known to a "
-                f"factor of e^{_FURTHEST:.0f}, so far do they lie from the training rows: expected rows like those, "
-                "or a run with prior=l2"
+                f"factor of e^{_MAX_LOG_SD:.0f}, because they lie far from the training rows: expected rows like the "
+                "training rows, or a run with prior=l2"
             )
 
 
 def directions_of(weights: Weights, objective: Objective, mean: Tensor, scale: Tensor) -> Directions:
-    """The directions of a posterior."""
+    """The directions of the parameters named by `weights`; mean and scale standardise the inputs of the last layer."""
     return LastLayer(objective, mean, scale) if weights == "last_layer" else AllWeights(objective)
 
 
 def _contrasts(objective: Objective, movement: Tensor) -> Tensor:
-    """What of a movement of eta, (n, columns, k), the distribution can see."""
+    """A movement of eta, (n, columns, k), without the common shift of all columns that changes no distribution."""
     if objective.head.reference is None:
         return movement
     predicted = movement[:, : objective.head.eta_dim]

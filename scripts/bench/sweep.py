@@ -33,7 +33,7 @@ KINDS = {
     "wide": ("model.hidden=[64,64]", *_STEPS),
 }
 LAUNCHERS = {
-    "basic": ("hydra/launcher=basic", "hydra/sweeper=basic"),
+    "basic": ("hydra/launcher=basic",),
     "fork, one at a time": ("hydra.launcher.jobs=1", "hydra.launcher.population=false"),
     "fork": ("hydra.launcher.population=false",),
     "population": (),

@@ -74,7 +74,7 @@ def run(job: tuple[str, int, int, list[str]]) -> dict[str, float]:
         summary = train.run(config, run_dir)
     return {
         "nll": summary["metrics"]["test"]["nll_nats"],
-        "linear": summary["baseline"]["test"]["nll_nats"],
+        "linear": summary["baseline"].get("test", {}).get("nll_nats", float("nan")),
         "steps": summary["num_steps"],
         "seconds": time.process_time() - start,
     }
@@ -115,9 +115,9 @@ def _print(results: dict[str, list[dict[str, float]]], head: str, overrides: lis
     for key, label in (("linear", "linear MLE, same head (exact)"), ("nll", f"mlefw head={head}, {settings}")):
         cells = []
         for rows in results.values():
-            values = np.array([row[key] for row in rows])
+            values = np.array([row[key] for row in rows if not np.isnan(row[key])])
             error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-            cells.append(f"{values.mean():.3f} ± {error:.3f}")
+            cells.append(f"{values.mean():.3f} ± {error:.3f}" if len(values) else "none")
         print(f"{label:<{width}}" + "".join(f"{cell:>18}" for cell in cells))
     for label, key in (
         ("  worst split", "nll"),

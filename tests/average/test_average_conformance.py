@@ -55,7 +55,7 @@ def test_a_horizon_that_is_none_is_refused(horizon: float) -> None:
 
 def test_tensors_hold_weights_within_a_block_of_steps_and_the_average_outside() -> None:
     weights, zeros = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0])
-    averaging = Averaging(Ema(1.0), [weights, zeros], [zeros])
+    averaging = Averaging(Ema(1.0), [weights, zeros], [torch.tensor([False, False]), torch.tensor([True, True])])
     for step in range(3):
         averaging.exchange()
         weights.add_(1.0)

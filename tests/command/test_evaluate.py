@@ -13,8 +13,7 @@ from mlefw.cli import run
 from mlefw.objective.objective import evaluate
 from mlefw.reading import csv_blocks
 from mlefw.run import build, checkpoint
-from mlefw.score.figures import figures_on
-from mlefw.score.streaming import Tally
+from mlefw.score.figures import Tally, figures_on
 
 FEW = (
     "trainer.precision=64",
@@ -98,6 +97,24 @@ def test_a_tally_beyond_its_bounds_thins_what_it_keeps_and_counts_every_row(head
         # By ranks where all rows are there, by moments elsewhere: two correlations of the same two columns.
         close = {"abs": 0.05} if name == "spread_trend" else {"abs": 0.01} if name in grouped else {"rel": 1e-9}
         assert found[name] == pytest.approx(value, **close), name
+
+
+@pytest.mark.filterwarnings("ignore:metric Crps left out")
+def test_a_metric_that_fails_is_left_out_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame("gaussian").to_csv("d.csv", index=False)
+    assert told("train", "data=csv", "data.path=d.csv", "data.target=y", *FEW) == 0
+    assert told("evaluate", "run=r", "data.path=d.csv", "output=whole.json") == 0
+
+    def fail(*_: object) -> None:
+        raise ValueError("math domain error")
+
+    monkeypatch.setattr("mlefw.metric.crps.Crps.update", fail)
+    assert told("evaluate", "run=r", "data.path=d.csv", "output=less.json") == 0
+    whole, less = (
+        json.loads(Path(name).read_text(encoding="utf-8"))["metrics"] for name in ("whole.json", "less.json")
+    )
+    assert whole.keys() - less.keys() == {name for name in whole if name.startswith("crps")} != set()
+    assert less == {name: whole[name] for name in less}
 
 
 def test_pictures_of_new_rows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,6 +83,7 @@ SHAPES: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 PLACES = {
     "head": {"_target_": "mlefw.head.gaussian.GaussianHead"},
+    "inputs": {"_target_": "mlefw.inputs.clipped.Clipped"},
     "model": {"_target_": "mlefw.model.linear.Linear"},
     "prior": {"_target_": "mlefw.prior.l2.L2Prior"},
     "loss": {"_target_": "mlefw.loss.plain.Plain"},
@@ -342,7 +343,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("section", ["head", "model", "prior", "loss", "data", "metric.nll", "calibrate"])
+@pytest.mark.parametrize("section", ["head", "model", "prior", "loss", "data", "metric.nll", "calibrate", "inputs"])
 def test_ways_in_through_a_checkpoint(section: str, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = archive.read(trained / "checkpoints" / "best.ckpt")
     group, *rest = section.split(".")

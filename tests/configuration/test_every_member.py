@@ -27,6 +27,7 @@ GROUPS = {
     "prior": [],
     "loss": [],
     "batch": [],
+    "inputs": [],
     "model": [],
     "data": [],
     "baseline": [],
@@ -59,14 +60,14 @@ METRICS = {
     "ordinal": ["head=ordinal", "data=iris", "data.labels=[setosa,versicolor,virginica]"],
 }
 """Heads that the metrics of a group are for."""
-HELD = ("head", "prior", "loss", "batch", "model", "metric")
+HELD = ("head", "prior", "loss", "batch", "inputs", "model", "metric")
 """Groups whose plugins are held to the rules of their kind."""
 CASES = [(group, member) for group in GROUPS for member in members(group)]
 
 
 TARGETS = sorted(
     {match for file in config_root().rglob("*.yaml") for match in re.findall(r"_target_: ([\w.]+)", file.read_text())}
-    - {"hydra_plugins.mlefw.ForkLauncher", "hydra_plugins.mlefw.GridSweeper", "mlefw.loss.plain.Plain"}
+    - {"mlefw.loss.plain.Plain"}
 )
 
 

@@ -20,7 +20,19 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 CONF = Path(__file__).parents[2] / "conf"
 SECTIONS = ("data", "step", "early_stopping", "checkpoint")
-GROUPS = ("head", "prior", "batch", "average", "model", "data", "baseline", "calibrate", "uncertainty", "loss")
+GROUPS = (
+    "head",
+    "prior",
+    "batch",
+    "average",
+    "inputs",
+    "model",
+    "data",
+    "baseline",
+    "calibrate",
+    "uncertainty",
+    "loss",
+)
 FOREIGN = {
     "trainer": [lightning.Trainer],
     "optimizer": [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.LBFGS],
@@ -49,6 +61,7 @@ RIGHT: dict[str, set[str]] = {
     "early_stopping.min_delta": {"0"},
     "checkpoint.min_seconds": {"0"},
     "checkpoint.every_steps": {"0"},
+    "inputs.tail": {"0"},
     "model.dropout": {"0"},
     "model.layer_norm": {"true"},
     "model.hidden": {"[]"},

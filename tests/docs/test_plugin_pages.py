@@ -48,6 +48,13 @@ def signs(summary: dict[str, Any]) -> bool:
     return nll < null and len(Path("run/figures.jsonl").read_text(encoding="utf-8").splitlines()) >= 9
 
 
+def whitened(summary: dict[str, Any]) -> bool:
+    """A map as wide as the features, and predictions from a checkpoint that has it."""
+    nll, null = (at(summary, f"{who}.train.nll_nats") for who in ("metrics", "null"))
+    same = summary["inputs"] == {"method": "whitened", "num_inputs": 10}
+    return nll < null and same and Path("predictions.csv").is_file()
+
+
 CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "head": gumbel,
     "prior": lambda s: s["prior"] == "logistic" and abs(at(s, "distance.excess_objective")) < 1e-9,
@@ -66,6 +73,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "by_target": signs,
     "testing": lambda s: s["head"] == "waiting" and at(s, "baseline.is_global") is True,
     "uncertainty": lambda s: abs(at(s, "weight_noise.test.nll_nats") - at(s, "metrics.test.nll_nats")) < 0.1,
+    "inputs": whitened,
     "model": lambda s: s["num_parameters"] == 102 and at(s, "distance.head_refit_gap") > 0,
 }
 

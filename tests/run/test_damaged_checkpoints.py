@@ -21,7 +21,7 @@ from mlefw.run import archive
 from mlefw.schema.schema import Schema
 from mlefw.trained import load
 
-SECTIONS = ("head", "model", "prior", "loss", "metric", "data", "calibrate", "choices")
+SECTIONS = ("head", "model", "prior", "loss", "metric", "data", "calibrate", "inputs", "choices")
 GONE = object()
 MAX_S = 20.0
 """Far more than any of them takes; a hang would take for ever."""
@@ -49,8 +49,10 @@ def values(old: Any) -> list[Any]:
     tensors = [torch.tensor(float("nan")), torch.zeros(2, 9), torch.zeros(0), torch.zeros(3, dtype=torch.complex64)]
     tensors += [torch.zeros(4).to_sparse(), torch.zeros(2, dtype=torch.int8)]
     if isinstance(old, torch.Tensor):
-        huge = torch.finfo(old.dtype).max / 2 if old.is_floating_point() else 1
-        for value in (float("nan"), float("inf"), -1.0, huge, 0.0):
+        numbers: list[float] = [-1, 0, 1, 10**12]
+        if old.is_floating_point():
+            numbers = [float("nan"), float("inf"), -1.0, torch.finfo(old.dtype).max / 2, 0.0]
+        for value in numbers:
             changed = old.clone()
             changed.view(-1)[:1] = value
             tensors.append(changed)
@@ -100,7 +102,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.csv").write_text("\n".join(["p,q,kind,y", *rows]), encoding="utf-8")
     common = ("data=csv", "data.target=y", "data.missing=impute", "model.hidden=[2]", "logger=none", "report=false")
     common = (*common, "trainer.max_epochs=1", "baseline=none")
-    for name, more in (("number", ("calibrate=scale",)), ("label", ("head=categorical", "prior=l2"))):
+    for name, more in (
+        ("number", ("calibrate=scale",)),
+        ("label", ("head=categorical", "prior=l2", "inputs=piecewise_linear")),
+    ):
         assert train(*common, *more, f"data.path={folder / name}.csv", f"run_dir={folder / name}") == 0
     return folder
 

@@ -14,13 +14,15 @@ from mlefw.batch.base import BatchRegime
 from mlefw.batch.mini import MiniBatch
 from mlefw.data.base import Block, Source
 from mlefw.head.gaussian import GaussianHead
+from mlefw.inputs.base import Inputs
+from mlefw.inputs.clipped import Clipped
 from mlefw.loss.base import Loss
 from mlefw.metric.base import Metric
 from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.reading.table import Table
-from mlefw.testing import average, batch, loss, metric, model, prior, source
+from mlefw.testing import average, batch, inputs, loss, metric, model, prior, source
 from mlefw.testing.conformance import ConformanceError
 
 
@@ -229,6 +231,65 @@ AVERAGES = {
     "arguments_alone_decide": like(Ema, share=lambda self, progress, length: 1 / next(_asked)),
 }
 
+
+class Span(Inputs):
+    """Features over their largest magnitude among the training rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("most", torch.ones(3, dtype=torch.float64))
+
+    @property
+    def num_inputs(self):
+        return 3
+
+    def learn(self, x, weight):
+        self.most = x.abs().amax(0)
+
+    def forward(self, x):
+        return x / self.most
+
+
+class Trained(Span):
+    """Has a weight of its own, which nobody trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+
+class Forgetful(Span):
+    """Keeps what it has learnt where no checkpoint finds it."""
+
+    def learn(self, x, weight):
+        self.center = x.mean(0)
+
+    def forward(self, x):
+        return x - self.center
+
+
+def learn_the_first(self, x, weight):
+    self.most = x[0].abs() + 1
+
+
+def learn_the_mean(self, x, weight):
+    self.most = x.square().mean(0)
+
+
+def in_place(self, x):
+    return x.mul_(2.0)
+
+
+INPUTS = {
+    "all_state_is_buffers": Trained(),
+    "output_has_a_column_for_each_input": like(Span, forward=lambda self, x: x[..., :2]),
+    "output_is_finite_and_repeatable": like(Span, forward=in_place),
+    "rows_do_not_mix": like(Span, forward=lambda self, x: x - x.mean(0)),
+    "buffers_are_all_it_needs": Forgetful(),
+    "weight_two_is_the_row_twice": like(Span, learn=learn_the_mean),
+    "order_of_rows_does_not_matter": like(Span, learn=learn_the_first),
+}
+
 X = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
 LOC = torch.linspace(-1, 1, 60, dtype=torch.float64)
 
@@ -236,6 +297,8 @@ LOC = torch.linspace(-1, 1, 60, dtype=torch.float64)
 def check(kind: str, member: object) -> None:
     if kind == "model":
         model.check_model(member, X, 2)
+    elif kind == "inputs":
+        inputs.check_inputs(member, X.double())
     elif kind == "metric":
         metric.check_metric(member, lambda index: Normal(LOC[index], 1.0), LOC.sin() + 3)
     elif kind == "loss":
@@ -249,6 +312,7 @@ KINDS = {
     "prior": (prior, PRIORS),
     "batch": (batch, BATCHES),
     "average": (average, AVERAGES),
+    "inputs": (inputs, INPUTS),
     "model": (model, MODELS),
     "metric": (metric, METRICS),
     "loss": (loss, LOSSES),
@@ -290,6 +354,8 @@ RIGHT = [
     ("prior", NoPrior()),
     ("batch", Plain()),
     ("average", Ema(2.0)),
+    ("inputs", Span()),
+    ("inputs", Clipped(3)),
     ("model", Net(nn.Identity())),
     ("model", Net(nn.Sequential(nn.Dropout(0.5), nn.LayerNorm(2)))),
     ("metric", Mean()),

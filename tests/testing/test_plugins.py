@@ -27,6 +27,8 @@ from mlefw.errors import UsageError
 from mlefw.head.base import FactorizedHead, Head
 from mlefw.head.categorical import CategoricalHead
 from mlefw.head.gaussian import Gaussian, GaussianHead
+from mlefw.inputs.base import Inputs
+from mlefw.inputs.clipped import Clipped
 from mlefw.metric.error import PointError
 from mlefw.metric.nll import Nll
 from mlefw.model.linear import Linear
@@ -162,7 +164,7 @@ AWKWARD = {
 }
 
 
-def parts(head=None, prior=None, model=None, regime=None, metrics=()):
+def parts(head=None, prior=None, model=None, regime=None, metrics=(), inputs=None):
     """What a run is made of: parts of mlefw where none is given."""
     head = GaussianHead() if head is None else head
     generator = torch.Generator().manual_seed(0)
@@ -170,7 +172,7 @@ def parts(head=None, prior=None, model=None, regime=None, metrics=()):
     y = x.sum(1) if not head.event_shape else x[:, :2]
     rows = Rows(x, y, torch.ones(40).double(), torch.zeros(40).double())
     model = Linear(3, head.eta_dim) if model is None else model
-    whole = Standardized(model, torch.zeros(3).double(), torch.ones(3).double())
+    whole = Standardized(model, torch.zeros(3).double(), torch.ones(3).double(), inputs)
     objective = Objective(whole, head, prior or NoPrior(), 40.0)
     return objective, regime or FullBatch(), metrics, rows
 
@@ -218,6 +220,20 @@ class Net(nn.Module):
         return self.after(self.layer(x))
 
 
+class Halved(Inputs):
+    """Half of each feature."""
+
+    @property
+    def num_inputs(self):
+        return 3
+
+    def learn(self, x, weight):
+        pass
+
+    def forward(self, x):
+        return x / 2
+
+
 class Importance(MiniBatch):
     """A third of the rows is drawn in each epoch, at three times the scale."""
 
@@ -234,12 +250,13 @@ class Importance(MiniBatch):
     [
         {"prior": Flat()},
         {"prior": Student()},
+        {"inputs": Halved()},
         {"model": Net(nn.Dropout(0.5))},
         {"model": Net(nn.LayerNorm(1))},
         {"regime": Importance(4)},
         {"metrics": [type("Mine", (PointError,), {})()]},
     ],
-    ids=["flat prior", "heavy prior", "dropout", "layer norm", "regime", "metric"],
+    ids=["flat prior", "heavy prior", "inputs", "dropout", "layer norm", "regime", "metric"],
 )
 def test_other_right_parts_are_left_alone(some) -> None:
     check_plugins(*parts(**some))
@@ -280,6 +297,9 @@ REFUSED = {
         )(16)
     },
     "rows_do_not_mix": {"model": Net(Centred())},
+    "output_has_a_column_for_each_input": {
+        "inputs": type("Mine", (Halved,), {"forward": lambda self, x: x.float()})(),
+    },
 }
 
 
@@ -317,10 +337,18 @@ class Noise(nn.Module):
         return x + torch.randn(())
 
 
+class Middle(Clipped):
+    """Bounds that do not know of weights."""
+
+    def learn(self, x, weight):
+        self.lower, self.upper = -x.square().mean(0), x.square().mean(0)
+
+
 WARNED = {
     "score_has_mean_zero": {"head": pair(Shrinking)},
     "prior_integrates_to_one": {"prior": type("Mine", (L2Prior,), {"forward": lambda s, w: w.square().sum() / 2})(1.0)},
     "claimed_convexity_holds": {"prior": type("Mine", (Student,), {"convex": True})()},
+    "weight_two_is_the_row_twice": {"inputs": Middle(3)},
     "rows_do_not_mix_in_training": {"model": Net(nn.BatchNorm1d(1))},
     "evaluation_is_repeatable": {"model": Net(Noise())},
     "blocks_and_order_do_not_matter": {"metrics": [Nll(), MeanOfBlocksError()]},

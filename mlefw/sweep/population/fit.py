@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,14 +10,18 @@ from torch import Tensor
 
 from mlefw.errors import MlefwError, NumericalError, Stopped
 from mlefw.objective.objective import not_finite
-from mlefw.run.build import build_metrics
+from mlefw.run.build import build_average, build_metrics
 from mlefw.sweep.population.member import Member
 from mlefw.sweep.population.optimiser import Vectorised
 from mlefw.sweep.population.stacked import Stack
 from mlefw.system.allocator import retained
-from mlefw.system.atomic import together
 from mlefw.system.signals import deferred
+from mlefw.training.averaging import Averaging
 from mlefw.training.step import calmer
+
+
+class ToTrainAloneError(MlefwError):
+    """A run goes back to a good state of its training, which it cannot do among others."""
 
 
 def fit(members: Sequence[Member]) -> None:
@@ -47,8 +52,9 @@ class _Group:
         self.stack = Stack([member.module.objective for member in self.members])
         optimizers = [member.optimizer for member in self.members]
         self.optimiser = Vectorised(self.stack, optimizers, first.config.step.clip_norm)
+        self.averaging = self._averaging([])
         for member in self.members:
-            member.store = self.optimiser.store
+            member.store = partial(self._store, member)
             member.share_time(len(self.members))
 
     def run(self) -> None:
@@ -64,9 +70,25 @@ class _Group:
                     self._each(Member.begin_another_epoch)
                     self.optimiser.refresh()
                 self._each(Member.end_steps, [self._steps(epoch)] * len(self.members))
-            figures = self._figures(end)
-            with together():
-                self._each(Member.end_epoch, figures)
+            self._each(self._leave_if_exploded, [end - 1] * len(self.members))
+            self._each(Member.end_epoch, self._figures(end))
+
+    def _averaging(self, held: Sequence[Tensor]) -> Averaging | None:
+        """What averages the weights of all members, row by row, with what it holds beside them so far."""
+        average = build_average(self.members[0].begun.config.average)
+        if average is None:
+            return None
+        averaging = Averaging(average, [self.stack.flat], [self.stack.rate > 0])
+        averaging.restore(held)
+        return averaging
+
+    def _store(self, member: Member) -> None:
+        """Let the member's own optimiser and average hold what those of the group do, for a checkpoint."""
+        self.optimiser.store(member.optimizer)
+        own = member.module.averaging
+        if self.averaging is not None and own is not None and self.averaging.held:
+            row = self.averaging.held[0][self.members.index(member)].split(self.stack.sizes)
+            own.restore([part.view(shape) for part, shape in zip(row, self.stack.shapes, strict=True)])
 
     def _each(self, act: Callable[..., None], values: Sequence[Any] | None = None) -> None:
         """Let each act; an error is its own, and a signal waits until all have written what they are at."""
@@ -91,6 +113,8 @@ class _Group:
             self.stack.keep(index)
             self.optimiser.keep(index)
             self.members = [self.members[i] for i in stay]
+            if self.averaging is not None and stay:
+                self.averaging = self._averaging([weights[index] for weights in self.averaging.held])
         self.optimiser.refresh()
         return bool(self.members)
 
@@ -109,12 +133,17 @@ class _Group:
         """The steps of an epoch; how many."""
         train, losses, taken = self.train, list[Tensor](), list[Tensor]()
         orders = [member.begun.prepared.rows.steps(range(epoch, epoch + 1)) for member in self.members]
+        length = 1 / self.cadence.num_steps(epoch + 1)
+        if self.averaging is not None:
+            self.averaging.exchange()
         for drawn in zip(*orders, strict=True):
             index, scale = torch.stack([index for index, _, _ in drawn]), drawn[0][1]
             whole = index.shape[1] == train.num_rows and self.regime.without_replacement
             rows = train if whole else train.take(index)
             value, gradient = self.stack.gradient(rows, scale, whole)
             self.optimiser.step(gradient)
+            if self.averaging is not None:
+                self.averaging.update(epoch + (len(losses) + 1) * length, length)
             losses.append(value)
             taken.append(index)
         values = torch.stack(losses).T.tolist()
@@ -123,11 +152,26 @@ class _Group:
             at = next((k for k, value in enumerate(values[i]) if not math.isfinite(value)), None)
             if at is not None:
                 cause = not_finite(self.stack.objectives[i], train.take(taken[at][i]), True)
-                member.fail(
-                    NumericalError(
-                        f"training diverged: the objective was not finite at step {member.global_step + at + 1} "
-                        f"(epoch {epoch}){cause and f'; after it {cause}'}. "
-                        f"{calmer(member.begun.config.step.clip_norm)}"
-                    )
-                )
+                self._leave(member, _diverged(member, epoch, at, cause))
+        if self.averaging is not None:
+            self.averaging.exchange()
         return len(losses)
+
+    def _leave(self, member: Member, error: NumericalError) -> None:
+        """Let a member that diverges fail, or train alone, where it can go back to a good state."""
+        goes_back = bool(member.begun.config.step.recoveries)
+        member.fail(ToTrainAloneError(str(error)) if goes_back else error)
+
+    def _leave_if_exploded(self, member: Member, epoch: int) -> None:
+        """Let a member whose steps have led too far train alone."""
+        total, number = member.module.losses
+        if member.begun.config.step.recoveries and member.module.recovery.is_exploded(total / max(number, 1)):
+            self._leave(member, _diverged(member, epoch, 0, ""))
+
+
+def _diverged(member: Member, epoch: int, at: int, cause: str) -> NumericalError:
+    """What is to be said of a step of an epoch whose objective is not finite."""
+    return NumericalError(
+        f"training diverged: the objective was not finite at step {member.global_step + at + 1} "
+        f"(epoch {epoch}){cause and f'; after it {cause}'}. {calmer(member.begun.config.step.clip_norm)}"
+    )

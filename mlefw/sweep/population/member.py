@@ -16,12 +16,17 @@ from mlefw.run import fitting, trainer
 from mlefw.run.archive import Archive
 from mlefw.score.yardstick import Yardstick
 from mlefw.training.lightning_internals import hand_to
+from mlefw.training.recovery import Recovery
 
 
 class Member:
     """A run whose callbacks are called in Lightning's order.
 
-    The attributes without an underscore are those of `lightning.Trainer` that callbacks and the module read.
+    The attributes without an underscore are those of `lightning.Trainer` that callbacks and the module read. It stands
+    in for a trainer so that there is one set of callbacks: those that stop, keep and log a run alone do so here, and
+    are Lightning's `EarlyStopping`, `Checkpoint` and `Callback` for the sake of the plugins beside them. `strategy` and
+    `state` are what `EarlyStopping` asks for. Callbacks of others, which may ask for more, never come here: a job that
+    has one is trained alone (`signature.py`).
     """
 
     fast_dev_run = False
@@ -37,6 +42,8 @@ class Member:
         self.callbacks = sorted(known, key=lambda callback: isinstance(callback, Checkpoint))
         self.loggers = trainer.build_loggers(config, begun.run_dir)
         self.module = self.lightning_module = trainer.build_module(config, prepared.estimand, prepared.rows, False)
+        # A run that has to go back does so alone.
+        self.module.recovery = Recovery(0, self.module.objective)
         hand_to(self.module, self)
         found: Any = self.module.configure_optimizers()
         scheduler = found["lr_scheduler"] if isinstance(found, dict) else None
@@ -50,7 +57,7 @@ class Member:
         self.sanity_checking = self.should_stop = self.has_ended = False
         self.state = SimpleNamespace(fn=TrainerFn.FITTING)
         self.strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all=True: decision)
-        self.store: Callable[[Optimizer], None] = lambda optimizer: None
+        self.store: Callable[[], None] = lambda: None
         self.error: BaseException | None = None
         self.started = time.monotonic()
 
@@ -67,7 +74,7 @@ class Member:
         state = {f"objective.{name}": value for name, value in self.module.objective.state_dict().items()}
         content: Content = {"epoch": self.current_epoch, "global_step": self.global_step, "state_dict": state}
         if not weights_only:
-            self.store(self.optimizer)
+            self.store()
             states = {callback.state_key: callback.state_dict() for callback in self.callbacks}
             content["callbacks"] = {key: one for key, one in states.items() if one}
             content["optimizer_states"] = [self.optimizer.state_dict()]
@@ -93,6 +100,7 @@ class Member:
         """Take the figures of the untrained network."""
         self._take(figures)
         self._call("on_validation_end")
+        self.module.on_validation_end()
         self._call("on_sanity_check_end")
         self.sanity_checking = False
 

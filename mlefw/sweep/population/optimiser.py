@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Optimizer
 
+from mlefw.prior.base import soft_threshold
 from mlefw.sweep.population.stacked import Stack
+from mlefw.training import update_rules
 
 
 class Vectorised:
@@ -24,8 +26,9 @@ class Vectorised:
         self.settings: dict[str, Any] = self.optimizers[0].param_groups[0]
         self.is_sgd = isinstance(self.optimizers[0], SGD)
         self.num_steps = 0
-        self.first = torch.zeros_like(stack.flat)
-        self.second = torch.zeros_like(stack.flat)
+        # By torch's names, each shaped as all parameters of all members.
+        moments = () if self.is_sgd else ("exp_avg", "exp_avg_sq")
+        self.state = {name: torch.zeros_like(stack.flat) for name in moments}
         self.is_proximal = bool((stack.rate > 0).any())
         self.refresh()
 
@@ -37,7 +40,7 @@ class Vectorised:
     def keep(self, index: Tensor) -> None:
         """Go on with some of the members."""
         self.optimizers = [self.optimizers[i] for i in index.tolist()]
-        self.first, self.second = self.first[index], self.second[index]
+        self.state = {name: value[index] for name, value in self.state.items()}
         self.refresh()
 
     @torch.no_grad()
@@ -47,50 +50,28 @@ class Vectorised:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         self.num_steps += 1
-        length = self._sgd(gradient) if self.is_sgd else self._adam(gradient)
-        if self.is_proximal:
-            flat, threshold = self.stack.flat, length * self.stack.rate
-            flat.copy_(torch.where(self.stack.is_weight, flat.sign() * (flat.abs() - threshold).clamp(min=0), flat))
-
-    def _sgd(self, gradient: Tensor) -> Tensor:
-        """The step; how far a constant unit gradient would move each entry."""
-        flat, lr = self.stack.flat, self.lr.to(self.stack.flat.dtype)
-        momentum, dampening = self.settings["momentum"], self.settings["dampening"]
-        gradient = gradient + self.settings["weight_decay"] * flat if self.settings["weight_decay"] else gradient
-        if not momentum:
-            flat.sub_(lr * gradient)
-            return lr
-        if self.num_steps == 1:
-            self.first.copy_(gradient)
+        flat = self.stack.flat
+        if self.is_sgd:
+            buffer = update_rules.sgd(flat, gradient, self.state.get("momentum_buffer"), self.lr, self.settings)
+            self.state |= {} if buffer is None else {"momentum_buffer": buffer}
+            if self.is_proximal:
+                self._prox(self.lr.to(flat.dtype) * update_rules.sgd_gain(self.settings))
         else:
-            self.first.mul_(momentum).add_(gradient, alpha=1 - dampening)
-        flat.sub_(lr * (gradient + momentum * self.first if self.settings["nesterov"] else self.first))
-        return lr * (1 - dampening) / (1 - momentum)
+            moments = (self.state["exp_avg"], self.state["exp_avg_sq"])
+            divisor = update_rules.adam(flat, gradient, *moments, self.num_steps, self.lr, self.settings)
+            if self.is_proximal:
+                self._prox(self.lr.to(flat.dtype) / divisor)
 
-    def _adam(self, gradient: Tensor) -> Tensor:
-        flat, decay = self.stack.flat, self.settings["weight_decay"]
-        beta1, beta2 = self.settings["betas"]
-        if decay and isinstance(self.optimizers[0], AdamW):
-            flat.mul_((1 - self.lr * decay).to(flat.dtype))
-        elif decay:
-            gradient = gradient + decay * flat
-        self.first.lerp_(gradient, 1 - beta1)
-        self.second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        correction = 1 - beta2**self.num_steps
-        scale = (self.second.sqrt() / correction**0.5).add_(self.settings["eps"])
-        flat.sub_((self.lr / (1 - beta1**self.num_steps)).to(flat.dtype) * self.first / scale)
-        return self.lr.to(flat.dtype) / scale if self.is_proximal else scale
+    def _prox(self, length: Tensor) -> None:
+        """The proximal map of each member's prior, for steps of this length: (M, 1) or shaped like all parameters."""
+        self.stack.flat.copy_(soft_threshold(self.stack.flat, length * self.stack.rate))
 
     def store(self, optimizer: Optimizer) -> None:
         """Put a member's state into its own optimiser, as if that had taken the steps."""
         row = next(i for i, one in enumerate(self.optimizers) if one is optimizer)
-        first, second = (moment[row].split(self.stack.sizes) for moment in (self.first, self.second))
+        parts = {name: value[row].split(self.stack.sizes) for name, value in self.state.items()}
         for i, p in enumerate(optimizer.param_groups[0]["params"]):
-            if not p.numel():
-                continue
-            held = first[i].view(p.shape).clone()
-            if not self.is_sgd:
-                state = {"step": torch.tensor(float(self.num_steps)), "exp_avg": held}
-                optimizer.state[p] = {**state, "exp_avg_sq": second[i].view(p.shape).clone()}
-            elif self.settings["momentum"]:
-                optimizer.state[p] = {"momentum_buffer": held}
+            if parts and p.numel():
+                own = {name: values[i].view(p.shape).clone() for name, values in parts.items()}
+                # Each has a counter of its own, which torch adds to in place.
+                optimizer.state[p] = own if self.is_sgd else {"step": torch.tensor(float(self.num_steps)), **own}

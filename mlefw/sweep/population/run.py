@@ -17,17 +17,14 @@ from mlefw.run import conclude, fitting
 from mlefw.run.directory import locked, summary_of
 from mlefw.run.prepare import prepare
 from mlefw.sweep.population import signature
-from mlefw.sweep.population.fit import fit
+from mlefw.sweep.population.fit import ToTrainAloneError, fit
 from mlefw.sweep.population.last_look import see
 from mlefw.sweep.population.member import Member
 from mlefw.system import shared_work, warning
-from mlefw.system.atomic import together, write_json
+from mlefw.system.atomic import write_json
 from mlefw.system.own_folder import cleared
 from mlefw.system.random_state import Stream
 from mlefw.system.signals import handled
-
-_AT_ONCE = 16
-"""Runs that end together: what they write last comes to disk in one go."""
 
 
 @dataclass
@@ -78,22 +75,19 @@ def read(results: Path) -> dict[int, tuple[int, float]]:
 def _run(entries: Sequence[Entry], held: ExitStack) -> None:
     members: list[tuple[Entry, Member]] = []
     try:
-        with together():
-            for entry in entries:
-                with _speaking(entry):
-                    members.append((entry, _begin(entry, held)))
+        for entry in entries:
+            with _speaking(entry):
+                members.append((entry, _begin(entry, held)))
         clock = time.monotonic()
         fit([member for _, member in members])
         share = (time.monotonic() - clock) / max(1, len(members))
         known = see([member for _, member in members])
-        for start in range(0, len(members), _AT_ONCE):
-            ending = slice(start, start + _AT_ONCE)
-            with together():
-                for (entry, member), seen in zip(members[ending], known[ending], strict=True):
-                    with _speaking(entry):
-                        _end(entry, member, share, seen)
-            for entry, _ in members[ending]:
-                entry.code = entry.code or 0
+        for (entry, member), seen in zip(members, known, strict=True):
+            if isinstance(member.error, ToTrainAloneError):
+                continue
+            with _speaking(entry):
+                _end(entry, member, share, seen)
+            entry.code = entry.code or 0
     except Stopped as error:
         for entry, member in members:
             if entry.code is None and summary_of(entry.run_dir).get("status") != "finished":

@@ -12,6 +12,7 @@ from mlefw.errors import MlefwError
 from mlefw.rows.stored import StoredRows
 from mlefw.run.held_out import is_ensemble
 from mlefw.run.prepare import Prepared
+from mlefw.training.datamodule import MOST_INPUTS
 
 MAX_MEMBERS = 128
 
@@ -64,10 +65,9 @@ def _known(config: Settings) -> Iterable[bool]:
     yield config.prior["_target_"] in _PRIORS
     yield {*optimizer} - {"_target_", "_partial_"} <= _OPTIMIZERS.get(optimizer["_target_"], set())
     yield str(config.scheduler.get("_target_", "torch.")).startswith("torch.")
-    parts = (config.data, config.head, config.batch, config.loss)
+    parts = (config.data, config.head, config.batch, config.loss, config.inputs)
     yield all(str(node.get("_target_", "mlefw.")).startswith("mlefw.") for node in parts)
-    # Their steps know no average yet.
-    yield not config.average and not is_ensemble(config)
+    yield not is_ensemble(config)
     yield config.step.replay and not config.compile and not config.experiment
     yield all(str(node["_target_"]).startswith("mlefw.metric.") for node in config.metric.values())
     yield all(node["_target_"] in _CALLBACKS for node in config.callback.values())
@@ -88,6 +88,8 @@ def check(prepared: Prepared) -> None:
     if isinstance(rows, StoredRows):
         raise UnsuitableError("rows beyond memory")
     size = size_of(getattr(prepared.rows.regime, "size", rows.num_rows), rows.num_rows)
+    if rows.num_rows * prepared.estimand.objective.model.num_inputs > max(rows.x.numel(), MOST_INPUTS):  # type: ignore[operator]
+        raise UnsuitableError("inputs of the model beyond memory")
     if hasattr(prepared.rows.regime, "factor"):
         size = rows.num_rows
     count = prepared.num_parameters

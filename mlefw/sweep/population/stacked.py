@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from mlefw.metric.base import Metric, bare
+from mlefw.metric.accumulator import Accumulator
+from mlefw.metric.base import Metric
 from mlefw.objective.objective import Evaluation, Objective
 from mlefw.objective.tape import NotReplayableError, Tape
 from mlefw.rows.batch import Batch
@@ -44,10 +45,10 @@ class Stack:
         self.sizes = [p.numel() for p in first.parameters()]
         under = {id(w) for w in first.weights()}
         held = [torch.full((p.numel(),), id(p) in under) for p in first.parameters()]
-        self.is_weight = torch.cat(held)
+        is_weight = torch.cat(held)
         self.flat = torch.stack([torch.cat([p.detach().flatten() for p in o.parameters()]) for o in self.objectives])
-        self.curvature = self._column([_curvature(o) for o in self.objectives]) * self.is_weight
-        self.rate = self._column([o.prior.rate / o.population for o in self.objectives]) * self.is_weight
+        self.curvature = self._column([_curvature(o) for o in self.objectives]) * is_weight
+        self.rate = self._column([o.prior.rate / o.population for o in self.objectives]) * is_weight
         self.constant = self._column([_constant(o) for o in self.objectives])
         self.together: list[bool] | None = None
         self.tapes: dict[object, Tape | None] = {}
@@ -139,8 +140,6 @@ class Stack:
             self._compute([metric], rows)
         except (RuntimeError, TypeError, ValueError, NotImplementedError):
             return False
-        finally:
-            metric.reset()
         return True
 
     @property
@@ -165,17 +164,11 @@ class Stack:
 
 
 def _computed(objective: Objective, blocks: Iterable[Rows], metrics: Sequence[Metric]) -> dict[str, Tensor]:
-    for metric in metrics:
-        metric.reset()
+    accumulator = Accumulator(metrics)
     for part in blocks:
         distribution = objective.head(objective.eta(part.x, part.offset))
-        for metric in metrics:
-            bare(metric.update)(distribution, part.y, part.weight)
-    values: dict[str, Tensor] = {}
-    for metric in metrics:
-        values |= bare(metric.compute)()
-        metric.reset()
-    return values
+        accumulator.add(accumulator.of_block(distribution, part.y, part.weight))
+    return accumulator.figures()
 
 
 def _seen(objective: Objective, rows: Rows) -> tuple[Tensor, Tensor]:

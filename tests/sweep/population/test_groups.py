@@ -13,9 +13,13 @@ from conftest import summary_of
 from mlefw.command import train
 from mlefw.configuration.read import read_settings, settings_of
 from mlefw.errors import Stopped
+from mlefw.objective.objective import evaluate
+from mlefw.run.build import build_metrics
 from mlefw.run.prepare import prepare
+from mlefw.score.figures import figures_on
 from mlefw.sweep.population import fit, run, signature
 from mlefw.sweep.population.dispatch import Groups
+from mlefw.sweep.population.stacked import Stack
 from mlefw.sweep.progress import Progress
 from mlefw.sweep.record import Journal, plan
 from mlefw.system.fork_pool import Pool
@@ -49,11 +53,24 @@ def test_all_else_is_common(other: str) -> None:
     [
         *("model.dropout=0.1", "model=residual", "batch.size=2048"),
         *("trainer.max_time=00:00:01:00", "optimizer.amsgrad=true"),
+        # Whoever else watches a training counts on Lightning's trainer.
+        "+callback.timer._target_=lightning.pytorch.callbacks.Timer",
     ],
 )
 def test_what_is_unusual_is_trained_alone(unusual: str) -> None:
     few = composed(unusual) if unusual != "model=residual" else read_settings("train", [unusual], (), ())
     assert signature.signature(settings_of(few)) is None
+
+
+def test_figures_of_all_members_are_computed_at_once() -> None:
+    known = [prepare(settings_of({**composed(f"seed={seed}"), "run_dir": "runs"}), None) for seed in (1, 2)]
+    stack = Stack([one.estimand.objective.eval() for one in known])
+    metrics = build_metrics(settings_of(composed()), stack.objectives[0].head)
+    found = stack.figures(known[0].data.train, metrics)
+    assert stack.together == [True] * len(metrics)
+    for figures, objective in zip(found, stack.objectives, strict=True):
+        expected = figures_on(objective, evaluate(objective, known[0].data.train), known[0].data.train, metrics)
+        assert figures["crps"] == pytest.approx(expected["crps"], rel=1e-6)
 
 
 def test_groups_are_split_over_the_processes_and_bounded() -> None:
@@ -82,8 +99,16 @@ def test_large_networks_and_large_batches_are_trained_alone(large: tuple[str, ..
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_member_that_diverges_costs_itself_alone(tmp_path: Path) -> None:
+def test_a_member_that_may_go_back_is_left_to_train_alone(tmp_path: Path) -> None:
     members = [(f"optimizer.lr={lr}", "optimizer=sgd", "step.clip_norm=0") for lr in ("0.01", "1e30", "0.02")]
+    assert run.run(entries(tmp_path, *members), tmp_path / "results.json") == 0
+    assert {i: code for i, (code, _) in run.read(tmp_path / "results.json").items()} == {0: 0, 2: 0}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_member_that_diverges_costs_itself_alone(tmp_path: Path) -> None:
+    common = ("optimizer=sgd", "step.clip_norm=0", "step.recoveries=0")
+    members = [(f"optimizer.lr={lr}", *common) for lr in ("0.01", "1e30", "0.02")]
     group = entries(tmp_path, *members)
     assert run.run(group, tmp_path / "results.json") == 0
     assert {i: code for i, (code, _) in run.read(tmp_path / "results.json").items()} == {0: 0, 1: 3, 2: 0}
@@ -156,3 +181,11 @@ def test_it_can_be_switched_off() -> None:
     assert ForkLauncher().population
     assert not ForkLauncher(population=False).population
     assert not ForkLauncher(timeout_s=5.0).population
+
+
+def test_inputs_that_do_not_fit_into_memory_are_those_of_a_job_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepare(settings_of(composed("inputs=piecewise_linear")), None)
+    signature.check(prepared)
+    monkeypatch.setattr(signature, "MOST_INPUTS", 1000)
+    with pytest.raises(signature.UnsuitableError, match="inputs of the model"):
+        signature.check(prepared)

@@ -60,6 +60,10 @@ CASES: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
         ("batch=replacement", "batch.size=200", "data=synthetic", "data.num_rows=334", "trainer.max_epochs=30"),
         [("seed=1",), ("seed=2",)],
     ),
+    "coded inputs": (
+        ("inputs=piecewise_linear", "trainer.max_epochs=3", "batch.size=64"),
+        [("seed=1",), ("seed=2", "optimizer.lr=0.01")],
+    ),
     "two scales, recalibrated": (
         ("head=heteroscedastic", "calibrate=scale", "trainer.max_epochs=3", "batch.size=64"),
         [("seed=1",), ("seed=2",)],

@@ -1,14 +1,14 @@
-"""Replacing interpolations says what OmegaConf says, or leaves it to OmegaConf."""
+"""Settings of jobs are put in as Hydra does it, and references are replaced as OmegaConf does, or left to it."""
 
-from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 from omegaconf import OmegaConf
 
 from mlefw.configuration import compose
+from mlefw.configuration.compose import replaced
 from mlefw.configuration.groups import config_root
-from mlefw.configuration.interpolate import replaced
 
 PLAIN: list[dict[str, Any]] = [
     {"a": {"b": 1e-3, "c": [1, "x", None, True]}, "d": "${a.b}", "e": ["${a.b}", {"f": "${g}/h"}], "g": "there"},
@@ -35,14 +35,12 @@ def test_anything_else_is_left_to_omegaconf(config: dict[str, Any]) -> None:
     assert replaced(config) is None
 
 
-def test_settings_of_jobs_are_put_in_as_omegaconf_does(tmp_path: Path) -> None:
+def test_settings_of_jobs_are_put_in_as_hydra_does() -> None:
     overrides = ["seed=3", "++optimizer.lr=0.5", "++model.hidden=[8,8]", "++trainer.max_time=null", "report=false"]
-    root = config_root()
-    whole: Any = compose.compose(root, "train", overrides)
-    OmegaConf.set_struct(whole, False)
-    del whole["hydra"]
-    config, choices = compose.contain(root, "train", overrides)
+    with hydra.initialize_config_dir(str(config_root()), version_base="1.3"):
+        whole = hydra.compose("train", overrides=overrides)
+    config, choices = compose.contain(config_root(), "train", overrides)
     assert config == OmegaConf.to_container(whole, resolve=False)
     assert choices["head"] == "gaussian"
     config["model"]["hidden"].append(1)
-    assert compose.contain(root, "train", overrides)[0]["model"]["hidden"] == [8, 8]
+    assert compose.contain(config_root(), "train", overrides)[0]["model"]["hidden"] == [8, 8]

@@ -1,0 +1,1 @@
+"""Input maps: from standardised features to what the model gets."""

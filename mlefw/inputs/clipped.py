@@ -1,0 +1,43 @@
+"""Features that are held near the training rows."""
+
+import torch
+from torch import Tensor
+
+from mlefw.errors import UsageError
+from mlefw.inputs.base import Inputs, quantiles
+
+
+class Clipped(Inputs):
+    """Each feature between two of its weighted quantiles in the training rows, those at `tail` and at 1 − `tail`.
+
+    Of fewer than 1 / tail rows these are the least and the largest value: no training row is changed, and a new one
+    counts at most as the outermost of them. A feature of which both quantiles are one value, as an indicator of a rare
+    level, is held between its least and its largest value instead.
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+    def __init__(self, num_features: int, tail: float = 0.001) -> None:
+        super().__init__()
+        if not 0 <= tail < 0.5:
+            raise UsageError(f"inputs.tail={tail}: expected a share of the rows of at least 0 and below 0.5")
+        self.tail = tail
+        endless = torch.full((num_features,), torch.finfo(torch.float64).max, dtype=torch.float64)
+        self.register_buffer("lower", -endless)
+        self.register_buffer("upper", endless)
+
+    @property
+    def num_inputs(self) -> int:
+        """As many as there are features."""
+        return len(self.lower)
+
+    def learn(self, x: Tensor, weight: Tensor) -> None:
+        """Two quantiles of each feature."""
+        shares = torch.tensor([0.0, self.tail, 1 - self.tail, 1.0], dtype=x.dtype)
+        least, low, high, most = quantiles(x, weight, shares)
+        self.lower, self.upper = torch.where(low < high, low, least), torch.where(low < high, high, most)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The features within their bounds."""
+        return x.clamp(self.lower, self.upper)

@@ -1,0 +1,107 @@
+"""A sweep by a launcher of Hydra or of a plugin for it (basic, joblib, …), which may start processes of its own."""
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from mlefw.configuration.groups import config_root, register_plugins
+from mlefw.configuration.path_setting import quoted
+from mlefw.configuration.read import search_path
+from mlefw.configuration.resolvers import own_alone
+from mlefw.errors import Stopped
+from mlefw.run.directory import summary_of
+from mlefw.sweep.job import Task
+from mlefw.sweep.progress import Progress
+from mlefw.sweep.record import Job, Journal, plan
+from mlefw.system import warning
+from mlefw.system.fork_pool import Pool
+from mlefw.system.signals import deferred, handled, is_handled
+
+
+def launch(
+    command: str, overrides: Sequence[str], config_dirs: Sequence[str], journal: Journal, swept: Collection[str]
+) -> None:
+    """Let Hydra run the jobs of a grid with the launcher that the overrides choose, and note what they have left.
+
+    Args:
+        command: that each job runs.
+        overrides: of the whole grid, and Hydra's own.
+        config_dirs: folders of further YAML files.
+        journal: of the sweep.
+        swept: the settings that differ from job to job.
+
+    Raises:
+        Stopped: a signal ended the sweep.
+    """
+    task = partial(_job, command, tuple(config_dirs), journal.root, tuple(swept))
+    root = quoted(str(journal.root))
+    settings = [*overrides, f"run_dir={root}", f"hydra.sweep.dir={root}", *search_path(config_dirs)]
+    GlobalHydra.instance().clear()
+    try:
+        with own_alone(), hydra.initialize_config_dir(str(config_root()), version_base="1.3"):
+            opened = GlobalHydra.instance().hydra
+            assert opened is not None
+            opened.multirun(command, task, settings)
+    except Exception as error:  # noqa: BLE001 - whatever a launcher raises: what its jobs have left is told all the same
+        warning.warn(f"hydra/launcher: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    finally:
+        _note(command, journal)
+
+
+def _note(command: str, journal: Journal) -> None:
+    """Write down what the jobs have left."""
+    for job in journal.jobs:
+        summary = summary_of(job.run_dir)
+        if summary.get("status") == "finished" or (command == "baseline" and (job.run_dir / "baseline.json").is_file()):
+            job.finish("finished")
+        elif summary.get("status") == "skipped":
+            job.skip(summary)
+        elif summary or job.run_dir.is_dir():
+            job.status, job.reason = "failed", str(summary.get("reason", "ended without a result"))
+    journal.close()
+
+
+def _job(command: str, config_dirs: tuple[str, ...], root: Path, swept: tuple[str, ...], _: DictConfig) -> int:
+    """One job, in whatever process the launcher chose; it never raises, so that the sweep goes on."""
+    job_of_hydra = HydraConfig.get()
+    register_plugins()
+    overrides = tuple(item for item in job_of_hydra.overrides.task if not item.startswith("run_dir="))
+    (job,) = plan(root, [overrides], swept, int(job_of_hydra.job.num))
+    task = Task(command, overrides, config_dirs, "head" in swept)
+    return run_apart(partial(task.run, job.run_dir), job, command == "train")
+
+
+def run_apart(task: Callable[[], int], job: Job, has_summary: bool) -> int:
+    """Run a job in a fork of this process and note how it ended in its directory; its exit code.
+
+    Raises:
+        Stopped: a signal has come, and this process is that of the sweep.
+    """
+    if not hasattr(os, "fork"):
+        return task()
+    import torch
+
+    journal: Any = SimpleNamespace(root=job.run_dir.parent, jobs={job.number: job}, tick=lambda: None)
+    progress = Progress(journal, has_summary, None)
+    with ExitStack() as held:
+        is_worker = not is_handled()
+        if is_worker:
+            held.enter_context(handled())
+        try:
+            with deferred(), Pool(1, torch.get_num_threads(), None, progress.ended) as pool:
+                pool.submit(job.number, task, progress.log(job))
+                pool.drain()
+        except Stopped as error:
+            if is_worker:
+                return error.exit_code
+            raise
+    return job.exit_code or 0
