@@ -11,11 +11,12 @@ from mlefw.command import ensemble
 from mlefw.command.ensemble import Member
 from mlefw.command.job import run_job
 from mlefw.command.outermost import guarded
-from mlefw.configuration.settings import Settings
+from mlefw.configuration.settings import Node, Settings
 from mlefw.errors import UsageError
 from mlefw.run import resume
 from mlefw.run.directory import MEMBERS, summary_of
 from mlefw.run.held_out import is_ensemble
+from mlefw.run.resume import moved
 from mlefw.sweep.population.dispatch import Groups
 from mlefw.sweep.progress import Progress
 from mlefw.sweep.record import Job, supersede
@@ -71,10 +72,17 @@ def _trained(size: int | None, members: Sequence[Member]) -> dict[int, str]:
     size = min(size or cores, max(1, len(jobs)))
     with deferred(), Pool(size, max(1, cores // size), None, groups.ended) as pool:
         # One group, since two would start its operations twice.
-        alone = groups.submit(pool, {number: config.plain for number, config in chosen.items()}, 1)
-        _submit(pool, progress, chosen, alone)
+        anew = {number: _composed(config) for number, config in chosen.items() if not config.resume}
+        alone = groups.submit(pool, anew, 1)
+        _submit(pool, progress, chosen, sorted({*alone} | ({*chosen} - {*anew})))
         _submit(pool, progress, chosen, sorted(groups.left))
     return {number: job.reason or job.status for number, job in jobs.items() if not job.is_done}
+
+
+def _composed(config: Settings) -> Node:
+    """The settings of a member as those of a job of a sweep are: without its directory, which tells members apart."""
+    node: Node = moved(config.plain, str(config.run_dir), "${run_dir}")
+    return {**node, "run_dir": None}
 
 
 def _submit(pool: Pool, progress: Progress, chosen: dict[int, Settings], numbers: Sequence[int]) -> None:

@@ -12,13 +12,14 @@ from pyarrow import parquet
 
 from mlefw.configuration.settings import Settings, TableSettings
 from mlefw.objective.objective import Evaluation
-from mlefw.run import build, row_scores
 from mlefw.run import conclude as single
+from mlefw.run import row_scores
 from mlefw.run.directory import MEMBERS, summary_of
 from mlefw.run.held_out import parts_of
 from mlefw.run.new_data import read_blocks
 from mlefw.run.pooled import MemberTally, Pooled, load_pooled
 from mlefw.run.prepare import Prepared
+from mlefw.run.source import open_source
 from mlefw.score.distances import gaps
 from mlefw.score.figures import Tally
 from mlefw.score.yardstick import Yardstick
@@ -127,7 +128,7 @@ def _out_of_fold(config: Settings, root: Path, trained: Pooled) -> Json | None:
 
 def _store(config: Settings, root: Path, trained: Pooled, scores: Sequence[row_scores.RowScores]) -> None:
     """Write `out_of_fold.parquet`: each row with the member that validates on it, and its NLL there."""
-    source = build.open_source(config)
+    source = open_source(config)
     table = source.read()
     held = [parts_of(member.config, source, table)["validation"][1] for member in trained.members]
     index, sizes = np.concatenate(held), [len(rows) for rows in held]

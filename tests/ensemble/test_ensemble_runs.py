@@ -15,10 +15,15 @@ from scipy import special
 from sklearn.model_selection import KFold
 
 import mlefw as package
+from mlefw.command.ensemble import member_of
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.data.frame import Frame
+from mlefw.ensemble import train
 from mlefw.ensemble.folds import Folds
+from mlefw.ensemble.seeds import Seeds
 from mlefw.errors import UsageError
 from mlefw.reading.split import Split
+from mlefw.sweep.population.signature import signature
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 
@@ -74,6 +79,16 @@ def test_members_are_the_runs_of_their_seeds(seeds: Path, mlefw: Run, tmp_path: 
     assert summary["distance"]["gap_nats"]["test"] == pytest.approx(gap, rel=1e-9)
     assert (seeds / "report.html").is_file()
     assert not (members[0] / "report.html").exists()
+
+
+def test_members_of_seeds_are_one_group(tmp_path: Path) -> None:
+    """They train together as jobs of a sweep do: what tells their directories apart is no difference."""
+    config = settings_of({**read_settings("train", ["ensemble=seeds"], [], []), "run_dir": str(tmp_path)})
+    scheme = Seeds(members=3)
+    members = [train._composed(member_of(config, scheme, tmp_path, k).config) for k in range(3)]
+    signatures = {signature(settings_of(member)) for member in members}
+    assert len(signatures) == 1 and None not in signatures
+    assert signature(config) is None, "an ensemble itself is no member of a group"
 
 
 def test_evaluate_predict_load_and_compare(seeds: Path, mlefw: Run, tmp_path: Path) -> None:
