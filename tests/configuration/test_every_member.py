@@ -127,6 +127,8 @@ def chosen(group: str, member: str, tmp_path: Path) -> Settings:
         overrides.append("head=heteroscedastic")
     if group == "cv" and member != "none":
         overrides += ["cv.fold=0", *(["data.time=x0"] if member == "rolling" else []), "data=synthetic"]
+    if group == "ensemble" and member != "none":
+        overrides.append("ensemble.member=0")
     if group == "metric":
         overrides += METRICS.get(member, [])
     if (group, member) == ("metric", "censored"):
