@@ -10,13 +10,13 @@ from typing import Any
 from mlefw.command import train
 from mlefw.command.train import Begun
 from mlefw.configuration.instantiate import instantiate
+from mlefw.configuration.read import moved
 from mlefw.configuration.settings import Settings
 from mlefw.distributed import topology
 from mlefw.errors import MlefwError, NumericalError, UsageError
 from mlefw.run import ensemble
 from mlefw.run.directory import MEMBERS, check_free, locked
 from mlefw.run.prepare import prepare, start
-from mlefw.run.resume import moved
 from mlefw.system import shared_work, warning
 from mlefw.system.atomic import Json, write_json
 from mlefw.system.own_folder import own

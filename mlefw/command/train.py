@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlefw.command import choose_inputs
 from mlefw.configuration.read import as_yaml
 from mlefw.configuration.settings import Settings
 from mlefw.errors import MlefwError, StorageError, UsageError
@@ -42,6 +43,8 @@ def run(config: Settings, run_dir: Path) -> Json:
         UsageError: before anything is written.
         NumericalError, StorageError: during the run, which then leaves a summary that says so.
     """
+    if config.candidates:
+        return choose_inputs.run(config, run_dir, run)
     if config.resume:
         return _resume(config.replaced(resume=None), run_dir)
     begun = begin(config, run_dir)

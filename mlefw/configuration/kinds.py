@@ -32,7 +32,7 @@ KINDS = {
     "loss": Kind(("mlefw.loss.base.Loss",), ("mlefw.loss",)),
     "batch": Kind(("mlefw.batch.base.BatchRegime",), ("mlefw.batch",)),
     "average": Kind(("mlefw.average.base.Average",), ("mlefw.average",)),
-    "inputs": Kind(("mlefw.inputs.base.Inputs",), ("mlefw.inputs",)),
+    "inputs": Kind(("mlefw.inputs.base.Inputs",), ("mlefw.inputs",), nests=True),
     "model": Kind(("torch.nn.Module",), ("mlefw.model", "torch.nn"), nests=True),
     "data": Kind(("mlefw.data.base.Source",), ("mlefw.data",)),
     "baseline": Kind(

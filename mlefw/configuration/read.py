@@ -122,3 +122,12 @@ def _check_repeated(overrides: Sequence[str]) -> None:
     keys = [override.split("=")[0] for override in overrides if "=" in override]
     for key in sorted({key for key in keys if keys.count(key) > 1}):
         warn(f"{key} is given {keys.count(key)} times: the last one counts")
+
+
+def moved(node: Any, before: str, after: str) -> Any:
+    """Plain containers with every path into a run directory as it is in another one."""
+    if isinstance(node, dict):
+        return {key: moved(value, before, after) for key, value in node.items()}
+    if isinstance(node, str) and (node == before or node.startswith(f"{before}/")):
+        return after + node[len(before) :]
+    return node

@@ -13,6 +13,9 @@ from mlefw.configuration.record import typed
 Node = dict[str, Any]
 """A part as its YAML file describes it: `_target_`, and arguments of the part's own choosing."""
 
+AUTO_INPUTS = "mlefw.inputs.auto.Auto"
+"""The class that stands for several input maps."""
+
 _NODES = (
     *("data", "head", "prior", "loss", "batch", "inputs", "model", "baseline", "calibrate", "uncertainty"),
     *("optimizer", "scheduler", "average", "cv", "ensemble", "experiment", "metric", "callback", "logger"),
@@ -150,6 +153,12 @@ class Settings:
     def replaced(self, **values: Any) -> "Settings":
         """The same with other values of some settings, by their names in the configuration."""
         return Settings.of({**self.plain, **values})
+
+    @property
+    def candidates(self) -> Mapping[str, Node]:
+        """The input maps among which `inputs=auto` chooses, by name; none where one is given."""
+        found: Mapping[str, Node] = self.inputs.get("candidates") or {}
+        return found if self.inputs.get("_target_") == AUTO_INPUTS else {}
 
     def choice(self, group: str) -> str:
         """The name under which a member of a group was chosen."""

@@ -11,12 +11,12 @@ from mlefw.command import ensemble
 from mlefw.command.ensemble import Member
 from mlefw.command.job import run_job
 from mlefw.command.outermost import guarded
+from mlefw.configuration.read import moved
 from mlefw.configuration.settings import Node, Settings
 from mlefw.errors import UsageError
 from mlefw.run import resume
 from mlefw.run.directory import MEMBERS, summary_of
 from mlefw.run.held_out import is_ensemble
-from mlefw.run.resume import moved
 from mlefw.sweep.population.dispatch import Groups
 from mlefw.sweep.progress import Progress
 from mlefw.sweep.record import Job, supersede

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.distributions import Chi2, Distribution, constraints
 from torch.distributions import StudentT as TorchStudentT
-from torch.distributions import constraints
+from torch.distributions.utils import broadcast_all
 
 from mlefw import inverse_link
 from mlefw.distribution.parameter import Limit, ParameterSource
@@ -20,6 +21,12 @@ _FAR = 1e8
 
 class StudentT(TorchStudentT):
     """Student-t distribution whose log-density is accurate for small and huge df, and far out in the tails."""
+
+    def __init__(self, df: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
+        self.df, self.loc, self.scale = broadcast_all(df, loc, scale)
+        # torch checks the values of this part whatever it is told, and a step that reads values cannot be recorded.
+        self._chi2 = Chi2(self.df, validate_args=validate_args)
+        Distribution.__init__(self, self.df.size(), validate_args=validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density, (*batch,)."""

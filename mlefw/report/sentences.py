@@ -121,10 +121,15 @@ def fitted_by(content: Mapping[str, Any]) -> str:
     return f"by {content['method']} ({parameters}), fitted on the {content['fitted_on']} rows"
 
 
+def _has_other_inputs(summary: Mapping[str, Any]) -> bool:
+    """Whether the model gets other inputs than the features, held within bounds or not."""
+    return "inputs" in summary and summary["inputs"]["num_inputs"] != summary["num_features"]
+
+
 def model_name(summary: Mapping[str, Any], split: str | None = None) -> str:
     """The model, its inputs if they are not the features, its recalibration, and whether that knows the split."""
     name = str(summary.get("model", ""))
-    if "inputs" in summary:
+    if _has_other_inputs(summary):
         name += f" on {summary['inputs']['method']} inputs"
     if "ensemble" in summary:
         name = f"mixture of {summary['ensemble']['num_finished']} {name}"
@@ -149,5 +154,5 @@ def chosen(summary: Mapping[str, Any], *more: str) -> list[str]:
 def heading(summary: Mapping[str, Any]) -> str:
     """One line on what was trained: main settings, inputs, seed and number of parameters."""
     words = [f"{key}={summary[key]}" for key in chosen(summary)]
-    words += [f"inputs={summary['inputs']['method']}"] if "inputs" in summary else []
+    words += [f"inputs={summary['inputs']['method']}"] if _has_other_inputs(summary) else []
     return escape(f"{'  '.join(words)}  seed={summary['seed']}  ({summary['num_parameters']} parameters)")

@@ -212,9 +212,13 @@ def _metrics(nodes: Node, head: Head, floor: torch.Tensor) -> list[Metric]:
 
 
 def build_inputs(config: Settings, num_features: int) -> Inputs | None:
-    """What maps standardised features to the inputs of the model, not learnt yet, or None for `inputs=standard`."""
+    """What maps standardised features to the inputs of the model, not learnt yet, or None for `inputs=standard`.
+
+    Of several candidates it is the first one: what does not train is right with any of them.
+    """
     with Stream(config.seed, "input map"):
-        return _chosen("inputs", config.inputs, num_features=num_features)
+        node = next(iter(config.candidates.values()), config.inputs)
+        return _chosen("inputs", node, num_features=num_features)
 
 
 def build_loss(node: Node) -> Loss:

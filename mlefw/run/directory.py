@@ -13,6 +13,9 @@ from mlefw.system.atomic import Json
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import own
 
+CANDIDATES = "candidates"
+"""The folder of a run with the runs among which it will choose."""
+
 SUPERSEDED = "superseded"
 """The folder of a sweep that keeps failed attempts which were repeated."""
 
@@ -95,7 +98,7 @@ def run_of(resume: str) -> Path:
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise UsageError(f"resume={resume}: {what}; expected the directory of a run ({path.absolute()})")
-    if not (path / "checkpoints" / "last.ckpt").is_file():
+    if not (path / "checkpoints" / "last.ckpt").is_file() and not (path / CANDIDATES).is_dir():
         why = "the run ended before its first checkpoint" if (path / "checkpoints").is_dir() else "it holds no run"
         raise UsageError(f"resume={resume}: there is no checkpoints/last.ckpt ({why}); start it anew with run_dir=…")
     for name in ("checkpoints", "config.yaml", "metrics.csv", "summary.json"):

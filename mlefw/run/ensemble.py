@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -58,6 +59,12 @@ def conclude(
     at_test = yardstick.at_reference("test", splits["test"]).nll if config.cv and yardstick.reference else None
     row_scores.store(root, evaluations, splits, schema.labels, at_test)
     summary = single.essentials(config, prepared, yardstick, figures, trained.objective.head)
+    if config.candidates:
+        # Each member has chosen among the inputs for itself.
+        chosen = [member.config.choice("inputs") for member in trained.members]
+        models: list[Any] = [member.objective.model for member in trained.members]
+        most = max(model.num_inputs for model in models)
+        summary["inputs"] = {"method": config.choice("inputs"), "num_inputs": most, "members": chosen}
     summary["distance"] = gaps(evaluations, splits, yardstick)
     summary["ensemble"] = _described(config, root, trained, each, failed)
     out = _out_of_fold(config, root, trained)

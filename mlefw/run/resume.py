@@ -17,7 +17,7 @@ from mlefw.configuration.check import check
 from mlefw.configuration.expansion import load
 from mlefw.configuration.groups import config_root, known_settings
 from mlefw.configuration.override import opened
-from mlefw.configuration.read import located, read_settings, resolve
+from mlefw.configuration.read import located, moved, read_settings, resolve
 from mlefw.configuration.record import typed
 from mlefw.configuration.settings import Settings
 from mlefw.errors import UsageError
@@ -152,15 +152,6 @@ def _merged(node: Any, other: Any) -> Any:
     if not (isinstance(node, dict) and isinstance(other, dict)):
         return other
     return {**node, **{key: _merged(node.get(key), value) for key, value in other.items()}}
-
-
-def moved(node: Any, before: str, after: str) -> Any:
-    """The same with every path into a run directory that has since been moved."""
-    if isinstance(node, dict):
-        return {key: moved(value, before, after) for key, value in node.items()}
-    if isinstance(node, str) and (node == before or node.startswith(f"{before}/")):
-        return after + node[len(before) :]
-    return node
 
 
 def _flat(node: Any, prefix: str = "") -> Content:

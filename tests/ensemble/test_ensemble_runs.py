@@ -192,6 +192,18 @@ def test_recalibrated_folds(mlefw: Run, tmp_path: Path, table: Callable[..., Pat
     np.testing.assert_allclose(row_nll(tmp_path / "e"), mixed([row_nll(member) for member in members]), rtol=1e-9)
 
 
+def test_members_choose_their_inputs(mlefw: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
+    table("gaussian")
+    done = mlefw("train", *COMMON, "ensemble=folds", "ensemble.members=2", "inputs=auto", "run_dir=e")
+    assert done.returncode == 0, done.stderr
+    members = [tmp_path / "e" / "members" / str(k) for k in range(2)]
+    chosen = [summary_of(member)["inputs"]["method"] for member in members]
+    inputs = summary_of(tmp_path / "e")["inputs"]
+    assert (inputs["method"], inputs["members"]) == ("auto", chosen)
+    assert set(chosen) <= {"clipped", "piecewise_linear"}
+    np.testing.assert_allclose(row_nll(tmp_path / "e"), mixed([row_nll(member) for member in members]), rtol=1e-9)
+
+
 def test_from_python_and_in_a_sweep(mlefw: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=(60, 2))
