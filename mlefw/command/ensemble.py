@@ -14,6 +14,7 @@ from mlefw.configuration.read import moved
 from mlefw.configuration.settings import Settings
 from mlefw.distributed import topology
 from mlefw.errors import MlefwError, NumericalError, UsageError
+from mlefw.model.base import StartsAtEstimate
 from mlefw.run import ensemble
 from mlefw.run.directory import MEMBERS, check_free, locked
 from mlefw.run.prepare import prepare, start
@@ -66,7 +67,8 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
         if scheme.members > (count := prepared.data.train.num_rows):
             raise UsageError(f"ensemble.members={scheme.members}: there are {count} training rows to train them on")
         root = root.absolute()
-        members = [member_of(config, scheme, root, number) for number in range(scheme.members)]
+        estimated = not isinstance(prepared.estimand.objective.model.model, StartsAtEstimate)
+        members = [member_of(config, scheme, root, number, estimated) for number in range(scheme.members)]
         prepare(members[0].config, None)
         (root / MEMBERS).mkdir(mode=0o755, parents=True, exist_ok=True)
         own(root)
@@ -82,10 +84,16 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
                 return ensemble.conclude(config, root, prepared, yardstick, baseline, failed, started)
 
 
-def member_of(config: Settings, scheme: Any, root: Path, number: int) -> Member:
-    """A member with its settings; paths into the directory of the whole are paths into its own."""
+def member_of(config: Settings, scheme: Any, root: Path, number: int, is_estimated: bool = False) -> Member:
+    """A member with its settings; paths into the directory of the whole are paths into its own.
+
+    Where the whole `is_estimated`, a member with rows of its own has no exact estimate, which may take longer than its
+    training.
+    """
     run_dir = root / MEMBERS / str(number)
     plain = moved(scheme.settings(config.plain, number), str(config.run_dir or root), str(run_dir))
+    if is_estimated and plain["ensemble"]:
+        plain = {**plain, "baseline": {}, "choices": {**plain["choices"], "baseline": "none"}}
     return Member(number, Settings.of({**plain, "run_dir": str(run_dir), "resume": None}), run_dir)
 
 

@@ -157,6 +157,7 @@ def test_folds(mlefw: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
     assert [one["train"] for one in sizes] == [72] * 4
     summary = summary_of(tmp_path / "e")
     assert summary["num_rows"] == {"train": 96, "test": 24}
+    assert "baseline" in summary and not any("baseline" in summary_of(member) for member in members)
     out = summary["ensemble"]["out_of_fold"]
     nll = np.concatenate([row_nll(member, "validation") for member in members])
     assert (out["num_rows"], out["nll_nats"]) == (96, pytest.approx(nll.mean(), rel=1e-12))
