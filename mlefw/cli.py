@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlefw.configuration import flags
-from mlefw.configuration.settings import Node, Settings
+from mlefw.configuration.settings import Node
 from mlefw.system.local_path import local_path
 from mlefw.system.surroundings import settle
 
@@ -121,7 +121,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         return sweep.run(command, overrides, config_dirs, admitted)
     if command == "train" and any(item.startswith("resume=") for item in overrides):
         return _resume(overrides, config_dirs, admitted)
-    config = read_settings(command, _of_folds(command, overrides), config_dirs, admitted)
+    config = read_settings(command, flags.of_many_runs(command, overrides), config_dirs, admitted)
     if config.get("resume"):
         raise UsageError(f"resume={config['resume']}: expected on the command line of mlefw train alone")
     if command in ("evaluate", "predict"):
@@ -140,35 +140,11 @@ def _run(command: str, config: Node, given: str | None) -> int:
 
         return validation.run(command, config, run_dir)
     if command == "train" and config.get("ensemble"):
-        from mlefw.configuration.read import located
         from mlefw.ensemble import train
 
-        if train.is_asked(command, located(config, run_dir)):
-            return _train_ensemble(located(config, run_dir), run_dir)
+        if (asked := train.asked(config, run_dir)) is not None:
+            return train.run_and_report(asked, run_dir)
     return run_job(command, config, run_dir)
-
-
-def _train_ensemble(config: Settings, run_dir: Path, is_resumed: bool = False) -> int:
-    from mlefw.command.job import report
-    from mlefw.command.outermost import imported
-    from mlefw.ensemble import train
-
-    imported()
-    return report(train.run(config, run_dir.absolute(), is_resumed), run_dir, quiet=False)
-
-
-def _of_folds(command: str, overrides: Sequence[str]) -> list[str]:
-    """What is set for folds of a cross-validation and members of an ensemble unless the command line says otherwise."""
-    keys = {item.partition("=")[0] for item in overrides}
-    groups = {"train": ("cv", "ensemble"), "baseline": ("cv",)}.get(command, ())
-    one = {"cv": "cv.fold", "ensemble": "ensemble.member"}
-    if not any(group in keys and f"{group}=none" not in overrides and one[group] not in keys for group in groups):
-        return list(overrides)
-    # Threads that a library starts when it is imported would be lost in the forks; folds and members start their own.
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    is_cv = "cv" in keys and "cv=none" not in overrides
-    quiet = ["report=false", "plots=false"] if is_cv and command == "train" and not keys & {"report", "plots"} else []
-    return [*quiet, *overrides]
 
 
 def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:
@@ -180,7 +156,7 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
     given = literal([item.partition("=")[2] for item in overrides if item.startswith("resume=")][-1])
     if (root := train.root_of(given)) is not None:
-        return _train_ensemble(train.settings(root, overrides), root, is_resumed=True)
+        return train.run_and_report(train.settings(root, overrides), root, is_resumed=True)
     run_dir = run_of(given)
     return run_job("train", resume.settings(run_dir, overrides, config_dirs, plugins).plain, run_dir)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from mlefw.command import ensemble
 from mlefw.command.ensemble import Member
-from mlefw.command.job import run_job
-from mlefw.command.outermost import guarded
-from mlefw.configuration.read import moved
+from mlefw.command.job import report, run_job
+from mlefw.command.outermost import guarded, imported
+from mlefw.configuration.read import located, moved
 from mlefw.configuration.settings import Node, Settings
 from mlefw.errors import UsageError
 from mlefw.run import resume
@@ -117,6 +117,13 @@ def _continued(member: Member) -> Settings:
     return member.config
 
 
-def is_asked(command: str, config: Settings) -> bool:
-    """Whether a command trains an ensemble."""
-    return command == "train" and is_ensemble(config) and not config.experiment
+def asked(composed: Node, run_dir: Path) -> Settings | None:
+    """The settings of a training in a directory where they are those of an ensemble; None where it is one run."""
+    config = located(composed, run_dir)
+    return config if is_ensemble(config) and not config.experiment else None
+
+
+def run_and_report(config: Settings, run_dir: Path, is_resumed: bool = False) -> int:
+    """Train an ensemble, and print what it has found; the exit code."""
+    imported()
+    return report(run(config, run_dir.absolute(), is_resumed), run_dir, quiet=False)

@@ -16,6 +16,7 @@ from mlefw.objective.objective import Evaluation
 from mlefw.run import conclude as single
 from mlefw.run import row_scores
 from mlefw.run.directory import MEMBERS, summary_of
+from mlefw.run.essentials import essentials
 from mlefw.run.held_out import parts_of
 from mlefw.run.new_data import read_blocks
 from mlefw.run.pooled import MemberTally, Pooled, load_pooled
@@ -58,7 +59,7 @@ def conclude(
     splits, schema = prepared.data.splits, prepared.data.schema
     at_test = yardstick.at_reference("test", splits["test"]).nll if config.cv and yardstick.reference else None
     row_scores.store(root, evaluations, splits, schema.labels, at_test)
-    summary = single.essentials(config, prepared, yardstick, figures, trained.objective.head)
+    summary = essentials(config, prepared, yardstick, figures, trained.objective.head)
     if config.candidates:
         # Each member has chosen among the inputs for itself.
         chosen = [member.config.choice("inputs") for member in trained.members]
