@@ -44,6 +44,7 @@ GROUPS = (
     "calibrate",
     "uncertainty",
     "cv",
+    "ensemble",
     "experiment",
 )
 
@@ -120,7 +121,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         return sweep.run(command, overrides, config_dirs, admitted)
     if command == "train" and any(item.startswith("resume=") for item in overrides):
         return _resume(overrides, config_dirs, admitted)
-    config = read_settings(command, _of_folds(command, overrides), config_dirs, admitted)
+    config = read_settings(command, flags.of_many_runs(command, overrides), config_dirs, admitted)
     if config.get("resume"):
         raise UsageError(f"resume={config['resume']}: expected on the command line of mlefw train alone")
     if command in ("evaluate", "predict"):
@@ -138,29 +139,25 @@ def _run(command: str, config: Node, given: str | None) -> int:
         from mlefw.cv import validation
 
         return validation.run(command, config, run_dir)
+    if command == "train" and config.get("ensemble"):
+        from mlefw.ensemble import train
+
+        if (asked := train.asked(config, run_dir)) is not None:
+            return train.run_and_report(asked, run_dir)
     return run_job(command, config, run_dir)
-
-
-def _of_folds(command: str, overrides: Sequence[str]) -> list[str]:
-    """What is set for the folds of a cross-validation unless the command line says otherwise."""
-    keys = {item.partition("=")[0] for item in overrides}
-    asked = command in ("train", "baseline") and any(item.startswith("cv=") for item in overrides)
-    if not asked or "cv=none" in overrides or "cv.fold" in keys:
-        return list(overrides)
-    # Threads that a library starts when it is imported would be lost in the forks; folds start their own.
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    quiet = [] if command == "baseline" or keys & {"report", "plots"} else ["report=false", "plots=false"]
-    return [*quiet, *overrides]
 
 
 def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:
     from mlefw.command.job import run_job
     from mlefw.configuration.path_setting import literal
+    from mlefw.ensemble import train
     from mlefw.run import resume
     from mlefw.run.directory import run_of
 
-    given = [item.partition("=")[2] for item in overrides if item.startswith("resume=")]
-    run_dir = run_of(literal(given[-1]))
+    given = literal([item.partition("=")[2] for item in overrides if item.startswith("resume=")][-1])
+    if (root := train.root_of(given)) is not None:
+        return train.run_and_report(train.settings(root, overrides), root, is_resumed=True)
+    run_dir = run_of(given)
     return run_job("train", resume.settings(run_dir, overrides, config_dirs, plugins).plain, run_dir)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from hydra.core.global_hydra import GlobalHydra
 
-from mlefw.command import train
+from mlefw.command import ensemble, train
 from mlefw.command.outermost import listen
 from mlefw.configuration.groups import register_plugins
 from mlefw.configuration.read import located, read_settings
@@ -19,6 +19,7 @@ from mlefw.configuration.settings import Settings
 from mlefw.data.frame import as_arrow, offered, with_target
 from mlefw.errors import Stopped, UsageError
 from mlefw.run.directory import default_path, run_of
+from mlefw.run.held_out import is_ensemble
 from mlefw.run.resume import settings as settings_of
 from mlefw.system import trust, warning
 from mlefw.system.local_path import local_path
@@ -73,7 +74,11 @@ def fit(
         else:
             folder = (default_path() if run_dir is None else local_path(run_dir, "run_dir")).absolute()
             config = _composed(settings, name, folder, plugins)
-        train.run(config, folder)
+        if is_ensemble(config):
+            # Without forks: this process may have threads of other libraries.
+            ensemble.run(config, folder)
+        else:
+            train.run(config, folder)
     return load(folder, plugins=plugins)
 
 

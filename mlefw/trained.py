@@ -17,9 +17,10 @@ from mlefw.errors import UsageError
 from mlefw.objective.objective import evaluate
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
-from mlefw.run import build, checkpoint
+from mlefw.run import build, pooled
 from mlefw.run.checkpoint import Trained
 from mlefw.run.new_data import adapted
+from mlefw.run.pooled import Pooled
 from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
 from mlefw.schema.reach import FarRows, warn_of_far_rows
@@ -35,12 +36,15 @@ BLOCK_ROWS = 65536
 
 @preserved()
 def load(
-    run: str | Path, missing: str | None = None, unseen: str | None = None, plugins: Sequence[str] = ()
+    run: str | Path | Sequence[str | Path],
+    missing: str | None = None,
+    unseen: str | None = None,
+    plugins: Sequence[str] = (),
 ) -> "Model":
-    """The model of a run directory (its best checkpoint) or of a checkpoint file.
+    """The model of a run directory (its best checkpoint) or of a checkpoint file; of several, their mixture.
 
     Args:
-        run: the directory or file.
+        run: the directory or file, the directory of an ensemble, or a list of them.
         missing: `error`, `drop` or `impute`, in place of what training was told.
         unseen: `error`, `reference` or `ignore`, in place of what training was told.
         plugins: packages that heads, models and priors of the run may come from, as of `--plugin`.
@@ -48,7 +52,7 @@ def load(
     Raises:
         UsageError: no such run, a damaged one, or a setting that there is not.
     """
-    loaded = checkpoint.load(run, tuple(plugins))
+    loaded = pooled.load(run, tuple(plugins))
     return Model(adapted(loaded, missing, unseen), loaded)
 
 
@@ -65,13 +69,15 @@ class Model:
 
     @property
     def path(self) -> Path:
-        """The checkpoint file."""
+        """The checkpoint file; of an ensemble its directory, of several runs the first checkpoint file."""
         return self._trained.path
 
     @property
     def summary(self) -> Json:
-        """The `summary.json` of its run; empty for a checkpoint away from its run."""
-        file = self.path.parent.parent / "summary.json"
+        """The `summary.json` of its run or ensemble; empty for a checkpoint away from its run, and for several runs."""
+        if isinstance(self._trained, Pooled) and not self.path.is_dir():
+            return {}
+        file = (self.path if self.path.is_dir() else self.path.parent.parent) / "summary.json"
         content: Json = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         return content
 
@@ -149,7 +155,7 @@ class Model:
         rows = self._rows(table, target_required=True)
         check_support(objective.head, rows, table, self.target)
         warn_of_far_rows(self._trained.schema, rows, table)
-        metrics = build.build_metrics(self._trained.config, objective.head)
+        metrics = self._trained.metrics()
         return dict(figures_on(objective, evaluate(objective, rows), rows, metrics))
 
     def _uncertain(self, uncertainty: str | Method) -> Uncertain | None:
@@ -163,7 +169,7 @@ class Model:
         return self._known[uncertainty]
 
     def _rows(self, table: Table, target_required: bool) -> Rows:
-        return self._trained.schema.rows(table, self._trained.objective.head.log_link, target_required)
+        return self._trained.rows(table, target_required)
 
     def _table(self, data: Any, prediction: bool, target: Any = None) -> Table:
         rows = (

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mlefw.configuration.settings import Settings
-from mlefw.run.held_out import is_whole
+from mlefw.run.held_out import is_ensemble, is_whole
 from mlefw.run.prepare import prepare, start
 from mlefw.system.number_format import number
 
@@ -12,6 +12,8 @@ def run(config: Settings, run_dir: Path | None) -> str:
     """One paragraph on what a training run would do."""
     if is_whole(config.cv):
         config = config.replaced(cv={**config.cv, "fold": 0})
+    if is_ensemble(config):
+        config = config.replaced(ensemble={**config.ensemble, "member": 0})
     prepared = start(config, prepare(config, run_dir))
     rows = ", ".join(f"{split} {part.num_rows}" for split, part in prepared.data.splits.items())
     schema = prepared.data.schema

@@ -11,7 +11,7 @@ from mlefw.errors import UsageError
 from mlefw.report import comparison
 from mlefw.report.sentences import model_name
 from mlefw.run import row_scores
-from mlefw.run.directory import SUPERSEDED
+from mlefw.run.directory import MEMBERS, SUPERSEDED
 from mlefw.run.new_data import check_output
 from mlefw.system.atomic import Json, write_text
 from mlefw.system.local_path import local_path
@@ -146,8 +146,9 @@ def check_report(path: Path, overwrite: bool) -> None:
 
 
 def _below(root: Path) -> list[Path]:
-    """The summaries in the runs of a directory; attempts that a sweep has repeated do not count."""
-    return [file for file in sorted(root.rglob("summary.json")) if SUPERSEDED not in file.relative_to(root).parts]
+    """The summaries in the runs of a directory; members of ensembles and repeated attempts do not count."""
+    apart = {SUPERSEDED, MEMBERS}
+    return [file for file in sorted(root.rglob("summary.json")) if not apart & {*file.relative_to(root).parts}]
 
 
 def _read(file: Path) -> Json:

@@ -14,9 +14,10 @@ from mlefw.reading.table import Table
 from mlefw.report.forecast import Sample, forecast
 from mlefw.report.references import EXACT
 from mlefw.rows.rows import Rows
-from mlefw.run import archive, build, checkpoint, exhibit, judgement
+from mlefw.run import archive, build, exhibit, judgement, pooled
 from mlefw.run.checkpoint import Trained
 from mlefw.run.new_data import adapted, check_output, read_blocks
+from mlefw.run.pooled import MemberTally, Pooled
 from mlefw.run.posterior import Averaged, posterior_of
 from mlefw.run.stored_estimates import KEY, Beside
 from mlefw.schema.reach import FarRows
@@ -38,26 +39,30 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
         UsageError: a mistake in settings, checkpoint or data.
     """
     _check(config)
-    loaded = checkpoint.load(config.run, plugins)
-    own(Path(config.run))
+    loaded = pooled.load(config.run, plugins)
+    for path in pooled.paths_of(config.run):
+        own(path)
     method = build.build_uncertainty(config.uncertainty)
     posterior = posterior_of(loaded, method, stored=True)
     trained = adapted(loaded, config.data.missing, config.data.unseen)
-    metrics = build.build_metrics(trained.config, trained.objective.head)
+    members = MemberTally(trained) if isinstance(trained, Pooled) else None
+    metrics = trained.metrics()
     tally, far = Tally(trained.objective, metrics), FarRows(trained.schema)
     before = None if trained.trained is None else Tally(trained.trained, [Nll()], max_cells=0)
-    known = archive.read(trained.path).get(KEY)
+    known = None if members else archive.read(trained.path).get(KEY)
     beside = (
         None if known is None else Beside(known, trained.trained or trained.objective, trained.objective, trained.path)
     )
     averaged = None if posterior is None else Averaged(trained.objective, posterior, metrics)
     split = config.split or "test"
+    if config.data.path is None:
+        pooled.check_split(trained, split)
     read = read_blocks(trained, config.data, split, prediction=False)
     with progress(in_pieces(read, posterior), "scoring") as blocks:
         for block in (block for block in blocks if block.table.num_rows):
             rows = _coded(trained, block.table)
             far.add(rows, block.table)
-            for part in (tally, before, beside, averaged):
+            for part in (tally, before, beside, averaged, members):
                 if part is not None:
                     part.add(rows)
     far.warn()
@@ -66,6 +71,8 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
         raise UsageError(f"{config.data.path or trained.path}: {what}: there is nothing to score")
     content = _content(config, trained, tally, before)
     content |= {} if beside is None else beside.figures()
+    if members is not None:
+        content["ensemble"] = members.figures(content["metrics"].get("nll_nats"))
     if averaged is not None:
         content |= {"uncertainty": averaged.posterior.name, averaged.posterior.name: averaged.figures()}
     if config.output:
@@ -91,13 +98,18 @@ def _check(config: EvaluationSettings) -> None:
 
 def _content(config: EvaluationSettings, trained: Trained, tally: Tally, before: Tally | None) -> Json:
     figures = tally.figures()
-    content: Json = {"run": str(trained.path), "num_rows": tally.num_rows, "metrics": figures}
+    if isinstance(trained, Pooled):
+        # A mixture has neither weights nor a prior on them.
+        figures = {name: value for name, value in figures.items() if name not in ("penalty", "objective")}
+    content: Json = {"run": _named(trained), "num_rows": tally.num_rows, "metrics": figures}
     split = "new" if config.data.path is not None else config.split or "test"
-    misfit = judgement.judge(trained.config, trained.objective, {split: tally.kept()[1]}, {split: figures})
-    content |= {} if misfit is None else {"misfit": misfit}
+    if not isinstance(trained, Pooled):
+        misfit = judgement.judge(trained.config, trained.objective, {split: tally.kept()[1]}, {split: figures})
+        content |= {} if misfit is None else {"misfit": misfit}
     if config.data.path is None:
         content["split"] = config.split or "test"
-        content |= _beside(local_path(config.run, "run"), content)
+        folder = trained.path if isinstance(trained, Pooled) else local_path(config.run, "run")
+        content |= _beside(folder, content)
     if trained.calibration is not None and before is not None:
         when = {"before": before.sums(), "after": figures}
         nll = {name: {"nll_nats": some["nll_nats"]} if _has_nll(some) else {} for name, some in when.items()}
@@ -106,13 +118,19 @@ def _content(config: EvaluationSettings, trained: Trained, tally: Tally, before:
     return content
 
 
+def _named(trained: Trained) -> str:
+    if not isinstance(trained, Pooled) or trained.path.is_dir():
+        return str(trained.path)
+    return ", ".join(str(member.path) for member in trained.members)
+
+
 def _has_nll(figures: Mapping[str, float]) -> bool:
     return abs(figures.get("nll_nats", math.inf)) < math.inf
 
 
 def _coded(trained: Trained, table: Table) -> Rows:
     schema, head = trained.schema, trained.objective.head
-    rows = schema.rows(table, head.log_link, whole=False)
+    rows = trained.rows(table, whole=False)
     check_support(head, rows, table, schema.target)
     return rows
 

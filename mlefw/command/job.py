@@ -8,7 +8,8 @@ from mlefw.configuration.admission import admitted
 from mlefw.configuration.read import located
 from mlefw.configuration.settings import Node, Settings
 from mlefw.distributed import spawn, topology
-from mlefw.errors import MisfitError, MlefwError
+from mlefw.errors import MisfitError, MlefwError, UsageError
+from mlefw.run.held_out import is_ensemble
 from mlefw.system.atomic import Json, write_json
 from mlefw.system.inert_text import shown
 from mlefw.system.trust import trusted
@@ -33,11 +34,12 @@ def run_job(command: str, composed: Node, run_dir: Path, quiet: bool = False, sk
         listen()
         config = located(composed, run_dir)
         count = topology.to_start(config.trainer) if command == "train" else 1
-        if count > 1:
+        # An ensemble refuses several devices itself.
+        if count > 1 and not is_ensemble(config):
             code = spawn.run(partial(run_job, command, composed, run_dir, quiet, skips_misfits), count)
             return
         try:
-            _run(command, config, run_dir, quiet)
+            code = _run(command, config, run_dir, quiet)
         except MisfitError as error:
             if not skips_misfits:
                 raise
@@ -49,12 +51,12 @@ def run_job(command: str, composed: Node, run_dir: Path, quiet: bool = False, sk
     return guarded(task) or code
 
 
-def _run(command: str, config: Settings, run_dir: Path, quiet: bool) -> None:
+def _run(command: str, config: Settings, run_dir: Path, quiet: bool) -> int:
     # What an interpolation has become is looked at once more, wherever the settings came from.
     admitted(config.plain, trusted())
     if command == "train":
-        _train(config, run_dir, quiet)
-    elif command == "baseline":
+        return _train(config, run_dir, quiet)
+    if command == "baseline":
         from mlefw.command import baseline
         from mlefw.system.terminal import console
 
@@ -67,30 +69,46 @@ def _run(command: str, config: Settings, run_dir: Path, quiet: bool) -> None:
 
         imported()
         print(shown(check.run(config, run_dir)))
+    return 0
 
 
-def _train(config: Settings, run_dir: Path, quiet: bool) -> None:
+def _train(config: Settings, run_dir: Path, quiet: bool) -> int:
     if config.experiment:
+        if is_ensemble(config):
+            raise UsageError("ensemble= and experiment= are both many fits: expected one of them")
         _experiment(config, run_dir, quiet)
-        return
+        return 0
+    if is_ensemble(config):
+        from mlefw.command import ensemble
+
+        imported()
+        return report(ensemble.run(config, run_dir), run_dir, quiet)
     from mlefw.command import train
-    from mlefw.report.sentences import heading, verdict
-    from mlefw.report.tables import run_table
-    from mlefw.system.terminal import console
 
     imported()
     if topology.number(config.trainer) > 0:
         train.follow(config, run_dir)
-        return
-    summary = train.run(config, run_dir)
+        return 0
+    return report(train.run(config, run_dir), run_dir, quiet)
+
+
+def report(summary: Json, run_dir: Path, quiet: bool) -> int:
+    """Print what a run has found; the exit code: 5 where some members of an ensemble are missing."""
+    from mlefw.report.sentences import heading, verdict
+    from mlefw.report.tables import run_table
+    from mlefw.system.terminal import console
+
+    known = summary.get("ensemble", {})
+    code = 5 if known.get("num_finished") != known.get("num_members") else 0
     if quiet:
         say(summary, run_dir)
-        return
+        return code
     out = console()
     out.print(heading(summary), soft_wrap=True)
     out.print(run_table(summary))
     out.print(verdict(summary), soft_wrap=True)
     out.print(f"run:  {run_dir}\nlook: tensorboard --logdir {run_dir}", soft_wrap=True, markup=False)
+    return code
 
 
 def say(summary: Json, run_dir: Path) -> None:

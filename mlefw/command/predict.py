@@ -13,7 +13,7 @@ from rich.progress import Progress
 from mlefw.configuration.settings import PredictionSettings
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
-from mlefw.run import build, checkpoint
+from mlefw.run import build, pooled
 from mlefw.run.new_data import adapted, check_output, read_blocks
 from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
@@ -48,8 +48,9 @@ def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
     check_output(output, config.overwrite)
     if not 0 < level < 1:
         raise UsageError(f"level={level}: expected a probability between 0 and 1, such as 0.9")
-    loaded = checkpoint.load(config.run, plugins)
-    own(Path(config.run))
+    loaded = pooled.load(config.run, plugins)
+    for path in pooled.paths_of(config.run):
+        own(path)
     trained = adapted(loaded, config.data.missing, config.data.unseen)
     check_probabilities(trained, level, quantiles)
     posterior, far = posterior_of(loaded, build.build_uncertainty(config.uncertainty)), FarRows(trained.schema)

@@ -1,6 +1,7 @@
 """The flags of a command line: ours, and those of Hydra that have an effect. Any other is refused."""
 
 import difflib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,3 +131,16 @@ def _settings(command: str) -> list[str]:
     from mlefw.configuration.groups import known_settings
 
     return list(known_settings(command))
+
+
+def of_many_runs(command: str, overrides: Sequence[str]) -> list[str]:
+    """What is set for folds of a cross-validation and members of an ensemble unless the command line says otherwise."""
+    chosen = {item.partition("=")[0]: item.partition("=")[2] for item in overrides}
+    one = {"train": {"cv": "cv.fold", "ensemble": "ensemble.member"}, "baseline": {"cv": "cv.fold"}}.get(command, {})
+    many = [group for group, key in one.items() if chosen.get(group, "none") != "none" and key not in chosen]
+    if not many:
+        return list(overrides)
+    # Threads that a library starts when it is imported would be lost in the forks; folds and members start their own.
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    is_quiet = "cv" in many and command == "train" and not {"report", "plots"} & {*chosen}
+    return [*(["report=false", "plots=false"] if is_quiet else []), *overrides]

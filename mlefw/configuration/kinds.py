@@ -41,6 +41,7 @@ KINDS = {
     "calibrate": Kind(("mlefw.calibrate.base.Calibration",), ("mlefw.calibrate",)),
     "uncertainty": Kind(("mlefw.uncertainty.base.Method",), ("mlefw.uncertainty",)),
     "cv": Kind(("mlefw.cv.base.Scheme",), ("mlefw.cv",)),
+    "ensemble": Kind(("mlefw.ensemble.base.Ensemble",), ("mlefw.ensemble",)),
     "experiment": Kind(("mlefw.experiment.base.Experiment",), ("mlefw.experiment",)),
     # Others of torchmetrics load models from the network.
     "metric": Kind(

@@ -18,7 +18,7 @@ AUTO_INPUTS = "mlefw.inputs.auto.Auto"
 
 _NODES = (
     *("data", "head", "prior", "loss", "batch", "inputs", "model", "baseline", "calibrate", "uncertainty"),
-    *("optimizer", "scheduler", "average", "cv", "experiment", "metric", "callback", "logger"),
+    *("optimizer", "scheduler", "average", "cv", "ensemble", "experiment", "metric", "callback", "logger"),
 )
 
 
@@ -91,9 +91,9 @@ class Settings:
     """The settings of `train`, `baseline` and `check`, resolved and checked.
 
     A part that is not asked for (`loss`, `inputs`, `baseline`, `calibrate`, `uncertainty`, `scheduler`, `average`,
-    `cv`, `experiment`) is an empty node. `metric`, `callback` and `logger` hold nodes by name. `choices` has the name
-    of the member chosen in each group. `plain` is what all of this was made from, as `config.yaml` and checkpoints keep
-    it.
+    `cv`, `ensemble`, `experiment`) is an empty node. `metric`, `callback` and `logger` hold nodes by name. `choices`
+    has the name of the member chosen in each group. `plain` is what all of this was made from, as `config.yaml` and
+    checkpoints keep it.
     """
 
     plain: Node
@@ -113,6 +113,7 @@ class Settings:
     scheduler: Node
     average: Node
     cv: Node
+    ensemble: Node
     experiment: Node
     metric: Node
     callback: Node

@@ -35,6 +35,23 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
         lines.append(f"The recalibration ({content['calibration']['method']}) was fitted on these rows.")
     if "misfit" in content:
         lines.append(content["misfit"]["sentence"])
+    return lines + ensemble_lines(content.get("ensemble", {}))
+
+
+def ensemble_lines(content: Mapping[str, Any]) -> list[str]:
+    """What the members of a mixture say each and together: `ensemble` of an evaluation; none where there is none."""
+    if not content:
+        return []
+    each = ", ".join(number(member["nll_nats"]) for member in content["members"])
+    lines = [f"mixture of {content['num_members']} members, whose own NLL is {each} nats per row"]
+    if "gain_nats" in content:
+        lines.append(f"mean of the members minus mixture: {number(content['gain_nats'], sign=True)} nats per row")
+    for name, one in content.get("targets", {"": content}).items():
+        of = f" of {name}" if name else ""
+        lines.append(
+            f"entropy{of}: {number(one['entropy_nats'])} nats per row, of which {number(one['disagreement_nats'])} are "
+            "the members' disagreement"
+        )
     return lines
 
 
@@ -66,7 +83,25 @@ def verdict(summary: Mapping[str, Any]) -> str:
         sentences.append(f"Refitting the last layer exactly would gain {refit:.2g} nats per row on train.")
     if "calibration" in summary:
         sentences.append(recalibration(summary["calibration"]))
+    if "ensemble" in summary:
+        sentences.append(of_members(summary["ensemble"]))
     return " ".join(sentences)
+
+
+def of_members(content: Mapping[str, Any]) -> str:
+    """What mixing members has gained, in a sentence: `ensemble` of `summary.json`."""
+    text = f"The mixture is of {content['num_finished']} of {content['num_members']} members"
+    split = next((split for split in ("test", "validation") if "gain_nats" in content["splits"].get(split, {})), None)
+    if split is not None:
+        known = content["splits"][split]
+        text += f", whose NLL on {split} is {number(known['mean_member_nll_nats'])} on average, "
+        text += f"{number(known['gain_nats'])} more than that of the mixture"
+        if "disagreement_nats" in known:
+            text += f"; they disagree by {number(known['disagreement_nats'])} nats per row"
+    if "out_of_fold" in content:
+        out = content["out_of_fold"]
+        text += f". Out of fold: {number(out['nll_nats'])} ± {number(out.get('nll_se'))} nats per row"
+    return f"{text}."
 
 
 def recalibration(content: Mapping[str, Any]) -> str:
@@ -96,6 +131,8 @@ def model_name(summary: Mapping[str, Any], split: str | None = None) -> str:
     name = str(summary.get("model", ""))
     if _has_other_inputs(summary):
         name += f" on {summary['inputs']['method']} inputs"
+    if "ensemble" in summary:
+        name = f"mixture of {summary['ensemble']['num_finished']} {name}"
     if "calibration" not in summary:
         return name
     fitted = " (fitted on these rows)" if summary["calibration"]["fitted_on"] == split else ""

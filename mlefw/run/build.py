@@ -70,7 +70,7 @@ def build_data(config: Settings) -> Data:
 def _read_data(config: Settings) -> Data:
     source = open_source(config)
     table = source.read()
-    return coded_data(config, source, table, lambda: parts_of(config.cv, source, table))
+    return coded_data(config, source, table, lambda: parts_of(config, source, table))
 
 
 def coded_data(config: Settings, source: Source, table: Table, share_out: Callable[[], Parts]) -> Data:
@@ -83,7 +83,7 @@ def coded_data(config: Settings, source: Source, table: Table, share_out: Callab
     kind = {t: head_kind(node).target for t, node in tasks.items()} or head_kind(config.head).target
     schema = Schema.learn(table, source, kind)
     parts = share_out()
-    if not config.cv:
+    if not (config.cv or config.ensemble):
         source.warn_of_empty(table, parts)
     schema = schema.of_training(*parts["train"])
     head = head_of(config.head, schema.targets)

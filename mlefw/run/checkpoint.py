@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ from mlefw.configuration.record import typed
 from mlefw.configuration.settings import Node, Settings
 from mlefw.errors import UsageError
 from mlefw.inputs.base import Inputs
+from mlefw.metric.base import Metric
 from mlefw.objective.objective import Objective
+from mlefw.reading.table import Table
 from mlefw.rows.fingerprint import fingerprint
+from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized
 from mlefw.rows.stored import StoredRows
 from mlefw.run import archive, build
@@ -30,7 +33,7 @@ from mlefw.system.random_state import isolated
 from mlefw.system.warning import warn
 
 _BUILT = ("head", "model", "prior", "metric", "data")
-_MAY_BUILD = ("calibrate", "inputs", "loss", "uncertainty", "cv")
+_MAY_BUILD = ("calibrate", "inputs", "loss", "uncertainty", "cv", "ensemble")
 """Sections of the settings in a checkpoint of which something is built again."""
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -49,6 +52,18 @@ class Trained:
     path: Path
     trained: Objective | None = None
     calibration: Calibration | None = None
+
+    def adapted(self, **ways: Any) -> "Trained":
+        """With other ways to treat `missing` and `unseen` values."""
+        return replace(self, schema=replace(self.schema, **ways))
+
+    def metrics(self) -> list[Metric]:
+        """The metrics of its figures."""
+        return build.build_metrics(self.config, self.objective.head)
+
+    def rows(self, table: Table, target_required: bool = True, whole: bool = True) -> Rows:
+        """The rows of a table as the model takes them (see `Schema.rows`)."""
+        return self.schema.rows(table, self.objective.head.log_link, target_required, whole)
 
 
 def card(config: Settings, data: Data, population: float) -> Content:

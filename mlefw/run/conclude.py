@@ -14,12 +14,13 @@ from mlefw.report.tables import markdown, run_table
 from mlefw.rows.rows import Rows
 from mlefw.run import archive, build, exhibit, fitting, judgement, row_scores, stored_estimates
 from mlefw.run.directory import checkpoint_of
+from mlefw.run.essentials import essentials
 from mlefw.run.posterior import keep_posterior
 from mlefw.run.prepare import Prepared
 from mlefw.score import recalibration
 from mlefw.score.distances import distances
 from mlefw.score.figures import figures_on, floored_share
-from mlefw.score.yardstick import Yardstick, describe
+from mlefw.score.yardstick import Yardstick
 from mlefw.system.atomic import Json, write_json
 from mlefw.system.attempt import attempt
 from mlefw.system.warning import collect, collected, warn
@@ -81,7 +82,7 @@ def conclude(
         collect(misfit["sentence"])
         summary["misfit"] = misfit
     # What follows may take long, or the memory of the machine: what is known by now is on disk first.
-    _write(config, run_dir, {**summary, "status": "failed", "reason": _UNFINISHED}, baseline, [])
+    write(config, run_dir, {**summary, "status": "failed", "reason": _UNFINISHED}, baseline, [])
     kept = partial(stored_estimates.keep, checkpoint_of(run_dir), yardstick.exact, objective, config.baseline)
     attempt("the exact estimates of the checkpoint", kept, None)
     summary |= attempt(
@@ -91,7 +92,7 @@ def conclude(
     clock = time.monotonic()
     pictures = _show(config, run_dir, prepared, fit, summary, final)
     summary["time"] |= {"total_s": time.monotonic() - started, "pictures_s": time.monotonic() - clock}
-    return _write(config, run_dir, summary, baseline, pictures)
+    return write(config, run_dir, summary, baseline, pictures)
 
 
 def _warn_of_first_epoch(fit: fitting.Fit, objective: Objective, splits: Splits) -> None:
@@ -124,47 +125,19 @@ def _essentials(
     calibration: Json | None,
 ) -> Json:
     """The summary of a run, as far as it takes no more than the figures of the model and of the exact estimates."""
-    data, estimand, exact, lines = prepared.data, prepared.estimand, yardstick.exact, yardstick.lines
-    summary = {
-        "status": "finished",
-        **{name: config.choice(name) for name in ("head", "prior", "batch", "model")},
-        "loss": config.described("loss"),
-        "inputs": _inputs(config, prepared),
-        "measure": "mass" if final.head.support.is_discrete else "density",
-        "seed": config.seed,
-        "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
-        "num_features": data.schema.num_features,
-        "num_parameters": prepared.num_parameters,
-        "metrics": seen.figures,
+    trainer = fit.trainer
+    summary = essentials(config, prepared, yardstick, seen.figures, final.head) | {
         "calibration": calibration,
-        "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
-        "baseline_num_features": len(estimand.asked) if estimand.is_subset else None,
-        "baseline": describe(exact.mle, lines.get("mle")),
-        "baseline_map": describe(exact.map, lines.get("map")),
-        "baseline_ridge": _ridge(config, yardstick),
-        "distance": {},
-        "time": {"fit_s": fit.seconds, "baseline_s": exact.seconds, "rows_per_s": fit.rows_per_s},
-        "versions": archive.versions(),
+        "time": {"fit_s": fit.seconds, "baseline_s": yardstick.exact.seconds, "rows_per_s": fit.rows_per_s},
         "best_epoch": fit.keeper.best_epoch,
-        "num_epochs": fit.trainer.current_epoch,
-        "num_steps": fit.trainer.global_step,
+        "num_epochs": trainer.current_epoch,
+        "num_steps": trainer.global_step,
         "warnings": collected(),
     }
     return {name: value for name, value in summary.items() if value is not None}
 
 
-def _inputs(config: Settings, prepared: Prepared) -> Json | None:
-    """What maps features to inputs of the model, and their number; None where the inputs are the features."""
-    model = prepared.estimand.objective.model
-    return None if model.inputs is None else {"method": config.choice("inputs"), "num_inputs": model.num_inputs}
-
-
-def _ridge(config: Settings, yardstick: Yardstick) -> Json | None:
-    content = describe(yardstick.exact.ridge, yardstick.lines.get("ridge"))
-    return None if content is None else {"scale": config.baseline["ridge_scale"], **content}
-
-
-def _write(
+def write(
     config: Settings,
     run_dir: Path,
     summary: Json,

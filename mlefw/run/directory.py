@@ -126,6 +126,27 @@ def _make(path: Path) -> None:
                 raise
 
 
+MEMBERS = "members"
+"""The folder of an ensemble that holds the run of each member, by its number from 0."""
+
+
+def members_of(run: str | Path) -> list[Path]:
+    """The runs that a path stands for: of an ensemble its finished members, in order, else itself.
+
+    Raises:
+        UsageError: no member of the ensemble is finished.
+    """
+    path = local_path(run, "run")
+    folder = path / MEMBERS
+    if not folder.is_dir() or (path / "checkpoints").is_dir():
+        return [path]
+    numbered = sorted((one for one in folder.iterdir() if one.name.isdecimal()), key=lambda one: int(one.name))
+    finished = [one for one in numbered if summary_of(one).get("status") == "finished"]
+    if not finished:
+        raise UsageError(f"run={path}: the ensemble has no finished member; mlefw train resume={path} goes on with it")
+    return finished
+
+
 def checkpoint_of(run: str | Path, name: str = "best.ckpt") -> Path:
     """The checkpoint file meant by a run directory or by a file itself.
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from mlefw.configuration.instantiate import instantiate
-from mlefw.configuration.settings import Node
+from mlefw.configuration.settings import Node, Settings
 from mlefw.data.base import FEWEST_TRAINING_ROWS, Source
 from mlefw.errors import UsageError
 from mlefw.reading.table import Table
@@ -19,17 +19,31 @@ def is_whole(cv: Node) -> bool:
     return "_target_" in cv and cv.get("fold") is None
 
 
-def parts_of(cv: Node, source: Source, table: Table) -> Parts:
+def is_ensemble(config: Settings) -> bool:
+    """Whether the settings ask for every member of an ensemble."""
+    return "_target_" in config.ensemble and config.ensemble.get("member") is None
+
+
+def parts_of(config: Settings, source: Source, table: Table) -> Parts:
     """The splits of a run.
 
     Args:
-        cv: the settings of a cross-validation, whose `fold` is the one that tests; empty for none.
+        config: with `cv`, the settings of a cross-validation, whose `fold` is the one that tests, and `ensemble`, whose
+            `member` is the one that trains; either is empty for none.
         source: says how rows are shared out.
         table: what the source has read.
 
     Raises:
         UsageError: all folds are asked for where a run has one, there is no such fold, or as `Source.parts`.
     """
+    parts = _of_fold(config.cv, source, table)
+    if "_target_" not in config.ensemble:
+        return parts
+    found: Parts = instantiate("ensemble", config.ensemble).parts(source, table, parts)
+    return found
+
+
+def _of_fold(cv: Node, source: Source, table: Table) -> Parts:
     if "_target_" not in cv:
         return source.parts(table)
     if is_whole(cv):

@@ -1,7 +1,7 @@
 """Tables for a model that is trained already."""
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ def adapted(trained: Trained, missing: str | None, unseen: str | None) -> Traine
     """
     given: Node = {name: way for name, way in (("missing", missing), ("unseen", unseen)) if way is not None}
     check_parts({"data": {"_target_": "mlefw.data.csv.Csv", **given}})
-    return replace(trained, schema=replace(trained.schema, **given))
+    return trained.adapted(**given)
 
 
 def read_table(trained: Trained, settings: TableSettings, split: str) -> tuple[Table, np.ndarray]:
@@ -58,7 +58,7 @@ def read_table(trained: Trained, settings: TableSettings, split: str) -> tuple[T
     source: Source = instantiate("data", {**trained.config.data, **settings.given})
     source.partial, source.bounds = trained.schema.partial, trained.schema.bounds
     source.classes = trained.schema.kind != "numeric"
-    parts = parts_of(trained.config.cv, source, source.read())
+    parts = parts_of(trained.config, source, source.read())
     if split not in parts:
         raise UsageError(f"the run's data have no {split} rows: choose split={' or split='.join(parts)}")
     return parts[split]

@@ -17,6 +17,7 @@ from mlefw.rows.standardize import feature_statistics
 from mlefw.run import archive, build
 from mlefw.run.checkpoint import Trained
 from mlefw.run.directory import checkpoint_of
+from mlefw.run.pooled import Pooled
 from mlefw.system.atomic import Json
 from mlefw.system.warning import warn
 from mlefw.uncertainty.base import Method, Uncertain
@@ -59,9 +60,14 @@ def posterior_of(trained: Trained, method: Method | None, stored: bool = False) 
 
     Raises:
         UsageError: the run is recalibrated; or none is stored, and the run's own rows are not there or no longer
-            those of its training.
+            those of its training; or an ensemble is asked for one.
     """
-    if method is None and not stored:
+    if isinstance(trained, Pooled) and method is not None:
+        raise UsageError(
+            f"uncertainty={method.name}: it is found about the parameters of one run, and an ensemble mixes "
+            f"{len(trained.members)}: expected uncertainty=none, or one of the runs"
+        )
+    if isinstance(trained, Pooled) or (method is None and not stored):
         return None
     if method is not None and trained.calibration is not None:
         raise UsageError(

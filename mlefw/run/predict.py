@@ -15,6 +15,7 @@ from mlefw.errors import UsageError
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
 from mlefw.run.checkpoint import Trained
+from mlefw.run.pooled import Pooled
 from mlefw.schema.reach import FarRows
 from mlefw.schema.support import check_support
 from mlefw.uncertainty.base import Uncertain
@@ -68,12 +69,11 @@ def predictions(
         parts = np.split(np.arange(table.num_rows), range(_AVERAGED_ROWS, table.num_rows, _AVERAGED_ROWS))
         tables = [predictions(trained, table.take(k), row[k], level, quantiles, posterior, far) for k in parts]
         return pa.concat_tables(tables, promote_options="default")
-    objective, schema = trained.objective, trained.schema
-    rows = schema.rows(table, objective.head.log_link, target_required=False)
+    rows = trained.rows(table, target_required=False)
     if far is not None:
         far.add(rows, table)
     if table.num_rows == 0:
-        blank = Rows(torch.zeros(1, schema.num_features, dtype=torch.float64), rows.y, torch.ones(1), torch.zeros(1))
+        blank = Rows(rows.x.new_zeros(1, rows.x.shape[1]), rows.y, torch.ones(1), torch.zeros(1))
         return pa.table(_columns(trained, blank, table, np.zeros(1, dtype=np.int64), level, quantiles)).slice(0, 0)
     return pa.table(_columns(trained, rows, table, row, level, quantiles, posterior))
 
@@ -91,6 +91,8 @@ def _columns(
     eta = objective.eta(rows.x, rows.offset)
     distribution = objective.head(eta) if posterior is None else posterior.predictive(objective, rows)
     figures = _figures(trained, distribution, level, quantiles)
+    if isinstance(trained, Pooled):
+        figures |= _uncertainty(trained, eta)
     if all(name in table.columns for name in trained.schema.observed):
         figures["nll_nats"] = (
             _nll(trained, eta, rows, table, None if posterior is None else distribution)
@@ -119,6 +121,17 @@ def _figures(trained: Trained, distribution: Any, level: float, quantiles: Seque
             own = _numbers(marginal, level, quantiles)
         figures |= own if len(targets) == 1 else {f"{target.name}_{key}": value for key, value in own.items()}
     return figures
+
+
+def _uncertainty(trained: Pooled, eta: Tensor) -> dict[str, Any]:
+    """The entropy of the mixture of each target, and how much of it is the members' disagreement, in nats."""
+    names = [target.name for target in trained.schema.targets]
+    found = trained.head.uncertainty(eta)
+    return {
+        (key if len(found) == 1 else f"{name}_{key}"): _array(values)
+        for name, one in zip(names, found, strict=False)
+        for key, values in (("entropy_nats", one.entropy), ("disagreement_nats", one.disagreement))
+    }
 
 
 def _identifiers(table: Table, name: str, num_rows: int) -> pa.Array:

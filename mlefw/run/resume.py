@@ -38,7 +38,10 @@ FREE = (
 
 HELD = ("data.standardize", "data.standardize_target")
 
-_LATER = ("loss", "inputs", "average", "calibrate", "uncertainty", "experiment", "compile", "plots", "cv")
+_LATER = (
+    *("loss", "inputs", "average", "calibrate", "uncertainty", "experiment", "compile", "plots"),
+    *("cv", "ensemble"),
+)
 """Settings that runs of earlier versions lack."""
 
 _MAX_LINES = 5

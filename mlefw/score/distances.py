@@ -38,6 +38,21 @@ def distances(
     refit = attempt("the exact refit of the last layer", lambda: head_refit_gap(objective, splits["train"]), None)
     content |= {} if refit is None else {"head_refit_gap": refit}
     predicts, evaluations = final or (objective, evaluations)
+    content |= gaps(evaluations, splits, yardstick)
+    if yardstick.reference is None:
+        return content
+    divergence = attempt(
+        "the divergence from the exact estimate",
+        lambda: _divergence(predicts, evaluations["train"], splits["train"], yardstick),
+        None,
+    )
+    return content | ({} if divergence is None else {"predictive_kl": {"train": divergence}})
+
+
+@torch.no_grad()
+def gaps(evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows], yardstick: Yardstick) -> Json:
+    """Of the `distance` of `summary.json` what the NLL of each row tells: gaps to the exact estimate, and skill."""
+    content: Json = {}
     reference = yardstick.exact.reference
     if reference is None or reference[0] != "mle":
         content |= _null_gaps(evaluations, splits, yardstick)
@@ -46,15 +61,10 @@ def distances(
     content["reference"] = reference[0]
     content |= {"gap_nats": {}, "gap_se": {}, "skill": {}}
     for split, rows in splits.items():
-        gaps = attempt(f"the gap on {split}", partial(_gap, split, rows, evaluations, yardstick), {})
-        for key, value in gaps.items():
+        found = attempt(f"the gap on {split}", partial(_gap, split, rows, evaluations, yardstick), {})
+        for key, value in found.items():
             content.setdefault(key, {})[split] = value
-    divergence = attempt(
-        "the divergence from the exact estimate",
-        lambda: _divergence(predicts, evaluations["train"], splits["train"], yardstick),
-        None,
-    )
-    return content | ({} if divergence is None else {"predictive_kl": {"train": divergence}})
+    return content
 
 
 def _excess(

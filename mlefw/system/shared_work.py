@@ -90,7 +90,7 @@ def once(kind: str, config: Mapping[str, Any], names: tuple[str, ...], compute: 
 
 def _key(kind: str, config: Mapping[str, Any], names: tuple[str, ...]) -> str:
     # Of a cross-validation every fold has rows of its own.
-    parts = {name: config.get(name) for name in (*names, "cv")}
+    parts = {name: config.get(name) for name in (*names, "cv", "ensemble")}
     return f"{kind} {json.dumps(parts, sort_keys=True, default=str)}"
 
 

@@ -28,13 +28,28 @@ def mixture(log_weight: Tensor, component: Distribution) -> MixtureSameFamily:
 
 @quantile.quantile.register
 def _(distribution: NodeMixture, level: quantile.Level) -> Tensor:
-    """Newton's method within a bracket that starts at Cantelli's bounds; a step outside it is replaced by bisection."""
+    """Newton's method within a bracket that starts at Cantelli's bounds."""
     mean, sd = distribution.mean, distribution.stddev
     p = level.expand_as(mean) if isinstance(level, Tensor) else torch.full_like(mean, level)
     low, high = mean - sd * ((1 - p) / p).sqrt(), mean + sd * (p / (1 - p)).sqrt()
     lowest = getattr(distribution.support, "lower_bound", None)
     low = low if lowest is None else low.clamp(min=lowest)
-    q = (mean + sd * torch.special.ndtri(p)).clamp(low, high)
+    return newton(distribution, p, low, high, (mean + sd * torch.special.ndtri(p)).clamp(low, high))
+
+
+def newton(distribution: Distribution, p: Tensor, low: Tensor, high: Tensor, start: Tensor) -> Tensor:
+    """The quantiles at p by Newton's method between bounds, which it narrows; all tensors (*batch,).
+
+    A step outside them is replaced by bisection.
+
+    Args:
+        distribution: continuous, with a cdf and a density.
+        p: probabilities.
+        low: below or at the quantile.
+        high: above or at it.
+        start: between the two.
+    """
+    q = start
     for _ in range(_STEPS):
         # Compare in the smaller tail, which keeps its digits.
         tail = torch.where(p < 0.5, cdf(distribution, q) - p, 1 - p - survival(distribution, q))
@@ -44,5 +59,8 @@ def _(distribution: NodeMixture, level: quantile.Level) -> Tensor:
         low, high = torch.where(tail < 0, q, low), torch.where(tail < 0, high, q)
         new = q - tail / distribution.log_prob(q).exp()
         new = torch.where((new > low) & (new < high), new, (low + high) / 2)
+        if bool((found | (new == q)).all()):
+            # No number lies between: this is as near as rounding lets it come.
+            break
         q = torch.where(found, q, new)
     return q

@@ -42,7 +42,10 @@ GROUPS = {
     "metric": [],
     "experiment": [],
     "cv": [],
+    "ensemble": [],
 }
+ONE = {"cv": ["cv.fold=0", "data=synthetic"], "ensemble": ["ensemble.member=0"]}
+"""What makes one run of many."""
 KINDS = {
     "gaussian_fixed": "gaussian",
     "breast_cancer": "bernoulli",
@@ -124,8 +127,8 @@ def chosen(group: str, member: str, tmp_path: Path) -> Settings:
         overrides += ["head=bernoulli", "data=breast_cancer"]
     if (group, member) == ("loss", "beta_nll"):
         overrides.append("head=heteroscedastic")
-    if group == "cv" and member != "none":
-        overrides += ["cv.fold=0", *(["data.time=x0"] if member == "rolling" else []), "data=synthetic"]
+    if group in ONE and member != "none":
+        overrides += [*ONE[group], *(["data.time=x0"] if member == "rolling" else [])]
     if group == "metric":
         overrides += METRICS.get(member, [])
     if (group, member) == ("metric", "censored"):

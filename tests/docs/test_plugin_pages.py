@@ -66,6 +66,11 @@ CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "cv": lambda s: (
         s["num_rows"]["test"] == 89 and json.loads(Path("cv/cv.json").read_text("utf-8"))["num_rows"] == 442
     ),
+    "ensemble": lambda s: (
+        s["ensemble"]["num_finished"] == 3
+        and "disagreement_nats" in Path("predictions.csv").read_text("utf-8").splitlines()[0]
+        and [summary_of(Path(f"run/members/{k}"))["num_parameters"] for k in range(3)] == [98, 170, 242]
+    ),
     "callback": lambda s: s["num_epochs"] < 8,
     "data": lambda s: s["num_features"] == 4 and len(Path("predictions.csv").read_text("utf-8").splitlines()) == 301,
     "experiment": lambda s: at(s, "values.mean_1000") > 0.5 and at(s, "values.median_1000") < 0.1,

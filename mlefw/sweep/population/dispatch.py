@@ -31,10 +31,15 @@ class Groups:
         self.running: dict[int, list[run.Entry]] = {}
         self.left: list[int] = []
 
-    def submit(self, pool: Pool, configs: dict[int, Node]) -> list[int]:
-        """Start all groups there are among jobs with these configurations; the jobs in none of them."""
+    def submit(self, pool: Pool, configs: dict[int, Node], processes: int | None = None) -> list[int]:
+        """Start all groups there are among jobs with these configurations; the jobs in none of them.
+
+        `processes`: over how many jobs that are alike are spread; by default as many as the pool has.
+        """
         indices = list(configs)
-        found = signature.groups([signature.signature(settings_of(configs[index])) for index in indices], pool.size)
+        found = signature.groups(
+            [signature.signature(settings_of(configs[index])) for index in indices], processes or pool.size
+        )
         members = [[indices[position] for position in group] for group in found]
         for number, group in enumerate(members, 1):
             self._submit(pool, -number, group, configs)

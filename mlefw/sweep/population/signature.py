@@ -10,6 +10,7 @@ from mlefw.batch.base import size_of
 from mlefw.configuration.settings import Settings
 from mlefw.errors import MlefwError
 from mlefw.rows.stored import StoredRows
+from mlefw.run.held_out import is_ensemble
 from mlefw.run.prepare import Prepared
 from mlefw.training.datamodule import MOST_INPUTS
 
@@ -66,6 +67,7 @@ def _known(config: Settings) -> Iterable[bool]:
     yield str(config.scheduler.get("_target_", "torch.")).startswith("torch.")
     parts = (config.data, config.head, config.batch, config.loss, config.inputs)
     yield all(str(node.get("_target_", "mlefw.")).startswith("mlefw.") for node in parts)
+    yield not is_ensemble(config) and not config.candidates
     yield config.step.replay and not config.compile and not config.experiment
     yield all(str(node["_target_"]).startswith("mlefw.metric.") for node in config.metric.values())
     yield all(node["_target_"] in _CALLBACKS for node in config.callback.values())

@@ -1,0 +1,1 @@
+"""Ensembles: several networks in one run, whose predictive distributions are mixed."""

@@ -1,0 +1,129 @@
+"""An ensemble as the only work of a command: members are trained together where that is faster, else in forks."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from mlefw.command import ensemble
+from mlefw.command.ensemble import Member
+from mlefw.command.job import report, run_job
+from mlefw.command.outermost import guarded, imported
+from mlefw.configuration.read import located, moved
+from mlefw.configuration.settings import Node, Settings
+from mlefw.errors import UsageError
+from mlefw.run import resume
+from mlefw.run.directory import MEMBERS, summary_of
+from mlefw.run.held_out import is_ensemble
+from mlefw.sweep.population.dispatch import Groups
+from mlefw.sweep.progress import Progress
+from mlefw.sweep.record import Job, supersede
+from mlefw.system import warning
+from mlefw.system.atomic import Json
+from mlefw.system.fork_pool import Pool
+from mlefw.system.local_path import local_path
+from mlefw.system.signals import deferred
+from mlefw.system.trust import trusted
+
+
+def run(config: Settings, root: Path, is_resumed: bool = False) -> Json:
+    """Train an ensemble into a directory; the summary of the mixture.
+
+    Raises:
+        UsageError: a mistake in settings or data, before anything is written.
+        NumericalError: no member was trained to its end.
+        Stopped: by a signal; `resume` goes on from there.
+    """
+    if not hasattr(os, "fork"):
+        return ensemble.run(config, root, None, is_resumed)
+    return ensemble.run(config, root, partial(_trained, config.ensemble.get("jobs")), is_resumed)
+
+
+def settings(root: Path, overrides: Sequence[str]) -> Settings:
+    """The settings of an ensemble that is to be gone on with.
+
+    Raises:
+        UsageError: it is none, or other settings are asked for.
+    """
+    others = [item for item in overrides if not item.startswith("resume=")]
+    if others:
+        raise UsageError(f"{others[0]}: resume={root} goes on with an ensemble in its own settings")
+    return resume.settings(root, [], [], trusted()).replaced(resume=None)
+
+
+def root_of(given: str) -> Path | None:
+    """The directory of an ensemble that `resume=` means, absolute; None where it is none."""
+    path = local_path(given, "resume", "only a local run directory can be continued")
+    is_one = (path / MEMBERS).is_dir() and (path / "config.yaml").is_file() and not (path / "checkpoints").is_dir()
+    return path.absolute() if is_one else None
+
+
+def _trained(size: int | None, members: Sequence[Member]) -> dict[int, str]:
+    """Train the members that are not finished; of those that fail the reason, by number."""
+    folder = members[0].run_dir.parent
+    jobs = {one.number: Job(one.number, [], one.run_dir) for one in members if not _is_finished(one)}
+    chosen = {one.number: _continued(one) for one in members if one.number in jobs}
+    journal: Any = SimpleNamespace(root=folder, jobs=jobs, tick=lambda: None)
+    progress = Progress(journal, True, None)
+    groups = Groups(progress)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    size = min(size or cores, max(1, len(jobs)))
+    with deferred(), Pool(size, max(1, cores // size), None, groups.ended) as pool:
+        # One group, since two would start its operations twice.
+        anew = {number: _composed(config) for number, config in chosen.items() if not config.resume}
+        alone = groups.submit(pool, anew, 1)
+        _submit(pool, progress, chosen, sorted({*alone} | ({*chosen} - {*anew})))
+        _submit(pool, progress, chosen, sorted(groups.left))
+    return {number: job.reason or job.status for number, job in jobs.items() if not job.is_done}
+
+
+def _composed(config: Settings) -> Node:
+    """The settings of a member as those of a job of a sweep are: without its directory, which tells members apart."""
+    node: Node = moved(config.plain, str(config.run_dir), "${run_dir}")
+    return {**node, "run_dir": None}
+
+
+def _submit(pool: Pool, progress: Progress, chosen: dict[int, Settings], numbers: Sequence[int]) -> None:
+    for number in numbers:
+        job = progress.journal.jobs[number]
+        pool.submit(number, partial(_task, chosen[number], job.run_dir), progress.log(job))
+    pool.drain()
+
+
+def _task(config: Settings, run_dir: Path) -> int:
+    """One member, in a process of its own; its exit code."""
+    code = 0
+
+    def work() -> None:
+        nonlocal code
+        warning.clear()
+        code = run_job("train", config.plain, run_dir, quiet=True)
+
+    return guarded(work) or code
+
+
+def _is_finished(member: Member) -> bool:
+    return summary_of(member.run_dir).get("status") == "finished"
+
+
+def _continued(member: Member) -> Settings:
+    """The settings of a member that is not finished: it goes on from its last checkpoint, or anew without one."""
+    if (member.run_dir / "checkpoints" / "last.ckpt").is_file():
+        return resume.settings(member.run_dir, [], [], trusted())
+    if member.run_dir.exists():
+        supersede(member.run_dir.parent, member.run_dir)
+    return member.config
+
+
+def asked(composed: Node, run_dir: Path) -> Settings | None:
+    """The settings of a training in a directory where they are those of an ensemble; None where it is one run."""
+    config = located(composed, run_dir)
+    return config if is_ensemble(config) and not config.experiment else None
+
+
+def run_and_report(config: Settings, run_dir: Path, is_resumed: bool = False) -> int:
+    """Train an ensemble, and print what it has found; the exit code."""
+    imported()
+    return report(run(config, run_dir.absolute(), is_resumed), run_dir, quiet=False)

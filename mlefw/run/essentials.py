@@ -1,0 +1,48 @@
+"""What a summary says of settings, rows and exact estimates, beside the figures of the model."""
+
+from collections.abc import Mapping
+
+from mlefw.configuration.settings import Settings
+from mlefw.head.base import Head
+from mlefw.run import archive
+from mlefw.run.prepare import Prepared
+from mlefw.score.yardstick import Yardstick, describe
+from mlefw.system.atomic import Json
+
+
+def essentials(
+    config: Settings, prepared: Prepared, yardstick: Yardstick, figures: Mapping[str, Mapping[str, float]], head: Head
+) -> Json:
+    """What the summary says of settings, rows and exact estimates, with the figures of the model by split."""
+    data, estimand, exact, lines = prepared.data, prepared.estimand, yardstick.exact, yardstick.lines
+    summary = {
+        "status": "finished",
+        **{name: config.choice(name) for name in ("head", "prior", "batch", "model")},
+        "loss": config.described("loss"),
+        "inputs": _inputs(config, prepared),
+        "measure": "mass" if head.support.is_discrete else "density",
+        "seed": config.seed,
+        "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
+        "num_features": data.schema.num_features,
+        "num_parameters": prepared.num_parameters,
+        "metrics": figures,
+        "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
+        "baseline_num_features": len(estimand.asked) if estimand.is_subset else None,
+        "baseline": describe(exact.mle, lines.get("mle")),
+        "baseline_map": describe(exact.map, lines.get("map")),
+        "baseline_ridge": _ridge(config, yardstick),
+        "distance": {},
+        "versions": archive.versions(),
+    }
+    return {name: value for name, value in summary.items() if value is not None}
+
+
+def _inputs(config: Settings, prepared: Prepared) -> Json | None:
+    """What maps features to inputs of the model, and their number; None where the inputs are the features."""
+    model = prepared.estimand.objective.model
+    return None if model.inputs is None else {"method": config.choice("inputs"), "num_inputs": model.num_inputs}
+
+
+def _ridge(config: Settings, yardstick: Yardstick) -> Json | None:
+    content = describe(yardstick.exact.ridge, yardstick.lines.get("ridge"))
+    return None if content is None else {"scale": config.baseline["ridge_scale"], **content}

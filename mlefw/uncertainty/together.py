@@ -1,0 +1,94 @@
+"""Several trained objectives as one: its eta is theirs side by side, and it predicts the mixture of what they do."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from mlefw.distribution.joint import Joint
+from mlefw.head.base import Head
+from mlefw.objective.objective import Objective
+from mlefw.prior.none import NoPrior
+from mlefw.uncertainty.disagreement import Uncertainty, split
+from mlefw.uncertainty.pool import pooled, union
+
+_BLOCK = 512
+"""Rows whose uncertainty is split at once: their densities are taken at some thousand places."""
+
+
+class PooledHead(Head):
+    """Maps the complete etas of several heads, one after the other, to the equal-weight mixture of their distributions.
+
+    For evaluation, not for training.
+
+    Args:
+        heads: of one event shape.
+    """
+
+    def __init__(self, heads: Sequence[Head]) -> None:
+        names = [
+            f"{name}@{index}" for index, head in enumerate(heads) for name in (*head.eta_names, *head.shared_names)
+        ]
+        super().__init__(tuple(names))
+        # A tuple: what the members have learnt is theirs.
+        self.heads = tuple(heads)
+        self.event_shape = heads[0].event_shape
+        self.support = union([head.support for head in heads])
+        self.num_classes: int | None = getattr(heads[0], "num_classes", None)
+        self.sizes = [head.eta_dim + head.shared_dim for head in heads]
+
+    def members(self, eta: Tensor) -> list[Distribution]:
+        """The distribution of each member, for a complete eta."""
+        return [head.distribution(part) for head, part in zip(self.heads, eta.split(self.sizes, -1), strict=True)]
+
+    def distribution(self, eta: Tensor) -> Distribution:
+        """The mixture for a complete eta."""
+        return pooled(self.members(eta))
+
+    @torch.no_grad()
+    def uncertainty(self, eta: Tensor) -> list[Uncertainty]:
+        """How much of the uncertainty of each target the members agree on, for a complete eta (n, columns)."""
+        if not len(eta):
+            none = eta.new_zeros(0)
+            return [Uncertainty(none, none, none)] * (self.event_shape.numel() or 1)
+        parts = [_of_targets(self.members(block)) for block in eta.split(_BLOCK)]
+        return [
+            Uncertainty(*(torch.cat(column) for column in zip(*target, strict=True)))
+            for target in zip(*parts, strict=True)
+        ]
+
+
+def _of_targets(members: Sequence[Distribution]) -> list[Uncertainty]:
+    if not isinstance(members[0], Joint):
+        return [split(members)]
+    columns = zip(*(member.marginals for member in members), strict=True)  # type: ignore[attr-defined]
+    return [split(column) for column in columns]
+
+
+class _PooledModel(nn.Module):
+    """The complete etas of several objectives, side by side."""
+
+    def __init__(self, objectives: Sequence[Objective], columns: Sequence[slice]) -> None:
+        super().__init__()
+        self.objectives, self.columns = tuple(objectives), tuple(columns)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, columns of all), for x that holds each coding of the features with its offset behind them."""
+        etas = []
+        for objective, columns in zip(self.objectives, self.columns, strict=True):
+            part = x[:, columns]
+            etas.append(objective.head.complete(objective.eta(part[:, :-1], part[:, -1])))
+        return torch.cat(etas, -1)
+
+
+def together(objectives: Sequence[Objective], columns: Sequence[slice]) -> Objective:
+    """The mixture of trained objectives as an objective in evaluation mode, without a prior and without offsets.
+
+    Args:
+        objectives: on the CPU.
+        columns: of x for each of them: its features, and behind them its offset.
+    """
+    model = _PooledModel([objective.eval() for objective in objectives], columns)
+    head = PooledHead([objective.head for objective in objectives])
+    return Objective(model, head, NoPrior(), objectives[0].population).eval()
