@@ -44,7 +44,7 @@ def run(config: Settings, run_dir: Path, train: Train) -> Json:
         )
     run_dir = run_dir if is_resumed else claim(run_dir)
     config = config.replaced(**moved(config.plain, str(config.run_dir), str(run_dir)))
-    with locked(run_dir), shared_work.remembering():
+    with locked(run_dir), shared_work.sharing():
         write_text(run_dir / "config.yaml", as_yaml(config.plain))
         found = _train_each(config, run_dir, train)
         values = {name: summary["metrics"]["validation"]["nll_nats"] for name, summary in found.items()}

@@ -58,7 +58,7 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
     _check(config)
     with ExitStack() as held:
         if shared_work.is_little(config.plain):
-            held.enter_context(shared_work.remembering())
+            held.enter_context(shared_work.sharing())
         # What recalibrates or averages over parameters does so in each member.
         whole = Settings.of(scheme.whole(config.plain)).replaced(calibrate={}, uncertainty={})
         if not is_resumed:

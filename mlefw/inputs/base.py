@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from mlefw.errors import UsageError
 from mlefw.rows.rows import Rows
 
-_MOST = 2**25
-"""Numbers that a map learns from, 256 megabytes: of more, rows at even distances have to do."""
+_MOST = 2**22
+"""Numbers that a map learns from, 32 megabytes: of more, rows at even distances have to do."""
 
 _ROUNDING = 1e-9
 """Of the sum of all weights: sums in another order are the same quantile."""

@@ -38,6 +38,21 @@ def remembering() -> Iterator[None]:
         _state["is_open"] = False
 
 
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Keep what is computed while the block runs up to its end: of several runs with the same rows in one process."""
+    before, asked, was_open = dict(_known), set(_asked), _state["is_open"]
+    _state["is_open"] = True
+    try:
+        yield
+    finally:
+        # Rows that a program has handed over have no name by which others could be told from them.
+        forget()
+        _known.update(before)
+        _asked.update(asked)
+        _state["is_open"] = was_open
+
+
 def is_little(config: Mapping[str, Any]) -> bool:
     """Whether the data are few, and code of mlefw alone has to do with them; and not much is kept already."""
     data = config["data"]

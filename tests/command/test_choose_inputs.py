@@ -5,12 +5,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import summary_of
 from interrupted import QUIET, assert_same_run, stopping_after, train
 
 from mlefw.callback.checkpoints import KeepCheckpoints
 from mlefw.errors import NumericalError
+from mlefw.fit import fit
 from mlefw.training.module import LikelihoodModule
 
 SMALL = ("model.hidden=[6]", "trainer.max_epochs=4", "head=heteroscedastic", *QUIET)
@@ -85,3 +87,14 @@ def test_what_it_cannot_do_is_refused(
     assert train(*SMALL, "inputs=auto", "run_dir=run", *settings) == 2
     assert message in capfd.readouterr().err
     assert not Path("run").exists()
+
+
+@pytest.mark.filterwarnings("default")
+def test_rows_of_one_call_are_not_those_of_another() -> None:
+    """Of rows that a program hands over nothing is kept beyond the run that chooses."""
+    x = np.linspace(-1, 1, 60)
+    quick = (*SMALL, "inputs=auto")
+    fit({"a": x, "y": np.sin(3 * x)}, "y", *quick, run_dir=Path("one"))
+    other = fit({"b": x, "c": x**2, "y": np.cos(3 * x)}, "y", *quick, run_dir=Path("two"))
+    assert other.predict({"b": x, "c": x**2}) is not None
+    assert summary_of(Path("two"))["num_features"] == 2

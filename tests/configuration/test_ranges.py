@@ -48,6 +48,7 @@ RIGHT: dict[str, set[str]] = {
     "plots": {"true"},
     "compile": {"true"},
     "step.replay": {"true"},
+    "step.recoveries": {"0"},
     # Names of columns and files are free, and looked for in the data; no features are an intercept alone.
     **{f"data.{name}": {"word"} for name in ("target", "offset", "exposure", "weight", "id", "event", "group", "time")},
     **{f"data.{name}": {"[]"} for name in ("features", "categorical", "labels")},

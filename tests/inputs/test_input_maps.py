@@ -157,7 +157,7 @@ def test_settings_that_mean_nothing_are_refused(setting: str, capfd: pytest.Capt
 
 
 def test_the_standardised_features_leave_no_trace(tmp_path: Path) -> None:
-    assert train(*QUICK, f"run_dir={tmp_path / 'r'}") == 0
+    assert train(*QUICK, "inputs=standard", f"run_dir={tmp_path / 'r'}") == 0
     assert "inputs" not in summary_of(tmp_path / "r")
     names = archive.read(tmp_path / "r" / "checkpoints" / "best.ckpt")["state_dict"]
     assert not [name for name in names if "inputs" in name]
