@@ -1,5 +1,6 @@
 """One job: from a composed configuration to an exit code."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mlefw.configuration.settings import Node, Settings
 from mlefw.distributed import spawn, topology
 from mlefw.errors import MisfitError, MlefwError, UsageError
 from mlefw.run.held_out import is_ensemble
+from mlefw.system import warning
 from mlefw.system.atomic import Json, write_json
 from mlefw.system.inert_text import shown
 from mlefw.system.trust import trusted
@@ -49,6 +51,25 @@ def run_job(command: str, composed: Node, run_dir: Path, quiet: bool = False, sk
             raise MlefwError(f"the run was left by sys.exit({error.code!r})") from error
 
     return guarded(task) or code
+
+
+def run_alone(command: str, compose: Callable[[], Node], run_dir: Path, skips_misfits: bool = False) -> int:
+    """Run a job that has its process to itself, as those of a sweep do, with warnings of its own; the exit code.
+
+    Args:
+        command: as in `run_job`.
+        compose: its configuration, in which a mistake is the job's own.
+        run_dir: as in `run_job`.
+        skips_misfits: as in `run_job`.
+    """
+    code = 0
+
+    def work() -> None:
+        nonlocal code
+        warning.clear()
+        code = run_job(command, compose(), run_dir, quiet=True, skips_misfits=skips_misfits)
+
+    return guarded(work) or code
 
 
 def _run(command: str, config: Settings, run_dir: Path, quiet: bool) -> int:

@@ -5,12 +5,11 @@ import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from mlefw.baseline.least_squares import LeastSquares
-from mlefw.command.job import run_job
-from mlefw.command.outermost import guarded, imported
+from mlefw.command.job import run_alone
+from mlefw.command.outermost import imported
 from mlefw.configuration.instantiate import instantiate
 from mlefw.configuration.read import as_yaml, located
 from mlefw.configuration.settings import Node, Settings
@@ -26,7 +25,7 @@ from mlefw.run import build, held_out
 from mlefw.run.directory import check_free, locked
 from mlefw.run.source import open_source
 from mlefw.sweep.progress import Progress
-from mlefw.sweep.record import Job
+from mlefw.sweep.record import Job, Unrecorded
 from mlefw.system import warning
 from mlefw.system.atomic import Json, write_json, write_text
 from mlefw.system.fork_pool import Ended, Pool
@@ -101,13 +100,12 @@ def _exactly(command: str, config: Settings, plan: Plan) -> Held | None:
 
 def _fit(command: str, composed: Node, root: Path, jobs: list[Job], size: int | None) -> None:
     """Run the folds, each in a fork of this process where the system has one."""
-    journal: Any = SimpleNamespace(root=root, jobs={job.number: job for job in jobs}, tick=lambda: None)
-    progress = Progress(journal, command == "train", None)
+    progress = Progress(Unrecorded(root, jobs), command == "train", None)
     tasks = {job.number: partial(_task, command, composed, job) for job in jobs}
     if not hasattr(os, "fork"):
         _in_turn(jobs, tasks, progress)
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = topology.num_cores()
     size = size or cores
     with deferred(), Pool(size, max(1, cores // size), None, progress.ended) as pool:
         for job in jobs:
@@ -124,15 +122,8 @@ def _in_turn(jobs: Iterable[Job], tasks: dict[int, Any], progress: Progress) -> 
 
 def _task(command: str, composed: Node, job: Job) -> int:
     """One fold, in a process of its own; its exit code."""
-    code = 0
-
-    def work() -> None:
-        nonlocal code
-        warning.clear()
-        settings = {**composed, "cv": {**composed["cv"], "fold": job.number}}
-        code = run_job(command, settings, job.run_dir, quiet=True)
-
-    return guarded(work) or code
+    settings = {**composed, "cv": {**composed["cv"], "fold": job.number}}
+    return run_alone(command, lambda: settings, job.run_dir)
 
 
 def _show(content: Json, root: Path) -> None:

@@ -42,7 +42,7 @@ def check(trainer: Devices) -> None:
             name, value = ("devices", devices) if nodes == 1 else ("num_nodes", nodes)
             raise UsageError(f"trainer.{name}={value}: expected 1, or beside it trainer.strategy=ddp")
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cores()
     if not 1 <= num_local(trainer) <= max(cores, 2):
         raise UsageError(f"trainer.devices={devices}: expected from 1 to {cores}, the cores of this machine")
     if nodes != 1 and not (_from_outside() or own()):
@@ -55,6 +55,11 @@ def check(trainer: Devices) -> None:
 def is_ddp(trainer: Devices) -> bool:
     """Whether the processes of a run share its batches."""
     return trainer.strategy == "ddp"
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def to_start(trainer: Devices) -> int:

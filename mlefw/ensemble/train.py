@@ -4,23 +4,21 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 from mlefw.command import ensemble
 from mlefw.command.ensemble import Member
-from mlefw.command.job import report, run_job
-from mlefw.command.outermost import guarded, imported
+from mlefw.command.job import report, run_alone
+from mlefw.command.outermost import imported
 from mlefw.configuration.read import located, moved
 from mlefw.configuration.settings import Node, Settings
+from mlefw.distributed import topology
 from mlefw.errors import UsageError
 from mlefw.run import resume
 from mlefw.run.directory import MEMBERS, summary_of
 from mlefw.run.held_out import is_ensemble
 from mlefw.sweep.population.dispatch import Groups
 from mlefw.sweep.progress import Progress
-from mlefw.sweep.record import Job, supersede
-from mlefw.system import warning
+from mlefw.sweep.record import Job, Unrecorded, supersede
 from mlefw.system.atomic import Json
 from mlefw.system.fork_pool import Pool
 from mlefw.system.local_path import local_path
@@ -65,10 +63,9 @@ def _trained(size: int | None, members: Sequence[Member]) -> dict[int, str]:
     folder = members[0].run_dir.parent
     jobs = {one.number: Job(one.number, [], one.run_dir) for one in members if not _is_finished(one)}
     chosen = {one.number: _continued(one) for one in members if one.number in jobs}
-    journal: Any = SimpleNamespace(root=folder, jobs=jobs, tick=lambda: None)
-    progress = Progress(journal, True, None)
+    progress = Progress(Unrecorded(folder, list(jobs.values())), True, None)
     groups = Groups(progress)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = topology.num_cores()
     size = min(size or cores, max(1, len(jobs)))
     with deferred(), Pool(size, max(1, cores // size), None, groups.ended) as pool:
         # One group, since two would start its operations twice.
@@ -94,14 +91,7 @@ def _submit(pool: Pool, progress: Progress, chosen: dict[int, Settings], numbers
 
 def _task(config: Settings, run_dir: Path) -> int:
     """One member, in a process of its own; its exit code."""
-    code = 0
-
-    def work() -> None:
-        nonlocal code
-        warning.clear()
-        code = run_job("train", config.plain, run_dir, quiet=True)
-
-    return guarded(work) or code
+    return run_alone("train", lambda: config.plain, run_dir)
 
 
 def _is_finished(member: Member) -> bool:

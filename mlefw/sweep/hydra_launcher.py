@@ -5,8 +5,6 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -21,7 +19,7 @@ from mlefw.errors import Stopped
 from mlefw.run.directory import summary_of
 from mlefw.sweep.job import Task
 from mlefw.sweep.progress import Progress
-from mlefw.sweep.record import Job, Journal, plan
+from mlefw.sweep.record import Job, Journal, Unrecorded, plan
 from mlefw.system import warning
 from mlefw.system.fork_pool import Pool
 from mlefw.system.signals import deferred, handled, is_handled
@@ -90,8 +88,7 @@ def run_apart(task: Callable[[], int], job: Job, has_summary: bool) -> int:
         return task()
     import torch
 
-    journal: Any = SimpleNamespace(root=job.run_dir.parent, jobs={job.number: job}, tick=lambda: None)
-    progress = Progress(journal, has_summary, None)
+    progress = Progress(Unrecorded(job.run_dir.parent, [job]), has_summary, None)
     with ExitStack() as held:
         is_worker = not is_handled()
         if is_worker:

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import yaml
 
-from mlefw.command.job import run_job
-from mlefw.command.outermost import guarded
+from mlefw.command.job import run_alone
 from mlefw.configuration.expansion import load
 from mlefw.configuration.read import located, read_settings, settings_of
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 from mlefw.run.directory import summary_of
 from mlefw.sweep.record import Job, attempts, supersede
-from mlefw.system import shared_work, trust, warning
+from mlefw.system import shared_work, trust
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,7 @@ class Task:
 
     def run(self, run_dir: Path) -> int:
         """Run it in this process; its exit code."""
-        code = 0
-
-        def work() -> None:
-            nonlocal code
-            warning.clear()
-            code = run_job(self.command, self.config, run_dir, quiet=True, skips_misfits=self.skips_misfits)
-
-        return guarded(work) or code
+        return run_alone(self.command, lambda: self.config, run_dir, self.skips_misfits)
 
     def share(self) -> None:
         """Do here what jobs have in common, where it is little work by code of ours."""

@@ -7,6 +7,7 @@ from functools import partial
 from mlefw.command.outermost import imported
 from mlefw.configuration.check import accepts
 from mlefw.configuration.settings import Node
+from mlefw.distributed import topology
 from mlefw.errors import UsageError
 from mlefw.sweep.job import Task
 from mlefw.sweep.progress import Progress
@@ -35,7 +36,7 @@ class ForkLauncher:
     ) -> None:
         if not hasattr(os, "fork"):
             raise UsageError("hydra/launcher=fork: this system has no fork; expected hydra/launcher=basic or joblib")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = topology.num_cores()
         self.size = jobs or cores
         self.threads = threads or max(1, cores // self.size)
         self.timeout_s, self.population = timeout_s, population and timeout_s is None

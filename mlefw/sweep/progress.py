@@ -8,7 +8,7 @@ from rich.console import Console
 
 from mlefw.errors import StorageError
 from mlefw.run.directory import summary_of
-from mlefw.sweep.record import Job, Journal
+from mlefw.sweep.record import Job, Journal, Unrecorded
 from mlefw.system.atomic import write_json
 from mlefw.system.child import killed_by
 from mlefw.system.fork_pool import Ended
@@ -26,12 +26,12 @@ class Progress:
     """Prints a line for each job that ends, and notes it.
 
     Args:
-        journal: of the sweep.
+        journal: of the sweep, or the jobs of what keeps none.
         has_summary: whether a job that ended well leaves a summary.
         timeout_s: what a job may take.
     """
 
-    def __init__(self, journal: Journal, has_summary: bool, timeout_s: float | None) -> None:
+    def __init__(self, journal: Journal | Unrecorded, has_summary: bool, timeout_s: float | None) -> None:
         self.journal, self.has_summary, self.timeout_s = journal, has_summary, timeout_s
         self.out: Console = console()
         self.count = 0

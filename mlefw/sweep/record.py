@@ -124,6 +124,21 @@ def supersede(root: Path, path: Path) -> None:
     shutil.move(path, folder / f"{path.name}.{count + 1}")
 
 
+class Unrecorded:
+    """Jobs of which no record is kept but what stands in their own directories.
+
+    Args:
+        root: the folder of their directories.
+        jobs: known by their numbers.
+    """
+
+    def __init__(self, root: Path, jobs: Iterable[Job]) -> None:
+        self.root, self.jobs = root, {job.number: job for job in jobs}
+
+    def tick(self) -> None:
+        """Nothing is written."""
+
+
 class Journal:
     """The jobs of a sweep on disk, written whole every now and then, and at the end."""
 
