@@ -38,22 +38,28 @@ def run(config: Settings, run_dir: Path, train: Train) -> Json:
             f"inputs=auto trains in one process: expected trainer.strategy=auto, or inputs= one of {known}"
         )
     is_resumed, config = bool(config.resume), config.replaced(resume=None)
-    if "validation" not in prepare(config, None if is_resumed else run_dir).data.splits:
-        raise UsageError(
-            f"inputs=auto chooses by validation rows, and there are none: expected some, or inputs= one of {known}"
-        )
-    run_dir = run_dir if is_resumed else claim(run_dir)
-    config = config.replaced(**moved(config.plain, str(config.run_dir), str(run_dir)))
-    with locked(run_dir), shared_work.sharing():
-        write_text(run_dir / "config.yaml", as_yaml(config.plain))
-        found = _train_each(config, run_dir, train)
-        values = {name: summary["metrics"]["validation"]["nll_nats"] for name, summary in found.items()}
-        best = min(values, key=values.__getitem__)
-        summary = found[best]
-        summary["inputs"] = {**summary["inputs"], "validation_nll_nats": values}
-        _adopt(run_dir, best)
-        write_text(run_dir / "config.yaml", as_yaml(_with(config, best, run_dir).plain))
-        write_json(run_dir / "summary.json", summary)
+    with shared_work.sharing():
+        if "validation" not in prepare(config, None if is_resumed else run_dir).data.splits:
+            raise UsageError(
+                f"inputs=auto chooses by validation rows, and there are none: expected some, or inputs= one of {known}"
+            )
+        run_dir = run_dir if is_resumed else claim(run_dir)
+        with locked(run_dir):
+            return _run(config.replaced(**moved(config.plain, str(config.run_dir), str(run_dir))), run_dir, train)
+
+
+def _run(config: Settings, run_dir: Path, train: Train) -> Json:
+    write_text(run_dir / "config.yaml", as_yaml(config.plain))
+    found, failed = _train_each(config, run_dir, train)
+    values = {name: summary["metrics"]["validation"]["nll_nats"] for name, summary in found.items()}
+    best = min(values, key=values.__getitem__)
+    summary = found[best]
+    summary["inputs"] = {**summary["inputs"], "validation_nll_nats": values}
+    # Of candidates that failed nothing else is left.
+    summary["warnings"] += failed
+    _adopt(run_dir, best)
+    write_text(run_dir / "config.yaml", as_yaml(_with(config, best, run_dir).plain))
+    write_json(run_dir / "summary.json", summary)
     return summary
 
 
@@ -64,21 +70,20 @@ def _with(config: Settings, name: str, folder: Path) -> Settings:
     return Settings.of({**plain, "inputs": config.candidates[name], "choices": choices})
 
 
-def _train_each(config: Settings, run_dir: Path, train: Train) -> dict[str, Json]:
-    """The summaries of the runs that could be trained, by the names of their candidates."""
-    found, failure = dict[str, Json](), None
+def _train_each(config: Settings, run_dir: Path, train: Train) -> tuple[dict[str, Json], list[str]]:
+    """The summaries of the runs that could be trained, by the names of their candidates; why the others could not."""
+    found, failed = dict[str, Json](), list[str]()
     for name in config.candidates:
         folder = run_dir / CANDIDATES / name
-        # What a run warns of is in its own summary.
-        warning.clear()
         try:
-            found[name] = _train(_with(config, name, folder), folder, train)
+            with warning.apart():
+                found[name] = _train(_with(config, name, folder), folder, train)
         except NumericalError as error:
-            failure = error
-            warn(f"inputs={name} could not be trained: {str(error).splitlines()[0]}")
-    if not found and failure is not None:
-        raise failure
-    return found
+            if name == list(config.candidates)[-1] and not found:
+                raise
+            failed.append(f"inputs={name} could not be trained: {str(error).splitlines()[0]}")
+            warn(failed[-1])
+    return found, failed
 
 
 def _train(config: Settings, folder: Path, train: Train) -> Json:

@@ -100,20 +100,15 @@ def member_of(config: Settings, scheme: Any, root: Path, number: int, is_estimat
 def one_by_one(members: Sequence[Member]) -> dict[int, str]:
     """Train one member after the other."""
     failed: dict[int, str] = {}
-    before = warning.collected()
     for member in members:
-        # What a member warns of is its own.
-        warning.clear()
         try:
-            train.run(member.config, member.run_dir)
+            with warning.apart():
+                train.run(member.config, member.run_dir)
         except (MlefwError, OSError) as error:
             failed[member.number] = str(error)
             if not (member.run_dir / "summary.json").is_file():
                 member.run_dir.mkdir(mode=0o755, exist_ok=True)
                 write_json(member.run_dir / "summary.json", {"status": "failed", "reason": str(error)})
-    warning.clear()
-    for message in before:
-        warning.collect(message)
     return failed
 
 

@@ -1,6 +1,8 @@
 """Warnings for the user: on standard error at once, and in the summary of the run."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _collected: list[str] = []
 
@@ -37,6 +39,17 @@ def collect(message: str) -> bool:
 def collected() -> list[str]:
     """The warnings of this run so far."""
     return list(_collected)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Let what is warned of while the block runs be that of a run of its own, and not of the run around it."""
+    before = collected()
+    clear()
+    try:
+        yield
+    finally:
+        _collected[:] = before
 
 
 def clear() -> None:

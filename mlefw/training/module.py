@@ -25,7 +25,7 @@ from mlefw.training.evaluation_schedule import Cadence
 from mlefw.training.evaluator import Evaluator
 from mlefw.training.lightning_internals import count_epoch, count_steps, is_overridden
 from mlefw.training.recovery import Recovery
-from mlefw.training.step import Step, calmer
+from mlefw.training.step import Step, diverged
 
 MakeOptimizer = Callable[[Any], Optimizer]
 _WITHIN = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
@@ -162,13 +162,12 @@ class LikelihoodModule(lightning.LightningModule):
         """What is to be said of a step of a chunk, just taken, whose objective is not finite."""
         batch = list(chunk.batches())[at]
         cause = not_finite(self.objective, batch.rows, batch.standardized)
-        before = ", ".join(map(str, self.recovery.history.epochs))
-        tried = f" It had gone back with half the learning rate in epoch {before}." if before else ""
-        return NumericalError(
-            f"training diverged: the objective was not finite at step {self.global_step - len(chunk.spans) + at + 1} "
-            f"(epoch {epoch + sum(end < at for end in chunk.ends)}){cause and f'; after it {cause}'}. "
-            f"{calmer(self.step.clip_norm)}{tried and '.' + tried}"
-        )
+        step = self.global_step - len(chunk.spans) + at + 1
+        error = diverged(step, epoch + sum(end < at for end in chunk.ends), cause, self.step.clip_norm)
+        if self.recovery.history.epochs:
+            before = ", ".join(map(str, self.recovery.history.epochs))
+            error.args = (f"{error}. It had gone back with half the learning rate in epoch {before}.",)
+        return error
 
     def _average(self, step: int) -> None:
         """Take the weights after a step, counted from 0 over all epochs, into the average."""

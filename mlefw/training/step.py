@@ -9,7 +9,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from mlefw.distributed import ranks
 from mlefw.distribution.precision import promote
-from mlefw.errors import UsageError
+from mlefw.errors import NumericalError, UsageError
 from mlefw.objective.gradient import Gradient, clip
 from mlefw.objective.objective import Objective
 from mlefw.objective.tape import Tape
@@ -201,6 +201,21 @@ def step_length(optimizer: Optimizer, group: dict[str, Any], p: Tensor) -> Tenso
 def calmer(clip_norm: float) -> str:
     """What to try where training diverged, which is not what is set already."""
     return "Try a smaller optimizer.lr" + ("" if 0 < clip_norm <= 1 else ", or step.clip_norm=1")
+
+
+def diverged(step: int, epoch: int, cause: str, clip_norm: float) -> NumericalError:
+    """What is to be said of a step whose objective is not finite.
+
+    Args:
+        step: its number over all epochs, from 1.
+        epoch: in which it was taken.
+        cause: what is not finite after it, in words; empty where that is not known.
+        clip_norm: the bound on the gradient norm that was set.
+    """
+    return NumericalError(
+        f"training diverged: the objective was not finite at step {step} (epoch {epoch})"
+        f"{cause and f'; after it {cause}'}. {calmer(clip_norm)}"
+    )
 
 
 def check_optimizer(optimizer: Optimizer, objective: Objective) -> None:

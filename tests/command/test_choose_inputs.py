@@ -71,7 +71,9 @@ def test_a_candidate_that_cannot_be_trained_leaves_the_other(monkeypatch: pytest
 
     monkeypatch.setattr(LikelihoodModule, "training_step", failing)
     assert train(*SMALL, "inputs=auto", "run_dir=run") == 0
-    assert list(summary_of(Path("run"))["inputs"]["validation_nll_nats"]) == ["clipped"]
+    summary = summary_of(Path("run"))
+    assert list(summary["inputs"]["validation_nll_nats"]) == ["clipped"]
+    assert summary["warnings"][-1] == "inputs=piecewise_linear could not be trained: training diverged: as it does here"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from mlefw.sweep.population.stacked import Stack
 from mlefw.system.allocator import retained
 from mlefw.system.signals import deferred
 from mlefw.training.averaging import Averaging
-from mlefw.training.step import calmer
+from mlefw.training.step import diverged
 
 
 class ToTrainAloneError(MlefwError):
@@ -70,7 +70,7 @@ class _Group:
                     self._each(Member.begin_another_epoch)
                     self.optimiser.refresh()
                 self._each(Member.end_steps, [self._steps(epoch)] * len(self.members))
-            self._each(self._leave_if_exploded, [end - 1] * len(self.members))
+            self._each(_check_steps)
             self._each(Member.end_epoch, self._figures(end))
 
     def _averaging(self, held: Sequence[Tensor]) -> Averaging | None:
@@ -152,7 +152,8 @@ class _Group:
             at = next((k for k, value in enumerate(values[i]) if not math.isfinite(value)), None)
             if at is not None:
                 cause = not_finite(self.stack.objectives[i], train.take(taken[at][i]), True)
-                self._leave(member, _diverged(member, epoch, at, cause))
+                step, clip_norm = member.global_step + at + 1, member.begun.config.step.clip_norm
+                self._leave(member, diverged(step, epoch, cause, clip_norm))
         if self.averaging is not None:
             self.averaging.exchange()
         return len(losses)
@@ -162,16 +163,13 @@ class _Group:
         goes_back = bool(member.begun.config.step.recoveries)
         member.fail(ToTrainAloneError(str(error)) if goes_back else error)
 
-    def _leave_if_exploded(self, member: Member, epoch: int) -> None:
-        """Let a member whose steps have led too far train alone."""
-        total, number = member.module.losses
-        if member.begun.config.step.recoveries and member.module.recovery.is_exploded(total / max(number, 1)):
-            self._leave(member, _diverged(member, epoch, 0, ""))
 
+def _check_steps(member: Member) -> None:
+    """Let a member whose steps have led too far train alone.
 
-def _diverged(member: Member, epoch: int, at: int, cause: str) -> NumericalError:
-    """What is to be said of a step of an epoch whose objective is not finite."""
-    return NumericalError(
-        f"training diverged: the objective was not finite at step {member.global_step + at + 1} "
-        f"(epoch {epoch}){cause and f'; after it {cause}'}. {calmer(member.begun.config.step.clip_norm)}"
-    )
+    Raises:
+        ToTrainAloneError: they have, and it may go back.
+    """
+    total, number = member.module.losses
+    if member.begun.config.step.recoveries and member.module.recovery.is_exploded(total / max(number, 1)):
+        raise ToTrainAloneError("the steps up to an evaluation have led far above the objective before training")
