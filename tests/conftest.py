@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,19 @@ def _a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     clear()
     monkeypatch.delenv("MLEFW_PLUGINS", raising=False)
     monkeypatch.setattr(trust, "_also", {})
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Leave the environment as it was: what a command sets in this process is none of the next test's business, and
+    with another environment every command of it would have to start from nothing.
+    """
+    before = dict(os.environ)
+    try:
+        return (yield)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _environment(**more: str) -> dict[str, str]:
