@@ -6,8 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mlefw.baseline.linear import LinearBaseline
+from mlefw.baseline.collinear import independent_columns
+from mlefw.baseline.linear import LinearBaseline, solver_for
+from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.starts import is_unimodal
 from mlefw.model.base import HasLastLayer
 from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
@@ -29,7 +32,8 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
     All other weights are fixed, so it is the optimisation error of the last layer: a network with a large gap to the
     exact estimate and a refit gap of zero lacks features, not training steps. The run's prior applies to the last
     layer in both terms. The minimum is taken without a floor of the scales. If the refitted likelihood has no maximum
-    (separation), its infimum replaces the minimum.
+    (separation), its infimum replaces the minimum. Where there may be several minima (a learnt spread beside a mean,
+    say), it is the one that Newton's method comes to from the layer as it is.
 
     None if the model names no `last` layer with a bias, adds terms to the layer's output in more than one eta column,
     or needs more than `max_work`; or if neither a certified minimum nor the infimum is known.
@@ -58,18 +62,34 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
     bound = replace(problem, head=deepcopy(problem.head))
     bound.head.floor.copy_(head.floor)
     now = bound.value(_theta(model.last, head.shared, mean, scale))
-    least = _least(problem)
+    least = _least(problem, _theta(model.last, head.shared, mean, scale))
     if least is None or now - least < -_ROUNDING * max(1.0, abs(now)) or not now < float("inf"):
         return None
     return max(now - least, 0.0)
 
 
-def _least(problem: Problem) -> float | None:
-    """The minimum or infimum of the objective of a problem; None if neither is known."""
+def _least(problem: Problem, theta: Tensor) -> float | None:
+    """The minimum or infimum of the objective of a problem, of several minima that below theta; None if not known."""
+    if isinstance(newton := solver_for(problem), Newton) and not is_unimodal(problem):
+        # A search for the least of all minima takes several times as long as the training of a small network.
+        solution = newton.solve_from(*_independent(problem, theta))
+        return solution.objective if solution.converged else None
     solution = LinearBaseline(max_seconds=_MAX_SECONDS).solve(problem)
     if not solution.may_exist:
         return solution.infimum
     return solution.objective if solution.converged else None
+
+
+def _independent(problem: Problem, theta: Tensor) -> tuple[Problem, Tensor]:
+    """The problem without collinear features, which a prior would distinguish, and the theta that predicts alike."""
+    kept = independent_columns(problem)[0] if problem.prior.flat else problem.active
+    if len(kept) == problem.num_active:
+        return problem, theta
+    small = problem.restricted(kept)
+    tail = len(theta) - problem.head.shared_dim
+    predicted = problem.design(problem.rows) @ theta[:tail].view(problem.head.eta_dim, -1).T
+    table = torch.linalg.lstsq(small.design(problem.rows), predicted).solution.T
+    return small, torch.cat([table.reshape(-1), theta[tail:]])
 
 
 def _theta(last: nn.Linear, shared: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """`inputs=auto`: a run with each candidate, of which the one with the least validation NLL is kept."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from mlefw.configuration.read import as_yaml, moved
@@ -39,13 +39,23 @@ def run(config: Settings, run_dir: Path, train: Train) -> Json:
         )
     is_resumed, config = bool(config.resume), config.replaced(resume=None)
     with shared_work.sharing():
-        if "validation" not in prepare(config, None if is_resumed else run_dir).data.splits:
-            raise UsageError(
-                f"inputs=auto chooses by validation rows, and there are none: expected some, or inputs= one of {known}"
-            )
+        check_rows(config, prepare(config, None if is_resumed else run_dir).data.splits)
         run_dir = run_dir if is_resumed else claim(run_dir)
         with locked(run_dir):
             return _run(config.replaced(**moved(config.plain, str(config.run_dir), str(run_dir))), run_dir, train)
+
+
+def check_rows(config: Settings, splits: Collection[str]) -> None:
+    """Refuse to choose by nothing.
+
+    Raises:
+        UsageError: there are no validation rows among the splits.
+    """
+    if "validation" not in splits:
+        raise UsageError(
+            "inputs=auto chooses by validation rows, and there are none: expected some, or inputs= one of "
+            + ", ".join(config.candidates)
+        )
 
 
 def _run(config: Settings, run_dir: Path, train: Train) -> Json:

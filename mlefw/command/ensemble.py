@@ -3,20 +3,19 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlefw.command import train
+from mlefw.command import ensemble_inputs, train
+from mlefw.command.ensemble_member import Member, member_of
 from mlefw.command.train import Begun
 from mlefw.configuration.instantiate import instantiate
-from mlefw.configuration.read import moved
 from mlefw.configuration.settings import Settings
 from mlefw.distributed import topology
-from mlefw.errors import MlefwError, NumericalError, UsageError
+from mlefw.errors import MlefwError, UsageError
 from mlefw.model.base import StartsAtEstimate
 from mlefw.run import ensemble
-from mlefw.run.directory import MEMBERS, check_free, locked
+from mlefw.run.directory import check_free, locked
 from mlefw.run.prepare import prepare, start
 from mlefw.system import shared_work, warning
 from mlefw.system.atomic import Json, write_json
@@ -27,17 +26,8 @@ FAILED = 5
 """Exit code where a member failed and the others are mixed."""
 
 
-@dataclass(frozen=True)
-class Member:
-    """A run of an ensemble, which has its directory to itself."""
-
-    number: int
-    config: Settings
-    run_dir: Path
-
-
-Train = Callable[[Sequence[Member]], dict[int, str]]
-"""Trains members, each to its own end; of those that failed the reason, by number."""
+Train = Callable[[Path, Sequence[Member]], dict[Path, str]]
+"""Trains members below a directory, each to its own end; of those that failed the reason, by their directories."""
 
 
 def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: bool = False) -> Json:
@@ -68,44 +58,37 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
             raise UsageError(f"ensemble.members={scheme.members}: there are {count} training rows to train them on")
         root = root.absolute()
         estimated = not isinstance(prepared.estimand.objective.model.model, StartsAtEstimate)
-        members = [member_of(config, scheme, root, number, estimated) for number in range(scheme.members)]
-        prepare(members[0].config, None)
-        (root / MEMBERS).mkdir(mode=0o755, parents=True, exist_ok=True)
+        members = {
+            name: [member_of(one, scheme, folder, number, estimated) for number in range(scheme.members)]
+            for name, (one, folder) in ensemble_inputs.candidates(config, root).items()
+        }
+        first, *_ = (group[0] for group in members.values())
+        ensemble_inputs.check(config, prepare(first.config, None).data.splits)
+        root.mkdir(mode=0o755, parents=True, exist_ok=True)
         own(root)
         with locked(root):
             begun = Begun(config, root, prepared, {})
             with train.telling(begun):
                 yardstick, baseline = train.measure(begun)
-                failed = (trained or one_by_one)(members)
-                if len(failed) == len(members):
-                    raise NumericalError(f"no member of the ensemble was trained: {failed[0]}")
+                ensemble_inputs.adopt(config, root)
+                for group in members.values():
+                    group[0].run_dir.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                reasons = (trained or one_by_one)(root, [member for group in members.values() for member in group])
+                config, failed = ensemble_inputs.choose(config, root, members, reasons)
                 for number, reason in failed.items():
                     warn(f"member {number} of the ensemble failed, and is not in the mixture: {reason}")
                 return ensemble.conclude(config, root, prepared, yardstick, baseline, failed, started)
 
 
-def member_of(config: Settings, scheme: Any, root: Path, number: int, is_estimated: bool = False) -> Member:
-    """A member with its settings; paths into the directory of the whole are paths into its own.
-
-    Where the whole `is_estimated`, a member with rows of its own has no exact estimate, which may take longer than its
-    training.
-    """
-    run_dir = root / MEMBERS / str(number)
-    plain = moved(scheme.settings(config.plain, number), str(config.run_dir or root), str(run_dir))
-    if is_estimated and plain["ensemble"]:
-        plain = {**plain, "baseline": {}, "choices": {**plain["choices"], "baseline": "none"}}
-    return Member(number, Settings.of({**plain, "run_dir": str(run_dir), "resume": None}), run_dir)
-
-
-def one_by_one(members: Sequence[Member]) -> dict[int, str]:
+def one_by_one(root: Path, members: Sequence[Member]) -> dict[Path, str]:
     """Train one member after the other."""
-    failed: dict[int, str] = {}
+    failed: dict[Path, str] = {}
     for member in members:
         try:
             with warning.apart():
                 train.run(member.config, member.run_dir)
         except (MlefwError, OSError) as error:
-            failed[member.number] = str(error)
+            failed[member.run_dir] = str(error)
             if not (member.run_dir / "summary.json").is_file():
                 member.run_dir.mkdir(mode=0o755, exist_ok=True)
                 write_json(member.run_dir / "summary.json", {"status": "failed", "reason": str(error)})

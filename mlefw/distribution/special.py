@@ -10,14 +10,18 @@ relative to the density at the argument, which is in saddle-point form (Loader, 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.special
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlefw.distribution.quadrature import half_line
+
+Array = NDArray[np.float64]
 
 
 def log_normal_cdf(x: Tensor) -> Tensor:
@@ -40,26 +44,24 @@ def gammainc(a: Tensor, x: Tensor) -> Tensor:
 
     torch.special.gammainc is off by 1e-9 relative for a above 20.
     """
-    return _of_gamma("gammainc", lambda a, x: gamma_tails(a, x)[0], a, x)
+    return _of_gamma("gammainc", a, x)
 
 
 def gammaincc(a: Tensor, x: Tensor) -> Tensor:
     """Regularised upper incomplete gamma function Q(a, x) = 1 − P(a, x), float64."""
-    return _of_gamma("gammaincc", lambda a, x: gamma_tails(a, x)[1], a, x)
+    return _of_gamma("gammaincc", a, x)
 
 
 def betainc(a: Tensor, b: Tensor, x: Tensor, other: Tensor) -> Tensor:
     """Regularised incomplete beta function I_x(a, b), float64; `other` is 1 − x, to full relative precision."""
     if x.device.type != "cpu":
         return beta_tails(a, b, x, other)[0]
-    # scipy's betaincc is 1 where it should be 1 − 1e-10 (shapes ½, ½): it is used in the upper tail only.
-    high = torch.where(a * other < b * x, 1 - _scipy("betainc", b, a, other), _scipy("betaincc", b, a, other))
-    return torch.where(x <= 0.5, _scipy("betainc", a, b, x), high)
+    return _scipy("betainc", a, b, x, other)
 
 
 def gammaincinv(a: Tensor, p: Tensor) -> Tensor:
     """The x with P(a, x) = p, float64."""
-    return _of_gamma("gammaincinv", lambda a, p: _search(lambda s: gamma_tails(a, s.exp())[0], p).exp(), a, p)
+    return _of_gamma("gammaincinv", a, p)
 
 
 def betaincinv(a: Tensor, b: Tensor, p: Tensor) -> Tensor:
@@ -176,18 +178,53 @@ def _search(function: Callable[[Tensor], Tensor], p: Tensor) -> Tensor:
     return high
 
 
-def _of_gamma(name: str, ours: Callable[[Tensor, Tensor], Tensor], a: Tensor, x: Tensor) -> Tensor:
-    """A function of scipy by its name, or `ours` off the CPU and for shapes where scipy's is inaccurate."""
+_OURS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gammainc": lambda a, x: gamma_tails(a, x)[0],
+    "gammaincc": lambda a, x: gamma_tails(a, x)[1],
+    "gammaincinv": lambda a, p: _search(lambda s: gamma_tails(a, s.exp())[0], p).exp(),
+}
+"""By quadrature: off the CPU, and for shapes where scipy's is inaccurate."""
+
+
+def _of_gamma(name: str, a: Tensor, x: Tensor) -> Tensor:
     a, x = torch.broadcast_tensors(a.detach().double(), x.detach().double())
-    if x.device.type != "cpu":
-        return ours(a, x)
-    values, large = _scipy(name, a, x), a > _LARGE
-    if bool(large.any()):
-        values = values.clone()
-        values[large] = ours(a[large], x[large])
-    return values
+    return _scipy(name, a, x) if x.device.type == "cpu" else _OURS[name](a, x)
 
 
 def _scipy(name: str, *arguments: Tensor) -> Tensor:
-    values = getattr(scipy.special, name)(*(argument.detach().double().numpy() for argument in arguments))
-    return torch.as_tensor(np.asarray(values))
+    return _KERNEL(name, torch.broadcast_tensors(*(argument.detach().double() for argument in arguments)))
+
+
+# As a kernel of torch's own dispatcher a call can be recorded and replayed (`objective/tape.py`) and batched.
+torch.library.define("mlefw::scipy", "(str name, Tensor[] arguments) -> Tensor")
+_KERNEL = torch.ops.mlefw.scipy.default
+
+
+@torch.library.impl("mlefw::scipy", "cpu")
+def _computed(name: str, arguments: Sequence[Tensor]) -> Tensor:
+    function = _betainc if name == "betainc" else getattr(scipy.special, name)
+    found = torch.as_tensor(np.asarray(function(*(argument.numpy() for argument in arguments))))
+    if name in _OURS and bool((large := arguments[0] > _LARGE).any()):
+        found = found.clone()
+        found[large] = _OURS[name](*(argument[large] for argument in arguments))
+    return found
+
+
+def _betainc(a: Array, b: Array, x: Array, other: Array) -> Array:
+    # scipy's betaincc is 1 where it should be 1 − 1e-10 (shapes ½, ½): it is used in the upper tail only.
+    low, above = x <= 0.5, a * other < b * x
+    upper, middle = above & ~low, ~(above | low)
+    found = np.empty_like(x)
+    found[low] = scipy.special.betainc(a[low], b[low], x[low])
+    found[upper] = 1 - scipy.special.betainc(b[upper], a[upper], other[upper])
+    found[middle] = scipy.special.betaincc(b[middle], a[middle], other[middle])
+    return found
+
+
+@torch.library.register_vmap("mlefw::scipy")  # type: ignore[untyped-decorator]
+def _batched(info: Any, in_dims: Any, name: str, arguments: Sequence[Tensor]) -> tuple[Tensor, int]:
+    parts = [
+        one.expand(info.batch_size, *one.shape) if dim is None else one.movedim(dim, 0)
+        for one, dim in zip(arguments, in_dims[1], strict=True)
+    ]
+    return _KERNEL(name, parts), 0

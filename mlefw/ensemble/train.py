@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from mlefw.command import ensemble
-from mlefw.command.ensemble import Member
+from mlefw.command.ensemble_member import Member
 from mlefw.command.job import report, run_alone
 from mlefw.command.outermost import imported
 from mlefw.configuration.read import located, moved
@@ -14,7 +14,7 @@ from mlefw.configuration.settings import Node, Settings
 from mlefw.distributed import topology
 from mlefw.errors import UsageError
 from mlefw.run import resume
-from mlefw.run.directory import MEMBERS, summary_of
+from mlefw.run.directory import CANDIDATES, MEMBERS, summary_of
 from mlefw.run.held_out import is_ensemble
 from mlefw.sweep.population.dispatch import Groups
 from mlefw.sweep.progress import Progress
@@ -54,26 +54,27 @@ def settings(root: Path, overrides: Sequence[str]) -> Settings:
 def root_of(given: str) -> Path | None:
     """The directory of an ensemble that `resume=` means, absolute; None where it is none."""
     path = local_path(given, "resume", "only a local run directory can be continued")
-    is_one = (path / MEMBERS).is_dir() and (path / "config.yaml").is_file() and not (path / "checkpoints").is_dir()
+    has_members = (path / MEMBERS).is_dir() or any((path / CANDIDATES).glob(f"*/{MEMBERS}"))
+    is_one = has_members and (path / "config.yaml").is_file() and not (path / "checkpoints").is_dir()
     return path.absolute() if is_one else None
 
 
-def _trained(size: int | None, members: Sequence[Member]) -> dict[int, str]:
-    """Train the members that are not finished; of those that fail the reason, by number."""
-    folder = members[0].run_dir.parent
-    jobs = {one.number: Job(one.number, [], one.run_dir) for one in members if not _is_finished(one)}
-    chosen = {one.number: _continued(one) for one in members if one.number in jobs}
-    progress = Progress(Unrecorded(folder, list(jobs.values())), True, None)
+def _trained(size: int | None, root: Path, members: Sequence[Member]) -> dict[Path, str]:
+    """Train the members that are not finished; of those that fail the reason, by their directories."""
+    left = {key: one for key, one in enumerate(members) if not _is_finished(one)}
+    jobs = {key: Job(key, [], one.run_dir) for key, one in left.items()}
+    chosen = {key: _continued(root, one) for key, one in left.items()}
+    progress = Progress(Unrecorded(root, list(jobs.values())), True, None)
     groups = Groups(progress)
     cores = topology.num_cores()
     size = min(size or cores, max(1, len(jobs)))
     with deferred(), Pool(size, max(1, cores // size), None, groups.ended) as pool:
-        # One group, since two would start its operations twice.
-        anew = {number: _composed(config) for number, config in chosen.items() if not config.resume}
+        # One group of those that are alike, since two would start its operations twice.
+        anew = {key: _composed(config) for key, config in chosen.items() if not config.resume}
         alone = groups.submit(pool, anew, 1)
         _submit(pool, progress, chosen, sorted({*alone} | ({*chosen} - {*anew})))
         _submit(pool, progress, chosen, sorted(groups.left))
-    return {number: job.reason or job.status for number, job in jobs.items() if not job.is_done}
+    return {job.run_dir: job.reason or job.status for job in jobs.values() if not job.is_done}
 
 
 def _composed(config: Settings) -> Node:
@@ -98,12 +99,12 @@ def _is_finished(member: Member) -> bool:
     return summary_of(member.run_dir).get("status") == "finished"
 
 
-def _continued(member: Member) -> Settings:
+def _continued(root: Path, member: Member) -> Settings:
     """The settings of a member that is not finished: it goes on from its last checkpoint, or anew without one."""
     if (member.run_dir / "checkpoints" / "last.ckpt").is_file():
         return resume.settings(member.run_dir, [], [], trusted())
     if member.run_dir.exists():
-        supersede(member.run_dir.parent, member.run_dir)
+        supersede(root, member.run_dir)
     return member.config
 
 

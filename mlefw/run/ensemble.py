@@ -60,12 +60,13 @@ def conclude(
     at_test = yardstick.at_reference("test", splits["test"]).nll if config.cv and yardstick.reference else None
     row_scores.store(root, evaluations, splits, schema.labels, at_test)
     summary = essentials(config, prepared, yardstick, figures, trained.objective.head)
-    if config.candidates:
-        # Each member has chosen among the inputs for itself.
-        chosen = [member.config.choice("inputs") for member in trained.members]
+    chosen_by = summary_of(root).get("inputs", {}).get("validation_nll_nats")
+    if chosen_by is not None:
+        # The whole was prepared with the first of the candidates.
         models: list[Any] = [member.objective.model for member in trained.members]
         most = max(model.num_inputs for model in models)
-        summary["inputs"] = {"method": config.choice("inputs"), "num_inputs": most, "members": chosen}
+        summary["inputs"] = {"method": config.choice("inputs"), "num_inputs": most, "validation_nll_nats": chosen_by}
+        summary["num_parameters"] = sum(p.numel() for p in trained.members[0].objective.parameters())
     summary["distance"] = gaps(evaluations, splits, yardstick)
     summary["ensemble"] = _described(config, root, trained, each, failed)
     out = _out_of_fold(config, root, trained)

@@ -38,7 +38,8 @@ class Progress:
 
     def log(self, job: Job) -> Path:
         """What the job prints goes there, and into its directory in the end."""
-        return self.journal.root / f"{job.run_dir.name}.log"
+        name = "-".join(job.run_dir.relative_to(self.journal.root).parts)
+        return self.journal.root / f"{name}.log"
 
     def ended(self, index: int, how: Ended) -> None:
         """Note how a process ended."""

@@ -15,7 +15,7 @@ from scipy import special
 from sklearn.model_selection import KFold
 
 import mlefw as package
-from mlefw.command.ensemble import member_of
+from mlefw.command.ensemble_member import member_of
 from mlefw.configuration.read import read_settings, settings_of
 from mlefw.data.frame import Frame
 from mlefw.ensemble import train
@@ -193,16 +193,33 @@ def test_recalibrated_folds(mlefw: Run, tmp_path: Path, table: Callable[..., Pat
     np.testing.assert_allclose(row_nll(tmp_path / "e"), mixed([row_nll(member) for member in members]), rtol=1e-9)
 
 
-def test_members_choose_their_inputs(mlefw: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
+def test_inputs_are_chosen_over_all_folds(mlefw: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
+    """By the NLL of all rows, each under the member that has not seen it, as ensembles with each candidate have it."""
     table("gaussian")
-    done = mlefw("train", *COMMON, "ensemble=folds", "ensemble.members=2", "inputs=auto", "run_dir=e")
+    common = (*COMMON, "ensemble=folds", "ensemble.members=2")
+    out = {}
+    for name in ("clipped", "piecewise_linear"):
+        assert mlefw("train", *common, f"inputs={name}", f"run_dir={name}").returncode == 0
+        out[name] = summary_of(tmp_path / name)["ensemble"]["out_of_fold"]["nll_nats"]
+    done = mlefw("train", *common, "inputs=auto", "run_dir=e")
     assert done.returncode == 0, done.stderr
-    members = [tmp_path / "e" / "members" / str(k) for k in range(2)]
-    chosen = [summary_of(member)["inputs"]["method"] for member in members]
-    inputs = summary_of(tmp_path / "e")["inputs"]
-    assert (inputs["method"], inputs["members"]) == ("auto", chosen)
-    assert set(chosen) <= {"clipped", "piecewise_linear"}
-    np.testing.assert_allclose(row_nll(tmp_path / "e"), mixed([row_nll(member) for member in members]), rtol=1e-9)
+    best, summary = min(out, key=out.__getitem__), summary_of(tmp_path / "e")
+    assert summary["inputs"]["validation_nll_nats"] == pytest.approx(out, rel=1e-9)
+    assert summary["inputs"]["method"] == best
+    assert summary["num_parameters"] == summary_of(tmp_path / "e" / "members" / "0")["num_parameters"]
+    np.testing.assert_allclose(row_nll(tmp_path / "e"), row_nll(tmp_path / best), rtol=1e-9)
+    assert not (tmp_path / "e" / "candidates").exists()
+    assert f"inputs: {best}" in (tmp_path / "e" / "config.yaml").read_text(encoding="utf-8")
+    text = (tmp_path / "e" / "members" / "1" / "config.yaml").read_text(encoding="utf-8")
+    assert "candidates" not in text
+    # Where it was stopped before the members were moved, and before anything of the mixture was written.
+    (tmp_path / "e" / "candidates" / best).mkdir(parents=True)
+    (tmp_path / "e" / "members").rename(tmp_path / "e" / "candidates" / best / "members")
+    done = mlefw("train", "resume=e")
+    assert done.returncode == 0, done.stderr
+    again = summary_of(tmp_path / "e")
+    assert (again["inputs"], again["metrics"]) == (summary["inputs"], summary["metrics"])
+    assert not (tmp_path / "e" / "candidates").exists()
 
 
 def test_from_python_and_in_a_sweep(mlefw: Run, tmp_path: Path, table: Callable[..., Path]) -> None:

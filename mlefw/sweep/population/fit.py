@@ -14,6 +14,7 @@ from mlefw.run.build import build_average, build_metrics
 from mlefw.sweep.population.member import Member
 from mlefw.sweep.population.optimiser import Vectorised
 from mlefw.sweep.population.stacked import Stack
+from mlefw.sweep.population.table import Table
 from mlefw.system.allocator import retained
 from mlefw.system.signals import deferred
 from mlefw.training.averaging import Averaging
@@ -37,17 +38,18 @@ def fit(members: Sequence[Member]) -> None:
 class _Group:
     """The members that are still in training.
 
-    The rows of a step are looked up by position, in the order in which the member's own data module gives them.
+    The rows of a step are looked up by position, in the order in which the member's own data module gives them. Members
+    take as many steps an epoch as one another (`signature.alike`).
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
         first = self.members[0].begun
-        self.splits = first.prepared.data.splits
         self.watched, self.cadence = first.prepared.rows.watched, first.prepared.rows.cadence
         self.regime = first.prepared.rows.regime
-        standardize = first.prepared.estimand.objective.model.standardize
-        self.train = self.splits["train"]._replace(x=standardize(self.splits["train"].x))  # type: ignore[operator]
+        self.tables = {split: table_of(self.members, split) for split in self.watched}
+        if "train" not in self.tables:
+            self.tables["train"] = table_of(self.members, "train")
         self.metrics = build_metrics(first.config, first.prepared.estimand.objective.head)
         self.stack = Stack([member.module.objective for member in self.members])
         optimizers = [member.optimizer for member in self.members]
@@ -87,8 +89,8 @@ class _Group:
         self.optimiser.store(member.optimizer)
         own = member.module.averaging
         if self.averaging is not None and own is not None and self.averaging.held:
-            row = self.averaging.held[0][self.members.index(member)].split(self.stack.sizes)
-            own.restore([part.view(shape) for part, shape in zip(row, self.stack.shapes, strict=True)])
+            row = self.averaging.held[0][self.members.index(member)]
+            own.restore(self.stack.parts(row, member.module.objective))
 
     def _each(self, act: Callable[..., None], values: Sequence[Any] | None = None) -> None:
         """Let each act; an error is its own, and a signal waits until all have written what they are at."""
@@ -112,6 +114,8 @@ class _Group:
             index = torch.tensor(stay, dtype=torch.long)
             self.stack.keep(index)
             self.optimiser.keep(index)
+            for table in self.tables.values():
+                table.keep(stay)
             self.members = [self.members[i] for i in stay]
             if self.averaging is not None and stay:
                 self.averaging = self._averaging([weights[index] for weights in self.averaging.held])
@@ -120,27 +124,37 @@ class _Group:
 
     def _figures(self, num_epochs: int = 0) -> list[dict[str, dict[str, float]]]:
         """The figures of each member on the watched splits after so many epochs, with its penalty."""
-        watched = [split for split in self.watched if split != "train" or self.cadence.has_train(num_epochs)]
-        found = {split: self.stack.figures(self.splits[split], self.metrics) for split in watched}
+        has_train = [member.begun.prepared.rows.cadence.has_train(num_epochs) for member in self.members]
+        watched = [split for split in self.watched if split != "train" or any(has_train)]
+        found = {split: self.stack.figures(self.tables[split], self.metrics) for split in watched}
         penalties = [float(objective.penalty().detach()) for objective in self.stack.objectives]
         for values in found.values():
             for figures, penalty, objective in zip(values, penalties, self.stack.objectives, strict=True):
                 figures["penalty"] = penalty
                 figures["objective"] = figures["nll_nats"] + penalty / objective.population
-        return [{split: values[i] for split, values in found.items()} for i in range(len(self.members))]
+        return [
+            {split: values[i] for split, values in found.items() if split != "train" or has}
+            for i, has in enumerate(has_train)
+        ]
 
     def _steps(self, epoch: int) -> int:
         """The steps of an epoch; how many."""
-        train, losses, taken = self.train, list[Tensor](), list[Tensor]()
+        train, losses, taken = self.tables["train"], list[Tensor](), list[list[Tensor]]()
+        shares = self.stack.shares
         orders = [member.begun.prepared.rows.steps(range(epoch, epoch + 1)) for member in self.members]
         length = 1 / self.cadence.num_steps(epoch + 1)
         if self.averaging is not None:
             self.averaging.exchange()
         for drawn in zip(*orders, strict=True):
-            index, scale = torch.stack([index for index, _, _ in drawn]), drawn[0][1]
-            whole = index.shape[1] == train.num_rows and self.regime.without_replacement
-            rows = train if whole else train.take(index)
-            value, gradient = self.stack.gradient(rows, scale, whole)
+            index, scales = [index for index, _, _ in drawn], [scale for _, scale, _ in drawn]
+            whole = len(index[0]) == train.most and self.regime.without_replacement
+            is_shared = whole and train.is_shared
+            rows = train.rows if is_shared else train.take(index)
+            if shares is None and len({*scales}) == 1:
+                value, gradient = self.stack.gradient(rows, scales[0], is_shared)
+            else:
+                own = torch.tensor(scales, dtype=torch.float64) * (1.0 if shares is None else shares)
+                value, gradient = self.stack.gradient(rows, own, is_shared)
             self.optimiser.step(gradient)
             if self.averaging is not None:
                 self.averaging.update(epoch + (len(losses) + 1) * length, length)
@@ -151,7 +165,7 @@ class _Group:
             member.module.note(values[i])
             at = next((k for k, value in enumerate(values[i]) if not math.isfinite(value)), None)
             if at is not None:
-                cause = not_finite(self.stack.objectives[i], train.take(taken[at][i]), True)
+                cause = not_finite(self.stack.objectives[i], train.of(i).take(taken[at][i]), True)
                 step, clip_norm = member.global_step + at + 1, member.begun.config.step.clip_norm
                 self._leave(member, diverged(step, epoch, cause, clip_norm))
         if self.averaging is not None:
@@ -162,6 +176,17 @@ class _Group:
         """Let a member that diverges fail, or train alone, where it can go back to a good state."""
         goes_back = bool(member.begun.config.step.recoveries)
         member.fail(ToTrainAloneError(str(error)) if goes_back else error)
+
+
+def table_of(members: Sequence[Member], split: str) -> Table:
+    """The rows of a split as the members see them, standardised."""
+    prepared = [member.begun.prepared for member in members]
+    raw = [one.data.splits[split] for one in prepared]
+    first = prepared[0].estimand.objective.model.standardize
+    if all(rows is raw[0] for rows in raw):
+        return Table([raw[0]._replace(x=first(raw[0].x))] * len(raw))  # type: ignore[operator]
+    standardize = [one.estimand.objective.model.standardize for one in prepared]
+    return Table([rows._replace(x=own(rows.x)) for rows, own in zip(raw, standardize, strict=True)])  # type: ignore[operator]
 
 
 def _check_steps(member: Member) -> None:

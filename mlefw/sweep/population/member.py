@@ -71,7 +71,9 @@ class Member:
 
     def save_checkpoint(self, path: Any, weights_only: bool = False) -> None:
         """Write a checkpoint with the parts that a run is resumed from."""
-        state = {f"objective.{name}": value for name, value in self.module.objective.state_dict().items()}
+        # Parameters are views of those of all members, and a file would hold these.
+        known = self.module.objective.state_dict().items()
+        state = {f"objective.{name}": value.clone() for name, value in known}
         content: Content = {"epoch": self.current_epoch, "global_step": self.global_step, "state_dict": state}
         if not weights_only:
             self.store()

@@ -69,9 +69,10 @@ class Vectorised:
     def store(self, optimizer: Optimizer) -> None:
         """Put a member's state into its own optimiser, as if that had taken the steps."""
         row = next(i for i, one in enumerate(self.optimizers) if one is optimizer)
-        parts = {name: value[row].split(self.stack.sizes) for name, value in self.state.items()}
+        objective = self.stack.objectives[row]
+        parts = {name: self.stack.parts(value[row], objective) for name, value in self.state.items()}
         for i, p in enumerate(optimizer.param_groups[0]["params"]):
             if parts and p.numel():
-                own = {name: values[i].view(p.shape).clone() for name, values in parts.items()}
+                own = {name: values[i].clone() for name, values in parts.items()}
                 # Each has a counter of its own, which torch adds to in place.
                 optimizer.state[p] = own if self.is_sgd else {"step": torch.tensor(float(self.num_steps)), **own}

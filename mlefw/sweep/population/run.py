@@ -78,8 +78,9 @@ def _run(entries: Sequence[Entry], held: ExitStack) -> None:
         for entry in entries:
             with _speaking(entry):
                 members.append((entry, _begin(entry, held)))
+        _part(members)
         clock = time.monotonic()
-        fit([member for _, member in members])
+        fit([member for _, member in members if member.error is None])
         share = (time.monotonic() - clock) / max(1, len(members))
         known = see([member for _, member in members])
         for (entry, member), seen in zip(members, known, strict=True):
@@ -94,6 +95,20 @@ def _run(entries: Sequence[Entry], held: ExitStack) -> None:
                 with suppress(Stopped), _speaking(entry), telling(member.begun):
                     raise error from None
         raise
+
+
+def _part(members: Sequence[tuple[Entry, Member]]) -> None:
+    """Let those that cannot train with the first one train alone.
+
+    Raises:
+        UnsuitableError: that leaves it alone, too.
+    """
+    alike = signature.alike([member.begun.prepared for _, member in members], members[0][1].max_epochs)
+    if sum(alike) < 2 <= len(members):
+        raise signature.UnsuitableError("rows of their own, of other numbers or in all too many")
+    for (_, member), stays in zip(members, alike, strict=True):
+        if not stays:
+            member.error = ToTrainAloneError("its rows take other numbers of steps or learn other shapes")
 
 
 def _begin(entry: Entry, held: ExitStack) -> Member:

@@ -1,7 +1,7 @@
 """Which jobs of a sweep can be trained together."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,9 @@ _MAX_PARAMETERS = 2**15
 """Of a network: beyond, the optimiser's passes over the states of all members take longer than one after the other."""
 _MAX_WORK = 2**23
 """Rows times parameters of a step, up to which starting its operations takes longer than what they compute."""
+
+_MOST_INPUTS = 2**24
+"""Inputs of the networks of all members that have rows of their own: of more, memory would hold the rows many times."""
 
 _MODELS = ("mlefw.model.mlp.Mlp", "mlefw.model.linear.Linear")
 _PRIORS = tuple(f"mlefw.prior.{name}Prior" for name in ("none.No", "l2.L2", "l1.L1", "elastic_net.ElasticNet"))
@@ -56,6 +59,7 @@ def signature(config: Settings) -> str | None:
     common = {name: node for name, node in config.plain.items() if name not in _OWN}
     common["optimizer"] = {name: value for name, value in config.optimizer.items() if name != "lr"}
     common["prior"] = {name: value for name, value in config.prior.items() if not name.endswith("scale")}
+    common["ensemble"] = {name: value for name, value in config.ensemble.items() if name != "member"}
     return json.dumps(common, sort_keys=True, default=str)
 
 
@@ -97,6 +101,40 @@ def check(prepared: Prepared) -> None:
         raise UnsuitableError(f"{size} rows a step of {count} parameters")
     if len({p.dtype for p in parameters}) != 1 or not all(p.requires_grad for p in parameters):
         raise UnsuitableError("parameters of several kinds")
+
+
+def alike(members: Sequence[Prepared], num_epochs: int) -> list[bool]:
+    """Which of the members that check has let through can train with the first one, which each may with itself.
+
+    With the same rows all can; with rows of their own those that take as many steps in each epoch, and have learnt
+    tensors of the same shapes, unless all of the rows together are too many to be held at once.
+    """
+    data = [one.data for one in members]
+    if all(one is data[0] for one in data):
+        return [True] * len(members)
+    inputs = sum(_num_inputs(one) for one in members)
+    if inputs > _MOST_INPUTS:
+        return [True] + [False] * (len(members) - 1)
+    facts = [(_steps(one, num_epochs), _shapes(one)) for one in members]
+    return [one == facts[0] for one in facts]
+
+
+def _num_inputs(member: Prepared) -> int:
+    model: Any = member.estimand.objective.model
+    rows = sum(rows.num_rows for rows in member.data.splits.values())
+    return rows * max(int(model.num_inputs), member.data.train.x.shape[1])
+
+
+def _steps(member: Prepared, num_epochs: int) -> list[int]:
+    num_rows = member.data.train.num_rows
+    return [member.rows.regime.num_batches(num_rows, epoch) for epoch in range(num_epochs)]
+
+
+def _shapes(member: Prepared) -> list[Any]:
+    """Shapes of what is stacked: of parameters the first one's width may differ, which is that of the inputs."""
+    objective = member.estimand.objective
+    learnt = [*objective.head.named_buffers(), *objective.loss.named_buffers(), *objective.model.model.named_buffers()]  # type: ignore[union-attr]
+    return [len(list(objective.parameters())), *((name, value.shape, value.dtype) for name, value in learnt)]
 
 
 def groups(signatures: list[str | None], num_processes: int) -> list[list[int]]:

@@ -13,10 +13,14 @@ from mlefw.objective.objective import Evaluation, Objective
 from mlefw.objective.tape import NotReplayableError, Tape
 from mlefw.rows.batch import Batch
 from mlefw.rows.rows import Rows
+from mlefw.sweep.population.table import Table
 
 _BLOCK = 2**18
 """Rows of all members together that are evaluated at once."""
 _FEW = 16
+
+_STANDARDIZE = ("model.mean", "model.scale", "model.inputs.")
+"""Buffers of an objective that a row has met by the time it is here."""
 
 
 class _Call(nn.Module):
@@ -34,19 +38,24 @@ class _Call(nn.Module):
 class Stack:
     """The parameters of M objectives, which from then on are views of the rows of `flat`, (M, num_parameters).
 
-    The objectives differ in parameters and in the scale of the prior alone.
+    The objectives are alike but for parameters, the scale of the prior, and what they have learnt from training rows:
+    the values of buffers, the population, and the number of inputs. Of a parameter that is smaller in some of them, as
+    the first weights are for fewer inputs, the rest of the room in their rows is zero and stays so, since the inputs
+    there are zero.
     """
 
     def __init__(self, objectives: Sequence[Objective]) -> None:
         self.objectives = list(objectives)
         first = self.objectives[0]
         self.names = [name for name, _ in first.named_parameters()]
-        self.shapes = [p.shape for p in first.parameters()]
-        self.sizes = [p.numel() for p in first.parameters()]
+        alike = list(zip(*(o.parameters() for o in self.objectives), strict=True))
+        self.shapes = [torch.Size(map(max, zip(*(p.shape for p in ps), strict=True))) for ps in alike]
+        self.sizes = [shape.numel() for shape in self.shapes]
         under = {id(w) for w in first.weights()}
-        held = [torch.full((p.numel(),), id(p) in under) for p in first.parameters()]
+        held = [torch.full((n,), id(p) in under) for p, n in zip(first.parameters(), self.sizes, strict=True)]
         is_weight = torch.cat(held)
-        self.flat = torch.stack([torch.cat([p.detach().flatten() for p in o.parameters()]) for o in self.objectives])
+        self.flat = torch.stack([self._flattened(o) for o in self.objectives])
+        self.learnt = self._learnt()
         self.curvature = self._column([_curvature(o) for o in self.objectives]) * is_weight
         self.rate = self._column([o.prior.rate / o.population for o in self.objectives]) * is_weight
         self.constant = self._column([_constant(o) for o in self.objectives])
@@ -60,29 +69,42 @@ class Stack:
         self.objectives = [self.objectives[i] for i in index.tolist()]
         self.flat, self.curvature, self.rate = self.flat[index], self.curvature[index], self.rate[index]
         self.constant = self.constant[index]
+        self.learnt = {name: value[index] for name, value in self.learnt.items()}
         self._adopt()
 
-    def gradient(self, rows: Rows, scale: float, is_shared: bool) -> tuple[Tensor, Tensor]:
+    @property
+    def shares(self) -> Tensor | None:
+        """By which each member's scale of a batch is to be multiplied, (M,); None where their populations are equal."""
+        populations = [o.population for o in self.objectives]
+        if len({*populations}) == 1:
+            return None
+        return populations[0] / torch.tensor(populations, dtype=torch.float64)
+
+    def gradient(self, rows: Rows, scale: float | Tensor, is_shared: bool) -> tuple[Tensor, Tensor]:
         """The objective on a batch for each member, (M,), and its gradient, (M, num_parameters).
 
-        Shapes: columns of rows (M, batch, …), or (batch, …) where all members see the same; x is standardised.
+        Shapes: columns of rows (M, batch, …), or (batch, …) where all members see the same; x is standardised. The
+        scale is one number, or one for each member (M,), with which the population of the first one is right.
         """
-        lay = None if is_shared else 0
+        lay, own = None if is_shared else 0, isinstance(scale, Tensor)
 
-        def fit(parameters: dict[str, Tensor], *columns: Tensor) -> Tensor:
+        def fit(named: dict[str, Tensor], scale: Any, *columns: Tensor) -> Tensor:
             batch = Batch(Rows(*columns), scale, standardized=True)
-            return self._call(parameters, lambda objective: objective.descent_fit(batch))
+            return self._call(named, lambda objective: objective.descent_fit(batch))
 
         def descend(flat: Tensor, curvature: Tensor, constant: Tensor, *columns: Tensor) -> list[Tensor]:
+            scales, columns = (columns[0], columns[1:]) if own else (scale, columns)
             with torch.enable_grad():
                 leaf = flat.detach().requires_grad_()
-                value = vmap(fit, in_dims=(0, lay, lay, lay, lay))(self._named(leaf), *columns)
+                lays = (0, 0 if own else None, lay, lay, lay, lay)
+                value = vmap(fit, in_dims=lays)(self._named(leaf), scales, *columns)
                 (gradient,) = torch.autograd.grad(value.sum(), leaf)
             pull = curvature * flat
             return [value.detach() + 0.5 * (pull * flat).sum(1) + constant[:, 0], gradient + pull]
 
-        key = ("gradient", self.flat.shape, rows.x.shape, scale, is_shared)
-        value, gradient = self._replayed(key, descend, [self.flat, self.curvature, self.constant, *rows])
+        key = ("gradient", self.flat.shape, rows.x.shape, None if own else scale, is_shared)
+        inputs = [self.flat, self.curvature, self.constant, *([scale] if isinstance(scale, Tensor) else []), *rows]
+        value, gradient = self._replayed(key, descend, inputs)
         return value, gradient
 
     def _replayed(self, key: object, function: Callable[..., list[Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -101,43 +123,51 @@ class Stack:
             return function(*inputs)
 
     @torch.no_grad()
-    def evaluate(self, rows: Rows) -> list[Evaluation]:
+    def evaluate(self, table: Table) -> list[Evaluation]:
         """Eta and NLL of every row, of each member."""
         size = self._block
 
-        def values(parameters: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-            return self._call(parameters, lambda objective: [_seen(objective, part) for part in rows.blocks(size)])
+        def values(named: dict[str, Tensor], *columns: Tensor) -> list[tuple[Tensor, Tensor]]:
+            parts = Rows(*columns).blocks(size)
+            return self._call(named, lambda objective: [_seen(objective, part) for part in parts])
 
-        etas, nlls = zip(*vmap(values)(self._named(self.flat)), strict=True)
-        return [Evaluation(*pair) for pair in zip(torch.cat(etas, 1), torch.cat(nlls, 1), strict=True)]
+        etas, nlls = zip(*self._each(values, table), strict=True)
+        pairs = zip(torch.cat(etas, 1), torch.cat(nlls, 1), table.sizes, strict=True)
+        return [Evaluation(eta[:num_rows], nll[:num_rows]) for eta, nll, (num_rows, _) in pairs]
 
     @torch.no_grad()
-    def figures(self, rows: Rows, metrics: Sequence[Metric]) -> list[dict[str, float]]:
-        """The figures of each member on the rows, as its module has them."""
+    def figures(self, table: Table, metrics: Sequence[Metric]) -> list[dict[str, float]]:
+        """The figures of each member on its rows, as its module has them."""
         if self.together is None:
-            self.together = [self._is_batchable(metric, rows.take(slice(0, _FEW))) for metric in metrics]
+            self.together = [self._is_batchable(metric, table) for metric in metrics]
         batched = [metric for metric, together in zip(metrics, self.together, strict=True) if together]
         alone = [metric for metric, together in zip(metrics, self.together, strict=True) if not together]
-        values = self._compute(batched, rows) if batched else {}
+        values = self._compute(batched, table) if batched else {}
         lists = [value.double().tolist() for value in values.values()]
         found = [dict(zip(values, numbers, strict=True)) for numbers in zip(*lists, strict=True)]
         found = found or [{} for _ in self.objectives]
-        for figures, objective in zip(found, self.objectives, strict=True) if alone else ():
-            numbers = _computed(objective, rows.blocks(_BLOCK), alone)
-            figures |= {name: float(value) for name, value in numbers.items()}
+        for i, objective in enumerate(self.objectives) if alone else ():
+            numbers = _computed(objective, table.of(i).blocks(_BLOCK), alone)
+            found[i] |= {name: float(value) for name, value in numbers.items()}
         return found
 
-    def _compute(self, metrics: Sequence[Metric], rows: Rows) -> dict[str, Tensor]:
-        def values(parameters: dict[str, Tensor]) -> Any:
-            return self._call(parameters, lambda objective: _computed(objective, rows.blocks(self._block), metrics))
+    def _compute(self, metrics: Sequence[Metric], table: Table, most: int | None = None) -> dict[str, Tensor]:
+        def values(named: dict[str, Tensor], *columns: Tensor) -> Any:
+            rows = Rows(*(column[:most] for column in columns))
+            return self._call(named, lambda objective: _computed(objective, rows.blocks(self._block), metrics))
 
-        found: dict[str, Tensor] = vmap(values)(self._named(self.flat))
+        found: dict[str, Tensor] = self._each(values, table)
         return found
 
-    def _is_batchable(self, metric: Metric, rows: Rows) -> bool:
+    def _each(self, function: Callable[..., Any], table: Table) -> Any:
+        """What a function of parameters and buffers by name, and of columns of rows, says of each member."""
+        lay = None if table.is_shared else 0
+        return vmap(function, in_dims=(0, lay, lay, lay, lay))(self._named(self.flat), *table.rows)
+
+    def _is_batchable(self, metric: Metric, table: Table) -> bool:
         """Whether a metric is made of operations that exist for many members at once."""
         try:
-            self._compute([metric], rows)
+            self._compute([metric], table, _FEW)
         except (RuntimeError, TypeError, ValueError, NotImplementedError):
             return False
         return True
@@ -146,33 +176,57 @@ class Stack:
     def _block(self) -> int:
         return max(1, _BLOCK // len(self.objectives))
 
-    def _call(self, parameters: dict[str, Tensor], function: Callable[[Objective], Any]) -> Any:
-        named = {f"objective.{name}": value for name, value in parameters.items()}
-        return functional_call(_Call(self.objectives[0]), named, (function,))
+    def _call(self, named: dict[str, Tensor], function: Callable[[Objective], Any]) -> Any:
+        found = {f"objective.{name}": value for name, value in named.items()}
+        return functional_call(_Call(self.objectives[0]), found, (function,))
 
     def _named(self, flat: Tensor) -> dict[str, Tensor]:
+        """Parameters of all members by name, and what they have learnt differently."""
         parts = zip(self.names, flat.split(self.sizes, dim=1), self.shapes, strict=True)
-        return {name: part.view(len(flat), *shape) for name, part, shape in parts}
+        return {name: part.view(len(flat), *shape) for name, part, shape in parts} | self.learnt
+
+    def parts(self, row: Tensor, objective: Objective) -> list[Tensor]:
+        """Views of a row of `flat`, or of one that is laid out like it, in the shapes of an objective's parameters."""
+        views = zip(row.split(self.sizes), self.shapes, objective.parameters(), strict=True)
+        return [part.view(shape)[tuple(map(slice, p.shape))] for part, shape, p in views]
+
+    def _flattened(self, objective: Objective) -> Tensor:
+        row = torch.zeros(sum(self.sizes), dtype=next(objective.parameters()).dtype)
+        for part, p in zip(self.parts(row, objective), objective.parameters(), strict=True):
+            part.copy_(p.detach())
+        return row
+
+    def _learnt(self) -> dict[str, Tensor]:
+        """Buffers that differ, (M, …) each, but for those that standardise features, which the rows are already."""
+        alike = list(zip(*(o.named_buffers() for o in self.objectives), strict=True))
+        known = {buffers[0][0]: [value for _, value in buffers] for buffers in alike}
+        own = {name: values for name, values in known.items() if not name.startswith(_STANDARDIZE)}
+        differ = {name: values for name, values in own.items() if any(not _is_same(values[0], v) for v in values)}
+        return {name: torch.stack(values) for name, values in differ.items()}
 
     def _adopt(self) -> None:
         for row, objective in zip(self.flat, self.objectives, strict=True):
-            for p, part in zip(objective.parameters(), row.split(self.sizes), strict=True):
-                p.data = part.view(p.shape)
+            for p, part in zip(objective.parameters(), self.parts(row, objective), strict=True):
+                p.data = part
 
     def _column(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=self.flat.dtype).unsqueeze(1)
 
 
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    return one is other or torch.equal(one, other)
+
+
 def _computed(objective: Objective, blocks: Iterable[Rows], metrics: Sequence[Metric]) -> dict[str, Tensor]:
     accumulator = Accumulator(metrics)
     for part in blocks:
-        distribution = objective.head(objective.eta(part.x, part.offset))
+        distribution = objective.head(objective.eta(part.x, part.offset, True))
         accumulator.add(accumulator.of_block(distribution, part.y, part.weight))
     return accumulator.figures()
 
 
 def _seen(objective: Objective, rows: Rows) -> tuple[Tensor, Tensor]:
-    eta = objective.eta(rows.x, rows.offset)
+    eta = objective.eta(rows.x, rows.offset, True)
     return eta, objective.head.nll(eta, rows.y)
 
 

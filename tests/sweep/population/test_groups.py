@@ -20,6 +20,7 @@ from mlefw.score.figures import figures_on
 from mlefw.sweep.population import fit, run, signature
 from mlefw.sweep.population.dispatch import Groups
 from mlefw.sweep.population.stacked import Stack
+from mlefw.sweep.population.table import Table
 from mlefw.sweep.progress import Progress
 from mlefw.sweep.record import Journal, plan
 from mlefw.system.fork_pool import Pool
@@ -66,7 +67,9 @@ def test_figures_of_all_members_are_computed_at_once() -> None:
     known = [prepare(settings_of({**composed(f"seed={seed}"), "run_dir": "runs"}), None) for seed in (1, 2)]
     stack = Stack([one.estimand.objective.eval() for one in known])
     metrics = build_metrics(settings_of(composed()), stack.objectives[0].head)
-    found = stack.figures(known[0].data.train, metrics)
+    rows = known[0].data.train
+    table = Table([rows._replace(x=stack.objectives[0].model.standardize(rows.x))] * 2)
+    found = stack.figures(table, metrics)
     assert stack.together == [True] * len(metrics)
     for figures, objective in zip(found, stack.objectives, strict=True):
         expected = figures_on(objective, evaluate(objective, known[0].data.train), known[0].data.train, metrics)

@@ -64,6 +64,27 @@ CASES: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
         ("inputs=piecewise_linear", "trainer.max_epochs=3", "batch.size=64"),
         [("seed=1",), ("seed=2", "optimizer.lr=0.01")],
     ),
+    "folds, whose rows differ in number and in the width of their code": (
+        (
+            *("ensemble=folds", "ensemble.members=4", "inputs=piecewise_linear", "data.test_fraction=0.3"),
+            *("head=student_t", "head.scale=predicted", "trainer.max_epochs=4", "batch.size=64", "baseline=none"),
+        ),
+        [("seed=1", "ensemble.member=0"), ("seed=2", "ensemble.member=1"), ("seed=3", "ensemble.member=3")],
+    ),
+    "folds of classes under a lasso": (
+        (
+            *("ensemble=folds", "ensemble.members=3", "data=iris", "head=categorical", "prior=l1", "model=linear"),
+            *("trainer.max_epochs=4", "data.split=stratified", "loss=class_weights"),
+        ),
+        [("seed=1", "ensemble.member=0"), ("seed=1", "ensemble.member=2", "prior.scale=0.1")],
+    ),
+    "folds in full batches, under a ridge": (
+        (
+            *("ensemble=folds", "ensemble.members=3", "head=poisson", "batch=full", "prior=l2", "data=synthetic"),
+            *("data.kind=poisson", "data.num_rows=130", "trainer.max_epochs=20", "baseline=none"),
+        ),
+        [("seed=1", "ensemble.member=0"), ("seed=2", "ensemble.member=2", "optimizer.lr=0.1")],
+    ),
     "two scales, recalibrated": (
         ("head=heteroscedastic", "calibrate=scale", "trainer.max_epochs=3", "batch.size=64"),
         [("seed=1",), ("seed=2",)],

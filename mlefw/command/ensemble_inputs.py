@@ -1,0 +1,107 @@
+"""`inputs=auto` of an ensemble: members with each candidate, of which those with the least held-out NLL are kept."""
+
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from mlefw.command.choose_inputs import check_rows
+from mlefw.command.ensemble_member import Member
+from mlefw.configuration.expansion import load
+from mlefw.configuration.read import as_yaml, moved
+from mlefw.configuration.settings import Settings
+from mlefw.errors import NumericalError
+from mlefw.run import row_scores
+from mlefw.run.directory import CANDIDATES, MEMBERS
+from mlefw.system.atomic import write_json, write_text
+
+VALUES = "validation_nll_nats"
+"""Of `inputs` of a summary: the NLL by which a candidate was chosen, by its name."""
+
+
+def candidates(config: Settings, root: Path) -> dict[str, tuple[Settings, Path]]:
+    """The settings of the whole with each candidate, and where members with it are trained; one where none is asked."""
+    if not config.candidates:
+        return {config.choice("inputs"): (config, root)}
+    return {name: (_with_inputs(config, name), root / CANDIDATES / name) for name in config.candidates}
+
+
+def check(config: Settings, splits: Collection[str]) -> None:
+    """Refuse to choose where members validate on nothing.
+
+    Args:
+        config: of the whole.
+        splits: those of a member.
+
+    Raises:
+        UsageError: inputs are to be chosen, and there are no validation rows.
+    """
+    if config.candidates:
+        check_rows(config, splits)
+
+
+def choose(
+    config: Settings, root: Path, members: Mapping[str, Sequence[Member]], failed: Mapping[Path, str]
+) -> tuple[Settings, dict[int, str]]:
+    """Keep the members with the best candidate where inputs are to be chosen, and remove the others.
+
+    A candidate with whom more members were trained to their end comes before any with fewer. Where several are as good
+    as one another in that, the one is kept whose members have the least NLL on the rows that they validate on: with
+    folds, on all rows, each under the member that was not trained on it.
+
+    Args:
+        config: of the whole.
+        root: the directory of the whole.
+        members: of each candidate, trained or failed.
+        failed: why members failed, by their directories.
+
+    Returns:
+        The settings of the whole with the chosen inputs, and why members failed, by number.
+
+    Raises:
+        NumericalError: no member was trained to its end with any candidate.
+    """
+    lost = {name: sum(one.run_dir in failed for one in group) for name, group in members.items()}
+    left = [name for name, group in members.items() if lost[name] < len(group)]
+    if not left:
+        raise NumericalError(f"no member of the ensemble was trained: {next(iter(failed.values()))}")
+    best = left[0]
+    if config.candidates:
+        values = {name: _nll(members[name]) for name in left}
+        best = min(left, key=lambda name: (lost[name], values[name]))
+        reason = "it was stopped before the mixture was evaluated; resume goes on with it"
+        write_json(root / "summary.json", {"status": "failed", "reason": reason, "inputs": {VALUES: values}})
+        config = _with_inputs(config, best)
+        write_text(root / "config.yaml", as_yaml(config.plain))
+        adopt(config, root)
+    return config, {one.number: failed[one.run_dir] for one in members[best] if one.run_dir in failed}
+
+
+def _with_inputs(config: Settings, name: str) -> Settings:
+    return config.replaced(inputs=config.candidates[name], choices={**config.choices, "inputs": name})
+
+
+def adopt(config: Settings, root: Path) -> None:
+    """Move the members with the chosen inputs to where those of an ensemble are, and remove what is left of others.
+
+    Nothing happens where inputs are still to be chosen, or this was done before. It may be done again where it was
+    interrupted.
+    """
+    if config.candidates or not (root / CANDIDATES).is_dir():
+        return
+    if not (root / MEMBERS).is_dir():
+        folder = root / CANDIDATES / config.choice("inputs") / MEMBERS
+        for own in folder.glob("*/config.yaml"):
+            there = str(root / MEMBERS / own.parent.name)
+            write_text(own, as_yaml(moved(load(own), str(own.parent), there)))
+        folder.replace(root / MEMBERS)
+    shutil.rmtree(root / CANDIDATES)
+
+
+def _nll(members: Sequence[Member]) -> float:
+    """The mean NLL of the rows that members validate on, each under the member; one of them at least was trained."""
+    scores = [row_scores.read(member.run_dir, "validation") for member in members]
+    known = [score for score in scores if score is not None]
+    nll, weight = torch.cat([score.nll for score in known]), torch.cat([score.weight for score in known])
+    return float(weight @ nll / weight.sum())
