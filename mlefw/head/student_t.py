@@ -20,13 +20,27 @@ _FAR = 1e8
 
 
 class StudentT(TorchStudentT):
-    """Student-t distribution whose log-density is accurate for small and huge df, and far out in the tails."""
+    """Student-t distribution whose log-density is accurate for small and huge df, and far out in the tails.
+
+    Its moments are selected by value, where torch's assign to some of the rows, which cannot be recorded and replayed.
+    """
 
     def __init__(self, df: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
         self.df, self.loc, self.scale = broadcast_all(df, loc, scale)
         # torch checks the values of this part whatever it is told, and a step that reads values cannot be recorded.
         self._chi2 = Chi2(self.df, validate_args=validate_args)
         Distribution.__init__(self, self.df.size(), validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        """The location, (*batch,); nan where df is at most 1."""
+        return torch.where(self.df > 1, self.loc, math.nan)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance, (*batch,); infinite where df is at most 2, nan where it is at most 1."""
+        finite = self.scale.square() * self.df / (self.df - 2)
+        return torch.where(self.df > 2, finite, torch.where(self.df > 1, math.inf, math.nan))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density, (*batch,)."""
