@@ -15,7 +15,7 @@ from mlefw.objective.tape import NotReplayableError, Tape
 _WIDE = 64
 """Number of columns from which numpy's symmetric product, which computes one triangle, is faster than torch's."""
 
-_PLAIN_CALLS, _MOST_SHAPES = 2, 8
+_PLAIN_CALLS, _MOST_SHAPES = 4, 8
 _recorded: MutableMapping[Head, dict[object, tuple[int, Tape | None]]] = WeakKeyDictionary()
 """Of each head, by the shape of rows, how often derivatives were computed, and their kernels."""
 
@@ -50,8 +50,8 @@ def row_products(head: Head, eta: Tensor, y: Tensor, movement: Tensor) -> Tensor
 def row_derivatives(head: Head, eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """NLL (n,), its gradient (n, K) and Hessian (n, K, K) in each row's complete eta (n, K), by autograd.
 
-    A solver asks for them some hundred times for the same number of rows: from the third time on the kernels alone are
-    run, as they were recorded, which gives the same bits in a third of the time where rows are few.
+    A solver asks for them some hundred times for the same number of rows: after a few calls the kernels alone are run,
+    as they were recorded, which gives the same bits in a third of the time where rows are few.
     """
     known, key = _recorded.setdefault(head, {}), (eta.shape, y.shape, y.dtype)
     count, tape = known.get(key, (0, None))

@@ -19,7 +19,7 @@ from mlefw.rows.standardize import Standardized, feature_statistics
 _MAX_WORK = 5e8
 """Most multiplications of one solver step, rows · (size of theta)², for which a refit is attempted."""
 _STEPS = 25
-"""Factor on the steps of Newton's method if several columns are not jointly convex."""
+"""Most steps of Newton's method if several columns are not jointly convex: it has a good start."""
 _MAX_SECONDS = 30.0
 """Time limit of a refit."""
 _ROUNDING = 1e-9
@@ -70,9 +70,9 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
 
 def _least(problem: Problem, theta: Tensor) -> float | None:
     """The minimum or infimum of the objective of a problem, of several minima that below theta; None if not known."""
-    if isinstance(newton := solver_for(problem), Newton) and not is_unimodal(problem):
+    if isinstance(solver_for(problem), Newton) and not is_unimodal(problem):
         # A search for the least of all minima takes several times as long as the training of a small network.
-        solution = newton.solve_from(*_independent(problem, theta))
+        solution = Newton(_STEPS).solve_from(*_independent(problem, theta))
         return solution.objective if solution.converged else None
     solution = LinearBaseline(max_seconds=_MAX_SECONDS).solve(problem)
     if not solution.may_exist:

@@ -62,8 +62,9 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
             name: [member_of(one, scheme, folder, number, estimated) for number in range(scheme.members)]
             for name, (one, folder) in ensemble_inputs.candidates(config, root).items()
         }
-        first, *_ = (group[0] for group in members.values())
-        ensemble_inputs.check(config, prepare(first.config, None).data.splits)
+        # What members learn from their rows is known then to all candidates, and to processes that are forked.
+        for one in next(iter(members.values())):
+            ensemble_inputs.check(config, prepare(one.config, None).data.splits)
         root.mkdir(mode=0o755, parents=True, exist_ok=True)
         own(root)
         with locked(root):

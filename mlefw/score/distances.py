@@ -35,7 +35,9 @@ def distances(
         content |= attempt(
             "the distance from the exact optimum", lambda: _excess(objective, evaluations, splits, yardstick), {}
         )
-    refit = attempt("the exact refit of the last layer", lambda: head_refit_gap(objective, splits["train"]), None)
+    refit = None
+    if yardstick.exact.is_asked:
+        refit = attempt("the exact refit of the last layer", lambda: head_refit_gap(objective, splits["train"]), None)
     content |= {} if refit is None else {"head_refit_gap": refit}
     predicts, evaluations = final or (objective, evaluations)
     content |= gaps(evaluations, splits, yardstick)

@@ -35,6 +35,11 @@ class Exact:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def is_asked(self) -> bool:
+        """Whether estimates beside the null model were asked for, as `baseline=none` does not."""
+        return bool(self.known or self.left_out)
+
+    @property
     def reference(self) -> tuple[str, Solution] | None:
         """What gaps are measured from: the MLE, or the MAP where there is no MLE, or else the ridge MAP."""
         for name, solution in self.known.items():

@@ -18,6 +18,8 @@ from mlefw.sweep.population.table import Table
 _BLOCK = 2**18
 """Rows of all members together that are evaluated at once."""
 _FEW = 16
+_WORTH = 8
+"""Evaluations of one shape after which the next one is recorded."""
 
 _STANDARDIZE = ("model.mean", "model.scale", "model.inputs.")
 """Buffers of an objective that a row has met by the time it is here."""
@@ -61,7 +63,7 @@ class Stack:
         self.constant = self._column([_constant(o) for o in self.objectives])
         self.together: list[bool] | None = None
         self.tapes: dict[object, Tape | None] = {}
-        self.seen: set[object] = set()
+        self.seen: dict[object, int] = {}
         self._adopt()
 
     def keep(self, index: Tensor) -> None:
@@ -107,13 +109,15 @@ class Stack:
         value, gradient = self._replayed(key, descend, inputs)
         return value, gradient
 
-    def _replayed(self, key: object, function: Callable[..., list[Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The outputs of a function of tensors, from the second time on by its kernels alone where that is possible."""
+    def _replayed(
+        self, key: object, function: Callable[..., list[Tensor]], inputs: Sequence[Tensor], after: int = 1
+    ) -> list[Tensor]:
+        """The outputs of a function of tensors, `after` some times by its kernels alone where that is possible."""
         if key in self.tapes:
             tape = self.tapes[key]
             return function(*inputs) if tape is None else tape(*inputs)
-        if key not in self.seen:
-            self.seen.add(key)
+        if (count := self.seen.get(key, 0)) < after:
+            self.seen[key] = count + 1
             return function(*inputs)
         try:
             tape = self.tapes[key] = Tape(function, inputs)
@@ -142,21 +146,29 @@ class Stack:
             self.together = [self._is_batchable(metric, table) for metric in metrics]
         batched = [metric for metric, together in zip(metrics, self.together, strict=True) if together]
         alone = [metric for metric, together in zip(metrics, self.together, strict=True) if not together]
-        values = self._compute(batched, table) if batched else {}
-        lists = [value.double().tolist() for value in values.values()]
-        found = [dict(zip(values, numbers, strict=True)) for numbers in zip(*lists, strict=True)]
-        found = found or [{} for _ in self.objectives]
+        found: list[dict[str, float]] = [{} for _ in self.objectives]
+        if batched:
+            key, inputs = ("sums", id(table), self.flat.shape), [self.flat, *table.rows]
+            sums = self._replayed(key, lambda *_: self._sums(batched, table), inputs, _WORTH)
+            accumulator = Accumulator(batched)
+            for i, figures in enumerate(found):
+                accumulator.sums = [total[i] for total in sums]
+                figures |= _numbers(accumulator)
         for i, objective in enumerate(self.objectives) if alone else ():
-            numbers = _computed(objective, table.of(i).blocks(_BLOCK), alone)
-            found[i] |= {name: float(value) for name, value in numbers.items()}
+            accumulator = Accumulator(alone)
+            _add_up(accumulator, objective, table.of(i).blocks(_BLOCK))
+            found[i] |= _numbers(accumulator)
         return found
 
-    def _compute(self, metrics: Sequence[Metric], table: Table, most: int | None = None) -> dict[str, Tensor]:
-        def values(named: dict[str, Tensor], *columns: Tensor) -> Any:
-            rows = Rows(*(column[:most] for column in columns))
-            return self._call(named, lambda objective: _computed(objective, rows.blocks(self._block), metrics))
+    def _sums(self, metrics: Sequence[Metric], table: Table, most: int | None = None) -> list[Tensor]:
+        """The sums of metrics over the first rows of each member, (M, …) each."""
 
-        found: dict[str, Tensor] = self._each(values, table)
+        def values(named: dict[str, Tensor], *columns: Tensor) -> list[Tensor]:
+            accumulator, rows = Accumulator(metrics), Rows(*(column[:most] for column in columns))
+            self._call(named, lambda objective: _add_up(accumulator, objective, rows.blocks(self._block)))
+            return accumulator.sums or []
+
+        found: list[Tensor] = self._each(values, table)
         return found
 
     def _each(self, function: Callable[..., Any], table: Table) -> Any:
@@ -167,7 +179,7 @@ class Stack:
     def _is_batchable(self, metric: Metric, table: Table) -> bool:
         """Whether a metric is made of operations that exist for many members at once."""
         try:
-            self._compute([metric], table, _FEW)
+            self._sums([metric], table, _FEW)
         except (RuntimeError, TypeError, ValueError, NotImplementedError):
             return False
         return True
@@ -217,12 +229,16 @@ def _is_same(one: Tensor, other: Tensor) -> bool:
     return one is other or torch.equal(one, other)
 
 
-def _computed(objective: Objective, blocks: Iterable[Rows], metrics: Sequence[Metric]) -> dict[str, Tensor]:
-    accumulator = Accumulator(metrics)
+def _add_up(accumulator: Accumulator, objective: Objective, blocks: Iterable[Rows]) -> None:
     for part in blocks:
         distribution = objective.head(objective.eta(part.x, part.offset, True))
         accumulator.add(accumulator.of_block(distribution, part.y, part.weight))
-    return accumulator.figures()
+
+
+def _numbers(accumulator: Accumulator) -> dict[str, float]:
+    values = accumulator.figures()
+    numbers = torch.stack([value.double() for value in values.values()]).tolist()
+    return dict(zip(values, numbers, strict=True))
 
 
 def _seen(objective: Objective, rows: Rows) -> tuple[Tensor, Tensor]:
