@@ -2,7 +2,9 @@
 
 import shutil
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Protocol
 
 from mlefw.configuration.read import as_yaml, moved
 from mlefw.configuration.settings import Settings
@@ -14,19 +16,35 @@ from mlefw.system import shared_work, warning
 from mlefw.system.atomic import Json, write_json, write_text
 from mlefw.system.warning import warn
 
-Train = Callable[[Settings, Path], Json]
-"""Trains one run into a directory; its summary."""
+_CHOSEN = ".chosen"
+"""The folder of the run that is to be adopted, among those of candidates."""
 
 
-def run(config: Settings, run_dir: Path, train: Train) -> Json:
+class Trained(Protocol):
+    """A run whose network is trained."""
+
+    @property
+    def value(self) -> float:
+        """Its NLL on the validation rows, in nats per row."""
+
+    def concluded(self) -> Json:
+        """Compute and write all figures; the summary."""
+
+
+Train = Callable[[Settings, Path], AbstractContextManager[Trained]]
+"""Trains one run into a directory."""
+
+
+def run(config: Settings, run_dir: Path, trained: Train) -> Json:
     """Train with each candidate, and let the directory be the run of the best one; its summary.
 
-    The runs of the others are removed; `inputs` in the summary has the validation NLL of all of them.
+    The runs of the others are removed, and of them no figures are computed but the validation NLL, which `inputs` in
+    the summary has.
 
     Args:
         config: whose `inputs` names candidates; with `resume` set the runs that are there are gone on with.
         run_dir: of the run.
-        train: one run.
+        trained: one run.
 
     Raises:
         UsageError: there are no validation rows to choose by, or several devices.
@@ -42,7 +60,7 @@ def run(config: Settings, run_dir: Path, train: Train) -> Json:
         check_rows(config, prepare(config, None if is_resumed else run_dir).data.splits)
         run_dir = run_dir if is_resumed else claim(run_dir)
         with locked(run_dir):
-            return _run(config.replaced(**moved(config.plain, str(config.run_dir), str(run_dir))), run_dir, train)
+            return _run(config.replaced(**moved(config.plain, str(config.run_dir), str(run_dir))), run_dir, trained)
 
 
 def check_rows(config: Settings, splits: Collection[str]) -> None:
@@ -58,19 +76,40 @@ def check_rows(config: Settings, splits: Collection[str]) -> None:
         )
 
 
-def _run(config: Settings, run_dir: Path, train: Train) -> Json:
+def _run(config: Settings, run_dir: Path, trained: Train) -> Json:
     write_text(run_dir / "config.yaml", as_yaml(config.plain))
-    found, failed = _train_each(config, run_dir, train)
-    values = {name: summary["metrics"]["validation"]["nll_nats"] for name, summary in found.items()}
-    best = min(values, key=values.__getitem__)
-    summary = found[best]
-    summary["inputs"] = {**summary["inputs"], "validation_nll_nats": values}
+    if not (run_dir / CANDIDATES / _CHOSEN).is_dir():
+        _choose(config, run_dir, trained)
+    _adopt(run_dir)
+    return summary_of(run_dir)
+
+
+def _choose(config: Settings, run_dir: Path, trained: Train) -> None:
+    """Train with each candidate, and conclude the run of the best one; the others end there."""
+    found, failed = dict[str, tuple[Trained, list[str]]](), list[str]()
+    with ExitStack() as held:
+        for name in config.candidates:
+            folder, said = run_dir / CANDIDATES / name, list[str]()
+            try:
+                with warning.apart(said):
+                    found[name] = held.enter_context(trained(_anew(_with(config, name, folder)), folder)), said
+            except NumericalError as error:
+                if name == list(config.candidates)[-1] and not found:
+                    raise
+                failed.append(f"inputs={name} could not be trained: {str(error).splitlines()[0]}")
+                warn(failed[-1])
+        values = {name: one.value for name, (one, _) in found.items()}
+        best = min(values, key=values.__getitem__)
+        one, said = found[best]
+        with warning.apart(said):
+            summary = one.concluded()
+    folder = run_dir / CANDIDATES / best
+    summary["inputs"] = {"method": best, **summary.get("inputs", {}), "validation_nll_nats": values}
     # Of candidates that failed nothing else is left.
     summary["warnings"] += failed
-    _adopt(run_dir, best)
-    write_text(run_dir / "config.yaml", as_yaml(_with(config, best, run_dir).plain))
-    write_json(run_dir / "summary.json", summary)
-    return summary
+    write_json(folder / "summary.json", summary)
+    write_text(folder / "config.yaml", as_yaml(_with(config, best, run_dir).plain))
+    folder.rename(folder.with_name(_CHOSEN))
 
 
 def _with(config: Settings, name: str, folder: Path) -> Settings:
@@ -80,37 +119,23 @@ def _with(config: Settings, name: str, folder: Path) -> Settings:
     return Settings.of({**plain, "inputs": config.candidates[name], "choices": choices})
 
 
-def _train_each(config: Settings, run_dir: Path, train: Train) -> tuple[dict[str, Json], list[str]]:
-    """The summaries of the runs that could be trained, by the names of their candidates; why the others could not."""
-    found, failed = dict[str, Json](), list[str]()
-    for name in config.candidates:
-        folder = run_dir / CANDIDATES / name
-        try:
-            with warning.apart():
-                found[name] = _train(_with(config, name, folder), folder, train)
-        except NumericalError as error:
-            if name == list(config.candidates)[-1] and not found:
-                raise
-            failed.append(f"inputs={name} could not be trained: {str(error).splitlines()[0]}")
-            warn(failed[-1])
-    return found, failed
-
-
-def _train(config: Settings, folder: Path, train: Train) -> Json:
-    if (summary := summary_of(folder)).get("status") == "finished":
-        return summary
+def _anew(config: Settings) -> Settings:
+    """The settings with which a run goes on in its folder, or begins."""
+    folder = Path(str(config.run_dir))
     if (folder / "checkpoints" / "last.ckpt").is_file():
-        return train(config.replaced(resume=str(folder)), folder)
+        return config.replaced(resume=str(folder))
     if folder.exists():
         # It was stopped before its first checkpoint.
         shutil.rmtree(folder)
-    return train(config, folder)
+    return config
 
 
-def _adopt(run_dir: Path, name: str) -> None:
-    """Move the files of a candidate's run to where the run is, and remove what is left of the others."""
-    (run_dir / "checkpoints").rmdir()
-    for path in sorted((run_dir / CANDIDATES / name).iterdir(), key=lambda path: path.name == "checkpoints"):
-        # The checkpoints come last: without them the directory is still one whose candidates are compared.
+def _adopt(run_dir: Path) -> None:
+    """Move the files of the chosen run to where the run is, and remove what is left of the others."""
+    files = list((run_dir / CANDIDATES / _CHOSEN).iterdir())
+    # Without checkpoints the directory is still one whose candidates are compared, and its own settings say so.
+    for path in sorted(files, key=lambda path: (path.name == "config.yaml", path.name == "checkpoints")):
+        if path.name == "checkpoints" and (run_dir / "checkpoints").is_dir():
+            (run_dir / "checkpoints").rmdir()
         path.replace(run_dir / path.name)
     shutil.rmtree(run_dir / CANDIDATES)

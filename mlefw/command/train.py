@@ -36,6 +36,32 @@ class Begun:
     card: Json
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A run whose network is trained, and of which all figures are still to be computed."""
+
+    begun: Begun
+    yardstick: Yardstick
+    baseline: Json | None
+    fit: fitting.Fit
+    started: float
+    earlier: Json | None = None
+    """The summary of a resumed run where nothing was left to do."""
+
+    @property
+    def value(self) -> float:
+        """The NLL of the kept state on the validation rows, in nats per row."""
+        return self.fit.keeper.best_value
+
+    def concluded(self) -> Json:
+        """Compute and write all figures; the summary."""
+        if self.earlier is not None:
+            return self.earlier
+        config, run_dir, prepared = self.begun.config, self.begun.run_dir, self.begun.prepared
+        with Stream(config.seed, "conclusion"):
+            return conclude.conclude(config, run_dir, prepared, self.yardstick, self.baseline, self.fit, self.started)
+
+
 def run(config: Settings, run_dir: Path) -> Json:
     """Train, and write a run directory; its summary.
 
@@ -44,12 +70,25 @@ def run(config: Settings, run_dir: Path) -> Json:
         NumericalError, StorageError: during the run, which then leaves a summary that says so.
     """
     if config.candidates:
-        return choose_inputs.run(config, run_dir, run)
+        return choose_inputs.run(config, run_dir, trained)
+    with trained(config, run_dir) as one:
+        return one.concluded()
+
+
+@contextmanager
+def trained(config: Settings, run_dir: Path) -> Iterator[Trained]:
+    """Train, and hold the run directory while the block runs, in which the run may be concluded.
+
+    Raises:
+        UsageError, NumericalError, StorageError: as `run`.
+    """
     if config.resume:
-        return _resume(config.replaced(resume=None), run_dir)
+        with _resumed(config.replaced(resume=None), run_dir) as one:
+            yield one
+        return
     begun = begin(config, run_dir)
     with locked(begun.run_dir), telling(begun):
-        return _run(begun)
+        yield _trained(begun)
 
 
 def begin(config: Settings, run_dir: Path) -> Begun:
@@ -81,8 +120,9 @@ def follow(config: Settings, run_dir: Path) -> None:
     fitting.follow(config, run_dir, start(config, prepare(config, None)), content)
 
 
-def _resume(config: Settings, run_dir: Path) -> Json:
-    """Go on from `last.ckpt`; where nothing is left to do, the summary that is there."""
+@contextmanager
+def _resumed(config: Settings, run_dir: Path) -> Iterator[Trained]:
+    """Go on from `last.ckpt`."""
     with locked(run_dir):
         content = resume.read(run_dir, config)
         prepared = start(config, prepare(config, None))
@@ -91,7 +131,7 @@ def _resume(config: Settings, run_dir: Path) -> Json:
         for file in leftovers(run_dir):
             remove(file)
         with telling(begun, is_resumed=True):
-            return _run(begun, content)
+            yield _trained(begun, content)
 
 
 @contextmanager
@@ -123,14 +163,12 @@ def telling(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
         raise
 
 
-def _run(begun: Begun, content: Json | None = None) -> Json:
+def _trained(begun: Begun, content: Json | None = None) -> Trained:
     started = time.monotonic()
     yardstick, baseline = measure(begun)
     fit = fitting.fit(begun.config, begun.run_dir, begun.prepared, yardstick, begun.card, content)
-    if content is not None and (earlier := _finished(begun.run_dir)) is not None:
-        return earlier
-    with Stream(begun.config.seed, "conclusion"):
-        return conclude.conclude(begun.config, begun.run_dir, begun.prepared, yardstick, baseline, fit, started)
+    earlier = None if content is None else _finished(begun.run_dir)
+    return Trained(begun, yardstick, baseline, fit, started, earlier)
 
 
 def measure(begun: Begun) -> tuple[Yardstick, Json | None]:

@@ -23,19 +23,19 @@ _SHOWN, _NAMED = 3, 5
 """Most columns in a message, and most rows for each."""
 
 
-def spans(schema: Schema, rows: Rows) -> dict[str, list[float]]:
+def spans(schema: Schema, rows: Rows) -> dict[str, tuple[float, float]]:
     """The lowest and highest value of each numeric column in the training rows, without outliers.
 
     Rows in files are read once only, so that outliers are not excluded.
     """
-    found: dict[str, list[float]] = {}
+    found: dict[str, tuple[float, float]] = {}
     for block in rows.blocks(_BLOCK) if type(rows) is not Rows else [rows]:
         for name, values in _columns(schema, block):
             kept = values[np.isfinite(values)]
             kept = kept[~_outlying(kept)] if type(rows) is Rows else kept
             if len(kept):
                 low, high = found.get(name, (np.inf, -np.inf))
-                found[name] = [min(low, float(kept.min())), max(high, float(kept.max()))]
+                found[name] = min(low, float(kept.min())), max(high, float(kept.max()))
     return found
 
 

@@ -117,7 +117,7 @@ def offsets(table: Table, offset: str | None, exposure: str | None) -> np.ndarra
         UsageError: an offset is not a number, or an exposure is not positive.
     """
     known = numbers(table, offset, "data.offset") if offset else np.zeros(table.num_rows)
-    if exposure is None:
+    if not exposure:
         return known
     exposed = numbers(table, exposure, "data.exposure")
     check(table, exposure, "data.exposure", exposed > 0, "positive numbers, whose logarithm is the offset")

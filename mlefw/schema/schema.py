@@ -45,7 +45,7 @@ class Schema:
     partial: bool = False
     bounds: bool = False
     event: Event | None = None
-    spans: dict[str, list[float]] = field(default_factory=dict)
+    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
     """The lowest and highest value of each numeric column in the training rows."""
 
     @classmethod

@@ -42,14 +42,17 @@ def collected() -> list[str]:
 
 
 @contextmanager
-def apart() -> Iterator[None]:
-    """Let what is warned of while the block runs be that of a run of its own, and not of the run around it."""
-    before = collected()
-    clear()
+def apart(known: list[str] | None = None) -> Iterator[None]:
+    """Let what is warned of while the block runs be that of a run of its own, and not of the run around it.
+
+    `known`: the warnings of that run from blocks before; those of this one are added to it.
+    """
+    before, known = collected(), [] if known is None else known
+    _collected[:] = known
     try:
         yield
     finally:
-        _collected[:] = before
+        known[:], _collected[:] = collected(), before
 
 
 def clear() -> None:

@@ -213,7 +213,7 @@ class Stack:
         alike = list(zip(*(o.named_buffers() for o in self.objectives), strict=True))
         known = {buffers[0][0]: [value for _, value in buffers] for buffers in alike}
         own = {name: values for name, values in known.items() if not name.startswith(_STANDARDIZE)}
-        differ = {name: values for name, values in own.items() if any(not _is_same(values[0], v) for v in values)}
+        differ = {name: values for name, values in own.items() if any(not torch.equal(values[0], v) for v in values)}
         return {name: torch.stack(values) for name, values in differ.items()}
 
     def _adopt(self) -> None:
@@ -223,10 +223,6 @@ class Stack:
 
     def _column(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=self.flat.dtype).unsqueeze(1)
-
-
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    return one is other or torch.equal(one, other)
 
 
 def _add_up(accumulator: Accumulator, objective: Objective, blocks: Iterable[Rows]) -> None:
