@@ -124,7 +124,7 @@ RANGES: Mapping[str, Range] = {
     "step.replay": one_of(True, False),
     "step.recoveries": whole(0),
     "step.per_chunk": either(one_of("auto"), whole(1)),
-    "early_stopping.patience": either(NULL, whole(1)),
+    "early_stopping.patience": either(one_of("auto"), NULL, whole(1)),
     "early_stopping.min_delta": number(),
     "checkpoint.min_seconds": number(),
     "checkpoint.every_steps": whole(0),

@@ -44,11 +44,12 @@ class EarlyStopping:
     """Section `early_stopping`.
 
     Args:
-        patience: epochs without a better validation NLL after which training ends; None to train to the end.
+        patience: epochs without a better validation NLL after which training ends; None to train to the end; `auto`
+            for as many as the number of steps in an epoch asks for (`training/waiting.py`).
         min_delta: what counts as better, in nats.
     """
 
-    patience: int | None = None
+    patience: int | Literal["auto"] | None = None
     min_delta: float = 0.0
 
 

@@ -19,14 +19,18 @@ from mlefw.configuration.settings import Settings
 from mlefw.distributed import ranks, topology
 from mlefw.report.forecast import Sample
 from mlefw.run import resume
-from mlefw.run.build import Data
 from mlefw.run.prepare import Prepared
 from mlefw.run.trainer import build_module, build_trainer
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.allocator import retained
 from mlefw.system.signals import deferred, raise_pending
 from mlefw.system.warning import warn
+from mlefw.training.datamodule import RowsModule
 from mlefw.training.recovery import History
+from mlefw.training.waiting import epochs_to_wait
+
+_PATIENCE = 50
+"""Epochs of few steps without a better NLL, after which a training ends by default."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def watch(
     sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
     text = {"settings": "    " + as_yaml(config.plain).replace("\n", "\n    ")}
     recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
-    return Watch(resumable, log, WriteBoard(text, sample, log), keep, recorder, _stopping(config, data))
+    return Watch(resumable, log, WriteBoard(text, sample, log), keep, recorder, _stopping(config, prepared.rows))
 
 
 def fit(
@@ -135,7 +139,7 @@ def follow(config: Settings, run_dir: Path, prepared: Prepared, content: Content
     """Train as one of the processes that write nothing."""
     module = build_module(config, prepared.estimand, prepared.rows)
     callbacks: list[lightning.Callback] = [Resumable(content)]
-    stopping = _stopping(config, prepared.data)
+    stopping = _stopping(config, prepared.rows)
     callbacks += [stopping] if stopping is not None else []
     trainer = build_trainer(config, run_dir, {}, callbacks, resume.purge_step(content))
     with module.around:
@@ -143,8 +147,8 @@ def follow(config: Settings, run_dir: Path, prepared: Prepared, content: Content
     ranks.close()
 
 
-def _stopping(config: Settings, data: Data) -> StopWithoutProgress | None:
-    patience, delta = config.early_stopping.patience, config.early_stopping.min_delta
-    if patience is None or "validation" not in data.splits:
+def _stopping(config: Settings, rows: RowsModule) -> StopWithoutProgress | None:
+    patience = epochs_to_wait(config.early_stopping.patience, _PATIENCE, rows.cadence.num_steps(1))
+    if patience is None or "validation" not in rows.splits:
         return None
-    return StopWithoutProgress(patience, delta)
+    return StopWithoutProgress(patience, config.early_stopping.min_delta)

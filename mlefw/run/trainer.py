@@ -29,9 +29,13 @@ from mlefw.training.averaging import Averaging
 from mlefw.training.datamodule import RowsModule
 from mlefw.training.evaluation_loop import Watching
 from mlefw.training.lightning_internals import answer_signals_alone, evaluate_by
-from mlefw.training.module import LikelihoodModule
+from mlefw.training.module import LikelihoodModule, MakeScheduler
 from mlefw.training.recovery import Recovery
 from mlefw.training.step import Step, check_optimizer
+from mlefw.training.waiting import epochs_to_wait
+
+_PATIENCE = 20
+"""Epochs of few steps without a better NLL, after which the rate falls by default."""
 
 _LOGS = ("hparams.yaml", "metrics.csv")
 """Files that Lightning's loggers write by themselves, over whatever is there."""
@@ -48,8 +52,7 @@ def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluat
     step = Step(objective, config.step.clip_norm, rows.regime.max_rows, config.compile)
     rows.take_for(objective.model.standardize, objective.model.num_inputs)  # type: ignore[arg-type]
     make_optimizer = partial(_optimizer, config.optimizer, objective)
-    scheduler = config.scheduler
-    make_scheduler = instantiate("scheduler", scheduler) if "_target_" in scheduler else None
+    make_scheduler = _scheduler(config.scheduler, rows.cadence.num_steps(1)) if "_target_" in config.scheduler else None
     metrics = {split: build_metrics(config, objective.head) if evaluates else [] for split in rows.watched}
     parts = (objective, step, make_optimizer, make_scheduler, metrics, rows.cadence, rows.seed)
     averaging = build_averaging(config, objective)
@@ -77,18 +80,25 @@ def _optimizer(node: Node, objective: Objective, parameters: Any) -> torch.optim
     return optimizer
 
 
+def _scheduler(node: Node, num_steps: int) -> MakeScheduler:
+    """What makes the scheduler of a training with so many steps in an epoch."""
+    waits = node["_target_"].endswith(".ReduceLROnPlateau") and "patience" not in node
+    own = {"patience": epochs_to_wait("auto", _PATIENCE, num_steps)} if waits else {}
+    make: MakeScheduler = instantiate("scheduler", {**node, **own})
+    return make
+
+
 def check_optimization(config: Settings, objective: Objective) -> None:
     """Build the optimiser once, before anything is written.
 
     Raises:
         UsageError: it refuses its settings, or does not fit the prior.
     """
-    scheduler = config.scheduler
     try:
         parameters = [p for p in objective.parameters() if p.requires_grad]
         optimizer = _optimizer(config.optimizer, objective, parameters)
-        if "_target_" in scheduler:
-            instantiate("scheduler", scheduler)(optimizer)
+        if "_target_" in config.scheduler:
+            _scheduler(config.scheduler, 1)(optimizer)
     except (ValueError, TypeError) as error:
         raise UsageError(f"optimizer: {error}") from error
     if "LBFGS" in config.optimizer["_target_"] and not objective.loss.is_potential:

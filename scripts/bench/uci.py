@@ -76,7 +76,7 @@ def run(job: tuple[str, int, int, list[str]]) -> dict[str, float]:
         summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     return {
         "nll": summary["metrics"]["test"]["nll_nats"],
-        "linear": summary["baseline"].get("test", {}).get("nll_nats", float("nan")),
+        "linear": summary.get("baseline", {}).get("test", {}).get("nll_nats", float("nan")),
         "seconds": _cpu_seconds() - start,
     }
 
