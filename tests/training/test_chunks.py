@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from mlefw.objective.tape import Tape
 from mlefw.run import archive
 from tests.interrupted import QUIET, train
 
