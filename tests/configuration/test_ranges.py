@@ -63,6 +63,7 @@ RIGHT: dict[str, set[str]] = {
     "checkpoint.min_seconds": {"0"},
     "checkpoint.every_steps": {"0"},
     "inputs.tail": {"0"},
+    "inputs.soft": {"true"},
     "model.dropout": {"0"},
     "model.layer_norm": {"true"},
     "model.hidden": {"[]"},

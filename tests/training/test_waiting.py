@@ -5,8 +5,8 @@ import pytest
 from mlefw.training.waiting import epochs_to_wait
 
 
-@pytest.mark.parametrize(("num_steps", "expected"), [(1, 50), (25, 50), (50, 25), (100, 12), (250, 5), (10_000, 5)])
-def test_waiting_is_for_steps_where_an_epoch_has_many(num_steps: int, expected: int) -> None:
+@pytest.mark.parametrize(("num_steps", "expected"), [(1, 100), (13, 96), (25, 50), (100, 50), (250, 20), (10_000, 5)])
+def test_waiting_follows_the_steps_of_an_epoch(num_steps: int, expected: int) -> None:
     assert epochs_to_wait("auto", 50, num_steps) == expected
 
 
