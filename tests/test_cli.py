@@ -374,8 +374,10 @@ def test_the_working_directory_is_not_imported_from(tmp_path: Path) -> None:
 def test_two_runs_started_at_once_have_two_directories(mlefw: Run, tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
+    # In an environment of their own, and so in two processes: the one that is ready runs commands one by one.
+    apart = {"MPLBACKEND": "Agg"}
     with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda _: mlefw("train", *FAST), range(2)))
+        done = list(pool.map(lambda _: mlefw("train", *FAST, **apart), range(2)))
     assert [one.returncode for one in done] == [0, 0]
     runs = [file.parent for file in (tmp_path / "outputs").glob("*/*/summary.json")]
     assert len(runs) == 2
@@ -383,7 +385,7 @@ def test_two_runs_started_at_once_have_two_directories(mlefw: Run, tmp_path: Pat
     assert [folder.name for folder in tmp_path.iterdir()] == ["outputs"]
     assert all(list((folder / "tensorboard").glob("events*")) for folder in runs)
     with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda _: mlefw("train", *FAST, "logger=none", "run_dir=same"), range(2)))
+        done = list(pool.map(lambda _: mlefw("train", *FAST, "logger=none", "run_dir=same", **apart), range(2)))
     assert sorted(one.returncode for one in done) == [0, 2]
     assert time.localtime(summary_of(tmp_path / "same")["time"]["total_s"])
 
