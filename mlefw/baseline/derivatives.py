@@ -1,7 +1,6 @@
 """Derivatives of the NLL in the eta of each row, and their sums over a design matrix."""
 
 from collections.abc import Iterable, MutableMapping
-from contextlib import suppress
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -10,14 +9,14 @@ from torch import Tensor
 
 from mlefw.head.base import Head
 from mlefw.objective.gradient import is_replayable
-from mlefw.objective.tape import NotReplayableError, Tape
+from mlefw.objective.replay import Replay
 
 _WIDE = 64
 """Number of columns from which numpy's symmetric product, which computes one triangle, is faster than torch's."""
 
 _PLAIN_CALLS, _MOST_SHAPES = 4, 8
-_recorded: MutableMapping[Head, dict[object, tuple[int, Tape | None]]] = WeakKeyDictionary()
-"""Of each head, by the shape of rows, how often derivatives were computed, and their kernels."""
+_replays: MutableMapping[Head, Replay] = WeakKeyDictionary()
+"""The recorded derivatives of each head."""
 
 
 class Derivatives(NamedTuple):
@@ -53,17 +52,11 @@ def row_derivatives(head: Head, eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor,
     A solver asks for them some hundred times for the same number of rows: after a few calls the kernels alone are run,
     as they were recorded, which gives the same bits in a third of the time where rows are few.
     """
-    known, key = _recorded.setdefault(head, {}), (eta.shape, y.shape, y.dtype)
-    count, tape = known.get(key, (0, None))
-    if tape is not None:
-        nll, slope, hessian = tape(eta, y)
-        return nll, slope, hessian
-    if count == _PLAIN_CALLS and is_replayable(head):
-        with suppress(NotReplayableError):
-            tape = Tape(lambda *inputs: _row_derivatives(head, *inputs), [eta, y])
-    if key in known or len(known) < _MOST_SHAPES:
-        known[key] = count + 1, tape
-    nll, slope, hessian = _row_derivatives(head, eta, y) if tape is None else tape.taken()
+    if not is_replayable(head):
+        return _row_derivatives(head, eta, y)
+    replay = _replays.setdefault(head, Replay(_PLAIN_CALLS, _MOST_SHAPES))
+    key = (eta.shape, y.shape, y.dtype)
+    nll, slope, hessian = replay(key, lambda eta, y: _row_derivatives(head, eta, y), [eta, y])
     return nll, slope, hessian
 
 

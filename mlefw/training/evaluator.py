@@ -10,13 +10,13 @@ from mlefw.metric.accumulator import Accumulator
 from mlefw.metric.base import Metric
 from mlefw.objective.gradient import is_replayable
 from mlefw.objective.objective import Objective
-from mlefw.objective.tape import NotReplayableError, Tape
+from mlefw.objective.replay import Replay
 from mlefw.rows.batch import Batch
 from mlefw.rows.rows import Rows
 from mlefw.system.torch_internals import has_pass_hooks
 
 _WORTH = 8
-"""Blocks of one shape after which the next one is recorded: to record takes as long as a dozen passes gain."""
+"""Blocks of one shape after which the next one is recorded."""
 
 _MAX_TAPES = 8
 
@@ -34,8 +34,7 @@ class Evaluator:
 
     def __init__(self, objective: Objective, metrics: Sequence[Metric]) -> None:
         self.objective, self.accumulator = objective, Accumulator(metrics)
-        self.tapes: dict[object, Tape] = {}
-        self.uses: dict[object, int] = {}
+        self.replay = Replay(_WORTH, _MAX_TAPES)
         self.is_replayable = is_replayable(objective) and all(map(is_replayable, self.accumulator.parts))
 
     @property
@@ -64,16 +63,7 @@ class Evaluator:
         if not self.is_replayable or is_mixed or has_pass_hooks(self.objective):
             return self._pass(block)
         key = (rows.x.shape, rows.x.dtype, rows.x.device, rows.y.shape, block.standardized)
-        if key in self.tapes:
-            return self.tapes[key](*rows)
-        self.uses[key] = self.uses.get(key, 0) + 1
-        if self.uses[key] > _WORTH and len(self.tapes) < _MAX_TAPES:
-            try:
-                self.tapes[key] = Tape(lambda *columns: self._pass(block._replace(rows=Rows(*columns))), rows)
-                return self.tapes[key].taken()
-            except NotReplayableError:
-                self.is_replayable = False
-        return self._pass(block)
+        return list(self.replay(key, lambda *columns: self._pass(block._replace(rows=Rows(*columns))), rows))
 
     def _pass(self, block: Batch) -> list[Tensor]:
         """One pass over a block: the sums of all metrics."""

@@ -76,7 +76,7 @@ def test_figures_are_those_of_the_metrics_whatever_the_parameters(name, monkeypa
         assert [repr(value) for value in found.values()] == [repr(expected[figure]) for figure in found]
         assert found.keys() == expected.keys()
         moved(objective)
-    assert bool(evaluator.tapes) == (name in CASES)
+    assert bool(evaluator.replay.tapes) == (name in CASES)
 
 
 @pytest.mark.parametrize("name", ["heteroscedastic", "bernoulli"])

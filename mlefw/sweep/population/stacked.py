@@ -10,7 +10,7 @@ from torch.func import functional_call, vmap
 from mlefw.metric.accumulator import Accumulator
 from mlefw.metric.base import Metric
 from mlefw.objective.objective import Evaluation, Objective
-from mlefw.objective.tape import NotReplayableError, Tape
+from mlefw.objective.replay import Replay
 from mlefw.rows.batch import Batch
 from mlefw.rows.rows import Rows
 from mlefw.sweep.population.table import Table
@@ -62,8 +62,7 @@ class Stack:
         self.rate = self._column([o.prior.rate / o.population for o in self.objectives]) * is_weight
         self.constant = self._column([_constant(o) for o in self.objectives])
         self.together: list[bool] | None = None
-        self.tapes: dict[object, Tape | None] = {}
-        self.seen: dict[object, int] = {}
+        self.steps, self.evaluations = Replay(1), Replay(_WORTH)
         self._adopt()
 
     def keep(self, index: Tensor) -> None:
@@ -104,27 +103,10 @@ class Stack:
             pull = curvature * flat
             return [value.detach() + 0.5 * (pull * flat).sum(1) + constant[:, 0], gradient + pull]
 
-        key = ("gradient", self.flat.shape, rows.x.shape, None if own else scale, is_shared)
+        key = (self.flat.shape, rows.x.shape, None if own else scale, is_shared)
         inputs = [self.flat, self.curvature, self.constant, *([scale] if isinstance(scale, Tensor) else []), *rows]
-        value, gradient = self._replayed(key, descend, inputs)
+        value, gradient = self.steps(key, descend, inputs)
         return value, gradient
-
-    def _replayed(
-        self, key: object, function: Callable[..., list[Tensor]], inputs: Sequence[Tensor], after: int = 1
-    ) -> list[Tensor]:
-        """The outputs of a function of tensors, `after` some times by its kernels alone where that is possible."""
-        if key in self.tapes:
-            tape = self.tapes[key]
-            return function(*inputs) if tape is None else tape(*inputs)
-        if (count := self.seen.get(key, 0)) < after:
-            self.seen[key] = count + 1
-            return function(*inputs)
-        try:
-            tape = self.tapes[key] = Tape(function, inputs)
-            return tape.taken()
-        except NotReplayableError:
-            self.tapes[key] = None
-            return function(*inputs)
 
     @torch.no_grad()
     def evaluate(self, table: Table) -> list[Evaluation]:
@@ -148,8 +130,8 @@ class Stack:
         alone = [metric for metric, together in zip(metrics, self.together, strict=True) if not together]
         found: list[dict[str, float]] = [{} for _ in self.objectives]
         if batched:
-            key, inputs = ("sums", id(table), self.flat.shape), [self.flat, *table.rows]
-            sums = self._replayed(key, lambda *_: self._sums(batched, table), inputs, _WORTH)
+            key, inputs = (id(table), self.flat.shape), [self.flat, *table.rows]
+            sums = self.evaluations(key, lambda *_: self._sums(batched, table), inputs)
             accumulator = Accumulator(batched)
             for i, figures in enumerate(found):
                 accumulator.sums = [total[i] for total in sums]
