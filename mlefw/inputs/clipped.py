@@ -20,13 +20,13 @@ class Clipped(Inputs):
     Args:
         num_features: of a row.
         tail: share of the training rows beyond each bound.
-        soft: whether values beyond the bounds still differ.
+        soft: whether values beyond the bounds still differ; a run whose settings do not say was trained without.
     """
 
     lower: Tensor
     upper: Tensor
 
-    def __init__(self, num_features: int, tail: float = 0.001, soft: bool = True) -> None:
+    def __init__(self, num_features: int, tail: float = 0.001, soft: bool = False) -> None:
         super().__init__()
         if not 0 <= tail < 0.5:
             raise UsageError(f"inputs.tail={tail}: expected a share of the rows of at least 0 and below 0.5")

@@ -26,11 +26,11 @@ class PiecewiseLinear(Inputs):
     start: Tensor
     end: Tensor
 
-    def __init__(self, num_features: int, bins: int = 16, tail: float = 0.001) -> None:
+    def __init__(self, num_features: int, bins: int = 16, tail: float = 0.001, soft: bool = False) -> None:
         super().__init__()
         if not isinstance(bins, int) or isinstance(bins, bool) or bins < 2:
             raise UsageError(f"inputs.bins={bins}: expected a whole number of at least 2")
-        self.bins, self.clipped = bins, Clipped(num_features, tail)
+        self.bins, self.clipped = bins, Clipped(num_features, tail, soft)
         self.register_buffer("column", torch.zeros(0, dtype=torch.long))
         self.register_buffer("start", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("end", torch.zeros(0, dtype=torch.float64))

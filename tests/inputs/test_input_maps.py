@@ -63,7 +63,7 @@ def standard(x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", [Clipped, PiecewiseLinear])
-@pytest.mark.parametrize("settings", [{}, {"tail": 0.0}, {"tail": 0.1}])
+@pytest.mark.parametrize("settings", [{}, {"tail": 0.0}, {"tail": 0.1}, {"tail": 0.1, "soft": True}])
 def test_every_map_keeps_the_rules(kind: type, settings: dict[str, float]) -> None:
     x = torch.from_numpy(standard(awkward(60)))
     check_inputs(kind(x.shape[1], **settings), x)
