@@ -61,15 +61,15 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
     # The network's own objective has its floor of the scales; the minimum has none.
     bound = replace(problem, head=deepcopy(problem.head))
     bound.head.floor.copy_(head.floor)
-    now = bound.value(_theta(model.last, head.shared, mean, scale))
-    least = _least(problem, _theta(model.last, head.shared, mean, scale))
+    theta = _theta(model.last, head.shared, mean, scale)
+    now, least = bound.value(theta), _least(problem, theta)
     if least is None or now - least < -_ROUNDING * max(1.0, abs(now)) or not now < float("inf"):
         return None
     return max(now - least, 0.0)
 
 
 def _least(problem: Problem, theta: Tensor) -> float | None:
-    """The minimum or infimum of the objective of a problem, of several minima that below theta; None if not known."""
+    """The minimum or infimum of the objective, of several minima the one Newton reaches from theta; None if unknown."""
     if isinstance(solver_for(problem), Newton) and not is_unimodal(problem):
         # A search for the least of all minima takes several times as long as the training of a small network.
         solution = Newton(_STEPS).solve_from(*_independent(problem, theta))
@@ -81,7 +81,7 @@ def _least(problem: Problem, theta: Tensor) -> float | None:
 
 
 def _independent(problem: Problem, theta: Tensor) -> tuple[Problem, Tensor]:
-    """The problem without collinear features, which a prior would distinguish, and the theta that predicts alike."""
+    """The problem without collinear features, and the theta of equal predictions; under a prior both as they are."""
     kept = independent_columns(problem)[0] if problem.prior.flat else problem.active
     if len(kept) == problem.num_active:
         return problem, theta

@@ -11,6 +11,7 @@ from mlefw.configuration.settings import Settings
 from mlefw.distributed import topology
 from mlefw.errors import NumericalError, UsageError
 from mlefw.run.directory import CANDIDATES, claim, locked, summary_of
+from mlefw.run.essentials import CHOSEN_BY
 from mlefw.run.prepare import prepare
 from mlefw.system import shared_work, warning
 from mlefw.system.atomic import Json, write_json, write_text
@@ -20,8 +21,8 @@ _CHOSEN = ".chosen"
 """The folder of the run that is to be adopted, among those of candidates."""
 
 
-class Trained(Protocol):
-    """A run whose network is trained."""
+class Candidate(Protocol):
+    """A run whose network is trained, and of which all figures are still to be computed."""
 
     @property
     def value(self) -> float:
@@ -31,8 +32,8 @@ class Trained(Protocol):
         """Compute and write all figures; the summary."""
 
 
-Train = Callable[[Settings, Path], AbstractContextManager[Trained]]
-"""Trains one run into a directory."""
+Train = Callable[[Settings, Path], AbstractContextManager[Candidate]]
+"""Trains one run into a directory, which is held while the block runs."""
 
 
 def run(config: Settings, run_dir: Path, trained: Train) -> Json:
@@ -86,7 +87,7 @@ def _run(config: Settings, run_dir: Path, trained: Train) -> Json:
 
 def _choose(config: Settings, run_dir: Path, trained: Train) -> None:
     """Train with each candidate, and conclude the run of the best one; the others end there."""
-    found, failed = dict[str, tuple[Trained, list[str]]](), list[str]()
+    found, failed = dict[str, tuple[Candidate, list[str]]](), list[str]()
     with ExitStack() as held:
         for name in config.candidates:
             folder, said = run_dir / CANDIDATES / name, list[str]()
@@ -104,7 +105,7 @@ def _choose(config: Settings, run_dir: Path, trained: Train) -> None:
         with warning.apart(said):
             summary = one.concluded()
     folder = run_dir / CANDIDATES / best
-    summary["inputs"] = {"method": best, **summary.get("inputs", {}), "validation_nll_nats": values}
+    summary["inputs"] = {"method": best, **summary.get("inputs", {}), CHOSEN_BY: values}
     # Of candidates that failed nothing else is left.
     summary["warnings"] += failed
     write_json(folder / "summary.json", summary)
@@ -112,11 +113,14 @@ def _choose(config: Settings, run_dir: Path, trained: Train) -> None:
     folder.rename(folder.with_name(_CHOSEN))
 
 
+def with_inputs(config: Settings, name: str) -> Settings:
+    """The settings with one of the candidates, by its name, as the input map."""
+    return config.replaced(inputs=config.candidates[name], choices={**config.choices, "inputs": name})
+
+
 def _with(config: Settings, name: str, folder: Path) -> Settings:
     """The settings of the run with one of the candidates, in a folder."""
-    plain = moved(config.plain, str(config.run_dir), str(folder))
-    choices = {**config.choices, "inputs": name}
-    return Settings.of({**plain, "inputs": config.candidates[name], "choices": choices})
+    return Settings.of(moved(with_inputs(config, name).plain, str(config.run_dir), str(folder)))
 
 
 def _anew(config: Settings) -> Settings:

@@ -47,7 +47,7 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
     scheme: Any = instantiate("ensemble", config.ensemble)
     _check(config)
     with ExitStack() as held:
-        if shared_work.is_little(config.plain):
+        if is_shared := shared_work.is_little(config.plain):
             held.enter_context(shared_work.sharing())
         # What recalibrates or averages over parameters does so in each member.
         whole = Settings.of(scheme.whole(config.plain)).replaced(calibrate={}, uncertainty={})
@@ -62,8 +62,9 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
             name: [member_of(one, scheme, folder, number, estimated) for number in range(scheme.members)]
             for name, (one, folder) in ensemble_inputs.candidates(config, root).items()
         }
-        # What members learn from their rows is known then to all candidates, and to processes that are forked.
-        for one in next(iter(members.values())):
+        # Where it is remembered, what members learn from their rows is known then to all candidates, and to forks.
+        first = next(iter(members.values()))
+        for one in first if is_shared else first[:1]:
             ensemble_inputs.check(config, prepare(one.config, None).data.splits)
         root.mkdir(mode=0o755, parents=True, exist_ok=True)
         own(root)

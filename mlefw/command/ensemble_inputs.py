@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mlefw.command.choose_inputs import check_rows
+from mlefw.command.choose_inputs import check_rows, with_inputs
 from mlefw.command.ensemble_member import Member
 from mlefw.configuration.expansion import load
 from mlefw.configuration.read import as_yaml, moved
@@ -14,17 +14,15 @@ from mlefw.configuration.settings import Settings
 from mlefw.errors import NumericalError
 from mlefw.run import row_scores
 from mlefw.run.directory import CANDIDATES, MEMBERS
+from mlefw.run.essentials import CHOSEN_BY
 from mlefw.system.atomic import write_json, write_text
-
-VALUES = "validation_nll_nats"
-"""Of `inputs` of a summary: the NLL by which a candidate was chosen, by its name."""
 
 
 def candidates(config: Settings, root: Path) -> dict[str, tuple[Settings, Path]]:
     """The settings of the whole with each candidate, and where members with it are trained; one where none is asked."""
     if not config.candidates:
         return {config.choice("inputs"): (config, root)}
-    return {name: (_with_inputs(config, name), root / CANDIDATES / name) for name in config.candidates}
+    return {name: (with_inputs(config, name), root / CANDIDATES / name) for name in config.candidates}
 
 
 def check(config: Settings, splits: Collection[str]) -> None:
@@ -71,15 +69,11 @@ def choose(
         values = {name: _nll(members[name]) for name in left}
         best = min(left, key=lambda name: (lost[name], values[name]))
         reason = "it was stopped before the mixture was evaluated; resume goes on with it"
-        write_json(root / "summary.json", {"status": "failed", "reason": reason, "inputs": {VALUES: values}})
-        config = _with_inputs(config, best)
+        write_json(root / "summary.json", {"status": "failed", "reason": reason, "inputs": {CHOSEN_BY: values}})
+        config = with_inputs(config, best)
         write_text(root / "config.yaml", as_yaml(config.plain))
         adopt(config, root)
     return config, {one.number: failed[one.run_dir] for one in members[best] if one.run_dir in failed}
-
-
-def _with_inputs(config: Settings, name: str) -> Settings:
-    return config.replaced(inputs=config.candidates[name], choices={**config.choices, "inputs": name})
 
 
 def adopt(config: Settings, root: Path) -> None:

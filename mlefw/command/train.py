@@ -37,7 +37,7 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Trained:
+class Fitted:
     """A run whose network is trained, and of which all figures are still to be computed."""
 
     begun: Begun
@@ -70,13 +70,13 @@ def run(config: Settings, run_dir: Path) -> Json:
         NumericalError, StorageError: during the run, which then leaves a summary that says so.
     """
     if config.candidates:
-        return choose_inputs.run(config, run_dir, trained)
-    with trained(config, run_dir) as one:
+        return choose_inputs.run(config, run_dir, fitted)
+    with fitted(config, run_dir) as one:
         return one.concluded()
 
 
 @contextmanager
-def trained(config: Settings, run_dir: Path) -> Iterator[Trained]:
+def fitted(config: Settings, run_dir: Path) -> Iterator[Fitted]:
     """Train, and hold the run directory while the block runs, in which the run may be concluded.
 
     Raises:
@@ -88,7 +88,7 @@ def trained(config: Settings, run_dir: Path) -> Iterator[Trained]:
         return
     begun = begin(config, run_dir)
     with locked(begun.run_dir), telling(begun):
-        yield _trained(begun)
+        yield _fit(begun)
 
 
 def begin(config: Settings, run_dir: Path) -> Begun:
@@ -121,7 +121,7 @@ def follow(config: Settings, run_dir: Path) -> None:
 
 
 @contextmanager
-def _resumed(config: Settings, run_dir: Path) -> Iterator[Trained]:
+def _resumed(config: Settings, run_dir: Path) -> Iterator[Fitted]:
     """Go on from `last.ckpt`."""
     with locked(run_dir):
         content = resume.read(run_dir, config)
@@ -131,7 +131,7 @@ def _resumed(config: Settings, run_dir: Path) -> Iterator[Trained]:
         for file in leftovers(run_dir):
             remove(file)
         with telling(begun, is_resumed=True):
-            yield _trained(begun, content)
+            yield _fit(begun, content)
 
 
 @contextmanager
@@ -163,12 +163,12 @@ def telling(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
         raise
 
 
-def _trained(begun: Begun, content: Json | None = None) -> Trained:
+def _fit(begun: Begun, content: Json | None = None) -> Fitted:
     started = time.monotonic()
     yardstick, baseline = measure(begun)
     fit = fitting.fit(begun.config, begun.run_dir, begun.prepared, yardstick, begun.card, content)
     earlier = None if content is None else _finished(begun.run_dir)
-    return Trained(begun, yardstick, baseline, fit, started, earlier)
+    return Fitted(begun, yardstick, baseline, fit, started, earlier)
 
 
 def measure(begun: Begun) -> tuple[Yardstick, Json | None]:

@@ -187,11 +187,14 @@ _OURS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _of_gamma(name: str, a: Tensor, x: Tensor) -> Tensor:
-    a, x = torch.broadcast_tensors(a.detach().double(), x.detach().double())
-    return _scipy(name, a, x) if x.device.type == "cpu" else _OURS[name](a, x)
+    """A function of a shape a by its name in scipy, by quadrature off the CPU."""
+    if x.device.type == "cpu":
+        return _scipy(name, a, x)
+    return _OURS[name](*torch.broadcast_tensors(a.detach().double(), x.detach().double()))
 
 
 def _scipy(name: str, *arguments: Tensor) -> Tensor:
+    """A function of `scipy.special` by its name, of tensors on the CPU that broadcast; float64, without gradient."""
     return _KERNEL(name, torch.broadcast_tensors(*(argument.detach().double() for argument in arguments)))
 
 

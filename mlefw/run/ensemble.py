@@ -16,7 +16,7 @@ from mlefw.objective.objective import Evaluation
 from mlefw.run import conclude as single
 from mlefw.run import row_scores
 from mlefw.run.directory import MEMBERS, summary_of
-from mlefw.run.essentials import essentials
+from mlefw.run.essentials import CHOSEN_BY, essentials
 from mlefw.run.held_out import parts_of
 from mlefw.run.new_data import read_blocks
 from mlefw.run.pooled import MemberTally, Pooled, load_pooled
@@ -60,12 +60,12 @@ def conclude(
     at_test = yardstick.at_reference("test", splits["test"]).nll if config.cv and yardstick.reference else None
     row_scores.store(root, evaluations, splits, schema.labels, at_test)
     summary = essentials(config, prepared, yardstick, figures, trained.objective.head)
-    chosen_by = summary_of(root).get("inputs", {}).get("validation_nll_nats")
+    chosen_by = summary_of(root).get("inputs", {}).get(CHOSEN_BY)
     if chosen_by is not None:
         # The whole was prepared with the first of the candidates.
         models: list[Any] = [member.objective.model for member in trained.members]
         most = max(model.num_inputs for model in models)
-        summary["inputs"] = {"method": config.choice("inputs"), "num_inputs": most, "validation_nll_nats": chosen_by}
+        summary["inputs"] = {"method": config.choice("inputs"), "num_inputs": most, CHOSEN_BY: chosen_by}
         summary["num_parameters"] = sum(p.numel() for p in trained.members[0].objective.parameters())
     summary["distance"] = gaps(evaluations, splits, yardstick)
     summary["ensemble"] = _described(config, root, trained, each, failed)

@@ -9,6 +9,9 @@ from mlefw.run.prepare import Prepared
 from mlefw.score.yardstick import Yardstick, describe
 from mlefw.system.atomic import Json
 
+CHOSEN_BY = "validation_nll_nats"
+"""Of `inputs` in a summary: the NLL, in nats per row, of each candidate among which `inputs=auto` has chosen."""
+
 
 def essentials(
     config: Settings, prepared: Prepared, yardstick: Yardstick, figures: Mapping[str, Mapping[str, float]], head: Head

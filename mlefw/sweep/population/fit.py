@@ -48,8 +48,6 @@ class _Group:
         self.watched, self.cadence = first.prepared.rows.watched, first.prepared.rows.cadence
         self.regime = first.prepared.rows.regime
         self.tables = {split: table_of(self.members, split) for split in self.watched}
-        if "train" not in self.tables:
-            self.tables["train"] = table_of(self.members, "train")
         self.metrics = build_metrics(first.config, first.prepared.estimand.objective.head)
         self.stack = Stack([member.module.objective for member in self.members])
         optimizers = [member.optimizer for member in self.members]
@@ -147,8 +145,7 @@ class _Group:
             self.averaging.exchange()
         for drawn in zip(*orders, strict=True):
             index, scales = [index for index, _, _ in drawn], [scale for _, scale, _ in drawn]
-            whole = len(index[0]) == train.most and self.regime.without_replacement
-            is_shared = whole and train.is_shared
+            is_shared = train.is_shared and len(index[0]) == train.rows.num_rows and self.regime.without_replacement
             rows = train.rows if is_shared else train.take(index)
             if shares is None and len({*scales}) == 1:
                 value, gradient = self.stack.gradient(rows, scales[0], is_shared)

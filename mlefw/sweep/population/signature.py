@@ -104,7 +104,7 @@ def check(prepared: Prepared) -> None:
 
 
 def alike(members: Sequence[Prepared], num_epochs: int) -> list[bool]:
-    """Which of the members that check has let through can train with the first one, which each may with itself.
+    """Whether each member can train together with the first one; `check` has let that one through.
 
     With the same rows all can; with rows of their own those that take as many steps in each epoch, and have learnt
     tensors of the same shapes, unless all of the rows together are too many to be held at once.
@@ -131,7 +131,10 @@ def _steps(member: Prepared, num_epochs: int) -> list[int]:
 
 
 def _shapes(member: Prepared) -> list[Any]:
-    """Shapes of what is stacked: of parameters the first one's width may differ, which is that of the inputs."""
+    """The number of parameters, and the buffers that are stacked, whose shapes have to agree.
+
+    Shapes of parameters may differ in the number of inputs alone, since the architectures are one.
+    """
     objective = member.estimand.objective
     learnt = [*objective.head.named_buffers(), *objective.loss.named_buffers(), *objective.model.model.named_buffers()]  # type: ignore[union-attr]
     return [len(list(objective.parameters())), *((name, value.shape, value.dtype) for name, value in learnt)]

@@ -12,8 +12,8 @@ class Table:
     """Standardised rows of M members.
 
     Members with the same rows have one table, whose columns are (n, …). Members with rows of their own, as those of an
-    ensemble of folds, have one each, in columns (M, most + 1, …): where a member has fewer rows than another, and at
-    the end of every table, there are rows of weight zero; where it has fewer inputs, there are inputs of zero.
+    ensemble of folds, have one each, in columns (M, length, …). The length is one more than the most rows of a member:
+    at the end of every table there are rows of weight zero. Where a member has fewer inputs, there are inputs of zero.
 
     Args:
         parts: the rows of each member; one and the same object where they share them.
@@ -24,11 +24,6 @@ class Table:
         self.is_shared = all(part is first for part in parts)
         self.sizes = [(part.num_rows, part.x.shape[1]) for part in parts]
         self.rows = first if self.is_shared else _together(parts)
-
-    @property
-    def most(self) -> int:
-        """The number of rows of the member with the most."""
-        return max(num_rows for num_rows, _ in self.sizes)
 
     def keep(self, members: Sequence[int]) -> None:
         """Go on with some of the members."""
