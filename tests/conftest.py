@@ -14,7 +14,7 @@ import pytest
 from pyarrow import csv
 from warm import Warm
 
-from mlefw.system import trust
+from mlefw.system import shared_work, trust
 from mlefw.system.warning import clear
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,8 +23,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(autouse=True)
 def _a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test begins without the warnings that earlier ones in this process left, and without the plugins they named."""
+    """A test begins without the warnings, the plugins and the shared work that earlier ones in this process left."""
     clear()
+    shared_work.forget()
     monkeypatch.delenv("MLEFW_PLUGINS", raising=False)
     monkeypatch.setattr(trust, "_also", {})
 
