@@ -186,19 +186,21 @@ def _compare(arguments: Sequence[str]) -> int:
     from mlefw.system.terminal import console
 
     runs: list[str] = []
-    report, measure, overwrite = "", "", False
+    report, measure, split, overwrite = "", "", "", False
     for argument in arguments:
         if argument.startswith("report="):
             report = literal(argument.removeprefix("report="))
         elif argument.startswith("measure="):
             measure = argument.removeprefix("measure=")
+        elif argument.startswith("split="):
+            split = argument.removeprefix("split=")
         elif argument.startswith("overwrite="):
             overwrite = argument.lower() == "overwrite=true"
         else:
             runs += several(argument.removeprefix("runs="))
     if report:
         compare.check_report(local_path(report, "report"), overwrite)
-    summaries = compare.run(runs, measure)
+    summaries = compare.run(runs, measure, split)
     out = console()
     out.print(compare.table(summaries))
     if sentence := ahead(summaries):
@@ -244,7 +246,8 @@ def help_page(command: str | None = None) -> str:
         return (
             f"{intro}\n\nruns: run directories, or the directory of a sweep: runs=DIR, runs=[DIR,DIR], or DIR DIR\n"
             "report=FILE.html: the same as a page with pictures (overwrite=true replaces a file)\n"
-            "measure=density|mass: these runs alone, of directories that hold both"
+            "measure=density|mass: these runs alone, of directories that hold both\n"
+            "split=test|out_of_fold|validation|train: rows to rank by (default: the first of these that all runs have)"
         )
     flags = "flags: -m sweep, --cfg job show all settings, --config-dir DIR and --plugin PACKAGE for plugins"
     return f"{intro}\n\ngroups (choose one of each)\n{groups}\n\nexamples\n{EXAMPLES}\n\n{flags}"

@@ -40,6 +40,7 @@ def load(
     missing: str | None = None,
     unseen: str | None = None,
     plugins: Sequence[str] = (),
+    weights: str | Sequence[float] = "equal",
 ) -> "Model":
     """The model of a run directory (its best checkpoint) or of a checkpoint file; of several, their mixture.
 
@@ -48,11 +49,13 @@ def load(
         missing: `error`, `drop` or `impute`, in place of what training was told.
         unseen: `error`, `reference` or `ignore`, in place of what training was told.
         plugins: packages that heads, models and priors of the run may come from, as of `--plugin`.
+        weights: of several runs in their mixture: `equal`, `stacked` for those with the least NLL on the rows that all
+            of them hold out from training, or a number for each.
 
     Raises:
         UsageError: no such run, a damaged one, or a setting that there is not.
     """
-    loaded = pooled.load(run, tuple(plugins))
+    loaded = pooled.load(run, tuple(plugins), weights)
     return Model(adapted(loaded, missing, unseen), loaded)
 
 

@@ -17,19 +17,23 @@ from mlefw.system.atomic import Json, write_text
 from mlefw.system.local_path import local_path
 from mlefw.system.number_format import number
 
+_SPLITS = ("test", row_scores.OUT_OF_FOLD, "validation", "train")
 _MEASURES = {"density": "NLL (of densities)", "mass": "NLL (of masses)"}
 
 
-def run(runs: Sequence[str], measure: str = "") -> list[Json]:
-    """The summaries of the runs found, best first by NLL on test (else validation, else training) rows.
+def run(runs: Sequence[str], measure: str = "", split: str = "") -> list[Json]:
+    """The summaries of the runs found, best first by NLL on the rows of a split.
 
     Args:
         runs: run directories, or directories that hold some.
         measure: `density` or `mass` takes these runs alone.
+        split: `test`, `out_of_fold`, `validation` or `train`; by default the first of these that all runs have.
 
     Raises:
-        UsageError: no run there, a summary that cannot be read, or densities among masses.
+        UsageError: no run there, a summary that cannot be read, densities among masses, or a run without the split.
     """
+    if split not in ("", *_SPLITS):
+        raise UsageError(f"split={split}: expected {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]}")
     if measure not in ("", *_MEASURES):
         raise UsageError(f"measure={measure}: expected {' or '.join(_MEASURES)}")
     found = find(runs)
@@ -44,7 +48,7 @@ def run(runs: Sequence[str], measure: str = "") -> list[Json]:
         )
     if measure and not groups:
         raise UsageError(f"measure={measure}: none of the {len(finished)} finished runs predicts one")
-    ranked = rank(groups[0]) if groups else []
+    ranked = rank(groups[0], split) if groups else []
     return ranked + [summary for summary in found if summary["status"] != "finished"]
 
 
@@ -77,9 +81,18 @@ def by_measure(summaries: Iterable[Json]) -> list[list[Json]]:
     return [[s for s in finished if s["measure"] == measure] for measure in _MEASURES if measure in known]
 
 
-def rank(finished: list[Json]) -> list[Json]:
-    """Best first; each says by which split (`ranked_by`) and, on the same rows, how far it is `behind` the first."""
-    split = next((s for s in ("test", "validation") if all(s in f["metrics"] for f in finished)), "train")
+def rank(finished: list[Json], split: str = "") -> list[Json]:
+    """Best first; each says by which split (`ranked_by`) and, on the same rows, how far it is `behind` the first.
+
+    Raises:
+        UsageError: a run has no such split.
+    """
+    split = split or next(s for s in _SPLITS if all(s in f["metrics"] for f in finished))
+    if without := [summary for summary in finished if split not in summary["metrics"]]:
+        raise UsageError(
+            f"split={split}: {without[0]['run_dir']} has no such rows: expected one of "
+            + ", ".join(name for name in _SPLITS if name in without[0]["metrics"])
+        )
     ranked = sorted(finished, key=lambda summary: summary["metrics"][split].get("nll_nats", float("inf")))
     best = row_scores.read(Path(ranked[0]["run_dir"]), split) if len(ranked) > 1 else None
     for position, summary in enumerate(ranked):
@@ -100,7 +113,9 @@ def table(summaries: Sequence[Json]) -> Table:
     words = [{**summary, "model": model_name(summary, split)} for summary in summaries]
     labels, common = comparison.labels(words)
     what = _MEASURES.get(finished[0].get("measure", ""), "NLL") if finished else "NLL"
-    shown = Table(title=escape(", ".join([f"Ranked by {what} on {split} rows", *common])), title_justify="left")
+    shown = Table(
+        title=escape(", ".join([f"Ranked by {what} on {comparison.named(split)} rows", *common])), title_justify="left"
+    )
     for name in ("run", *labels):
         shown.add_column(name, overflow="fold")
     columns = comparison.columns(finished)
@@ -128,8 +143,8 @@ def write_report(summaries: Sequence[Json], path: Path) -> None:
         names = [Path(summary["run_dir"]).name for summary in ranked]
         figures = [summary["metrics"][split] for summary in ranked]
         nats, errors = ([values.get(key, 0.0) for values in figures] for key in ("nll_nats", "nll_se"))
-        figure = drawing(names, nats, errors, split)
-        conclusion = f"{names[0]} has the least NLL on {split} rows"
+        figure = drawing(names, nats, errors, comparison.named(split))
+        conclusion = f"{names[0]} has the least NLL on {comparison.named(split)} rows"
         pictures.append(Picture(png(figure), conclusion, "Mean NLL of each run ± 2 standard errors."))
     write_text(path, comparison.comparison_report(summaries, pictures))
 
@@ -158,4 +173,7 @@ def _read(file: Path) -> Json:
         raise UsageError(f"{file} cannot be read as a summary: {error}") from error
     if not isinstance(summary, dict) or "status" not in summary:
         raise UsageError(f"{file} is not the summary of a run")
+    if out := summary.get("ensemble", {}).get(row_scores.OUT_OF_FOLD):
+        figures = {name: value for name, value in out.items() if name != "num_rows"}
+        summary["metrics"] = {**summary["metrics"], row_scores.OUT_OF_FOLD: figures}
     return {**summary, "run_dir": str(file.parent)}

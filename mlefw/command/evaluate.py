@@ -39,7 +39,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
         UsageError: a mistake in settings, checkpoint or data.
     """
     _check(config)
-    loaded = pooled.load(config.run, plugins)
+    loaded = pooled.load(config.run, plugins, config.weights)
     for path in pooled.paths_of(config.run):
         own(path)
     method = build.build_uncertainty(config.uncertainty)

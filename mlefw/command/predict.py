@@ -48,7 +48,7 @@ def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
     check_output(output, config.overwrite)
     if not 0 < level < 1:
         raise UsageError(f"level={level}: expected a probability between 0 and 1, such as 0.9")
-    loaded = pooled.load(config.run, plugins)
+    loaded = pooled.load(config.run, plugins, config.weights)
     for path in pooled.paths_of(config.run):
         own(path)
     trained = adapted(loaded, config.data.missing, config.data.unseen)

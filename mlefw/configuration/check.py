@@ -168,12 +168,16 @@ def _annotated(target: Any) -> Mapping[str, Parameter]:
     return {name: p.replace(annotation=hints.get(name, Any)) for name, p in signature.items()}
 
 
+_INSTEAD_OF: Mapping[str, Any] = {"auto": int | Literal["auto"], "equal": list[float] | str}
+"""What may stand where the default is a word for a rule."""
+
+
 def _like(path: str, value: Any, default: Any) -> list[str]:
     """A plain setting is held to the type of its default; None says nothing."""
     if default is None or value is None or isinstance(value, dict):
         return []
     kind: Any = float if isinstance(default, float) else type(default)
-    kind = int | Literal["auto"] if default == "auto" else kind
+    kind = _INSTEAD_OF.get(default, kind) if isinstance(default, str) else kind
     return [] if accepts(kind, value) else [f"{path}={value!r}: expected {describe(kind)}"]
 
 

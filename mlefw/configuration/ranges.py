@@ -119,6 +119,7 @@ RANGES: Mapping[str, Range] = {
     "head.inflation": either(one_of("predicted", "shared"), number(above=True, below=1.0)),
     "head.num_components": whole(2),
     "loss.weights": either(one_of("balanced"), Range(_are_weights, "a list of finite numbers of at least 0")),
+    "weights": either(one_of("equal", "stacked"), Range(_are_weights, "a list of numbers of at least 0")),
     "uncertainty.seed": whole(0),
     "step.clip_norm": number(),
     "step.replay": one_of(True, False),

@@ -194,11 +194,13 @@ class TableSettings:
 class AppliedSettings:
     """What `evaluate` and `predict` share: the trained run, the rows, and how parameters are averaged over.
 
-    `run` is empty where none is named; `overwrite` says whether what is there may be replaced.
+    `run` is empty where none is named; `overwrite` says whether what is there may be replaced; `weights` are those of
+    several runs in their mixture.
     """
 
     run: str
     data: TableSettings
+    weights: str | list[float] = "equal"
     uncertainty: Node = field(default_factory=dict)
     overwrite: bool = False
 

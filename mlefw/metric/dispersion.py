@@ -47,30 +47,42 @@ class Dispersion(Metric):
         return figures
 
 
-@singledispatch
 def kurtosis(distribution: Distribution) -> Tensor:
     """Fourth central moment of a count over its squared variance, (n,); NaN where there is no formula for it."""
-    return torch.full_like(distribution.mean, float("nan"))
-
-
-@kurtosis.register(Poisson)
-@kurtosis.register(NegativeBinomial)
-@kurtosis.register(ZeroInflated)
-def _(distribution: Distribution) -> Tensor:
-    mean, second, third, fourth = _moments(distribution)
+    known = moments(distribution)
+    if known is None:
+        return torch.full_like(distribution.mean, float("nan"))
+    mean, second, third, fourth = known
     central = fourth - 4 * third * mean + 6 * second * mean.square() - 3 * mean**4
     return central / (second - mean.square()).square()
 
 
-def _moments(distribution: Distribution) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The first four moments about zero, each (n,), from the cumulants of the negative binomial or Poisson."""
-    if isinstance(distribution, ZeroInflated):
-        share = (-distribution.logits).sigmoid()
-        first, second, third, fourth = _moments(distribution.counts)
-        return share * first, share * second, share * third, share * fourth
+Moments = tuple[Tensor, Tensor, Tensor, Tensor]
+"""The first four moments about zero of each row, each (n,)."""
+
+
+@singledispatch
+def moments(distribution: Distribution) -> Moments | None:
+    """The first four moments about zero of a count; None where there is no formula for them."""
+    return None
+
+
+@moments.register(Poisson)
+@moments.register(NegativeBinomial)
+def _(distribution: Distribution) -> Moments:
+    """From the cumulants of the negative binomial distribution, of which the Poisson distribution is the limit."""
     mean, variance = promote(distribution.mean), promote(distribution.variance)
     ratio = variance / mean
     k3, k4 = variance * (2 * ratio - 1), variance * (1 + 6 * (ratio - 1) * ratio)
     second, third = variance + mean.square(), k3 + 3 * variance * mean + mean**3
     fourth = k4 + 4 * k3 * mean + 3 * variance.square() + 6 * variance * mean.square() + mean**4
     return mean, second, third, fourth
+
+
+@moments.register
+def _(distribution: ZeroInflated) -> Moments | None:
+    if (known := moments(distribution.counts)) is None:
+        return None
+    share = (-distribution.logits).sigmoid()
+    first, second, third, fourth = known
+    return share * first, share * second, share * third, share * fourth

@@ -29,12 +29,17 @@ def comparison_report(summaries: Sequence[Mapping[str, Any]], pictures: Sequence
     else:
         best, split = finished[0], finished[0]["ranked_by"]
         nats = number(best["metrics"][split].get("nll_nats"))
-        words = f"{_name(best)} has the least NLL on {split} rows: {nats} nats per row."
+        words = f"{_name(best)} has the least NLL on {named(split)} rows: {nats} nats per row."
         words = " ".join(part for part in (words, ahead(finished), verdict(best)) if part)
     sections = [Section("Ranking", [_ranking(summaries)], pictures)]
     sections += [Section("Figures of each run", [_figures(finished)])] if finished else []
     seen = dict.fromkeys(f"{_name(s)}: {text}" for s in summaries for text in s.get("warnings", ()))
     return Page("mlefw comparison", words, about, sections, list(seen), f"mlefw {version('mlefw')}").html()
+
+
+def named(split: str) -> str:
+    """A split in words."""
+    return split.replace("_", "-")
 
 
 def _name(summary: Mapping[str, Any]) -> str:
@@ -74,7 +79,7 @@ def ahead(ranked: Sequence[Mapping[str, Any]]) -> str:
     split = ranked[0]["ranked_by"]
     behind, spread = ranked[1]["behind"]
     mean, error, without = robust(behind, spread, ranked[1].get("decisive"))
-    amount = f"{abs(mean):.3g} ± {error:.2g} nats per row on the same {split} rows (paired){without}"
+    amount = f"{abs(mean):.3g} ± {error:.2g} nats per row on the same {named(split)} rows (paired){without}"
     first, second = _name(ranked[0]), _name(ranked[1])
     if abs(mean) <= 2 * error:
         return f"{first} cannot be told from {second}: they differ by {amount}."
@@ -101,4 +106,4 @@ def _figures(finished: Sequence[Mapping[str, Any]]) -> Table:
     split = finished[0]["ranked_by"]
     names = list(dict.fromkeys(name for summary in finished for name in summary["metrics"][split]))
     rows = [Row(_name(s), [number(s["metrics"][split].get(name)) for name in names]) for s in finished]
-    return Table(["run", *names], rows, f"on {split} rows", file="the summaries")
+    return Table(["run", *names], rows, f"on {named(split)} rows", file="the summaries")

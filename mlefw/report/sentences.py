@@ -44,6 +44,8 @@ def ensemble_lines(content: Mapping[str, Any]) -> list[str]:
         return []
     each = ", ".join(number(member["nll_nats"]) for member in content["members"])
     lines = [f"mixture of {content['num_members']} members, whose own NLL is {each} nats per row"]
+    if "runs" in content:
+        lines.append("weights: " + ", ".join(f"{number(one['weight'])} of {one['run']}" for one in content["runs"]))
     if "gain_nats" in content:
         lines.append(f"mean of the members minus mixture: {number(content['gain_nats'], sign=True)} nats per row")
     for name, one in content.get("targets", {"": content}).items():

@@ -1,8 +1,8 @@
 """The end of an ensemble: figures of the mixture on each split, those of its members, and the summary."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,6 @@ from mlefw.score.figures import Tally
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.atomic import Json, write_atomically
 from mlefw.system.trust import trusted
-
-_SCORES = {"weight": "weight", "nll_nats": "nll"}
-"""Columns of the file of out-of-fold rows, and where they come from."""
 
 
 def conclude(
@@ -58,7 +55,11 @@ def conclude(
         figures[split], evaluations[split], each[split] = _evaluated(trained, split)
     splits, schema = prepared.data.splits, prepared.data.schema
     at_test = yardstick.at_reference("test", splits["test"]).nll if config.cv and yardstick.reference else None
-    row_scores.store(root, evaluations, splits, schema.labels, at_test)
+    out = _out_of_fold(config, root, trained)
+    scored, rows = dict(evaluations), dict(splits)
+    if out is not None and len(out.nll) == splits["train"].num_rows:
+        scored[row_scores.OUT_OF_FOLD], rows[row_scores.OUT_OF_FOLD] = Evaluation(None, out.nll), splits["train"]
+    row_scores.store(root, scored, rows, schema.labels, at_test)
     summary = essentials(config, prepared, yardstick, figures, trained.objective.head)
     chosen_by = summary_of(root).get("inputs", {}).get(CHOSEN_BY)
     if chosen_by is not None:
@@ -69,8 +70,7 @@ def conclude(
         summary["num_parameters"] = sum(p.numel() for p in trained.members[0].objective.parameters())
     summary["distance"] = gaps(evaluations, splits, yardstick)
     summary["ensemble"] = _described(config, root, trained, each, failed)
-    out = _out_of_fold(config, root, trained)
-    summary["ensemble"] |= {} if out is None else {"out_of_fold": out}
+    summary["ensemble"] |= {} if out is None else {row_scores.OUT_OF_FOLD: out.figures()}
     times = [summary_of(root / MEMBERS / str(number)).get("time", {}) for number in range(config.ensemble["members"])]
     summary["time"] = {
         "fit_s": sum(one.get("fit_s", 0.0) for one in times),
@@ -117,34 +117,43 @@ def _described(
     return {"method": config.choice("ensemble"), **counts, "members": members, "splits": others}
 
 
-def _out_of_fold(config: Settings, root: Path, trained: Pooled) -> Json | None:
-    """NLL of the rows that members validate on, each under the one member that was not trained on it; and their file.
+@dataclass(frozen=True)
+class _OutOfFold:
+    """Nats and weights of the rows that members validate on, in the order of the table, each (n,)."""
 
-    None where they validate on the same rows.
+    nll: torch.Tensor
+    weight: torch.Tensor
+
+    def figures(self) -> Json:
+        """Their number, their mean and its standard error."""
+        count = float(self.weight.sum())
+        mean = float(self.weight @ self.nll) / count
+        variance = float(self.weight @ (self.nll - mean).square()) / count
+        content: Json = {"num_rows": len(self.nll), "nll_nats": mean}
+        return content | ({"nll_se": float(np.sqrt(variance / (count - 1)))} if count > 1 else {})
+
+
+def _out_of_fold(config: Settings, root: Path, trained: Pooled) -> _OutOfFold | None:
+    """The rows that members validate on, each under the one member that was not trained on it, written to their file.
+
+    None where the members validate on the same rows.
     """
     scores = [row_scores.read(member.path.parent.parent, "validation") for member in trained.members]
     known = [score for score in scores if score is not None]
     if len({score.rows for score in known}) < max(2, len(trained.members)):
         return None
-    nll, weight = torch.cat([score.nll for score in known]), torch.cat([score.weight for score in known])
-    count = float(weight.sum())
-    mean = float(weight @ nll) / count
-    variance = float(weight @ (nll - mean).square()) / count
-    _store(config, root, trained, known)
-    content: Json = {"num_rows": len(nll), "nll_nats": mean}
-    return content | ({"nll_se": float(np.sqrt(variance / (count - 1)))} if count > 1 else {})
-
-
-def _store(config: Settings, root: Path, trained: Pooled, scores: Sequence[row_scores.RowScores]) -> None:
-    """Write `out_of_fold.parquet`: each row with the member that validates on it, and its NLL there."""
     source = open_source(config)
     table = source.read()
     held = [parts_of(member.config, source, table)["validation"][1] for member in trained.members]
-    index, sizes = np.concatenate(held), [len(rows) for rows in held]
+    index = np.concatenate(held)
+    nll, weight = torch.cat([score.nll for score in known]), torch.cat([score.weight for score in known])
     columns = {"row": index, "number": table.row_numbers(index)}
     if source.id is not None and source.id not in columns:
         columns[source.id] = table.columns[source.id][index]
+    sizes = [len(rows) for rows in held]
     columns["member"] = np.repeat([int(member.path.parent.parent.name) for member in trained.members], sizes)
-    columns |= {name: torch.cat([getattr(one, key) for one in scores]).numpy() for name, key in _SCORES.items()}
+    columns |= {"weight": weight.numpy(), "nll_nats": nll.numpy()}
     content = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
     write_atomically(root / "out_of_fold.parquet", lambda file: parquet.write_table(content, file))
+    order = torch.from_numpy(np.argsort(index))
+    return _OutOfFold(nll[order], weight[order])

@@ -1,7 +1,7 @@
-"""Several trained runs as one model that predicts the equal-weight mixture of their distributions."""
+"""Several trained runs as one model that predicts the mixture of their distributions."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from mlefw.rows.rows import Rows, total
 from mlefw.run import archive, checkpoint
 from mlefw.run.checkpoint import Card, Trained
 from mlefw.run.directory import members_of
+from mlefw.run.mixture_weights import Weights, weights_of
 from mlefw.schema.schema import Schema
 from mlefw.system.atomic import Json
+from mlefw.uncertainty.pool import equal
 from mlefw.uncertainty.together import PooledHead, together
 
 _ROLES = ("offset", "exposure", "weight", "id", "partial", "bounds", "event")
@@ -31,9 +33,11 @@ class Pooled(Trained):
 
     Attributes:
         members: the runs; `schema` and `config` are those of the first.
+        shares: the weight of each run in the mixture, by its path; empty where all members count alike.
     """
 
     members: tuple[Trained, ...] = ()
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def head(self) -> PooledHead:
@@ -58,19 +62,30 @@ class Pooled(Trained):
         return Rows(x, found[0].y, found[0].weight, torch.zeros_like(found[0].offset))
 
 
-def load(run: str | Path | Sequence[str | Path], plugins: tuple[str, ...] = ()) -> Trained:
+def load(run: str | Path | Sequence[str | Path], plugins: tuple[str, ...] = (), weights: Weights = "equal") -> Trained:
     """The model of a run, or the mixture of those of several, or of the members of an ensemble.
 
     Args:
         run: a run directory, a checkpoint file or the directory of an ensemble; several of them, also as one text,
             `a,b` or `[a,b]`.
         plugins: packages that parts of the runs may come from.
+        weights: those of the runs, as of `weights_of`; the members of an ensemble share its weight. Runs of weight
+            zero are left out.
 
     Raises:
-        UsageError: as `checkpoint.load` of each, or the runs do not predict one and the same.
+        UsageError: as `checkpoint.load` of each, as `weights_of`, or the runs do not predict one and the same.
     """
-    members = [checkpoint.load(path, plugins) for path in paths_of(run)]
-    return members[0] if len(members) == 1 else _mixed(members, _place(run))
+    named = _named(run)
+    shares = weights_of(named, weights) or [1.0] * len(named)
+    groups = [(share, members_of(name)) for share, name in zip(shares, named, strict=True) if share > 0]
+    members = [checkpoint.load(path, plugins) for _, group in groups for path in group]
+    if len(members) == 1:
+        return members[0]
+    if weights == "equal":
+        return _mixed(members, _place(run), equal(len(members)))
+    each = [share / len(group) for share, group in groups for _ in group]
+    mixed = _mixed(members, None, torch.tensor(each, dtype=torch.float64).log())
+    return replace(mixed, shares={str(name): share for name, share in zip(named, shares, strict=True)})
 
 
 def load_pooled(root: Path, plugins: tuple[str, ...] = ()) -> Pooled:
@@ -79,10 +94,11 @@ def load_pooled(root: Path, plugins: tuple[str, ...] = ()) -> Pooled:
     Raises:
         UsageError: as `load`.
     """
-    return _mixed([checkpoint.load(path, plugins) for path in members_of(root)], root)
+    members = [checkpoint.load(path, plugins) for path in members_of(root)]
+    return _mixed(members, root, equal(len(members)))
 
 
-def _mixed(members: Sequence[Trained], place: Path | None) -> Pooled:
+def _mixed(members: Sequence[Trained], place: Path | None, log_weight: Tensor) -> Pooled:
     for member in members[1:]:
         _check(members[0], member)
     distinct = _distinct(members)
@@ -92,7 +108,7 @@ def _mixed(members: Sequence[Trained], place: Path | None) -> Pooled:
         stops.append(slice(stop - member.schema.num_features - 1, stop))
     codings = [_coding(member) for member in distinct]
     columns = [stops[codings.index(_coding(member))] for member in members]
-    objective = together([member.objective for member in members], columns)
+    objective = together([member.objective for member in members], columns, log_weight)
     config = members[0].config
     if place is not None and config.ensemble:
         # The rows of the whole are not those of its first member.
@@ -214,8 +230,11 @@ class MemberTally:
             {"run": path, **{name: value for name, value in one.items() if name != "nll_bits"}}
             for path, one in zip(paths, each, strict=True)
         ]
-        mean = sum(one["nll_nats"] for one in each) / len(each)
+        weights = self.trained.head.log_weight.exp().tolist()
+        mean = sum(weight * one["nll_nats"] for weight, one in zip(weights, each, strict=True))
         content: Json = {"num_members": len(each), "members": known, "mean_member_nll_nats": mean}
+        if shares := self.trained.shares:
+            content["runs"] = [{"run": run, "weight": share} for run, share in shares.items()]
         content |= {} if nll_nats is None else {"gain_nats": mean - nll_nats}
         if not self.splits_entropy:
             return content

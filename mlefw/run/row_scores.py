@@ -16,6 +16,9 @@ from mlefw.system.atomic import write_atomically
 
 NAME = "row_nll.npz"
 
+OUT_OF_FOLD = "out_of_fold"
+"""The split of all rows that train an ensemble of folds, each under the one member that was not trained on it."""
+
 BESIDE = "test_baseline_nll_nats"
 """Of the rows that a fold of a cross-validation holds out, what the exact estimate of the fold says."""
 

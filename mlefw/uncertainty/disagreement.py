@@ -24,12 +24,13 @@ _COUNTS = 64
 
 
 class Uncertainty(NamedTuple):
-    """Of the equal-weight mixture of the members' predictive distributions of each row, nats, each (n,).
+    """Of the mixture of the members' predictive distributions of each row, nats, each (n,).
 
     Attributes:
         entropy: of the mixture; of a density it may be negative, and depends on the unit of y.
         shared: mean entropy of the members: what they agree cannot be known better.
-        disagreement: entropy less shared: the mutual information of y and the member, from 0 to log(number of members).
+        disagreement: entropy less shared: the mutual information of y and the member, from 0 to the entropy of the
+            weights, which is log(number of members) where they are equal.
     """
 
     entropy: Tensor
@@ -38,30 +39,31 @@ class Uncertainty(NamedTuple):
 
 
 @torch.no_grad()
-def split(members: Sequence[Distribution]) -> Uncertainty:
-    """The uncertainty of one target under members of one batch shape (n,).
+def split(members: Sequence[Distribution], log_weight: Tensor) -> Uncertainty:
+    """The uncertainty of one target under members of one batch shape (n,), with log weights (number of members,).
 
     Exact sums over classes and counts; for densities Gauss-Legendre quadrature between the quantiles of all members,
     with an error below 1e-9 for smooth densities. Of a number between bounds it is that of the number itself.
     """
     if isinstance(members[0], Censored):
-        return split([member.latent for member in members])  # type: ignore[attr-defined]
+        return split([member.latent for member in members], log_weight)  # type: ignore[attr-defined]
     if isinstance(members[0], Bernoulli | TorchCategorical):
-        return _together(*_terms(torch.stack([log_probabilities(member) for member in members], -2), 1))
-    return _over_counts(members) if is_discrete(members[0]) else _over_line(members)
+        return _together(*_terms(torch.stack([log_probabilities(member) for member in members], -2), log_weight, 1))
+    return (_over_counts if is_discrete(members[0]) else _over_line)(members, log_weight)
 
 
-def _terms(log_prob: Tensor, weight: Tensor | float) -> tuple[Tensor, Tensor]:
+def _terms(log_prob: Tensor, log_weight: Tensor, measure: Tensor | float) -> tuple[Tensor, Tensor]:
     """Mean entropy of the members and their mean divergence from the mixture, summed over the last dimension.
 
-    Each is (n,), of log-densities (n, M, size) with integration weights (n, size).
+    Each is (n,), of log-densities (n, M, size) log weights of the members (M,) and a measure of the places (n, size).
     """
-    mixed = torch.logsumexp(log_prob, -2, keepdim=True) - np.log(log_prob.shape[-2])
+    mixed = torch.logsumexp(log_prob + log_weight.unsqueeze(-1), -2, keepdim=True)
     mass = log_prob.exp()
+    weight = log_weight.exp().to(mass)
     # Where there is no mass a logarithm may be infinite.
-    surprise = torch.where(mass > 0, -mass * log_prob, 0.0).mean(-2)
-    divergence = torch.where(mass > 0, mass * (log_prob - mixed), 0.0).mean(-2)
-    return (weight * surprise).sum(-1), (weight * divergence).sum(-1)
+    surprise = weight @ torch.where(mass > 0, -mass * log_prob, 0.0)
+    divergence = weight @ torch.where(mass > 0, mass * (log_prob - mixed), 0.0)
+    return (measure * surprise).sum(-1), (measure * divergence).sum(-1)
 
 
 def _together(shared: Tensor, disagreement: Tensor) -> Uncertainty:
@@ -69,7 +71,7 @@ def _together(shared: Tensor, disagreement: Tensor) -> Uncertainty:
     return Uncertainty(shared + disagreement, shared, disagreement)
 
 
-def _over_counts(members: Sequence[Distribution]) -> Uncertainty:
+def _over_counts(members: Sequence[Distribution], log_weight: Tensor) -> Uncertainty:
     side = SideBySide(members)
     first = quantile.quantile(side, 1e-15).amin(-1)
     last = quantile.quantile(side, 1 - 1e-13).amax(-1)
@@ -78,12 +80,12 @@ def _over_counts(members: Sequence[Distribution]) -> Uncertainty:
         k = first.unsqueeze(-1) + torch.arange(start, start + _COUNTS, dtype=first.dtype)
         # Counts come first, so that they broadcast against the rows.
         log_prob = side.log_prob(k.T.unsqueeze(-1)).permute(1, 2, 0)
-        parts = _terms(log_prob, (k <= last.unsqueeze(-1)).to(log_prob.dtype))
+        parts = _terms(log_prob, log_weight, (k <= last.unsqueeze(-1)).to(log_prob.dtype))
         shared, divergence = shared + parts[0], divergence + parts[1]
     return _together(shared, divergence)
 
 
-def _over_line(members: Sequence[Distribution]) -> Uncertainty:
+def _over_line(members: Sequence[Distribution], log_weight: Tensor) -> Uncertainty:
     side = SideBySide(members)
     levels = (*_LEVELS, 0.5, *(1 - p for p in _LEVELS))
     edges = torch.stack([quantile.quantile(side, p) for p in levels], -1).flatten(-2).double().sort(-1).values
@@ -95,6 +97,6 @@ def _over_line(members: Sequence[Distribution]) -> Uncertainty:
         half = (cut.diff(dim=-1) / 2).unsqueeze(-1)
         y = ((cut[..., :-1] + cut[..., 1:]) / 2).unsqueeze(-1) + half * node
         log_prob = side.log_prob(y.flatten(-2).T.unsqueeze(-1)).permute(1, 2, 0)
-        parts = _terms(log_prob, (half * weight).flatten(-2))
+        parts = _terms(log_prob, log_weight, (half * weight).flatten(-2))
         shared, divergence = shared + parts[0], divergence + parts[1]
     return _together(shared, divergence)

@@ -1,4 +1,4 @@
-"""The linear opinion pool: the equal-weight mixture of what several models predict of a row, whatever their heads.
+"""The linear opinion pool: the mixture of what several models predict of a row, whatever their heads.
 
 Source: Stone (1961). It is the densities that are averaged, never parameters.
 """
@@ -20,28 +20,37 @@ from mlefw.distribution.censored import Censored
 from mlefw.distribution.joint import Joint
 from mlefw.head.bernoulli import LogitBernoulli
 from mlefw.head.categorical import Categorical
+from mlefw.metric.dispersion import Moments, moments
 from mlefw.uncertainty.marginal import average
 from mlefw.uncertainty.mixture import newton
 
 
-def pooled(members: Sequence[Distribution]) -> Distribution:
-    """The mixture of distributions of one batch shape with equal weights; one alone is itself.
+def equal(count: int) -> Tensor:
+    """The log weights of members that count alike, (count,)."""
+    return torch.full((count,), -math.log(count), dtype=torch.float64)
+
+
+def pooled(members: Sequence[Distribution], log_weight: Tensor) -> Distribution:
+    """The mixture of distributions of one batch shape; one alone is itself.
 
     Classes have the mean of their probabilities. All members are of classes, of counts or of densities, of one number,
     of a number between bounds, or of several targets.
+
+    Args:
+        members: M distributions.
+        log_weight: logarithms of their weights, which sum to one, (M,).
     """
     if len(members) == 1:
         return members[0]
-    log_weight = torch.full((len(members),), -math.log(len(members)), dtype=torch.float64)
     if all(isinstance(member, Bernoulli) for member in members):
         logits = torch.stack([member.logits.double() for member in members], -1)  # type: ignore[attr-defined]
         return average(log_weight, LogitBernoulli(logits=logits, validate_args=False))
     if all(isinstance(member, Bernoulli | TorchCategorical) for member in members):
         return average(log_weight, Categorical(torch.stack([log_probabilities(member) for member in members], -2)))
     if all(isinstance(member, Joint) for member in members):
-        return PooledJoint(members)  # type: ignore[arg-type]
+        return PooledJoint(members, log_weight)  # type: ignore[arg-type]
     if all(isinstance(member, Censored) for member in members):
-        return PooledCensored(members)  # type: ignore[arg-type]
+        return PooledCensored(members, log_weight)  # type: ignore[arg-type]
     component = SideBySide(members)
     return Pool(TorchCategorical(logits=log_weight.expand(component.batch_shape)), component, validate_args=False)
 
@@ -155,42 +164,48 @@ def _(distribution: Pool, level: quantile.Level) -> Tensor:
     return newton(distribution, p, low, high, (low + high) / 2)
 
 
+@moments.register
+def _(distribution: Pool) -> Moments | None:
+    members = getattr(distribution.component_distribution, "members", ())
+    known = [found for member in members if (found := moments(member)) is not None]
+    if not known or len(known) < len(members):
+        return None
+    first, second, third, fourth = (torch.stack(column, -1) for column in zip(*known, strict=True))
+    share = distribution.mixture_distribution.probs
+    return (share * first).sum(-1), (share * second).sum(-1), (share * third).sum(-1), (share * fourth).sum(-1)
+
+
 class PooledJoint(Joint):
     """The mixture of joint distributions: targets that are independent in each member depend on one another in it."""
 
-    def __init__(self, members: Sequence[Joint]) -> None:
-        self.members, first = tuple(members), members[0]
+    def __init__(self, members: Sequence[Joint], log_weight: Tensor) -> None:
+        self.members, self.log_weight, first = tuple(members), log_weight, members[0]
         columns = zip(*(member.marginals for member in members), strict=True)
-        super().__init__([pooled(column) for column in columns], first.stand_ins, first.batch_shape)
+        super().__init__([pooled(column, log_weight) for column in columns], first.stand_ins, first.batch_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Of the targets that are there, together, (*batch,)."""
-        return _log_mean_exp([member.log_prob(value) for member in self.members])
+        return _mixed([member.log_prob(value) for member in self.members], self.log_weight)
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
         """(*sample_shape, *batch, num_targets)."""
-        return _drawn([member.sample(sample_shape) for member in self.members], 1)
+        every = torch.stack([member.sample(sample_shape) for member in self.members])
+        chosen = TorchCategorical(logits=self.log_weight).sample(every.shape[1:-1])
+        return every.gather(0, chosen[None, ..., None].expand(1, *every.shape[1:])).squeeze(0)
 
 
 class PooledCensored(Censored):
     """The mixture for a number of which bounds are observed: of densities, or of the masses between the bounds."""
 
-    def __init__(self, members: Sequence[Censored]) -> None:
-        self.members = tuple(members)
-        super().__init__(pooled([member.latent for member in members]))
+    def __init__(self, members: Sequence[Censored], log_weight: Tensor) -> None:
+        self.members, self.log_weight = tuple(members), log_weight
+        super().__init__(pooled([member.latent for member in members], log_weight))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(*batch,)."""
-        return _log_mean_exp([member.log_prob(value) for member in self.members])
+        return _mixed([member.log_prob(value) for member in self.members], self.log_weight)
 
 
-def _log_mean_exp(parts: Sequence[Tensor]) -> Tensor:
-    return torch.logsumexp(torch.stack(list(parts)), 0) - math.log(len(parts))
-
-
-def _drawn(draws: Sequence[Tensor], event_dim: int) -> Tensor:
-    """Of the draws of all members (*batch, *event) that of one member, chosen at random for each batch element."""
-    every = torch.stack(list(draws))
-    shape = every.shape[1 : every.ndim - event_dim]
-    chosen = torch.randint(len(draws), shape).reshape(1, *shape, *[1] * event_dim).expand(1, *every.shape[1:])
-    return every.gather(0, chosen).squeeze(0)
+def _mixed(parts: Sequence[Tensor], log_weight: Tensor) -> Tensor:
+    """The log-probability of the mixture, of those of its members, each (*batch,)."""
+    return torch.logsumexp(torch.stack(list(parts), -1) + log_weight, -1)

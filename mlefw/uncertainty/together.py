@@ -18,21 +18,22 @@ _BLOCK = 512
 
 
 class PooledHead(Head):
-    """Maps the complete etas of several heads, one after the other, to the equal-weight mixture of their distributions.
+    """Maps the complete etas of several heads, one after the other, to the mixture of their distributions.
 
     For evaluation, not for training.
 
     Args:
         heads: of one event shape.
+        log_weight: logarithms of the weights of their distributions, (number of heads,).
     """
 
-    def __init__(self, heads: Sequence[Head]) -> None:
+    def __init__(self, heads: Sequence[Head], log_weight: Tensor) -> None:
         names = [
             f"{name}@{index}" for index, head in enumerate(heads) for name in (*head.eta_names, *head.shared_names)
         ]
         super().__init__(tuple(names))
         # A tuple: what the members have learnt is theirs.
-        self.heads = tuple(heads)
+        self.heads, self.log_weight = tuple(heads), log_weight
         self.event_shape = heads[0].event_shape
         self.support = union([head.support for head in heads])
         self.num_classes: int | None = getattr(heads[0], "num_classes", None)
@@ -44,7 +45,7 @@ class PooledHead(Head):
 
     def distribution(self, eta: Tensor) -> Distribution:
         """The mixture for a complete eta."""
-        return pooled(self.members(eta))
+        return pooled(self.members(eta), self.log_weight)
 
     @torch.no_grad()
     def uncertainty(self, eta: Tensor) -> list[Uncertainty]:
@@ -52,18 +53,18 @@ class PooledHead(Head):
         if not len(eta):
             none = eta.new_zeros(0)
             return [Uncertainty(none, none, none)] * (self.event_shape.numel() or 1)
-        parts = [_of_targets(self.members(block)) for block in eta.split(_BLOCK)]
+        parts = [_of_targets(self.members(block), self.log_weight) for block in eta.split(_BLOCK)]
         return [
             Uncertainty(*(torch.cat(column) for column in zip(*target, strict=True)))
             for target in zip(*parts, strict=True)
         ]
 
 
-def _of_targets(members: Sequence[Distribution]) -> list[Uncertainty]:
+def _of_targets(members: Sequence[Distribution], log_weight: Tensor) -> list[Uncertainty]:
     if not isinstance(members[0], Joint):
-        return [split(members)]
+        return [split(members, log_weight)]
     columns = zip(*(member.marginals for member in members), strict=True)  # type: ignore[attr-defined]
-    return [split(column) for column in columns]
+    return [split(column, log_weight) for column in columns]
 
 
 class _PooledModel(nn.Module):
@@ -82,13 +83,14 @@ class _PooledModel(nn.Module):
         return torch.cat(etas, -1)
 
 
-def together(objectives: Sequence[Objective], columns: Sequence[slice]) -> Objective:
+def together(objectives: Sequence[Objective], columns: Sequence[slice], log_weight: Tensor) -> Objective:
     """The mixture of trained objectives as an objective in evaluation mode, without a prior and without offsets.
 
     Args:
         objectives: on the CPU.
         columns: of x for each of them: its features, and behind them its offset.
+        log_weight: logarithms of the weights of their distributions, (number of objectives,).
     """
     model = _PooledModel([objective.eval() for objective in objectives], columns)
-    head = PooledHead([objective.head for objective in objectives])
+    head = PooledHead([objective.head for objective in objectives], log_weight)
     return Objective(model, head, NoPrior(), objectives[0].population).eval()

@@ -164,6 +164,8 @@ def test_folds(mlefw: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
     assert out["nll_se"] == pytest.approx(nll.std(ddof=1) / np.sqrt(96), rel=1e-9)
     rows = parquet.read_table(tmp_path / "e" / "out_of_fold.parquet").to_pydict()
     assert rows["nll_nats"] == nll.tolist()
+    in_order = row_nll(tmp_path / "e", "out_of_fold")
+    np.testing.assert_array_equal(in_order, nll[np.argsort(rows["row"])])
     assert rows["member"] == np.repeat(range(4), 24).tolist()
     assert len(set(rows["row"])) == 96
     known = csv.read_csv(path).to_pydict()
@@ -175,6 +177,18 @@ def test_folds(mlefw: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
     np.testing.assert_allclose(of_member[rows["row"][24:48]], rows["nll_nats"][24:48], rtol=1e-5)
     np.testing.assert_allclose(row_nll(tmp_path / "e"), mixed([row_nll(member) for member in members]), rtol=1e-9)
     assert mlefw("evaluate", "run=e").returncode == 0
+    other = ("head=student_t", "ensemble=folds", "ensemble.members=3", "run_dir=other")
+    assert mlefw("train", *COMMON, "data.id=name", *other).returncode == 0
+    done = mlefw("compare", "runs=e,other", "split=out_of_fold")
+    assert "on out-of-fold rows" in done.stdout and "(paired)" in done.stdout, done.stderr
+    done = mlefw("evaluate", "run=[e,other]", "weights=stacked", "output=stacked.json")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "stacked.json").read_text(encoding="utf-8"))
+    shares = [one["weight"] for one in content["ensemble"]["runs"]]
+    both = -np.array([in_order, row_nll(tmp_path / "other", "out_of_fold")])
+    least = special.logsumexp(both, axis=0, b=[[shares[0]], [shares[1]]]).mean()
+    tried = [special.logsumexp(both, axis=0, b=[[w], [1 - w]]).mean() for w in np.linspace(0, 1, 101)]
+    assert least >= max(tried) - 1e-8
     done = mlefw("evaluate", "run=e/members/1", "split=validation", "output=scores.json")
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))

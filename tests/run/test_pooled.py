@@ -141,6 +141,68 @@ def test_one_run_is_itself_and_twice_the_same_run_agrees(tmp_path: Path, table: 
         np.testing.assert_allclose(twice[name], alone[name], rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "poisson", "categorical"])
+def test_given_weights(kind: str, tmp_path: Path, table: Callable[..., Path]) -> None:
+    """Densities, counts and classes mixed 1 to 3, by the members' own distributions."""
+    runs = [train_on(table(kind), tmp_path / name, f"head={kind}", f"seed={k}") for k, name in enumerate("ab")]
+    six, new = six_rows(tmp_path / "d.csv")
+    found = predicted(tmp_path, listed(*runs), f"data.path={six}", "weights=[0.5,1.5]")
+    own = [predicted(tmp_path, f"run={run}", f"data.path={six}") for run in runs]
+    rows = special.logsumexp([-one["nll_nats"] for one in own], axis=0, b=np.array([[0.25], [0.75]]))
+    np.testing.assert_allclose(found["nll_nats"], -rows, rtol=1e-9)
+    members = [parameters(run, new) for run in runs]
+    shared = 0.25 * members[0].entropy().numpy() + 0.75 * members[1].entropy().numpy() if kind != "poisson" else None
+    if shared is not None:
+        np.testing.assert_allclose(found["entropy_nats"] - found["disagreement_nats"], shared, rtol=1e-8)
+    assert (found["disagreement_nats"] > 0).all()
+    if "mean" in found:
+        np.testing.assert_allclose(found["mean"], 0.25 * own[0]["mean"] + 0.75 * own[1]["mean"], rtol=1e-9)
+    content = evaluated(listed(*runs), f"data.path={six}", "weights=[0.5,1.5]")["ensemble"]
+    assert [one["weight"] for one in content["runs"]] == [0.25, 0.75]
+    mean = 0.25 * own[0]["nll_nats"].mean() + 0.75 * own[1]["nll_nats"].mean()
+    assert content["mean_member_nll_nats"] == pytest.approx(mean, rel=1e-9)
+    only = evaluated(listed(*runs), f"data.path={six}", "weights=[0,2]")["metrics"]["nll_nats"]
+    assert only == pytest.approx(own[1]["nll_nats"].mean(), rel=1e-9)
+
+
+def test_stacked_weights(tmp_path: Path, table: Callable[..., Path]) -> None:
+    """Those with the least NLL on the common validation rows, by a search over the one weight that is free."""
+    path = table("gaussian")
+    runs = [
+        train_on(path, tmp_path / "a", "baseline=none"),
+        train_on(path, tmp_path / "b", "head=student_t"),
+    ]
+    content = evaluated(listed(*runs), "weights=stacked")
+    shares = [one["weight"] for one in content["ensemble"]["runs"]]
+    own = [predicted_split(run) for run in runs]
+
+    def nll(share: float) -> float:
+        return float(-special.logsumexp([-one for one in own], axis=0, b=[[1 - share], [share]]).mean())
+
+    best = optimize.minimize_scalar(nll, bounds=(0, 1), method="bounded", options={"xatol": 1e-9})
+    assert shares[1] == pytest.approx(best.x, abs=1e-3)
+    assert nll(shares[1]) <= best.fun + 1e-8
+    assert mlefw.load(runs, weights="stacked").evaluate(six_rows(path)[1])["nll_nats"] < float("inf")
+    other = train_on(path, tmp_path / "c", "data.seed=9")
+    with pytest.raises(UsageError, match="these hold out different rows"):
+        pooled.load([runs[0], other], weights="stacked")
+    for weights, message in (
+        ([1.0], "expected 2 numbers of at least 0"),
+        ([0.0, 0.0], "not all of them 0"),
+        ([1.0, -1.0], "expected 2 numbers of at least 0"),
+        ("best", "expected equal, stacked or a list"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            pooled.load(runs, weights=weights)
+    with pytest.raises(UsageError, match="is for the mixture of several runs"):
+        pooled.load(runs[0], weights="stacked")
+
+
+def predicted_split(run: Path) -> np.ndarray:
+    with np.load(run / "row_nll.npz") as arrays:
+        return np.asarray(arrays["validation_nll_nats"])
+
+
 def test_counts(tmp_path: Path, table: Callable[..., Path]) -> None:
     path = table("poisson")
     runs = [train_on(path, tmp_path / head, f"head={head}", "baseline=none") for head in ("poisson", INFLATED)]
@@ -148,6 +210,7 @@ def test_counts(tmp_path: Path, table: Callable[..., Path]) -> None:
     found = predicted(tmp_path, listed(*runs), f"data.path={six}", "level=0.9")
     first, second = (parameters(run, new) for run in runs)
     k = np.arange(400)
+    pearson, kurtosis = [], []
     for row, y in enumerate(new["y"]):
         zero = special.expit(float(second.logits.expand(6)[row]))
         inflated = zero * (k == 0) + (1 - zero) * stats.poisson(float(second.counts.rate[row])).pmf(k)
@@ -159,6 +222,12 @@ def test_counts(tmp_path: Path, table: Callable[..., Path]) -> None:
         disagreement = entropy - special.entr(mass).sum(1).mean()
         assert found["disagreement_nats"][row] == pytest.approx(disagreement, abs=1e-9)
         assert found["upper"][row] == np.flatnonzero(mixed.cumsum() >= 0.95)[0]
+        centred = k - k @ mixed
+        variance = centred**2 @ mixed
+        pearson.append((y - k @ mixed) ** 2 / variance)
+        kurtosis.append(centred**4 @ mixed / variance**2)
+    z = (np.mean(pearson) - 1) / np.sqrt(np.mean(np.array(kurtosis) - 1) / len(pearson))
+    assert evaluated(listed(*runs), f"data.path={six}")["metrics"]["dispersion_z"] == pytest.approx(z, rel=1e-6)
 
 
 def test_classes(tmp_path: Path, table: Callable[..., Path]) -> None:
