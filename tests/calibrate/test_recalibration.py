@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from mlefw.errors import UsageError
 from mlefw.head.bernoulli import LogitBernoulli
 from mlefw.head.categorical import Categorical
 from mlefw.head.gaussian import Gaussian, GaussianHead
+from mlefw.head.student_t import StudentT
 from mlefw.run import archive, exhibit
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -55,10 +57,18 @@ def classes() -> tuple[Categorical, torch.Tensor]:
     return Categorical(torch.tensor(2.5 * logits)), torch.tensor(label)
 
 
+DF = np.linspace(2.5, 9, N)
+FAMILIES: dict[type, Any] = {
+    Gaussian: scipy.stats.norm,
+    Laplace: scipy.stats.laplace,
+    StudentT: lambda loc, scale: scipy.stats.t(DF, loc, scale),
+}
+
+
 def density(kind: type) -> tuple[Distribution, torch.Tensor]:
-    family = scipy.stats.norm if kind is Gaussian else scipy.stats.laplace
-    y = family(LOCATION, SPREAD).rvs(random_state=RANDOM)
-    said = kind(torch.tensor(LOCATION), torch.tensor(0.4 * SPREAD), validate_args=False)
+    y = FAMILIES[kind](LOCATION, SPREAD).rvs(random_state=RANDOM)
+    df = (torch.tensor(DF),) if kind is StudentT else ()
+    said = kind(*df, torch.tensor(LOCATION), torch.tensor(0.4 * SPREAD), validate_args=False)
     return said, torch.tensor(y)
 
 
@@ -129,12 +139,12 @@ def test_temperature_is_bounded(right: bool, expected: float) -> None:
     assert float(found.temperature) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("kind", [Gaussian, Laplace])
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_scale_is_the_minimum(kind: type) -> None:
     said, y = density(kind)
     found = Scale()
     found.fit(said, y, WEIGHT)
-    family = scipy.stats.norm if kind is Gaussian else scipy.stats.laplace
+    family = FAMILIES[kind]
 
     def nll(log_c: float) -> float:
         return float(-WEIGHT.numpy() @ family(LOCATION, 0.4 * SPREAD * np.exp(log_c)).logpdf(y.numpy()))
@@ -146,8 +156,9 @@ def test_scale_is_the_minimum(kind: type) -> None:
     assert mean_nll(found(said), y) * float(WEIGHT.sum()) == pytest.approx(best.fun, rel=1e-12)
 
 
-def test_scale_of_a_perfect_fit_stays_positive() -> None:
-    said, _ = density(Gaussian)
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_scale_of_a_perfect_fit_stays_positive(kind: type) -> None:
+    said, _ = density(kind)
     found = Scale()
     found.fit(said, said.mean, WEIGHT)
     assert float(found.factor) == 0.05
