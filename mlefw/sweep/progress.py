@@ -1,6 +1,7 @@
 """A sweep as it goes: how each job ended, in the terminal and on disk."""
 
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -100,6 +101,11 @@ class Progress:
                 log.unlink()
             elif not place.exists():
                 log.rename(cleared(place))
+            else:
+                # The job goes on in the directory of an attempt that was stopped.
+                with cleared(place).open("ab") as whole, log.open("rb") as part:
+                    shutil.copyfileobj(part, whole)
+                log.unlink()
 
 
 def _tail(path: Path) -> str:

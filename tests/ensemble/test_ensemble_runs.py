@@ -118,9 +118,13 @@ def test_going_on(seeds: Path, mlefw: Run) -> None:
     (seeds / "members" / "1" / "summary.json").unlink()
     shutil.rmtree(seeds / "members" / "2")
     (seeds / "summary.json").unlink()
+    said = seeds / "members" / "1" / "output.log"
+    said.write_text("said before it was stopped\n", encoding="utf-8")
     assert mlefw("train", "resume=e", "trainer.max_epochs=9").returncode == 2
     done = mlefw("train", "resume=e")
     assert done.returncode == 0, done.stderr
+    assert said.read_text(encoding="utf-8").startswith("said before")
+    assert not list(seeds.glob("*.log")), "what a member prints goes into its directory"
     np.testing.assert_allclose(row_nll(seeds), before, rtol=1e-6)
     assert (seeds / "members" / "0" / "summary.json").stat().st_mtime_ns == kept
 
