@@ -27,7 +27,7 @@ from mlefw.system.own_folder import cleared
 from mlefw.system.trust import trusted
 from mlefw.training.averaging import Averaging
 from mlefw.training.datamodule import RowsModule
-from mlefw.training.evaluation_loop import Watching
+from mlefw.training.evaluation_loop import PlainEvaluationLoop
 from mlefw.training.lightning_internals import answer_signals_alone, evaluate_by
 from mlefw.training.module import LikelihoodModule, MakeScheduler
 from mlefw.training.recovery import Recovery
@@ -50,7 +50,7 @@ def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluat
     # Read where steps and evaluations ask whether their code may be recorded.
     objective.replayable = config.step.replay
     step = Step(objective, config.step.clip_norm, rows.regime.max_rows, config.compile)
-    rows.take_for(objective.model.standardize, objective.model.num_inputs)  # type: ignore[arg-type]
+    rows.standardize_once(objective.model.standardize, objective.model.num_inputs)  # type: ignore[arg-type]
     make_optimizer = partial(_optimizer, config.optimizer, objective)
     make_scheduler = _scheduler(config.scheduler, rows.cadence.num_steps(1)) if "_target_" in config.scheduler else None
     metrics = {split: build_metrics(config, objective.head) if evaluates else [] for split in rows.watched}
@@ -154,7 +154,7 @@ def build_trainer(
         facts["plugins"] += [LightningEnvironment()]
         rank_zero_only.rank = 0  # type: ignore[attr-defined]
     trainer: lightning.Trainer = instantiate("trainer", {**node, "default_root_dir": str(run_dir)}, **facts)
-    evaluate_by(trainer, Watching(trainer))
+    evaluate_by(trainer, PlainEvaluationLoop(trainer))
     if topology.is_ddp(config.trainer):
         # It asks the others for a signal at every hand-over; here the first process alone gets one, and answers it.
         answer_signals_alone(trainer)
