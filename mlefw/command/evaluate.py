@@ -18,8 +18,8 @@ from mlefw.run import archive, build, exhibit, judgement, pooled
 from mlefw.run.checkpoint import Trained
 from mlefw.run.new_data import adapted, check_output, read_blocks
 from mlefw.run.pooled import MemberTally, Pooled
-from mlefw.run.posterior import Averaged, posterior_of
-from mlefw.run.stored_estimates import KEY, Beside
+from mlefw.run.posterior import AveragedTally, posterior_of
+from mlefw.run.stored_estimates import ESTIMATES, EstimateTally
 from mlefw.schema.reach import FarRows
 from mlefw.schema.support import check_support
 from mlefw.score import recalibration
@@ -48,12 +48,11 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     members = MemberTally(trained) if isinstance(trained, Pooled) else None
     metrics = trained.metrics()
     tally, far = Tally(trained.objective, metrics), FarRows(trained.schema)
-    before = None if trained.trained is None else Tally(trained.trained, [Nll()], max_cells=0)
-    known = None if members else archive.read(trained.path).get(KEY)
-    beside = (
-        None if known is None else Beside(known, trained.trained or trained.objective, trained.objective, trained.path)
-    )
-    averaged = None if posterior is None else Averaged(trained.objective, posterior, metrics)
+    before = None if trained.uncalibrated is None else Tally(trained.uncalibrated, [Nll()], max_cells=0)
+    known = None if members else archive.read(trained.path).get(ESTIMATES)
+    uncalibrated = trained.uncalibrated or trained.objective
+    estimates = None if known is None else EstimateTally(known, uncalibrated, trained.objective, trained.path)
+    averaged = None if posterior is None else AveragedTally(trained.objective, posterior, metrics)
     split = config.split or "test"
     if config.data.path is None:
         pooled.check_split(trained, split)
@@ -62,7 +61,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
         for block in (block for block in blocks if block.table.num_rows):
             rows = _coded(trained, block.table)
             far.add(rows, block.table)
-            for part in (tally, before, beside, averaged, members):
+            for part in (tally, before, estimates, averaged, members):
                 if part is not None:
                     part.add(rows)
     far.warn()
@@ -70,7 +69,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
         what = "every weight is zero" if tally.num_rows else "0 data rows"
         raise UsageError(f"{config.data.path or trained.path}: {what}: there is nothing to score")
     content = _content(config, trained, tally, before)
-    content |= {} if beside is None else beside.figures()
+    content |= {} if estimates is None else estimates.figures()
     if members is not None:
         content["ensemble"] = members.figures(content["metrics"].get("nll_nats"))
     if averaged is not None:

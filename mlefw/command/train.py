@@ -212,7 +212,7 @@ def baseline_file(config: Settings, prepared: Prepared, exact: Exact) -> Json:
     An estimate that was left out has its reason in `left_out`, under its name; of the one that was asked for `exists`
     is then null, and the others are what is known.
     """
-    schema, asked = prepared.data.schema, prepared.estimand.asked
+    schema, asked = prepared.data.schema, prepared.estimand.baseline_features
     kind = config.baseline["standard_errors"]
     contents = {
         name: baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, asked)

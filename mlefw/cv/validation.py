@@ -55,7 +55,7 @@ def run(command: str, composed: Node, root: Path) -> int:
     source = open_source(config)
     table = source.read()
     folds = held_out.all_folds(config.cv, source, table)
-    data = build.coded_data(config, source, table, lambda: held_out.whole(table))
+    data = build.coded_data(config, source, table, lambda: held_out.all_training(table))
     plan = Plan.of(command, config, source, table, data, folds)
     known = _exactly(command, config, plan)
     wanted = [number for number in range(len(folds)) if known is None or number in known.unknown]
