@@ -163,12 +163,12 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
 def _apply(command: str, config: Node, plugins: tuple[str, ...]) -> int:
     from mlefw.command import evaluate, predict
-    from mlefw.command.outermost import imported
+    from mlefw.command.outermost import finish_imports
     from mlefw.configuration.settings import EvaluationSettings, PredictionSettings
     from mlefw.report.sentences import evaluation_lines
     from mlefw.system.terminal import console
 
-    imported()
+    finish_imports()
     if command == "predict":
         console().print(f"written: {predict.run(PredictionSettings.of(config), plugins)}", soft_wrap=True, markup=False)
         return 0

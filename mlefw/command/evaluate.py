@@ -33,10 +33,10 @@ from mlefw.system.warning import warn
 
 @isolated("evaluation")
 def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
-    """The figures of the run's model on the rows asked for.
+    """Evaluate a trained run on new rows, or on a split of its own; the content of the output file.
 
     Raises:
-        UsageError: a mistake in settings, checkpoint or data.
+        UsageError: a mistake in settings, checkpoint or data, or no rows to evaluate.
     """
     _check(config)
     loaded = pooled.load(config.run, plugins)
@@ -59,7 +59,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     read = read_blocks(trained, config.data, split, prediction=False)
     with progress(in_pieces(read, posterior), "scoring") as blocks:
         for block in (block for block in blocks if block.table.num_rows):
-            rows = _coded(trained, block.table)
+            rows = _checked_rows(trained, block.table)
             far.add(rows, block.table)
             for part in (tally, before, estimates, averaged, members):
                 if part is not None:
@@ -82,6 +82,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
 
 
 def _check(config: EvaluationSettings) -> None:
+    """Refuse settings before anything is read."""
     if not config.run:
         raise UsageError("run= is missing: expected a run directory or a .ckpt file")
     if config.output:
@@ -96,11 +97,12 @@ def _check(config: EvaluationSettings) -> None:
 
 
 def _content(config: EvaluationSettings, trained: Trained, tally: Tally, before: Tally | None) -> Json:
+    """The figures in the form of the output file; `before` has those without the recalibration."""
     figures = tally.figures()
     if isinstance(trained, Pooled):
         # A mixture has neither weights nor a prior on them.
         figures = {name: value for name, value in figures.items() if name not in ("penalty", "objective")}
-    content: Json = {"run": _named(trained), "num_rows": tally.num_rows, "metrics": figures}
+    content: Json = {"run": _run_name(trained), "num_rows": tally.num_rows, "metrics": figures}
     split = "new" if config.data.path is not None else config.split or "test"
     if not isinstance(trained, Pooled):
         misfit = judgement.judge(trained.config, trained.objective, {split: tally.kept()[1]}, {split: figures})
@@ -108,26 +110,28 @@ def _content(config: EvaluationSettings, trained: Trained, tally: Tally, before:
     if config.data.path is None:
         content["split"] = config.split or "test"
         folder = trained.path if isinstance(trained, Pooled) else local_path(config.run, "run")
-        content |= _beside(folder, content)
+        content |= _stored_estimates(folder, content)
     if trained.calibration is not None and before is not None:
         when = {"before": before.sums(), "after": figures}
-        nll = {name: {"nll_nats": some["nll_nats"]} if _has_nll(some) else {} for name, some in when.items()}
+        nll = {name: {"nll_nats": some["nll_nats"]} if _has_finite_nll(some) else {} for name, some in when.items()}
         fitted = {"method": trained.config.choice("calibrate"), "fitted_on": recalibration.FITTED_ON}
         content["calibration"] = {**fitted, "parameters": trained.calibration.figures(), **nll}
     return content
 
 
-def _named(trained: Trained) -> str:
+def _run_name(trained: Trained) -> str:
+    """The path of the run or ensemble, or the paths of several runs."""
     if not isinstance(trained, Pooled) or trained.path.is_dir():
         return str(trained.path)
     return ", ".join(str(member.path) for member in trained.members)
 
 
-def _has_nll(figures: Mapping[str, float]) -> bool:
+def _has_finite_nll(figures: Mapping[str, float]) -> bool:
     return abs(figures.get("nll_nats", math.inf)) < math.inf
 
 
-def _coded(trained: Trained, table: Table) -> Rows:
+def _checked_rows(trained: Trained, table: Table) -> Rows:
+    """The coded rows of a table, with a target that the head can take."""
     schema, head = trained.schema, trained.objective.head
     rows = trained.rows(table, whole=False)
     check_support(head, rows, table, schema.target)
@@ -135,7 +139,7 @@ def _coded(trained: Trained, table: Table) -> Rows:
 
 
 def _draw(folder: Path, trained: Trained, tally: Tally, content: Json) -> None:
-    """Write the pictures of the predictive distributions, where there are any."""
+    """Write the pictures of the predictive distributions; a warning if there are none for such a distribution."""
     eta, rows = tally.kept()
     split = content.get("split", "test")
     sample = Sample.of({split: rows}, trained.schema.target, trained.schema.labels)
@@ -148,8 +152,11 @@ def _draw(folder: Path, trained: Trained, tally: Tally, content: Json) -> None:
     exhibit.store(folder, exhibit.predictive(sample, seen, content["metrics"]))
 
 
-def _beside(run: Path, content: Json) -> Json:
-    """Null model and exact estimates on the same rows, from the run's summary; empty where that speaks of others."""
+def _stored_estimates(run: Path, content: Json) -> Json:
+    """Null model and exact estimates on the rows evaluated, from the run's summary.
+
+    Empty where the summary is of other rows: it has another number of them, or another NLL of the model.
+    """
     file, split = run / "summary.json", content["split"]
     if not file.is_file():
         return {}
