@@ -132,10 +132,10 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
 def _run(command: str, config: Node, given: str | None) -> int:
     from mlefw.command.job import run_job
     from mlefw.run.directory import default_path
-    from mlefw.run.held_out import is_whole
+    from mlefw.run.held_out import is_cross_validation
 
     run_dir = local_path(given, "run_dir") if given else default_path()
-    if command != "check" and is_whole(config.get("cv") or {}):
+    if command != "check" and is_cross_validation(config.get("cv") or {}):
         from mlefw.cv import validation
 
         return validation.run(command, config, run_dir)
@@ -163,12 +163,12 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
 def _apply(command: str, config: Node, plugins: tuple[str, ...]) -> int:
     from mlefw.command import evaluate, predict
-    from mlefw.command.outermost import imported
+    from mlefw.command.outermost import finish_imports
     from mlefw.configuration.settings import EvaluationSettings, PredictionSettings
     from mlefw.report.sentences import evaluation_lines
     from mlefw.system.terminal import console
 
-    imported()
+    finish_imports()
     if command == "predict":
         console().print(f"written: {predict.run(PredictionSettings.of(config), plugins)}", soft_wrap=True, markup=False)
         return 0

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from mlefw.app.request import answer
-from mlefw.command.outermost import imported
+from mlefw.command.outermost import finish_imports
 from mlefw.errors import UsageError
 from mlefw.system.inert_text import shown
 from mlefw.system.terminal import console
@@ -159,7 +159,7 @@ class Server(ThreadingHTTPServer):
 
 def serve(arguments: Sequence[str]) -> int:
     """Serve the page until a signal ends it."""
-    imported()
+    finish_imports()
     with open_server(port_of(arguments)) as server:
         address = f"http://127.0.0.1:{server.server_address[1]}"
         console().print(f"open {address} in a browser on this machine; Ctrl+C ends it", soft_wrap=True)

@@ -23,6 +23,7 @@ from mlefw.score.figures import figures_on
 from mlefw.system.atomic import Json, write_json
 from mlefw.system.number_format import p_value
 
+# Figures of the fit by their key in `baseline.json`, with the names under which they are printed.
 _TOTALS = {
     "log_likelihood": "log-likelihood",
     "null_log_likelihood": "null log-likelihood",
@@ -39,8 +40,8 @@ _SHARES = {
     "cox_snell_r2": "Cox-Snell R-squared",
 }
 
-_MOST_SHOWN = 1000
-"""Coefficients of a table that are printed: tens of thousands take minutes to lay out, and nobody reads them there."""
+_MAX_SHOWN = 1000
+"""The most coefficients of a table that are printed: to lay out tens of thousands takes minutes."""
 
 _ADVICE = (
     "Expected a larger baseline.max_work or baseline.max_seconds, fewer columns (baseline.features), or prior=l2, "
@@ -49,13 +50,14 @@ _ADVICE = (
 
 
 def run(config: Settings, run_dir: Path) -> Json:
-    """Solve, write `baseline.json`, and return its content.
+    """Solve for the exact estimate, write `baseline.json`, and return its content.
 
-    An estimate that was left out is said to be, and what could be computed in its place is the result.
+    Where the estimate was left out, since it takes too long or failed, the content has the reason and the estimates
+    that could be computed.
 
     Raises:
-        UsageError: before anything is written.
-        NumericalError: nothing could be computed.
+        UsageError: a mistake in settings or data; nothing is written then.
+        NumericalError: no estimate could be computed.
     """
     if not config.baseline.get("_target_"):
         raise UsageError("baseline=none: there is nothing to estimate; expected baseline=linear")
@@ -77,7 +79,7 @@ def run(config: Settings, run_dir: Path) -> Json:
 
 
 def _score(prepared: Prepared, solution: Solution, run_dir: Path) -> None:
-    """Write the NLL of each row that a fold holds out, under the estimate and under the null model."""
+    """Write the NLL of each test row of a fold, under the estimate and under the null model."""
     objective, rows = prepared.estimand.objective, prepared.data.splits["test"]
     found = {"test": evaluate(as_objective(solution, objective), rows)}
     null = evaluate(as_objective(prepared.estimand.null, objective), rows).nll
@@ -85,7 +87,10 @@ def _score(prepared: Prepared, solution: Solution, run_dir: Path) -> None:
 
 
 def _misfit(config: Settings, prepared: Prepared, solution: Solution, content: Json) -> Json | None:
-    """Whether the exact estimate is calibrated on the rows it was fitted to, its dispersion being the one shown."""
+    """What is not calibrated about the exact estimate on the training rows, or None.
+
+    The dispersion is the one of `baseline.json`, which counts residual degrees of freedom.
+    """
     objective, rows = as_objective(solution, prepared.estimand.objective), prepared.data.train
     metrics = build.build_metrics(config, objective.head)
     figures = figures_on(objective, evaluate(objective, rows), rows, metrics)
@@ -94,7 +99,7 @@ def _misfit(config: Settings, prepared: Prepared, solution: Solution, content: J
 
 
 def show(content: Json, out: Console) -> None:
-    """Print the estimate as a person reads it."""
+    """Print the content of `baseline.json` as tables and sentences."""
     name = "MLE" if content["prior"] == "none" else "MAP"
     out.print(Text(f"Exact linear {name} of {content['target']}", style="bold"))
     out.print(facts(_facts(content)))
@@ -127,21 +132,22 @@ def show(content: Json, out: Console) -> None:
 
 
 def _show_absence(content: Json, out: Console) -> None:
+    """Print why there is no finite estimate, what to do, and the estimates that there are."""
     out.print(Text(f"No finite estimate: {content['reason']}."))
     if "nll_infimum" in content:
         nats = content["nll_infimum"]
-        out.print(f"The NLL comes as close as one likes to {nats:.6g} nats ({nats / math.log(2):.6g} bits) per row.")
+        out.print(f"The NLL approaches {nats:.6g} nats ({nats / math.log(2):.6g} bits) per row without reaching it.")
     out.print(Text(f"{content['remedy']}."))
     _show_others(content, out)
     if "coefficients" in content:
-        out.print(Text("\nIts scale apart, the fit is determined; where it is perfect there are no standard errors."))
+        out.print(Text("\nAll parameters but the scale are determined; a perfect fit has no standard errors."))
         _show_coefficients(content, out, "t")
     if content["dropped"]:
         out.print(Text(f"left out (constant or collinear): {shortened(content['dropped'])}"))
 
 
 def _show_others(content: Json, out: Console) -> None:
-    """What there is in place of the estimate that was asked for."""
+    """Print the estimates that stand in for the one that was asked for."""
     for name in ("mle", "ridge"):
         other = content.get(name, {})
         if other.get("exists", False) is not False:
@@ -154,13 +160,13 @@ def _show_coefficients(content: Json, out: Console, statistic: str) -> None:
     for key, rows in shown(content["coefficients"]).items():
         title = content["titles"][key] + (" (one for all rows)" if rows[0]["name"] == "(shared)" else "")
         out.print()
-        out.print(coefficient_table(title, rows[:_MOST_SHOWN], statistic))
-        if len(rows) > _MOST_SHOWN:
-            out.print(Text(f"and {len(rows) - _MOST_SHOWN:,} more (see baseline.json)"))
+        out.print(coefficient_table(title, rows[:_MAX_SHOWN], statistic))
+        if len(rows) > _MAX_SHOWN:
+            out.print(Text(f"and {len(rows) - _MAX_SHOWN:,} more (see baseline.json)"))
 
 
 def _facts(content: Json) -> list[tuple[str, str]]:
-    """What is known of the fit as a whole, in the order in which it is read."""
+    """The figures of the whole fit as pairs of name and text, in the order in which they are printed."""
     pairs = [(name, str(content[name])) for name in ("head", "prior")] + [("rows", str(content["num_rows"]))]
     if content["population"] != content["num_rows"]:
         pairs.append(("sum of weights", f"{content['population']:.8g}"))
@@ -179,7 +185,7 @@ def _facts(content: Json) -> list[tuple[str, str]]:
 
 
 def _certificate(content: Json) -> str:
-    """How sure the estimate is, in one line."""
+    """One line on the evidence for the estimate: solver, convergence, kind of optimum, residual and bound."""
     sure = "stationary" if content["converged"] else "NOT certified"
     kind = "global optimum" if content["is_global"] else "a local optimum, perhaps not the global one"
     kind += f" ({content['shown_by']})" if "shown_by" in content else ""

@@ -3,14 +3,20 @@
 from pathlib import Path
 
 from mlefw.configuration.settings import Settings
-from mlefw.run.held_out import is_ensemble, is_whole
+from mlefw.run.held_out import is_cross_validation, is_ensemble
 from mlefw.run.prepare import prepare, start
 from mlefw.system.number_format import number
 
 
 def run(config: Settings, run_dir: Path | None) -> str:
-    """One paragraph on what a training run would do."""
-    if is_whole(config.cv):
+    """Prepare a training run without training; a sentence on its rows, features, parameters and null model.
+
+    Of a cross-validation or an ensemble the first fold or member is prepared.
+
+    Raises:
+        UsageError: a mistake in settings or data.
+    """
+    if is_cross_validation(config.cv):
         config = config.replaced(cv={**config.cv, "fold": 0})
     if is_ensemble(config):
         config = config.replaced(ensemble={**config.ensemble, "member": 0})

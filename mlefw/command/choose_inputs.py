@@ -1,4 +1,4 @@
-"""`inputs=auto`: a run with each candidate, of which the one with the least validation NLL is kept."""
+"""mlefw train inputs=auto: trains with each candidate, and keeps the run with the least validation NLL."""
 
 import shutil
 from collections.abc import Callable, Collection
@@ -18,37 +18,36 @@ from mlefw.system.atomic import Json, write_json, write_text
 from mlefw.system.warning import warn
 
 _CHOSEN = ".chosen"
-"""The folder of the run that is to be adopted, among those of candidates."""
+"""The folder of the chosen run, among those of the candidates, until its files are moved to the run directory."""
 
 
 class Candidate(Protocol):
-    """A run whose network is trained, and of which all figures are still to be computed."""
+    """A run that is trained, and whose figures are still to be computed."""
 
     @property
     def value(self) -> float:
-        """Its NLL on the validation rows, in nats per row."""
+        """The NLL on the validation rows, in nats per row."""
 
     def concluded(self) -> Json:
-        """Compute and write all figures; the summary."""
+        """Compute the figures and write all files of the run; its summary."""
 
 
 Train = Callable[[Settings, Path], AbstractContextManager[Candidate]]
-"""Trains one run into a directory, which is held while the block runs."""
+"""Trains one run into a directory, which is locked while the block runs."""
 
 
 def run(config: Settings, run_dir: Path, trained: Train) -> Json:
-    """Train with each candidate, and let the directory be the run of the best one; its summary.
+    """Train with each candidate, and make the best run the one in `run_dir`; its summary.
 
-    The runs of the others are removed, and of them no figures are computed but the validation NLL, which `inputs` in
-    the summary has.
+    The other runs are removed; `inputs` in the summary has the validation NLL of each candidate.
 
     Args:
-        config: whose `inputs` names candidates; with `resume` set the runs that are there are gone on with.
-        run_dir: of the run.
-        trained: one run.
+        config: the settings, with `inputs` naming candidates; with `resume` the candidates' runs are resumed.
+        run_dir: the directory of the run.
+        trained: trains one run.
 
     Raises:
-        UsageError: there are no validation rows to choose by, or several devices.
+        UsageError: there are no validation rows, or there are several devices.
         NumericalError: no candidate could be trained.
     """
     known = ", ".join(config.candidates)
@@ -65,10 +64,10 @@ def run(config: Settings, run_dir: Path, trained: Train) -> Json:
 
 
 def check_rows(config: Settings, splits: Collection[str]) -> None:
-    """Refuse to choose by nothing.
+    """Refuse `inputs=auto` without validation rows.
 
     Raises:
-        UsageError: there are no validation rows among the splits.
+        UsageError: `validation` is not among the splits.
     """
     if "validation" not in splits:
         raise UsageError(
@@ -79,6 +78,7 @@ def check_rows(config: Settings, splits: Collection[str]) -> None:
 
 def _run(config: Settings, run_dir: Path, trained: Train) -> Json:
     write_text(run_dir / "config.yaml", as_yaml(config.plain))
+    # It is there where an earlier process was stopped between the choice and the moving of files.
     if not (run_dir / CANDIDATES / _CHOSEN).is_dir():
         _choose(config, run_dir, trained)
     _adopt(run_dir)
@@ -86,14 +86,15 @@ def _run(config: Settings, run_dir: Path, trained: Train) -> Json:
 
 
 def _choose(config: Settings, run_dir: Path, trained: Train) -> None:
-    """Train with each candidate, and conclude the run of the best one; the others end there."""
+    """Train with each candidate, compute the figures of the best one, and rename its folder to `_CHOSEN`."""
     found, failed = dict[str, tuple[Candidate, list[str]]](), list[str]()
     with ExitStack() as held:
         for name in config.candidates:
             folder, said = run_dir / CANDIDATES / name, list[str]()
             try:
                 with warning.apart(said):
-                    found[name] = held.enter_context(trained(_anew(_with(config, name, folder)), folder)), said
+                    settings = _with_resume(_candidate_settings(config, name, folder))
+                    found[name] = held.enter_context(trained(settings, folder)), said
             except NumericalError as error:
                 if name == list(config.candidates)[-1] and not found:
                     raise
@@ -106,25 +107,25 @@ def _choose(config: Settings, run_dir: Path, trained: Train) -> None:
             summary = one.concluded()
     folder = run_dir / CANDIDATES / best
     summary["inputs"] = {"method": best, **summary.get("inputs", {}), CHOSEN_BY: values}
-    # Of candidates that failed nothing else is left.
+    # The folders of candidates that failed will be removed: this warning is what is left of them.
     summary["warnings"] += failed
     write_json(folder / "summary.json", summary)
-    write_text(folder / "config.yaml", as_yaml(_with(config, best, run_dir).plain))
+    write_text(folder / "config.yaml", as_yaml(_candidate_settings(config, best, run_dir).plain))
     folder.rename(folder.with_name(_CHOSEN))
 
 
 def with_inputs(config: Settings, name: str) -> Settings:
-    """The settings with one of the candidates, by its name, as the input map."""
+    """The settings with the candidate `name` as the input map."""
     return config.replaced(inputs=config.candidates[name], choices={**config.choices, "inputs": name})
 
 
-def _with(config: Settings, name: str, folder: Path) -> Settings:
-    """The settings of the run with one of the candidates, in a folder."""
+def _candidate_settings(config: Settings, name: str, folder: Path) -> Settings:
+    """The settings of a candidate's run in a folder of its own."""
     return Settings.of(moved(with_inputs(config, name).plain, str(config.run_dir), str(folder)))
 
 
-def _anew(config: Settings) -> Settings:
-    """The settings with which a run goes on in its folder, or begins."""
+def _with_resume(config: Settings) -> Settings:
+    """The settings of a candidate's run: to resume from a checkpoint in its folder, if there is one."""
     folder = Path(str(config.run_dir))
     if (folder / "checkpoints" / "last.ckpt").is_file():
         return config.replaced(resume=str(folder))
@@ -135,9 +136,10 @@ def _anew(config: Settings) -> Settings:
 
 
 def _adopt(run_dir: Path) -> None:
-    """Move the files of the chosen run to where the run is, and remove what is left of the others."""
+    """Move the files of the chosen run to the run directory, and remove the other candidates."""
     files = list((run_dir / CANDIDATES / _CHOSEN).iterdir())
-    # Without checkpoints the directory is still one whose candidates are compared, and its own settings say so.
+    # `checkpoints` and `config.yaml` last: a process that is stopped before leaves a directory that can be resumed as
+    # one with candidates.
     for path in sorted(files, key=lambda path: (path.name == "config.yaml", path.name == "checkpoints")):
         if path.name == "checkpoints" and (run_dir / "checkpoints").is_dir():
             (run_dir / "checkpoints").rmdir()

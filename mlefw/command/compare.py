@@ -18,6 +18,7 @@ from mlefw.system.local_path import local_path
 from mlefw.system.number_format import number
 
 _SPLITS = ("test", row_scores.OUT_OF_FOLD, "validation", "train")
+# The two kinds of NLL, which are in different units: `measure` of a summary, and the words for it.
 _MEASURES = {"density": "NLL (of densities)", "mass": "NLL (of masses)"}
 
 
@@ -25,12 +26,13 @@ def run(runs: Sequence[str], measure: str = "", split: str = "") -> list[Json]:
     """The summaries of the runs found, best first by NLL on the rows of a split.
 
     Args:
-        runs: run directories, or directories that hold some.
-        measure: `density` or `mass` takes these runs alone.
-        split: `test`, `out_of_fold`, `validation` or `train`; by default the first of these that all runs have.
+        runs: run directories, or directories with run directories below them.
+        measure: `density` or `mass` for runs that predict one alone; empty for all.
+        split: `test`, `out_of_fold`, `validation` or `train`; empty for the first of these that all runs have.
 
     Raises:
-        UsageError: no run there, a summary that cannot be read, densities among masses, or a run without the split.
+        UsageError: there are no runs, a summary cannot be read, some runs predict densities and others masses, or a run
+            has no such split.
     """
     if split not in ("", *_SPLITS):
         raise UsageError(f"split={split}: expected {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]}")
@@ -47,7 +49,7 @@ def run(runs: Sequence[str], measure: str = "", split: str = "") -> list[Json]:
             f"  expected: measure=density or measure=mass, or runs of one kind"
         )
     if measure and not groups:
-        raise UsageError(f"measure={measure}: none of the {len(finished)} finished runs predicts one")
+        raise UsageError(f"measure={measure}: none of the {len(finished)} finished runs predicts a {measure}")
     ranked = rank(groups[0], split) if groups else []
     return ranked + [summary for summary in found if summary["status"] != "finished"]
 
@@ -56,7 +58,7 @@ def find(runs: Sequence[str]) -> list[Json]:
     """The summaries of the runs in directories, each with its `run_dir`; those that were skipped are left out.
 
     Raises:
-        UsageError: no run there, or a summary that cannot be read.
+        UsageError: there are no runs, or a summary cannot be read.
     """
     if not runs:
         raise UsageError("runs= is missing: expected run directories, or the directory of a sweep")
@@ -65,15 +67,18 @@ def find(runs: Sequence[str]) -> list[Json]:
         root = local_path(name, "runs")
         if not root.is_dir():
             raise UsageError(f"runs={name}: there is no such directory ({root.absolute()})")
-        files = [root / "summary.json"] if (root / "summary.json").is_file() else _below(root)
+        files = [root / "summary.json"] if (root / "summary.json").is_file() else _summaries_below(root)
         if not files:
             raise UsageError(f"runs={name}: no summary.json in it or below it")
-        found += [_read(file) for file in files]
+        found += [_read_summary(file) for file in files]
     return [summary for summary in found if summary["status"] != "skipped"] or found
 
 
 def by_measure(summaries: Iterable[Json]) -> list[list[Json]]:
-    """The finished runs that predict densities, and those that predict masses; where one does not say, all together."""
+    """The finished runs in groups: those that predict densities, and those that predict masses.
+
+    One group of all where a summary does not say what the run predicts, as with earlier versions.
+    """
     finished = [summary for summary in summaries if summary["status"] == "finished"]
     known = [summary.get("measure") for summary in finished]
     if not all(measure in _MEASURES for measure in known):
@@ -82,7 +87,10 @@ def by_measure(summaries: Iterable[Json]) -> list[list[Json]]:
 
 
 def rank(finished: list[Json], split: str = "") -> list[Json]:
-    """Best first; each says by which split (`ranked_by`) and, on the same rows, how far it is `behind` the first.
+    """The summaries with the least NLL first.
+
+    Each gets `ranked_by`, the split; and on the rows of the best run `behind`, the difference from it with its paired
+    standard error, and `decisive`, the few rows that carry the difference.
 
     Raises:
         UsageError: a run has no such split.
@@ -107,7 +115,7 @@ def rank(finished: list[Json], split: str = "") -> list[Json]:
 
 
 def table(summaries: Sequence[Json]) -> Table:
-    """The runs as a table; what they all have in common is in its title."""
+    """The runs as a table to be printed; choices that they all share are in its title."""
     finished = [summary for summary in summaries if summary["status"] == "finished"]
     split = finished[0]["ranked_by"] if finished else "test"
     words = [{**summary, "model": model_name(summary, split)} for summary in summaries]
@@ -150,23 +158,23 @@ def write_report(summaries: Sequence[Json], path: Path) -> None:
 
 
 def check_report(path: Path, overwrite: bool) -> None:
-    """Refuse a place for the report before anything is read.
+    """Refuse a path for the report before anything is read.
 
     Raises:
-        UsageError: it is taken, or there is no such folder.
+        UsageError: the file exists and may not be overwritten, or there is no such folder.
     """
     check_output(path, overwrite, "report")
     if not path.parent.is_dir():
         raise UsageError(f"report={path}: there is no directory {path.parent.absolute()}")
 
 
-def _below(root: Path) -> list[Path]:
-    """The summaries in the runs of a directory; members of ensembles and repeated attempts do not count."""
+def _summaries_below(root: Path) -> list[Path]:
+    """The summary files below a directory, without those of ensemble members and of attempts that were repeated."""
     apart = {SUPERSEDED, MEMBERS}
     return [file for file in sorted(root.rglob("summary.json")) if not apart & {*file.relative_to(root).parts}]
 
 
-def _read(file: Path) -> Json:
+def _read_summary(file: Path) -> Json:
     try:
         summary: Json = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

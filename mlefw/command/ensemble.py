@@ -25,23 +25,22 @@ from mlefw.system.warning import warn
 FAILED = 5
 """Exit code where a member failed and the others are mixed."""
 
-
 Train = Callable[[Path, Sequence[Member]], dict[Path, str]]
-"""Trains members below a directory, each to its own end; of those that failed the reason, by their directories."""
+"""Trains members below a directory; the reasons of those that failed, by their directories."""
 
 
 def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: bool = False) -> Json:
     """Train the members, and write the summary of their mixture; its content.
 
     Args:
-        config: of the whole.
-        root: the directory of the whole; each member has its own below.
+        config: the settings of the ensemble.
+        root: the directory of the ensemble; each member has a directory below it.
         trained: trains the members; by default one after the other, in this process.
-        is_resumed: whether the directory is there already.
+        is_resumed: whether an ensemble in `root` is resumed.
 
     Raises:
-        UsageError: a mistake in settings or data, before anything is written.
-        NumericalError: no member was trained to its end.
+        UsageError: a mistake in settings or data; nothing is written then.
+        NumericalError: the training of every member failed.
     """
     started = time.monotonic()
     scheme: Any = instantiate("ensemble", config.ensemble)
@@ -49,7 +48,7 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
     with ExitStack() as held:
         if is_shared := shared_work.is_little(config.plain):
             held.enter_context(shared_work.sharing())
-        # What recalibrates or averages over parameters does so in each member.
+        # Recalibration and uncertainty of parameters belong to each member, not to the mixture.
         whole = Settings.of(scheme.whole(config.plain)).replaced(calibrate={}, uncertainty={})
         if not is_resumed:
             check_free(root)
@@ -62,7 +61,7 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
             name: [member_of(one, scheme, folder, number, estimated) for number in range(scheme.members)]
             for name, (one, folder) in ensemble_inputs.candidates(config, root).items()
         }
-        # Where it is remembered, what members learn from their rows is known then to all candidates, and to forks.
+        # Prepared ahead, if results are shared: candidates and forked processes then find what members learn from rows.
         first = next(iter(members.values()))
         for one in first if is_shared else first[:1]:
             ensemble_inputs.check(config, prepare(one.config, None).data.splits)
@@ -83,7 +82,7 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
 
 
 def one_by_one(root: Path, members: Sequence[Member]) -> dict[Path, str]:
-    """Train one member after the other."""
+    """Train one member after the other; the reasons of those that failed, by their directories."""
     failed: dict[Path, str] = {}
     for member in members:
         try:
@@ -98,7 +97,7 @@ def one_by_one(root: Path, members: Sequence[Member]) -> dict[Path, str]:
 
 
 def _check(config: Settings) -> None:
-    """Refuse what an ensemble is not for, before anything is read."""
+    """Refuse several devices, and an uncertainty of parameters, before anything is read."""
     if topology.to_start(config.trainer) > 1:
         raise UsageError("ensemble= trains each member on one device: expected trainer.devices=1")
     if "_target_" in config.uncertainty:

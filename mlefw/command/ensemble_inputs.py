@@ -1,4 +1,4 @@
-"""`inputs=auto` of an ensemble: members with each candidate, of which those with the least held-out NLL are kept."""
+"""mlefw train ensemble=… inputs=auto: trains members with each candidate, and keeps those of the best one."""
 
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -19,18 +19,21 @@ from mlefw.system.atomic import write_json, write_text
 
 
 def candidates(config: Settings, root: Path) -> dict[str, tuple[Settings, Path]]:
-    """The settings of the whole with each candidate, and where members with it are trained; one where none is asked."""
+    """Settings and directory of the ensemble with each candidate, by its name.
+
+    One entry, with the settings as they are, where inputs are not to be chosen.
+    """
     if not config.candidates:
         return {config.choice("inputs"): (config, root)}
     return {name: (with_inputs(config, name), root / CANDIDATES / name) for name in config.candidates}
 
 
 def check(config: Settings, splits: Collection[str]) -> None:
-    """Refuse to choose where members validate on nothing.
+    """Refuse `inputs=auto` if members have no validation rows.
 
     Args:
-        config: of the whole.
-        splits: those of a member.
+        config: the settings of the ensemble.
+        splits: names of the splits of a member.
 
     Raises:
         UsageError: inputs are to be chosen, and there are no validation rows.
@@ -42,23 +45,22 @@ def check(config: Settings, splits: Collection[str]) -> None:
 def choose(
     config: Settings, root: Path, members: Mapping[str, Sequence[Member]], failed: Mapping[Path, str]
 ) -> tuple[Settings, dict[int, str]]:
-    """Keep the members with the best candidate where inputs are to be chosen, and remove the others.
+    """Keep the members with the best candidate, and remove the others; where inputs are not to be chosen, keep all.
 
-    A candidate with whom more members were trained to their end comes before any with fewer. Where several are as good
-    as one another in that, the one is kept whose members have the least NLL on the rows that they validate on: with
-    folds, on all rows, each under the member that was not trained on it.
+    The best candidate is one with the fewest failed members; among several, the one whose members have the least mean
+    NLL on their validation rows. With `ensemble=folds` these are all rows, each under the member not trained on it.
 
     Args:
-        config: of the whole.
-        root: the directory of the whole.
-        members: of each candidate, trained or failed.
+        config: the settings of the ensemble.
+        root: its directory.
+        members: the members by candidate, trained or failed.
         failed: why members failed, by their directories.
 
     Returns:
-        The settings of the whole with the chosen inputs, and why members failed, by number.
+        The settings of the ensemble with the chosen inputs, and why members failed, by number.
 
     Raises:
-        NumericalError: no member was trained to its end with any candidate.
+        NumericalError: all members failed with every candidate.
     """
     lost = {name: sum(one.run_dir in failed for one in group) for name, group in members.items()}
     left = [name for name, group in members.items() if lost[name] < len(group)]
@@ -77,10 +79,10 @@ def choose(
 
 
 def adopt(config: Settings, root: Path) -> None:
-    """Move the members with the chosen inputs to where those of an ensemble are, and remove what is left of others.
+    """Move the members with the chosen inputs to the folder of members, and remove the other candidates.
 
-    Nothing happens where inputs are still to be chosen, or this was done before. It may be done again where it was
-    interrupted.
+    Nothing happens while inputs are still to be chosen, or if it is done already. It may be called again after an
+    interruption.
     """
     if config.candidates or not (root / CANDIDATES).is_dir():
         return
@@ -94,7 +96,7 @@ def adopt(config: Settings, root: Path) -> None:
 
 
 def _nll(members: Sequence[Member]) -> float:
-    """The mean NLL of the rows that members validate on, each under the member; one of them at least was trained."""
+    """The mean NLL of the members on their validation rows, in nats per row; at least one member has to be trained."""
     scores = [row_scores.read(member.run_dir, "validation") for member in members]
     known = [score for score in scores if score is not None]
     nll, weight = torch.cat([score.nll for score in known]), torch.cat([score.weight for score in known])

@@ -11,7 +11,7 @@ from mlefw.run.directory import MEMBERS
 
 @dataclass(frozen=True)
 class Member:
-    """A run of an ensemble, which has its directory to itself."""
+    """A member of an ensemble: its number from 0, its settings and its run directory."""
 
     number: int
     config: Settings
@@ -19,17 +19,15 @@ class Member:
 
 
 def member_of(config: Settings, scheme: Any, root: Path, number: int, is_estimated: bool = False) -> Member:
-    """A member with its settings; paths into the directory of the whole are paths into its own.
-
-    Where the whole `is_estimated`, a member with rows of its own has no exact estimate, which may take longer than its
-    training.
+    """A member with its settings; paths into the directory of the ensemble become paths into that of the member.
 
     Args:
-        config: of the whole.
+        config: the settings of the ensemble.
         scheme: says how members differ, an `mlefw.ensemble.base.Ensemble`.
         root: the directory in which the folder of members is.
-        number: of the member, from 0.
-        is_estimated: whether the exact estimates of the whole are enough.
+        number: number of the member, from 0.
+        is_estimated: whether a member with training rows of its own has no exact estimate, which may take longer than
+            its training: there is one for the rows of the ensemble.
     """
     run_dir = root / MEMBERS / str(number)
     plain = moved(scheme.settings(config.plain, number), str(config.run_dir or root), str(run_dir))

@@ -18,8 +18,8 @@ from mlefw.run import archive, build, exhibit, judgement, pooled
 from mlefw.run.checkpoint import Trained
 from mlefw.run.new_data import adapted, check_output, read_blocks
 from mlefw.run.pooled import MemberTally, Pooled
-from mlefw.run.posterior import Averaged, posterior_of
-from mlefw.run.stored_estimates import KEY, Beside
+from mlefw.run.posterior import AveragedTally, posterior_of
+from mlefw.run.stored_estimates import ESTIMATES, EstimateTally
 from mlefw.schema.reach import FarRows
 from mlefw.schema.support import check_support
 from mlefw.score import recalibration
@@ -33,10 +33,10 @@ from mlefw.system.warning import warn
 
 @isolated("evaluation")
 def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
-    """The figures of the run's model on the rows asked for.
+    """Evaluate a trained run on new rows, or on a split of its own; the content of the output file.
 
     Raises:
-        UsageError: a mistake in settings, checkpoint or data.
+        UsageError: a mistake in settings, checkpoint or data, or no rows to evaluate.
     """
     _check(config)
     loaded = pooled.load(config.run, plugins, config.weights)
@@ -48,21 +48,20 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     members = MemberTally(trained) if isinstance(trained, Pooled) else None
     metrics = trained.metrics()
     tally, far = Tally(trained.objective, metrics), FarRows(trained.schema)
-    before = None if trained.trained is None else Tally(trained.trained, [Nll()], max_cells=0)
-    known = None if members else archive.read(trained.path).get(KEY)
-    beside = (
-        None if known is None else Beside(known, trained.trained or trained.objective, trained.objective, trained.path)
-    )
-    averaged = None if posterior is None else Averaged(trained.objective, posterior, metrics)
+    before = None if trained.uncalibrated is None else Tally(trained.uncalibrated, [Nll()], max_cells=0)
+    known = None if members else archive.read(trained.path).get(ESTIMATES)
+    uncalibrated = trained.uncalibrated or trained.objective
+    estimates = None if known is None else EstimateTally(known, uncalibrated, trained.objective, trained.path)
+    averaged = None if posterior is None else AveragedTally(trained.objective, posterior, metrics)
     split = config.split or "test"
     if config.data.path is None:
         pooled.check_split(trained, split)
     read = read_blocks(trained, config.data, split, prediction=False)
     with progress(in_pieces(read, posterior), "scoring") as blocks:
         for block in (block for block in blocks if block.table.num_rows):
-            rows = _coded(trained, block.table)
+            rows = _checked_rows(trained, block.table)
             far.add(rows, block.table)
-            for part in (tally, before, beside, averaged, members):
+            for part in (tally, before, estimates, averaged, members):
                 if part is not None:
                     part.add(rows)
     far.warn()
@@ -70,7 +69,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
         what = "every weight is zero" if tally.num_rows else "0 data rows"
         raise UsageError(f"{config.data.path or trained.path}: {what}: there is nothing to score")
     content = _content(config, trained, tally, before)
-    content |= {} if beside is None else beside.figures()
+    content |= {} if estimates is None else estimates.figures()
     if members is not None:
         content["ensemble"] = members.figures(content["metrics"].get("nll_nats"))
     if averaged is not None:
@@ -83,6 +82,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
 
 
 def _check(config: EvaluationSettings) -> None:
+    """Refuse settings before anything is read."""
     if not config.run:
         raise UsageError("run= is missing: expected a run directory or a .ckpt file")
     if config.output:
@@ -97,11 +97,12 @@ def _check(config: EvaluationSettings) -> None:
 
 
 def _content(config: EvaluationSettings, trained: Trained, tally: Tally, before: Tally | None) -> Json:
+    """The figures in the form of the output file; `before` has those without the recalibration."""
     figures = tally.figures()
     if isinstance(trained, Pooled):
         # A mixture has neither weights nor a prior on them.
         figures = {name: value for name, value in figures.items() if name not in ("penalty", "objective")}
-    content: Json = {"run": _named(trained), "num_rows": tally.num_rows, "metrics": figures}
+    content: Json = {"run": _run_name(trained), "num_rows": tally.num_rows, "metrics": figures}
     split = "new" if config.data.path is not None else config.split or "test"
     if not isinstance(trained, Pooled):
         misfit = judgement.judge(trained.config, trained.objective, {split: tally.kept()[1]}, {split: figures})
@@ -109,26 +110,28 @@ def _content(config: EvaluationSettings, trained: Trained, tally: Tally, before:
     if config.data.path is None:
         content["split"] = config.split or "test"
         folder = trained.path if isinstance(trained, Pooled) else local_path(config.run, "run")
-        content |= _beside(folder, content)
+        content |= _stored_estimates(folder, content)
     if trained.calibration is not None and before is not None:
         when = {"before": before.sums(), "after": figures}
-        nll = {name: {"nll_nats": some["nll_nats"]} if _has_nll(some) else {} for name, some in when.items()}
+        nll = {name: {"nll_nats": some["nll_nats"]} if _has_finite_nll(some) else {} for name, some in when.items()}
         fitted = {"method": trained.config.choice("calibrate"), "fitted_on": recalibration.FITTED_ON}
         content["calibration"] = {**fitted, "parameters": trained.calibration.figures(), **nll}
     return content
 
 
-def _named(trained: Trained) -> str:
+def _run_name(trained: Trained) -> str:
+    """The path of the run or ensemble, or the paths of several runs."""
     if not isinstance(trained, Pooled) or trained.path.is_dir():
         return str(trained.path)
     return ", ".join(str(member.path) for member in trained.members)
 
 
-def _has_nll(figures: Mapping[str, float]) -> bool:
+def _has_finite_nll(figures: Mapping[str, float]) -> bool:
     return abs(figures.get("nll_nats", math.inf)) < math.inf
 
 
-def _coded(trained: Trained, table: Table) -> Rows:
+def _checked_rows(trained: Trained, table: Table) -> Rows:
+    """The coded rows of a table, with a target that the head can take."""
     schema, head = trained.schema, trained.objective.head
     rows = trained.rows(table, whole=False)
     check_support(head, rows, table, schema.target)
@@ -136,7 +139,7 @@ def _coded(trained: Trained, table: Table) -> Rows:
 
 
 def _draw(folder: Path, trained: Trained, tally: Tally, content: Json) -> None:
-    """Write the pictures of the predictive distributions, where there are any."""
+    """Write the pictures of the predictive distributions; a warning if there are none for such a distribution."""
     eta, rows = tally.kept()
     split = content.get("split", "test")
     sample = Sample.of({split: rows}, trained.schema.target, trained.schema.labels)
@@ -149,8 +152,11 @@ def _draw(folder: Path, trained: Trained, tally: Tally, content: Json) -> None:
     exhibit.store(folder, exhibit.predictive(sample, seen, content["metrics"]))
 
 
-def _beside(run: Path, content: Json) -> Json:
-    """Null model and exact estimates on the same rows, from the run's summary; empty where that speaks of others."""
+def _stored_estimates(run: Path, content: Json) -> Json:
+    """Null model and exact estimates on the rows evaluated, from the run's summary.
+
+    Empty where the summary is of other rows: it has another number of them, or another NLL of the model.
+    """
     file, split = run / "summary.json", content["split"]
     if not file.is_file():
         return {}

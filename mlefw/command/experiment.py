@@ -20,10 +20,10 @@ from mlefw.system.warning import collected
 
 
 def run(config: Settings, run_dir: Path) -> Findings:
-    """Run the experiment, and write `summary.json`, `config.yaml` and the pictures.
+    """Run the experiment, and write `summary.json`, `config.yaml` and the pictures; what was found.
 
     Raises:
-        UsageError: before anything is written.
+        UsageError: a mistake in the settings; nothing is written then.
         StorageError: a file could not be written.
     """
     experiment: Experiment = instantiate("experiment", config.experiment, prior=instantiate("prior", config.prior))
@@ -52,7 +52,7 @@ def run(config: Settings, run_dir: Path) -> Findings:
 
 
 def show(findings: Findings, run_dir: Path, out: Console) -> None:
-    """Print what was found as a person reads it."""
+    """Print title, tables and verdict of an experiment, and where its pictures are."""
     out.print(Text(findings.title, style="bold"))
     for table in findings.tables:
         out.print()

@@ -1,10 +1,10 @@
-"""One job: from a composed configuration to an exit code."""
+"""Runs one job (train, baseline or check) from a composed configuration; the result is an exit code."""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mlefw.command.outermost import guarded, imported, listen
+from mlefw.command.outermost import finish_imports, guarded, listen
 from mlefw.configuration.admission import admitted
 from mlefw.configuration.read import located
 from mlefw.configuration.settings import Node, Settings
@@ -18,16 +18,16 @@ from mlefw.system.trust import trusted
 
 
 def run_job(command: str, composed: Node, run_dir: Path, quiet: bool = False, skips_misfits: bool = False) -> int:
-    """Run train, baseline or check with a configuration that is composed but for its run directory; the exit code.
+    """Run a command with a composed configuration; the exit code.
 
-    A training on several devices runs in processes of its own, each of which comes here again.
+    A training on several devices runs in processes of its own, each of which calls this function again.
 
     Args:
-        command: the one to run.
-        composed: its configuration.
-        run_dir: where it is written.
-        quiet: whether one line tells how it ended.
-        skips_misfits: whether a head that is not for the target is no failure; the summary then says "skipped".
+        command: `train`, `baseline` or `check`.
+        composed: the configuration, in which the run directory is not yet set.
+        run_dir: the run directory.
+        quiet: whether only one line is printed at the end, as for a job of a sweep.
+        skips_misfits: whether a head that does not suit the target is no failure; the summary then says "skipped".
     """
     code = 0
 
@@ -36,7 +36,7 @@ def run_job(command: str, composed: Node, run_dir: Path, quiet: bool = False, sk
         listen()
         config = located(composed, run_dir)
         count = topology.to_start(config.trainer) if command == "train" else 1
-        # An ensemble refuses several devices itself.
+        # An ensemble is not spawned: it refuses several devices with a message of its own.
         if count > 1 and not is_ensemble(config):
             code = spawn.run(partial(run_job, command, composed, run_dir, quiet, skips_misfits), count)
             return
@@ -48,17 +48,17 @@ def run_job(command: str, composed: Node, run_dir: Path, quiet: bool = False, sk
             run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
             write_json(run_dir / "summary.json", {"status": "skipped", "reason": str(error)})
         except SystemExit as error:
-            raise MlefwError(f"the run was left by sys.exit({error.code!r})") from error
+            raise MlefwError(f"something in the run called sys.exit({error.code!r})") from error
 
     return guarded(task) or code
 
 
 def run_alone(command: str, compose: Callable[[], Node], run_dir: Path, skips_misfits: bool = False) -> int:
-    """Run a job that has its process to itself, as those of a sweep do, with warnings of its own; the exit code.
+    """Run a job in a process of its own, such as one of a sweep, with its own collection of warnings; the exit code.
 
     Args:
         command: as in `run_job`.
-        compose: its configuration, in which a mistake is the job's own.
+        compose: composes the configuration; its errors count as those of the job.
         run_dir: as in `run_job`.
         skips_misfits: as in `run_job`.
     """
@@ -73,7 +73,7 @@ def run_alone(command: str, compose: Callable[[], Node], run_dir: Path, skips_mi
 
 
 def _run(command: str, config: Settings, run_dir: Path, quiet: bool) -> int:
-    # What an interpolation has become is looked at once more, wherever the settings came from.
+    # Checked again: an interpolation may have become the name of a class since.
     admitted(config.plain, trusted())
     if command == "train":
         return _train(config, run_dir, quiet)
@@ -81,14 +81,14 @@ def _run(command: str, config: Settings, run_dir: Path, quiet: bool) -> int:
         from mlefw.command import baseline
         from mlefw.system.terminal import console
 
-        imported()
+        finish_imports()
         content = baseline.run(config, run_dir)
         baseline.show(content, console())
         console().print(f"written: {run_dir / 'baseline.json'}", soft_wrap=True, markup=False)
     else:
         from mlefw.command import check
 
-        imported()
+        finish_imports()
         print(shown(check.run(config, run_dir)))
     return 0
 
@@ -102,11 +102,11 @@ def _train(config: Settings, run_dir: Path, quiet: bool) -> int:
     if is_ensemble(config):
         from mlefw.command import ensemble
 
-        imported()
+        finish_imports()
         return report(ensemble.run(config, run_dir), run_dir, quiet)
     from mlefw.command import train
 
-    imported()
+    finish_imports()
     if topology.number(config.trainer) > 0:
         train.follow(config, run_dir)
         return 0
@@ -114,7 +114,7 @@ def _train(config: Settings, run_dir: Path, quiet: bool) -> int:
 
 
 def report(summary: Json, run_dir: Path, quiet: bool) -> int:
-    """Print what a run has found; the exit code: 5 where some members of an ensemble are missing."""
+    """Print the results of a run; the exit code: 0, or 5 where some members of an ensemble failed."""
     from mlefw.report.sentences import heading, verdict
     from mlefw.report.tables import run_table
     from mlefw.system.terminal import console
@@ -133,7 +133,7 @@ def report(summary: Json, run_dir: Path, quiet: bool) -> int:
 
 
 def say(summary: Json, run_dir: Path) -> None:
-    """Print the line of a job that has ended well."""
+    """Print the one line of a job that has succeeded."""
     from mlefw.system.number_format import number
     from mlefw.system.terminal import console
 
@@ -146,7 +146,7 @@ def _experiment(config: Settings, run_dir: Path, quiet: bool) -> None:
     from mlefw.command import experiment
     from mlefw.system.terminal import console
 
-    imported()
+    finish_imports()
     findings = experiment.run(config, run_dir)
     if quiet:
         console().print(f"{run_dir.name}: {findings.verdict}", soft_wrap=True, markup=False)

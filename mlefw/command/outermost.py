@@ -1,4 +1,4 @@
-"""The outermost frame of a command: errors become a few lines and an exit code, warnings one line each."""
+"""The outermost call of a command: turns errors into a few lines and an exit code, and warnings into one line each."""
 
 import gc
 import logging
@@ -16,16 +16,14 @@ from mlefw.system.signals import handled
 
 Task = Callable[[], None]
 
-
-_LONGEST = 10_000
-"""Characters of an error, which may list many settings."""
-
+_MAX_CHARACTERS = 10_000
+"""The most characters of an error that are printed: it may list many settings."""
 
 _NO_MEMORY = "out of memory: a smaller batch (batch=mini batch.size=…) or batch.max_rows needs less"
 
 
 def guarded(task: Task) -> int:
-    """Run a task; its exit code. Errors become a few lines on standard error."""
+    """Run a task, with errors told as a few lines on standard error; the exit code, 0 for success."""
     try:
         with handled():
             task()
@@ -35,14 +33,15 @@ def guarded(task: Task) -> int:
 
 
 def told(error: BaseException) -> int:
-    """Say what went wrong in a few lines on standard error; the exit code for it."""
+    """Print an error as a few lines on standard error; its exit code."""
     if isinstance(error, Stopped) or (isinstance(error, MlefwError) and error.exit_code != MlefwError.exit_code):
         where = origin.place(error) if isinstance(error, UsageError) else ""
         return _fail(f"{error}\n  {where}" if where and where not in str(error) else str(error), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return _fail("stopped by SIGINT", 130)
     if isinstance(error, BrokenPipeError):
-        # The reader went away (`| head -1`): the work is done, and its result is on disk.
+        # The reader of the output went away (`| head -1`): the work is done and on disk. Python would fail once more
+        # when it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if is_out_of_memory(error):
@@ -53,26 +52,30 @@ def told(error: BaseException) -> int:
         return _fail(str(error), error.exit_code)
     if isinstance(error, OSError):
         return _fail(f"storage: {error}", 4)
-    # Whatever is left is a bug, and says so.
+    # Any other error is a bug of mlefw.
     return _fail(f"unexpected {type(error).__name__}: {error}\n  This is a bug; MLEFW_TRACEBACK=1 shows where", 70)
 
 
 def _fail(message: str, code: int) -> int:
     if os.environ.get("MLEFW_TRACEBACK") == "1":
         traceback.print_exc()
-    print(f"mlefw: error: {shown(warning.shortened(message, _LONGEST))}", file=sys.stderr)
+    print(f"mlefw: error: {shown(warning.shortened(message, _MAX_CHARACTERS))}", file=sys.stderr)
     return code
 
 
-def imported() -> None:
-    """After the last import: Lightning's has turned its messages on again, and what is there now stays for good."""
+def finish_imports() -> None:
+    """Call it after the last large import.
+
+    Importing Lightning turns its log messages on again, so they are silenced once more. The objects that exist now are
+    never freed: the garbage collector, which is off during imports, need not look at them.
+    """
     listen()
     gc.freeze()
     gc.enable()
 
 
 def listen() -> None:
-    """Show warnings of mlefw as one line each, collect them for the summary, and keep other people's chatter off."""
+    """Print warnings of mlefw as one line each and collect them for the summary; silence those of other libraries."""
 
     def show(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
         ours = issubclass(category, UserWarning) and f"{os.sep}mlefw{os.sep}" in filename

@@ -27,13 +27,13 @@ from mlefw.system.terminal import console
 from mlefw.system.warning import warn
 from mlefw.uncertainty.base import Uncertain
 
-_PIECE = 256
-"""Rows of a piece."""
+_PIECE_ROWS = 256
+"""Rows that are averaged over parameters between two updates of the progress bar."""
 
 
 @isolated("prediction")
 def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
-    """Write the predictions, a block of rows at a time; their path.
+    """Write the predictions, a block of rows at a time; the absolute path of the file.
 
     Raises:
         UsageError: a mistake in settings, checkpoint or data.
@@ -67,7 +67,7 @@ def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
 
 @contextmanager
 def progress(blocks: Iterable[Block], what: str = "predicting") -> Iterator[Iterator[Block]]:
-    """The same blocks; a terminal shows how much of the input is read."""
+    """Show a progress bar on a terminal while the given blocks are consumed."""
     out = console(stderr=True)
     with Progress(console=out, transient=True, disable=not out.is_terminal) as shown_by:
         bar = shown_by.add_task(what, total=1.0)
@@ -81,14 +81,17 @@ def progress(blocks: Iterable[Block], what: str = "predicting") -> Iterator[Iter
 
 
 def in_pieces(blocks: Iterable[Block], uncertain: Uncertain | None) -> Iterator[Block]:
-    """Blocks so small that a person sees an average over parameters go on; it is said once where that takes long."""
+    """Blocks split into pieces where averaging over parameters is slow, so that the progress bar moves.
+
+    Where the average takes long, a line on standard error says so first.
+    """
     if uncertain is not None and uncertain.cost:
         console(stderr=True).print(f"mlefw: {uncertain.cost}")
     before = 0.0
     for block in blocks:
-        starts = range(0, block.table.num_rows, _PIECE) if uncertain is not None else range(1)
+        starts = range(0, block.table.num_rows, _PIECE_ROWS) if uncertain is not None else range(1)
         for k, start in enumerate(starts if len(starts) > 1 else ()):
-            index = np.arange(start, min(start + _PIECE, block.table.num_rows))
+            index = np.arange(start, min(start + _PIECE_ROWS, block.table.num_rows))
             share = before + (block.share - before) * (k + 1) / len(starts)
             yield Block(block.table.take(index), block.row[index], share)
         if len(starts) <= 1:
@@ -97,22 +100,27 @@ def in_pieces(blocks: Iterable[Block], uncertain: Uncertain | None) -> Iterator[
 
 
 def _write(file: Any, as_text: bool, tables: Iterable[pa.Table]) -> None:
+    """Write tables to a CSV or Parquet file, with the columns of the first."""
     writer: Any = None
     num_rows = 0
     for table in tables:
-        table = _inert(table) if as_text else table.rename_columns([shown(name) for name in table.column_names])
+        table = _as_inert_text(table) if as_text else table.rename_columns([shown(name) for name in table.column_names])
         if writer is None:
             schema = table.schema
             writer = csv.CSVWriter(file, schema) if as_text else parquet.ParquetWriter(file, schema)
-        writer.write_table(_like(table, schema))
+        writer.write_table(_with_schema(table, schema))
         num_rows += table.num_rows
     if not num_rows:
         warn("0 data rows: the predictions are a header without rows")
     writer.close()
 
 
-def _like(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the columns of the first: targets may be there or not, identifiers may be numbers or text."""
+def _with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the columns of the first one; a column that it lacks, such as the NLL, is null.
+
+    Raises:
+        UsageError: identifiers are numbers in the first table and text in this one.
+    """
     columns = [
         table.column(field.name) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
         for field in schema
@@ -126,8 +134,8 @@ def _like(table: pa.Table, schema: pa.Schema) -> pa.Table:
         ) from None
 
 
-def _inert(content: pa.Table) -> pa.Table:
-    """The same with cells and column names that neither a spreadsheet nor a terminal takes for anything but text."""
+def _as_inert_text(content: pa.Table) -> pa.Table:
+    """The table with text that neither a spreadsheet takes for a formula nor a terminal for a control sequence."""
     for k, field in enumerate(content.schema):
         if pa.types.is_string(field.type):
             cells = [None if text is None else cell(text) for text in content.column(k).to_pylist()]

@@ -1,4 +1,4 @@
-"""mlefw train: fit a network, and say how far it is from the exact estimate."""
+"""mlefw train: train a network, and compare it with the exact estimate."""
 
 import time
 from collections.abc import Iterator
@@ -22,13 +22,20 @@ from mlefw.system.file_system import remove
 from mlefw.system.random_state import Stream
 from mlefw.system.shared_work import is_wanted, once
 
-_PARTS = ("data", "head", "prior", "loss", "baseline", "inputs", "model", "choices")
-"""Of a configuration: what the yardstick of a run depends on."""
+_YARDSTICK_SECTIONS = ("data", "head", "prior", "loss", "baseline", "inputs", "model", "choices")
+"""The sections of the settings on which the exact estimates of a run depend, and its `Yardstick`."""
 
 
 @dataclass(frozen=True)
 class Begun:
-    """A run whose settings and data are checked, and whose directory is its own."""
+    """A run whose settings and data are checked, and whose directory is claimed.
+
+    Attributes:
+        config: the settings.
+        run_dir: the run directory, absolute.
+        prepared: its rows and objective.
+        card: what each checkpoint holds beside its tensors (see `checkpoint.card`).
+    """
 
     config: Settings
     run_dir: Path
@@ -38,7 +45,16 @@ class Begun:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A run whose network is trained, and of which all figures are still to be computed."""
+    """A run that is trained, and whose figures are still to be computed.
+
+    Attributes:
+        begun: the run.
+        yardstick: the exact estimates on its rows.
+        baseline: content of `baseline.json`; None where there is none.
+        fit: what training has left.
+        started: when the run began, in seconds of `time.monotonic`.
+        earlier: the summary of a resumed run in which nothing was left to do; else None.
+    """
 
     begun: Begun
     yardstick: Yardstick
@@ -46,7 +62,6 @@ class Fitted:
     fit: fitting.Fit
     started: float
     earlier: Json | None = None
-    """The summary of a resumed run where nothing was left to do."""
 
     @property
     def value(self) -> float:
@@ -54,7 +69,7 @@ class Fitted:
         return self.fit.keeper.best_value
 
     def concluded(self) -> Json:
-        """Compute and write all figures; the summary."""
+        """Compute the figures and write all files of the run; its summary."""
         if self.earlier is not None:
             return self.earlier
         config, run_dir, prepared = self.begun.config, self.begun.run_dir, self.begun.prepared
@@ -66,8 +81,8 @@ def run(config: Settings, run_dir: Path) -> Json:
     """Train, and write a run directory; its summary.
 
     Raises:
-        UsageError: before anything is written.
-        NumericalError, StorageError: during the run, which then leaves a summary that says so.
+        UsageError: a mistake in settings or data; nothing is written then.
+        NumericalError, StorageError: during the run, which then leaves a summary with the reason.
     """
     if config.candidates:
         return choose_inputs.run(config, run_dir, fitted)
@@ -77,7 +92,7 @@ def run(config: Settings, run_dir: Path) -> Json:
 
 @contextmanager
 def fitted(config: Settings, run_dir: Path) -> Iterator[Fitted]:
-    """Train, and hold the run directory while the block runs, in which the run may be concluded.
+    """Train a run; within the block its directory stays locked, and its figures may be computed.
 
     Raises:
         UsageError, NumericalError, StorageError: as `run`.
@@ -92,7 +107,7 @@ def fitted(config: Settings, run_dir: Path) -> Iterator[Fitted]:
 
 
 def begin(config: Settings, run_dir: Path) -> Begun:
-    """Check all that can be checked, and take the directory.
+    """Prepare a run, and claim its directory.
 
     Raises:
         UsageError: a mistake in settings or data, or the directory is not free.
@@ -108,10 +123,10 @@ def _card(config: Settings, prepared: Prepared) -> Json:
 
 
 def follow(config: Settings, run_dir: Path) -> None:
-    """Take part in the training of a run whose first process writes; this one writes nothing.
+    """Train as one of several processes, other than the first; this one writes nothing.
 
     Raises:
-        UsageError, NumericalError: as in the first.
+        UsageError, NumericalError: as in the first process.
         LostRankError: another process has ended.
     """
     resumed = bool(config.resume)
@@ -122,7 +137,7 @@ def follow(config: Settings, run_dir: Path) -> None:
 
 @contextmanager
 def _resumed(config: Settings, run_dir: Path) -> Iterator[Fitted]:
-    """Go on from `last.ckpt`."""
+    """Train a run further from its `last.ckpt`; else as `fitted`."""
     with locked(run_dir):
         content = resume.read(run_dir, config)
         prepared = start(config, prepare(config, None))
@@ -136,9 +151,9 @@ def _resumed(config: Settings, run_dir: Path) -> Iterator[Fitted]:
 
 @contextmanager
 def telling(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
-    """Let a failure inside the block leave a summary that says so.
+    """Write a summary with the reason, and a report, if the block fails; the error goes on.
 
-    A resumed run that is refused is left with the summary that it had.
+    A resumed run that is refused (`UsageError`) keeps the summary that it had.
     """
     try:
         yield
@@ -147,15 +162,14 @@ def telling(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
             raise
         reason = str(origin.of_plugin(error) or error) or type(error).__name__
         known = summary_of(begun.run_dir)
-        # A run that fails at its very end has the figures of its model there already.
+        # A run that fails in its last part has written the figures of its model already (see `conclude`).
         known = known if known.get("status") == "failed" else {}
         failed = {**known, "status": "failed", "reason": reason, "seed": begun.config.seed}
         kept = begun.run_dir / "checkpoints" / "best.ckpt"
         if isinstance(error, MlefwError) and kept.is_file():
-            # What was reached before is whole, and no less good for what came after.
             error.args = (f"{reason}\n  The best state before that is kept: mlefw evaluate run={begun.run_dir}",)
             failed["best"] = str(kept.relative_to(begun.run_dir))
-        # A full disk takes these files, too; what is to be told is the first failure.
+        # On a full disk these files fail as well: the error to report is the first one.
         with suppress(StorageError):
             write_json(begun.run_dir / "summary.json", failed)
             if begun.config.report:
@@ -167,12 +181,12 @@ def _fit(begun: Begun, content: Json | None = None) -> Fitted:
     started = time.monotonic()
     yardstick, baseline = measure(begun)
     fit = fitting.fit(begun.config, begun.run_dir, begun.prepared, yardstick, begun.card, content)
-    earlier = None if content is None else _finished(begun.run_dir)
+    earlier = None if content is None else _finished_summary(begun.run_dir)
     return Fitted(begun, yardstick, baseline, fit, started, earlier)
 
 
 def measure(begun: Begun) -> tuple[Yardstick, Json | None]:
-    """Write the settings and the exact estimate; what each epoch is measured by, and the content of `baseline.json`."""
+    """Write the settings and `baseline.json`; the exact estimates on each split, and the content of `baseline.json`."""
     write_text(begun.run_dir / "config.yaml", as_yaml(begun.config.plain))
     yardstick, baseline = _measures(begun.config, begun.prepared)
     if baseline is not None:
@@ -181,41 +195,42 @@ def measure(begun: Begun) -> tuple[Yardstick, Json | None]:
 
 
 def share(config: Settings) -> None:
-    """Do what runs with the same data and exact estimates have in common; what one run alone needs it does itself.
+    """Compute data, exact estimates and yardstick once, for the runs of a process that have them in common.
 
     Raises:
         UsageError: a mistake in settings or data.
     """
     share_estimates(config)
-    if is_wanted("yardstick", config.plain, _PARTS):
+    if is_wanted("yardstick", config.plain, _YARDSTICK_SECTIONS):
         _measures(config, start(config, prepare(config, None)))
 
 
 def _measures(config: Settings, prepared: Prepared) -> tuple[Yardstick, Json | None]:
+    """The exact estimates on each split, and the content of `baseline.json`."""
     objective, splits = prepared.estimand.objective, prepared.data.splits
     exact = estimate(config, prepared)
-    yardstick = once("yardstick", config.plain, _PARTS, lambda: Yardstick(exact, objective, splits))
+    yardstick = once("yardstick", config.plain, _YARDSTICK_SECTIONS, lambda: Yardstick(exact, objective, splits))
     if not exact.known:
         return yardstick, None
-    return yardstick, once("table", config.plain, _PARTS, lambda: baseline_file(config, prepared, exact))
+    return yardstick, once("table", config.plain, _YARDSTICK_SECTIONS, lambda: baseline_file(config, prepared, exact))
 
 
-def _finished(run_dir: Path) -> Json | None:
-    """The summary of a finished run, which is removed as soon as its training goes on; None where there is none."""
+def _finished_summary(run_dir: Path) -> Json | None:
+    """The summary of a finished run; None if there is none, as after further training, which removes it."""
     summary = summary_of(run_dir)
     return summary if summary.get("status") == "finished" else None
 
 
 def baseline_file(config: Settings, prepared: Prepared, exact: Exact) -> Json:
-    """The content of `baseline.json`: under a prior the MAP, with the MLE and a ridge MAP nested where they are.
+    """The content of `baseline.json`: the MLE, or under a prior the MAP; other estimates are nested under their names.
 
-    An estimate that was left out has its reason in `left_out`, under its name; of the one that was asked for `exists`
-    is then null, and the others are what is known.
+    `left_out` has the reason of each estimate that was left out, by its name. Where that is the MLE or MAP itself,
+    `exists` is null and only the nested estimates are known.
     """
-    schema, asked = prepared.data.schema, prepared.estimand.asked
+    schema, baseline_features = prepared.data.schema, prepared.estimand.baseline_features
     kind = config.baseline["standard_errors"]
     contents = {
-        name: baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, asked)
+        name: baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, baseline_features)
         for name, solution in exact.known.items()
     }
     if "ridge" in contents:

@@ -139,7 +139,7 @@ def _scores(job: Job) -> tuple[Scores | None, str]:
     nll = found.nll.numpy()
     if not np.isfinite(nll).all():
         return None, f"the NLL of {int((~np.isfinite(nll)).sum())} held-out rows is not finite"
-    return (nll, row_scores.beside(job.run_dir)), ""
+    return (nll, row_scores.baseline_nll(job.run_dir)), ""
 
 
 def _absence(run_dir: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlefw.baseline.least_squares import LeastSquares
 from mlefw.command.job import run_alone
-from mlefw.command.outermost import imported
+from mlefw.command.outermost import finish_imports
 from mlefw.configuration.instantiate import instantiate
 from mlefw.configuration.read import as_yaml, located
 from mlefw.configuration.settings import Node, Settings
@@ -51,11 +51,11 @@ def run(command: str, composed: Node, root: Path) -> int:
     config = located(composed, root)
     check_free(root)
     _check(command, config)
-    imported()
+    finish_imports()
     source = open_source(config)
     table = source.read()
     folds = held_out.all_folds(config.cv, source, table)
-    data = build.coded_data(config, source, table, lambda: held_out.whole(table))
+    data = build.coded_data(config, source, table, lambda: held_out.all_training(table))
     plan = Plan.of(command, config, source, table, data, folds)
     known = _exactly(command, config, plan)
     wanted = [number for number in range(len(folds)) if known is None or number in known.unknown]

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlefw.command import ensemble
 from mlefw.command.ensemble_member import Member
 from mlefw.command.job import report, run_alone
-from mlefw.command.outermost import imported
+from mlefw.command.outermost import finish_imports
 from mlefw.configuration.read import located, moved
 from mlefw.configuration.settings import Node, Settings
 from mlefw.distributed import topology
@@ -116,5 +116,5 @@ def asked(composed: Node, run_dir: Path) -> Settings | None:
 
 def run_and_report(config: Settings, run_dir: Path, is_resumed: bool = False) -> int:
     """Train an ensemble, and print what it has found; the exit code."""
-    imported()
+    finish_imports()
     return report(run(config, run_dir.absolute(), is_resumed), run_dir, quiet=False)

@@ -1,4 +1,4 @@
-"""The composition root: from a configuration to objects. Nothing below it knows all the parts."""
+"""The composition root: builds data, head, model, prior, loss and metrics from a configuration."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +46,7 @@ from mlefw.uncertainty.base import Method
 
 @dataclass(frozen=True)
 class Data:
-    """The source, what its columns mean, and its coded rows by split."""
+    """The data of a run: the source, the schema (what its columns mean), and the coded rows by split."""
 
     source: Source
     schema: Schema
@@ -58,12 +58,18 @@ class Data:
         return self.splits["train"]
 
     def far(self, split: str) -> np.ndarray:
-        """Which rows of a split lie beyond the training rows by orders of magnitude, (n,)."""
+        """Mask of the rows of a split that lie orders of magnitude outside the training rows, (n,)."""
         return far_rows(self.schema, self.splits[split])
 
 
 def build_data(config: Settings) -> Data:
-    """Read, learn the schema, split, code, and hold the target to the head's support."""
+    """Read the table, learn the schema, split, code, and check the target against the head's support.
+
+    Jobs of a sweep with the same data and head share the result.
+
+    Raises:
+        UsageError: a mistake in the settings or the table.
+    """
     return once("data", config.plain, ("data", "head"), lambda: _read_data(config))
 
 
@@ -73,8 +79,14 @@ def _read_data(config: Settings) -> Data:
     return coded_data(config, source, table, lambda: parts_of(config, source, table))
 
 
-def coded_data(config: Settings, source: Source, table: Table, share_out: Callable[[], Parts]) -> Data:
-    """The rows that a source has read, with what their columns mean, by split.
+def coded_data(config: Settings, source: Source, table: Table, make_parts: Callable[[], Parts]) -> Data:
+    """The data of a run from a table that is read already.
+
+    Args:
+        config: the settings of the run.
+        source: the source of the table.
+        table: all rows.
+        make_parts: shares the rows out to splits; called after the columns are checked.
 
     Raises:
         UsageError: a column that its role or the head cannot take.
@@ -82,7 +94,7 @@ def coded_data(config: Settings, source: Source, table: Table, share_out: Callab
     tasks = config.head.get("tasks") or {}
     kind = {t: head_kind(node).target for t, node in tasks.items()} or head_kind(config.head).target
     schema = Schema.learn(table, source, kind)
-    parts = share_out()
+    parts = make_parts()
     if not (config.cv or config.ensemble):
         source.warn_of_empty(table, parts)
     schema = schema.of_training(*parts["train"])
@@ -97,13 +109,13 @@ def coded_data(config: Settings, source: Source, table: Table, share_out: Callab
 
 
 def build_head(node: Node, num_classes: int | None) -> Head:
-    """The head of one target, in the units it was written in."""
+    """The head of one target, not yet in the units of the target (see `placement.set_units`)."""
     head: Head = instantiate("head", node, num_classes=num_classes)
     return head
 
 
 def head_of(node: Node, targets: Sequence[Target]) -> Head:
-    """The head of a run: of several targets one that knows them all, or one head for each of them."""
+    """The head of a run: for several targets a joint head, or a `MultitaskHead` with one head for each."""
     names = tuple(target.name for target in targets)
     counts = [None if target.labels is None else len(target.labels) for target in targets]
     if len(targets) == 1:
@@ -123,29 +135,38 @@ def head_of(node: Node, targets: Sequence[Target]) -> Head:
 class Estimand:
     """What is estimated: the objective of the run, its null model, and the linear problem beside it.
 
-    `asked` holds the positions of the features that take part in the linear problem.
+    Attributes:
+        objective: what training descends.
+        null: the exact estimate of the intercept-only model.
+        mean: means of the features, (num_features,), in 64 bit.
+        scale: standard deviations of the features, (num_features,), in 64 bit.
+        baseline_features: positions of the features that take part in the linear problem.
     """
 
     objective: Objective
     null: Solution
     mean: torch.Tensor
     scale: torch.Tensor
-    asked: list[int]
+    baseline_features: list[int]
 
     @property
     def is_subset(self) -> bool:
         """Whether the linear problem has fewer features than the network."""
-        return len(self.asked) < len(self.mean)
+        return len(self.baseline_features) < len(self.mean)
 
     def problem(self, train: Rows, prior: Prior) -> Problem:
-        """The linear problem with the same head, on the same rows and standardised features."""
+        """The linear problem with the head of the run, on the training rows with standardised features."""
         problem = Problem.of(self.objective.head, train, self.mean, self.scale, prior)
-        return problem.restricted(torch.tensor(self.asked, dtype=torch.long)) if self.is_subset else problem
+        return problem.restricted(torch.tensor(self.baseline_features, dtype=torch.long)) if self.is_subset else problem
 
 
 def build_estimand(config: Settings, data: Data) -> Estimand:
-    """Head at the null model in the units of the target, standardised model, prior."""
-    asked = data.schema.columns_of(config.baseline.get("features"), "baseline.features")
+    """The objective of a run before training: a raw output of zero is the null model, in the units of the target.
+
+    Raises:
+        UsageError: the parts do not fit each other or the data.
+    """
+    baseline_features = data.schema.columns_of(config.baseline.get("features"), "baseline.features")
     head = head_of(config.head, data.schema.targets)
     if data.source.standardize_target:
         set_units(head, data.train)
@@ -166,15 +187,15 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     objective = Objective(Standardized(model, mean, scale, inputs), head, prior, data.train.population, loss)
     parts = ("data", "head", "inputs", "model", "prior", "loss", "metric")
     once("row", config.plain, parts, lambda: _try_one_row(config, objective, data.train))
-    return Estimand(objective.train(), null, mean, scale, asked)
+    return Estimand(objective.train(), null, mean, scale, baseline_features)
 
 
 @torch.no_grad()
 def _try_one_row(config: Settings, objective: Objective, train: Rows) -> None:
-    """Send one row through the whole chain: a plugin of the wrong shape fails here, not in the first epoch.
+    """Evaluate one row: a plugin with a wrong shape fails here, not in the first epoch.
 
     Raises:
-        UsageError: naming the head and model, or the metric, and what they said.
+        UsageError: model and head, or a metric and the head, do not fit; with their own message.
     """
     row = train.take(slice(0, 1))
     try:
@@ -194,7 +215,7 @@ def _try_one_row(config: Settings, objective: Objective, train: Rows) -> None:
 
 
 def build_metrics(config: Settings, head: Head) -> list[Metric]:
-    """The metrics of one split."""
+    """The metrics of one split; of several targets those of each, under its name."""
     if not isinstance(head, JointHead):
         return _metrics(config.metric, head, head.floor)
     metrics: list[Metric] = [Nll()]
@@ -212,9 +233,9 @@ def _metrics(nodes: Node, head: Head, floor: torch.Tensor) -> list[Metric]:
 
 
 def build_inputs(config: Settings, num_features: int) -> Inputs | None:
-    """What maps standardised features to the inputs of the model, not learnt yet, or None for `inputs=standard`.
+    """The map of standardised features to the inputs of the model, not learnt yet; None for `inputs=standard`.
 
-    Of several candidates it is the first one: what does not train is right with any of them.
+    For `inputs=auto` it is the first candidate: what only checks or prepares works with any of them.
     """
     with Stream(config.seed, "input map"):
         node = next(iter(config.candidates.values()), config.inputs)
@@ -222,13 +243,13 @@ def build_inputs(config: Settings, num_features: int) -> Inputs | None:
 
 
 def build_loss(node: Node) -> Loss:
-    """What training descends; the plain NLL where a configuration does not say."""
+    """The loss that training descends; the plain NLL where the settings have none."""
     loss: Loss | None = _chosen("loss", node)
     return Plain() if loss is None else loss
 
 
 def build_average(node: Node) -> Average | None:
-    """The average of the weights that a training hands on, or None for `average=none`: the weights themselves."""
+    """The rule by which weights are averaged, or None for `average=none`."""
     return _chosen("average", node)
 
 
@@ -238,10 +259,10 @@ def build_calibration(node: Node) -> Calibration | None:
 
 
 def build_baseline(node: Node) -> LinearBaseline | None:
-    """The exact side, or None for `baseline=none`.
+    """The exact linear estimate, or None for `baseline=none`.
 
     Raises:
-        UsageError: a solver stands where the linear model is to be, which has solvers.
+        UsageError: `baseline` names a solver; solvers belong in `baseline.solvers`.
     """
     found = _chosen("baseline", node)
     if not isinstance(found, LinearBaseline | None):
@@ -252,9 +273,10 @@ def build_baseline(node: Node) -> LinearBaseline | None:
 
 
 def build_uncertainty(node: Node) -> Method | None:
-    """What finds the uncertainty of the parameters, or None for `uncertainty=none`."""
+    """The method for the uncertainty of the parameters, or None for `uncertainty=none`."""
     return _chosen("uncertainty", node)
 
 
 def _chosen(slot: str, node: Node, **facts: Any) -> Any:
+    """The object of a group of settings; None for the member `none`, whose settings are empty."""
     return instantiate(slot, node, **facts) if "_target_" in node else None

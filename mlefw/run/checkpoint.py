@@ -1,4 +1,4 @@
-"""From a checkpoint file back to a model that takes raw tables."""
+"""Loading a trained model from a checkpoint file, to be applied to raw tables."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,33 +32,41 @@ from mlefw.score.recalibration import recalibrated
 from mlefw.system.random_state import isolated
 from mlefw.system.warning import warn
 
-_BUILT = ("head", "model", "prior", "metric", "data")
-_MAY_BUILD = ("calibrate", "inputs", "loss", "uncertainty", "cv", "ensemble")
-"""Sections of the settings in a checkpoint of which something is built again."""
+_REQUIRED = ("head", "model", "prior", "metric", "data")
+"""Sections of the settings in a checkpoint from which objects are built; each has to be there."""
+
+_OPTIONAL = ("calibrate", "inputs", "loss", "uncertainty", "cv", "ensemble")
+"""Sections from which objects are built where they are there."""
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model: its objective in evaluation mode, on the CPU, and what its columns mean.
+    """A trained model, on the CPU and in evaluation mode.
 
-    `trained` is the objective before the recalibration that the checkpoint holds, where it holds one.
+    Attributes:
+        objective: model, head and prior; with the recalibration, where the checkpoint holds one.
+        schema: what the columns of a table mean.
+        config: the settings of the run.
+        path: the checkpoint file.
+        uncalibrated: the objective without the recalibration; None where there is no recalibration.
+        calibration: the fitted recalibration, or None.
     """
 
     objective: Objective
     schema: Schema
     config: Settings
     path: Path
-    trained: Objective | None = None
+    uncalibrated: Objective | None = None
     calibration: Calibration | None = None
 
     def adapted(self, **ways: Any) -> "Trained":
-        """With other ways to treat `missing` and `unseen` values."""
+        """The model with other ways to treat `missing` and `unseen` values."""
         return replace(self, schema=replace(self.schema, **ways))
 
     def metrics(self) -> list[Metric]:
-        """The metrics of its figures."""
+        """New metrics as the settings of the run name them."""
         return build.build_metrics(self.config, self.objective.head)
 
     def rows(self, table: Table, target_required: bool = True, whole: bool = True) -> Rows:
@@ -67,7 +75,7 @@ class Trained:
 
 
 def card(config: Settings, data: Data, population: float) -> Content:
-    """What a checkpoint carries beside its tensors: plain containers only."""
+    """The description of a model that its checkpoint holds, in plain containers; `Card` is its form when read."""
     rows = {split: fingerprint(part) for split, part in data.splits.items()}
     return {
         "config": config.plain,
@@ -80,7 +88,15 @@ def card(config: Settings, data: Data, population: float) -> Content:
 
 @dataclass(frozen=True)
 class Card:
-    """What a checkpoint carries beside its tensors; a part that came later has a default, for files without it."""
+    """The description of a model in its checkpoint; a part with a default is missing in files of earlier versions.
+
+    Attributes:
+        config: the settings of the run.
+        schema: what the columns of a table mean.
+        population: sum of the weights of the training rows.
+        fingerprint: a hash of the coded rows of each split.
+        stored: whether the training rows were in files, and not in memory.
+    """
 
     config: Node
     schema: Schema
@@ -90,10 +106,10 @@ class Card:
 
     @classmethod
     def of(cls, path: Path, content: Content) -> "Card":
-        """That of the content of a checkpoint file.
+        """The description in the content of a checkpoint file.
 
         Raises:
-            UsageError: it lacks a part, or a part is not what it has to be.
+            UsageError: a part is missing or of the wrong type.
         """
         known = {one.name for one in fields(cls)}
         try:
@@ -110,26 +126,27 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     """The model of a run directory (its best checkpoint) or of a checkpoint file.
 
     Raises:
-        UsageError: not there, damaged, foreign, holding code, or not fitting its own description.
+        UsageError: there is no such file; it is damaged, of another program or holds code; or its tensors do not fit
+            its description.
     """
     path = checkpoint_of(run)
     content = archive.read(path)
     described = Card.of(path, content)
     schema, state = described.schema, objective_state(content)
-    with _describing(path):
+    with _naming_file(path):
         _check_config(described.config, plugins)
         config = Settings.of(described.config)
         objective = _rebuild(path, config, described, state)
         calibration = _calibration(path, config, content.get("calibration"))
-        _try(path, objective)
+        _check_prediction(path, objective)
     if calibration is None:
         return Trained(objective.eval(), schema, config, path)
     return Trained(recalibrated(objective, calibration), schema, config, path, objective.eval(), calibration)
 
 
 @contextmanager
-def _describing(path: Path) -> Iterator[None]:
-    """Let whatever a description leads to that is none of a model be said of the file."""
+def _naming_file(path: Path) -> Iterator[None]:
+    """Turn every error within the block into a `UsageError` that names the file."""
     try:
         yield
     except UsageError as error:
@@ -140,14 +157,14 @@ def _describing(path: Path) -> Iterator[None]:
 
 
 def _check_config(config: Node, plugins: tuple[str, ...]) -> None:
-    """Admit what will be built of the settings that a checkpoint holds."""
-    for name in _BUILT:
+    """Check that every class in the settings of a checkpoint may be built, before anything is imported."""
+    for name in _REQUIRED:
         if not isinstance(config.get(name), dict):
             raise UsageError(f"the checkpoint lacks a part of its description: its settings have no {name}")
     choices = config.get("choices")
     if not isinstance(choices, dict) or not all(isinstance(name, str | None) for name in choices.values()):
         raise UsageError("the checkpoint lacks a part of its description: the names of its choices")
-    check_parts({**{name: config[name] for name in _BUILT}, **{name: config.get(name) for name in _MAY_BUILD}}, plugins)
+    check_parts({name: config.get(name) for name in (*_REQUIRED, *_OPTIONAL)}, plugins)
 
 
 def _calibration(path: Path, config: Settings, stored: Any) -> Calibration | None:
@@ -165,7 +182,7 @@ def _calibration(path: Path, config: Settings, stored: Any) -> Calibration | Non
 
 
 def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, torch.Tensor]) -> Objective:
-    """The objective of a description, with its tensors."""
+    """Build the objective that a checkpoint describes, and load its tensors."""
     schema = described.schema
     head = build.head_of(config.head, schema.targets)
     inputs = _inputs(config, schema.num_features, state)
@@ -177,7 +194,7 @@ def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, tor
     standardized = Standardized(model, blank, blank.clone(), inputs)
     objective = Objective(standardized, head, prior, described.population, build.build_loss(config.loss))
     build.build_metrics(config, head)
-    compare(path, objective.state_dict(), state)
+    check_tensors(path, objective.state_dict(), state)
     # Parameters take the precision they were trained in; buffers of statistics stay in 64 bit.
     for name, parameter in objective.named_parameters():
         parameter.data = parameter.data.to(state[name].dtype)
@@ -186,7 +203,7 @@ def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, tor
 
 
 def _inputs(config: Settings, num_features: int, state: dict[str, torch.Tensor]) -> Inputs | None:
-    """The learnt map of features to inputs of the model, or None where the model gets the features themselves."""
+    """The learnt map of features to inputs of the model, with its tensors; None for `inputs=standard`."""
     inputs, prefix = build.build_inputs(config, num_features), "model.inputs."
     if inputs is not None:
         inputs.restore({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
@@ -194,19 +211,19 @@ def _inputs(config: Settings, num_features: int, state: dict[str, torch.Tensor])
 
 
 def _check_size(path: Path, config: Settings, sizes: dict[str, int], state: dict[str, torch.Tensor]) -> None:
-    """Hold one of mlefw's models to its tensors before there is memory for it, which may be more than there is."""
+    """Check the tensors of a built-in model before memory is allocated: settings may ask for more than there is."""
     if not str(config.model["_target_"]).startswith("mlefw."):
         return
     with torch.device("meta"):
         model = instantiate("model", config.model, **sizes)
     prefix = "model.model."
     known = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    compare(path, model.state_dict(), known)
+    check_tensors(path, model.state_dict(), known)
 
 
 @torch.no_grad()
-def _try(path: Path, objective: Objective) -> None:
-    """Send the mean of the training rows through the model."""
+def _check_prediction(path: Path, objective: Objective) -> None:
+    """Refuse a model whose prediction for the mean of the training features is not finite."""
     model = objective.eval().model
     if not bool((model.scale > 0).all()):  # type: ignore[operator, union-attr]
         raise UsageError(f"{path} is damaged: tensor model.scale holds a value that is not positive")
@@ -216,11 +233,16 @@ def _try(path: Path, objective: Objective) -> None:
         raise UsageError(f"{path} is damaged: its model predicts nothing finite for the mean of its training rows")
 
 
-def compare(path: Path, wanted: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
-    """Names, shapes and types first, so that no tensor of a wrong size is ever copied; and every value is finite.
+def check_tensors(path: Path, wanted: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
+    """Check names, shapes, types and values of tensors before they are loaded.
+
+    Args:
+        path: the file, for messages.
+        wanted: the tensors of the model that was built; types may differ in the precision of floating-point numbers.
+        state: the tensors of the file.
 
     Raises:
-        UsageError: they differ, or a value is not finite.
+        UsageError: they do not fit, or a value is not finite.
     """
     if wanted.keys() != state.keys():
         names = sorted(wanted.keys() ^ state.keys())[:3]

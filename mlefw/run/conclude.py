@@ -1,4 +1,4 @@
-"""The end of a run: figures, distances, pictures, and the summary."""
+"""The end of a run: final figures, distances from the exact estimates, pictures, and the summary."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -27,21 +27,22 @@ from mlefw.system.warning import collect, collected, warn
 
 Splits = Mapping[str, Rows]
 
-_MANY = 0.01
-"""Share of the training rows at the floor of their scale from which a run says so."""
-_UNFINISHED = "the run ended while its last figures were computed: the model and all that stands here are whole"
+_FLOOR_SHARE = 0.01
+"""Share of training rows with their scale at its floor, from which on there is a warning."""
+
+_UNFINISHED = "the run ended while its last figures were computed: the model and the figures that are here are valid"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a trained model says of the rows of each split, and its figures."""
+    """The evaluation of a trained model on the rows of each split, and its figures; both by split."""
 
     evaluations: dict[str, Evaluation]
     figures: dict[str, dict[str, float]]
 
 
-def see(config: Settings, objective: Objective, evaluations: dict[str, Evaluation], splits: Splits) -> Seen:
-    """The same with the figures of known evaluations."""
+def evaluated(config: Settings, objective: Objective, evaluations: dict[str, Evaluation], splits: Splits) -> Seen:
+    """Evaluations of an objective by split, with the figures computed from them."""
     metrics = build.build_metrics(config, objective.head)
     figures = {split: figures_on(objective, evaluations[split], rows, metrics) for split, rows in splits.items()}
     return Seen(evaluations, figures)
@@ -57,9 +58,17 @@ def conclude(
     started: float,
     seen: Seen | None = None,
 ) -> Json:
-    """Write what is left to be written of a run that began at `started`; its summary.
+    """Recalibrate, evaluate, and write all files of a run whose training is done; the summary.
 
-    `seen`: what the model says before a recalibration, where that is known.
+    Args:
+        config: the settings of the run.
+        run_dir: its directory.
+        prepared: its rows and the objective, with the weights that are kept.
+        yardstick: the exact estimates on the rows of each split.
+        baseline: content of `baseline.json`; None where there is none.
+        fit: what training has left.
+        started: when the run began, in seconds of `time.monotonic`.
+        seen: evaluations before a recalibration, where they are known.
     """
     data, objective = prepared.data, prepared.estimand.objective.eval()
     _warn_of_first_epoch(fit, objective, data.splits)
@@ -68,21 +77,21 @@ def conclude(
         "the recalibration", lambda: _recalibrate(config, run_dir, prepared, before), (objective, before, None)
     )
     if seen is None or calibration is not None:
-        seen = see(config, final, evaluations, data.splits)
+        seen = evaluated(config, final, evaluations, data.splits)
     attempt("the share of rows at the floor", lambda: _warn_of_floor(objective, before["train"], data.train), None)
     is_fold = bool(config.cv) and yardstick.reference is not None
-    beside = yardstick.at_reference("test", data.splits["test"]).nll if is_fold else None
-    row_scores.store(run_dir, evaluations, data.splits, data.schema.labels, beside)
+    baseline_nll = yardstick.at_reference("test", data.splits["test"]).nll if is_fold else None
+    row_scores.store(run_dir, evaluations, data.splits, data.schema.labels, baseline_nll)
     summary = _essentials(config, prepared, yardstick, fit, seen, final, calibration)
     summary["time"]["total_s"] = time.monotonic() - started
     figures = seen.figures
     misfit = attempt("the judgement of calibration", lambda: judgement.judge(config, final, data.splits, figures), None)
     if misfit is not None:
-        # The verdict says it; a line of its own on the terminal would say it twice.
+        # Not on the terminal: the verdict, which is printed there, says it.
         collect(misfit["sentence"])
         summary["misfit"] = misfit
-    # What follows may take long, or the memory of the machine: what is known by now is on disk first.
-    write(config, run_dir, {**summary, "status": "failed", "reason": _UNFINISHED}, baseline, [])
+    # What follows may take long, or run out of memory: what is known by now is written first.
+    write_summary(config, run_dir, {**summary, "status": "failed", "reason": _UNFINISHED}, baseline, [])
     kept = partial(stored_estimates.keep, checkpoint_of(run_dir), yardstick.exact, objective, config.baseline)
     attempt("the exact estimates of the checkpoint", kept, None)
     summary |= attempt(
@@ -92,7 +101,7 @@ def conclude(
     clock = time.monotonic()
     pictures = _show(config, run_dir, prepared, fit, summary, final)
     summary["time"] |= {"total_s": time.monotonic() - started, "pictures_s": time.monotonic() - clock}
-    return write(config, run_dir, summary, baseline, pictures)
+    return write_summary(config, run_dir, summary, baseline, pictures)
 
 
 def _warn_of_first_epoch(fit: fitting.Fit, objective: Objective, splits: Splits) -> None:
@@ -100,18 +109,18 @@ def _warn_of_first_epoch(fit: fitting.Fit, objective: Objective, splits: Splits)
     if best <= 0 and fit.trainer.current_epoch > 10 and "validation" in splits:
         when = "before training" if best < 0 else "after the first epoch"
         warn(
-            f"the validation NLL was least {when}: the model extrapolates badly, or learns too fast "
+            f"the validation NLL was least {when}: the model extrapolates badly, or the learning rate is too large "
             f"(try a smaller optimizer.lr{prior}, or transformed features)"
         )
 
 
 def _warn_of_floor(objective: Objective, evaluation: Evaluation, train: Rows) -> None:
     share = floored_share(objective, evaluation, train)
-    if share >= _MANY:
+    if share >= _FLOOR_SHARE:
         warn(
             f"the floor of the scale (scale_floor of the head) holds {100 * share:.3g} % of the training rows: the "
-            "network cannot state less noise, while the exact estimates have no floor. Expected a smaller "
-            "head.scale_floor, if that little noise is believed"
+            "network cannot predict a smaller scale, while the exact estimates have no floor. Expected a smaller "
+            "head.scale_floor, if a scale below it is plausible"
         )
 
 
@@ -124,7 +133,7 @@ def _essentials(
     final: Objective,
     calibration: Json | None,
 ) -> Json:
-    """The summary of a run, as far as it takes no more than the figures of the model and of the exact estimates."""
+    """The summary of a run without what is computed later: misfit, uncertainty and distances."""
     trainer = fit.trainer
     summary = essentials(config, prepared, yardstick, seen.figures, final.head) | {
         "calibration": calibration,
@@ -137,14 +146,14 @@ def _essentials(
     return {name: value for name, value in summary.items() if value is not None}
 
 
-def write(
+def write_summary(
     config: Settings,
     run_dir: Path,
     summary: Json,
     baseline: Json | None,
     pictures: Sequence[exhibit.Exhibit],
 ) -> Json:
-    """Write the report, if one is wanted, and the summary; the summary with all warnings."""
+    """Write the report, if the settings ask for one, and the summary; the summary with all warnings."""
     summary = {**summary, "warnings": collected()}
     if config.report:
         attempt("the report", lambda: exhibit.report(run_dir, summary, baseline, pictures), None)
@@ -161,7 +170,7 @@ def _show(
     summary: Json,
     final: Objective,
 ) -> list[exhibit.Exhibit]:
-    """The pictures, written and on TensorBoard's last page."""
+    """Draw the pictures, write them, and finish TensorBoard's log with them."""
     sample = fit.board.sample if "calibration" not in summary else _unseen(prepared.data)
     seen, pictures = None, list[exhibit.Exhibit]()
     if config.plots:
@@ -179,7 +188,7 @@ def _show(
         )
     if pictures:
         exhibit.store(run_dir / "plots", pictures)
-    # TensorBoard draws its own of the rows of every epoch, which those of a recalibrated model are not.
+    # TensorBoard compares a sample over epochs; after a recalibration the sample is another one.
     seen = seen if sample is fit.board.sample else None
     attempt("the last page of TensorBoard", lambda: _finish_board(config, fit, summary, pictures, seen), None)
     return pictures
@@ -192,6 +201,7 @@ def _finish_board(
     pictures: Sequence[exhibit.Exhibit],
     seen: Forecast | None,
 ) -> None:
+    """Write settings, final figures, the table of results and pictures to TensorBoard's log."""
     settings: dict[str, str | float | bool] = {
         name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
     }
@@ -215,7 +225,12 @@ def _finish_board(
 def _recalibrate(
     config: Settings, run_dir: Path, prepared: Prepared, before: dict[str, Evaluation]
 ) -> tuple[Objective, dict[str, Evaluation], Json | None]:
-    """The model that is kept, its evaluations, and what recalibrated it; `best.ckpt` then holds that, too."""
+    """Fit the recalibration, and add it to `best.ckpt`.
+
+    Returns:
+        The recalibrated objective, its evaluations by split, and `calibration` of the summary; without a recalibration
+        the objective and evaluations as they were, and None.
+    """
     objective, calibration, splits = prepared.estimand.objective, prepared.calibration, prepared.data.splits
     if calibration is None:
         return objective, before, None
@@ -227,7 +242,7 @@ def _recalibrate(
 
 
 def _unseen(data: build.Data) -> Sample:
-    """Rows to look at after a recalibration: those of the test, else the ones it was fitted on, and called so."""
+    """A sample of rows for pictures after a recalibration: of the test rows, else of those that it was fitted on."""
     held = "test" if "test" in data.splits else recalibration.FITTED_ON
     sample = Sample.of({held: data.splits[held]}, data.schema.target, data.schema.labels)
     note = "" if held == "test" else ", recalibrated on them"

@@ -14,23 +14,23 @@ from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import own
 
 CANDIDATES = "candidates"
-"""The folder of a run with the runs among which it will choose."""
+"""The folder of a run with `inputs=auto`: a run for each candidate, of which one will be kept."""
 
 SUPERSEDED = "superseded"
-"""The folder of a sweep that keeps failed attempts which were repeated."""
+"""The folder of a sweep with the failed attempts of jobs that were run again."""
 
 
 def default_path(kind: str = "outputs") -> Path:
-    """`<kind>/<date>/<time>-<process>`: two runs never choose the same."""
+    """`<kind>/<date>/<time>-<process>`; the time has microseconds, so that no two runs get the same path."""
     now = datetime.now().astimezone()
     return Path(kind) / now.strftime("%Y-%m-%d") / f"{now.strftime('%H-%M-%S-%f')}-{os.getpid()}"
 
 
 def check_free(path: Path) -> None:
-    """Refuse a directory that cannot be claimed, while nothing is written yet.
+    """Refuse a path at which no run directory can be made; nothing is written.
 
     Raises:
-        UsageError: it holds something, is a link or a file, or cannot be written to.
+        UsageError: it is a directory that is not empty, a link or a file, or cannot be written to.
     """
     local_path(path, "run_dir")
     try:
@@ -55,10 +55,12 @@ def check_free(path: Path) -> None:
 
 
 def claim(path: Path) -> Path:
-    """Make the directory, and in it `checkpoints`, whose making decides between two processes; the absolute path.
+    """Make a run directory with the folder `checkpoints`; its absolute path.
+
+    Of two processes that do so at once, the one that makes `checkpoints` gets the directory.
 
     Raises:
-        UsageError: another run has it, or it cannot be made.
+        UsageError: another run has the directory, or it cannot be made.
     """
     check_free(path)
     try:
@@ -74,12 +76,12 @@ def claim(path: Path) -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a run directory for this process; the system lets go of it when the process ends, however it ends.
+    """Lock a run directory for this process; the system releases the lock when the process ends, however it ends.
 
-    Nothing is written through a link below it.
+    From then on nothing is written through a link below the directory (see `own_folder`).
 
     Raises:
-        UsageError: another process is at work in it.
+        UsageError: another process holds the lock.
     """
     own(path)
     with file_system.locked(path) as is_held:
@@ -89,10 +91,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def run_of(resume: str) -> Path:
-    """The run directory that `resume=` means, which holds a `last.ckpt`; the absolute path.
+    """The absolute path of the run directory that `resume=` names.
 
     Raises:
-        UsageError: there is none.
+        UsageError: it is no run directory, or holds nothing to go on from.
     """
     path = local_path(resume, "resume", "only a local run directory can be continued")
     if not path.is_dir():
@@ -108,7 +110,7 @@ def run_of(resume: str) -> Path:
 
 
 def summary_of(run_dir: Path) -> Json:
-    """The summary of a run; empty where there is none that can be read."""
+    """The content of `summary.json` of a run; empty if there is none that can be read."""
     try:
         content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -117,6 +119,7 @@ def summary_of(run_dir: Path) -> Json:
 
 
 def _make(path: Path) -> None:
+    """Make a directory and those above it, also while another process does so."""
     if not path.exists():
         _make(path.parent)
         try:
@@ -131,7 +134,7 @@ MEMBERS = "members"
 
 
 def members_of(run: str | Path) -> list[Path]:
-    """The runs that a path stands for: of an ensemble its finished members, in order, else itself.
+    """The runs that a path stands for: the finished members of an ensemble, in their order; else the path itself.
 
     Raises:
         UsageError: no member of the ensemble is finished.
@@ -148,10 +151,10 @@ def members_of(run: str | Path) -> list[Path]:
 
 
 def checkpoint_of(run: str | Path, name: str = "best.ckpt") -> Path:
-    """The checkpoint file meant by a run directory or by a file itself.
+    """The checkpoint file `name` of a run directory; a path to a file is returned as it is.
 
     Raises:
-        UsageError: neither is there.
+        UsageError: there is no such file.
     """
     path = local_path(run, "run")
     if not path.exists():

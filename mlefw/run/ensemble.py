@@ -13,8 +13,8 @@ from pyarrow import parquet
 
 from mlefw.configuration.settings import Settings, TableSettings
 from mlefw.objective.objective import Evaluation
-from mlefw.run import conclude as single
 from mlefw.run import row_scores
+from mlefw.run.conclude import write_summary
 from mlefw.run.directory import MEMBERS, summary_of
 from mlefw.run.essentials import CHOSEN_BY, essentials
 from mlefw.run.held_out import parts_of
@@ -38,16 +38,16 @@ def conclude(
     failed: Mapping[int, str],
     started: float,
 ) -> Json:
-    """Evaluate the mixture of the members that were trained, and write its summary and report; the summary.
+    """Evaluate the mixture of the finished members, and write its summary and report; the summary.
 
     Args:
-        config: of the whole.
-        root: its directory.
-        prepared: rows and exact estimates of the whole.
-        yardstick: the exact estimates on these rows.
-        baseline: content of `baseline.json`.
+        config: the settings of the ensemble.
+        root: the directory of the ensemble.
+        prepared: the rows of the ensemble.
+        yardstick: the exact estimates on the rows of each split.
+        baseline: content of `baseline.json`; None where there is none.
         failed: why members failed, by number.
-        started: when the whole began, in seconds of the monotonic clock.
+        started: when the ensemble began, in seconds of `time.monotonic`.
     """
     trained = replace(load_pooled(root, trusted()), config=config)
     figures, evaluations, each = {}, {}, {}
@@ -63,7 +63,7 @@ def conclude(
     summary = essentials(config, prepared, yardstick, figures, trained.objective.head)
     chosen_by = summary_of(root).get("inputs", {}).get(CHOSEN_BY)
     if chosen_by is not None:
-        # The whole was prepared with the first of the candidates.
+        # `prepared` was built with the first candidate, and another one may have been chosen.
         models: list[Any] = [member.objective.model for member in trained.members]
         most = max(model.num_inputs for model in models)
         summary["inputs"] = {"method": config.choice("inputs"), "num_inputs": most, CHOSEN_BY: chosen_by}
@@ -77,12 +77,12 @@ def conclude(
         "baseline_s": yardstick.exact.seconds,
         "total_s": time.monotonic() - started,
     }
-    return single.write(config, root, summary, baseline, [])
+    return write_summary(config, root, summary, baseline, [])
 
 
 @torch.no_grad()
 def _evaluated(trained: Pooled, split: str) -> tuple[dict[str, float], Evaluation, Json]:
-    """Figures of the mixture on a split, its NLL row by row, and what `MemberTally` says of the members."""
+    """Figures of the mixture on a split, its evaluation (NLL of each row), and the figures of `MemberTally`."""
     tally, members = Tally(trained.objective, trained.metrics()), MemberTally(trained, splits_entropy=split != "train")
     nll = []
     for block in read_blocks(trained, TableSettings(), split, prediction=False):
@@ -96,7 +96,7 @@ def _evaluated(trained: Pooled, split: str) -> tuple[dict[str, float], Evaluatio
 def _described(
     config: Settings, root: Path, trained: Pooled, each: Mapping[str, Json], failed: Mapping[int, str]
 ) -> Json:
-    """`ensemble` of `summary.json`: the members one by one, and by split what is said of all of them."""
+    """`ensemble` of `summary.json`: status and metrics of each member, and by split the figures over all members."""
     places = {member.path.parent.parent.name: position for position, member in enumerate(trained.members)}
     members = []
     for number in range(config.ensemble["members"]):

@@ -1,4 +1,4 @@
-"""What a summary says of settings, rows and exact estimates, beside the figures of the model."""
+"""The part of `summary.json` that every run has: settings, rows, figures and exact estimates."""
 
 from collections.abc import Mapping
 
@@ -10,13 +10,21 @@ from mlefw.score.yardstick import Yardstick, describe
 from mlefw.system.atomic import Json
 
 CHOSEN_BY = "validation_nll_nats"
-"""Of `inputs` in a summary: the NLL, in nats per row, of each candidate among which `inputs=auto` has chosen."""
+"""Key in `inputs` of a summary: for `inputs=auto` the validation NLL of each candidate, in nats per row."""
 
 
 def essentials(
     config: Settings, prepared: Prepared, yardstick: Yardstick, figures: Mapping[str, Mapping[str, float]], head: Head
 ) -> Json:
-    """What the summary says of settings, rows and exact estimates, with the figures of the model by split."""
+    """The part of the summary that every run has.
+
+    Args:
+        config: the settings.
+        prepared: the rows and the objective.
+        yardstick: the exact estimates on the rows of each split.
+        figures: the figures of the model, by split.
+        head: the head that predicts, which a recalibration has changed.
+    """
     data, estimand, exact, lines = prepared.data, prepared.estimand, yardstick.exact, yardstick.lines
     summary = {
         "status": "finished",
@@ -30,7 +38,7 @@ def essentials(
         "num_parameters": prepared.num_parameters,
         "metrics": figures,
         "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
-        "baseline_num_features": len(estimand.asked) if estimand.is_subset else None,
+        "baseline_num_features": len(estimand.baseline_features) if estimand.is_subset else None,
         "baseline": describe(exact.mle, lines.get("mle")),
         "baseline_map": describe(exact.map, lines.get("map")),
         "baseline_ridge": _ridge(config, yardstick),
@@ -41,7 +49,7 @@ def essentials(
 
 
 def _inputs(config: Settings, prepared: Prepared) -> Json | None:
-    """What maps features to inputs of the model, and their number; None where the inputs are the features."""
+    """Name of the input map and number of inputs; None where the model gets the features themselves."""
     model = prepared.estimand.objective.model
     return None if model.inputs is None else {"method": config.choice("inputs"), "num_inputs": model.num_inputs}
 

@@ -1,4 +1,4 @@
-"""The exact estimates of a run, solved one after the other; one that is left out or fails costs the run nothing."""
+"""The exact estimates of a run; one that fails, or would take too long, is left out with its reason."""
 
 import time
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from mlefw.score.yardstick import Exact
 from mlefw.system.attempt import reason
 
 NAMES = {"mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge MAP"}
-"""What the estimates are called."""
+"""Names of the estimates for messages."""
 
 
 def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exact:
-    """The linear MLE, under a prior the MAP, and where neither can be compared with a ridge MAP.
+    """The linear MLE; under a prior also the MAP; and a ridge MAP where neither of them can be compared with.
 
     Raises:
         UsageError: there is no exact solver for the head and the prior.
@@ -39,14 +39,14 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
                 return baseline.solve(problem(), watch, start, left)
         except UsageError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever ails an estimate, the run does not depend on it
+        except Exception as error:  # noqa: BLE001 - a solver may fail in any way; the run goes on without this estimate
             left_out[name] = reason(error)
             return None
 
     mle = solved("mle", lambda: estimand.problem(train, NoPrior()))
     prior = estimand.objective.prior
     posterior = None if prior.flat else solved("map", lambda: estimand.problem(train, prior))
-    # Training has all features: an estimate on some of them is not what it descends to.
+    # The model is trained on all features: an estimate from some of them is not where training leads to.
     optimum = None if estimand.is_subset else mle if prior.flat else posterior
     exact = Exact(estimand.null, mle, posterior, None, optimum)
     if exact.reference is None:
@@ -56,13 +56,16 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
 
 
 def _ridge(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Problem:
-    """The problem with a Gaussian prior on the weights of standardised features."""
+    """The linear problem with a Gaussian prior on the weights, on standardised features whatever the settings say."""
     mean, scale = feature_statistics(train, True)
     return replace(estimand, mean=mean, scale=scale).problem(train, L2Prior(baseline.ridge_scale))
 
 
 def _near(estimand: Estimand, train: Rows, mle: Solution | None) -> Tensor | None:
-    """Where the descent to an MLE that is not there has come, if it was one of the same standardised features."""
-    if mle is None or not mle.matrix_free or mle.problem.num_active != len(estimand.asked):
+    """The last point of a solver that was descending to an MLE that does not exist: a start for the ridge MAP.
+
+    None where there is no such point, or it has other features or another standardisation.
+    """
+    if mle is None or not mle.matrix_free or mle.problem.num_active != len(estimand.baseline_features):
         return None
     return mle.theta if bool((estimand.scale == feature_statistics(train, True)[1]).all()) else None

@@ -23,7 +23,7 @@ from mlefw.system.own_folder import cleared
 from mlefw.system.warning import collected, warn
 
 Exhibit = tuple[str, Picture]
-"""The name of its file, and a picture."""
+"""The name of a picture's file without `.png`, and the picture with title and caption."""
 
 CAPTIONS = {
     "learning_curves": "Mean NLL after each epoch, with the exact estimates as flat lines.",
@@ -38,10 +38,10 @@ CAPTIONS = {
 
 
 def of_training(fit: Fit, summary: Mapping[str, Any], schema: Schema, with_path: bool) -> list[Exhibit]:
-    """The pictures of the training over epochs, and of a linear model's way to the exact estimate.
+    """The pictures of the training over epochs; `with_path` adds the path of a linear model's coefficients.
 
-    Where the model was recalibrated, captions say that these show it before that: the errors of its gaps are not
-    theirs.
+    Where the model was recalibrated, captions say that they show it before that, and gaps have no error bars: the
+    errors in the summary are those after the recalibration.
     """
     recalibrated = "calibration" in summary
     errors = {} if recalibrated else summary["distance"].get("gap_se", {})
@@ -58,20 +58,20 @@ def of_training(fit: Fit, summary: Mapping[str, Any], schema: Schema, with_path:
 def _curves(log: LogFigures, best_epoch: int, errors: Mapping[str, float]) -> list[Exhibit]:
     lines, reference = log.yardstick.lines, log.yardstick.exact.reference
     name = None if reference is None else reference[0]
-    return _ready(training_curves(log.history, lines, best_epoch, name, errors))
+    return _as_exhibits(training_curves(log.history, lines, best_epoch, name, errors))
 
 
 def _coefficients(recorder: RecordCoefficients, schema: Schema, best_epoch: int) -> list[Exhibit]:
     way = CoefficientPath(recorder.epochs, recorder.thetas)
-    return _ready(way_of_coefficients(way, recorder.solution, schema.names, best_epoch + 1, schema.labels))
+    return _as_exhibits(way_of_coefficients(way, recorder.solution, schema.names, best_epoch + 1, schema.labels))
 
 
 def predictive(sample: Sample, seen: Forecast, figures: Mapping[str, float]) -> list[Exhibit]:
-    """The pictures of the predictive distributions; `figures` are those of the metrics on the split of the sample."""
-    return _ready(predictive_shapes(sample, seen, figures))
+    """The pictures of the predictive distributions; `figures` are the metrics on the split of the sample."""
+    return _as_exhibits(predictive_shapes(sample, seen, figures))
 
 
-def _ready(drawn: Mapping[str, Figure]) -> list[Exhibit]:
+def _as_exhibits(drawn: Mapping[str, Figure]) -> list[Exhibit]:
     return [
         (name, Picture(png(figure), figure.get_suptitle().replace("\n", " ").replace(r"\$", "$"), CAPTIONS[name]))
         for name, figure in drawn.items()
@@ -79,7 +79,7 @@ def _ready(drawn: Mapping[str, Figure]) -> list[Exhibit]:
 
 
 def store(folder: Path, pictures: Sequence[Exhibit]) -> None:
-    """Write `<name>.png` for each; one that cannot be written is a warning, since the run itself is done."""
+    """Write each picture to `<name>.png` in a folder; where that fails there is a warning, and no error."""
     try:
         cleared(folder).mkdir(mode=0o755, exist_ok=True)
         for name, picture in pictures:
@@ -89,7 +89,7 @@ def store(folder: Path, pictures: Sequence[Exhibit]) -> None:
 
 
 def failure(run_dir: Path, reason: str) -> None:
-    """Write `report.html` of a run that failed: why, and its settings.
+    """Write `report.html` of a run that failed, with the reason and the settings.
 
     Raises:
         StorageError: it cannot be written.
@@ -99,7 +99,7 @@ def failure(run_dir: Path, reason: str) -> None:
 
 
 def report(run_dir: Path, summary: Mapping[str, Any], baseline: Any, pictures: Sequence[Exhibit]) -> None:
-    """Write `report.html`; where it cannot be written, a warning."""
+    """Write `report.html`; where that fails there is a warning, and no error."""
     try:
         configuration = (run_dir / "config.yaml").read_text(encoding="utf-8")
         shown = [picture for _, picture in pictures]

@@ -1,4 +1,4 @@
-"""The fit of a run: Lightning's trainer with the callbacks that log, keep and resume."""
+"""The training of a run: Lightning's trainer with the callbacks that log, save, stop and resume."""
 
 import time
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ from mlefw.training.recovery import History
 from mlefw.training.waiting import epochs_to_wait
 
 _PATIENCE = 50
-"""Epochs of few steps without a better NLL, after which a training ends by default."""
+"""Default patience of early stopping in epochs (see `epochs_to_wait`, which adapts it)."""
 
 
 @dataclass(frozen=True)
-class Watch:
-    """The callbacks of a run that read and log and keep."""
+class RunCallbacks:
+    """The callbacks that every run has, beside those of `callback=`."""
 
     resumable: Resumable
     log: LogFigures
@@ -46,14 +46,24 @@ class Watch:
 
     @property
     def callbacks(self) -> list[lightning.Callback]:
-        """Those that are there, in the order in which they have to be called."""
+        """The callbacks that are not None, in the order in which Lightning has to call them."""
         known = (self.resumable, self.log, self.board, self.keep, self.recorder, self.stopping)
         return [callback for callback in known if callback is not None]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What training leaves behind."""
+    """What training leaves behind.
+
+    Attributes:
+        trainer: Lightning's trainer.
+        keeper: knows the best epoch and its NLL.
+        log: holds the figures of all evaluations.
+        board: writes TensorBoard's log.
+        recorder: the coefficients of a linear model over epochs; None for other models.
+        rows_per_s: training rows per second, evaluations included.
+        seconds: duration of the fit, with the building of the trainer.
+    """
 
     trainer: lightning.Trainer
     keeper: KeepCheckpoints
@@ -64,14 +74,14 @@ class Fit:
     seconds: float
 
 
-def watch(
+def run_callbacks(
     config: Settings,
     run_dir: Path,
     prepared: Prepared,
     yardstick: Yardstick,
     content: Content | None = None,
-) -> Watch:
-    """The callbacks of a new run, or of one that goes on from the `content` of a checkpoint."""
+) -> RunCallbacks:
+    """The callbacks of a new run, or of one that is resumed from the `content` of a checkpoint."""
     data, exact = prepared.data, yardstick.exact
     log = LogFigures(run_dir / "metrics.csv", yardstick)
     keep = KeepCheckpoints(run_dir / "checkpoints", **vars(config.checkpoint), before=log.settle)
@@ -79,7 +89,7 @@ def watch(
     sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
     text = {"settings": "    " + as_yaml(config.plain).replace("\n", "\n    ")}
     recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
-    return Watch(resumable, log, WriteBoard(text, sample, log), keep, recorder, _stopping(config, prepared.rows))
+    return RunCallbacks(resumable, log, WriteBoard(text, sample, log), keep, recorder, _stopping(config, prepared.rows))
 
 
 def fit(
@@ -90,32 +100,32 @@ def fit(
     card: Content,
     content: Content | None,
 ) -> Fit:
-    """Train from the start, or on from the `content` of a checkpoint; the best state is in the objective then.
+    """Train from the start, or from the `content` of a checkpoint; the objective then has the best state.
 
     Raises:
         NumericalError, StorageError: during the training.
-        Stopped: by a signal, after what was reached is on disk.
+        Stopped: by a signal; the state reached is saved before.
     """
     clock = time.monotonic()
     module = build_module(config, prepared.estimand, prepared.rows)
-    watching = watch(config, run_dir, prepared, yardstick, content)
-    callbacks = watching.callbacks + ([WarnOfShortSteps()] if topology.is_ddp(config.trainer) else [])
+    watchers = run_callbacks(config, run_dir, prepared, yardstick, content)
+    callbacks = watchers.callbacks + ([WarnOfShortSteps()] if topology.is_ddp(config.trainer) else [])
     trainer = build_trainer(config, run_dir, card, callbacks, resume.purge_step(content))
     training_clock = time.monotonic()
     with deferred(), retained(), module.around:
         trainer.fit(module, datamodule=prepared.rows)
     ranks.close()
     raise_pending()
-    _tell_of_recoveries(module.recovery.history)
+    _warn_of_recoveries(module.recovery.history)
     seconds = time.monotonic() - training_clock
-    watching.keep.restore_best(module)
+    watchers.keep.restore_best(module)
     module.objective.cpu()
     epochs = trainer.current_epoch - (0 if content is None else content[KEY]["epoch"])
     rows_per_s = epochs * prepared.data.train.num_rows / max(seconds, 1e-9)
-    return finished(trainer, watching, rows_per_s, time.monotonic() - clock)
+    return finished(trainer, watchers, rows_per_s, time.monotonic() - clock)
 
 
-def _tell_of_recoveries(history: History) -> None:
+def _warn_of_recoveries(history: History) -> None:
     """Warn of a training that diverged on its way."""
     if not history.epochs:
         return
@@ -130,13 +140,13 @@ def _tell_of_recoveries(history: History) -> None:
     warn(text)
 
 
-def finished(trainer: lightning.Trainer, watching: Watch, rows_per_s: float, seconds: float) -> Fit:
-    """The fit of a trainer that has come to its end."""
-    return Fit(trainer, watching.keep, watching.log, watching.board, watching.recorder, rows_per_s, seconds)
+def finished(trainer: lightning.Trainer, watchers: RunCallbacks, rows_per_s: float, seconds: float) -> Fit:
+    """The `Fit` of a trainer whose training is done."""
+    return Fit(trainer, watchers.keep, watchers.log, watchers.board, watchers.recorder, rows_per_s, seconds)
 
 
 def follow(config: Settings, run_dir: Path, prepared: Prepared, content: Content | None) -> None:
-    """Train as one of the processes that write nothing."""
+    """Train as one of several processes, other than the first, which alone writes."""
     module = build_module(config, prepared.estimand, prepared.rows)
     callbacks: list[lightning.Callback] = [Resumable(content)]
     stopping = _stopping(config, prepared.rows)
@@ -148,6 +158,7 @@ def follow(config: Settings, run_dir: Path, prepared: Prepared, content: Content
 
 
 def _stopping(config: Settings, rows: RowsModule) -> StopWithoutProgress | None:
+    """Early stopping; None where it is switched off or there are no validation rows."""
     patience = epochs_to_wait(config.early_stopping.patience, _PATIENCE, rows.cadence.num_steps(1))
     if patience is None or "validation" not in rows.splits:
         return None

@@ -1,4 +1,4 @@
-"""Which rows of a run train, validate and test: as its source says, or as one fold of a cross-validation does."""
+"""The splits of a run: by the rule of its data source, one fold of a cross-validation, or a member of an ensemble."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ Parts = dict[str, tuple[Table, np.ndarray]]
 """For each split a table, and the positions of the split's rows in it."""
 
 
-def is_whole(cv: Node) -> bool:
-    """Whether the settings ask for every fold of a cross-validation."""
+def is_cross_validation(cv: Node) -> bool:
+    """Whether the section `cv` of the settings asks for all folds of a cross-validation, and not for one of them."""
     return "_target_" in cv and cv.get("fold") is None
 
 
 def is_ensemble(config: Settings) -> bool:
-    """Whether the settings ask for every member of an ensemble."""
+    """Whether the settings ask for all members of an ensemble, and not for one of them."""
     return "_target_" in config.ensemble and config.ensemble.get("member") is None
 
 
@@ -28,13 +28,13 @@ def parts_of(config: Settings, source: Source, table: Table) -> Parts:
     """The splits of a run.
 
     Args:
-        config: with `cv`, the settings of a cross-validation, whose `fold` is the one that tests, and `ensemble`, whose
-            `member` is the one that trains; either is empty for none.
-        source: says how rows are shared out.
-        table: what the source has read.
+        config: `cv.fold` is the fold whose rows are the test rows, `ensemble.member` the member that is trained; both
+            sections are empty where they are not used.
+        source: knows the rule by which rows are split.
+        table: the table that the source has read.
 
     Raises:
-        UsageError: all folds are asked for where a run has one, there is no such fold, or as `Source.parts`.
+        UsageError: `cv` asks for all folds or for one that does not exist; or as `Source.parts`.
     """
     parts = _of_fold(config.cv, source, table)
     if "_target_" not in config.ensemble:
@@ -46,7 +46,7 @@ def parts_of(config: Settings, source: Source, table: Table) -> Parts:
 def _of_fold(cv: Node, source: Source, table: Table) -> Parts:
     if "_target_" not in cv:
         return source.parts(table)
-    if is_whole(cv):
+    if is_cross_validation(cv):
         raise UsageError(
             "cv= is a fit for each fold, and this is one run\n  expected: cv= with mlefw train or mlefw baseline, and "
             "without -m; or one of the folds, cv.fold=0"
@@ -63,8 +63,8 @@ def _of_fold(cv: Node, source: Source, table: Table) -> Parts:
     return {name: (table, parts[name]) for name in ("train", "validation", "test") if len(parts[name])}
 
 
-def whole(table: Table) -> Parts:
-    """All rows as training rows."""
+def all_training(table: Table) -> Parts:
+    """Splits in which all rows of a table are training rows."""
     return {"train": (table, np.arange(table.num_rows))}
 
 
@@ -72,7 +72,7 @@ def all_folds(cv: Node, source: Source, table: Table) -> list[Any]:
     """The folds of a cross-validation (`mlefw.cv.base.Fold`), in order.
 
     Raises:
-        UsageError: rows are given by a file of their own, or the scheme cannot follow the rule of the split.
+        UsageError: validation or test rows are in a file of their own, or the scheme does not go with `data.split`.
     """
     for name, given in (("validation", source.read_validation()), ("test", source.read_test())):
         if given is not None:

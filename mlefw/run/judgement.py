@@ -1,4 +1,4 @@
-"""Whether a model is calibrated on rows, with what to try instead: from a run to what `misfit` asks for."""
+"""Judges whether a model is calibrated, and collects what `report.misfit` needs to say what to try instead."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ from mlefw.run import build
 from mlefw.score.recalibration import FITTED_ON
 from mlefw.system.atomic import Json
 
-_SPARSE = 0.05
-"""Parameters for each row, below which a prior on them changes next to nothing."""
+_LARGE = 0.05
+"""Parameters per row, from which on a prior is worth trying: with fewer it changes next to nothing."""
 
 
 def judge(
@@ -29,10 +29,10 @@ def judge(
     """The `misfit` of `summary.json`, or None where predictions are calibrated.
 
     Args:
-        config: of the run.
+        config: the settings of the run.
         objective: the model that predicts.
-        splits: the rows, without features where nobody else needs them.
-        metrics: its figures on each of them.
+        splits: rows by split; their features are not read.
+        metrics: the figures of the model by split.
     """
     population = {"train": objective.population} | {split: rows.population for split, rows in splits.items()}
     held = population.get(FITTED_ON, 0.0)
@@ -40,6 +40,7 @@ def judge(
 
 
 def _chosen(config: Settings, objective: Objective, rows: Sequence[Rows], held: float, target: str) -> Chosen:
+    """The choices of a run for one target, from which a remedy is derived; `held`: weight of the validation rows."""
     head, node, setting = objective.head, config.head, "head"
     y = torch.cat([part.y for part in rows])
     recalibrations: tuple[str, ...] = ()
@@ -55,13 +56,13 @@ def _chosen(config: Settings, objective: Objective, rows: Sequence[Rows], held: 
     is_positive = bool((known > 0).all())
     is_share = is_positive and bool((known < 1).all())
     size = sum(weight.numel() for weight in objective.model.parameters())
-    is_large, has_prior = size > _SPARSE * objective.population, not objective.prior.flat
+    is_large, has_prior = size > _LARGE * objective.population, not objective.prior.flat
     return Chosen(_name(node), node, setting, recalibrations, is_large, has_prior, is_positive, is_share)
 
 
 @torch.no_grad()
 def _recalibrations(head: Head, held: float) -> tuple[str, ...]:
-    """The members of `calibrate=` that take what a head predicts, and for which there are validation rows."""
+    """Names of the recalibrations that suit the head's distribution and the validation rows, simplest first."""
     distribution = head(head.center.new_zeros(1, head.eta_dim))
     known = {name: build.build_calibration(node) for name, node in member_settings("calibrate").items()}
     fitting = [name for name, one in known.items() if one and one.fits(distribution) and held >= max(1, one.min_rows)]
@@ -69,14 +70,14 @@ def _recalibrations(head: Head, held: float) -> tuple[str, ...]:
 
 
 def _size(calibration: Calibration | None) -> tuple[int, int]:
-    """What a recalibration asks for: rows, then parameters; the simplest is tried first."""
+    """How much a recalibration needs: (rows, parameters)."""
     if calibration is None:
         return 0, 0
     return calibration.min_rows, sum(part.numel() for part in calibration.buffers())
 
 
 def _name(node: Mapping[str, Any]) -> str:
-    """What a head is called in `head=`, from its class: a Gaussian by where its scale comes from."""
+    """The name of a head in `head=`, derived from its class; the three Gaussian heads differ in the setting `scale`."""
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", str(node["_target_"]).rsplit(".", 1)[1].removesuffix("Head")).lower()
     if name != "gaussian":
         return name

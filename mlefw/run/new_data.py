@@ -1,4 +1,4 @@
-"""Tables for a model that is trained already."""
+"""Reads tables for a trained model, as its schema says."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -21,23 +21,24 @@ from mlefw.system.local_path import local_path
 from mlefw.system.trust import trusted
 
 _READING = ("delimiter", "decimal", "thousands", "encoding", "header")
+"""Settings of a CSV source on how text is read; a Parquet source does not have them."""
 
 
 def check_output(path: Path, overwrite: bool, setting: str = "output") -> None:
-    """Refuse to replace a file.
+    """Refuse to replace a file unless asked to.
 
     Raises:
-        UsageError: it is there, and `overwrite` is false.
+        UsageError: `path` exists, and `overwrite` is false.
     """
     if local_path(path, setting).exists() and not overwrite:
         raise UsageError(f"{setting}={path} exists: expected a new file, or overwrite=true")
 
 
 def adapted(trained: Trained, missing: str | None, unseen: str | None) -> Trained:
-    """The model with other ways to treat missing and unseen values, where one is given.
+    """The model with other ways to treat missing and unseen values; None keeps the way of the training.
 
     Raises:
-        UsageError: a way that there is not.
+        UsageError: there is no such way.
     """
     given: Node = {name: way for name, way in (("missing", missing), ("unseen", unseen)) if way is not None}
     check_parts({"data": {"_target_": "mlefw.data.csv.Csv", **given}})
@@ -48,12 +49,12 @@ def read_table(trained: Trained, settings: TableSettings, split: str) -> tuple[T
     """A table with the rows of a split of the run's own data, and their positions in it.
 
     Args:
-        trained: whose schema and data settings apply.
-        settings: the `data` section of the command; null means as in training.
-        split: which rows of the run's own data.
+        trained: the model; its schema and data settings apply.
+        settings: the `data` section of the command; a setting that is null is as in training.
+        split: name of the split.
 
     Raises:
-        UsageError: no such split, or what the source raises.
+        UsageError: the run has no such split, or as the source.
     """
     source: Source = instantiate("data", {**trained.config.data, **settings.given})
     source.partial, source.bounds = trained.schema.partial, trained.schema.bounds
@@ -70,13 +71,13 @@ def read_blocks(
     """The rows of `data.path` in tables of bounded size, or without one those of a split of the run's own data.
 
     Args:
-        trained: whose schema and data settings apply.
-        settings: the `data` section of the command; null means as in training.
-        split: which rows of the run's own data.
-        prediction: whether targets may be missing.
+        trained: the model; its schema and data settings apply.
+        settings: the `data` section of the command; a setting that is null is as in training.
+        split: name of the split, where `data.path` is not given.
+        prediction: whether the target may be missing.
 
     Raises:
-        UsageError: what the source raises.
+        UsageError: as the source.
     """
     if settings.path is None:
         table, index = read_table(trained, settings, split)
@@ -89,6 +90,7 @@ def read_blocks(
 
 
 def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Source:
+    """The source of a new table, with the columns and roles of the training."""
     given = settings.given
     kind, own = _kind(trained, str(given["path"])), _own_settings(trained)
     if issubclass(kind, Parquet):
@@ -99,20 +101,20 @@ def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Sour
         given = {**own, **given}
     check_parts({"data": {"_target_": f"{kind.__module__}.{kind.__name__}", **given}}, trusted())
     source = trained.schema.reading(kind(**given), prediction)
-    # Columns that training did not know are no surprise where it was told which to take.
+    # There is a warning of columns that training did not have, unless `data.features` named those to take.
     source.closed = trained.config.data.get("features") is None
     source.known = tuple(str(trained.config.data[role]) for role in ("group", "time") if trained.config.data.get(role))
     return source
 
 
 def _kind(trained: Trained, path: str) -> type[Source]:
-    """The class of source for a file or folder: that of the training, if it reads such, or by the name."""
+    """The class of source for a file or folder: the class used in training if it reads such files, else by the name."""
     known: type[Source] = found(admit("data", trained.config.data))
     file = str(local_path(path, "data.path"))
     return next((kind for kind in (known, Parquet) if kind.reads(file)), Csv)
 
 
 def _own_settings(trained: Trained) -> Node:
-    """Those of the training's source that say how it reads: not which rows, nor which column plays which role."""
+    """The settings of the training's source that only its class has; rows and roles of columns are not among them."""
     shared = {one.name for one in fields(Source)} | {"_target_"}
     return {name: value for name, value in trained.config.data.items() if name not in shared}

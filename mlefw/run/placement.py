@@ -1,4 +1,4 @@
-"""Where a head's raw outputs land: in the units of the target, about the null model or an exact estimate."""
+"""Sets the buffers `center` and `gain` of a head: eta = center + gain · raw, raw being the output of the network."""
 
 import torch
 
@@ -13,9 +13,10 @@ from mlefw.rows.standardize import target_statistics
 
 
 def set_units(head: Head, train: Rows) -> None:
-    """Put a head into the units of the training rows."""
+    """Set `gain` and `center` of a head from mean and spread of the target in the training rows."""
     if isinstance(head, JointHead):
         columns = [train._replace(y=y)._asdict() for y in train.y.unbind(1)]
+        # Of each target the rows in which it is known.
         known = [Rows(**c).take(~c["y"].isnan()) if bool(c["y"].isnan().any()) else Rows(**c) for c in columns]
         mean, spread = zip(*(target_statistics(rows) for rows in known), strict=True)
         head.set_column_units(mean, spread)
@@ -25,27 +26,30 @@ def set_units(head: Head, train: Rows) -> None:
 
 
 def place(head: Head, null: Solution) -> Head:
-    """Let a raw output of zero be the null model (or eta = 0, for `start=zero`)."""
+    """Set `center` so that a raw output of zero is the null model (eta = 0 for `head.start=zero`); the head itself."""
     if head.start == "zero":
         head.center.zero_()
         return head
     _, bias, shared = null.problem.split(null.theta)
     _move_center(head, torch.cat([bias, shared]))
     for column, limit in head.column_limits():
-        # Further out there is little slope left to train by.
+        # Beyond these limits the NLL is so flat in eta that training would not leave them.
         near = {"max" if limit.end > 0 else "min": limit.end if limit.start is None else limit.start}
         head.center[column] = head.center[column].clamp(**near)
     return head
 
 
 def start_at(objective: Objective, solution: Solution) -> None:
-    """Start a model at an exact linear estimate: the weights go into the model, and shared raw = 0 becomes theirs."""
+    """Start a model at an exact linear estimate.
+
+    Weights and bias go into the model, and `center` is moved so that zero is the estimate of each shared parameter.
+    """
     weight, bias, shared = full_weight(solution)
     objective.model.model.start_at(weight, bias)  # type: ignore[operator, union-attr]
     _move_center(objective.head, torch.cat([torch.zeros_like(bias), shared]))
 
 
 def _move_center(head: Head, raw: torch.Tensor) -> None:
-    """Let raw = 0 land where `raw` (eta_dim + shared_dim,) does now, no scale below its floor."""
+    """Move `center` so that raw = 0 gives the eta that `raw`, (eta_dim + shared_dim,), gives now; floors are kept."""
     head.center.add_(head.gain * raw)
     head.center.clamp_(min=head.lowest())

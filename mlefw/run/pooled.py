@@ -25,14 +25,15 @@ from mlefw.uncertainty.pool import equal
 from mlefw.uncertainty.together import PooledHead, together
 
 _ROLES = ("offset", "exposure", "weight", "id", "partial", "bounds", "event")
+"""Attributes of a schema that have to agree among the runs of a mixture."""
 
 
 @dataclass(frozen=True)
 class Pooled(Trained):
-    """The mixture of several trained runs.
+    """The mixture of several trained runs; `schema` and `config` are those of the first.
 
     Attributes:
-        members: the runs; `schema` and `config` are those of the first.
+        members: the runs.
         shares: the weight of each run in the mixture, by its path; empty where all members count alike.
     """
 
@@ -41,55 +42,56 @@ class Pooled(Trained):
 
     @property
     def head(self) -> PooledHead:
-        """What maps the etas of all members to the mixture."""
+        """The head that maps the etas of all members, side by side, to the mixture."""
         head = self.objective.head
         assert isinstance(head, PooledHead)
         return head
 
     def adapted(self, **ways: Any) -> "Pooled":
-        """With other ways to treat missing and unseen values."""
+        """The mixture with other ways to treat `missing` and `unseen` values."""
         members = tuple(member.adapted(**ways) for member in self.members)
         return replace(self, schema=replace(self.schema, **ways), members=members)
 
     def metrics(self) -> list[Metric]:
-        """Those of the first member."""
+        """New metrics as the settings of the first member name them."""
         return self.members[0].metrics()
 
     def rows(self, table: Table, target_required: bool = True, whole: bool = True) -> Rows:
-        """Coded rows, whose x holds every coding that the members have, each with its offset behind it."""
+        """Coded rows of a table; x holds the features in each coding of the members, each followed by its offset."""
         found = [member.rows(table, target_required, whole) for member in _distinct(self.members)]
         x = torch.cat([column for rows in found for column in (rows.x, rows.offset.unsqueeze(1))], 1)
         return Rows(x, found[0].y, found[0].weight, torch.zeros_like(found[0].offset))
 
 
 def load(run: str | Path | Sequence[str | Path], plugins: tuple[str, ...] = (), weights: Weights = "equal") -> Trained:
-    """The model of a run, or the mixture of those of several, or of the members of an ensemble.
+    """The model of a run, or the mixture of the models of several runs or of an ensemble's members.
 
     Args:
-        run: a run directory, a checkpoint file or the directory of an ensemble; several of them, also as one text,
-            `a,b` or `[a,b]`.
-        plugins: packages that parts of the runs may come from.
-        weights: those of the runs, as of `weights_of`; the members of an ensemble share its weight. Runs of weight
-            zero are left out.
+        run: a run directory, a checkpoint file or the directory of an ensemble; or several of them, as a sequence or as
+            one text, `a,b` or `[a,b]`.
+        plugins: packages other than mlefw and torch whose classes may be built.
+        weights: of the runs, as in `weights_of`; the members of an ensemble share its weight, and runs of weight zero
+            are left out.
 
     Raises:
-        UsageError: as `checkpoint.load` of each, as `weights_of`, or the runs do not predict one and the same.
+        UsageError: as `checkpoint.load` and `weights_of`, or the runs have different targets, features, roles or kinds
+            of head.
     """
-    named = _named(run)
+    named = _as_list(run)
     shares = weights_of(named, weights) or [1.0] * len(named)
     groups = [(share, members_of(name)) for share, name in zip(shares, named, strict=True) if share > 0]
     members = [checkpoint.load(path, plugins) for _, group in groups for path in group]
     if len(members) == 1:
         return members[0]
     if weights == "equal":
-        return _mixed(members, _place(run), equal(len(members)))
+        return _mixed(members, _ensemble_directory(run), equal(len(members)))
     each = [share / len(group) for share, group in groups for _ in group]
     mixed = _mixed(members, None, torch.tensor(each, dtype=torch.float64).log())
     return replace(mixed, shares={str(name): share for name, share in zip(named, shares, strict=True)})
 
 
 def load_pooled(root: Path, plugins: tuple[str, ...] = ()) -> Pooled:
-    """The mixture of the finished members of an ensemble, also of one alone.
+    """The mixture of the finished members of an ensemble, also if there is only one.
 
     Raises:
         UsageError: as `load`.
@@ -99,8 +101,10 @@ def load_pooled(root: Path, plugins: tuple[str, ...] = ()) -> Pooled:
 
 
 def _mixed(members: Sequence[Trained], place: Path | None, log_weight: Tensor) -> Pooled:
+    """The mixture of some runs; `place` is the directory of an ensemble, None for separate runs."""
     for member in members[1:]:
         _check(members[0], member)
+    # Members with the same coding share the columns of x: features, then the offset.
     distinct = _distinct(members)
     stops, stop = [], 0
     for member in distinct:
@@ -111,33 +115,33 @@ def _mixed(members: Sequence[Trained], place: Path | None, log_weight: Tensor) -
     objective = together([member.objective for member in members], columns, log_weight)
     config = members[0].config
     if place is not None and config.ensemble:
-        # The rows of the whole are not those of its first member.
+        # The splits of the ensemble may differ from those of its first member.
         config = config.replaced(ensemble={**config.ensemble, "member": None})
     return Pooled(objective, members[0].schema, config, place or members[0].path, members=tuple(members))
 
 
 def paths_of(run: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The runs meant by a setting: of an ensemble those of its members."""
-    return [path for name in _named(run) for path in members_of(name)]
+    """The runs that the setting `run` names; for an ensemble its finished members."""
+    return [path for name in _as_list(run) for path in members_of(name)]
 
 
-def _named(run: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+def _as_list(run: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
     return (several(str(run)) or [run]) if isinstance(run, str | Path) else run
 
 
-def _place(run: str | Path | Sequence[str | Path]) -> Path | None:
-    """The directory of the one ensemble that is meant; None for several runs."""
-    named = _named(run)
+def _ensemble_directory(run: str | Path | Sequence[str | Path]) -> Path | None:
+    """The directory that is named, which is that of an ensemble; None where several runs are named."""
+    named = _as_list(run)
     return Path(named[0]) if len(named) == 1 else None
 
 
 def _coding(trained: Trained) -> tuple[Schema, bool]:
-    """What decides on how a table is coded."""
+    """Everything on which the coding of a table depends."""
     return trained.schema, trained.objective.head.log_link
 
 
 def _distinct(members: Sequence[Trained]) -> list[Trained]:
-    """The first member of each coding."""
+    """For each coding the first member that has it."""
     found: list[Trained] = []
     for member in members:
         if _coding(member) not in [_coding(one) for one in found]:
@@ -146,7 +150,7 @@ def _distinct(members: Sequence[Trained]) -> list[Trained]:
 
 
 def _check(first: Trained, other: Trained) -> None:
-    """Hold a member to what the first one predicts, and from what."""
+    """Refuse a run whose target, kind of head, features or roles differ from those of the first."""
     a, b, where = first.schema, other.schema, f"run={first.path},{other.path}"
     if [target.name for target in a.targets] != [target.name for target in b.targets]:
         raise UsageError(f"{where}: one predicts {a.target}, the other {b.target}: expected runs with the same target")
@@ -173,10 +177,10 @@ def _check(first: Trained, other: Trained) -> None:
 
 
 def check_split(trained: Trained, split: str) -> None:
-    """Refuse rows of the runs' own data where these are not the same rows for all members.
+    """Refuse to evaluate a split of the runs' own data that does not have the same rows in all runs of a mixture.
 
     Raises:
-        UsageError: naming two members.
+        UsageError: naming two runs with different rows.
     """
     if not isinstance(trained, Pooled):
         return
@@ -195,11 +199,12 @@ def _fingerprint(trained: Trained, split: str) -> str | None:
 
 
 class MemberTally:
-    """Adds up blocks of rows under each member of a mixture, and how far the members agree.
+    """Adds up, over blocks of rows, the NLL of each member of a mixture and the disagreement of the members.
 
     Args:
         trained: the mixture.
-        splits_entropy: whether to say how far the members agree, which takes most of the time.
+        splits_entropy: whether to split the mixture's entropy into what members share and what they disagree on, which
+            takes most of the time.
     """
 
     def __init__(self, trained: Pooled, splits_entropy: bool = True) -> None:
@@ -210,7 +215,7 @@ class MemberTally:
 
     @torch.no_grad()
     def add(self, rows: Rows) -> Tensor:
-        """Add a block of rows; the NLL of the mixture in each of them, (n,)."""
+        """Add a block of rows; the NLL of the mixture on each row, (n,), in nats."""
         head, objective, mixed = self.trained.head, self.trained.objective, list[Tensor]()
         for part in rows.blocks(rows_at_once(head)):
             eta = objective.eta(part.x, part.offset)
@@ -223,7 +228,7 @@ class MemberTally:
         return torch.cat(mixed)
 
     def figures(self, nll_nats: float | None) -> Json:
-        """What an evaluation says of the members; `nll_nats` is that of the mixture on these rows."""
+        """Figures of the members over the rows added; `nll_nats` is the NLL of the mixture on them, where known."""
         each = [{name: float(value) for name, value in metric.compute().items()} for metric in self.nll]
         paths = [str(member.path) for member in self.trained.members]
         known = [

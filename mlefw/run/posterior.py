@@ -23,13 +23,15 @@ from mlefw.system.warning import warn
 from mlefw.uncertainty.base import Method, Uncertain
 
 _BLOCK = 4096
+"""Rows that are averaged over parameters at a time: each row has up to a thousand nodes."""
 
 
 def keep_posterior(config: Settings, run_dir: Path, objective: Objective, splits: dict[str, Rows]) -> Json:
-    """Store the posterior in the best checkpoint; what the summary says of it under the name of the method.
+    """Fit the uncertainty of the parameters, and store it in the best checkpoint.
 
-    Empty where none was asked for.
-    A training that ends where there is no posterior is finished all the same, with a warning.
+    Returns:
+        Facts and figures for the summary, under the name of the method; empty for `uncertainty=none`, and with a
+        warning where there is none at the weights that training has reached.
     """
     method = build.build_uncertainty(config.uncertainty)
     if method is None:
@@ -42,25 +44,27 @@ def keep_posterior(config: Settings, run_dir: Path, objective: Objective, splits
         return {}
     if (state := found.state()) is not None:
         archive.amend(checkpoint_of(run_dir), posterior=state)
-    return {method.name: found.facts() | _each(objective, found, held_out)}
+    return {method.name: found.facts() | _figures_by_split(objective, found, held_out)}
 
 
-def _each(objective: Objective, uncertain: Uncertain, splits: dict[str, Rows]) -> dict[str, dict[str, float]]:
+def _figures_by_split(
+    objective: Objective, uncertain: Uncertain, splits: dict[str, Rows]
+) -> dict[str, dict[str, float]]:
     figures = {split: averaged_figures(objective, uncertain, rows, [Nll()]) for split, rows in splits.items()}
     return {split: values for split, values in figures.items() if values}
 
 
 def posterior_of(trained: Trained, method: Method | None, stored: bool = False) -> Uncertain | None:
-    """The parameter uncertainty of a trained run.
+    """The uncertainty of the parameters of a trained run; None for none.
 
     Args:
         trained: the run.
-        method: what to compute where the checkpoint does not hold it; None for no uncertainty at all.
-        stored: whether to take one that is there without having been asked for it.
+        method: the method asked for; its result is computed where the checkpoint does not hold it. None for no method.
+        stored: whether to take the uncertainty that the checkpoint holds where no method is asked for.
 
     Raises:
-        UsageError: the run is recalibrated; or none is stored, and the run's own rows are not there or no longer
-            those of its training; or an ensemble is asked for one.
+        UsageError: the run is recalibrated; or it is an ensemble; or the checkpoint does not hold the uncertainty, and
+            the training rows cannot be read again or have changed.
     """
     if isinstance(trained, Pooled) and method is not None:
         raise UsageError(
@@ -87,21 +91,22 @@ def posterior_of(trained: Trained, method: Method | None, stored: bool = False) 
 
 
 def _computed(trained: Trained, method: Method) -> Uncertain:
+    """The uncertainty computed from the training rows, which are read again."""
     missing = f"uncertainty={method.name}: {trained.path} does not hold the uncertainty of its parameters"
     advice = f"expected a run of `mlefw train {method.setting}`"
     try:
         data = build.build_data(trained.config)
     except UsageError as error:
         raise UsageError(f"{missing}, and its training rows cannot be read again: {error}\n  {advice}") from error
-    if not _is_same(trained, data):
+    if not _are_training_rows(trained, data):
         raise UsageError(
             f"{missing}, and the rows that its settings lead to are no longer those of its training\n  {advice}"
         )
     return method.fit(trained.objective, data.train)
 
 
-def _is_same(trained: Trained, data: build.Data) -> bool:
-    """Whether rows read again have the columns, the weight and the feature statistics of the training rows."""
+def _are_training_rows(trained: Trained, data: build.Data) -> bool:
+    """Whether rows read again have the schema, the sum of weights and the feature statistics of the training rows."""
     if data.schema.to_dict() != trained.schema.to_dict() or data.train.population != trained.objective.population:
         return False
     model: Any = trained.objective.model
@@ -113,22 +118,22 @@ def _is_same(trained: Trained, data: build.Data) -> bool:
 def averaged_figures(
     objective: Objective, posterior: Uncertain, rows: Rows, metrics: Sequence[Metric]
 ) -> dict[str, float]:
-    """The figures of metrics that are defined on mixtures, of predictions averaged over the parameters.
+    """Figures of predictions averaged over the parameters, of all metrics that are defined on mixtures.
 
     Empty, with a warning, where the training rows leave the prediction of some rows undetermined.
     """
-    tally = Averaged(objective, posterior, metrics)
+    tally = AveragedTally(objective, posterior, metrics)
     tally.add(rows)
     return tally.figures()
 
 
-class Averaged:
-    """Figures over blocks of rows, of predictions averaged over uncertain parameters.
+class AveragedTally:
+    """Adds up blocks of rows, and computes figures of predictions averaged over uncertain parameters.
 
     Args:
-        objective: the fitted one.
-        posterior: how far its parameters are uncertain.
-        metrics: those that are not defined on mixtures (`Metric.is_averaged`) are left out.
+        objective: the fitted objective.
+        posterior: the uncertainty of its parameters.
+        metrics: metrics; those that are not defined on mixtures (`Metric.is_averaged`) are left out.
     """
 
     def __init__(self, objective: Objective, posterior: Uncertain, metrics: Sequence[Metric]) -> None:
@@ -148,7 +153,7 @@ class Averaged:
             warn(str(error))
 
     def figures(self) -> dict[str, float]:
-        """Those over the rows added."""
+        """Finite figures over the rows added, by name; empty where a prediction was undetermined."""
         if not self._determined:
             return {}
         values = {name: float(value) for name, value in self.sums.figures().items()}

@@ -21,11 +21,11 @@ from mlefw.schema.support import check_support
 from mlefw.uncertainty.base import Uncertain
 
 _AVERAGED_ROWS = 4096
-"""An average over parameters holds up to a thousand nodes for each row of a block."""
+"""Rows that are averaged over parameters at a time: each row has up to a thousand nodes."""
 
 
 def check_probabilities(trained: Trained, level: float, quantiles: Sequence[float]) -> None:
-    """Refuse probabilities that are none, and quantiles of labels.
+    """Refuse a level or quantile that is not between 0 and 1, and quantiles of a target with labels.
 
     Raises:
         UsageError: naming the setting.
@@ -50,16 +50,16 @@ def predictions(
     posterior: Uncertain | None = None,
     far: FarRows | None = None,
 ) -> pa.Table:
-    """What the model says of each row of a table; a value that is not defined is null.
+    """The predictive distribution of each row of a table as columns; a value that is not defined is null.
 
     Args:
         trained: the model.
         table: holds the features; where it has the target, the NLL of each row is a column, too.
-        row: position of each row in what the table is a part of.
+        row: position of each row in the whole input, of which the table is a block.
         level: probability of the central interval.
         quantiles: probabilities of further quantiles.
         posterior: of the parameters, or masks, to average over; None for the fitted ones.
-        far: is told of the rows, to say later which lie far beyond the training rows.
+        far: collects rows that lie far outside the training rows, for a warning at the end.
 
     Raises:
         UsageError: a table that does not fit the schema, a target that the head cannot take, or rows whose prediction
@@ -108,7 +108,7 @@ def _columns(
 
 
 def _figures(trained: Trained, distribution: Any, level: float, quantiles: Sequence[float]) -> dict[str, Any]:
-    """What is predicted of the target; of each of several, behind its name."""
+    """Columns of the predicted distribution; of several targets each column begins with the target's name."""
     figures: dict[str, Any] = {}
     targets = trained.schema.targets
     if isinstance(distribution, Censored):
@@ -124,7 +124,7 @@ def _figures(trained: Trained, distribution: Any, level: float, quantiles: Seque
 
 
 def _uncertainty(trained: Pooled, eta: Tensor) -> dict[str, Any]:
-    """The entropy of the mixture of each target, and how much of it is the members' disagreement, in nats."""
+    """Columns with the entropy of the mixture, and the part of it that is disagreement of the members, in nats."""
     names = [target.name for target in trained.schema.targets]
     found = trained.head.uncertainty(eta)
     return {
@@ -141,7 +141,7 @@ def _identifiers(table: Table, name: str, num_rows: int) -> pa.Array:
 
 
 def _nll(trained: Trained, eta: Tensor, rows: Rows, table: Table, averaged: Distribution | None) -> pa.Array:
-    """NLL of the rows whose target is known: under `averaged` where there is one."""
+    """NLL of each row, null without a target: under `averaged` if given, else under the fitted parameters."""
     target, head = trained.schema.target, trained.objective.head
     present, index = _present(trained, table)
     nll = np.full(table.num_rows, np.nan)
@@ -151,13 +151,14 @@ def _nll(trained: Trained, eta: Tensor, rows: Rows, table: Table, averaged: Dist
         if averaged is None:
             nll[index] = head.nll(eta[known], rows.y[known]).numpy()
         else:
+            # The distribution is of all rows: a row without a target gets the value of another row, to be ignored.
             y = rows.y[known[:1]].repeat(table.num_rows).index_copy(0, known, rows.y[known])
             nll[index] = -averaged.log_prob(y)[known].numpy()
     return pa.array(nll, from_pandas=True)
 
 
 def _present(trained: Trained, table: Table) -> tuple[Table, np.ndarray]:
-    """The rows whose target is known, or of several targets every one that has to be, and their positions."""
+    """The rows with a known target, and their positions; of several targets all are needed, or any if `partial`."""
     names = trained.schema.observed
     if len(names) == 1:
         return table.present(names[0])

@@ -1,4 +1,4 @@
-"""All that can be checked or computed before the first step, and before anything is written."""
+"""Preparation of a run: everything that can be checked or computed before a file is written."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,28 +37,39 @@ _INSTEAD = {
     "logger": "expected logger=, a group",
     "model_registry": "checkpoints stay in the run directory",
 }
-
+"""Settings of Lightning's trainer that are refused, and what to do in place of each."""
 
 _EXACT = ("data", "head", "prior", "baseline")
-"""The parts of a configuration that the exact estimates depend on."""
+"""The sections of the settings on which the exact estimates depend."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Coded data, the estimand, and the rows as Lightning sees them, checked."""
+    """A run that is checked and ready to be trained.
+
+    Attributes:
+        data: the coded rows with their schema.
+        estimand: the objective, its null model and the linear problem.
+        rows: the data module, which serves the rows to Lightning.
+        num_parameters: number of trainable parameters.
+        calibration: the recalibration, to be fitted after training; None for none.
+        exact: the exact estimates, where a model has to start at one; else they are computed later.
+    """
 
     data: Data
     estimand: Estimand
     rows: RowsModule
     num_parameters: int
     calibration: Calibration | None = None
-    """What recalibrates the trained model, to be fitted."""
     exact: Exact | None = None
-    """The exact estimates, where the model has to know them before training."""
 
 
 def prepare(config: Settings, run_dir: Path | None) -> Prepared:
-    """Read, code, build and check everything that training will need.
+    """Read, code, build and check everything that training needs.
+
+    Args:
+        config: the settings of the run.
+        run_dir: where the run will be written, which has to be free; None where that does not matter.
 
     Raises:
         UsageError: a mistake in settings or data.
@@ -93,10 +104,10 @@ def _prepare(config: Settings) -> Prepared:
 
 
 def start(config: Settings, prepared: Prepared) -> Prepared:
-    """Start a model that can at the exact linear estimate, which is what a linear model would train to.
+    """Start a model of the kind `StartsAtEstimate` at the exact linear estimate; any other is left as it is.
 
     Raises:
-        UsageError: there is no such estimate, why, and what to do; or the model does not get the features themselves.
+        UsageError: there is no such estimate, with the reason; or `inputs` changes the features.
     """
     objective = prepared.estimand.objective
     if not isinstance(objective.model.model, StartsAtEstimate):
@@ -128,12 +139,12 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
 
 
 def estimate(config: Settings, prepared: Prepared) -> Exact:
-    """The exact estimates beside the run, with a warning where one does not exist."""
+    """The exact estimates beside the run; a warning for each that is left out, does not exist or is not certified."""
     exact = prepared.exact or _solve(config, prepared.data, prepared.estimand)
     for name, why in exact.left_out.items():
         warn(f"{NAMES[name]} left out: {why}")
     if exact.mle is not None:
-        left_out = dropped(exact.mle, prepared.data.schema.names, prepared.estimand.asked)
+        left_out = dropped(exact.mle, prepared.data.schema.names, prepared.estimand.baseline_features)
         if left_out:
             warn(f"constant or collinear features are left out of the linear MLE: {shortened(left_out)}")
     flat = prepared.estimand.objective.prior.flat
@@ -148,6 +159,7 @@ def estimate(config: Settings, prepared: Prepared) -> Exact:
 
 
 def _doubt(solution: Solution) -> str:
+    """Why an estimate is not certified."""
     why = f"{solution.reason}, " if solution.reason else ""
     if solution.gap is not None:
         return f"{why}at most {solution.gap:.2g} nats per row above its minimum"
@@ -155,7 +167,7 @@ def _doubt(solution: Solution) -> str:
 
 
 def share(config: Settings) -> None:
-    """Read the data and solve for the exact estimates, which are those of all runs with the same data, head and prior.
+    """Compute the data and exact estimates once, for all runs of a process with the same data, head and prior.
 
     Raises:
         UsageError: a mistake in settings or data.
@@ -178,6 +190,7 @@ def _solve_anew(config: Settings, train: Rows, estimand: Estimand) -> Exact:
 
 
 def _check_trainer(config: Settings) -> None:
+    """Refuse settings of the trainer that would fail, or mean something else here than in Lightning."""
     trainer = config.trainer
     precision(config)
     epochs, steps = trainer.max_epochs, trainer.max_steps
@@ -205,6 +218,6 @@ def _check_lightning(trainer: TrainerSettings) -> None:
 
 
 def _build_trainer(trainer: TrainerSettings) -> None:
-    """Lightning checks the rest as its trainer is built, which is to be before anything is written."""
+    """Build a trainer once, so that Lightning checks its settings before anything is written."""
     alone = [] if topology.is_ddp(trainer) else [LightningEnvironment()]
     instantiate("trainer", {**trainer.node, "precision": None, "logger": False}, plugins=alone)

@@ -1,4 +1,4 @@
-"""Going on with a run: its settings, and whether what is to be continued is still the same run."""
+"""Resuming a run: reads its settings and checkpoint, and refuses what would make it another run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ from mlefw.run import archive, checkpoint
 from mlefw.run.build import Data
 from mlefw.schema.schema import Schema
 
-FREE = (
+_MAY_CHANGE = (
     *("resume", "run_dir", "report", "logger", "callback", "early_stopping", "checkpoint"),
     *("step.per_chunk", "step.replay"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator", "trainer.devices"),
@@ -34,24 +34,32 @@ FREE = (
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "data"),
     *(f"choices.{group}" for group in ("data", "logger", "callback", "experiment")),
 )
-"""Settings that may change: how long, what is shown and written, where the rows are (they themselves are compared)."""
+"""Settings that may change: the length, what is shown and written, and where the rows are, which are compared."""
 
-HELD = ("data.standardize", "data.standardize_target")
+_MAY_NOT_CHANGE = ("data.standardize", "data.standardize_target")
+"""Exceptions to `_MAY_CHANGE`: settings of `data` that change the model and not the rows."""
 
-_LATER = (
+_MAY_BE_MISSING = (
     *("loss", "inputs", "average", "calibrate", "uncertainty", "experiment", "compile", "plots"),
     *("cv", "ensemble"),
 )
-"""Settings that runs of earlier versions lack."""
+"""Sections of the settings that runs of earlier versions do not have."""
 
 _MAX_LINES = 5
+"""The most differences that a message lists."""
 
 
 def settings(run_dir: Path, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> Settings:
-    """The settings of a run directory, with the overrides of the command line on top.
+    """The settings of a run directory, changed by the overrides of the command line.
+
+    Args:
+        run_dir: the directory of the run.
+        overrides: as on the command line, `key=value`.
+        config_dirs: folders with settings of plugins.
+        plugins: packages other than mlefw and torch whose classes may be built.
 
     Raises:
-        UsageError: it is not there or not one, an override is unknown, or asks for another run.
+        UsageError: there are no settings of a run, or an override is unknown or would make it another run.
     """
     config = _read(run_dir / "config.yaml")
     choices = config.pop("choices")
@@ -63,7 +71,7 @@ def settings(run_dir: Path, overrides: Sequence[str], config_dirs: Sequence[str]
         if key == "run_dir" and Path(str(value)).absolute() != run_dir:
             raise UsageError(f"run_dir={value}: resume= goes on in the run's own directory")
         if key not in choices:
-            # What was read holds no references, and none may arise from what looks like one.
+            # Merged as plain containers: a stored text such as ${x} must not become a reference of OmegaConf.
             given = OmegaConf.create()
             OmegaConf.update(given, key, value, force_add=True)
             config = _merged(config, resolve(OmegaConf.to_container(given)))  # type: ignore[arg-type]
@@ -74,17 +82,17 @@ def settings(run_dir: Path, overrides: Sequence[str], config_dirs: Sequence[str]
             config[key] = located(chosen, run_dir).plain[key]
             choices[key] = value
     known = known_settings("train")
-    if lacking := [name for name in known if name not in config and name not in _LATER]:
+    if lacking := [name for name in known if name not in config and name not in _MAY_BE_MISSING]:
         raise UsageError(f"{run_dir / 'config.yaml'} lacks {', '.join(lacking)}: it is not the configuration of a run")
     check(config, known, plugins)
     return Settings.of({**config, "resume": str(run_dir), "run_dir": str(run_dir), "choices": choices})
 
 
 def read(run_dir: Path, config: Settings) -> Content:
-    """The content of `last.ckpt`, held to the settings that are to go on with it.
+    """The content of `last.ckpt`, after comparing its settings with the present ones.
 
     Raises:
-        UsageError: it cannot be read or gone on from, or the settings are those of another run.
+        UsageError: it cannot be read or resumed from, or a setting differs that may not change.
     """
     path = run_dir / "checkpoints" / "last.ckpt"
     content = archive.read(path)
@@ -97,14 +105,21 @@ def read(run_dir: Path, config: Settings) -> Content:
     except UsageError as error:
         raise UsageError(f"{path} is damaged: {error}") from None
     after = _flat(config.plain)
-    names = [name for name in {**before, **after} if before.get(name) != after.get(name) and not _is_free(name)]
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name) and not _may_change(name)]
     _refuse(run_dir, [f"{name} is {_shown(after, name)}, and was {_shown(before, name)}" for name in sorted(names)])
     _check_length(config, before, content[KEY], done)
     return content
 
 
 def check_rows(run_dir: Path, content: Content, card: Content, data: Data, objective: Objective) -> None:
-    """Hold the coded rows and the model to those of the checkpoint.
+    """Compare the coded rows and the model with those of the checkpoint.
+
+    Args:
+        run_dir: the directory of the run.
+        content: the content of its `last.ckpt`.
+        card: the description that a checkpoint written now would have.
+        data: the rows, coded now.
+        objective: the objective, built now.
 
     Raises:
         UsageError: naming what differs.
@@ -122,15 +137,15 @@ def check_rows(run_dir: Path, content: Content, card: Content, data: Data, objec
         problems.append(f"its rows were {where}, which have an order of their own: data.stream={str(was).lower()}")
     _refuse(run_dir, problems)
     path = run_dir / "checkpoints" / "last.ckpt"
-    checkpoint.compare(path, objective.state_dict(), objective_state(content))
+    checkpoint.check_tensors(path, objective.state_dict(), objective_state(content))
     best = typed(dict[str, Content], content["callbacks"], f"{path} is damaged: callbacks").get("KeepCheckpoints", {})
     if best.get("best_state"):
         state = typed(dict[str, torch.Tensor], best["best_state"], f"{path} is damaged: the best state")
-        checkpoint.compare(path, objective.state_dict(), state)
+        checkpoint.check_tensors(path, objective.state_dict(), state)
 
 
 def _read(path: Path) -> Content:
-    """A configuration file in plain YAML, which may not grow without bounds."""
+    """The settings in a YAML file, which is read with limits on size, depth and references."""
     try:
         config = load(path)
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -148,14 +163,14 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
 
 
 def _merged(node: Any, other: Any) -> Any:
-    """Nested dicts with the leaves of another one in the place of theirs."""
+    """Nested dicts, in which the leaves of `other` replace those of `node`."""
     if not (isinstance(node, dict) and isinstance(other, dict)):
         return other
     return {**node, **{key: _merged(node.get(key), value) for key, value in other.items()}}
 
 
 def _flat(node: Any, prefix: str = "") -> Content:
-    """The leaves of nested dicts by dotted name."""
+    """The leaves of nested dicts, by dotted name."""
     if not isinstance(node, dict):
         return {prefix: node}
     return {
@@ -165,8 +180,9 @@ def _flat(node: Any, prefix: str = "") -> Content:
     }
 
 
-def _is_free(name: str) -> bool:
-    return name not in HELD and any(name == free or name.startswith(f"{free}.") for free in FREE)
+def _may_change(name: str) -> bool:
+    is_listed = any(name == listed or name.startswith(f"{listed}.") for listed in _MAY_CHANGE)
+    return is_listed and name not in _MAY_NOT_CHANGE
 
 
 def _shown(flat: Content, name: str) -> str:
@@ -174,6 +190,14 @@ def _shown(flat: Content, name: str) -> str:
 
 
 def _check_length(config: Settings, before: Content, place: Content, done: int) -> None:
+    """Refuse another length of the run where its past depends on the length, or the past is longer already.
+
+    Args:
+        config: the present settings.
+        before: the settings of the checkpoint, by dotted name.
+        place: where the run stopped, as `callback.resume` stores it.
+        done: number of epochs that are done.
+    """
     trainer = config.trainer
     epochs, planned = trainer.max_epochs, before.get("trainer.max_epochs")
     if epochs is not None and 0 <= epochs < done:
@@ -203,9 +227,10 @@ def _refuse(run_dir: Path, problems: list[str]) -> None:
 
 
 def purge_step(content: Content | None) -> int | None:
-    """The first step of which a log may hold what came after the checkpoint; None for a new run.
+    """The first step whose entries in a log are void, since they came after the checkpoint; None for a new run.
 
-    A checkpoint after an epoch comes after the log of that epoch, one within an epoch before any log of its step.
+    A checkpoint at the end of an epoch is written after the log of its last step, one within an epoch before the log of
+    its step.
     """
     if content is None:
         return None

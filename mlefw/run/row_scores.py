@@ -15,31 +15,38 @@ from mlefw.rows.rows import Rows
 from mlefw.system.atomic import write_atomically
 
 NAME = "row_nll.npz"
+"""The file in a run directory."""
 
 OUT_OF_FOLD = "out_of_fold"
 """The split of all rows that train an ensemble of folds, each under the one member that was not trained on it."""
 
-BESIDE = "test_baseline_nll_nats"
-"""Of the rows that a fold of a cross-validation holds out, what the exact estimate of the fold says."""
+BASELINE_KEY = "test_baseline_nll_nats"
+"""Key in the file of a fold of a cross-validation: the NLL of its test rows under the exact estimate."""
 
 
 @dataclass(frozen=True)
 class RowScores:
-    """Nats (n,) and weights (n,) of the rows of a split, and what tells these rows from others."""
+    """The NLL of each row of a split.
+
+    Attributes:
+        nll: (n,), in nats.
+        weight: (n,).
+        rows: a hash by which other runs with these rows are known.
+    """
 
     nll: torch.Tensor
     weight: torch.Tensor
     rows: str
 
     def behind(self, best: "RowScores") -> tuple[float, float] | None:
-        """Mean NLL minus that of another run on the same rows, and its paired standard error; None on other rows."""
+        """Mean NLL minus that of `best` in nats per row, and the paired standard error; None unless on equal rows."""
         if self.rows != best.rows:
             return None
         mean, error = paired(self.nll - best.nll, self.weight)
         return (mean, error) if abs(mean) < float("inf") and error < float("inf") else None
 
     def decisive(self, best: "RowScores") -> Decisive | None:
-        """The few rows that carry nearly all of that difference; None on other rows, or where no few do."""
+        """The few rows that carry nearly all of the difference from `best`; None without any, or on other rows."""
         return decisive(self.nll - best.nll, self.weight) if self.rows == best.rows else None
 
 
@@ -48,13 +55,18 @@ def store(
     evaluations: Mapping[str, Evaluation],
     splits: Mapping[str, Rows],
     labels: Sequence[str] | None,
-    beside: torch.Tensor | None = None,
+    baseline: torch.Tensor | None = None,
 ) -> None:
-    """Write those of the held-out splits, or of the training rows where there are no others.
+    """Write the NLL of each row of the held-out splits, or of the training rows if there are no others.
 
-    `beside`: the NLL of each test row, (n,), under the exact estimate that the model is compared with.
+    Args:
+        run_dir: the directory of the run.
+        evaluations: with the NLL of each row, by split.
+        splits: the rows by split.
+        labels: the labels of the target; None for numbers or several targets.
+        baseline: NLL of each test row, (n,), under the exact estimate that the model is compared with.
     """
-    arrays: dict[str, np.ndarray] = {} if beside is None else {BESIDE: beside.double().numpy()}
+    arrays: dict[str, np.ndarray] = {} if baseline is None else {BASELINE_KEY: baseline.double().numpy()}
     for split in [name for name in splits if name != "train"] or ["train"]:
         rows, nll = splits[split], evaluations[split].nll
         arrays |= {f"{split}_nll_nats": nll.double().numpy(), f"{split}_rows": np.array(_identity(rows, labels))}
@@ -64,7 +76,7 @@ def store(
 
 
 def read(run_dir: Path, split: str) -> RowScores | None:
-    """Those of a run on a split; None where it has none that can be read."""
+    """The NLL of each row of a split of a run; None if there is no such file, or not this split in it."""
     try:
         with np.load(run_dir / NAME, allow_pickle=False) as arrays:
             nll = torch.from_numpy(arrays[f"{split}_nll_nats"])
@@ -74,15 +86,18 @@ def read(run_dir: Path, split: str) -> RowScores | None:
         return None
 
 
-def beside(run_dir: Path) -> np.ndarray | None:
-    """The NLL of each test row, (n,), under the exact estimate of a fold; None where there is none."""
+def baseline_nll(run_dir: Path) -> np.ndarray | None:
+    """The NLL of each test row of a fold, (n,), under its exact estimate; None if it is not stored."""
     with suppress(OSError, ValueError, KeyError), np.load(run_dir / NAME, allow_pickle=False) as arrays:
-        return np.asarray(arrays[BESIDE])
+        return np.asarray(arrays[BASELINE_KEY])
     return None
 
 
 def _identity(rows: Rows, labels: Sequence[str] | None) -> str:
-    """A hash of targets and weights: runs on other features, or with labels for numbers, may have the same rows."""
+    """A hash of targets and weights, by which runs on the same rows agree, also with other features.
+
+    Labels that are numbers are hashed as numbers: a target read as labels in one run may be numeric in another.
+    """
     y = rows.y.double()
     if labels is not None:
         with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""The source of the rows of a run, which knows what its target is to the head."""
+"""Opens the data source of a run, and tells it how the head takes the target."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ from mlefw.schema.support import check_targets
 
 
 def head_kind(node: Node) -> Any:
-    """The class of a head, which says how its target is coded before there are data to build it with."""
+    """The class of a head; it says how its target is coded, which is needed before a head can be built."""
     return found(admit("head", node))
 
 
 def open_source(config: Settings) -> Source:
-    """The source of the rows, which knows what its target is to the head.
+    """The data source of a run, with bounds, partial targets and classes as the head takes them.
 
     Raises:
-        UsageError: its columns do not fit the head, or contradict each other.
+        UsageError: the roles of its columns do not fit the head, or contradict each other.
     """
     source: Source = instantiate("data", config.data)
     kind, tasks = head_kind(config.head), config.head.get("tasks") or {}

@@ -1,4 +1,4 @@
-"""The exact estimates of a run as its checkpoint keeps them, and what they say of new rows beside the model."""
+"""The exact estimates of a run in its checkpoint: storing them, and evaluating them on new rows beside the model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +16,17 @@ from mlefw.run import archive
 from mlefw.score.yardstick import Exact
 from mlefw.system.atomic import Json
 
-KEY = "estimates"
-"""Their place in a checkpoint."""
+ESTIMATES = "estimates"
+"""The key of the exact estimates in a checkpoint."""
 
 
 def keep(path: Path, exact: Exact, objective: Objective, settings: Mapping[str, Any]) -> None:
-    """Add them to a checkpoint; `settings` are those of the baseline."""
-    archive.amend(path, **{KEY: stored(exact, objective, settings.get("ridge_scale"))})
+    """Add the exact estimates to the checkpoint file at `path`; `settings` is the section `baseline`."""
+    archive.amend(path, **{ESTIMATES: stored(exact, objective, settings.get("ridge_scale"))})
 
 
 def stored(exact: Exact, objective: Objective, ridge_scale: float | None) -> Json:
-    """The null model and the estimates that exist as plain tensors by name, and which of them gaps are from."""
+    """The content to be stored: null model and estimates as tensors, and the name of the one that gaps refer to."""
     kept = {name: solution for name, solution in exact.known.items() if solution.may_exist}
     content: Json = {
         name: Estimate.of(solution, objective)._asdict() for name, solution in {"null": exact.null, **kept}.items()
@@ -36,11 +36,17 @@ def stored(exact: Exact, objective: Objective, ridge_scale: float | None) -> Jso
     return content | ({"ridge_scale": float(ridge_scale)} if "ridge" in content and ridge_scale is not None else {})
 
 
-class Beside:
-    """Adds up blocks of rows under a model and the estimates that its run has kept.
+class EstimateTally:
+    """Adds up, over blocks of rows, the NLL of stored exact estimates and their distance from the model.
+
+    Args:
+        content: the stored estimates, as `stored` returned them.
+        model: the objective without a recalibration, to whose head the estimates belong.
+        final: the objective that is evaluated.
+        path: the checkpoint, for messages.
 
     Raises:
-        UsageError: what is kept does not fit the model.
+        UsageError: the stored estimates do not fit the model.
     """
 
     def __init__(self, content: Json, model: Objective, final: Objective, path: Path) -> None:
@@ -51,8 +57,8 @@ class Beside:
         }
         if self.reference is not None and self.reference not in self.objectives:
             raise UsageError(f"{path}: its exact estimates name {self.reference!r} as a reference, and it is not there")
-        self._means = {name: _Mean() for name in self.objectives}
-        self._gaps = {name: _Mean() for name in ("null", self.reference) if name in self.objectives}
+        self._means = {name: _WeightedMean() for name in self.objectives}
+        self._gaps = {name: _WeightedMean() for name in ("null", self.reference) if name in self.objectives}
 
     @torch.no_grad()
     def add(self, rows: Rows) -> None:
@@ -65,7 +71,10 @@ class Beside:
                 self._gaps[name].add(nll - other, rows.weight)
 
     def figures(self) -> Json:
-        """NLL of each estimate by its key in `summary.json`, and `distance` with the gaps and their paired errors."""
+        """Finite figures, in nats per row: NLL of each estimate by its key in `summary.json`, and `distance`.
+
+        `distance` has the mean NLL of the model minus that of an estimate, with the paired standard error.
+        """
         content: Json = {}
         for name, mean in self._means.items():
             if abs(mean.value) < float("inf"):
@@ -80,18 +89,19 @@ class Beside:
         return content | {"distance": distance}
 
 
-class _Mean:
-    """A weighted mean over blocks, and its standard error with weights as frequencies."""
+class _WeightedMean:
+    """A weighted mean over blocks of values, and its standard error; weights are frequencies."""
 
     def __init__(self) -> None:
         self._near: float | None = None
         self._count = self._sum = self._square = 0.0
 
     def add(self, values: Tensor, weight: Tensor) -> None:
-        """Add a block; squares are taken about the mean of the first one, so that none cancel."""
+        """Add a block of values, (n,), with weights, (n,)."""
         count = float(weight.sum())
         if not count:
             return
+        # Sums about the mean of the first block: about zero, a small variance would cancel.
         if self._near is None:
             self._near = float(total(weight, values)) / count
         away = values - self._near
@@ -101,12 +111,12 @@ class _Mean:
 
     @property
     def value(self) -> float:
-        """The mean."""
+        """The mean; NaN without rows."""
         return (self._near or 0.0) + self._sum / self._count if self._count else float("nan")
 
     @property
     def error(self) -> float:
-        """Its standard error, not a number for a single row."""
+        """The standard error of the mean; NaN for a single row."""
         if not self._count > 1:
             return float("nan")
         variance = self._square / self._count - (self._sum / self._count) ** 2
@@ -114,6 +124,7 @@ class _Mean:
 
 
 def _estimate(content: Any, model: Objective, path: Path) -> Estimate:
+    """A stored estimate, after checking the shape of each tensor against the model."""
     head = model.head
     width = len(model.model.mean)  # type: ignore[arg-type]
     columns = head.eta_dim + head.shared_dim

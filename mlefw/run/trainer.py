@@ -1,4 +1,4 @@
-"""The composition root's upper room: from a configuration to what Lightning trains with."""
+"""Builds from a configuration what Lightning trains with: module, data module, trainer, loggers and callbacks."""
 
 import inspect
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from mlefw.system.own_folder import cleared
 from mlefw.system.trust import trusted
 from mlefw.training.averaging import Averaging
 from mlefw.training.datamodule import RowsModule
-from mlefw.training.evaluation_loop import Watching
+from mlefw.training.evaluation_loop import PlainEvaluationLoop
 from mlefw.training.lightning_internals import answer_signals_alone, evaluate_by
 from mlefw.training.module import LikelihoodModule, MakeScheduler
 from mlefw.training.recovery import Recovery
@@ -35,22 +35,29 @@ from mlefw.training.step import Step, check_optimizer
 from mlefw.training.waiting import epochs_to_wait
 
 _PATIENCE = 20
-"""Epochs of few steps without a better NLL, after which the rate falls by default."""
+"""Default patience of `scheduler=plateau` in epochs (see `epochs_to_wait`, which adapts it)."""
 
-_LOGS = ("hparams.yaml", "metrics.csv")
-"""Files that Lightning's loggers write by themselves, over whatever is there."""
+_LOG_FILES = ("hparams.yaml", "metrics.csv")
+"""Files that Lightning's loggers write; links in their place are removed first, so that nothing outside is written."""
 
-_COUNTING = {"limit_train_batches": 1.0, "val_check_interval": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}
-"""Settings of the trainer that count batches, and the values with which they count none."""
+_BATCH_LIMITS = {"limit_train_batches": 1.0, "val_check_interval": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}
+"""Settings of the trainer that limit or count batches, and the values with which they do not."""
 
 
 def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluates: bool = True) -> LikelihoodModule:
-    """The LightningModule for the batches and watched splits of `rows`, which it `evaluates` unless another does."""
+    """The LightningModule of a run, for the batches and splits of `rows`.
+
+    Args:
+        config: the settings.
+        estimand: the objective to train.
+        rows: the data module.
+        evaluates: whether the module has metrics; false where evaluation is done elsewhere (a population of runs).
+    """
     objective = estimand.objective
-    # Read where steps and evaluations ask whether their code may be recorded.
+    # Steps and evaluations read it to decide whether their kernels may be recorded.
     objective.replayable = config.step.replay
     step = Step(objective, config.step.clip_norm, rows.regime.max_rows, config.compile)
-    rows.take_for(objective.model.standardize, objective.model.num_inputs)  # type: ignore[arg-type]
+    rows.standardize_once(objective.model.standardize, objective.model.num_inputs)  # type: ignore[arg-type]
     make_optimizer = partial(_optimizer, config.optimizer, objective)
     make_scheduler = _scheduler(config.scheduler, rows.cadence.num_steps(1)) if "_target_" in config.scheduler else None
     metrics = {split: build_metrics(config, objective.head) if evaluates else [] for split in rows.watched}
@@ -60,19 +67,21 @@ def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluat
 
 
 def build_averaging(config: Settings, objective: Objective) -> Averaging | None:
-    """What averages the parameters of an objective and the running statistics of its network; None for none."""
+    """Averages the parameters of an objective and the running statistics of its network; None for `average=none`."""
     average = build_average(config.average)
     if average is None:
         return None
     running = [buffer for buffer in objective.model.model.buffers() if buffer.is_floating_point()]  # type: ignore[union-attr]
     parameters = [p for p in objective.parameters() if p.requires_grad]
-    tensors, under = [*parameters, *running], {id(weight) for weight in objective.weights()}
-    masks = [torch.full_like(tensor, id(tensor) in under, dtype=torch.bool) for tensor in tensors]
+    tensors, penalised = [*parameters, *running], {id(weight) for weight in objective.weights()}
+    masks = [torch.full_like(tensor, id(tensor) in penalised, dtype=torch.bool) for tensor in tensors]
     return Averaging(average, tensors, [] if objective.prior.smooth else masks)
 
 
 def _optimizer(node: Node, objective: Objective, parameters: Any) -> torch.optim.Optimizer:
+    """The optimiser of the settings, refused where it would not descend the objective."""
     make = instantiate("optimizer", node)
+    # One kernel for all parameters; only such a step can be recorded.
     if "fused" in inspect.signature(make).parameters and not node.keys() & {"fused", "foreach"}:
         make = partial(make, fused=True)
     optimizer: torch.optim.Optimizer = make(parameters)
@@ -81,7 +90,7 @@ def _optimizer(node: Node, objective: Objective, parameters: Any) -> torch.optim
 
 
 def _scheduler(node: Node, num_steps: int) -> MakeScheduler:
-    """What makes the scheduler of a training with so many steps in an epoch."""
+    """A function that makes the scheduler from an optimiser; `num_steps`: number of steps in an epoch."""
     waits = node["_target_"].endswith(".ReduceLROnPlateau") and "patience" not in node
     own = {"patience": epochs_to_wait("auto", _PATIENCE, num_steps)} if waits else {}
     make: MakeScheduler = instantiate("scheduler", {**node, **own})
@@ -89,10 +98,10 @@ def _scheduler(node: Node, num_steps: int) -> MakeScheduler:
 
 
 def check_optimization(config: Settings, objective: Objective) -> None:
-    """Build the optimiser once, before anything is written.
+    """Build optimiser and scheduler once, so that mistakes show before anything is written.
 
     Raises:
-        UsageError: it refuses its settings, or does not fit the prior.
+        UsageError: the optimiser refuses its settings, or does not fit prior, loss or batch.
     """
     try:
         parameters = [p for p in objective.parameters() if p.requires_grad]
@@ -103,21 +112,25 @@ def check_optimization(config: Settings, objective: Objective) -> None:
         raise UsageError(f"optimizer: {error}") from error
     if "LBFGS" in config.optimizer["_target_"] and not objective.loss.is_potential:
         raise UsageError(
-            f"optimizer=lbfgs searches along a line of one function, and loss={config.choice('loss')} weighs "
-            "gradients that are those of none: expected optimizer=adam or sgd"
+            f"optimizer=lbfgs minimises one function, and loss={config.choice('loss')} weighs gradients in a way that "
+            "is the gradient of no function: expected optimizer=adam or sgd"
         )
     if "LBFGS" in config.optimizer["_target_"] and not config.batch["_target_"].endswith("FullBatch"):
         raise UsageError("optimizer=lbfgs searches along a line of one objective: it needs batch=full")
 
 
 def build_datamodule(config: Settings, data: Data, head: Head) -> RowsModule:
-    """The rows as Lightning sees them."""
+    """The data module of a run.
+
+    Raises:
+        UsageError: `step.per_chunk` is neither `auto` nor a positive number.
+    """
     per_chunk = config.step.per_chunk
     if per_chunk != "auto" and (not isinstance(per_chunk, int) or per_chunk < 1):
         raise UsageError(f"step.per_chunk={per_chunk}: expected 'auto' or a whole number of at least 1")
     every = config.trainer.check_val_every_n_epoch
-    # What Lightning counts in hand-overs has to be counted in steps.
-    counts = any(config.trainer.node.get(name) not in (None, default) for name, default in _COUNTING.items())
+    # Lightning would count chunks as batches: with such a setting a chunk is one batch.
+    counts = any(config.trainer.node.get(name) not in (None, default) for name, default in _BATCH_LIMITS.items())
     if per_chunk == "auto":
         per_chunk = 1 if counts else 0
     every = 1 if counts and every is None else every
@@ -132,7 +145,15 @@ def build_trainer(
     callbacks: Sequence[lightning.Callback],
     purge_step: int | None = None,
 ) -> lightning.Trainer:
-    """Lightning's trainer, with our checkpoint files; the logs of a resumed run are void from `purge_step` on."""
+    """Lightning's trainer with the checkpoint files of mlefw.
+
+    Args:
+        config: the settings.
+        run_dir: the directory of the run.
+        card: what each checkpoint holds beside its tensors (see `checkpoint.card`).
+        callbacks: called before those of the settings.
+        purge_step: of a resumed run the first step whose entries in the logs are void; None for a new run.
+    """
     node = dict(config.trainer.node)
     if purge_step is not None:
         node["num_sanity_val_steps"] = 0
@@ -143,30 +164,30 @@ def build_trainer(
     loggers = build_loggers(config, run_dir, purge_step)
     callbacks = [*callbacks, *build_callbacks(config)]
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
-        # A process that writes nothing has none, and Lightning would add its own.
+        # Of several processes only the first writes checkpoints; Lightning would add a callback to the others.
         node["enable_checkpointing"] = False
     facts: Node = {"logger": loggers, "callbacks": callbacks, "plugins": [Archive(card)]}
     if topology.is_ddp(config.trainer):
         facts["strategy"] = SummedGradients()
         facts["plugins"] += [LightningEnvironment()] if topology.own() else []
     else:
-        # In an allocation of a cluster Lightning would look for the other processes that it is for.
+        # Within a job of a cluster (SLURM) Lightning would otherwise wait for the other processes of that job.
         facts["plugins"] += [LightningEnvironment()]
         rank_zero_only.rank = 0  # type: ignore[attr-defined]
     trainer: lightning.Trainer = instantiate("trainer", {**node, "default_root_dir": str(run_dir)}, **facts)
-    evaluate_by(trainer, Watching(trainer))
+    evaluate_by(trainer, PlainEvaluationLoop(trainer))
     if topology.is_ddp(config.trainer):
-        # It asks the others for a signal at every hand-over; here the first process alone gets one, and answers it.
+        # Only the first process gets a signal here, so that asking the others for one is needless.
         answer_signals_alone(trainer)
     return trainer
 
 
 def build_loggers(config: Settings, run_dir: Path, purge_step: int | None = None) -> list[Logger]:
-    """The loggers of a run, which write below its directory; its logs are void from `purge_step` on."""
+    """The loggers of a run, which write below its directory; entries in its logs from `purge_step` on are void."""
     parts = admitted({"logger": config.logger, "run_dir": str(run_dir)}, trusted())
     loggers = [make(part, purge_step=purge_step) for part in parts.values()]
     for logger in loggers:
-        for name in _LOGS if isinstance(logger.log_dir, str) else ():
+        for name in _LOG_FILES if isinstance(logger.log_dir, str) else ():
             cleared(Path(logger.log_dir) / name)
     return loggers
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from mlefw.command.outermost import imported
+from mlefw.command.outermost import finish_imports
 from mlefw.configuration.check import accepts
 from mlefw.configuration.settings import Node
 from mlefw.distributed import topology
@@ -72,7 +72,7 @@ class ForkLauncher:
         # What this imports is all that jobs need: torch and Lightning are there once, and forks share their pages.
         from mlefw.sweep.population.dispatch import Groups
 
-        imported()
+        finish_imports()
         groups = Groups(progress)
         try:
             with deferred(), Pool(self.size, self.threads, self.timeout_s, groups.ended) as pool:

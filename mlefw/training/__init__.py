@@ -1,1 +1,1 @@
-"""The training loop: batches, steps and the figures of an epoch."""
+"""The training loop: batches, optimiser steps, the averaging of weights, and the figures of each evaluation."""

@@ -1,4 +1,4 @@
-"""The weights of a training beside their average, of which the objective holds one at a time."""
+"""Averaging of weights during training: the tensors of a model hold either the weights or their average."""
 
 from collections.abc import Sequence
 
@@ -11,29 +11,31 @@ from mlefw.system.torch_internals import copy_, lerp_
 
 
 class Averaging:
-    """Updates an average after each step; tensors hold the weights within a block of steps, and the average outside.
+    """Keeps an average of the weights, updated after each optimiser step.
 
-    So whatever looks at the tensors between steps (an evaluation, a callback, a checkpoint) sees the average, and
-    optimisers and recorded steps find the weights in the memory that they know.
+    During a block of steps the tensors hold the weights, and between blocks their average. So an evaluation, a callback
+    or a checkpoint sees the average, while optimisers and recorded steps find the weights at the memory addresses that
+    they were built with.
 
     Args:
-        average: how much of the average each step replaces.
+        average: the rule for the share of the average that a step replaces by the present weights.
         tensors: floating-point tensors that training changes in place.
-        sparse: masks, one for each tensor or none at all, of the entries that are exactly zero in the average wherever
-            they are in the weights, as a prior that is not smooth (l1) has them.
+        sparse: boolean masks shaped like the tensors, or none at all: true for entries under a prior that makes weights
+            exactly zero (l1). Where such a weight is zero, its average is set to zero, too.
     """
 
     def __init__(self, average: Average, tensors: Sequence[Tensor], sparse: Sequence[Tensor] = ()) -> None:
         self.average, self.tensors = average, list(tensors)
+        # (position, entries whose average is kept even where the weight is zero), of tensors with any such weight.
         self.dense = [(k, ~mask) for k, mask in enumerate(sparse) if bool(mask.any())]
         self.held: list[Tensor] = []
-        """What the tensors do not hold now: outside of steps the weights, within them the average."""
+        """The other version of the tensors: the weights between blocks of steps, the average within a block."""
 
     @torch.no_grad()
     def exchange(self) -> None:
-        """Put the weights into the tensors before a block of steps, and the average after it."""
+        """Swap weights and average: call it before a block of steps and after it."""
         if not self.held:
-            # Before the first step the weights are their average.
+            # Before the first step the average equals the weights.
             self.held = [tensor.clone() for tensor in self.tensors]
             return
         shown = [tensor.clone() for tensor in self.tensors]
@@ -42,14 +44,14 @@ class Averaging:
 
     @torch.no_grad()
     def update(self, progress: float, length: float) -> None:
-        """Take the weights after a step into the average.
-
-        Raises:
-            UsageError: the share of the weights is none.
+        """Move the average towards the weights that a step has led to.
 
         Args:
-            progress: epochs since the start, with this step.
-            length: of the step in epochs.
+            progress: epochs since the start of training, this step included.
+            length: epochs that one step takes: 1 / (steps of the epoch).
+
+        Raises:
+            UsageError: the rule returns a share that is not above 0 and at most 1.
         """
         share = self.average.share(progress, length)
         if not 0 < share <= 1:
@@ -61,10 +63,14 @@ class Averaging:
 
     @property
     def state(self) -> list[Tensor]:
-        """The weights from which the next step starts, outside of a block of steps; empty before the first one."""
+        """Between blocks of steps: the weights from which the next step starts; empty before the first step."""
         return self.held
 
     @torch.no_grad()
     def restore(self, state: Sequence[Tensor]) -> None:
-        """Take up the weights of a stored training, whose average the tensors hold; none before its first step."""
+        """Continue a stored training, whose average the tensors hold already.
+
+        Args:
+            state: its weights, as `state` returned them; empty for a training before its first step.
+        """
         self.held = [value.to(tensor).clone() for value, tensor in zip(state, self.tensors, strict=bool(state))]

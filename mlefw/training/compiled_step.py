@@ -1,4 +1,4 @@
-"""A step of training as one graph that the compiler of torch has fused."""
+"""A training step compiled into one graph by torch.compile."""
 
 import itertools
 from collections.abc import Callable
@@ -14,79 +14,82 @@ from mlefw.system.torch_internals import has_step_hooks
 from mlefw.system.warning import warn
 from mlefw.training import update_rules
 
-_WORTH = 100
-"""Uses of a tape after which its step is compiled: the ragged batch that ends an epoch is seldom worth it."""
+_MIN_USES = 100
+"""Uses of a batch shape before its step is compiled, which takes seconds; a short last batch is rare."""
 
-_UNASKED: dict[str, Any] = {"size_asserts": False, "guard_filter_fn": lambda guards: [False] * len(guards)}
-"""What it would make sure of at each call, in a fifth of the time of a step, the key of a step says already."""
+_COMPILE_OPTIONS: dict[str, Any] = {"size_asserts": False, "guard_filter_fn": lambda guards: [False] * len(guards)}
+"""No checks of sizes and of Python state at each call: they take a fifth of a step, and equal keys imply them."""
 
-_number = itertools.count()
+_numbers = itertools.count()
 
-Run = Callable[..., Tensor]
+StepFunction = Callable[..., Tensor]
 
 
 class CompiledStep:
     """Forward pass, likelihood, penalty, backward pass, clipping and the optimiser's arithmetic in one function.
 
-    There is one for each shape of batch that comes often. Parameters and the optimiser's state change in place, and
-    where they lie, so that a step taken otherwise may come before or after. The learning rate may change at any time.
+    There is one function for each batch shape that is frequent. Parameters and the state of the optimiser change in
+    place, so that compiled and other steps may alternate. The learning rate may change at any time.
 
     Args:
-        gradient: whose tapes are compiled.
+        gradient: the recorded gradients (`Tape`) of the objective, which are compiled together with the optimiser.
     """
 
     def __init__(self, gradient: Gradient) -> None:
-        self.gradient, self.works = gradient, True
-        self.steps: dict[object, Run] = {}
+        self.gradient, self.is_available = gradient, True
+        self.steps: dict[object, StepFunction] = {}
         self.rates: list[Tensor] = []
-        self.known: list[float] = []
+        self.known_rates: list[float] = []
         self.state: object = None
 
     def __call__(self, batch: Batch, clip_norm: float, optimizer: Optimizer) -> Tensor | None:
-        """Take the step and return its loss, detached; None where it is not compiled, and nothing was done."""
+        """Take the step and return its loss, a detached scalar; None if there is no compiled step: nothing was done."""
         if has_step_hooks(optimizer):
             return None
         if optimizer.state is not self.state:
-            # Another optimiser, or one that was loaded: the tensors are others.
+            # Another optimiser, or a restored one: compiled steps hold the tensors of the old state.
             self.steps, self.state = {}, optimizer.state
         shape = self.gradient.key(batch, clip_norm)
-        key = (shape, *_fixed(optimizer))
+        key = (shape, *_graph_settings(optimizer))
         if key in self.steps:
-            self._follow(optimizer)
+            self._update_rates(optimizer)
             with torch.inference_mode():
                 return self.steps[key](*batch.rows)
-        is_worth = self.works and shape in self.gradient.tapes and self.gradient.uses[shape] >= _WORTH
-        return self._first(key, batch, optimizer) if is_worth else None
+        is_frequent = self.is_available and shape in self.gradient.tapes and self.gradient.uses[shape] >= _MIN_USES
+        return self._compile_and_run(key, batch, optimizer) if is_frequent else None
 
-    def _first(self, key: Any, batch: Batch, optimizer: Optimizer) -> Tensor | None:
-        """Compile, and take the first step; a compiler that fails does so before anything has changed."""
+    def _compile_and_run(self, key: Any, batch: Batch, optimizer: Optimizer) -> Tensor | None:
+        """Compile a step and take it; a compiler that fails does so before it has changed any tensor."""
         try:
-            self._follow(optimizer)
-            # A copy: torch takes out of it what it has read.
-            options = dict(_UNASKED)
-            run: Run = torch.compile(self._whole(key[0], optimizer), dynamic=False, fullgraph=True, options=options)
+            self._update_rates(optimizer)
+            # A copy, since torch.compile removes entries from the dict that it is given.
+            options = dict(_COMPILE_OPTIONS)
+            run: StepFunction = torch.compile(
+                self._step_function(key[0], optimizer), dynamic=False, fullgraph=True, options=options
+            )
             with torch.inference_mode():
                 loss = run(*batch.rows)
-        except Exception as error:  # noqa: BLE001 - whatever ails a compiler, the training does not depend on it
+        except Exception as error:  # noqa: BLE001 - a compiler may fail in any way; training goes on without it
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             warn(f"compile=true: no compiled step ({reason}); training goes on without it")
-            self.works = False
+            self.is_available = False
             return None
         self.steps[key] = run
         return loss
 
-    def _follow(self, optimizer: Optimizer) -> None:
-        """Hold the learning rates of now in tensors, whose values are no part of a graph."""
+    def _update_rates(self, optimizer: Optimizer) -> None:
+        """Copy the present learning rates to tensors: a number would be a constant of the graph."""
         now = [float(group["lr"]) for group in optimizer.param_groups]
-        if now != self.known:
+        if now != self.known_rates:
             if len(now) != len(self.rates):
                 device = self.gradient.trainable[0].device
                 self.rates = [torch.zeros((), dtype=torch.float64, device=device) for _ in now]
             for rate, value in zip(self.rates, now, strict=True):
                 rate.fill_(value)
-            self.known = now
+            self.known_rates = now
 
-    def _whole(self, shape: object, optimizer: Optimizer) -> Run:
+    def _step_function(self, shape: object, optimizer: Optimizer) -> StepFunction:
+        """The step for one batch shape, not compiled yet: it maps the columns of a batch to the loss."""
         descend = self.gradient.tapes[shape].traceable()
         place: dict[int, tuple[dict[str, Any], Tensor]] = {}
         for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
@@ -102,13 +105,14 @@ class CompiledStep:
                 update(p, gradient, state, group, rate)
             return loss
 
-        # The compiler files what it makes under the code of a function, and what it has seen to vary under its name.
-        step.__code__ = step.__code__.replace(co_name=f"step_{next(_number)}")
+        # torch.compile caches by the code object, and remembers by its name which numbers have varied: names of their
+        # own keep the steps of different batch shapes apart.
+        step.__code__ = step.__code__.replace(co_name=f"step_{next(_numbers)}")
         return step
 
 
-def _fixed(optimizer: Optimizer) -> list[Any]:
-    """What is a part of the graph: all settings but the learning rate."""
+def _graph_settings(optimizer: Optimizer) -> list[Any]:
+    """The settings of an optimiser that a graph holds as constants: all but the learning rate."""
     varying = ("params", "lr", "initial_lr")
     return [str(value) for group in optimizer.param_groups for name, value in group.items() if name not in varying]
 

@@ -1,4 +1,4 @@
-"""Rows as Lightning sees them: chunks of batches for training, large blocks for evaluation."""
+"""The data module: chunks of batches for training, large blocks of rows for evaluation."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,36 +18,38 @@ from mlefw.system.allocator import has_room
 from mlefw.training.evaluation_schedule import Cadence
 
 _CHUNK_S = 0.05
-"""Of work in a chunk: long beside what Lightning does between chunks, short beside a person's patience."""
+"""Seconds that a chunk of steps takes: long beside Lightning's work between chunks, short for someone who stops it."""
 
-_GROUP = 2**16
-"""Rows of a store that are read together."""
+_ROWS_PER_READ = 2**16
+"""Consecutive rows that are read together from a split kept in files."""
 
-_SLICE = 2**18
-"""Of them, the most in one backward pass."""
+_ROWS_PER_PASS = 2**18
+"""The most rows of one backward pass where the training split is kept in files."""
 
-_BLOCK = 2**16
-"""Rows whose features are standardised together."""
+_STANDARDIZED_ROWS = 2**16
+"""Rows that are standardised at a time: on the way numbers take twice the memory that they are kept in."""
 
 MOST_INPUTS = 2**27
-"""Inputs of the model of all rows of a split that are kept, 512 megabytes; of more, each batch computes its own."""
+"""Numbers that the model gets of all rows of a split, up to which they are computed once and kept (512 MB)."""
 
-_SHARED = 32
-"""Batches in a chunk where processes have to agree on it without a word."""
+_FIXED_CHUNK = 32
+"""Batches in a chunk where several processes train: they cannot follow the clock, on which they would differ."""
 
 
 class RowsModule(lightning.LightningDataModule):
-    """Serves the splits. The order of an epoch depends on (seed, epoch) alone, so that a run can be resumed.
+    """Serves the splits of a run to Lightning. The order of rows in an epoch depends on (seed, epoch) alone.
+
+    So a resumed run sees the rows in the order of one that was never stopped.
 
     Args:
-        splits: coded rows by split name; "train" is there always.
+        splits: coded rows by split name; "train" is always present.
         regime: which rows each step sees.
-        seed: of the order of rows.
-        chunk: how many batches one hand-over to Lightning holds (0: as many as take 50 ms); the results do not depend
-            on it.
-        block: rows of one evaluation block.
-        every: epochs from one evaluation to the next; by default as `Cadence` has it.
-        is_counted: whether Lightning counts hand-overs, which are then those of one epoch.
+        seed: seed of the order of rows.
+        chunk: number of batches that Lightning gets at a time (0: as many as take 50 ms); results do not depend on it.
+        block: number of rows of an evaluation block.
+        every: epochs from one evaluation to the next; None for those of `Cadence`.
+        is_counted: whether a setting of Lightning counts chunks (`limit_train_batches` and the like); each of its
+            epochs is then one of ours. Otherwise it is all epochs up to the next evaluation.
     """
 
     def __init__(
@@ -65,17 +67,22 @@ class RowsModule(lightning.LightningDataModule):
         self.cadence = Cadence(regime, splits["train"].num_rows, "validation" in splits, every)
         self.is_counted = is_counted
         if isinstance(splits["train"], StoredRows):
-            regime.group, regime.max_rows = _GROUP, min(regime.max_rows or _SLICE, _SLICE)
+            regime.group, regime.max_rows = _ROWS_PER_READ, min(regime.max_rows or _ROWS_PER_PASS, _ROWS_PER_PASS)
         self.watched: list[str] = [name for name in ("train", "validation") if name in splits]
         """The splits that are evaluated after each epoch, in the order of the evaluation loaders."""
         self.start = (0, 0)
-        """The epoch in which a resumed run goes on, and how many of its batches are done."""
+        """The epoch in which a resumed run goes on, and the number of batches of that epoch that are done."""
         self.standardize: Callable[[Tensor], Tensor] | None = None
         self.num_inputs = 0
-        self._taken_from: dict[tuple[str, bool], Rows] = {}
+        self._prepared_splits: dict[tuple[str, bool], Rows] = {}
 
-    def take_for(self, standardize: Callable[[Tensor], Tensor], num_inputs: int) -> None:
-        """Do what the model does to features first, which makes `num_inputs` of them, once here, not in each step."""
+    def standardize_once(self, standardize: Callable[[Tensor], Tensor], num_inputs: int) -> None:
+        """Standardise all rows once, in place of each batch in each step.
+
+        Args:
+            standardize: the first layer of the model; maps features (n, num_features) to inputs (n, num_inputs).
+            num_inputs: number of inputs of each row.
+        """
         self.standardize, self.num_inputs = standardize, num_inputs
 
     def train_dataloader(self) -> "Chunks":
@@ -83,38 +90,41 @@ class RowsModule(lightning.LightningDataModule):
         return Chunks(self)
 
     def val_dataloader(self) -> list["Blocks"]:
-        """Blocks of rows, a loader for each watched split."""
+        """Blocks of rows, a loader for each split of `watched`."""
         return [Blocks(self, name) for name in self.watched]
 
-    def is_watched_now(self, split: str) -> bool:
-        """Whether the evaluation after the trainer's current epoch has this split: all have the one before training."""
+    def is_due(self, split: str) -> bool:
+        """Whether the present evaluation includes a split: the training rows are evaluated less often than others.
+
+        The evaluation before training includes every split.
+        """
         trainer = self.trainer
         if trainer is None or trainer.sanity_checking or split != "train":
             return True
         return self.cadence.has_train(trainer.current_epoch + 1)
 
-    def shared(self, name: str) -> Rows:
-        """The part of a split that this process evaluates."""
-        rows = self._ready(name)
+    def own_share(self, name: str) -> Rows:
+        """The rows of a split that this process evaluates: all of them, unless there are several processes."""
+        rows = self._prepared(name)
         return rows if ranks.count() == 1 else rows.take(ranks.share(rows.num_rows))
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, of each the rows of this process."""
+        """The batches of an epoch; of each batch the rows that this process computes."""
         for chunk in self.chunks(range(epoch, epoch + 1), lambda: 1):
             yield from chunk.batches()
 
     def chunks(self, epochs: range, length: Callable[[], int]) -> Iterator[Chunk]:
-        """The batches of some epochs, as many in each chunk as `length` says when the chunk is begun."""
-        rows, known = self._ready("train"), self.is_standardized("train")
+        """The batches of some epochs in chunks; `length` is asked for the number of batches as each chunk begins."""
+        rows, known = self._prepared("train"), self.is_standardized("train")
         steps = self.steps(epochs)
         while taken := list(islice(steps, length())):
             ends = [k for k, (_, _, is_end) in enumerate(taken) if is_end]
-            if all(self._is_whole(index) for index, _, _ in taken):
-                share = self.shared("train")
+            if all(self._is_all_rows(index) for index, _, _ in taken):
+                share = self.own_share("train")
                 spans, scales = [(0, share.num_rows)] * len(taken), [scale for _, scale, _ in taken]
                 yield Chunk(share, spans, scales, known, ends)
             else:
-                # Every process draws the same batches, and computes its share of each.
+                # Every process draws the same batches, and computes every k-th row of each.
                 own = slice(ranks.number(), None, ranks.count())
                 chunk = gathered(rows, [(index[own], scale) for index, scale, _ in taken], known, ends)
                 if isinstance(rows, StoredRows):
@@ -122,7 +132,10 @@ class RowsModule(lightning.LightningDataModule):
                 yield chunk
 
     def steps(self, epochs: range) -> Iterator[tuple[Tensor, float, bool]]:
-        """Rows and scale of each step of some epochs, and whether it ends one of them other than the last."""
+        """For each step of some epochs: positions of its rows, scale, and whether it ends an epoch but the last one.
+
+        The end of the last epoch is left out, since Lightning counts that epoch itself.
+        """
         num_rows = self.splits["train"].num_rows
         for epoch in epochs:
             generator = random_state.generator(self.seed, f"order of rows in epoch {epoch}")
@@ -130,35 +143,36 @@ class RowsModule(lightning.LightningDataModule):
             last = self.regime.num_batches(num_rows, epoch) - 1 if epoch != epochs[-1] else -1
             batches = enumerate(self.regime.batches(num_rows, epoch, generator))
             for number, (index, scale) in islice(batches, done, None):
-                # In the order of the rows, alone in a chunk or among others: sums are then rounded alike.
-                yield torch.arange(num_rows) if self._is_whole(index) else index, scale, number == last
+                # A batch of all rows is put in their order: its sums are then rounded alike in any chunk.
+                yield torch.arange(num_rows) if self._is_all_rows(index) else index, scale, number == last
 
-    def _is_whole(self, index: Tensor) -> bool:
+    def _is_all_rows(self, index: Tensor) -> bool:
+        """Whether a batch holds every training row exactly once."""
         return self.regime.without_replacement and len(index) == self.splits["train"].num_rows
 
     def is_standardized(self, split: str) -> bool:
-        """Whether the rows of a split are kept as the model hands them on, or are too many for that."""
+        """Whether the rows of a split are kept standardised: not if they are in files or take too much memory."""
         rows = self.splits[split]
         has_memory = rows.num_rows * self.num_inputs <= max(rows.x.numel(), MOST_INPUTS)
         return self.standardize is not None and has_memory and not isinstance(rows, StoredRows)
 
-    def _ready(self, split: str) -> Rows:
-        """A split as batches are taken from it: standardised once, and on the device of the training if it has room."""
+    def _prepared(self, split: str) -> Rows:
+        """The rows from which batches are taken: standardised where they may be, and on the device if it has room."""
         key = split, self.is_standardized(split)
-        if key not in self._taken_from:
+        if key not in self._prepared_splits:
             rows = self.splits[split]
             if self.is_standardized(split) and self.standardize is not None:
-                # A block at a time: on the way numbers take twice the memory that they are kept in.
-                rows = rows._replace(x=torch.cat([self.standardize(x) for x in rows.x.split(_BLOCK)]))
+                rows = rows._replace(x=torch.cat([self.standardize(x) for x in rows.x.split(_STANDARDIZED_ROWS)]))
             device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-            self._taken_from[key] = rows.to(device) if has_room(device, rows.num_bytes) else rows
-        return self._taken_from[key]
+            self._prepared_splits[key] = rows.to(device) if has_room(device, rows.num_bytes) else rows
+        return self._prepared_splits[key]
 
 
 class Chunks:
-    """The batches up to the next evaluation, in chunks. It has no length: that of an epoch may change with the regime.
+    """The batches up to the next evaluation, in chunks; Lightning takes them for one epoch.
 
-    To Lightning they are one epoch; the module counts those that end within it.
+    The epochs that end within it are counted by `LikelihoodModule`. It has no length, since the number of batches of an
+    epoch may change from one epoch to the next (`batch=growing`).
     """
 
     def __init__(self, module: RowsModule) -> None:
@@ -166,7 +180,7 @@ class Chunks:
         self.size = module.chunk or 1
 
     def __iter__(self) -> Iterator[Chunk]:
-        """Chunks of the trainer's current epoch and those that follow it without an evaluation."""
+        """Chunks of the trainer's current epoch, and of the epochs after it up to the next evaluation."""
         trainer = self.module.trainer
         epoch, steps = (0, 0) if trainer is None else (trainer.current_epoch, trainer.global_step)
         end = epoch + 1 if self.module.is_counted else self.module.cadence.following(epoch)
@@ -175,10 +189,10 @@ class Chunks:
         limit = -1 if trainer is None else trainer.max_steps
         is_adaptive = not self.module.chunk
         if is_adaptive and trainer is not None and trainer.world_size > 1:
-            self.size, is_adaptive = _SHARED, False
+            self.size, is_adaptive = _FIXED_CHUNK, False
 
         def length() -> int:
-            # A chunk ends where the training does, so that what is saved then is a place within the epoch.
+            # A chunk ends at `max_steps`, so that a checkpoint is written at that very step, within the epoch or not.
             return min(self.size, limit - steps) if limit > steps else self.size
 
         begun = time.monotonic()
@@ -186,22 +200,25 @@ class Chunks:
             steps += len(chunk.spans)
             yield chunk
             if is_adaptive:
-                # From one request to the next passes the time of one chunk of steps.
+                # The steps of a chunk are taken between two requests of this generator.
                 seconds = (time.monotonic() - begun) / len(chunk.spans)
                 self.size = max(1, min(2 * self.size, int(_CHUNK_S / max(seconds, 1e-6))))
             begun = time.monotonic()
 
 
 class Blocks:
-    """All rows of a split, in order, each once; none in an evaluation that leaves the split out."""
+    """Blocks of all rows of a split, in order; no block in an evaluation that leaves the split out."""
 
     def __init__(self, module: RowsModule, split: str) -> None:
         self.module, self.split, self.size = module, split, module.block
-        self.rows = module.shared(split)
+        self.rows = module.own_share(split)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Blocks of at most `size` rows; a process without a share has an empty one, and so evaluates, too."""
-        if not self.module.is_watched_now(self.split):
+        """Blocks of at most `size` rows.
+
+        A process without a row yields an empty block: it must take part when sums are added over the processes.
+        """
+        if not self.module.is_due(self.split):
             return iter(())
         parts = self.rows.blocks(self.size) if self.rows.num_rows else iter([self.rows])
         return (Batch(rows, 1.0, self.module.is_standardized(self.split)) for rows in parts)

@@ -1,4 +1,4 @@
-"""Lightning's evaluation between epochs, without what it does around each block of rows."""
+"""Evaluation between epochs: Lightning's loop without its work around each block of rows."""
 
 from typing import Any
 
@@ -10,22 +10,23 @@ from mlefw.training.lightning_internals import EvaluationLoop, call_hook
 from mlefw.training.module import LikelihoodModule
 
 
-class Watching(EvaluationLoop):
-    """Calls the hooks that start and end an evaluation, and between them hands every block to the module.
+class PlainEvaluationLoop(EvaluationLoop):
+    """Calls the hooks that start and end an evaluation, and between them passes every block to the module.
 
-    What Lightning does around blocks takes longer than they do: fetching, moving, counting, and collecting what was
-    logged. Where a callback looks inside, where a setting limits the blocks, and on several devices or in mixed
-    precision, it is done as ever.
+    Lightning's own work around a block (prefetching, moving, counting, collecting logged values) takes longer than the
+    block itself. Lightning's loop runs nevertheless where a callback has a hook within the evaluation, where
+    `limit_val_batches` is set, on several devices, and in mixed precision.
     """
 
     def __init__(self, trainer: lightning.Trainer) -> None:
         super().__init__(trainer, TrainerFn.FITTING, RunningStage.VALIDATING, verbose=False, inference_mode=False)
 
     def run(self) -> list[Any]:
-        """One evaluation of the watched splits."""
+        """Evaluate the splits; the list is empty unless Lightning's own loop ran."""
         trainer, module = self.trainer, self.trainer.lightning_module
         assert isinstance(module, LikelihoodModule)
-        # There may be more evaluations in a run than in the same one that was stopped, or fewer.
+        # A resumed run may evaluate more or less often than one that was never stopped: an evaluation that draws random
+        # numbers must not change those of training.
         with Stream(module.seed, f"evaluation after step {trainer.global_step}"):
             return self._evaluate(trainer, module)
 
@@ -40,6 +41,7 @@ class Watching(EvaluationLoop):
         for number, blocks in enumerate(self._combined_loader.flattened):  # type: ignore[union-attr]
             for index, block in enumerate(blocks):
                 module.validation_step(block.to(module.device), index, number)
+        # Not `train()`, which would also switch the submodules that were in evaluation mode before.
         for part in in_training:
             part.training = True
         module.on_validation_epoch_end()

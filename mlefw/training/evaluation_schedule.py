@@ -2,33 +2,35 @@
 
 from mlefw.batch.base import BatchRegime
 
-_SPARSER = 10
-"""Epochs of one step are evaluated again when there are this part more of them, one in ten: all of the first ones."""
+_GAP_DIVISOR = 10
+"""Where an epoch is one step, the gap between evaluations is a tenth of the epochs done, and one epoch at first."""
 
-_MOST = 50
-"""Epochs between two evaluations, at the most."""
+_MAX_GAP = 50
+"""The largest gap between two evaluations, in epochs."""
 
-_SHARE = 20
-"""One part in so many of the work of the steps is what training rows may cost to evaluate."""
+_WORK_DIVISOR = 20
+"""Evaluating the training rows may cost one part in twenty of the work of the steps."""
 
-_START = 800
-"""Rows that are evaluated while a step starts its kernels; a row of a step takes as long as `_STEP_ROWS` of them."""
-_STEP_ROWS = 2
+_STEP_COST = 800
+"""Cost of a step apart from its rows, in units of the cost of evaluating one row: starting the kernels."""
+
+_STEP_ROW_COST = 2
+"""Cost of each row of a step, in the unit of `_STEP_COST`."""
 
 
 class Cadence:
-    """After each epoch on the held-out rows; where that would cost more than the training itself, less often.
+    """Says after which epochs a training is evaluated, and whether the training rows are, too.
 
-    An epoch of a single step is a step: of thousands of them some hundreds are evaluated, more densely at first. The
-    training rows are as many as the steps see, so they are evaluated after every epoch of small batches, and after
-    every few of large ones. All of it follows from settings and the number of epochs: a run is the same on any
-    machine, and a resumed one goes on as it would have.
+    Validation rows are evaluated after each epoch of several steps. Where an epoch is a single step, some hundred
+    epochs of thousands are evaluated, the first ones all. Training rows are evaluated after every epoch of small
+    batches, and after every few epochs of large ones, where they would cost much beside the steps. The schedule depends
+    on settings and the number of epochs alone, not on the clock: a run is the same on any machine, and when resumed.
 
     Args:
-        regime: of the batches.
-        num_rows: of the training.
-        has_validation: whether there are held-out rows; without any, training rows take their place.
-        every: a fixed number of epochs from one evaluation to the next, of all rows then.
+        regime: the batch regime, which says how many steps an epoch has.
+        num_rows: number of training rows.
+        has_validation: whether there are validation rows; without any, every evaluation is of the training rows.
+        every: a fixed number of epochs from one evaluation to the next, each then of all rows; None for the above.
     """
 
     def __init__(
@@ -38,35 +40,35 @@ class Cadence:
         self.has_validation, self.every = has_validation, every
 
     def is_due(self, num_epochs: int) -> bool:
-        """Whether there is an evaluation once so many epochs are done."""
+        """Whether an evaluation follows epoch number `num_epochs`, counted from 1; 0 is before training."""
         if self.every is not None:
             return num_epochs % self.every == 0
         if num_epochs == 0 or self.num_steps(num_epochs) > 1:
             return True
-        return num_epochs % max(1, min(_MOST, num_epochs // _SPARSER)) == 0
+        return num_epochs % max(1, min(_MAX_GAP, num_epochs // _GAP_DIVISOR)) == 0
 
     def following(self, num_epochs: int) -> int:
-        """After how many epochs the next evaluation is, when so many are done."""
+        """The number of epochs done at the next evaluation, when `num_epochs` are done now."""
         num_epochs += 1
         while not self.is_due(num_epochs):
             num_epochs += 1
         return num_epochs
 
     def gap(self, num_epochs: int) -> int:
-        """How many epochs there are since the evaluation before, at one that is due."""
+        """The number of epochs between an evaluation after `num_epochs` epochs and the one before it."""
         before = num_epochs - 1
         while before > 0 and not self.is_due(before):
             before -= 1
         return num_epochs - before
 
     def has_train(self, num_epochs: int) -> bool:
-        """Whether training rows are evaluated, too, in the evaluation after so many epochs."""
+        """Whether the evaluation after `num_epochs` epochs includes the training rows."""
         if self.every is not None or not self.has_validation or num_epochs <= 1:
             return True
-        work = _START * self.num_steps(num_epochs) + _STEP_ROWS * self.num_rows
-        period = -(-_SHARE * self.num_rows // work)
+        work = _STEP_COST * self.num_steps(num_epochs) + _STEP_ROW_COST * self.num_rows
+        period = -(-_WORK_DIVISOR * self.num_rows // work)
         return num_epochs // period > (num_epochs - self.gap(num_epochs)) // period
 
     def num_steps(self, num_epochs: int) -> int:
-        """The steps of the last of so many epochs."""
+        """The number of steps in epoch number `num_epochs`, counted from 1."""
         return self.regime.num_batches(self.num_rows, num_epochs - 1)

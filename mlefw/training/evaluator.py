@@ -1,4 +1,4 @@
-"""The figures of a split: sums over blocks of rows, and one transfer to the host."""
+"""The figures of a split: sums over blocks of rows, transferred once from the device to the host."""
 
 from collections.abc import Sequence
 
@@ -15,31 +15,33 @@ from mlefw.rows.batch import Batch
 from mlefw.rows.rows import Rows
 from mlefw.system.torch_internals import has_pass_hooks
 
-_WORTH = 8
-"""Blocks of one shape after which the next one is recorded."""
+_MIN_USES = 8
+"""Blocks of one shape that are evaluated as usual before the next one is recorded."""
 
 _MAX_TAPES = 8
+"""The most block shapes that are recorded."""
 
 
 class Evaluator:
     """Adds up blocks of rows under the objective's present parameters, and computes every metric from the sums.
 
-    The sums of a block are kernels alone (a `Tape`) where the metrics allow it: starting them from Python takes longer
-    than they do for some thousand rows. All sums come to the host in one piece, and figures are computed there.
+    Where objective and metrics allow it, a block is evaluated by replaying recorded kernels (`Tape`): for some thousand
+    rows calling them from Python takes longer than they run. All sums come to the host in one transfer, and figures are
+    computed there.
 
     Args:
-        objective: in evaluation mode whenever rows are added.
-        metrics: of one split.
+        objective: has to be in evaluation mode whenever rows are added.
+        metrics: the metrics of one split.
     """
 
     def __init__(self, objective: Objective, metrics: Sequence[Metric]) -> None:
         self.objective, self.accumulator = objective, Accumulator(metrics)
-        self.replay = Replay(_WORTH, _MAX_TAPES)
+        self.replay = Replay(_MIN_USES, _MAX_TAPES)
         self.is_replayable = is_replayable(objective) and all(map(is_replayable, self.accumulator.parts))
 
     @property
     def is_empty(self) -> bool:
-        """Whether no rows were added since the last figures."""
+        """Whether no block was added since `figures` was last called."""
         return self.accumulator.sums is None
 
     @torch.no_grad()
@@ -48,7 +50,7 @@ class Evaluator:
         self.accumulator.add(self._sums(block))
 
     def figures(self) -> dict[str, float]:
-        """Every metric over the rows added, in all processes; the next block is the first of other figures."""
+        """Every metric over the rows added in all processes, by name; then start anew with the next block."""
         sums = self.accumulator.packed()
         ranks.add([sums])
         self.accumulator.unpack(sums.cpu())
@@ -57,8 +59,9 @@ class Evaluator:
         return dict(zip(values, numbers, strict=True))
 
     def _sums(self, block: Batch) -> list[Tensor]:
+        """The sums of all metrics over a block, by a replay where that is possible."""
         rows = block.rows
-        # In mixed precision weights are rounded once for several blocks, which a tape would take for constants.
+        # Autocast keeps weights that it has rounded for later blocks: a tape would hold them as constants.
         is_mixed = torch.is_autocast_enabled(rows.x.device.type)
         if not self.is_replayable or is_mixed or has_pass_hooks(self.objective):
             return self._pass(block)
@@ -66,7 +69,7 @@ class Evaluator:
         return list(self.replay(key, lambda *columns: self._pass(block._replace(rows=Rows(*columns))), rows))
 
     def _pass(self, block: Batch) -> list[Tensor]:
-        """One pass over a block: the sums of all metrics."""
+        """The sums of all metrics over a block, by a forward pass."""
         rows = block.rows
         eta = self.objective.eta(rows.x, rows.offset, block.standardized)
         return self.accumulator.of_block(self.objective.head(eta), rows.y, rows.weight)

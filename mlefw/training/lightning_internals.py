@@ -1,6 +1,6 @@
-"""Every name of Lightning that it does not promise to keep, in one place: a new version is looked at here.
+"""All private names of Lightning that mlefw uses: where to look when a new version of Lightning comes.
 
-`tests/training/test_lightning_internals.py` says which of them has moved, should one ever do so.
+`tests/training/test_lightning_internals.py` fails with a sentence that says which of them has changed.
 """
 
 from typing import Any
@@ -12,9 +12,10 @@ from lightning.pytorch.trainer import call
 from lightning.pytorch.utilities.model_helpers import is_overridden as is_overridden
 
 EvaluationLoop = _EvaluationLoop
-"""Evaluates between epochs; a loop of ours derives from it."""
+"""Lightning's loop that evaluates between epochs."""
 
 _STAGES = ("ready", "started", "processed", "completed")
+"""The counters of a progress tracker; all of them are advanced, since a checkpoint of Lightning holds each."""
 
 
 def call_hook(trainer: lightning.Trainer, hook: str) -> None:
@@ -24,12 +25,12 @@ def call_hook(trainer: lightning.Trainer, hook: str) -> None:
 
 
 def evaluate_by(trainer: lightning.Trainer, loop: EvaluationLoop) -> None:
-    """Let a loop of ours evaluate between epochs."""
+    """Make `loop` the one that evaluates between epochs."""
     trainer.fit_loop.epoch_loop.val_loop = loop
 
 
 def answer_signals_alone(trainer: lightning.Trainer) -> None:
-    """Ask no other process for a signal: Lightning does so at every hand-over."""
+    """Do not ask the other processes for a termination signal, as Lightning does before each batch that it gets."""
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
@@ -39,7 +40,7 @@ def hand_to(module: lightning.LightningModule, trainer: Any) -> None:
 
 
 def count_steps(trainer: lightning.Trainer, number: int) -> None:
-    """Add steps to the trainer's `global_step`, as its wrapper of an optimiser does one by one."""
+    """Add `number` steps to the trainer's `global_step`: steps of the bare optimiser are not counted by Lightning."""
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     for tracker in (progress.total, progress.current):
         tracker.ready += number
@@ -47,7 +48,7 @@ def count_steps(trainer: lightning.Trainer, number: int) -> None:
 
 
 def count_epoch(trainer: lightning.Trainer) -> None:
-    """Add one to the trainer's `current_epoch`, as it does when an epoch ends with a hand-over."""
+    """Add one to the trainer's `current_epoch`, for an epoch that ends within what Lightning takes for one."""
     progress = trainer.fit_loop.epoch_progress
     for tracker in (progress.total, progress.current):
         for stage in _STAGES:
@@ -55,7 +56,7 @@ def count_epoch(trainer: lightning.Trainer) -> None:
 
 
 def set_place(trainer: lightning.Trainer, epoch: int, step: int) -> None:
-    """Let the trainer's `current_epoch` and `global_step` be those of a run that is gone on with."""
+    """Set the trainer's `current_epoch` and `global_step`, in a run that is resumed."""
     loop = trainer.fit_loop
     for tracker in (loop.epoch_progress.total, loop.epoch_progress.current):
         for stage in _STAGES:

@@ -1,4 +1,4 @@
-"""The one LightningModule: an objective, a step, and metrics."""
+"""The LightningModule of every run: an objective, a training step, and metrics."""
 
 import math
 import time
@@ -28,24 +28,37 @@ from mlefw.training.recovery import Recovery
 from mlefw.training.step import Step, diverged
 
 MakeOptimizer = Callable[[Any], Optimizer]
-_WITHIN = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
-_AROUND = tuple(f"on_validation_{name}" for name in ("batch_start", "batch_end", "epoch_start", "epoch_end"))
-"""Hooks of a callback within a step, and within an evaluation."""
-
 MakeScheduler = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
+
+_STEP_HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
+_EVALUATION_HOOKS = tuple(f"on_validation_{name}" for name in ("batch_start", "batch_end", "epoch_start", "epoch_end"))
+"""Hooks of a callback within a step, and within an evaluation: without any, Lightning's own loops are not needed."""
 
 
 class LikelihoodModule(lightning.LightningModule):
-    """Trains an objective by its step and evaluates it by its metrics; all else is in the parts.
+    """Connects Lightning's loops to the training step, the evaluators and the recovery of a run.
 
-    For callbacks to read, `figures` holds those of the latest evaluation by split, as plain numbers; `losses` the sum
-    of what the steps since then have descended, each on its batch, and their number; `place` the epoch that is being
-    trained, and the number of steps before it.
+    With an `averaging` the objective holds the average of the weights except within `training_step`.
 
-    With an `averaging` the objective holds the average of the weights, but for within `training_step`.
+    Args:
+        objective: what is trained.
+        step: takes one optimiser step.
+        make_optimizer: makes the optimiser from the trainable parameters.
+        make_scheduler: makes the learning-rate scheduler from the optimiser; None for a constant rate.
+        metrics: by name of the split, in the order of the evaluation loaders.
+        cadence: says after which epochs there is an evaluation.
+        seed: seed of the random streams.
+        averaging: averages the weights after each step; None for none.
+        recovery: goes back where training diverges; by default it never does.
 
-    Steps draw at random from a `stream` of their own, which a dropout does; what callbacks and a regime draw comes from
-    another one, `around` them, and an evaluation has its own.
+    Attributes:
+        figures: of the latest evaluation by split, as plain numbers; for callbacks to read.
+        losses: sum of the objectives (nats per row) of the steps since that evaluation, each on its batch, and their
+            number.
+        place: the epoch that is being trained, from 0, and the number of steps taken before it.
+        stream: random numbers within steps, such as those of dropout.
+        around: random numbers of callbacks and batch regimes; apart from `stream`, so that a callback that draws does
+            not change the training. An evaluation has a stream of its own.
     """
 
     def __init__(
@@ -66,7 +79,7 @@ class LikelihoodModule(lightning.LightningModule):
         self.objective, self.step, self.cadence = objective, step, cadence
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
         self.watched = list(metrics)
-        # A module list, so that the metrics travel to the device; it does not say what it holds.
+        # A module list moves the metrics to the device; it is untyped, since its entries are `nn.Module` to a checker.
         self.metrics: Any = nn.ModuleList(nn.ModuleList(members) for members in metrics.values())
         self.evaluators = [Evaluator(objective, members) for members in metrics.values()]
         self.seed = seed
@@ -77,25 +90,32 @@ class LikelihoodModule(lightning.LightningModule):
         self.is_plain = self.is_evaluated_plainly = False
 
     def on_fit_start(self) -> None:
-        """Look once at what Lightning has to do within a step, and within an evaluation."""
-        self.is_plain = _is_plain(self.trainer) and not _is_watched(self.trainer, _WITHIN)
-        self.is_evaluated_plainly = _is_plain(self.trainer) and not _is_watched(self.trainer, _AROUND)
+        """Find out whether steps and evaluations need Lightning's own loops."""
+        self.is_plain = _is_plain(self.trainer) and not _has_hook(self.trainer, _STEP_HOOKS)
+        self.is_evaluated_plainly = _is_plain(self.trainer) and not _has_hook(self.trainer, _EVALUATION_HOOKS)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser over all trainable parameters, and its scheduler, stepped once an epoch."""
+        """The optimiser of all trainable parameters, and its scheduler, which is stepped once an epoch."""
         optimizer = self.make_optimizer(p for p in self.objective.parameters() if p.requires_grad)
         if self.make_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def on_train_epoch_start(self) -> None:
-        """Start the clock; a training that has gone back goes on from here, if this is not within an epoch."""
+        """Start the clock; a training that has gone back takes steps again from here.
+
+        Except where a resumed run goes on within an epoch: it waits for the next evaluation as the stopped one did.
+        """
         if self.global_step == self.place[1]:
             self.recovery.history.is_waiting = False
         self.rows_seen, self.started = 0, time.monotonic()
 
     def training_step(self, chunk: Chunk, index: int) -> None:
-        """One optimiser step for each batch of the chunk; none where training has gone back and waits."""
+        """One optimiser step for each batch of the chunk; none where training has gone back since the last evaluation.
+
+        Raises:
+            NumericalError: training diverged, and may not go back once more.
+        """
         if self.recovery.history.is_waiting:
             self._pass_over(chunk)
             return
@@ -125,11 +145,12 @@ class LikelihoodModule(lightning.LightningModule):
         count_steps(self.trainer, len(chunk.spans))
 
     def _go_back(self, epoch: int) -> None:
-        """Return to the last good state."""
+        """Return to the last good state, in an epoch counted from 0."""
         rows: Rows = self.trainer.datamodule.splits["train"]  # type: ignore[attr-defined]
         self.recovery.go_back(epoch, rows, self._optimizer, self.lr_schedulers())
         self.step.forget()
         self.losses = (0.0, 0)
+        # Other random numbers than those that led to divergence.
         number = f"{len(self.recovery.history.epochs)} of process {ranks.number()}"
         self.stream = Stream(self.seed, f"steps after going back, {number}")
 
@@ -140,7 +161,7 @@ class LikelihoodModule(lightning.LightningModule):
         return optimizer
 
     def _take_steps(self, chunk: Chunk) -> list[float]:
-        """The steps of a chunk, and the objective before each of them."""
+        """Take the steps of a chunk; the objective on each batch before its step, in nats per row."""
         before, losses = self.global_step, list[Tensor]()
         wrapper, optimizer = self.optimizers(), self._optimizer
         for k, batch in enumerate(chunk.batches()):
@@ -155,11 +176,12 @@ class LikelihoodModule(lightning.LightningModule):
         if self.is_plain:
             count_steps(self.trainer, len(losses))
         self.rows_seen += ranks.count() * sum(size for _, size in chunk.spans)
+        # All losses in one transfer: each would make the host wait for the device.
         values: list[float] = torch.stack(losses).tolist()
         return values
 
     def _diverged(self, chunk: Chunk, epoch: int, at: int) -> NumericalError:
-        """What is to be said of a step of a chunk, just taken, whose objective is not finite."""
+        """The error for a chunk whose step number `at`, from 0, has an objective that is not finite."""
         batch = list(chunk.batches())[at]
         cause = not_finite(self.objective, batch.rows, batch.standardized)
         step = self.global_step - len(chunk.spans) + at + 1
@@ -170,32 +192,32 @@ class LikelihoodModule(lightning.LightningModule):
         return error
 
     def _average(self, step: int) -> None:
-        """Take the weights after a step, counted from 0 over all epochs, into the average."""
+        """Update the average with the weights after a step, which is counted from 0 over all epochs."""
         if self.averaging is not None:
             epoch, first_step = self.place
             length = 1 / self.cadence.num_steps(epoch + 1)
             self.averaging.update(epoch + (step - first_step + 1) * length, length)
 
     def note(self, losses: Sequence[float]) -> None:
-        """Add what some steps have descended."""
+        """Add the objectives of some steps, in nats per row, to `losses`."""
         total, number = self.losses
         for loss in losses:
-            # One by one: the sum does not depend on how many came together.
+            # One by one, so that the rounded sum does not depend on how many steps a chunk has.
             total += loss
         self.losses = (total, number + len(losses))
 
     def begin_another_epoch(self, num_steps: int) -> None:
-        """Go on without an evaluation, after so many steps in all."""
+        """Begin the next epoch without an evaluation, after `num_steps` steps in all."""
         self.place = (self.current_epoch, num_steps)
         scheduler = self.lr_schedulers()
         if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()  # type: ignore[union-attr]
 
     def on_validation_model_zero_grad(self) -> None:
-        """Keep the gradients: the step forgets its own."""
+        """Do not set gradients to zero before an evaluation, as Lightning would: each step does so itself."""
 
     def on_validation_start(self) -> None:
-        """Stop the clock of the epoch before evaluation, and go back first where the steps have led too far."""
+        """Stop the clock of the epoch, and go back to a good state where the objective has exploded."""
         self.seconds = time.monotonic() - self.started
         total, number = self.losses
         if number and self.recovery.is_possible and self.recovery.is_exploded(total / number):
@@ -206,7 +228,7 @@ class LikelihoodModule(lightning.LightningModule):
         self.evaluators[dataloader_idx].add(block)
 
     def on_validation_epoch_end(self) -> None:
-        """Turn the sums into figures, and let Lightning's other callbacks have the NLL of each split."""
+        """Compute the figures from the sums, and show the NLL of each split to Lightning's callbacks."""
         penalty = float(self.objective.penalty().detach())
         self.figures, self.evaluated_step = {}, self.global_step
         for split, evaluator in zip(self.watched, self.evaluators, strict=True):
@@ -218,7 +240,7 @@ class LikelihoodModule(lightning.LightningModule):
             self.trainer.callback_metrics[f"{split}/nll_nats"] = torch.tensor(figures["nll_nats"])
 
     def on_validation_end(self) -> None:
-        """Count losses anew, and keep a state that is good."""
+        """Start the sum of losses anew, and keep the present state as a good one."""
         self.losses = (0.0, 0)
         if self.global_step == 0 and "train" in self.figures:
             self.recovery.start(self.figures["train"]["objective"])
@@ -227,19 +249,21 @@ class LikelihoodModule(lightning.LightningModule):
 
     @property
     def epochs_judged(self) -> int:
-        """At the end of an epoch, how many epochs its evaluation speaks of; none where there was none, or none was due:
-        one at the end of a training tells of a run that may go on as if it had not been.
+        """The number of epochs since the evaluation before, at the end of an epoch with an evaluation; else 0.
+
+        It is 0, too, where the evaluation was not due by the schedule, as the one at the end of a training may be: a
+        longer run would not have had it, and a resumed one has to go on as that would.
         """
         num_epochs = self.current_epoch + 1
         is_due = self.evaluated_step == self.global_step and self.cadence.is_due(num_epochs)
         return self.cadence.gap(num_epochs) if is_due else 0
 
     def on_train_epoch_end(self) -> None:
-        """Step the scheduler: on the NLL of the last watched split, where it asks for one and there is a new one."""
+        """Step the scheduler; `ReduceLROnPlateau` by the NLL of the last split, and only after an evaluation."""
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, ReduceLROnPlateau):
             if self.epochs_judged:
-                # Its patience counts epochs, evaluated or not.
+                # Its patience is in epochs, but it only sees those with an evaluation.
                 scheduler.num_bad_epochs += self.epochs_judged - 1
                 scheduler.step(self.figures[self.watched[-1]]["nll_nats"])
         elif scheduler is not None:
@@ -247,12 +271,12 @@ class LikelihoodModule(lightning.LightningModule):
 
 
 def _is_plain(trainer: lightning.Trainer) -> bool:
-    """Whether Lightning adds nothing to a step, and so only costs: on one device, and not in mixed precision."""
+    """Whether Lightning has nothing to do within a step: on one device, and not in mixed precision."""
     known = (Precision, DoublePrecision)
     return isinstance(trainer.strategy, SingleDeviceStrategy) and type(trainer.precision_plugin) in known
 
 
-def _is_watched(trainer: lightning.Trainer, hooks: Sequence[str]) -> bool:
-    """Whether a callback has one of the hooks."""
+def _has_hook(trainer: lightning.Trainer, hooks: Sequence[str]) -> bool:
+    """Whether any callback of the trainer implements one of the hooks."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return any(is_overridden(hook, callback, lightning.Callback) for callback in callbacks for hook in hooks)

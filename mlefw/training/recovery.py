@@ -1,4 +1,4 @@
-"""Goes back where training diverges: to the last good state, with half the learning rate."""
+"""Recovery of a training that diverges: it goes back to the last good state, with half the learning rate."""
 
 import copy
 import math
@@ -16,24 +16,26 @@ from mlefw.system.torch_internals import norms
 from mlefw.training.averaging import Averaging
 
 LARGEST = 1e12
-"""No weight of a model that works on standardised features comes near it."""
+"""A parameter beyond it means divergence: no weight on standardised features comes near it."""
 
-_FACTOR = 10.0
-"""An objective so many times its size above that before training is worse than any noise of steps."""
+_EXPLOSION = 10.0
+"""The objective has exploded where it exceeds r + 10·max(1, |r|), with r its value before training."""
 
-_SHARE = 0.1
-"""Of the gradients of all training rows, from which on a row dominates."""
+_DOMINANT_SHARE = 0.1
+"""A row dominates if its gradient is at least this share of the sum of the sizes of all rows' gradients."""
+
 _MOST_NAMED = 5
+"""The most dominating rows that are named."""
 
 
 @dataclass
 class GoodState:
-    """A state of training that an evaluation has followed.
+    """A state of training whose evaluation showed no divergence.
 
     Attributes:
         step: number of steps that led to it.
-        objective: the tensors of the objective's state.
-        weights: those beside their average, where there is one.
+        objective: the tensors of the objective's `state_dict`, in its order.
+        weights: `Averaging.state`: the weights, where the objective holds their average; else empty.
         optimizer: the state of the optimiser, without its settings.
     """
 
@@ -48,11 +50,11 @@ class History:
     """How often a training has gone back.
 
     Attributes:
-        reference: the objective before training, in nats per row; None where it is not known, or not what is descended.
-        epochs: in which training diverged, in order.
-        rows: positions of training rows whose own gradients dominated then.
+        reference: the NLL before training, in nats per row; None where it is not known, or another loss is trained.
+        epochs: the epochs in which training diverged, from 0, in order.
+        rows: positions of training rows whose gradients dominated when training diverged.
         is_waiting: whether training has gone back since the last evaluation, and takes no steps up to the next one.
-        good: the good state; None where it is the one of the moment.
+        good: the last good state; None before the first one. In a checkpoint None where the checkpoint itself is it.
     """
 
     reference: float | None = None
@@ -65,13 +67,13 @@ class History:
 class Recovery:
     """Keeps the last good state of a training, and restores it where a step makes the objective explode.
 
-    From the step that diverges to the next evaluation there are no further steps, so that results do not depend on how
-    many steps are handed over together.
+    From the step that diverges to the next evaluation no further steps are taken. So results do not depend on the
+    number of steps in a chunk, at whose end divergence is noticed.
 
     Args:
         most: how often training may go back (0: never).
-        objective: in training.
-        averaging: of its weights.
+        objective: what is trained.
+        averaging: the averaging of its weights; None for none.
     """
 
     def __init__(self, most: int, objective: Objective, averaging: Averaging | None = None) -> None:
@@ -85,26 +87,36 @@ class Recovery:
 
     def start(self, value: float) -> None:
         """Note the objective before the first step, in nats per row."""
-        # Another loss than the NLL has a scale of its own.
+        # The mean loss of steps is compared with it; another loss than the NLL has a scale of its own.
         if self.history.reference is None and type(self.objective.loss) is Plain and math.isfinite(value):
             self.history.reference = value
 
     def is_exploded(self, loss: float) -> bool:
-        """Whether the mean loss of steps, or a weight, is beyond what a training that converges comes through."""
+        """Whether the mean loss of some steps, in nats per row, or a parameter is beyond what convergence leads to.
+
+        NaN counts as beyond: every comparison with it is false.
+        """
         reference = self.history.reference
-        is_high = reference is not None and not loss <= reference + _FACTOR * max(1.0, abs(reference))
-        return is_high or not largest(self.objective) < LARGEST
+        is_high = reference is not None and not loss <= reference + _EXPLOSION * max(1.0, abs(reference))
+        return is_high or not largest_weight(self.objective) < LARGEST
 
     @torch.no_grad()
     def keep(self, step: int, optimizer: Optimizer) -> None:
-        """Keep the present state, after so many steps, as a good one."""
+        """Keep the present state, after `step` steps, as the good one."""
         weights = [] if self.averaging is None else self.averaging.state
         state = copy.deepcopy(optimizer.state_dict()["state"])
         self.history.good = GoodState(step, _copies(self.tensors), _copies(weights), state)
 
     @torch.no_grad()
     def go_back(self, epoch: int, rows: Rows, optimizer: Optimizer, scheduler: Any = None) -> None:
-        """Restore the good state, halve the rate that the optimiser has now, and note the epoch and its rows."""
+        """Restore the good state, halve the present learning rates, and note the epoch and the dominating rows.
+
+        Args:
+            epoch: in which training diverged, from 0.
+            rows: the training rows.
+            optimizer: the optimiser without Lightning's wrapper.
+            scheduler: the learning-rate scheduler, if there is one.
+        """
         good = self.history.good
         assert good is not None
         for tensor, value in zip(self.tensors, good.objective, strict=True):
@@ -115,6 +127,7 @@ class Recovery:
         for group in groups:
             group |= {name: group[name] / 2 for name in ("lr", "initial_lr") if name in group}
         optimizer.load_state_dict({"state": copy.deepcopy(good.optimizer), "param_groups": groups})
+        # Most schedulers compute each rate from these, and would undo the halving.
         if hasattr(scheduler, "base_lrs"):
             scheduler.base_lrs = [rate / 2 for rate in scheduler.base_lrs]
         known = dominating_rows(self.objective, rows)
@@ -123,14 +136,14 @@ class Recovery:
         self.history.is_waiting = True
 
     def stored(self, step: int) -> dict[str, Any]:
-        """The history in plain containers, for a checkpoint after so many steps."""
+        """The history in plain containers, for a checkpoint after `step` steps."""
         content = dict(vars(self.history))
         good = self.history.good
-        # What the checkpoint holds anyway is not stored twice.
+        # A good state that is the state of the checkpoint itself is not stored twice.
         return content | {"good": None if good is None or good.step == step else dict(vars(good))}
 
     def restore(self, history: History, step: int, optimizer: Optimizer) -> None:
-        """Take up a stored history, when all else is restored to what it was after so many steps."""
+        """Take up a stored history, once objective and optimiser are restored to their state after `step` steps."""
         if history.good is None and step and self.most:
             self.keep(step, optimizer)
             history.good = self.history.good
@@ -138,20 +151,20 @@ class Recovery:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """The tensors of the objective's state."""
+        """The tensors of the objective's `state_dict`, in its order."""
         return [tensor.detach() for tensor in self.objective.state_dict().values()]
 
 
-def largest(objective: Objective) -> float:
-    """The largest absolute value among all parameters; NaN where one is not a number."""
+def largest_weight(objective: Objective) -> float:
+    """The largest absolute value of all parameters; NaN if any is NaN."""
     parameters = [p.detach() for p in objective.parameters() if p.numel()]
     return float(torch.stack(norms(parameters, math.inf)).max())
 
 
 def dominating_rows(objective: Objective, rows: Rows) -> list[int]:
-    """Positions of at most five rows, each of which makes a tenth or more of the size of all rows' gradients.
+    """Positions of at most five rows, each with a tenth or more of the summed sizes of all rows' gradients.
 
-    The size is that of the derivative of weight · NLL in what the network predicts, eta, in units of the head's `gain`.
+    The size of a row's gradient is ‖gain · ∂(weight · nll)/∂eta‖: of the derivative in the raw output of the network.
     """
     sizes = []
     gain = objective.head.gain[: objective.head.eta_dim]
@@ -163,7 +176,7 @@ def dominating_rows(objective: Objective, rows: Rows) -> list[int]:
         sizes.append((slope * gain).norm(dim=-1))
     size = torch.cat(sizes).nan_to_num(nan=math.inf, posinf=math.inf)
     first = size.argsort(descending=True)[:_MOST_NAMED]
-    return [int(k) for k in first if not size[k] < _SHARE * size.sum()]
+    return [int(k) for k in first if not size[k] < _DOMINANT_SHARE * size.sum()]
 
 
 def _copies(tensors: list[Tensor]) -> list[Tensor]:

@@ -19,10 +19,10 @@ from mlefw.training import update_rules
 from mlefw.training.compiled_step import CompiledStep
 
 _REPLAYABLE = (SGD, Adam, AdamW)
-"""Their step depends on the gradients, their state and their settings alone."""
+"""Optimisers whose step depends on gradients, state and settings alone, so that its kernels can be recorded."""
 
-_SHARP = 1e-10
-"""In nats per row, what rounding off a kink may cost in the end."""
+_LEAST_KINK = 1e-10
+"""Smallest rounding of the kinks of a density, in nats per row: what it may add to the NLL in the end."""
 
 
 class SteppingOptimizer(Protocol):
@@ -36,13 +36,13 @@ class SteppingOptimizer(Protocol):
 
 
 class Step:
-    """Forward, backward in slices, clip, step, and the proximal map of a prior that is not smooth.
+    """One training step: forward, backward in slices, clipping, the optimiser, and the prior's proximal map.
 
     Args:
-        objective: whose parameters are changed.
-        clip_norm: bound on the gradient norm (0: none).
+        objective: what is descended; its parameters are changed.
+        clip_norm: bound on the Euclidean norm of the gradient (0: none).
         max_rows: most rows of one backward pass (0: no limit); slices add up to the gradient of the whole batch.
-        compile: let the compiler of torch fuse the kernels of a step; without a compiler there is a warning.
+        compile: whether torch.compile fuses the kernels of a step; if it fails, there is a warning and no fusing.
     """
 
     def __init__(self, objective: Objective, clip_norm: float = 0.0, max_rows: int = 0, compile: bool = False) -> None:
@@ -60,10 +60,17 @@ class Step:
         backward: Callable[[Tensor], None] = torch.Tensor.backward,
         count: int = 0,
     ) -> Tensor:
-        """Take one step and return the smooth objective on the batch before it, detached, still on its device.
+        """Take one step; the smooth part of the objective on the batch before it, a detached scalar on its device.
 
-        A line search stalls at the kinks of a density that is not smooth, so it sees them rounded off, half as much
-        in each step; `count` is the number of steps taken before.
+        A line search stalls at the kinks of a density that is not smooth (Laplace), so L-BFGS sees them rounded off,
+        half as much in each step.
+
+        Args:
+            batch: the rows of the step.
+            wrapper: Lightning's wrapper of the optimiser, which counts steps, or the optimiser itself.
+            optimizer: the optimiser without the wrapper.
+            backward: computes gradients from a scalar loss; Lightning's own scales it in mixed precision.
+            count: number of steps taken before.
         """
         loss = self._replay(batch, optimizer) if wrapper is optimizer else None
         if loss is None:
@@ -73,12 +80,12 @@ class Step:
         return loss
 
     def forget(self) -> None:
-        """Record steps anew: the state of the optimiser lies elsewhere."""
+        """Discard recorded optimiser steps: a restored optimiser has its state in other tensors."""
         self.updates, self.seen = {}, ()
 
     @torch.no_grad()
     def _replay(self, batch: Batch, optimizer: Optimizer) -> Tensor | None:
-        """The step as kernels alone; None where that is not possible."""
+        """Take the step by replaying recorded kernels; its loss, or None if that is not possible: nothing was done."""
         if type(optimizer) not in _REPLAYABLE or 0 < self.max_rows < batch.rows.num_rows:
             return None
         if self.compiled is not None and (loss := self.compiled(batch, self.clip_norm, optimizer)) is not None:
@@ -98,8 +105,9 @@ class Step:
             optimizer.step()
             return []
 
-        # A step that is not fused reads its own count; a first one makes the state, which is not to be made again.
-        # What changes with each step is not worth a tape.
+        # Not recorded: an optimiser with hooks; one that is not fused, which reads its step count on the host; the
+        # first step, which creates the optimiser's state; and settings that differ from those of the step before, such
+        # as a learning rate that changes with each step.
         is_fused = all(group.get("fused") for group in optimizer.param_groups)
         hooks = has_step_hooks(optimizer)
         if is_fused and settings == self.seen and not hooks:
@@ -118,8 +126,9 @@ class Step:
         backward: Callable[[Tensor], None],
         count: int,
     ) -> Tensor:
+        """Take the step by autograd; its loss. Arguments as in `__call__`."""
         if isinstance(optimizer, torch.optim.LBFGS):
-            self.objective.head.kink = max(0.5**count, _SHARP)
+            self.objective.head.kink = max(0.5**count, _LEAST_KINK)
 
         def closure() -> Tensor:
             wrapper.zero_grad()
@@ -136,12 +145,14 @@ class Step:
         return losses[0]
 
     def _accumulate(self, batch: Batch, backward: Callable[[Tensor], None]) -> Tensor:
+        """Add the gradients of penalty and fit, the fit a slice of rows at a time; the loss on this process."""
         size = self.max_rows if 0 < self.max_rows < batch.rows.num_rows else batch.rows.num_rows
         if size == batch.rows.num_rows and ranks.count() == 1:
             loss = self.objective.descent(batch)
             backward(loss)
             return loss.detach()
         penalty = self.objective.smooth_penalty()
+        # Losses and gradients are summed over the processes: the penalty counts in the first one alone.
         if ranks.number() > 0:
             penalty = torch.zeros_like(penalty.detach())
         if penalty.requires_grad:
@@ -156,6 +167,7 @@ class Step:
     def _sum(self, loss: Tensor) -> Tensor:
         """Add up losses and gradients over the processes, each of which has a part of the batch."""
         parameters = [p for p in self.objective.parameters() if p.requires_grad]
+        # A process whose part is empty may have no gradients, but has to take part in the sum.
         for p in parameters:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         loss = promote(loss).clone()
@@ -164,6 +176,7 @@ class Step:
 
     @torch.no_grad()
     def _prox(self, optimizer: Optimizer) -> None:
+        """Apply the proximal map of the prior's non-smooth part to the weights, with the optimiser's step length."""
         weights = {id(w) for w in self.objective.weights()}
         for group in optimizer.param_groups:
             for p in group["params"]:
@@ -172,7 +185,7 @@ class Step:
 
 
 def _settings(optimizer: Optimizer) -> list[Any]:
-    """What a step of the optimiser does beside its state, to be compared; a list comes from a checkpoint."""
+    """The settings of all parameter groups, to be compared; a tuple comes back from a checkpoint as a list."""
     values = (value for group in optimizer.param_groups for name, value in group.items() if name != "params")
     return [tuple(value) if isinstance(value, list) else value for value in values]
 
@@ -199,18 +212,18 @@ def step_length(optimizer: Optimizer, group: dict[str, Any], p: Tensor) -> Tenso
 
 
 def calmer(clip_norm: float) -> str:
-    """What to try where training diverged, which is not what is set already."""
+    """What to try after divergence; `step.clip_norm` is not proposed where it is at most 1 already."""
     return "Try a smaller optimizer.lr" + ("" if 0 < clip_norm <= 1 else ", or step.clip_norm=1")
 
 
 def diverged(step: int, epoch: int, cause: str, clip_norm: float) -> NumericalError:
-    """What is to be said of a step whose objective is not finite.
+    """The error for a step whose objective is not finite.
 
     Args:
-        step: its number over all epochs, from 1.
-        epoch: in which it was taken.
-        cause: what is not finite after it, in words; empty where that is not known.
-        clip_norm: the bound on the gradient norm that was set.
+        step: number of the step over all epochs, from 1.
+        epoch: the epoch of the step, from 0.
+        cause: what is not finite after the step, in words; empty where that is not known.
+        clip_norm: the setting `step.clip_norm`.
     """
     return NumericalError(
         f"training diverged: the objective was not finite at step {step} (epoch {epoch})"

@@ -26,8 +26,8 @@ def adam(
         p: the parameters, changed in place, as are the moments.
         gradient: of the loss; shaped like p.
         mean: the running mean of gradients (torch: `exp_avg`), shaped like p.
-        square: the running mean of their squares (torch: `exp_avg_sq`), shaped like p.
-        count: how many steps there have been, with this one.
+        square: the running mean of squared gradients (torch: `exp_avg_sq`), shaped like p.
+        count: number of steps, this one included.
         rate: the learning rate.
         group: `betas`, `eps`, `weight_decay` and `decoupled_weight_decay` are read.
 
@@ -77,6 +77,9 @@ def sgd(p: Tensor, gradient: Tensor, buffer: Tensor | None, rate: Tensor, group:
 
 
 def sgd_gain(group: Group) -> float:
-    """By how much a constant unit gradient would move each entry in the end, in units of the learning rate."""
+    """By how much a step moves an entry under a constant unit gradient in the long run, in units of the learning rate.
+
+    With momentum μ and dampening τ it is (1 − τ) / (1 − μ); without momentum 1.
+    """
     momentum: float = group["momentum"]
     return (1 - group["dampening"] if momentum else 1.0) / (1 - momentum)

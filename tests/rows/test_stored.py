@@ -50,7 +50,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     parquet.write_table(pa.table(columns(N)), "t.parquet", row_group_size=100)
     # Groups of a few rows, so that an epoch has several.
-    monkeypatch.setattr("mlefw.training.datamodule._GROUP", 32)
+    monkeypatch.setattr("mlefw.training.datamodule._ROWS_PER_READ", 32)
     monkeypatch.setattr("mlefw.schema.encode._CELLS", 500)
 
 

@@ -63,7 +63,7 @@ def moved(objective: Any) -> None:
 
 @pytest.mark.parametrize("name", [*CASES, *ESCAPES])
 def test_figures_are_those_of_the_metrics_whatever_the_parameters(name, monkeypatch):
-    monkeypatch.setattr("mlefw.training.evaluator._WORTH", 1)
+    monkeypatch.setattr("mlefw.training.evaluator._MIN_USES", 1)
     objective, rows, metrics = prepared((CASES | ESCAPES)[name])
     evaluator = Evaluator(objective, metrics)
     for _ in range(4):
@@ -81,7 +81,7 @@ def test_figures_are_those_of_the_metrics_whatever_the_parameters(name, monkeypa
 
 @pytest.mark.parametrize("name", ["heteroscedastic", "bernoulli"])
 def test_blocks_add_up(name, monkeypatch):
-    monkeypatch.setattr("mlefw.training.evaluator._WORTH", 1)
+    monkeypatch.setattr("mlefw.training.evaluator._MIN_USES", 1)
     objective, rows, metrics = prepared(CASES[name])
     # In 32 bits the rounding of a row's product depends on the rows beside it.
     objective.double()
@@ -94,7 +94,7 @@ def test_blocks_add_up(name, monkeypatch):
 
 
 def test_somebody_who_looks_into_a_layer_sees_every_pass(monkeypatch):
-    monkeypatch.setattr("mlefw.training.evaluator._WORTH", 1)
+    monkeypatch.setattr("mlefw.training.evaluator._MIN_USES", 1)
     objective, rows, metrics = prepared(CASES["gaussian"])
     evaluator, seen = Evaluator(objective, metrics), []
     objective.model.model.last.register_forward_hook(lambda *_: seen.append(1))
@@ -105,7 +105,7 @@ def test_somebody_who_looks_into_a_layer_sees_every_pass(monkeypatch):
 
 
 def test_in_mixed_precision_weights_are_read_anew(monkeypatch):
-    monkeypatch.setattr("mlefw.training.evaluator._WORTH", 1)
+    monkeypatch.setattr("mlefw.training.evaluator._MIN_USES", 1)
     objective, rows, metrics = prepared(CASES["gaussian"])
     evaluator = Evaluator(objective, metrics)
     for _ in range(4):

@@ -231,7 +231,7 @@ compiling = pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler"
     ("optimizer", "prior"), [("adam", L2Prior(0.5)), ("adamw", NoPrior()), ("momentum", L1Prior(0.5))]
 )
 def test_a_compiled_step_is_the_same_to_rounding(optimizer, prior, monkeypatch):
-    monkeypatch.setattr("mlefw.training.compiled_step._WORTH", 1)
+    monkeypatch.setattr("mlefw.training.compiled_step._MIN_USES", 1)
     compiled, step = trained(objective(prior=prior), optimizer, True, 1.0, compile=True)
     plain, _ = trained(objective(prior=prior), optimizer, True, 1.0)
     assert step.compiled is not None
@@ -244,7 +244,7 @@ def test_a_compiled_step_is_the_same_to_rounding(optimizer, prior, monkeypatch):
 @compiling
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_step_leaves_the_state_of_the_optimizer_as_others_do(monkeypatch):
-    monkeypatch.setattr("mlefw.training.compiled_step._WORTH", 3)
+    monkeypatch.setattr("mlefw.training.compiled_step._MIN_USES", 3)
     target, plain = objective(), objective()
     optimizer, other = (OPTIMIZERS["adam"](o.parameters()) for o in (target, plain))
     step, reference, batch = Step(target, 1.0, compile=True), Step(plain, 1.0), next(batches(1))
@@ -270,7 +270,7 @@ def test_every_shape_is_compiled_without_checks_at_each_call(monkeypatch):
         found.append((options.pop("size_asserts"), options.pop("guard_filter_fn")(["a guard"])))
         return run
 
-    monkeypatch.setattr("mlefw.training.compiled_step._WORTH", 1)
+    monkeypatch.setattr("mlefw.training.compiled_step._MIN_USES", 1)
     monkeypatch.setattr("torch.compile", compile_nothing)
     trained(objective(), "adam", True, 1.0, compile=True)
     assert found == [(False, [False])] * 2
@@ -280,7 +280,7 @@ def test_without_a_compiler_there_is_a_warning_and_the_same_result(monkeypatch):
     def fails(*_, **__):
         raise RuntimeError("no working C++ compiler")
 
-    monkeypatch.setattr("mlefw.training.compiled_step._WORTH", 3)
+    monkeypatch.setattr("mlefw.training.compiled_step._MIN_USES", 3)
     monkeypatch.setattr("torch.compile", fails)
     with pytest.warns(UserWarning, match="no working C"):
         compiled, _ = trained(objective(), "adam", True, 1.0, compile=True)

@@ -37,7 +37,7 @@ class Member:
     def __init__(self, begun: Begun, yardstick: Yardstick, baseline: Content | None) -> None:
         self.begun, self.yardstick, self.baseline = begun, yardstick, baseline
         config, prepared = begun.config, begun.prepared
-        self.watching = fitting.watch(config, begun.run_dir, prepared, yardstick)
+        self.watching = fitting.run_callbacks(config, begun.run_dir, prepared, yardstick)
         known = [*self.watching.callbacks, *trainer.build_callbacks(config)]
         self.callbacks = sorted(known, key=lambda callback: isinstance(callback, Checkpoint))
         self.loggers = trainer.build_loggers(config, begun.run_dir)
