@@ -4,10 +4,10 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mlefw.configuration import flags
 from mlefw.configuration.settings import Node
+from mlefw.configuration.yaml_folder import config_root, members
 from mlefw.system.local_path import local_path
 from mlefw.system.surroundings import settle
 
@@ -92,7 +92,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _dispatch(command: str, arguments: Sequence[str]) -> int:
     overrides, given = flags.parse(command, arguments)
-    flags.admit(given.plugins)
+    flags.admit_plugins(given.plugins)
     if command == "compare":
         return _compare(overrides)
     if command == "app":
@@ -121,7 +121,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         return sweep.run(command, overrides, config_dirs, admitted)
     if command == "train" and any(item.startswith("resume=") for item in overrides):
         return _resume(overrides, config_dirs, admitted)
-    config = read_settings(command, flags.of_many_runs(command, overrides), config_dirs, admitted)
+    config = read_settings(command, flags.with_defaults_of_many_runs(command, overrides), config_dirs, admitted)
     if config.get("resume"):
         raise UsageError(f"resume={config['resume']}: expected on the command line of mlefw train alone")
     if command in ("evaluate", "predict"):
@@ -213,23 +213,17 @@ def _hydra_page(command: str, arguments: Sequence[str]) -> int:
     import hydra
 
     from mlefw.configuration.expansion import bounded
-    from mlefw.configuration.groups import config_root
-    from mlefw.configuration.resolvers import own_alone
+    from mlefw.configuration.resolvers import admitted_resolvers
 
     sys.argv = [f"mlefw {command}", *arguments]
-    with own_alone(), bounded():
+    with admitted_resolvers(), bounded():
         hydra.main(version_base="1.3", config_path=str(config_root()), config_name=command)(lambda config: None)()
     return 0
 
 
 def help_page(command: str | None = None) -> str:
     """The short help: commands, groups, examples."""
-    here = Path(__file__).resolve().parent
-    root = next(folder for folder in (here / "conf", here.parent / "conf") if folder.is_dir())
-    groups = "\n".join(
-        f"  {group + '=':<13}{' | '.join(sorted(file.stem for file in (root / group).glob('*.yaml')))}"
-        for group in GROUPS
-    )
+    groups = "\n".join(f"  {group + '=':<13}{' | '.join(members(group))}" for group in GROUPS)
     commands = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
     intro = (
         "mlefw: probabilistic deep learning in which every number can be trusted\n\n"
@@ -238,7 +232,7 @@ def help_page(command: str | None = None) -> str:
     if command is not None:
         intro = f"mlefw {command}: {COMMANDS[command]}\n\nusage: mlefw {command} [setting=value …]"
     if command in ("evaluate", "predict"):
-        lines = (root / f"{command}.yaml").read_text(encoding="utf-8").split("hydra_logging: none\n", 1)[1]
+        lines = (config_root() / f"{command}.yaml").read_text(encoding="utf-8").split("hydra_logging: none\n", 1)[1]
         return f"{intro}\n\nsettings{lines.rstrip()}"
     if command == "compare":
         return (

@@ -11,10 +11,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mlefw.configuration.groups import config_root, register_plugins
+from mlefw.configuration.groups import register_plugins
 from mlefw.configuration.path_setting import quoted
 from mlefw.configuration.read import search_path
-from mlefw.configuration.resolvers import own_alone
+from mlefw.configuration.resolvers import admitted_resolvers
+from mlefw.configuration.yaml_folder import config_root
 from mlefw.errors import Stopped
 from mlefw.run.directory import summary_of
 from mlefw.sweep.job import Task
@@ -45,7 +46,7 @@ def launch(
     settings = [*overrides, f"run_dir={root}", f"hydra.sweep.dir={root}", *search_path(config_dirs)]
     GlobalHydra.instance().clear()
     try:
-        with own_alone(), hydra.initialize_config_dir(str(config_root()), version_base="1.3"):
+        with admitted_resolvers(), hydra.initialize_config_dir(str(config_root()), version_base="1.3"):
             opened = GlobalHydra.instance().hydra
             assert opened is not None
             opened.multirun(command, task, settings)

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from mlefw.command.job import run_alone
-from mlefw.configuration.expansion import load
+from mlefw.configuration.expansion import load_yaml
 from mlefw.configuration.read import located, read_settings, settings_of
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
@@ -79,7 +79,7 @@ class Task:
 
     def _has_written(self, path: Path) -> bool:
         try:
-            written = load(path / "config.yaml")
+            written = load_yaml(path / "config.yaml")
             return bool(located(self.config, Path(written["run_dir"])).plain == written)
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, UsageError):
             # Whatever it is, it is not a run with these settings: the job itself meets it and says so.

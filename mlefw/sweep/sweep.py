@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from mlefw.configuration.hydra_settings import launcher_settings
-from mlefw.configuration.override import globbed, opened, sweep_values
+from mlefw.configuration.override import expand_globs, for_hydra, sweep_values
 from mlefw.configuration.path_setting import literal
 from mlefw.configuration.read import read_settings
 from mlefw.configuration.settings import Node
@@ -44,8 +44,8 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
     """
     if any(override.startswith("resume=") for override in overrides):
         raise UsageError("resume= continues one run: expected it without -m")
-    overrides = globbed(_with_defaults(command, overrides), config_dirs)
-    overrides = opened(overrides, sweeps=True)
+    overrides = expand_globs(_with_defaults(command, overrides), config_dirs)
+    overrides = for_hydra(overrides, sweeps=True)
     swept = sweep_values(overrides)
     for key in swept:
         if key.startswith("hydra"):

@@ -10,7 +10,7 @@ from interrupted import train
 
 from mlefw.cli import run
 from mlefw.configuration import expansion
-from mlefw.configuration.expansion import MAX_CHAIN, MAX_DEPTH, VALUE_CHARS, check
+from mlefw.configuration.expansion import MAX_CHAIN, MAX_DEPTH, VALUE_CHARS, check_size
 from mlefw.errors import UsageError
 from mlefw.sweep.job import Task
 
@@ -154,14 +154,14 @@ def test_a_text_is_as_large_as_what_is_built_of_it(monkeypatch: pytest.MonkeyPat
         own = VALUE_CHARS * sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
         monkeypatch.setattr(expansion, "MAX_CHARS", plain - 1)
         with pytest.raises(UsageError, match="too large"):
-            check(text, "a.yaml")
+            check_size(text, "a.yaml")
         inner = own * (1 + plain // VALUE_CHARS)
         monkeypatch.setattr(expansion, "MAX_CHARS", plain + inner)
-        check(text, "a.yaml")
+        check_size(text, "a.yaml")
 
 
 def test_what_is_within_the_limits_is_read() -> None:
-    check(f"hidden: {'[' * (MAX_DEPTH - 1)}{']' * (MAX_DEPTH - 1)}", "a.yaml")
-    check("a: &a [1, 2]\nb: [*a, *a]", "a.yaml")
+    check_size(f"hidden: {'[' * (MAX_DEPTH - 1)}{']' * (MAX_DEPTH - 1)}", "a.yaml")
+    check_size("a: &a [1, 2]\nb: [*a, *a]", "a.yaml")
     own = "_target_: mlefw.model.mlp.Mlp\nhidden: &a [3, 3]\ndropout: 0.0"
     assert run(["check", "data=synthetic", *put(own)]) == 0
