@@ -25,7 +25,7 @@ from mlefw.run import build, held_out
 from mlefw.run.directory import check_free, locked
 from mlefw.run.source import open_source
 from mlefw.sweep.progress import Progress
-from mlefw.sweep.record import Job, Unrecorded
+from mlefw.sweep.record import Job, UnrecordedJobs
 from mlefw.system import warning
 from mlefw.system.atomic import Json, write_json, write_text
 from mlefw.system.fork_pool import Ended, Pool
@@ -100,7 +100,7 @@ def _exactly(command: str, config: Settings, plan: Plan) -> Held | None:
 
 def _fit(command: str, composed: Node, root: Path, jobs: list[Job], size: int | None) -> None:
     """Run the folds, each in a fork of this process where the system has one."""
-    progress = Progress(Unrecorded(root, jobs), command == "train", None)
+    progress = Progress(UnrecordedJobs(root, jobs), command == "train", None)
     tasks = {job.number: partial(_task, command, composed, job) for job in jobs}
     if not hasattr(os, "fork"):
         _in_turn(jobs, tasks, progress)

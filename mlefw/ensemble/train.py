@@ -18,7 +18,7 @@ from mlefw.run.directory import CANDIDATES, MEMBERS, summary_of
 from mlefw.run.held_out import is_ensemble
 from mlefw.sweep.population.dispatch import Groups
 from mlefw.sweep.progress import Progress
-from mlefw.sweep.record import Job, Unrecorded, supersede
+from mlefw.sweep.record import Job, UnrecordedJobs, supersede
 from mlefw.system.atomic import Json
 from mlefw.system.fork_pool import Pool
 from mlefw.system.local_path import local_path
@@ -64,7 +64,7 @@ def _trained(size: int | None, root: Path, members: Sequence[Member]) -> dict[Pa
     left = {key: one for key, one in enumerate(members) if not _is_finished(one)}
     jobs = {key: Job(key, [], one.run_dir) for key, one in left.items()}
     chosen = {key: _continued(root, one) for key, one in left.items()}
-    progress = Progress(Unrecorded(root, list(jobs.values())), True, None)
+    progress = Progress(UnrecordedJobs(root, list(jobs.values())), True, None)
     groups = Groups(progress)
     cores = topology.num_cores()
     size = min(size or cores, max(1, len(jobs)))

@@ -12,7 +12,7 @@ from mlefw.cli import run
 from mlefw.configuration import expansion
 from mlefw.configuration.expansion import MAX_CHAIN, MAX_DEPTH, VALUE_CHARS, check_size
 from mlefw.errors import UsageError
-from mlefw.sweep.job import Task
+from mlefw.sweep.task import Task
 
 SMALL = ("model=linear", "data=synthetic", "data.num_rows=60", "trainer.max_epochs=1", "logger=none", "report=false")
 
