@@ -1,4 +1,4 @@
-"""Leave-one-out, by rows or by groups."""
+"""Leave-one-out cross-validation, by rows or by groups."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class LeaveOneOut(Scheme):
         """A fold for each row, or for each group.
 
         Raises:
-            UsageError: rows in the order of time, or one group alone.
+            UsageError: `data.time` orders the rows, or there is only one group.
         """
         if split.rule == "time":
             raise UsageError(f"cv=loo fits on the future of data.time={split.time}\n  expected: cv=rolling")

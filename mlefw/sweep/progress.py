@@ -99,7 +99,7 @@ class Progress:
         if how.code == 0:
             return "ended without a result"
         lines = [line for line in said.splitlines() if line.strip()]
-        return lines[-1].strip() if lines else "ended without a word"
+        return lines[-1].strip() if lines else "ended without an error message"
 
     def _store_log(self, job: Job) -> None:
         """Move the log into the directory of the job; delete it if it is empty or there is no directory."""
