@@ -16,8 +16,8 @@ class KFold(Scheme):
 
     Rows are dealt to the folds in turn, in the order of a hash of the seed, the repeat, and the row (its `data.id`, or
     its position), so that sizes of folds differ by at most one row. Under `data.split=stratified` rows are dealt
-    stratum by stratum, and the counts of a stratum differ by at most one, too. Under `data.split=group` whole groups go, in the
-    order of their hash, to the fold that has the fewest rows so far.
+    stratum by stratum, and the counts of a stratum differ by at most one, too. Under `data.split=group` whole
+    groups go, in the order of their hash, to the fold that has the fewest rows so far.
 
     Attributes:
         folds: number of folds.
