@@ -48,7 +48,7 @@ def check_loss(loss: Loss, head: Head) -> None:
     hold(loss, LossCase(loss.double(), head, eta, y), CHECKS)
 
 
-def it_is_one_finite_number_per_row(case: LossCase) -> Iterator[str]:
+def one_finite_value_per_row(case: LossCase) -> Iterator[str]:
     """The loss is (n,), and finite."""
     value = case.value(case.eta)
     if value.shape != (len(case.y),):
@@ -77,11 +77,11 @@ def claimed_potential_has_its_gradient(case: LossCase) -> Iterator[str]:
     eta = case.eta.clone().requires_grad_()
     agrees = torch.autograd.gradcheck(case.value, eta, raise_exception=False)
     if case.loss.is_potential and not agrees:
-        yield "is_potential is true, and the gradient is not that of differences of the value"
+        yield "is_potential is true, and the gradient does not agree with finite differences of the value"
 
 
 CHECKS: tuple[Check[LossCase], ...] = (
-    it_is_one_finite_number_per_row,
+    one_finite_value_per_row,
     rows_do_not_mix,
     claimed_likelihood_is_the_nll,
     claimed_potential_has_its_gradient,

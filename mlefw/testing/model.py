@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mlefw.testing.conformance import Check, hold
 
 _SEED = 3
+"""Seed of dropout masks, equal in all passes."""
 
 
 @dataclass(frozen=True)
