@@ -126,7 +126,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         return _resume(overrides, config_dirs, admitted)
     config = read_settings(command, flags.with_defaults_of_many_runs(command, overrides), config_dirs, admitted)
     if config.get("resume"):
-        raise UsageError(f"resume={config['resume']}: expected on the command line of mlefw train alone")
+        raise UsageError(f"resume={config['resume']}: expected only on the command line of mlefw train")
     if command in ("evaluate", "predict"):
         return _apply(command, resolve(config), admitted)
     return _run(command, config, resolve(config)["run_dir"])
@@ -245,7 +245,7 @@ def help_page(command: str | None = None) -> str:
         return (
             f"{intro}\n\nruns: run directories, or the directory of a sweep: runs=DIR, runs=[DIR,DIR], or DIR DIR\n"
             "report=FILE.html: the same as a page with pictures (overwrite=true replaces a file)\n"
-            "measure=density|mass: these runs alone, of directories that hold both"
+            "measure=density|mass: only runs with this measure, if directories hold both"
         )
     flags = "flags: -m sweep, --cfg job show all settings, --config-dir DIR and --plugin PACKAGE for plugins"
     return f"{intro}\n\ngroups (choose one of each)\n{groups}\n\nexamples\n{EXAMPLES}\n\n{flags}"

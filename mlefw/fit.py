@@ -87,7 +87,7 @@ def _composed(settings: Sequence[str], target: str | Sequence[str], folder: Path
     register_plugins()
     for item in settings:
         if item.startswith(("data=", "data.target=", "run_dir=", "resume=")):
-            raise UsageError(f"{item}: expected as an argument of fit")
+            raise UsageError(f"{item}: expected as an argument of fit, not among its settings")
     admitted = (*plugins, *trust.installed())
     config = read_settings("train", ["data=frame", *settings], [], admitted)
     plain = located(config, folder).plain

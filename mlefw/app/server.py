@@ -198,7 +198,7 @@ def port_of(arguments: Sequence[str]) -> int:
     for argument in arguments:
         name, _, value = argument.partition("=")
         if name != "port" or not value.isdigit():
-            raise UsageError(f"{argument}: mlefw app takes port=NUMBER alone")
+            raise UsageError(f"{argument}: mlefw app takes port=NUMBER and no other argument")
         port = int(value)
     return port
 

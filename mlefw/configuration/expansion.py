@@ -75,7 +75,9 @@ def check_size(text: str, name: str) -> None:
                 size += sizes.get(event.anchor, 0) + VALUE_CHARS
             elif isinstance(event, yaml.ScalarEvent):
                 if event.value and not inside:
-                    raise UsageError(f"{name} holds {event.value[:60]!r} alone: expected settings as key: value")
+                    raise UsageError(
+                        f"{name} is the single value {event.value[:60]!r}: expected settings as key: value"
+                    )
                 sizes[event.anchor] = max(len(event.value), VALUE_CHARS)
                 size += sizes[event.anchor]
             elif isinstance(event, yaml.CollectionStartEvent):

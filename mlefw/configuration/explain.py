@@ -17,7 +17,9 @@ def explain(command: str, message: str) -> str:
     lines = [line for line in message.splitlines() if line.strip()]
     if "Exception" in lines[0].split(":")[0] or "viable alternative" in lines[0]:
         lines = [line.replace("++", "").split("Exception: ")[-1] for line in lines]
-        lines.insert(0, "a setting cannot be read; expected key=value, lists as [a,b], text with odd signs in quotes:")
+        lines.insert(
+            0, "a setting cannot be read; expected key=value, lists as [a,b], text with special characters in quotes:"
+        )
     if found := re.search(r"Could not find '([\w/]+)/([^']*)'", message):
         group, member = found.groups()
         if (config_root() / group).is_dir():

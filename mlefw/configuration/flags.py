@@ -93,7 +93,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[list[str], Flags]:
             raise UsageError(f"{given}={value}: there is no such directory ({Path(value).absolute()})")
         _add(flags, name, value)
     if flags.names & {"--resolve", "--package"} and "--cfg" not in flags.names:
-        raise UsageError("--resolve and --package are for --cfg alone, which shows the settings: expected --cfg job")
+        raise UsageError("--resolve and --package change what --cfg shows: expected --cfg job beside them")
     return overrides, flags
 
 

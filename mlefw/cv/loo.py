@@ -26,5 +26,5 @@ class LeaveOneOut(Scheme):
             return [Fold(np.array([row])) for row in range(table.num_rows)]
         names, groups = split.groups(table)
         if len(names) < 2:
-            raise UsageError(f"{table.origin}: data.group={split.group} has one group alone\n  expected: at least two")
+            raise UsageError(f"{table.origin}: data.group={split.group} has only one group\n  expected: at least two")
         return [Fold(np.flatnonzero(groups == group)) for group in range(len(names))]

@@ -52,7 +52,9 @@ class Rolling(Scheme):
         # distinct times before each window.
         cuts = np.unique(1 + np.abs(ends[None, :-1] - starts[:, None]).argmin(1)) if len(ends) > 1 else np.empty(0, int)
         if not len(cuts):
-            raise UsageError(f"{table.origin}: data.time={split.time} has one time alone\n  expected: at least two")
+            raise UsageError(
+                f"{table.origin}: data.time={split.time} has the same value in all rows\n  expected: at least two times"
+            )
         bounds = [*cuts.tolist(), len(ends)]
         return [
             Fold(np.flatnonzero((code >= first) & (code < last)), 0, np.flatnonzero(code < first))

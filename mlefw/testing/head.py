@@ -78,7 +78,7 @@ def rows_do_not_mix(case: HeadCase) -> Iterator[str]:
     apart = torch.stack([case.head.nll_complete(one, value) for one, value in zip(eta, y, strict=True)])
     # Vectorised and scalar kernels may round exponentials differently.
     if not torch.allclose(together, apart, rtol=1e-15, atol=1e-15):
-        yield f"NLLs of rows alone differ by up to {float((together - apart).abs().max()):.2g} from those in a batch"
+        yield f"NLLs of single rows differ by up to {float((together - apart).abs().max()):.2g} from those in a batch"
 
 
 def wrong_shapes_are_refused(case: HeadCase) -> Iterator[str]:

@@ -83,7 +83,9 @@ def output_is_finite_and_repeatable(case: InputsCase) -> Iterator[str]:
 def rows_do_not_mix(case: InputsCase) -> Iterator[str]:
     """The output for a row does not depend on other rows."""
     together = case.inputs(case.x)
-    yield from _differ(torch.cat([case.inputs(row[None]) for row in case.x]), together, "rows alone and in a batch")
+    yield from _differ(
+        torch.cat([case.inputs(row[None]) for row in case.x]), together, "inputs of single rows and of a batch"
+    )
 
 
 def buffers_restore_the_map(case: InputsCase) -> Iterator[str]:

@@ -62,7 +62,7 @@ def rows_do_not_mix(case: LossCase) -> Iterator[str]:
     together = case.value(case.eta)
     apart = torch.cat([case.loss(case.head, case.eta[k : k + 1], case.y[k : k + 1]) for k in range(len(case.y))])
     if together.shape == apart.shape and not torch.allclose(together, apart, rtol=1e-12, atol=1e-14):
-        yield f"rows alone differ by {float((together - apart).abs().max()):.3g} from rows in a batch"
+        yield f"losses of single rows differ by {float((together - apart).abs().max()):.3g} from those in a batch"
 
 
 def claimed_likelihood_is_the_nll(case: LossCase) -> Iterator[str]:
