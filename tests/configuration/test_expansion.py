@@ -126,9 +126,9 @@ def test_ways_in_through_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_ways_in_through_what_an_earlier_run_wrote(capsys: pytest.CaptureFixture[str]) -> None:
     assert train(*SMALL, "run_dir=r") == 0
     given = Task("train", (*SMALL, "run_dir=r"), ())
-    assert given._has_written(Path("r"))
+    assert given._has_settings(Path("r"))
     Path("r/config.yaml").write_text(ALIASES, encoding="utf-8")
-    assert not given._has_written(Path("r"))
+    assert not given._has_settings(Path("r"))
     assert "r/config.yaml is too large" in refusal(capsys, ["train", "resume=r"])
 
 
