@@ -4,7 +4,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """`mlefw.fit`, which trains, and `mlefw.load`, which opens a trained run: imported when first asked for."""
+    """`mlefw.fit` trains, and `mlefw.load` opens a trained run. Imported on first use, since torch takes seconds."""
     from importlib import import_module
 
     if name == "fit":

@@ -1,13 +1,13 @@
-"""The `mlefw` program."""
+"""The `mlefw` program: reads the command line, and calls the command. Modules are imported as commands need them."""
 
 import gc
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mlefw.configuration import flags
 from mlefw.configuration.settings import Node
+from mlefw.configuration.yaml_folder import config_root, members
 from mlefw.system.local_path import local_path
 from mlefw.system.surroundings import settle
 
@@ -50,18 +50,20 @@ GROUPS = (
 
 
 def main() -> None:
-    """Run the program on `sys.argv`, and exit with the code of `reliability`: 0, 2, 3, 4, 5, 6, 70, 130."""
+    """Run the program on `sys.argv`, and exit with its exit code (see docs/getting-started.md)."""
+    # Files that it writes are not writable by the group or by others.
     os.umask(os.umask(0) | 0o022)
-    # While libraries are imported there is no garbage, and looking for it takes a third of the time.
+    # Imports make no garbage, and collections would take a third of their time.
     gc.disable()
     settle()
     code = run(sys.argv[1:])
+    # The interpreter ends now: without this it would look through all objects once more.
     gc.freeze()
     sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command line; its exit code."""
+    """Run a command line, such as `["train", "head=poisson"]`, and return the exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_page())
         return 0
@@ -78,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
     from mlefw.command.outermost import guarded, listen
     from mlefw.system.warning import clear
 
-    # Another command may have run in this process.
+    # Warnings of another command that ran in this process.
     clear()
     listen()
     code = 0
@@ -91,8 +93,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(command: str, arguments: Sequence[str]) -> int:
+    """Read flags and settings, run the command, and return its exit code."""
     overrides, given = flags.parse(command, arguments)
-    flags.admit(given.plugins)
+    flags.admit_plugins(given.plugins)
     if command == "compare":
         return _compare(overrides)
     if command == "app":
@@ -112,7 +115,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
             raise UsageError(f"{item}: Hydra's callbacks are not used; expected callback=, a group")
     if given.page:
         if given.names & {"--cfg", "--info"}:
-            # What is wrong with the settings Hydra would tell in a traceback.
+            # Composed here first, since Hydra would report wrong settings by a traceback.
             hydra_section(command, overrides, config_dirs)
         return _hydra_page(command, [*overrides, *given.arguments])
     if "--multirun" in given.names:
@@ -121,15 +124,16 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
         return sweep.run(command, overrides, config_dirs, admitted)
     if command == "train" and any(item.startswith("resume=") for item in overrides):
         return _resume(overrides, config_dirs, admitted)
-    config = read_settings(command, flags.of_many_runs(command, overrides), config_dirs, admitted)
+    config = read_settings(command, flags.with_defaults_of_many_runs(command, overrides), config_dirs, admitted)
     if config.get("resume"):
-        raise UsageError(f"resume={config['resume']}: expected on the command line of mlefw train alone")
+        raise UsageError(f"resume={config['resume']}: expected only on the command line of mlefw train")
     if command in ("evaluate", "predict"):
         return _apply(command, resolve(config), admitted)
     return _run(command, config, resolve(config)["run_dir"])
 
 
 def _run(command: str, config: Node, given: str | None) -> int:
+    """Run `train`, `baseline` or `check`: a cross-validation, an ensemble or a single run."""
     from mlefw.command.job import run_job
     from mlefw.run.directory import default_path
     from mlefw.run.held_out import is_cross_validation
@@ -142,12 +146,13 @@ def _run(command: str, config: Node, given: str | None) -> int:
     if command == "train" and config.get("ensemble"):
         from mlefw.ensemble import train
 
-        if (asked := train.asked(config, run_dir)) is not None:
-            return train.run_and_report(asked, run_dir)
+        if (settings := train.ensemble_settings(config, run_dir)) is not None:
+            return train.run_and_report(settings, run_dir)
     return run_job(command, config, run_dir)
 
 
 def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:
+    """Run `mlefw train resume=DIR`, for a single run or an ensemble."""
     from mlefw.command.job import run_job
     from mlefw.configuration.path_setting import literal
     from mlefw.ensemble import train
@@ -156,12 +161,13 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
     given = literal([item.partition("=")[2] for item in overrides if item.startswith("resume=")][-1])
     if (root := train.root_of(given)) is not None:
-        return train.run_and_report(train.settings(root, overrides), root, is_resumed=True)
+        return train.run_and_report(train.resumed_settings(root, overrides), root, is_resumed=True)
     run_dir = run_of(given)
     return run_job("train", resume.settings(run_dir, overrides, config_dirs, plugins).plain, run_dir)
 
 
 def _apply(command: str, config: Node, plugins: tuple[str, ...]) -> int:
+    """Run `evaluate` or `predict`."""
     from mlefw.command import evaluate, predict
     from mlefw.command.outermost import finish_imports
     from mlefw.configuration.settings import EvaluationSettings, PredictionSettings
@@ -212,26 +218,21 @@ def _compare(arguments: Sequence[str]) -> int:
 
 
 def _hydra_page(command: str, arguments: Sequence[str]) -> int:
+    """Let Hydra print settings or information about itself (`flags.PAGES`)."""
     import hydra
 
     from mlefw.configuration.expansion import bounded
-    from mlefw.configuration.groups import config_root
-    from mlefw.configuration.resolvers import own_alone
+    from mlefw.configuration.resolvers import admitted_resolvers
 
     sys.argv = [f"mlefw {command}", *arguments]
-    with own_alone(), bounded():
+    with admitted_resolvers(), bounded():
         hydra.main(version_base="1.3", config_path=str(config_root()), config_name=command)(lambda config: None)()
     return 0
 
 
 def help_page(command: str | None = None) -> str:
-    """The short help: commands, groups, examples."""
-    here = Path(__file__).resolve().parent
-    root = next(folder for folder in (here / "conf", here.parent / "conf") if folder.is_dir())
-    groups = "\n".join(
-        f"  {group + '=':<13}{' | '.join(sorted(file.stem for file in (root / group).glob('*.yaml')))}"
-        for group in GROUPS
-    )
+    """The help of the program or of a command: commands, groups with their members, examples."""
+    groups = "\n".join(f"  {group + '=':<13}{' | '.join(members(group))}" for group in GROUPS)
     commands = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
     intro = (
         "mlefw: probabilistic deep learning in which every number can be trusted\n\n"
@@ -240,13 +241,13 @@ def help_page(command: str | None = None) -> str:
     if command is not None:
         intro = f"mlefw {command}: {COMMANDS[command]}\n\nusage: mlefw {command} [setting=value …]"
     if command in ("evaluate", "predict"):
-        lines = (root / f"{command}.yaml").read_text(encoding="utf-8").split("hydra_logging: none\n", 1)[1]
+        lines = (config_root() / f"{command}.yaml").read_text(encoding="utf-8").split("hydra_logging: none\n", 1)[1]
         return f"{intro}\n\nsettings{lines.rstrip()}"
     if command == "compare":
         return (
             f"{intro}\n\nruns: run directories, or the directory of a sweep: runs=DIR, runs=[DIR,DIR], or DIR DIR\n"
             "report=FILE.html: the same as a page with pictures (overwrite=true replaces a file)\n"
-            "measure=density|mass: these runs alone, of directories that hold both\n"
+            "measure=density|mass: only runs with this measure, if directories hold both\n"
             "split=test|out_of_fold|validation|train: rows to rank by (default: the first of these that all runs have)"
         )
     flags = "flags: -m sweep, --cfg job show all settings, --config-dir DIR and --plugin PACKAGE for plugins"

@@ -1,4 +1,4 @@
-"""Training from Python: `mlefw.fit(…)`, and `from mlefw.fit import fit` alike."""
+"""Training from Python, as `mlefw.fit(…)`, or by `from mlefw.fit import fit`."""
 
 import sys
 import warnings
@@ -38,7 +38,7 @@ def fit(
     resume: str | Path | None = None,
     plugins: Sequence[str] = (),
 ) -> Model:
-    """Train as `mlefw train` does, on rows in memory, and return the model that was kept.
+    """Train as `mlefw train` does, on rows in memory, and return the model with the best validation NLL.
 
         model = fit(frame, "claims", "head=poisson", "data.exposure=years", run_dir="claims")
         model = fit(x, y, "model.hidden=[64,64]")
@@ -46,20 +46,21 @@ def fit(
 
     Args:
         data: a frame of pandas, polars or Arrow, a mapping of arrays (n,), or a matrix (n, num_features), whose
-            columns are called x0, x1, ….
-        target: a column of `data`, or a list of several, as head=censored takes; or the values themselves, (n,), which
-            are called as they are named, or y.
-        settings: as on the command line, such as `head=poisson` or `model.hidden=[64,64]`.
-        validation: rows to watch, in place of a random share: what `data` may be, or a pair of that and targets.
-        test: the same for the rows of the final score.
-        run_dir: where the run is written; by default `outputs/<date>/<time>`.
-        resume: the directory of a run on the same rows, to go on with.
-        plugins: packages that heads, models and priors may come from, as of `--plugin`.
+            columns are named x0, x1, ….
+        target: the name of a column of `data`, or a list of names for a head of several columns; or the values, (n,),
+            whose column is named by their attribute `name`, or y.
+        settings: settings as on the command line, such as `head=poisson` or `model.hidden=[64,64]`.
+        validation: validation rows instead of a random share: anything that `data` may be, or a pair (data, target).
+        test: test rows instead of a random share: anything that `data` may be, or a pair (data, target).
+        run_dir: the directory of the run; by default `outputs/<date>/<time>`.
+        resume: the directory of a run on the same rows, which is continued.
+        plugins: packages from which heads, models and other parts may come, like those of `--plugin`.
 
     Raises:
-        UsageError: a mistake in settings or data, before anything is written.
-        NumericalError, StorageError: during the training.
-        KeyboardInterrupt: Ctrl-C, after what was reached is on disk.
+        UsageError: settings or data are wrong; nothing was written.
+        NumericalError: training diverged.
+        StorageError: a file could not be written.
+        KeyboardInterrupt: Ctrl-C; the state that was reached is on disk.
     """
     is_named = isinstance(target, str) or (isinstance(target, list | tuple) and all(isinstance(t, str) for t in target))
     name = target if is_named else str(getattr(target, "name", None) or "y")
@@ -75,7 +76,7 @@ def fit(
             folder = (default_path() if run_dir is None else local_path(run_dir, "run_dir")).absolute()
             config = _composed(settings, name, folder, plugins)
         if is_ensemble(config):
-            # Without forks: this process may have threads of other libraries.
+            # Members are not forked here: forks of a process with threads of other libraries may deadlock.
             ensemble.run(config, folder)
         else:
             train.run(config, folder)
@@ -86,18 +87,23 @@ def _composed(settings: Sequence[str], target: str | Sequence[str], folder: Path
     register_plugins()
     for item in settings:
         if item.startswith(("data=", "data.target=", "run_dir=", "resume=")):
-            raise UsageError(f"{item}: expected as an argument of fit")
+            raise UsageError(f"{item}: expected as an argument of fit, not among its settings")
     admitted = (*plugins, *trust.installed())
     config = read_settings("train", ["data=frame", *settings], [], admitted)
     plain = located(config, folder).plain
-    # Afterwards, so that a name may hold what the grammar of settings does not.
+    # The target is set afterwards, because names of columns may hold characters that overrides cannot.
     named = {**plain["data"], "target": target if isinstance(target, str) else list(target)}
     return Settings.of({**plain, "data": named})
 
 
 @contextmanager
 def _as_program() -> Iterator[None]:
-    """Warnings, signals and Hydra as in the program; Ctrl-C ends as Python's own. Afterwards all is as it was."""
+    """Handle warnings, signals and Hydra's global state as the program does, and restore the caller's afterwards.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+        SystemExit: another signal that ends a process.
+    """
     hydra = GlobalHydra.instance()
     callers = hydra.hydra
     try:
@@ -114,6 +120,7 @@ def _as_program() -> Iterator[None]:
 
 
 def _part(data: Any, target: Any) -> pa.Table | None:
+    """Validation or test rows as a table; None if they are not given."""
     if data is None:
         return None
     is_pair = isinstance(data, tuple) and len(data) == 2 and isinstance(target, str)
@@ -121,7 +128,7 @@ def _part(data: Any, target: Any) -> pa.Table | None:
 
 
 class _Callable(ModuleType):
-    """A module that is called like the function of its name: `import mlefw.fit` puts it where `mlefw.fit` is."""
+    """A module that can be called, because `import mlefw.fit` makes `mlefw.fit` the module instead of the function."""
 
     def __call__(self, *given: Any, **named: Any) -> Model:
         return fit(*given, **named)

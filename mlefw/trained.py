@@ -1,4 +1,4 @@
-"""A trained run in Python: `from mlefw.trained import load`."""
+"""A trained model in Python: `from mlefw.trained import load`."""
 
 import json
 import sys
@@ -32,6 +32,7 @@ from mlefw.system.random_state import isolated
 from mlefw.uncertainty.base import Method, Uncertain
 
 BLOCK_ROWS = 65536
+"""Rows that are predicted at once, which bounds memory."""
 
 
 @preserved()
@@ -42,28 +43,29 @@ def load(
     plugins: Sequence[str] = (),
     weights: str | Sequence[float] = "equal",
 ) -> "Model":
-    """The model of a run directory (its best checkpoint) or of a checkpoint file; of several, their mixture.
+    """The model of a run directory (its best checkpoint) or of a checkpoint file; for several runs, their mixture.
 
     Args:
-        run: the directory or file, the directory of an ensemble, or a list of them.
-        missing: `error`, `drop` or `impute`, in place of what training was told.
-        unseen: `error`, `reference` or `ignore`, in place of what training was told.
-        plugins: packages that heads, models and priors of the run may come from, as of `--plugin`.
-        weights: of several runs in their mixture: `equal`, `stacked` for those with the least NLL on the rows that all
-            of them hold out from training, or a number for each.
+        run: a run directory, a checkpoint file, the directory of an ensemble, or a list of these.
+        missing: what to do with missing values, `error`, `drop` or `impute`; None for what training did.
+        unseen: what to do with levels of a category that no training row has, `error`, `reference` or `ignore`; None
+            for what training did.
+        plugins: packages from which parts of the run may come, like those of `--plugin`.
+        weights: of several runs in their mixture: `equal`; `stacked` for those with the least NLL on the rows that all
+            of them hold out from training; or a number for each run.
 
     Raises:
-        UsageError: no such run, a damaged one, or a setting that there is not.
+        UsageError: the run does not exist or is damaged, or `missing` or `unseen` has another value.
     """
     loaded = pooled.load(run, tuple(plugins), weights)
     return Model(adapted(loaded, missing, unseen), loaded)
 
 
 class Model:
-    """A trained model that takes frames: of pandas, polars or Arrow, mappings of arrays, or a matrix.
+    """A trained model, which takes frames of pandas, polars or Arrow, mappings of arrays (n,), or a matrix.
 
-    Columns are matched by name, in any order; those of a matrix are the features in the order of `features`. Rows are
-    counted from zero in messages.
+    Columns are matched by name, in any order; the columns of a matrix are the features in the order of `features`. Rows
+    are counted from zero in messages.
     """
 
     def __init__(self, trained: Trained, loaded: Trained | None = None) -> None:
@@ -72,12 +74,12 @@ class Model:
 
     @property
     def path(self) -> Path:
-        """The checkpoint file; of an ensemble its directory, of several runs the first checkpoint file."""
+        """The checkpoint file; for an ensemble its directory, for several runs the first checkpoint file."""
         return self._trained.path
 
     @property
     def summary(self) -> Json:
-        """The `summary.json` of its run or ensemble; empty for a checkpoint away from its run, and for several runs."""
+        """The content of `summary.json`; empty for several runs, and for a checkpoint outside of its run directory."""
         if isinstance(self._trained, Pooled) and not self.path.is_dir():
             return {}
         file = (self.path if self.path.is_dir() else self.path.parent.parent) / "summary.json"
@@ -86,12 +88,12 @@ class Model:
 
     @property
     def features(self) -> list[str]:
-        """The columns that the model predicts from."""
+        """The names of the columns that the model predicts from."""
         return [feature.name for feature in self._trained.schema.features]
 
     @property
     def target(self) -> str:
-        """The column that it predicts."""
+        """The name of the column that the model predicts."""
         return self._trained.schema.target
 
     @preserved()
@@ -103,20 +105,22 @@ class Model:
         quantiles: Sequence[float] = (),
         uncertainty: str | Method = "none",
     ) -> Any:
-        """What `mlefw predict` writes: mean, median, sd, lower, upper, quantiles; or class and probabilities.
+        """Predictive distributions, as `mlefw predict` writes them.
 
         Args:
-            data: rows; where the target is among the columns, `nll_nats` is among the results.
-            level: probability of the central interval (lower, upper) of an observation.
-            quantiles: probabilities of further quantiles.
-            uncertainty: `none` for distributions given the fitted parameters; `laplace` averages over what the
-                training rows leave open about them; `mc_dropout` over masks of the model's dropout; or a method.
+            data: rows, with or without the target.
+            level: probability that an observation falls between `lower` and `upper`.
+            quantiles: probabilities of further quantiles of an observation.
+            uncertainty: `none` for distributions given the fitted parameters; `laplace` to average over a posterior of
+                the parameters; `mc_dropout` to average over dropout masks; or a `Method`.
 
         Returns:
-            A frame of the kind of `data` (of pandas: with its index); for arrays a dict of arrays, (n,).
+            The columns mean, median, sd, lower, upper and further quantiles, in units of the target; or for classes the
+            class and the probabilities. With a target in `data` also `nll_nats`. It is a frame of the kind of `data`
+            (of pandas with its index); for arrays a dict of arrays, (n,).
 
         Raises:
-            UsageError: columns that are missing, or values that the model cannot take.
+            UsageError: columns are missing, or the model cannot take a value.
         """
         check_probabilities(self._trained, level, quantiles)
         posterior = self._uncertain(uncertainty)
@@ -134,7 +138,13 @@ class Model:
     @isolated("prediction")
     @torch.no_grad()
     def distribution(self, data: Any) -> Distribution:
-        """The predictive distribution of every row, in units of the target; labels are codes in sorted order."""
+        """The predictive distribution of the rows, of batch shape (n,), in units of the target.
+
+        Values of a class are codes: positions in the sorted list of labels.
+
+        Raises:
+            UsageError: columns are missing, or the model cannot take a value.
+        """
         objective = self._trained.objective
         rows = self._rows(self._table(data, prediction=True), target_required=False)
         return objective.head(objective.eta(rows.x, rows.offset))
@@ -142,14 +152,14 @@ class Model:
     @preserved()
     @isolated("evaluation")
     def evaluate(self, data: Any, target: Any = None) -> dict[str, float]:
-        """What `mlefw evaluate` prints: the NLL in nats and every metric of the run, on rows with their target.
+        """The figures that `mlefw evaluate` prints: the NLL in nats per row and every metric of the run, by name.
 
         Args:
-            data: rows; with the column of the target, unless it is given.
-            target: its values, (n,).
+            data: rows, with the target among the columns unless it is given.
+            target: the values of the target, (n,).
 
         Raises:
-            UsageError: columns that are missing, or values that the model cannot take.
+            UsageError: columns are missing, or the model cannot take a value.
         """
         objective = self._trained.objective
         if target is not None and len(self._trained.schema.targets) > 1:
@@ -162,7 +172,7 @@ class Model:
         return dict(figures_on(objective, evaluate(objective, rows), rows, metrics))
 
     def _uncertain(self, uncertainty: str | Method) -> Uncertain | None:
-        """What a method finds, or that of its name, which is found once."""
+        """The posterior of a method, or of the method of a name, which is computed once; None for `none`."""
         if isinstance(uncertainty, Method):
             return posterior_of(self._loaded, uncertainty)
         if uncertainty not in (known := member_settings("uncertainty")):
@@ -183,6 +193,7 @@ class Model:
 
 
 def _like(data: Any, result: pa.Table) -> Any:
+    """A table as a frame of the kind of `data`, or a dict of arrays for arrays; an Arrow table for anything else."""
     if type(data).__module__.startswith("pandas"):
         frame = result.to_pandas()
         return frame.drop(columns="row").set_axis(data.index[frame["row"]])

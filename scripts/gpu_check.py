@@ -40,8 +40,8 @@ from torch import Tensor
 from torch.distributions import Beta, Distribution
 
 from mlefw.cli import run
-from mlefw.configuration.groups import members
 from mlefw.configuration.read import read_settings
+from mlefw.configuration.yaml_folder import members
 from mlefw.distribution import quantile
 from mlefw.distribution.censored import Censored
 from mlefw.distribution.joint import Joint

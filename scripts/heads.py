@@ -16,8 +16,8 @@ if __name__ == "__main__":
 from mlefw.baseline.linear import solver_for  # noqa: E402
 from mlefw.baseline.problem import Problem  # noqa: E402
 from mlefw.baseline.starts import is_unimodal  # noqa: E402
-from mlefw.configuration.groups import config_root, members  # noqa: E402
 from mlefw.configuration.read import read_settings  # noqa: E402
+from mlefw.configuration.yaml_folder import config_root, members  # noqa: E402
 from mlefw.errors import UsageError  # noqa: E402
 from mlefw.head.base import Head  # noqa: E402
 from mlefw.head.multitask import JointHead  # noqa: E402

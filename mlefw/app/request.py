@@ -17,14 +17,14 @@ from mlefw.simulation.sgd_theory import curvature
 from mlefw.system.atomic import Json
 
 LIMITS = {"n": (200, 2000), "batch_size": (10, 500), "lr": (0.1, 5.0), "iterations": (50, 500), "scale": (0.01, 10.0)}
-"""Range of each slider."""
+"""Least and greatest value of each slider: n rows, batch_size rows, the learning rate, iterations, the prior scale."""
 
 _MOST_KNOWN = 64
 """Answers that are cached, as sliders are often moved back."""
 
 
 def settings(query: Mapping[str, str]) -> tuple[descents.Settings, Prior]:
-    """The settings and the prior of a query, with the defaults of the page.
+    """The settings of the descents and the prior that a query asks for, with the defaults of the page.
 
     Raises:
         UsageError: a value is unknown or outside the range of its slider.
@@ -50,7 +50,7 @@ def settings(query: Mapping[str, str]) -> tuple[descents.Settings, Prior]:
 
 
 def answer(query: Mapping[str, str]) -> Json:
-    """The picture as SVG, the conclusion, the table of final values and the largest stable rate, for JSON.
+    """The answer to a query, for JSON: picture (SVG), conclusion, table of final values, largest stable learning rate.
 
     Calls must not overlap, because Matplotlib's settings are global to the process.
 
@@ -64,6 +64,7 @@ def answer(query: Mapping[str, str]) -> Json:
 
 @lru_cache(_MOST_KNOWN)
 def _content(query: tuple[tuple[str, str], ...]) -> Json:
+    """The answer without its time, cached by the sorted query."""
     chosen, prior = settings(dict(query))
     ran = descents.run(chosen, prior)
     table, _ = final_table(ran)

@@ -50,7 +50,7 @@ class Page(BaseHTTPRequestHandler):
         super().finish()
 
     def do_GET(self) -> None:
-        """Serve `/` and `/race?head=…`."""
+        """Serve the page at `/`, and comparisons of descents as JSON at `/race?head=…`."""
         self._limit.cancel()
         url = urlsplit(self.path)
         if not _is_own(self.headers.get("Host") or ""):
@@ -67,6 +67,7 @@ class Page(BaseHTTPRequestHandler):
             self._send(HTTPStatus.NOT_FOUND, "text/plain", "there is no such page")
 
     def _race(self, query: str) -> None:
+        """Answer a query with a comparison, unless the browser no longer waits for it."""
         if self._is_foreign():
             self._send(HTTPStatus.FORBIDDEN, "text/plain", "only for the page of this program")
             return
@@ -101,6 +102,7 @@ class Page(BaseHTTPRequestHandler):
             self.connection.settimeout(_REQUEST_S)
 
     def _give_up(self) -> None:
+        """Close the connection of a client that is too slow."""
         try:
             self.connection.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -158,7 +160,14 @@ class Server(ThreadingHTTPServer):
 
 
 def serve(arguments: Sequence[str]) -> int:
-    """Serve the page until a signal ends it."""
+    """Run `mlefw app`: serve the page until a signal ends it.
+
+    Args:
+        arguments: of the command line: `port=NUMBER` or nothing.
+
+    Raises:
+        UsageError: there is another argument, or the port cannot be used.
+    """
     finish_imports()
     with open_server(port_of(arguments)) as server:
         address = f"http://127.0.0.1:{server.server_address[1]}"
@@ -189,10 +198,11 @@ def port_of(arguments: Sequence[str]) -> int:
     for argument in arguments:
         name, _, value = argument.partition("=")
         if name != "port" or not value.isdigit():
-            raise UsageError(f"{argument}: mlefw app takes port=NUMBER alone")
+            raise UsageError(f"{argument}: mlefw app takes port=NUMBER and no other argument")
         port = int(value)
     return port
 
 
 def _is_own(host: str) -> bool:
+    """Whether a `Host` header names this machine, with any port."""
     return host.lower().rsplit(":", 1)[0] in _OWN

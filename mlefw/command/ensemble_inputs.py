@@ -8,7 +8,7 @@ import torch
 
 from mlefw.command.choose_inputs import check_rows, with_inputs
 from mlefw.command.ensemble_member import Member
-from mlefw.configuration.expansion import load
+from mlefw.configuration.expansion import load_yaml
 from mlefw.configuration.read import as_yaml, moved
 from mlefw.configuration.settings import Settings
 from mlefw.errors import NumericalError
@@ -90,7 +90,7 @@ def adopt(config: Settings, root: Path) -> None:
         folder = root / CANDIDATES / config.choice("inputs") / MEMBERS
         for own in folder.glob("*/config.yaml"):
             there = str(root / MEMBERS / own.parent.name)
-            write_text(own, as_yaml(moved(load(own), str(own.parent), there)))
+            write_text(own, as_yaml(moved(load_yaml(own), str(own.parent), there)))
         folder.replace(root / MEMBERS)
     shutil.rmtree(root / CANDIDATES)
 

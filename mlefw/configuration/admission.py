@@ -1,9 +1,9 @@
-"""What a configuration may build: the one place that decides, before anything is imported, about every node.
+"""Decides which objects a configuration may build, before anything is imported (see `docs/trust.md`).
 
 A configuration is data, whoever wrote it: a command line, a YAML file, a checkpoint. A node (a mapping with `_target_`)
-asks for an object, and is admitted by its *kind*: it has to stand in a slot for parts of that kind, and to name a class
-of the kind, from where mlefw or its libraries keep such classes, or from a package that a person has admitted. Whatever
-else it names (a function, a class of another kind, a name that is only passed on) is refused.
+asks for an object. It is admitted if it stands in a slot (a section such as `head`) and names a class of the kind of
+that slot: from a package of mlefw or its libraries that holds such classes, or from a package that a person has
+admitted by `--plugin`. A function, a class of another kind, or one that is defined in another package is refused.
 """
 
 import inspect
@@ -19,9 +19,9 @@ from mlefw.errors import UsageError
 from mlefw.system.trust import installed, trust, trusted
 
 MAX_DEPTH = 32
-"""Of containers within each other in the settings of a part."""
+"""Most containers within each other in the settings of a part."""
 MAX_VALUES = 1_000_000
-"""Of all settings together."""
+"""Most values in a whole configuration."""
 
 _SPECIAL = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 """Keys that have a meaning of their own to Hydra."""
@@ -29,9 +29,13 @@ _SPECIAL = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 
 @dataclass(frozen=True)
 class Part:
-    """An admitted node: the class that it names, and its settings, which are plain values and parts.
+    """An admitted node of a configuration: the class that it names, and its settings.
 
-    `packages` are those that a person has admitted.
+    Attributes:
+        kind: the slot, a key of `KINDS`.
+        target: the full name of the class.
+        settings: its arguments: plain values, parts, and containers of these.
+        packages: packages outside mlefw that a person has admitted.
     """
 
     kind: str
@@ -40,7 +44,7 @@ class Part:
     packages: tuple[str, ...]
 
     def find(self) -> type:
-        """The class; its module is imported.
+        """The class of the part; its module is imported.
 
         Raises:
             UsageError: there is no such class, or it is of another kind.
@@ -50,14 +54,14 @@ class Part:
 
 
 def admit(slot: str, node: Any) -> Part:
-    """The part of a node that stands in a slot, from what a person has admitted in this process so far.
+    """The part that a node describes; classes may come from the packages admitted in this process so far.
 
     Args:
-        slot: one of `KINDS`.
-        node: of a configuration, in plain containers.
+        slot: a key of `KINDS`.
+        node: a node of a configuration, in plain containers.
 
     Raises:
-        UsageError: naming all that is not admitted in it. Nothing was imported.
+        UsageError: naming everything in the node that is not admitted. Nothing was imported.
     """
     reader = _Reader(trusted())
     part = reader.part(slot, slot, node)
@@ -67,14 +71,14 @@ def admit(slot: str, node: Any) -> Part:
 
 
 def admitted(config: Mapping[str, Any], packages: Sequence[str] = ()) -> dict[str, Part]:
-    """Every part of a configuration by its path, such as `head` or `metric.nll`; parts within parts are within these.
+    """Every part of a configuration by its path, such as `head` or `metric.nll`. Admits packages in this process.
 
     Args:
-        config: the whole, or sections of it, in plain containers; `run_dir` bounds where loggers write.
-        packages: those whose classes a person has admitted, beside the installed ones.
+        config: the configuration, or sections of it, in plain containers; loggers may write below its `run_dir` only.
+        packages: packages whose classes a person has admitted, in addition to installed plugins.
 
     Raises:
-        UsageError: naming all that is not admitted. Nothing was imported.
+        UsageError: naming everything that is not admitted. Nothing was imported.
     """
     reader = _Reader((*packages, *installed()))
     parts = dict(reader.sections(config))
@@ -84,16 +88,21 @@ def admitted(config: Mapping[str, Any], packages: Sequence[str] = ()) -> dict[st
 
 
 class _Reader:
-    """Goes through containers once, in bounded time, and collects what is wrong."""
+    """Goes through containers once, in bounded time, and collects messages on what is not admitted.
+
+    `left` is the number of values that may still be read.
+    """
 
     def __init__(self, packages: Sequence[str]) -> None:
         self.packages, self.problems, self.left = tuple(packages), list[str](), MAX_VALUES
 
     def close(self) -> None:
+        """Raise a UsageError with all messages, if there are any."""
         if self.problems:
             raise UsageError("\n".join(self.problems))
 
     def sections(self, config: Mapping[str, Any]) -> Iterator[tuple[str, Part]]:
+        """The parts of a configuration with their paths."""
         for key, value in config.items():
             kind = KINDS.get(str(key))
             if kind is not None and value is not None and not isinstance(value, dict):
@@ -110,13 +119,14 @@ class _Reader:
                 self._check_log(f"logger.{name}", node, str(config.get("run_dir")))
 
     def _one(self, slot: str, node: dict[Any, Any]) -> Iterator[tuple[str, Part]]:
+        """The part of a slot for one part; none if the section has settings without a class, as `data` may."""
         if "_target_" not in node:
             self.plain(slot, node)
         elif (part := self.part(slot, slot, node)) is not None:
             yield slot, part
 
     def _some(self, slot: str, path: str, node: Any) -> Iterator[tuple[str, Part]]:
-        """A part by its name; of several targets each has metrics of its own."""
+        """The part of a name in a slot for several; of several targets each has metrics by name."""
         if slot == "metric" and isinstance(node, dict) and "_target_" not in node:
             for name, one in node.items():
                 yield from self._some("metric.", f"{path}.{name}", one)
@@ -127,7 +137,7 @@ class _Reader:
             yield path, part
 
     def part(self, slot: str, path: str, node: Any, depth: int = 0) -> Part | None:
-        """The part of a node; None where it is refused."""
+        """The part that a node describes; None if it is refused."""
         kind, count = KINDS[slot], len(self.problems)
         if not isinstance(node, dict) or "_target_" not in node:
             self.problems.append(f"{path} names no member: expected a mapping with _target_")
@@ -142,18 +152,19 @@ class _Reader:
         return None if len(self.problems) > count else Part(slot, target, settings, self.packages)
 
     def plain(self, path: str, value: Any) -> None:
-        """Hold a setting of no part to plain values."""
+        """Check that a setting outside of parts holds plain values only."""
         self._value(path, value, None, 0)
 
     def _refusal(self, kind: Kind, target: Any) -> str | None:
-        """What was expected in place of a target; None for one that may be looked for."""
+        """What was expected in place of a `_target_`; None if its module may be imported."""
         is_name = isinstance(target, str) and all(word.isidentifier() for word in target.split("."))
-        if is_name and (target in kind.names or _is_within(target, (*kind.homes, *kind.doors, *self.packages))):
+        if is_name and (target in kind.names or _is_within(target, (*kind.homes, *kind.reexports, *self.packages))):
             return None
         known = " or ".join(kind.homes) if kind.homes else ", ".join(kind.names)
         return f"something from {known}, or from a package admitted by --plugin"
 
     def _mapping(self, path: str, node: dict[Any, Any], nested: str | None, depth: int) -> dict[Any, Any]:
+        """A copy of a mapping with parts for nodes, without keys that have a meaning to Hydra."""
         found = {}
         for key, value in node.items():
             if not isinstance(key, str | int) or key in _SPECIAL:
@@ -163,7 +174,7 @@ class _Reader:
         return found
 
     def _value(self, path: str, value: Any, nested: str | None, depth: int) -> Any:
-        """A copy with parts for nodes; `nested` is the slot whose kind they may have."""
+        """A copy of a value with parts for nodes; `nested` is the slot of their kind, None if nodes are refused."""
         if self.left and (depth > MAX_DEPTH or self.left == 1):
             self.problems.append(f"{path[:100]} was refused: too many settings, or too deep within each other")
             self.left = 0
@@ -186,11 +197,11 @@ class _Reader:
         return value
 
     def _check_log(self, path: str, node: Any, run_dir: str) -> None:
-        """Hold what mlefw's own loggers write to the run directory; one of a plugin is its author's."""
+        """Check that a logger of mlefw or Lightning writes below the run directory; loggers of plugins are trusted."""
         if not isinstance(node, dict) or node.get("_target_") not in KINDS["logger"].names:
             return
         places = [str(node[name]) for name in ("save_dir", "name", "version") if node.get(name) not in (None, "")]
-        # `..` is taken out of the text: a link on the way is replaced when it is written to, and never followed.
+        # `..` is resolved in the text alone: links need no look, since writing replaces a link and never follows it.
         below = os.path.relpath(os.path.normpath(PurePath(*places)), os.path.normpath(run_dir))
         if ".." in PurePath(below).parts or any(sign in below for sign in "$~:"):
             self.problems.append(f"{path} writes to {'/'.join(places)!r}: expected a place below ${{run_dir}}")
@@ -201,6 +212,7 @@ def _is_within(name: str, packages: Sequence[str]) -> bool:
 
 
 def _find(slot: str, target: str, packages: tuple[str, ...]) -> type:
+    """The class of a target, imported; it must inherit a base of the kind, and be defined in an admitted package."""
     kind = KINDS[slot]
     module, _, name = target.rpartition(".")
     found = getattr(import_module(module), name, None)

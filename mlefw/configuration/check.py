@@ -1,4 +1,4 @@
-"""Checks a composed configuration against the code it configures, and reports every mistake at once."""
+"""Checks a composed configuration against the classes it configures, and reports all mistakes at once."""
 
 import difflib
 import inspect
@@ -16,50 +16,51 @@ from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 
 INJECTED = frozenset({"num_features", "eta_dim", "num_classes", "floor", "targets", "logger", "callbacks", "plugins"})
-"""Arguments that the composition root supplies from the data."""
+"""Arguments that mlefw supplies as it builds a part (`run/build.py`), so that no setting has to."""
 
-Look = Callable[[Part], Mapping[str, Parameter] | None]
-"""How the parameters of the class of a part are found; None where they are not."""
+FindParameters = Callable[[Part], Mapping[str, Parameter] | None]
+"""Finds the parameters of the class of a part; None if they are not known."""
 
 
 def check(config: Node, known: Node, plugins: Sequence[str] = (), touched: Iterable[str] = ()) -> None:
-    """Compare keys with signatures and settings with annotations.
+    """Check keys against the signatures of classes, and values against annotations, defaults and ranges.
 
     Args:
-        config: the composed configuration as plain containers.
-        known: the settings of the primary YAML file, which the top level and its plain sections are held to.
-        plugins: further packages that a `_target_` may come from.
-        touched: sections of which a person has set something.
+        config: the composed and resolved configuration in plain containers.
+        known: the settings of the primary YAML file: all that the top level and sections without a class may hold.
+        plugins: packages admitted by `--plugin`, from which a `_target_` may come.
+        touched: sections in which the command line sets something.
 
     Raises:
         UsageError: listing every unknown key (with the nearest spelling), wrong type, missing argument and refused
             `_target_`.
     """
     parts = admitted(config, plugins)
-    problems = _plain(config, known)
-    # An import takes seconds, so what a person has set is first compared with the source.
+    problems = _check_plain(config, known)
+    # An import takes seconds. What the command line sets is checked against source files first, and a mistake there is
+    # reported at once.
     first = {path: part for path, part in parts.items() if path.split(".")[0] in touched}
-    problems += [problem for path, part in first.items() for problem in _part(path, part, _written)]
-    problems = problems or [problem for path, part in parts.items() for problem in _part(path, part, _imported)]
+    problems += [problem for path, part in first.items() for problem in _check_part(path, part, _source_parameters)]
+    problems = problems or _check_imported(parts)
     if problems:
-        # What is out of its range is told once, though its type may be wrong as well.
-        told: dict[str, str] = {}
+        # One message for each setting: a value out of its range may have a wrong type as well.
+        by_setting: dict[str, str] = {}
         for problem in problems:
-            told.setdefault(problem.partition("=")[0], problem)
-        raise UsageError("\n".join(told.values()))
+            by_setting.setdefault(problem.partition("=")[0], problem)
+        raise UsageError("\n".join(by_setting.values()))
 
 
-def _plain(config: Node, known: Node) -> list[str]:
-    """What is wrong with settings that are those of no part."""
+def _check_plain(config: Node, known: Node) -> list[str]:
+    """Messages on settings outside of parts: the top level, and sections that describe no class."""
     problems = _unknown("", config, known) + ranges.problems(config)
     for key, node in config.items():
         reference = known.get(key)
         if isinstance(node, dict) and not _has_target(node):
-            problems += _section(key, node, reference if isinstance(reference, dict) else {})
+            problems += _check_section(key, node, reference if isinstance(reference, dict) else {})
         elif isinstance(reference, dict) and reference and not isinstance(node, dict):
             problems.append(f"{key}={node}: expected settings of {key}, such as {key}.{next(iter(reference))}=…")
         elif key in known and not isinstance(node, dict) and not isinstance(reference, dict):
-            problems += _like(key, node, reference)
+            problems += _check_type(key, node, reference)
     return problems
 
 
@@ -68,19 +69,27 @@ def _has_target(node: Node) -> bool:
 
 
 def check_parts(config: Node, plugins: Sequence[str] = ()) -> None:
-    """The same for parts that come from a file rather than from the command line.
+    """Check the parts of a configuration from a checkpoint or another file, by importing their classes.
+
+    Args:
+        config: sections in plain containers.
+        plugins: packages admitted by `--plugin`, from which a `_target_` may come.
 
     Raises:
-        UsageError: as `check`.
+        UsageError: listing every unknown key, wrong type, missing argument and refused `_target_`.
     """
     parts = admitted(config, plugins)
-    problems = [problem for path, part in parts.items() for problem in _part(path, part, _imported)]
-    if problems:
+    if problems := _check_imported(parts):
         raise UsageError("\n".join(problems))
 
 
+def _check_imported(parts: Mapping[str, Part]) -> list[str]:
+    """Messages on the settings of parts by their paths, from the signatures of the imported classes."""
+    return [problem for path, part in parts.items() for problem in _check_part(path, part, _imported_parameters)]
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
-    """` Did you mean 'x'?`, or an empty string."""
+    """` Did you mean 'x'?` for the nearest of some words; an empty string if none is near."""
     found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f" Did you mean {found[0]!r}?" if found else ""
 
@@ -95,39 +104,40 @@ def _unknown(path: str, node: Mapping[str, Any], known: Iterable[str]) -> list[s
     ]
 
 
-def _written(part: Part) -> Mapping[str, Parameter] | None:
+def _source_parameters(part: Part) -> Mapping[str, Parameter] | None:
+    """The parameters of the class of a part, from its source file, without an import."""
     return source_signature.parameters(part.target)
 
 
-def _imported(part: Part) -> Mapping[str, Parameter]:
-    """The parameters of the class, with its annotations.
+def _imported_parameters(part: Part) -> Mapping[str, Parameter]:
+    """The parameters of the class of a part, from its import, with annotations.
 
     Raises:
-        UsageError: it is not one of the kind.
-        Exception: whatever an import raises.
+        UsageError: the class is not of the kind of the part.
+        Exception: whatever the import raises.
     """
     return _annotated(part.find())
 
 
-def _section(path: str, node: Node, reference: Node) -> list[str]:
-    """Settings beside those of parts, held to those of the primary YAML file."""
+def _check_section(path: str, node: Node, reference: Node) -> list[str]:
+    """Messages on a section that describes no class, by comparison with the primary YAML file."""
     nested = {key: value for key, value in node.items() if isinstance(value, dict)}
     if reference:
         problems = _unknown(path, node, reference)
         for key, value in node.items():
             if key in reference and key not in nested:
-                problems += _like(f"{path}.{key}", value, reference[key])
+                problems += _check_type(f"{path}.{key}", value, reference[key])
         return problems
     problems = [f"unknown setting {path}.{key}: this choice has no settings" for key in node if key not in nested]
     for key, value in nested.items():
-        problems += _section(f"{path}.{key}", value, {})
+        problems += _check_section(f"{path}.{key}", value, {})
     return problems
 
 
-def _part(path: str, part: Part, look: Look) -> list[str]:
-    """What is wrong with the settings of a part, by the signature of its class."""
+def _check_part(path: str, part: Part, find: FindParameters) -> list[str]:
+    """Messages on the settings of a part and the parts within it, by the signatures of their classes."""
     try:
-        parameters = look(part)
+        parameters = find(part)
     except UsageError as error:
         return [f"{path}._target_={part.target!r} was refused: expected {error}"]
     except Exception as error:  # noqa: BLE001 - whatever an import raises is the user's to read
@@ -138,8 +148,8 @@ def _part(path: str, part: Part, look: Look) -> list[str]:
     known = {name: p for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     problems = [] if open_ended else _unknown(path, part.settings, known)
     for name, value in part.settings.items():
-        inner = list(_inner(f"{path}.{name}", value))
-        problems += [problem for own, one in inner for problem in _part(own, one, look)]
+        inner = list(_parts_within(f"{path}.{name}", value))
+        problems += [problem for own, one in inner for problem in _check_part(own, one, find)]
         if name in known and not inner and not accepts(known[name].annotation, value):
             problems.append(f"{path}.{name}={value!r}: expected {describe(known[name].annotation)}")
     if not KINDS[part.kind].deferred:
@@ -148,13 +158,13 @@ def _part(path: str, part: Part, look: Look) -> list[str]:
     return problems
 
 
-def _inner(path: str, value: Any) -> Iterator[tuple[str, Part]]:
-    """The parts within a setting, with their paths."""
+def _parts_within(path: str, value: Any) -> Iterator[tuple[str, Part]]:
+    """The parts within a setting with their paths, such as those of a list."""
     if isinstance(value, Part):
         yield path, value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
-        yield from _inner(f"{path}.{key}", item)
+        yield from _parts_within(f"{path}.{key}", item)
 
 
 @cache
@@ -169,11 +179,11 @@ def _annotated(target: Any) -> Mapping[str, Parameter]:
 
 
 _INSTEAD_OF: Mapping[str, Any] = {"auto": int | Literal["auto"], "equal": list[float] | str}
-"""What may stand where the default is a word for a rule."""
+"""The type of a setting whose default is a word for a rule."""
 
 
-def _like(path: str, value: Any, default: Any) -> list[str]:
-    """A plain setting is held to the type of its default; None says nothing."""
+def _check_type(path: str, value: Any, default: Any) -> list[str]:
+    """A message if a value is not of the type of the default; a default of None allows any value."""
     if default is None or value is None or isinstance(value, dict):
         return []
     kind: Any = float if isinstance(default, float) else type(default)
@@ -182,7 +192,7 @@ def _like(path: str, value: Any, default: Any) -> list[str]:
 
 
 def accepts(hint: Any, value: Any) -> bool:
-    """Whether a plain configuration value can stand for an annotated parameter; unknown annotations accept all."""
+    """Whether a value of a configuration is of an annotated type; annotations that are not known here accept all."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         return accepts(arguments[0], value)
@@ -208,7 +218,7 @@ def accepts(hint: Any, value: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """An annotation in a user's words."""
+    """An annotation in words for users: `int | None` is `a whole number or null`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(describe(argument) for argument in arguments))

@@ -1,5 +1,7 @@
-"""From files and overrides to plain containers: composed by Hydra, heads put in the place of their names, references
-replaced. Hydra composes once for each choice of members: the jobs of a sweep differ mostly in plain settings.
+"""Composes YAML files and overrides to plain containers, inserts heads for their names, and replaces references.
+
+Hydra composes once for each choice of members, and plain settings are put into a copy of the result, because composing
+takes long and the jobs of a sweep differ mostly in plain settings.
 """
 
 import copy
@@ -18,19 +20,28 @@ from omegaconf import DictConfig, OmegaConf
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 
-_NOT_INSIDE = (None, "multitask", "multivariate_gaussian", "mixture", "censored")
+_NOT_WITHIN_A_HEAD = (None, "multitask", "multivariate_gaussian", "mixture", "censored")
+"""Heads that cannot be a component or a task of another head."""
 _LONGEST = 200
-"""Characters that are put in place of a reference here; how much longer ones make in all is for others to bound."""
+"""Most characters of a value that is put in place of a reference here; OmegaConf replaces longer ones within the limits
+of `expansion`."""
 
 _REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 
 _Key = tuple[str, ...]
+"""Folder of YAML files, working directory, command, and the overrides that Hydra has to see."""
 
 _composed: dict[_Key, DictConfig] = {}
+"""Configurations that Hydra has composed in this process."""
 
 
 def compose(root: Path, command: str, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of a command with Hydra's own node in it, a copy that the caller may change.
+    """The configuration of a command with Hydra's section `hydra`, a copy that the caller may change.
+
+    Args:
+        root: the folder of the YAML files.
+        command: the name of the primary YAML file.
+        overrides: as `override.for_hydra` prepares them.
 
     Raises:
         HydraException, OmegaConfBaseException, ValueError: an override is wrong.
@@ -43,9 +54,15 @@ def compose(root: Path, command: str, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def contain(root: Path, command: str, overrides: Sequence[str]) -> tuple[Node, dict[str, str]]:
-    """The configuration of a command without Hydra's node, as plain containers with interpolations as they are, and the
-    members chosen.
+def compose_plain(root: Path, command: str, overrides: Sequence[str]) -> tuple[Node, dict[str, str]]:
+    """The configuration of a command in plain containers, without the section `hydra`, and the member of each group.
+
+    References to other settings are not replaced yet.
+
+    Args:
+        root: the folder of the YAML files.
+        command: the name of the primary YAML file.
+        overrides: as `override.for_hydra` prepares them.
 
     Raises:
         HydraException, OmegaConfBaseException, ValueError: an override is wrong.
@@ -58,6 +75,7 @@ def contain(root: Path, command: str, overrides: Sequence[str]) -> tuple[Node, d
 
 
 def _base(root: Path, command: str, overrides: Sequence[str]) -> tuple[_Key, list[Override]]:
+    """The key under which Hydra's composition is stored in `_composed`, and the overrides that it does not contain."""
     parsed = [_parsed(override) for override in overrides]
     plain = [override for override in parsed if _is_plain(override)]
     choices = [str(override.input_line) for override in parsed if not _is_plain(override)]
@@ -75,7 +93,7 @@ def _parsed(override: str) -> Override:
 
 
 def _is_plain(override: Override) -> bool:
-    """Whether an override sets a value after all files are read: `++section.key=value`, or one of the run itself."""
+    """Whether an override sets a plain value, and chooses no files: `++section.key=value`, `seed=1` and the like."""
     if override.package is not None or override.is_sweep_override():
         return False
     key = override.key_or_group
@@ -84,84 +102,86 @@ def _is_plain(override: Override) -> bool:
     return key in ("seed", "report", "plots", "run_dir") and not (override.is_add() or override.is_delete())
 
 
-def open_heads(config: Node, composed: Callable[[str], Node]) -> None:
-    """Put the node of a head in the place of its name, in `head.tasks` and `head.component`, and its metrics.
+def insert_heads(config: Node, composed: Callable[[str], Node]) -> None:
+    """Replace names of heads in `head.tasks` and `head.component` by nodes, and choose the metrics that belong to them.
 
     Args:
         config: a configuration in plain containers, which is changed.
-        composed: the configuration with the head of a name.
+        composed: maps the name of a head to the configuration that has it, in plain containers.
 
     Raises:
-        UsageError: a name that is not that of a head for one target.
+        UsageError: a name is not that of a head for one target.
     """
     head = config.get("head") or {}
     tasks = head.get("tasks") or {}
     for target, task in tasks.items():
-        known = _opened(f"head.tasks.{target}", task, composed)
+        known = _inserted_head(f"head.tasks.{target}", task, composed)
         if known is not None:
             tasks[target], config["metric"][target] = known
     if "component" in head:
-        known = _opened("head.component", head["component"], composed)
+        known = _inserted_head("head.component", head["component"], composed)
         if known is not None:
             head["component"], metric = known
-            # What a head of censored numbers measures is its own; a mixture is measured as its component is.
+            # A mixture has the metrics of its component; a head of censored numbers keeps its own, which know bounds.
             config["metric"] = config["metric"] if "censored" in config["metric"] else metric
 
 
-def _opened(setting: str, node: Any, composed: Callable[[str], Node]) -> tuple[Any, Any] | None:
-    """The node of a head that is named, and its metrics; None where it is a node already."""
+def _inserted_head(setting: str, node: Any, composed: Callable[[str], Node]) -> tuple[Any, Any] | None:
+    """The node and the metrics of the head that a setting names; None if the setting is a node already."""
     if isinstance(node, str):
         node = {"head": node}
     if not isinstance(node, dict) or "_target_" in node:
         return None
     name, own = node.get("head"), {key: value for key, value in node.items() if key != "head"}
-    if name in _NOT_INSIDE:
+    if name in _NOT_WITHIN_A_HEAD:
         raise UsageError(f"{setting}={name}: expected the name of a head for one target, such as gaussian")
     chosen = composed(name)
     return {**chosen["head"], **own}, chosen["metric"]
 
 
-class _UnclearError(Exception):
-    """Only OmegaConf can tell what is meant."""
+class _NotPlainError(Exception):
+    """A reference is not a plain `${a.b}`, or its value is not short plain text: OmegaConf has to resolve it."""
 
 
-def replaced(config: Node) -> Node | None:
-    """A copy with each `${a.b}` replaced by that value; None where there is more to it than plain references.
+def replace_references(config: Node) -> Node | None:
+    """A copy with each `${a.b}` replaced by the value of that setting; None if OmegaConf has to resolve the references.
 
-    OmegaConf, which can do it all, takes a hundred times as long.
+    OmegaConf takes a hundred times as long.
     """
     try:
-        return {key: _replaced(value, config) for key, value in config.items()}
-    except _UnclearError:
+        return {key: _replace(value, config) for key, value in config.items()}
+    except _NotPlainError:
         return None
 
 
-def _replaced(node: Any, config: Node) -> Any:
+def _replace(node: Any, config: Node) -> Any:
     if isinstance(node, dict):
-        return {key: _replaced(value, config) for key, value in node.items()}
+        return {key: _replace(value, config) for key, value in node.items()}
     if isinstance(node, list):
-        return [_replaced(value, config) for value in node]
+        return [_replace(value, config) for value in node]
     if not isinstance(node, str) or not ("$" in node or node == "???"):
         return node
     if found := _REFERENCE.fullmatch(node):
-        return _at(config, found.group(1))
+        return _value_at(config, found.group(1))
     if "$" in _REFERENCE.sub("", node) or "\\" in node or node == "???":
-        raise _UnclearError
-    return _REFERENCE.sub(lambda match: _text(_at(config, match.group(1))), node)
+        raise _NotPlainError
+    return _REFERENCE.sub(lambda match: _text(_value_at(config, match.group(1))), node)
 
 
-def _at(config: Node, path: str) -> Any:
+def _value_at(config: Node, path: str) -> Any:
+    """The value of the setting at a dotted path."""
     node: Any = config
     for key in path.split("."):
         if not isinstance(node, dict) or key not in node:
-            raise _UnclearError
+            raise _NotPlainError
         node = node[key]
     if isinstance(node, dict | list) or "$" in str(node) or node == "???" or len(str(node)) > _LONGEST:
-        raise _UnclearError
+        raise _NotPlainError
     return node
 
 
 def _text(value: Any) -> str:
+    """A value within a longer text; OmegaConf decides how to write others than text and null."""
     if not isinstance(value, str | None):
-        raise _UnclearError
+        raise _NotPlainError
     return str(value)

@@ -1,8 +1,8 @@
-"""How much a configuration may become: limits that are held before aliases and references are written out.
+"""Limits on the size of a configuration, which are checked before YAML aliases and references are expanded.
 
 Seven lines of YAML, each a list of ten aliases of the line before, stand for ten million values; references such as
-`${model.a}` multiply alike. A text is measured as it is parsed, before anything is built of it; references are
-counted as OmegaConf follows them.
+`${model.a}` multiply in the same way. A text is measured as it is parsed, before any object is built of it; references
+are counted as OmegaConf resolves them.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,51 +16,55 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from mlefw.configuration.hydra_internals import Container, reading
+from mlefw.configuration.hydra_internals import Container, patched_reading
 from mlefw.errors import UsageError
 
 MAX_CHARS = 1_000_000
-"""Of a YAML text, and of what aliases or references make of it; each value counts as `VALUE_CHARS` at least."""
+"""Most characters of a YAML text with its aliases and references written out."""
 VALUE_CHARS = 100
+"""Least number of characters that one value counts as, because a short value costs memory, too."""
 MAX_DEPTH = 64
-"""Of containers within each other."""
-MAX_CHAIN, MAX_REFERENCES = 16, 1_000
-"""Of references that lead to references, and of all that are followed: OmegaConf goes through many calls for each."""
+"""Most containers within each other."""
+MAX_CHAIN = 16
+"""Most references in a chain of references to references: OmegaConf recurses through many calls for each."""
+MAX_REFERENCES = 1_000
+"""Most references that are resolved in one configuration."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Named(StringIO):
-    """A text with the name of its file, which the messages of the parser give."""
+    """A text stream with the name of a file, which messages of the YAML parser contain."""
 
     def __init__(self, text: str, name: str) -> None:
         super().__init__(text)
         self.name = name
 
 
-def load(path: Path) -> Any:
-    """The plain content of a YAML file.
+def load_yaml(path: Path) -> Any:
+    """The content of a YAML file in plain containers, checked by `check_size`.
 
     Raises:
-        UsageError: it would become too large.
-        OSError, ValueError, yaml.YAMLError: it cannot be read.
+        UsageError: the text breaks a limit.
+        OSError, ValueError, yaml.YAMLError: the file cannot be read.
     """
     text = path.read_text(encoding="utf-8")
-    check(text, str(path))
+    check_size(text, str(path))
     return yaml.load(text, _LOADER)
 
 
-def check(text: str, name: str) -> None:
-    """Hold a YAML text to the limits, aliases written out, without building anything of it.
+def check_size(text: str, name: str) -> None:
+    """Check that a YAML text stays within the limits with all aliases written out, without building an object of it.
 
     Args:
-        text: the whole of it.
-        name: of the file, for the message.
+        text: the YAML text.
+        name: the file name, for messages.
 
     Raises:
-        UsageError: it is too long, too deep, refers to itself, or is a value alone.
+        UsageError: the text is too long or too deep, an alias contains itself, or the text is a single value.
         yaml.YAMLError: it is not YAML.
     """
+    # Size of each anchor in characters; anchor and start of each container that is open; size so far.
     sizes, inside, size = dict[str, int](), list[tuple[str | None, int]](), len(text)
     if size <= MAX_CHARS:
         size = 0
@@ -71,7 +75,9 @@ def check(text: str, name: str) -> None:
                 size += sizes.get(event.anchor, 0) + VALUE_CHARS
             elif isinstance(event, yaml.ScalarEvent):
                 if event.value and not inside:
-                    raise UsageError(f"{name} holds {event.value[:60]!r} alone: expected settings as key: value")
+                    raise UsageError(
+                        f"{name} is the single value {event.value[:60]!r}: expected settings as key: value"
+                    )
                 sizes[event.anchor] = max(len(event.value), VALUE_CHARS)
                 size += sizes[event.anchor]
             elif isinstance(event, yaml.CollectionStartEvent):
@@ -92,7 +98,7 @@ def check(text: str, name: str) -> None:
 
 
 def check_depth(override: str) -> None:
-    """Hold a setting of the command line to the limit of brackets within each other.
+    """Check that an override has at most `MAX_DEPTH` brackets within each other: Hydra's parser recurses into each.
 
     Raises:
         UsageError: there are more.
@@ -103,13 +109,18 @@ def check_depth(override: str) -> None:
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Hold whatever YAML OmegaConf reads while the block runs, and all references it follows, to the limits."""
-    with reading(_measuring, _counting):
+    """Check the limits on every YAML text that OmegaConf reads, and every reference it resolves, in the block.
+
+    Raises:
+        UsageError: a text breaks a limit.
+        InterpolationResolutionError: references break a limit.
+    """
+    with patched_reading(_measuring_loader, _counting_resolution):
         yield
 
 
-def _measuring(usual: Callable[[], Any]) -> Callable[[], Any]:
-    """What makes a class of loaders that measure a text before anything is built of it."""
+def _measuring_loader(usual: Callable[[], Any]) -> Callable[[], Any]:
+    """A function that returns OmegaConf's YAML loader class, extended to check each text before it is parsed."""
 
     def loader() -> Any:
         made: Any = usual()
@@ -117,7 +128,7 @@ def _measuring(usual: Callable[[], Any]) -> Callable[[], Any]:
         def begin(self: Any, stream: Any) -> None:
             name = str(getattr(stream, "name", "a setting"))
             text = stream if isinstance(stream, str) else stream.read()
-            check(text, name)
+            check_size(text, name)
             made.__init__(self, _Named(text, name))
 
         return type(made.__name__, (made,), {"__init__": begin})
@@ -125,8 +136,8 @@ def _measuring(usual: Callable[[], Any]) -> Callable[[], Any]:
     return loader
 
 
-def _counting(follow: Callable[..., Any]) -> Callable[..., Any]:
-    """What follows references and counts them, and the size of what they stand for."""
+def _counting_resolution(follow: Callable[..., Any]) -> Callable[..., Any]:
+    """OmegaConf's method that resolves a reference, extended to count references, chains, and sizes of values."""
     left, depth, count = MAX_CHARS, 0, 0
 
     def followed(self: Container, *given: Any, **more: Any) -> Any:
@@ -150,6 +161,7 @@ def _counting(follow: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _size(value: Any) -> int:
+    """Characters of a value or of all values in a container, each counted as `VALUE_CHARS` or more."""
     if isinstance(value, Container):
         value = OmegaConf.to_container(value, resolve=False)
     if isinstance(value, dict):

@@ -1,17 +1,25 @@
-"""Hydra's messages on a wrong setting, in a few words and with the nearest spelling."""
+"""Turns Hydra's messages on a wrong setting into short ones that suggest the nearest spelling."""
 
 import re
 
 from mlefw.configuration.check import nearest
-from mlefw.configuration.groups import config_root, known_settings, members
+from mlefw.configuration.groups import known_settings
+from mlefw.configuration.yaml_folder import config_root, members
 
 
 def explain(command: str, message: str) -> str:
-    """Hydra's message in a few words, with the nearest spelling."""
+    """A short message for a message of Hydra or OmegaConf, with the nearest spelling or the names that are known.
+
+    Args:
+        command: the command of mlefw, whose settings are suggested.
+        message: the text of the exception.
+    """
     lines = [line for line in message.splitlines() if line.strip()]
     if "Exception" in lines[0].split(":")[0] or "viable alternative" in lines[0]:
         lines = [line.replace("++", "").split("Exception: ")[-1] for line in lines]
-        lines.insert(0, "a setting cannot be read; expected key=value, lists as [a,b], text with odd signs in quotes:")
+        lines.insert(
+            0, "a setting cannot be read; expected key=value, lists as [a,b], text with special characters in quotes:"
+        )
     if found := re.search(r"Could not find '([\w/]+)/([^']*)'", message):
         group, member = found.groups()
         if (config_root() / group).is_dir():
@@ -32,6 +40,7 @@ def explain(command: str, message: str) -> str:
 
 
 def _suggest(command: str, key: str) -> str:
+    """What may be meant by an unknown setting, to follow the message that it is unknown."""
     known = known_settings(command)
     head, _, rest = key.partition(".")
     if command in ("evaluate", "predict") and head in known_settings("train") and head not in known:

@@ -1,4 +1,4 @@
-"""The flags of a command line: ours, and those of Hydra that have an effect. Any other is refused."""
+"""The flags of a command line: mlefw's own, and those of Hydra that have an effect here. Any other is refused."""
 
 import difflib
 import os
@@ -18,10 +18,13 @@ _LONG: Mapping[str, str] = {
     "-i": "--info",
     "-sc": "--shell-completion",
 }
+"""Long names of flags by their short ones."""
 _VALUED = ("--plugin", "--config-dir", "--cfg", "--package")
+"""Flags that need a value."""
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+"""Values that `--info` may have."""
 PAGES = ("--cfg", "--info", "--shell-completion", "--hydra-help", "--version")
-"""Flags that ask for a page of Hydra's instead of running the command."""
+"""Flags that make Hydra print something instead of running the command."""
 
 _COMPOSING = ("--plugin", "--config-dir", "--package", "--resolve", *PAGES)
 _KNOWN: Mapping[str, tuple[str, ...]] = {
@@ -32,13 +35,13 @@ _KNOWN: Mapping[str, tuple[str, ...]] = {
 
 @dataclass
 class Flags:
-    """The flags given, by their long names.
+    """The flags of a command line.
 
     Attributes:
-        plugins: packages admitted by `--plugin`, those of MLEFW_PLUGINS first.
-        config_dirs: folders of further YAML files.
-        names: of all flags but these two.
-        arguments: what Hydra is handed, without the flags that are ours.
+        plugins: packages admitted by the environment variable MLEFW_PLUGINS, then those of `--plugin`.
+        config_dirs: folders of further YAML files (`--config-dir`).
+        names: long names of all other flags.
+        arguments: the flags with their values, without `--plugin`, as Hydra takes them.
     """
 
     plugins: list[str] = field(default_factory=list)
@@ -48,15 +51,19 @@ class Flags:
 
     @property
     def page(self) -> bool:
-        """Whether a page of Hydra's is asked for."""
+        """Whether Hydra is to print something instead of running the command."""
         return bool(self.names & set(PAGES))
 
 
 def parse(command: str, arguments: Sequence[str]) -> tuple[list[str], Flags]:
-    """Overrides, and the flags among them.
+    """The overrides and the flags of a command line.
+
+    Args:
+        command: the command of mlefw.
+        arguments: everything after the command.
 
     Raises:
-        UsageError: a flag that the command does not have, with what may be meant; one without its value.
+        UsageError: the command does not have a flag (the message says what may be meant), or a value is missing.
     """
     known = _KNOWN.get(command, ())
     flags, overrides, waiting = Flags(), list[str](), list(arguments)
@@ -86,7 +93,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[list[str], Flags]:
             raise UsageError(f"{given}={value}: there is no such directory ({Path(value).absolute()})")
         _add(flags, name, value)
     if flags.names & {"--resolve", "--package"} and "--cfg" not in flags.names:
-        raise UsageError("--resolve and --package are for --cfg alone, which shows the settings: expected --cfg job")
+        raise UsageError("--resolve and --package change what --cfg shows: expected --cfg job beside them")
     return overrides, flags
 
 
@@ -101,8 +108,8 @@ def _add(flags: Flags, name: str, value: str) -> None:
         flags.names.add(name)
 
 
-def admit(plugins: Sequence[str]) -> None:
-    """Let jobs in other processes inherit the plugins, and the working directory hold their modules."""
+def admit_plugins(plugins: Sequence[str]) -> None:
+    """Admit the plugins in processes started later, and let their modules lie in the working directory."""
     if plugins:
         trust.inherit(plugins)
         # At the end, so that nothing in the working directory can shadow an installed module.
@@ -110,6 +117,7 @@ def admit(plugins: Sequence[str]) -> None:
 
 
 def _unknown(command: str, argument: str, after: Sequence[str], known: Sequence[str]) -> str:
+    """The message on an unknown flag, which may be a setting written with dashes: `--seed 1` for `seed=1`."""
     name, has_value, value = argument.lstrip("-").partition("=")
     settings, word = _settings(command), name.replace("-", "_")
     head = word.split(".")[0]
@@ -123,7 +131,7 @@ def _unknown(command: str, argument: str, after: Sequence[str], known: Sequence[
 
 
 def _settings(command: str) -> list[str]:
-    """What may be set on the command line of a command."""
+    """Names of the settings of a command."""
     if command == "compare":
         return ["runs", "report", "measure", "overwrite"]
     if command == "app":
@@ -133,14 +141,19 @@ def _settings(command: str) -> list[str]:
     return list(known_settings(command))
 
 
-def of_many_runs(command: str, overrides: Sequence[str]) -> list[str]:
-    """What is set for folds of a cross-validation and members of an ensemble unless the command line says otherwise."""
+def with_defaults_of_many_runs(command: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides of a command, with the defaults of a cross-validation and of an ensemble before them.
+
+    A cross-validation of networks writes no report and no pictures unless asked to. Numerical libraries that this
+    process imports afterwards start no threads.
+    """
     chosen = {item.partition("=")[0]: item.partition("=")[2] for item in overrides}
-    one = {"train": {"cv": "cv.fold", "ensemble": "ensemble.member"}, "baseline": {"cv": "cv.fold"}}.get(command, {})
-    many = [group for group, key in one.items() if chosen.get(group, "none") != "none" and key not in chosen]
+    # Settings that choose one run out of many, by group.
+    single = {"train": {"cv": "cv.fold", "ensemble": "ensemble.member"}, "baseline": {"cv": "cv.fold"}}.get(command, {})
+    many = [group for group, key in single.items() if chosen.get(group, "none") != "none" and key not in chosen]
     if not many:
         return list(overrides)
-    # Threads that a library starts when it is imported would be lost in the forks; folds and members start their own.
+    # Forked processes lack the threads that a library starts on import; folds and members start threads themselves.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     is_quiet = "cv" in many and command == "train" and not {"report", "plots"} & {*chosen}
     return [*(["report=false", "plots=false"] if is_quiet else []), *overrides]

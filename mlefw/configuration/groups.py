@@ -1,8 +1,7 @@
-"""The folder of the YAML files: its groups, their members, and the settings of each command."""
+"""The settings of each command and of the members of each group, from YAML files; files of plugins on Hydra's path."""
 
 from functools import cache
 from importlib.metadata import entry_points
-from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
@@ -10,12 +9,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from mlefw.configuration.settings import Node
-
-
-def config_root() -> Path:
-    """The folder of the YAML files: inside an installed package, else beside it in a checkout."""
-    here = Path(__file__).resolve().parents[1]
-    return next(folder for folder in (here / "conf", here.parent / "conf") if folder.is_dir())
+from mlefw.configuration.yaml_folder import config_root, members
 
 
 class InstalledPlugins(SearchPathPlugin):
@@ -34,7 +28,10 @@ def register_plugins() -> None:
 
 @cache
 def known_settings(command: str) -> Node:
-    """The settings of a primary YAML file, its groups among them; not to be changed."""
+    """The settings that a command knows, with their defaults, as its primary YAML file (`conf/train.yaml`) has them.
+
+    A group, such as `head`, is an empty dict. The result is cached: callers must not change it.
+    """
     name = "train" if command in ("baseline", "check") else command
     content = OmegaConf.to_container(OmegaConf.load(config_root() / f"{name}.yaml"), resolve=False)
     assert isinstance(content, dict)
@@ -49,13 +46,8 @@ def known_settings(command: str) -> Node:
     return {**groups, **{str(key): value for key, value in content.items()}}
 
 
-def members(group: str) -> list[str]:
-    """The names of the members of a group."""
-    return sorted(file.stem for file in (config_root() / group).glob("*.yaml"))
-
-
 def member_settings(group: str) -> dict[str, Node]:
-    """The settings of every member of a group, by its name."""
+    """The content of the YAML file of every member of a group, by its name; members without settings are left out."""
     folder = config_root() / group
     files = {name: OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml")) for name in members(group)}
     return {

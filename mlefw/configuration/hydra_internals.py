@@ -1,6 +1,6 @@
-"""Every name of OmegaConf that it does not promise to keep, in one place: a new version is looked at here.
+"""The private names of OmegaConf that mlefw uses, all in one place, because a new version may change them.
 
-`tests/configuration/test_hydra_internals.py` says which of them has moved, should one ever do so.
+`tests/configuration/test_hydra_internals.py` fails with a sentence that names the one that has changed.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -13,30 +13,31 @@ from omegaconf.basecontainer import BaseContainer
 
 
 @contextmanager
-def resolving(names: Collection[str]) -> Iterator[None]:
-    """Let interpolations call the resolvers of these names alone while the block runs."""
+def only_resolvers(names: Collection[str]) -> Iterator[None]:
+    """Let interpolations call no resolvers but those named while the block runs; the others are back afterwards."""
     # OmegaConf has no public list of its resolvers.
     known = BaseContainer._resolvers
     BaseContainer._resolvers = {name: known[name] for name in names if name in known}
     try:
         yield
     finally:
+        # Resolvers that were registered inside the block stay.
         BaseContainer._resolvers = {**known, **BaseContainer._resolvers}
 
 
 @contextmanager
-def reading(
+def patched_reading(
     loader: Callable[[Callable[[], Any]], Callable[[], Any]], follow: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> Iterator[None]:
-    """Put a loader of YAML texts, and what follows a reference, in the place of OmegaConf's while the block runs.
+    """Wrap how OmegaConf parses YAML texts and how it resolves references while the block runs.
 
     Args:
-        loader: gets what makes OmegaConf's class of loaders, and returns what makes the one to use.
-        follow: gets what OmegaConf follows a reference with, and returns what to follow it with.
+        loader: maps OmegaConf's function that returns a YAML loader class to the function that is used instead.
+        follow: maps OmegaConf's method that resolves one reference to the method that is used instead.
     """
-    usual, followed = _utils.get_yaml_loader, Container.resolve_parse_tree
-    _utils.get_yaml_loader, Container.resolve_parse_tree = loader(usual), follow(followed)  # type: ignore[method-assign]
+    usual, resolve = _utils.get_yaml_loader, Container.resolve_parse_tree
+    _utils.get_yaml_loader, Container.resolve_parse_tree = loader(usual), follow(resolve)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        _utils.get_yaml_loader, Container.resolve_parse_tree = usual, followed  # type: ignore[method-assign]
+        _utils.get_yaml_loader, Container.resolve_parse_tree = usual, resolve  # type: ignore[method-assign]

@@ -1,4 +1,7 @@
-"""Hydra's own section of a sweep's configuration: much of it Hydra would run, so it is held to what mlefw has there."""
+"""Checks Hydra's own section (`hydra`) of a sweep: launcher and sweeper can be chosen, everything else is mlefw's.
+
+Hydra imports and calls much of what this section names, so a foreign YAML file must not change it.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,20 +13,21 @@ from mlefw.configuration.read import hydra_section, resolve
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 
-_OTHER = ("launcher.", "sweeper.", "runtime.", "overrides.", "job.name", "job.override_dirname", "job.config_name")
-"""What differs from run to run."""
+_MAY_DIFFER = ("launcher.", "sweeper.", "runtime.", "overrides.", "job.name", "job.override_dirname", "job.config_name")
+"""Settings that may differ from mlefw's: the choice of launcher and sweeper, and what Hydra notes about a run."""
 
 
 def launcher_settings(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Node:
     """The settings of the launcher that a sweep has chosen.
 
     Args:
-        command: whose configuration it is.
-        overrides: those of one job.
-        config_dirs: where files may come from.
+        command: the command that the sweep runs.
+        overrides: the overrides of one job.
+        config_dirs: folders of further YAML files.
 
     Raises:
-        UsageError: a launcher, a sweeper or a setting of theirs that is not admitted, or any other setting of Hydra's.
+        UsageError: the launcher, the sweeper or one of their settings is not admitted, or another setting of Hydra is
+            changed.
     """
     section = hydra_section(command, overrides, config_dirs)
     now, usual = (
@@ -31,7 +35,7 @@ def launcher_settings(command: str, overrides: Sequence[str], config_dirs: Seque
         for one in (section, hydra_section(command, [], config_dirs))
     )
     for name in {**usual, **now}:
-        if now.get(name) != usual.get(name) and not name.startswith(_OTHER):
+        if now.get(name) != usual.get(name) and not name.startswith(_MAY_DIFFER):
             raise UsageError(f"hydra.{name}: only hydra/launcher and hydra/sweeper, and their settings, can be chosen")
     settings = {slot: OmegaConf.to_container(section[slot], resolve=False) for slot in ("launcher", "sweeper")}
     for slot, node in settings.items():
@@ -42,7 +46,7 @@ def launcher_settings(command: str, overrides: Sequence[str], config_dirs: Seque
 
 
 def _leaves(node: Any, prefix: str = "") -> Node:
-    """Everything but containers, by its path."""
+    """The values in nested containers by their dotted paths."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
     if items is None:
         return {prefix: node}

@@ -1,4 +1,4 @@
-"""From an admitted node of a configuration to the object that it describes."""
+"""Builds the object that an admitted node of a configuration describes."""
 
 import functools
 import inspect
@@ -13,12 +13,12 @@ from mlefw.errors import UsageError
 
 
 def instantiate(slot: str, node: Any, /, **facts: Any) -> Any:
-    """The object of a node that stands in a slot of the configuration.
+    """The object that a node describes.
 
     Args:
-        slot: one of those of `admission`, which says what kind of object it is.
-        node: as the configuration has it.
-        facts: what only the data can tell; the object gets those that it asks for by name.
+        slot: a key of `kinds.KINDS`, which says what kind of object it is.
+        node: a node of a configuration, in plain containers.
+        facts: arguments that the data determine, such as `num_features`; the class gets those it has parameters for.
 
     Raises:
         UsageError: the node is not admitted, or its class refuses its settings.
@@ -27,12 +27,16 @@ def instantiate(slot: str, node: Any, /, **facts: Any) -> Any:
 
 
 def make(part: Part, /, **facts: Any) -> Any:
-    """The object of an admitted part; of a deferred one what makes it from its last argument.
+    """The object that an admitted part describes; for a deferred kind a function that builds it from one more argument.
+
+    Args:
+        part: the part.
+        facts: arguments that the data determine; the class gets those it has parameters for.
 
     Raises:
-        UsageError: its class is of another kind, or refuses its settings.
+        UsageError: the class cannot be imported, is of another kind, or refuses its settings.
     """
-    target = found(part)
+    target = class_of(part)
     settings = {name: _made(value) for name, value in part.settings.items()}
     names = inspect.signature(target).parameters
     settings |= {name: fact for name, fact in facts.items() if name in names}
@@ -40,7 +44,7 @@ def make(part: Part, /, **facts: Any) -> Any:
         return functools.partial(target, **settings)
     try:
         with warnings.catch_warnings():
-            # torch says this of the weights of a model without features, which is an intercept
+            # torch warns of the empty weights of a model without features, which is an intercept.
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             return target(**settings)
     except (TypeError, ValueError, MisconfigurationException) as error:
@@ -48,15 +52,15 @@ def make(part: Part, /, **facts: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    """Libraries add a stack of their own calls to a message."""
+    """The first line of a message, as libraries may add a stack of their own calls after it."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def found(part: Part) -> type:
-    """The class of a part.
+def class_of(part: Part) -> type:
+    """The class that a part names, imported.
 
     Raises:
-        UsageError: there is none of its kind by this name.
+        UsageError: it cannot be imported, or there is no class of this kind by its name.
     """
     try:
         return part.find()
@@ -67,7 +71,7 @@ def found(part: Part) -> type:
 
 
 def _made(value: Any) -> Any:
-    """A copy of plain containers with objects for parts."""
+    """A copy of plain containers in which parts are replaced by the objects they describe."""
     if isinstance(value, Part):
         return make(value)
     if isinstance(value, dict):

@@ -1,25 +1,26 @@
-"""The kinds of parts that a configuration may name, and where classes of each are kept."""
+"""The kinds of parts that a configuration may describe, and which classes are admitted for each kind."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of part.
+    """A kind of part. Classes, modules and packages are given by their full names, since nothing is imported here.
 
     Args:
-        bases: the classes of which a part has to inherit one, by their names.
-        homes: the packages of mlefw and its libraries that hold such classes.
-        doors: packages that offer classes of the homes under names of their own.
-        names: the only ones of them that are admitted, where the kind does not say that a part does no harm.
-        nests: whether a part may hold others of its kind.
-        many: whether the slot holds parts by name.
-        deferred: whether its last argument comes later, as the parameters of an optimiser do.
+        bases: base classes, one of which a part has to inherit.
+        homes: packages whose classes of this kind are admitted.
+        reexports: packages that import classes from `homes`, and may be named in their place.
+        names: single classes that are admitted, for kinds in which others could write files or start processes.
+        nests: whether a part may have parts of its kind as arguments.
+        many: whether the slot holds several parts by name, as `metric` does.
+        deferred: whether the part is a function that builds the object later, from one more argument: an optimiser
+            needs the parameters of the model.
     """
 
     bases: tuple[str, ...]
     homes: tuple[str, ...] = ()
-    doors: tuple[str, ...] = ()
+    reexports: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     nests: bool = False
     many: bool = False
@@ -43,17 +44,17 @@ KINDS = {
     "cv": Kind(("mlefw.cv.base.Scheme",), ("mlefw.cv",)),
     "ensemble": Kind(("mlefw.ensemble.base.Ensemble",), ("mlefw.ensemble",)),
     "experiment": Kind(("mlefw.experiment.base.Experiment",), ("mlefw.experiment",)),
-    # Others of torchmetrics load models from the network.
+    # Two packages of torchmetrics alone: metrics in others load models from the network.
     "metric": Kind(
         ("mlefw.metric.base.Metric", "torchmetrics.Metric"),
         ("mlefw.metric", "torchmetrics.regression", "torchmetrics.classification"),
-        doors=("torchmetrics",),
+        reexports=("torchmetrics",),
         many=True,
     ),
     "optimizer": Kind(("torch.optim.Optimizer",), ("torch.optim",), deferred=True),
     "scheduler": Kind(("torch.optim.lr_scheduler.LRScheduler",), ("torch.optim",), deferred=True),
     "trainer": Kind(("lightning.Trainer",), names=("lightning.Trainer",)),
-    # These are handed the whole training, and many of Lightning's write wherever they are told to, or upload.
+    # Single classes: many other callbacks of Lightning write files anywhere, or upload.
     "callback": Kind(
         ("lightning.Callback",),
         names=(
@@ -86,4 +87,4 @@ KINDS = {
         names=("hydra._internal.core_plugins.basic_sweeper.BasicSweeper",),
     ),
 }
-"""By the slot of the configuration in which parts of a kind stand."""
+"""The kind of the parts in each slot, a section of the configuration."""

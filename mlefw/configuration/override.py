@@ -1,4 +1,4 @@
-"""The overrides of a command line before Hydra reads them: paths in quotes, globs as names, swept values."""
+"""Prepares the overrides of a command line for Hydra: quotes paths, replaces globs by names, lists swept values."""
 
 import re
 from collections.abc import Sequence
@@ -12,18 +12,22 @@ from hydra.errors import HydraException
 
 from mlefw.configuration import path_setting
 from mlefw.configuration.expansion import check_depth
-from mlefw.configuration.groups import config_root
+from mlefw.configuration.yaml_folder import config_root
 from mlefw.errors import UsageError
 
 
-def opened(overrides: Sequence[str], sweeps: bool = False) -> list[str]:
-    """The overrides with every plain `section.key=value` admitted, whether its YAML file names the key or not,
-    and paths in quotes; in what `sweeps` a comma separates values.
+def for_hydra(overrides: Sequence[str], sweeps: bool = False) -> list[str]:
+    """The overrides as Hydra's grammar needs them: paths in quotes, and `++` before `section.key=value`.
 
-    A class takes more arguments than its YAML file lists; the check that follows knows them all.
+    With `++` Hydra takes keys that no YAML file lists: a class may have more parameters than its file lists. Whether
+    the class has a parameter of that name is checked later (`configuration.check`).
+
+    Args:
+        overrides: of the command line.
+        sweeps: whether a comma in a value separates the values of a sweep.
 
     Raises:
-        UsageError: a setting of Hydra that mlefw decides itself, or a value that is nested too deeply.
+        UsageError: `hydra.run.dir` or `hydra.sweep.dir` is set, or a value is nested too deeply.
     """
     for item in overrides:
         if item.startswith(("hydra.run.dir=", "hydra.sweep.dir=")):
@@ -31,20 +35,24 @@ def opened(overrides: Sequence[str], sweeps: bool = False) -> list[str]:
         check_depth(item)
     # A shell strips the quotes from data.delimiter=';', which Hydra's grammar needs.
     quoted = [re.sub(r"^([\w.]+)=([;|,\s]+)$", r"\1='\2'", item) for item in overrides]
-    quoted = [path_setting.opened(item, sweeps) for item in quoted]
+    quoted = [path_setting.with_quoted_path(item, sweeps) for item in quoted]
     return [f"++{item}" if re.match(r"(?!hydra\.)\w+\.[\w.]+=", item) else item for item in quoted]
 
 
-def globbed(overrides: Sequence[str], config_dirs: Sequence[str]) -> list[str]:
-    """The overrides with `head=glob(*)` replaced by the names it stands for, those of plugins among them.
+def expand_globs(overrides: Sequence[str], config_dirs: Sequence[str]) -> list[str]:
+    """The overrides with `head=glob(*)` replaced by the names that match, `head=a,b`, those of plugins included.
+
+    Args:
+        overrides: of the command line.
+        config_dirs: folders of further YAML files.
 
     Raises:
-        UsageError: there is no such member.
+        UsageError: no member matches.
     """
-    return [_named(item, config_dirs) if re.match(r"[\w/]+=glob\(", item) else item for item in overrides]
+    return [_expand_glob(item, config_dirs) if re.match(r"[\w/]+=glob\(", item) else item for item in overrides]
 
 
-def _named(override: str, config_dirs: Sequence[str]) -> str:
+def _expand_glob(override: str, config_dirs: Sequence[str]) -> str:
     try:
         item = OverridesParser.create().parse_override(override)
     except HydraException as error:
@@ -60,7 +68,7 @@ def _named(override: str, config_dirs: Sequence[str]) -> str:
 
 
 def sweep_values(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """The swept keys, each with its values as overrides, in order.
+    """The overrides of each swept setting by its key: `seed=0,1` gives `{"seed": ["seed=0", "seed=1"]}`.
 
     Raises:
         UsageError: an override that cannot be read.

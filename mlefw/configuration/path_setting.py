@@ -1,29 +1,35 @@
-"""Settings that name files and folders: a path means what it says, whatever signs it has."""
+"""Settings that name files and folders: quoted, so that Hydra passes on characters such as `,` or `=` unchanged."""
 
 import re
 from pathlib import Path
 
 _NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|\w*path)")
+"""Keys of settings that hold a path."""
 _WORDS = ("", "null", "true", "false")
+"""Values of such settings that are no path."""
 _SWEEPS = re.compile(r"[,()\[\]]")
 
 
 def quoted(text: str) -> str:
-    """A text as Hydra's grammar reads it back, with nothing in it that would be replaced."""
+    """A text in single quotes, which Hydra's grammar and OmegaConf turn back into the text."""
     text = escaped(text)
+    # Backslashes are doubled before a quote and at the end only: elsewhere Hydra's grammar takes them as they are.
     return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), text) + "'"
 
 
 def escaped(text: str) -> str:
-    """A text as a value of a configuration whose references to other settings are still to be replaced."""
+    r"""A text as a value of an unresolved configuration: `${` becomes `\${`, which is no reference to a setting."""
     return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", text)
 
 
-def opened(override: str, sweeps: bool = False) -> str:
-    """The override with a path in quotes; any other override as it is.
+def with_quoted_path(override: str, sweeps: bool = False) -> str:
+    """An override `key=path` with its path in quotes; any other override unchanged.
 
-    What is in quotes already stays; so do references to other settings, and in a sweep the signs that list values,
-    unless there is a file of that very name.
+    A value that is in quotes already, or refers to other settings, stays, unless there is a file of that very name.
+
+    Args:
+        override: of the command line.
+        sweeps: whether commas and brackets separate swept values, and so are not part of a path.
     """
     key, sign, text = override.partition("=")
     if not sign or text.lower() in _WORDS or not _NAMES.fullmatch(key.lstrip("+")):
@@ -34,20 +40,20 @@ def opened(override: str, sweeps: bool = False) -> str:
 
 
 def literal(text: str) -> str:
-    """The path that a person has written, perhaps in quotes."""
+    """The path that is meant by a value of the command line: without its quotes, unless a file has them in its name."""
     if not _is_quoted(text) or _exists(text):
         return text
     return re.sub(r"(\\*)\\(['\"])", lambda found: found[1][::2] + found[2], text[1:-1])
 
 
 def several(text: str) -> list[str]:
-    """The paths of a list such as `a,b` or `[a,b]`; a comma may be in a name, too, where there is such a file."""
+    """The paths of a list such as `a,b` or `[a,b]`; of names with commas the longest that exists counts."""
     parts = text.split(",")
     if text.startswith("[") and text.endswith("]") and not _length(parts):
         parts = text[1:-1].split(",")
     found: list[str] = []
     while parts:
-        # What there is not will be told to be missing.
+        # A path that does not exist is kept: its reader reports it as missing.
         end = _length(parts) or 1
         found.append(literal(",".join(parts[:end]).strip()))
         parts = parts[end:]
@@ -55,7 +61,7 @@ def several(text: str) -> list[str]:
 
 
 def _length(parts: list[str]) -> int:
-    """Of how many parts the longest first name consists that there is; 0 where there is none."""
+    """How many of the first parts, joined by commas, make the longest path that exists; 0 if none does."""
     return next((end for end in range(len(parts), 0, -1) if _exists(literal(",".join(parts[:end])))), 0)
 
 

@@ -1,7 +1,8 @@
 """The range of each setting of mlefw's own sections, of Lightning's trainer and of torch's optimisers and schedulers.
 
-What a class of mlefw takes it checks itself as it is built, before anything is written; what is here nobody else does,
-or only once training has begun. Beyond that no setting is infinite or not a number.
+Classes of mlefw check their arguments themselves when they are built, before anything is written. The ranges here are
+those that no class checks, or that a library checks only after training has begun. No other setting may be infinite or
+NaN.
 """
 
 import codecs
@@ -15,7 +16,12 @@ _LARGEST = sys.float_info.max
 
 
 class Range(NamedTuple):
-    """What a setting may be: a test, and the same in words."""
+    """What a setting may be.
+
+    Attributes:
+        holds: whether a value is in the range.
+        words: the range in words, which follow "expected" in a message; or a whole phrase that begins with "expected".
+    """
 
     holds: Callable[[Any], bool]
     words: str
@@ -30,32 +36,37 @@ def _is_whole(value: Any) -> bool:
 
 
 def number(low: float = 0.0, below: float = math.inf, above: bool = False) -> Range:
-    """A number from `low` (above it where asked for) to below another."""
+    """A finite number of at least `low`, or above it if `above`, and below `below`."""
     start = f"above {low:g}" if above else f"of at least {low:g}"
     words = f"a finite number {start}" + ("" if below == math.inf else f" and below {below:g}")
     return Range(lambda v: _is_number(v) and (v > low if above else v >= low) and v < below, words)
 
 
 def whole(low: int, also: tuple[int, ...] = ()) -> Range:
-    """A whole number from `low` on, or one of a few others."""
+    """A whole number of at least `low`, or one of `also`."""
     words = "".join(f"{value} or " for value in also) + f"a whole number of at least {low}"
     return Range(lambda v: _is_whole(v) and (v >= low or v in also), words)
 
 
 def one_of(*values: Any) -> Range:
-    """One of a few values, of the same type as it."""
+    """One of some values; True is not 1, as types are compared, too."""
     known = [(type(value), value) for value in values]
     words = " or ".join({None: "null", True: "true", False: "false"}.get(value, str(value)) for value in values)
     return Range(lambda v: (type(v), v) in known, words)
 
 
 def either(*ranges: Range) -> Range:
-    """Whatever is in one of several ranges."""
+    """The union of ranges."""
     return Range(lambda v: any(one.holds(v) for one in ranges), " or ".join(one.words for one in ranges))
 
 
 def fixed(value: Any, instead: str) -> Range:
-    """Its default alone: anything else would have no effect, or another than it says."""
+    """The default or null only, for a setting that has no effect in mlefw, or a misleading one.
+
+    Args:
+        value: the default.
+        instead: what was expected, for the message.
+    """
     allowed = one_of(value, None)
     return Range(allowed.holds, instead)
 
@@ -102,7 +113,7 @@ RANGES: Mapping[str, Range] = {
     "seed": Range(lambda v: _is_whole(v) and 0 <= v < 2**32, f"a whole number from 0 to {2**32 - 1}"),
     "report": one_of(True, False),
     "compile": one_of(True, False),
-    # Of `evaluate` it is a folder.
+    # In `mlefw evaluate` it is a folder.
     "plots": either(one_of(None, True, False), Range(lambda v: isinstance(v, str), "the name of a folder")),
     "data.target": either(NULL, _COLUMN, _COLUMNS),
     **{
@@ -193,43 +204,44 @@ _OURS = ("mlefw.", "torch.", "lightning.")
 
 
 def problems(config: Mapping[str, Any]) -> list[str]:
-    """What is out of its range, a line each, by the name of the setting; parts of plugins state their own."""
+    """A message for each setting out of its range; without parts of plugins, whose classes check their arguments."""
     found = []
     for path, value in _leaves("", config):
         known = RANGES.get(path)
         if known is not None and not known.holds(value):
             words = known.words if known.words.startswith("expected") else f"expected {known.words}"
             found.append(f"{path}={shown(value)}: {words}")
-        elif known is None and any(map(_is_endless, _listed(value))):
+        elif known is None and any(map(_is_unbounded, _listed(value))):
             found.append(f"{path}={shown(value)}: expected a finite number, whole ones from -2⁶³ to 2⁶³ - 1")
     return found
 
 
 def shown(value: Any, limit: int = 80) -> str:
-    """A value as a person has written it, and short."""
+    """A value as it is written on a command line, shortened to `limit` characters."""
     text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, bool | None) else None
     text = text or (repr(value) if isinstance(value, str) else str(value) if not _is_long(value) else "a huge number")
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _is_endless(value: Any) -> bool:
-    """Whether a number is one that neither a float nor a machine's integer holds."""
+def _is_unbounded(value: Any) -> bool:
+    """Whether a number is infinite, NaN, or an integer beyond 64 bits."""
     if isinstance(value, int):
         return not -(2**63) <= value < 2**63
     return isinstance(value, float) and not math.isfinite(value)
 
 
 def _is_long(value: Any) -> bool:
-    """Whether a whole number has more digits than Python prints."""
+    """Whether a whole number may have more digits than Python converts to text (4,300 by default)."""
     return isinstance(value, int) and value.bit_length() > 1000
 
 
 def _listed(value: Any) -> list[Any]:
+    """The items of a list, or a single value in a list."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _leaves(path: str, node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Settings by their full names; a mapping that has a range is one value."""
+    """The settings by their dotted names; a mapping that has a range itself is one value."""
     if not str(node.get("_target_", "mlefw.")).startswith(_OURS):
         return
     for name, value in node.items():

@@ -1,4 +1,4 @@
-"""What a file holds in plain containers, held once to the annotations of the record that it is to be."""
+"""Builds a dataclass from plain containers, such as the content of a file, and checks every value against its type."""
 
 import dataclasses
 import math
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 
 def typed(kind: type[T], plain: Any, where: str) -> T:
-    """The dataclass of these fields, each of its annotated type; lists stand for tuples.
+    """A dataclass instance whose fields are taken from plain containers and have their annotated types.
 
     Args:
-        kind: of the record. Fields may be numbers, text, booleans, tuples, lists, dicts, literals, records, unions of
-            these, tensors, or anything (`Any`).
-        plain: a dict of the fields; those with a default may be left out.
-        where: what a message calls it.
+        kind: the dataclass. Fields may be numbers, text, booleans, tuples, lists, dicts, literals, dataclasses, unions
+            of these, tensors, or anything (`Any`).
+        plain: a dict of the fields, in which lists stand for tuples; fields with a default may be left out.
+        where: the name of the content in messages, such as `step`.
 
     Raises:
         UsageError: a field is missing, unknown, of another type, or a number that is not finite.

@@ -1,7 +1,6 @@
-"""The settings of a command as typed, frozen records: below them nobody looks into nested dicts.
+"""The settings of a command as typed, frozen records.
 
-What a plugin may choose freely stays a `Node`: the part's `_target_` and its arguments, which the part itself checks as
-it is built.
+A part, whose settings its class defines, stays a `Node`: the class checks them when it is built (`instantiate`).
 """
 
 from collections.abc import Mapping
@@ -11,10 +10,10 @@ from typing import Any, Literal, Self
 from mlefw.configuration.record import typed
 
 Node = dict[str, Any]
-"""A part as its YAML file describes it: `_target_`, and arguments of the part's own choosing."""
+"""A part as its YAML file describes it, `_target_` and arguments; or a whole configuration in plain containers."""
 
 AUTO_INPUTS = "mlefw.inputs.auto.Auto"
-"""The class that stands for several input maps."""
+"""The class of `inputs=auto`, which stands for several input maps, of which one is chosen by training."""
 
 _NODES = (
     *("data", "head", "prior", "loss", "batch", "inputs", "model", "baseline", "calibrate", "uncertainty"),
@@ -27,9 +26,9 @@ class StepSettings:
     """Section `step`: how the weights are changed.
 
     Args:
-        clip_norm: bound on the norm of the gradient; 0 for none.
-        per_chunk: steps in one hand-over from Lightning, or `auto`.
-        replay: whether a step is recorded once and replayed, which changes no result.
+        clip_norm: bound on the norm of the gradient of the objective; 0 for none.
+        per_chunk: number of steps between two calls by Lightning, or `auto`; it changes no result.
+        replay: whether the kernels of a step are recorded once and replayed; it changes no result.
         recoveries: how often training that diverges goes back to its last good state with half the learning rate.
     """
 
@@ -41,12 +40,12 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Section `early_stopping`.
+    """Section `early_stopping`: when training ends before its last epoch.
 
     Args:
         patience: epochs without a better validation NLL after which training ends; None to train to the end; `auto`
             for as many as the number of steps in an epoch asks for (`training/waiting.py`).
-        min_delta: what counts as better, in nats.
+        min_delta: least fall of the validation NLL that counts as better, in nats per observation.
     """
 
     patience: int | Literal["auto"] | None = None
@@ -58,8 +57,8 @@ class CheckpointSettings:
     """Section `checkpoint`: when the state of a training is written.
 
     Args:
-        min_seconds: least time between two writes.
-        every_steps: steps between writes within an epoch; 0 for its end only.
+        min_seconds: least time between two writes, in seconds.
+        every_steps: number of steps between writes within an epoch; 0 to write at the end of epochs only.
     """
 
     min_seconds: float = 5.0
@@ -68,7 +67,7 @@ class CheckpointSettings:
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Section `trainer`: what mlefw reads of the arguments of `lightning.Trainer`; `node` has all of them."""
+    """Section `trainer`: the arguments of `lightning.Trainer` that mlefw reads too; `node` has all of them."""
 
     node: Node
     max_epochs: int | None = None
@@ -83,7 +82,7 @@ class TrainerSettings:
 
     @classmethod
     def of(cls, node: Node) -> "TrainerSettings":
-        """The record of a section of plain containers."""
+        """The record of the section in plain containers."""
         return cls(node, **{name: node[name] for name in cls.__dataclass_fields__ if name != "node" and name in node})
 
 
@@ -91,10 +90,10 @@ class TrainerSettings:
 class Settings:
     """The settings of `train`, `baseline` and `check`, resolved and checked.
 
-    A part that is not asked for (`loss`, `inputs`, `baseline`, `calibrate`, `uncertainty`, `scheduler`, `average`,
+    A part that is not used (`loss`, `inputs`, `baseline`, `calibrate`, `uncertainty`, `scheduler`, `average`,
     `cv`, `ensemble`, `experiment`) is an empty node. `metric`, `callback` and `logger` hold nodes by name. `choices`
-    has the name of the member chosen in each group. `plain` is what all of this was made from, as `config.yaml` and
-    checkpoints keep it.
+    has the name of the member chosen in each group. `plain` is the whole configuration in plain containers, as
+    `config.yaml` and checkpoints store it.
     """
 
     plain: Node
@@ -131,10 +130,10 @@ class Settings:
 
     @classmethod
     def of(cls, plain: Node) -> "Settings":
-        """The records of plain containers.
+        """The records of a resolved configuration in plain containers.
 
         Raises:
-            UsageError: a section of mlefw's own holds something that it cannot.
+            UsageError: `step`, `early_stopping` or `checkpoint` has an unknown setting or a value of a wrong type.
         """
         sections = {"step": StepSettings, "early_stopping": EarlyStopping, "checkpoint": CheckpointSettings}
         single = ("seed", "report", "plots", "compile", "resume", "run_dir")
@@ -152,17 +151,17 @@ class Settings:
         )
 
     def replaced(self, **values: Any) -> "Settings":
-        """The same with other values of some settings, by their names in the configuration."""
+        """A copy with other values of some top-level settings, in plain containers, by their names."""
         return Settings.of({**self.plain, **values})
 
     @property
     def candidates(self) -> Mapping[str, Node]:
-        """The input maps among which `inputs=auto` chooses, by name; none where one is given."""
+        """The nodes of the input maps among which `inputs=auto` chooses, by name; empty for any other `inputs`."""
         found: Mapping[str, Node] = self.inputs.get("candidates") or {}
         return found if self.inputs.get("_target_") == AUTO_INPUTS else {}
 
     def choice(self, group: str) -> str:
-        """The name under which a member of a group was chosen."""
+        """The name of the member that was chosen in a group; of the group itself if none was chosen by name."""
         return str(self.choices.get(group, group))
 
     def described(self, group: str) -> str:
@@ -174,7 +173,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class TableSettings:
-    """Section `data` of `evaluate` and `predict`: a file, and how it is read; None means as in training."""
+    """Section `data` of `evaluate` and `predict`: a file and how it is read; None means as it was in training."""
 
     path: str | None = None
     delimiter: str | None = None
@@ -186,16 +185,20 @@ class TableSettings:
 
     @property
     def given(self) -> Node:
-        """What is set, by name."""
+        """The settings that are not None, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class AppliedSettings:
-    """What `evaluate` and `predict` share: the trained run, the rows, and how parameters are averaged over.
+    """The settings that `evaluate` and `predict` share.
 
-    `run` is empty where none is named; `overwrite` says whether what is there may be replaced; `weights` are those of
-    several runs in their mixture.
+    Args:
+        run: a run directory, a checkpoint file, or a list of these; empty if none is given.
+        data: the rows.
+        weights: of several runs in their mixture: `equal`, `stacked`, or a number for each run.
+        uncertainty: the node of a method that averages over parameters; empty for none.
+        overwrite: whether existing output may be replaced.
     """
 
     run: str
@@ -206,14 +209,20 @@ class AppliedSettings:
 
     @classmethod
     def of(cls, plain: Node) -> Self:
-        """The record of plain containers; what is not set has its default."""
+        """The record of a resolved configuration in plain containers; null stands for the default."""
         known = {name: plain[name] for name in cls.__dataclass_fields__ if plain.get(name) is not None}
         return cls(**{**known, "run": plain.get("run") or "", "data": TableSettings(**plain["data"])})
 
 
 @dataclass(frozen=True)
 class EvaluationSettings(AppliedSettings):
-    """The settings of `mlefw evaluate`; without `data.path` the rows of a split of the run's own data are scored."""
+    """The settings of `mlefw evaluate`.
+
+    Args:
+        split: the split of the run's own data that is scored if `data.path` is not set; by default `test`.
+        output: a JSON file for the figures.
+        plots: a folder for pictures.
+    """
 
     split: str | None = None
     output: str | None = None
@@ -222,7 +231,13 @@ class EvaluationSettings(AppliedSettings):
 
 @dataclass(frozen=True)
 class PredictionSettings(AppliedSettings):
-    """The settings of `mlefw predict`: intervals of a probability, `level`, and further `quantiles`."""
+    """The settings of `mlefw predict`.
+
+    Args:
+        output: a .parquet or .csv file for the predictions.
+        level: probability of the predictive interval from `lower` to `upper`.
+        quantiles: probabilities of further quantiles.
+    """
 
     output: str = "predictions.parquet"
     level: float = 0.9

@@ -1,4 +1,4 @@
-"""What a scheme of cross-validation is: which rows each fold holds out, as a function of settings and rows alone."""
+"""The interface of a scheme of cross-validation, which says which rows each fold holds out."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -15,12 +15,12 @@ from mlefw.reading.table import Table
 
 @dataclass(frozen=True)
 class Fold:
-    """The rows that one fit holds out, by their positions in the table, sorted.
+    """The rows that one fit holds out, as sorted positions in the table.
 
     Attributes:
-        test: rows that are held out, (m,).
-        repeat: of the whole scheme, from 0.
-        past: rows that are fitted, where they are not all others.
+        test: positions of the rows that are held out, (m,).
+        repeat: number of the repeat of the whole scheme, from 0.
+        past: positions of the rows that are fitted, (k,); None for all rows that are not held out.
     """
 
     test: np.ndarray
@@ -28,7 +28,7 @@ class Fold:
     past: np.ndarray | None = None
 
     def train(self, num_rows: int) -> np.ndarray:
-        """Positions of the rows that are fitted, of `num_rows` in all."""
+        """Positions of the rows that are fitted, (k,), out of `num_rows` rows."""
         if self.past is not None:
             return self.past
         kept = np.ones(num_rows, dtype=bool)
@@ -38,11 +38,11 @@ class Fold:
 
 @dataclass(kw_only=True)
 class Scheme(ABC):
-    """Says which rows each fold holds out.
+    """A scheme of cross-validation: which rows each fold holds out, as a function of settings and rows alone.
 
     Attributes:
-        fold: the one fold that a run holds out; None for all of them.
-        jobs: how many folds run at once; None for as many as there are cores.
+        fold: number of the only fold to run, from 0; None to run all folds.
+        jobs: number of folds that run at once; None for the number of cores.
     """
 
     fold: int | None = None
@@ -59,26 +59,29 @@ class Scheme(ABC):
 
     @abstractmethod
     def held_out(self, split: Split, table: Table, identifier: str | None) -> list[Fold]:
-        """All folds, in order; the same for the same settings and rows.
+        """All folds, in order; equal for equal settings and rows.
 
         Args:
             split: the rule of `data.split`, with its columns.
             table: all rows.
-            identifier: column of `data.id`, by which a row is known whatever its place in the table; None for none.
+            identifier: the column of `data.id`, which names rows independently of their order; None for none.
 
         Raises:
-            UsageError: more folds than the rows have to share, or a rule that the scheme cannot follow.
+            UsageError: there are too few rows for the folds, or the scheme cannot follow the rule of the split.
         """
 
 
 def hashed(seed: int, repeat: int, names: Iterable[object]) -> np.ndarray:
-    """A number for each name, (n,) uint64: the first 8 bytes of BLAKE2b of `seed:repeat:name`."""
+    """A pseudo-random number for each name, (n,) uint64: the first 8 bytes of BLAKE2b of `seed:repeat:name`.
+
+    Sorting by it shuffles rows in a way that depends on no other rows.
+    """
     texts = (f"{seed}:{repeat}:{name}".encode() for name in names)
     return np.array([int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") for text in texts], np.uint64)
 
 
 def row_names(table: Table, identifier: str | None) -> list[str]:
-    """What a row is known by: its identifier, or its position among the rows."""
+    """The name of each row: its value in the column `identifier` if no value is missing, else its position as text."""
     if identifier is None or identifier not in table.columns or identifier in table.holes:
         return [str(position) for position in range(table.num_rows)]
     return [written(value) for value in table.columns[identifier].tolist()]

@@ -1,4 +1,4 @@
-"""Leave-one-out of least squares without a refit: each row's own residual and leverage tell what the others predict."""
+"""Exact leave-one-out of least squares without refits, from the residual and the leverage of each row."""
 
 import math
 
@@ -12,21 +12,24 @@ from mlefw.prior.none import NoPrior
 from mlefw.run import build
 from mlefw.run.build import Data
 
-_ALONE = 1e-8
-"""What the leverage of a row may lack to one: such a row alone determines some coefficient."""
+_LEAST_REST = 1e-8
+"""Least value of 1 - leverage; below it a row alone determines a coefficient, and the other rows cannot predict it."""
 
 
 def supports(config: Settings, data: Data) -> bool:
-    """Whether the exact formula is that of the estimate: a Gaussian head with a learnt scale, without a prior."""
+    """Whether the formula applies: the head is Gaussian with one learnt scale, and there is no prior."""
     head = build.head_of(config.head, data.schema.targets)
     plain = type(head) is GaussianHead and head.eta_names == ("loc",) and "scale" not in head.fixed
     return plain and type(instantiate("prior", config.prior)) is NoPrior
 
 
 def leave_one_out(config: Settings, data: Data) -> tuple[np.ndarray, np.ndarray, float]:
-    """The NLL of each row under the fit to all others, (n,), under their intercept alone, (n,), and PRESS.
+    """Leave-one-out scores of all training rows.
 
-    A row that the others say nothing of, as it alone determines a coefficient, is not a number.
+    Returns:
+        The NLL of each row under the fit to all others, (n,) in nats; the NLL under the intercept-only fit to all
+        others, (n,); and PRESS, the weighted sum of squared leave-one-out residuals. Rows that alone determine a
+        coefficient, and rows of weight 0, have a NaN NLL and are left out of PRESS.
     """
     rows = data.train
     asked = data.schema.columns_of(config.baseline.get("features"), "baseline.features")
@@ -38,23 +41,30 @@ def leave_one_out(config: Settings, data: Data) -> tuple[np.ndarray, np.ndarray,
 
 
 def _left_out(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """NLL and residual of each row, (n,), under least squares on all others, whose scale is √(RSS / Σ w).
+    """NLL and residual of each row, both (n,), under weighted least squares on all others with scale √(RSS / Σ w).
 
-    With h = w·xᵀ(XᵀWX)⁻¹x: residual e / (1 - h), and RSS - w·e² / (1 - h) of the others.
+    With leverage h = w·xᵀ(XᵀWX)⁻¹x and residual e of the fit to all rows, the leave-one-out residual is e / (1 - h),
+    and the residual sum of squares of the others is RSS - w·e² / (1 - h).
+
+    Args:
+        x: features, (n, p); an intercept is added.
+        y: targets less offsets, (n,).
+        weight: frequencies, (n,).
     """
     root = np.sqrt(weight)
     mean = weight @ x / weight.sum()
     spread = np.sqrt(weight @ (x - mean) ** 2 / weight.sum())
     design = np.column_stack([np.ones(len(y)), (x - mean) / np.where(spread > 0, spread, 1.0)])
     q, r, _ = qr(root[:, None] * design, mode="economic", pivoting=True)
+    # Columns of negligible size in the pivoted QR are linear combinations of others.
     size = np.abs(np.diag(r))
     q = q[:, size > size.max() * max(design.shape) * np.finfo(np.float64).eps]
     away = y - weight @ y / weight.sum()
     scaled = root * away
     scaled = scaled - q @ (q.T @ scaled)
     leverage = (q**2).sum(1)
-    rest = np.where(1 - leverage > _ALONE, 1 - leverage, np.nan)
-    # Of a row without weight the root is zero, and its residual is that of the fit itself.
+    rest = np.where(1 - leverage > _LEAST_REST, 1 - leverage, np.nan)
+    # A row of weight 0 has root 0, so that its own fitted value cannot be recovered: it becomes NaN.
     fitted = q @ (q.T @ (root * away))
     error = np.where(weight > 0, away - np.divide(fitted, root, where=root > 0, out=np.zeros_like(root)), np.nan)
     square = ((scaled**2).sum() - weight * error**2 / rest) / (weight.sum() - weight)

@@ -1,8 +1,8 @@
-"""Figures over the folds of a cross-validation: means over rows, and standard errors that are named for what they are.
+"""Means over held-out rows of a cross-validation, with standard errors of several kinds.
 
 No unbiased estimator of the variance of k-fold cross-validation exists (Bengio & Grandvalet, 2004). The naive error
-takes training sets as fixed and rows as independent, and is too small; the corrected one widens the spread between
-folds for the rows that their training sets share.
+takes training sets as fixed and rows as independent, and is too small. The corrected error enlarges the variance
+between folds, because training sets share rows.
 """
 
 import numpy as np
@@ -22,26 +22,27 @@ def figures(
     """The mean of held-out values over rows, and its standard errors.
 
     Args:
-        values: nats of held-out rows, (m,), once for each repeat.
-        weight: of these rows, (m,), as frequencies.
-        row: which row each is, (m,).
-        fold: which fit each is of, (m,).
-        ratio: rows that a fold tests over rows that it fits, on average.
-        group: the group of each, (m,), where rows come in groups.
-        moment: the time of each, (m,), where rows come in the order of time.
+        values: a value of each held-out row, (m,) in nats, such as its NLL; rows appear once for each repeat.
+        weight: weights of the rows as frequencies, (m,).
+        row: position of each row in the table, (m,).
+        fold: number of the fold of each value, (m,).
+        ratio: number of test rows over number of training rows, averaged over folds.
+        group: group of each row, (m,), if `data.split` is `group`.
+        moment: time of each row, (m,), if `data.split` is `time`.
 
     Returns:
-        `nats`, `naive_se`, `corrected_se`, and with groups `clustered_se`, with times `hac_se`; an error that is not
-        defined is left out.
+        The mean `nats`, and standard errors in nats: `naive_se`, `corrected_se`, with groups `clustered_se`, with times
+        `hac_se`. An error that is not defined is left out.
     """
     mean = float(weight @ values / weight.sum())
-    # The repeats of a row are no more rows.
+    # Values of a row in several repeats are averaged first: repeats are no additional rows.
     rows, position = np.unique(row, return_inverse=True)
     count = np.bincount(position)
     of_row, shares = np.bincount(position, values) / count, np.bincount(position, weight) / count
     found = {"naive_se": naive(of_row - mean, shares)}
     means = np.array([np.average(values[fold == k], weights=weight[fold == k]) for k in np.unique(fold)])
     found["corrected_se"] = corrected(means, ratio)
+    # Index of the first value of each row; in a reversed assignment the last one, the earliest value, stays.
     first = np.full(len(rows), -1)
     first[position[::-1]] = np.arange(len(row))[::-1]
     if group is not None:
@@ -53,18 +54,27 @@ def figures(
 
 
 def naive(away: np.ndarray, weight: np.ndarray) -> float:
-    """Sd / √n of differences from the mean, (n,), with weights as frequencies; not a number for one row."""
+    """Standard deviation / √n of deviations from the mean, (n,), with weights as frequencies; NaN for one row."""
     total = float(weight.sum())
     return float(np.sqrt(weight @ away**2 / total / (total - 1))) if total > 1 else float("nan")
 
 
 def corrected(means: np.ndarray, ratio: float) -> float:
-    """The corrected resampled error of Nadeau & Bengio (2003): √((1/J + n_test/n_train)·s²) of the means of J fits."""
+    """The corrected standard error √((1/J + n_test/n_train)·s²) of the means of J folds; NaN for one fold.
+
+    Source: Nadeau & Bengio (2003), corrected resampled t-test.
+    """
     return float(np.sqrt((1 / len(means) + ratio) * means.var(ddof=1))) if len(means) > 1 else float("nan")
 
 
 def clustered(away: np.ndarray, weight: np.ndarray, group: np.ndarray) -> float:
-    """The error of the mean of rows, (n,), that are dependent within groups: √(G/(G-1) Σ_g (Σ w·away)²) / Σ w."""
+    """Standard error of a mean over rows that are dependent within groups: √(G/(G-1) Σ_g (Σ w·away)²) / Σ w.
+
+    Args:
+        away: deviations from the mean, (n,).
+        weight: frequencies, (n,).
+        group: group of each row, (n,); the error is NaN for one group.
+    """
     _, code = np.unique(group, return_inverse=True)
     sums = np.bincount(code, weight * away)
     count = len(sums)
@@ -72,9 +82,15 @@ def clustered(away: np.ndarray, weight: np.ndarray, group: np.ndarray) -> float:
 
 
 def newey_west(away: np.ndarray, weight: np.ndarray) -> float:
-    """The error of the mean of rows in the order of time, (n,), consistent under autocorrelation (Newey & West, 1987).
+    """Standard error of a mean over rows in the order of time, consistent under autocorrelation; NaN for one row.
 
-    Bartlett weights up to lag ⌊4 (n/100)^(2/9)⌋.
+    It has Bartlett weights up to lag ⌊4 (n/100)^(2/9)⌋.
+
+    Args:
+        away: deviations from the mean in the order of time, (n,).
+        weight: frequencies, (n,).
+
+    Source: Newey & West (1987).
     """
     score = weight * away
     num_rows = len(score)

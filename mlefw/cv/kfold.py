@@ -12,16 +12,17 @@ from mlefw.reading.table import Table
 
 @dataclass(kw_only=True)
 class KFold(Scheme):
-    """Each row is held out once in every repeat; folds differ by one row at most, and so do those of a stratum.
+    """k folds, in which each row is held out once in every repeat.
 
-    Rows are dealt out in the order of a hash of the seed, the repeat, and the row (its `data.id`, or its position).
-    Under `data.split=stratified` they are dealt stratum by stratum; under `data.split=group` whole groups go, in the
-    order of their hash, to the fold that has the fewest rows by then.
+    Rows are dealt to the folds in turn, in the order of a hash of the seed, the repeat, and the row (its `data.id`, or
+    its position), so that sizes of folds differ by at most one row. Under `data.split=stratified` rows are dealt
+    stratum by stratum, and the counts of a stratum differ by at most one, too. Under `data.split=group` whole
+    groups go, in the order of their hash, to the fold that has the fewest rows so far.
 
     Attributes:
         folds: number of folds.
-        repeats: how often all rows are dealt out anew.
-        seed: of the hash.
+        repeats: number of times that all rows are dealt out, each with another hash.
+        seed: seed of the hash.
     """
 
     folds: int = 10
@@ -43,7 +44,7 @@ class KFold(Scheme):
         """The folds of the first repeat, then those of the next.
 
         Raises:
-            UsageError: more folds than rows or groups, or rows in the order of time.
+            UsageError: there are more folds than rows or groups, or `data.time` orders the rows.
         """
         if split.rule == "time":
             raise UsageError(f"cv=kfold fits on the future of data.time={split.time}\n  expected: cv=rolling")
@@ -68,11 +69,13 @@ class KFold(Scheme):
         return found
 
     def _of_rows(self, order: np.ndarray) -> np.ndarray:
+        """The fold of each row, (n,), if rows are dealt to the folds in turn, in the given order."""
         fold_of = np.empty(len(order), dtype=np.int64)
         fold_of[order] = np.arange(len(order)) % self.folds
         return fold_of
 
     def _of_groups(self, order: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """The fold of each group, (g,), if each goes to the fold with the fewest rows so far, in the given order."""
         num_rows, fold_of = np.zeros(self.folds), np.empty(len(sizes), dtype=np.int64)
         for group in order.tolist():
             fold_of[group] = int(num_rows.argmin())

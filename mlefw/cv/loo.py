@@ -1,4 +1,4 @@
-"""Leave-one-out, by rows or by groups."""
+"""Leave-one-out cross-validation, by rows or by groups."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class LeaveOneOut(Scheme):
         """A fold for each row, or for each group.
 
         Raises:
-            UsageError: rows in the order of time, or one group alone.
+            UsageError: `data.time` orders the rows, or there is only one group.
         """
         if split.rule == "time":
             raise UsageError(f"cv=loo fits on the future of data.time={split.time}\n  expected: cv=rolling")
@@ -26,5 +26,5 @@ class LeaveOneOut(Scheme):
             return [Fold(np.array([row])) for row in range(table.num_rows)]
         names, groups = split.groups(table)
         if len(names) < 2:
-            raise UsageError(f"{table.origin}: data.group={split.group} has one group alone\n  expected: at least two")
+            raise UsageError(f"{table.origin}: data.group={split.group} has only one group\n  expected: at least two")
         return [Fold(np.flatnonzero(groups == group)) for group in range(len(names))]

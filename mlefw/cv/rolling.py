@@ -1,4 +1,4 @@
-"""Rolling origin: each fit has the past alone, and is tested on what comes next."""
+"""Rolling-origin cross-validation: each fit uses the past only, and is tested on the rows that follow."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,12 +13,12 @@ from mlefw.reading.table import Table
 
 @dataclass(kw_only=True)
 class Rolling(Scheme):
-    """Windows of equal numbers of rows in the order of `data.time`; rows of one time are never apart.
+    """Test windows of about equal numbers of rows, in the order of `data.time`; rows of one time are in one window.
 
     Attributes:
-        initial: share of the rows that the first fit has.
-        horizon: share of the rows that each fit is tested on; what is left at the end is a window of its own from half
-            of that on, else part of the last one.
+        initial: share of the rows that the first fit uses.
+        horizon: share of the rows in each test window. A remainder of at least half a window is a window of its own; a
+            smaller one is part of the last window.
     """
 
     initial: float = 0.5
@@ -36,10 +36,10 @@ class Rolling(Scheme):
                 raise UsageError(f"cv.{name}={getattr(self, name)}: expected a share of the rows between 0 and 1")
 
     def held_out(self, split: Split, table: Table, identifier: str | None) -> list[Fold]:
-        """The windows, the earliest first.
+        """A fold for each test window, the earliest first.
 
         Raises:
-            UsageError: no column of times, or too few different ones.
+            UsageError: `data.time` is not set, or all rows have the same time.
         """
         if split.rule != "time":
             raise UsageError("cv=rolling needs data.time=COLUMN, in whose order the rows are fitted and tested")
@@ -48,10 +48,13 @@ class Rolling(Scheme):
         size = max(1, round(self.horizon * num_rows))
         starts = np.arange(round(self.initial * num_rows), num_rows, size)
         starts = starts[(num_rows - starts >= size / 2) | (starts == starts[0])]
-        # The number of times before each window: the one whose rows end nearest to where it is to begin.
+        # A window begins between two times, at the boundary nearest to its intended first row: `cuts` has the number of
+        # distinct times before each window.
         cuts = np.unique(1 + np.abs(ends[None, :-1] - starts[:, None]).argmin(1)) if len(ends) > 1 else np.empty(0, int)
         if not len(cuts):
-            raise UsageError(f"{table.origin}: data.time={split.time} has one time alone\n  expected: at least two")
+            raise UsageError(
+                f"{table.origin}: data.time={split.time} has the same value in all rows\n  expected: at least two times"
+            )
         bounds = [*cuts.tolist(), len(ends)]
         return [
             Fold(np.flatnonzero((code >= first) & (code < last)), 0, np.flatnonzero(code < first))

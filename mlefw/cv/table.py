@@ -1,4 +1,4 @@
-"""The table over the folds of a cross-validation, as a terminal shows it."""
+"""The table of a cross-validation in the terminal."""
 
 from rich.table import Table
 
@@ -6,11 +6,15 @@ from mlefw.system.atomic import Json
 from mlefw.system.number_format import number
 
 _MOST = 50
-"""Folds that are shown one by one."""
+"""Most folds that are shown one by one."""
 
 
 def fold_table(content: Json) -> Table:
-    """NLL of each fold and of all held-out rows, beside the baseline's."""
+    """A table of the NLL of each fold and of all held-out rows, beside the NLL of the baseline.
+
+    Args:
+        content: the content of `cv.json`.
+    """
     baseline = content.get("baseline", {}).get("name", "baseline")
     table = Table()
     for name in ("fold", "fitted", "held out", f"{content['name']}, nats per row", baseline, "difference"):
@@ -45,4 +49,4 @@ ERRORS = {
     "clustered_se": "clustered by group",
     "hac_se": "Newey-West over time",
 }
-"""What the standard errors are called."""
+"""Names of the standard errors in the table, by their keys in `cv.json`."""

@@ -1,4 +1,4 @@
-"""A cross-validation: its folds run as the jobs of a sweep do, and what they hold out is gathered."""
+"""Runs a cross-validation: each fold in a process of its own, as jobs of a sweep are; then collects their results."""
 
 import os
 import time
@@ -15,8 +15,8 @@ from mlefw.configuration.read import as_yaml, located
 from mlefw.configuration.settings import Node, Settings
 from mlefw.cv import exact
 from mlefw.cv.base import Scheme
-from mlefw.cv.gathered import Held, Plan, gather
 from mlefw.cv.loo import LeaveOneOut
+from mlefw.cv.results import ExactScores, Plan, gather
 from mlefw.cv.table import fold_table
 from mlefw.distributed import topology
 from mlefw.errors import UsageError
@@ -25,7 +25,7 @@ from mlefw.run import build, held_out
 from mlefw.run.directory import check_free, locked
 from mlefw.run.source import open_source
 from mlefw.sweep.progress import Progress
-from mlefw.sweep.record import Job, Unrecorded
+from mlefw.sweep.record import Job, UnrecordedJobs
 from mlefw.system import warning
 from mlefw.system.atomic import Json, write_json, write_text
 from mlefw.system.fork_pool import Ended, Pool
@@ -37,16 +37,16 @@ MAX_FOLDS = 10_000
 
 
 def run(command: str, composed: Node, root: Path) -> int:
-    """Fit each fold, and write `cv.json` and `rows.parquet`; 0, or 5 where a fold could not be fitted.
+    """Fit each fold, and write `cv.json` and `rows.parquet`; the exit code is 0, or 5 if a fold could not be fitted.
 
     Args:
         command: `train` or `baseline`.
-        composed: the configuration of all folds.
-        root: the directory of the whole, in which each fold has its own.
+        composed: the composed configuration, with `cv.fold` null.
+        root: the directory of the cross-validation, in which each fold has a directory.
 
     Raises:
-        UsageError: a mistake in settings or data, before anything is written.
-        Stopped: by a signal.
+        UsageError: settings or data are wrong; nothing was written.
+        Stopped: a signal ended the cross-validation.
     """
     config = located(composed, root)
     check_free(root)
@@ -57,7 +57,7 @@ def run(command: str, composed: Node, root: Path) -> int:
     folds = held_out.all_folds(config.cv, source, table)
     data = build.coded_data(config, source, table, lambda: held_out.all_training(table))
     plan = Plan.of(command, config, source, table, data, folds)
-    known = _exactly(command, config, plan)
+    known = _exact_scores(command, config, plan)
     wanted = [number for number in range(len(folds)) if known is None or number in known.unknown]
     if len(wanted) > MAX_FOLDS:
         raise UsageError(f"cv={config.choice('cv')}: {len(wanted)} fits, expected at most {MAX_FOLDS}")
@@ -87,23 +87,31 @@ def _check(command: str, config: Settings) -> None:
         raise UsageError("baseline=none: there is nothing to estimate; expected baseline=linear")
 
 
-def _exactly(command: str, config: Settings, plan: Plan) -> Held | None:
-    """What leave-one-out of least squares says without a refit; None where there is no such formula."""
+def _exact_scores(command: str, config: Settings, plan: Plan) -> ExactScores | None:
+    """Scores by the exact formula for leave-one-out of least squares; None if it does not apply."""
     scheme: Scheme = instantiate("cv", config.cv)
     if command != "baseline" or type(scheme) is not LeaveOneOut or plan.split.rule == "group":
         return None
     solvers = config.baseline.get("solvers")
     if solvers and solvers[0].get("_target_", "").rpartition(".")[2] != LeastSquares.__name__:
         return None
-    return Held(*exact.leave_one_out(config, plan.data)) if exact.supports(config, plan.data) else None
+    return ExactScores(*exact.leave_one_out(config, plan.data)) if exact.supports(config, plan.data) else None
 
 
 def _fit(command: str, composed: Node, root: Path, jobs: list[Job], size: int | None) -> None:
-    """Run the folds, each in a fork of this process where the system has one."""
-    progress = Progress(Unrecorded(root, jobs), command == "train", None)
-    tasks = {job.number: partial(_task, command, composed, job) for job in jobs}
+    """Run the folds, each in a fork of this process, or one after another here on a system without forks.
+
+    Args:
+        command: `train` or `baseline`.
+        composed: the composed configuration.
+        root: the directory of the cross-validation.
+        jobs: the folds.
+        size: number of folds that run at once; None for the number of cores.
+    """
+    progress = Progress(UnrecordedJobs(root, jobs), command == "train", None)
+    tasks = {job.number: partial(_run_fold, command, composed, job) for job in jobs}
     if not hasattr(os, "fork"):
-        _in_turn(jobs, tasks, progress)
+        _fit_in_turn(jobs, tasks, progress)
         return
     cores = topology.num_cores()
     size = size or cores
@@ -113,15 +121,15 @@ def _fit(command: str, composed: Node, root: Path, jobs: list[Job], size: int | 
         pool.drain()
 
 
-def _in_turn(jobs: Iterable[Job], tasks: dict[int, Any], progress: Progress) -> None:
+def _fit_in_turn(jobs: Iterable[Job], tasks: dict[int, Any], progress: Progress) -> None:
     for job in jobs:
         clock = time.monotonic()
         code = tasks[job.number]()
         progress.ended(job.number, Ended(code, time.monotonic() - clock))
 
 
-def _task(command: str, composed: Node, job: Job) -> int:
-    """One fold, in a process of its own; its exit code."""
+def _run_fold(command: str, composed: Node, job: Job) -> int:
+    """Run one fold in this process, and return its exit code."""
     settings = {**composed, "cv": {**composed["cv"], "fold": job.number}}
     return run_alone(command, lambda: settings, job.run_dir)
 

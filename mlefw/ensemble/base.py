@@ -1,4 +1,4 @@
-"""What an ensemble is: how its members differ, as a function of settings and rows alone."""
+"""The interface of an ensemble, which says how its members differ."""
 
 from abc import ABC
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from mlefw.run.held_out import Parts
 
 @dataclass(kw_only=True)
 class Ensemble(ABC):  # noqa: B024 - members may differ by their seeds alone
-    """Says how the members of an ensemble differ from one another.
+    """An ensemble: how its members differ, as a function of settings and rows alone.
 
     Attributes:
-        members: how many there are.
-        member: the one member that a run is; None for all of them.
-        jobs: how many run at once; None for as many as there are cores.
+        members: number of members.
+        member: number of the only member to train, from 0; None to train all members.
+        jobs: number of members that are trained at once; None for the number of cores.
     """
 
     members: int = 5
@@ -38,36 +38,34 @@ class Ensemble(ABC):  # noqa: B024 - members may differ by their seeds alone
             raise UsageError(f"ensemble.jobs={self.jobs}: expected a whole number of at least 1, or null")
 
     def settings(self, config: Node, number: int) -> Node:
-        """The settings of one member: those of the whole with another `seed`, and with its number.
-
-        Members have neither a report nor pictures, which the whole has. Ensembles with other values of `seed` and as
-        many members have no seed of a member in common.
+        """The settings of one member: those of the ensemble with another `seed`, and without report and pictures.
 
         Args:
-            config: of the whole, resolved.
-            number: of the member, from 0.
+            config: the resolved settings of the ensemble, in plain containers.
+            number: number of the member, from 0.
         """
+        # Ensembles of equal size with different values of `seed` have no member's seed in common.
         seed = (config["seed"] * self.members + number) % 2**32
         node = {**config["ensemble"], "member": number}
         return {**config, "seed": seed, "report": False, "plots": False, "ensemble": node}
 
     def whole(self, config: Node) -> Node:
-        """The settings by which the rows of the whole are read and its exact estimate is found.
+        """The settings of the run to which the ensemble is compared: its rows, and the exact estimate on them.
 
         Args:
-            config: of the whole, resolved.
+            config: the resolved settings of the ensemble, in plain containers.
         """
         return config
 
     def parts(self, source: Source, table: Table, parts: Parts) -> Parts:
-        """The splits of the member, or with `member` None those of the whole; by default those of a single run.
+        """The splits of the member, or of the whole ensemble if `member` is None; by default those of a single run.
 
         Args:
-            source: says how rows are shared out.
-            table: all that it has read.
+            source: the data source, which has the rule of `data.split`.
+            table: all rows that the source has read.
             parts: the splits of a run without an ensemble.
 
         Raises:
-            UsageError: more members than rows, or rows that cannot be shared out so.
+            UsageError: there are fewer rows than members, or the rows cannot be shared out in this way.
         """
         return parts

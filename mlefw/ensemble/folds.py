@@ -1,4 +1,4 @@
-"""Members each of which validates on another part of the rows."""
+"""An ensemble in which each member validates on a different fold of the rows."""
 
 from dataclasses import dataclass
 
@@ -14,19 +14,19 @@ from mlefw.run.held_out import Parts
 
 @dataclass(kw_only=True)
 class Folds(Ensemble):
-    """Member f validates on fold f of the training and validation rows, and trains on the others.
+    """Member k validates on fold k of the training and validation rows, and trains on the other folds.
 
-    So every row trains all members but one, which has not seen it: the row has an out-of-fold prediction. Test rows are
-    those of the run without an ensemble. Folds are those of `cv=kfold` on the rows that are left, by `data.seed`:
-    stratified or in whole groups where `data.split` is.
+    Each row is used for training by all members but one, whose prediction of the row is out of fold. Test rows are
+    those of a run without an ensemble. Folds are those of `cv=kfold` with `data.seed` on the other rows: stratified, or
+    of whole groups, as `data.split` says.
     """
 
     def parts(self, source: Source, table: Table, parts: Parts) -> Parts:
-        """Training and validation rows of the member, or for the whole both as training rows; the test rows.
+        """The splits of the member; for the whole ensemble, training and validation rows are one training split.
 
         Raises:
-            UsageError: fewer rows or groups than members, rows in the order of time, validation rows of their own, or
-                rows beyond memory.
+            UsageError: there are fewer rows or groups than members, `data.time` orders the rows, validation rows come
+                from another file, or rows are streamed from disk.
         """
         if "validation" in parts and parts["validation"][0] is not parts["train"][0]:
             raise UsageError(

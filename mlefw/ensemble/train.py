@@ -1,4 +1,4 @@
-"""An ensemble as the only work of a command: members are trained together where that is faster, else in forks."""
+"""Trains the members of an ensemble for the command line: together if that is faster, else each in a fork."""
 
 import os
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from mlefw.run.directory import CANDIDATES, MEMBERS, summary_of
 from mlefw.run.held_out import is_ensemble
 from mlefw.sweep.population.dispatch import Groups
 from mlefw.sweep.progress import Progress
-from mlefw.sweep.record import Job, Unrecorded, supersede
+from mlefw.sweep.record import Job, UnrecordedJobs, supersede
 from mlefw.system.atomic import Json
 from mlefw.system.fork_pool import Pool
 from mlefw.system.local_path import local_path
@@ -27,23 +27,32 @@ from mlefw.system.trust import trusted
 
 
 def run(config: Settings, root: Path, is_resumed: bool = False) -> Json:
-    """Train an ensemble into a directory; the summary of the mixture.
+    """Train an ensemble into a directory, and return the summary of the mixture.
+
+    Args:
+        config: the settings of the ensemble.
+        root: the directory of the ensemble.
+        is_resumed: whether members in the directory that are finished are kept.
 
     Raises:
-        UsageError: a mistake in settings or data, before anything is written.
+        UsageError: settings or data are wrong; nothing was written.
         NumericalError: no member was trained to its end.
-        Stopped: by a signal; `resume` goes on from there.
+        Stopped: a signal ended the training; `resume=` continues it.
     """
     if not hasattr(os, "fork"):
         return ensemble.run(config, root, None, is_resumed)
-    return ensemble.run(config, root, partial(_trained, config.ensemble.get("jobs")), is_resumed)
+    return ensemble.run(config, root, partial(_train_members, config.ensemble.get("jobs")), is_resumed)
 
 
-def settings(root: Path, overrides: Sequence[str]) -> Settings:
-    """The settings of an ensemble that is to be gone on with.
+def resumed_settings(root: Path, overrides: Sequence[str]) -> Settings:
+    """The settings of an ensemble that `resume=` continues.
+
+    Args:
+        root: the directory of the ensemble.
+        overrides: the overrides of the command line; only `resume=` is allowed.
 
     Raises:
-        UsageError: it is none, or other settings are asked for.
+        UsageError: the directory cannot be read, or there are other overrides.
     """
     others = [item for item in overrides if not item.startswith("resume=")]
     if others:
@@ -52,33 +61,43 @@ def settings(root: Path, overrides: Sequence[str]) -> Settings:
 
 
 def root_of(given: str) -> Path | None:
-    """The directory of an ensemble that `resume=` means, absolute; None where it is none."""
+    """The absolute path of the ensemble that `resume=` names; None if the path is not an ensemble."""
     path = local_path(given, "resume", "only a local run directory can be continued")
     has_members = (path / MEMBERS).is_dir() or any((path / CANDIDATES).glob(f"*/{MEMBERS}"))
     is_one = has_members and (path / "config.yaml").is_file() and not (path / "checkpoints").is_dir()
     return path.absolute() if is_one else None
 
 
-def _trained(size: int | None, root: Path, members: Sequence[Member]) -> dict[Path, str]:
-    """Train the members that are not finished; of those that fail the reason, by their directories."""
+def _train_members(size: int | None, root: Path, members: Sequence[Member]) -> dict[Path, str]:
+    """Train the members that are not finished.
+
+    Args:
+        size: number of members that are trained at once; None for the number of cores.
+        root: the directory of the ensemble.
+        members: all members.
+
+    Returns:
+        Why members failed, by their directories.
+    """
     left = {key: one for key, one in enumerate(members) if not _is_finished(one)}
     jobs = {key: Job(key, [], one.run_dir) for key, one in left.items()}
-    chosen = {key: _continued(root, one) for key, one in left.items()}
-    progress = Progress(Unrecorded(root, list(jobs.values())), True, None)
+    chosen = {key: _member_settings(root, one) for key, one in left.items()}
+    progress = Progress(UnrecordedJobs(root, list(jobs.values())), True, None)
     groups = Groups(progress)
     cores = topology.num_cores()
     size = min(size or cores, max(1, len(jobs)))
     with deferred(), Pool(size, max(1, cores // size), None, groups.ended) as pool:
-        # One group of those that are alike, since two would start its operations twice.
-        anew = {key: _composed(config) for key, config in chosen.items() if not config.resume}
+        # One group of members that can be trained together: launching an operation of few members takes as long as of
+        # many, and a second group would launch each operation again.
+        anew = {key: _as_job_settings(config) for key, config in chosen.items() if not config.resume}
         alone = groups.submit(pool, anew, 1)
         _submit(pool, progress, chosen, sorted({*alone} | ({*chosen} - {*anew})))
         _submit(pool, progress, chosen, sorted(groups.left))
     return {job.run_dir: job.reason or job.status for job in jobs.values() if not job.is_done}
 
 
-def _composed(config: Settings) -> Node:
-    """The settings of a member as those of a job of a sweep are: without its directory, which tells members apart."""
+def _as_job_settings(config: Settings) -> Node:
+    """The settings of a member like those of a job of a sweep: without its directory, which differs between members."""
     node: Node = moved(config.plain, str(config.run_dir), "${run_dir}")
     return {**node, "run_dir": None}
 
@@ -86,12 +105,12 @@ def _composed(config: Settings) -> Node:
 def _submit(pool: Pool, progress: Progress, chosen: dict[int, Settings], numbers: Sequence[int]) -> None:
     for number in numbers:
         job = progress.journal.jobs[number]
-        pool.submit(number, partial(_task, chosen[number], job.run_dir), progress.log(job))
+        pool.submit(number, partial(_run_member, chosen[number], job.run_dir), progress.log(job))
     pool.drain()
 
 
-def _task(config: Settings, run_dir: Path) -> int:
-    """One member, in a process of its own; its exit code."""
+def _run_member(config: Settings, run_dir: Path) -> int:
+    """Train one member in this process, and return its exit code."""
     return run_alone("train", lambda: config.plain, run_dir)
 
 
@@ -99,8 +118,11 @@ def _is_finished(member: Member) -> bool:
     return summary_of(member.run_dir).get("status") == "finished"
 
 
-def _continued(root: Path, member: Member) -> Settings:
-    """The settings of a member that is not finished: it goes on from its last checkpoint, or anew without one."""
+def _member_settings(root: Path, member: Member) -> Settings:
+    """The settings of an unfinished member: to continue from its last checkpoint, or to start anew without one.
+
+    Without a checkpoint, a directory of the member is moved aside.
+    """
     if (member.run_dir / "checkpoints" / "last.ckpt").is_file():
         return resume.settings(member.run_dir, [], [], trusted())
     if member.run_dir.exists():
@@ -108,13 +130,18 @@ def _continued(root: Path, member: Member) -> Settings:
     return member.config
 
 
-def asked(composed: Node, run_dir: Path) -> Settings | None:
-    """The settings of a training in a directory where they are those of an ensemble; None where it is one run."""
+def ensemble_settings(composed: Node, run_dir: Path) -> Settings | None:
+    """The typed settings of a run in a directory if they ask for an ensemble; None for a single run.
+
+    Args:
+        composed: the composed configuration in plain containers.
+        run_dir: the directory.
+    """
     config = located(composed, run_dir)
     return config if is_ensemble(config) and not config.experiment else None
 
 
 def run_and_report(config: Settings, run_dir: Path, is_resumed: bool = False) -> int:
-    """Train an ensemble, and print what it has found; the exit code."""
+    """Train an ensemble, print its results, and return the exit code."""
     finish_imports()
     return report(run(config, run_dir.absolute(), is_resumed), run_dir, quiet=False)

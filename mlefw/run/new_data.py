@@ -8,7 +8,7 @@ import numpy as np
 
 from mlefw.configuration.admission import admit
 from mlefw.configuration.check import check_parts
-from mlefw.configuration.instantiate import found, instantiate
+from mlefw.configuration.instantiate import class_of, instantiate
 from mlefw.configuration.settings import Node, TableSettings
 from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
@@ -109,7 +109,7 @@ def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Sour
 
 def _kind(trained: Trained, path: str) -> type[Source]:
     """The class of source for a file or folder: the class used in training if it reads such files, else by the name."""
-    known: type[Source] = found(admit("data", trained.config.data))
+    known: type[Source] = class_of(admit("data", trained.config.data))
     file = str(local_path(path, "data.path"))
     return next((kind for kind in (known, Parquet) if kind.reads(file)), Csv)
 

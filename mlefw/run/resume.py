@@ -14,12 +14,13 @@ from omegaconf import OmegaConf
 from mlefw.callback.resume import KEY, Place, objective_state
 from mlefw.callback.stored_state import Content
 from mlefw.configuration.check import check
-from mlefw.configuration.expansion import load
-from mlefw.configuration.groups import config_root, known_settings
-from mlefw.configuration.override import opened
+from mlefw.configuration.expansion import load_yaml
+from mlefw.configuration.groups import known_settings
+from mlefw.configuration.override import for_hydra
 from mlefw.configuration.read import located, moved, read_settings, resolve
 from mlefw.configuration.record import typed
 from mlefw.configuration.settings import Settings
+from mlefw.configuration.yaml_folder import config_root
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
 from mlefw.run import archive, checkpoint
@@ -147,7 +148,7 @@ def check_rows(run_dir: Path, content: Content, card: Content, data: Data, objec
 def _read(path: Path) -> Content:
     """The settings in a YAML file, which is read with limits on size, depth and references."""
     try:
-        config = load(path)
+        config = load_yaml(path)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(config, dict) or not isinstance(config.get("choices"), dict):
@@ -157,7 +158,7 @@ def _read(path: Path) -> Content:
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides(opened(overrides))
+        return OverridesParser.create().parse_overrides(for_hydra(overrides))
     except HydraException as error:
         raise UsageError(f"a setting cannot be read: {str(error).splitlines()[0]}") from error
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mlefw.configuration.admission import admit
-from mlefw.configuration.instantiate import found, instantiate
+from mlefw.configuration.instantiate import class_of, instantiate
 from mlefw.configuration.settings import Node, Settings
 from mlefw.data.base import Source
 from mlefw.head.censored import CensoredHead
@@ -12,7 +12,7 @@ from mlefw.schema.support import check_targets
 
 def head_kind(node: Node) -> Any:
     """The class of a head; it says how its target is coded, which is needed before a head can be built."""
-    return found(admit("head", node))
+    return class_of(admit("head", node))
 
 
 def open_source(config: Settings) -> Source:

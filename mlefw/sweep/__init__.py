@@ -1,1 +1,1 @@
-"""Many runs of one command."""
+"""Sweeps: one command run once for each combination of several values of its settings."""

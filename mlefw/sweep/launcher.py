@@ -9,22 +9,25 @@ from mlefw.configuration.check import accepts
 from mlefw.configuration.settings import Node
 from mlefw.distributed import topology
 from mlefw.errors import UsageError
-from mlefw.sweep.job import Task
 from mlefw.sweep.progress import Progress
 from mlefw.sweep.record import Journal
+from mlefw.sweep.task import Task
 from mlefw.system.fork_pool import Pool
 from mlefw.system.signals import deferred, raise_pending
 
 
 class ForkLauncher:
-    """Runs the jobs of a sweep in forks of this process, and tells what became of each.
+    """Runs the jobs of a sweep in forks of this process, and reports what became of each.
 
     Args:
-        jobs: how many run at once; by default as many as there are cores.
-        threads: of each job; by default cores / jobs.
-        timeout_s: what a job may take, in seconds.
-        population: whether jobs that differ in seed, learning rate or prior scale are trained together, where that is
-            faster; not with a time limit.
+        jobs: number of jobs that run at once; by default the number of cores.
+        threads: threads of each job; by default cores / jobs.
+        timeout_s: time limit of a job in seconds; None for none.
+        population: whether jobs that differ only in seed, learning rate or prior scale are trained together if that is
+            faster; never with a time limit, which could not end one job alone.
+
+    Raises:
+        UsageError: the system has no fork.
     """
 
     def __init__(
@@ -43,10 +46,13 @@ class ForkLauncher:
 
     @classmethod
     def of(cls, settings: Node) -> "ForkLauncher | None":
-        """The launcher of these settings; None where they are those of another one, which is Hydra's to make.
+        """The launcher that settings describe; None if they describe another one, which Hydra builds.
+
+        Args:
+            settings: the section `hydra.launcher`.
 
         Raises:
-            UsageError: one of them is out of range.
+            UsageError: a setting is out of range.
         """
         if settings.get("_target_") != "mlefw.sweep.launcher.ForkLauncher":
             return None
@@ -62,14 +68,19 @@ class ForkLauncher:
         return cls(**{name: value for name, value in settings.items() if name != "_target_"})
 
     def launch(self, command: str, journal: Journal, tasks: Sequence[Task]) -> None:
-        """Run the tasks, one for each job of the journal; what became of them is noted there.
+        """Run the tasks, and note in the journal what became of them.
+
+        Args:
+            command: the command that each job runs.
+            journal: the jobs.
+            tasks: the task of each job, in the same order.
 
         Raises:
             Stopped: a signal ended the sweep; the journal is written.
         """
         jobs = journal.jobs
         progress = Progress(journal, command == "train", self.timeout_s)
-        # What this imports is all that jobs need: torch and Lightning are there once, and forks share their pages.
+        # Imported before the first fork, so that forks share the memory of torch and Lightning.
         from mlefw.sweep.population.dispatch import Groups
 
         finish_imports()
@@ -87,8 +98,8 @@ class ForkLauncher:
                 wanted = []
                 for index, (job, task) in enumerate(zip(jobs, tasks, strict=True)):
                     raise_pending()
-                    if task.is_kept(journal.root, job):
-                        progress.tell(job)
+                    if task.keep_finished(journal.root, job):
+                        progress.print_line(job)
                     else:
                         wanted.append(index)
                 alone = set(wanted)

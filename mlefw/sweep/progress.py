@@ -1,4 +1,4 @@
-"""A sweep as it goes: how each job ended, in the terminal and on disk."""
+"""Reports how each job of a sweep ended, in the terminal and on disk."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mlefw.errors import StorageError
 from mlefw.run.directory import summary_of
-from mlefw.sweep.record import Job, Journal, Unrecorded
+from mlefw.sweep.record import Job, Journal, UnrecordedJobs
 from mlefw.system.atomic import write_json
 from mlefw.system.child import killed_by
 from mlefw.system.fork_pool import Ended
@@ -19,31 +19,38 @@ from mlefw.system.signals import SIGNALS
 from mlefw.system.terminal import console
 
 STOPPED = tuple(128 + number for number in SIGNALS)
+"""Exit codes of jobs that a signal stopped."""
 _TAIL = 20_000
+"""Bytes at the end of a log in which the error message is looked for."""
 _ERROR = "mlefw: error: "
 
 
 class Progress:
-    """Prints a line for each job that ends, and notes it.
+    """Prints a line for each job that ends, and notes its result.
 
     Args:
-        journal: of the sweep, or the jobs of what keeps none.
-        has_summary: whether a job that ended well leaves a summary.
-        timeout_s: what a job may take.
+        journal: the journal of the sweep, or jobs without one.
+        has_summary: whether a job that succeeds leaves a finished `summary.json`.
+        timeout_s: time limit of a job in seconds; None for none.
     """
 
-    def __init__(self, journal: Journal | Unrecorded, has_summary: bool, timeout_s: float | None) -> None:
+    def __init__(self, journal: Journal | UnrecordedJobs, has_summary: bool, timeout_s: float | None) -> None:
         self.journal, self.has_summary, self.timeout_s = journal, has_summary, timeout_s
         self.out: Console = console()
         self.count = 0
 
     def log(self, job: Job) -> Path:
-        """What the job prints goes there, and into its directory in the end."""
+        """The file for the output of a job while it runs; afterwards it is `output.log` in the directory of the job."""
         name = "-".join(job.run_dir.relative_to(self.journal.root).parts)
         return self.journal.root / f"{name}.log"
 
     def ended(self, index: int, how: Ended) -> None:
-        """Note how a process ended."""
+        """Note how the process of a job ended.
+
+        Args:
+            index: number of the job.
+            how: exit code (negative for a signal), duration, and whether the time limit ended it.
+        """
         job = self.journal.jobs[index]
         job.seconds = how.seconds
         job.exit_code = how.code if how.code >= 0 else 128 - how.code
@@ -61,12 +68,12 @@ class Progress:
                 if not summary:
                     write_json(job.run_dir / "summary.json", {"status": "failed", "reason": job.reason})
         self._store_log(job)
-        self.tell(job)
+        self.print_line(job)
         if job.is_done and not job.run_dir.exists():
             self.out.print(said.rstrip(), soft_wrap=True, markup=False)
 
-    def tell(self, job: Job) -> None:
-        """Print the job's line."""
+    def print_line(self, job: Job) -> None:
+        """Print one line on a job that has ended."""
         self.count += 1
         total = len(self.journal.jobs)
         place = f"[{self.count:{len(str(total))}}/{total}] " if total > 1 else ""
@@ -83,6 +90,7 @@ class Progress:
         self.journal.tick()
 
     def _reason(self, how: Ended, said: str) -> str:
+        """Why a job failed, from its exit and the end of its output."""
         if how.is_late:
             return f"took longer than {self.timeout_s:g} s"
         if how.code < 0:
@@ -92,9 +100,10 @@ class Progress:
         if how.code == 0:
             return "ended without a result"
         lines = [line for line in said.splitlines() if line.strip()]
-        return lines[-1].strip() if lines else "ended without a word"
+        return lines[-1].strip() if lines else "ended without an error message"
 
     def _store_log(self, job: Job) -> None:
+        """Move the log into the directory of the job; delete it if it is empty or there is no directory."""
         log, place = self.log(job), job.run_dir / "output.log"
         with suppress(OSError):
             if log.stat().st_size == 0 or not job.run_dir.exists():
@@ -109,6 +118,7 @@ class Progress:
 
 
 def _tail(path: Path) -> str:
+    """The end of a log; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))

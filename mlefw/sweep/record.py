@@ -1,4 +1,4 @@
-"""What became of each job of a sweep: `sweep.json` and `sweep.csv` in its directory."""
+"""The jobs of a sweep and what became of each, stored in `sweep.json` and `sweep.csv` in the directory of the sweep."""
 
 import csv
 import hashlib
@@ -19,7 +19,9 @@ from mlefw.system.own_folder import cleared
 
 NAME = "sweep.json"
 _WRITE_S = 2.0
+"""Least time between two writes of `sweep.json`, in seconds."""
 _MOST_LETTERS = 60
+"""Most characters of settings in the name of a directory."""
 
 
 @dataclass
@@ -27,15 +29,16 @@ class Job:
     """One job of a sweep and what became of it.
 
     Args:
-        number: in the order of the grid, from 0.
+        number: position in the grid, from 0.
         overrides: the swept settings with their values.
-        run_dir: where it is written.
-        status: finished, kept (finished in an earlier attempt), skipped (its head is not for the
-            target), failed, stopped (by a signal), or not run.
-        exit_code: of the job; 128 + n where signal n killed it.
-        reason: why it is not finished.
-        nll_nats, split: the headline, on test rows where there are any.
-        seconds: that it took.
+        run_dir: the directory of the run.
+        status: finished, kept (finished in an earlier attempt), skipped (its head cannot model the target), failed,
+            stopped (by a signal), or not run.
+        exit_code: exit code of the job; 128 + n if signal n killed it.
+        reason: why the job is not finished.
+        nll_nats: NLL in nats per row, on test rows if there are any.
+        split: the split of `nll_nats`.
+        seconds: duration in seconds.
     """
 
     number: int
@@ -50,16 +53,16 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether its result is there."""
+        """Whether the job has a result."""
         return self.status in ("finished", "kept")
 
     @property
     def is_skipped(self) -> bool:
-        """Whether there was nothing to do, as its head is not for the target."""
+        """Whether nothing was computed because the head cannot model the target."""
         return self.status == "skipped"
 
     def finish(self, status: str) -> None:
-        """Take over the headline of the summary."""
+        """Set the status (`finished` or `kept`), and take `nll_nats` and `split` from the summary of the run."""
         self.status = status
         metrics = summary_of(self.run_dir).get("metrics", {})
         for split in ("test", "validation", "train"):
@@ -68,31 +71,39 @@ class Job:
                 return
 
     def skip(self, summary: Mapping[str, Any]) -> None:
-        """Take over the reason of the summary, as one line."""
+        """Set the status `skipped`, with the reason in a summary as one line."""
         self.status, self.reason = "skipped", " ".join(str(summary["reason"]).split())
 
 
 def folder_name(number: int, overrides: Iterable[str]) -> str:
-    """The name of a job's directory: its number and its settings, in signs that no shell and no grammar reads."""
+    """The name of a job's directory: its number and settings, in characters that shells and Hydra take literally."""
     return f"{number:03d}_{_label(overrides)}"
 
 
 def _label(overrides: Iterable[str]) -> str:
+    """The part of a directory's name that stands for the settings."""
     plain = "_".join(item.replace("=", "-", 1) for item in overrides)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", plain)
     if name == plain and len(name) <= _MOST_LETTERS:
         return name
-    # Other settings may be written alike.
+    # Different settings may become equal by replacement or truncation, so a hash tells them apart.
     return f"{name[:_MOST_LETTERS]}_{hashlib.sha256(plain.encode()).hexdigest()[:6]}"
 
 
 def _earlier_label(overrides: Iterable[str]) -> str:
-    """That of versions whose directories had to be quoted."""
+    """The label in directories of older versions, which contain characters that shells read."""
     return re.sub(r"[^\w=.,+-]+", "_", ",".join(overrides))[:120]
 
 
 def plan(root: Path, overrides: Iterable[Sequence[str]], swept: Iterable[str], first: int = 0) -> list[Job]:
-    """The jobs of a grid, each with its directory."""
+    """The jobs of a grid, each with its directory.
+
+    Args:
+        root: the directory of the sweep.
+        overrides: all settings of each job.
+        swept: keys of the settings that differ between jobs; these alone name the directories.
+        first: number of the first job.
+    """
     chosen, names = [], set(swept)
     for number, task in enumerate(overrides, first):
         kept = [item for item in (item.lstrip("+") for item in task) if item.split("=")[0] in names]
@@ -101,7 +112,7 @@ def plan(root: Path, overrides: Iterable[Sequence[str]], swept: Iterable[str], f
 
 
 def read(root: Path) -> list[Job]:
-    """The jobs of the sweep in a directory; none where it has not begun."""
+    """The jobs of the sweep in a directory; an empty list if it has no `sweep.json`."""
     try:
         content = json.loads((root / NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -110,37 +121,44 @@ def read(root: Path) -> list[Job]:
 
 
 def attempts(root: Path, job: Job) -> list[Path]:
-    """Directories in which the same settings were tried before, whatever number they had in the grid then."""
+    """Run directories of earlier attempts at the settings of a job, whatever its number in the grid was then."""
     labels = (_label(job.overrides), _earlier_label(job.overrides))
     found = sorted({path for label in labels for path in root.glob(f"[0-9]*_{label}")})
     return [path for path in found if path.is_dir() and not path.is_symlink()]
 
 
 def supersede(root: Path, path: Path) -> None:
-    """Put a failed attempt aside: nothing is deleted."""
+    """Move the directory of a failed attempt into the folder for superseded ones, under a new number."""
     folder = root / SUPERSEDED
     cleared(folder).mkdir(mode=0o755, exist_ok=True)
     count = sum(1 for _ in folder.glob(f"{path.name}.*"))
     shutil.move(path, folder / f"{path.name}.{count + 1}")
 
 
-class Unrecorded:
-    """Jobs of which no record is kept but what stands in their own directories.
+class UnrecordedJobs:
+    """Jobs without `sweep.json` and `sweep.csv`, such as folds: each has its own directory only.
+
+    Has the attributes of `Journal`, but `jobs` is a dict by number.
 
     Args:
-        root: the folder of their directories.
-        jobs: known by their numbers.
+        root: the folder that holds the directories of the jobs.
+        jobs: the jobs.
     """
 
     def __init__(self, root: Path, jobs: Iterable[Job]) -> None:
         self.root, self.jobs = root, {job.number: job for job in jobs}
 
     def tick(self) -> None:
-        """Nothing is written."""
+        """Do nothing: there is no record to write."""
 
 
 class Journal:
-    """The jobs of a sweep on disk, written whole every now and then, and at the end."""
+    """The jobs of a sweep, which are written to disk every two seconds at most, and at the end.
+
+    Args:
+        root: the directory of the sweep.
+        jobs: all jobs, in the order of their numbers.
+    """
 
     def __init__(self, root: Path, jobs: Sequence[Job]) -> None:
         self.root, self.jobs = root, list(jobs)
@@ -148,12 +166,12 @@ class Journal:
         self.tick()
 
     def tick(self) -> None:
-        """Write `sweep.json` where the last time is some seconds ago."""
+        """Write `sweep.json` unless it was written in the last two seconds."""
         if time.monotonic() - self.written >= _WRITE_S:
             self._write()
 
     def close(self) -> None:
-        """Write both files."""
+        """Write `sweep.json` and `sweep.csv`."""
         self._write()
         text = io.StringIO()
         writer = csv.DictWriter(text, list(self._rows()[0]), lineterminator="\n")

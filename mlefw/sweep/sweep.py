@@ -1,4 +1,4 @@
-"""Sweeps: the whole grid is checked first, then a launcher runs one job for each combination."""
+"""Sweeps: the values of the grid are checked first, then a launcher runs one job for each combination."""
 
 import itertools
 import math
@@ -9,16 +9,16 @@ from pathlib import Path
 from textwrap import shorten
 
 from mlefw.configuration.hydra_settings import launcher_settings
-from mlefw.configuration.override import globbed, opened, sweep_values
+from mlefw.configuration.override import expand_globs, for_hydra, sweep_values
 from mlefw.configuration.path_setting import literal
 from mlefw.configuration.read import read_settings
 from mlefw.configuration.settings import Node
 from mlefw.errors import Stopped, UsageError
 from mlefw.run.directory import check_free, default_path
 from mlefw.sweep import hydra_launcher
-from mlefw.sweep.job import Task
 from mlefw.sweep.launcher import ForkLauncher
 from mlefw.sweep.record import NAME, Job, Journal, plan, read
+from mlefw.sweep.task import Task
 from mlefw.system import file_system
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import own
@@ -26,26 +26,31 @@ from mlefw.system.own_folder import own
 MAX_JOBS = 10_000
 
 _MOST_ROWS = 40
-"""Of the table in the terminal; `mlefw compare` shows all."""
+"""Most rows of the table in the terminal; `mlefw compare` shows all."""
 _MOST_LETTERS = 110
-"""Of why a job was skipped, which its line has told."""
+"""Most characters of the reason why a job was skipped, which was printed in full when it ended."""
 
 
 def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:
-    """Run a sweep into a directory of its own; 0, or 5 where a job failed, or none has a result.
+    """Run a sweep; the exit code is 0, or 5 if a job failed or none has a result.
 
-    In a sweep over heads those that are not for the target are skipped, which is no failure.
+    In a sweep over heads those that cannot model the target are skipped, which is no failure. In a `run_dir` that holds
+    a sweep already, jobs that are missing or have failed are run.
 
-    A directory that holds a sweep is gone on with: what is missing or has failed is run.
+    Args:
+        command: the command that each job runs.
+        overrides: the overrides of the command line.
+        config_dirs: folders of further YAML files.
+        plugins: packages from which classes may come.
 
     Raises:
-        UsageError: a mistake in any value of the grid; no job has run then.
-        Stopped: a signal ended the sweep; what did not run is listed.
+        UsageError: a value of the grid is wrong; no job has run then.
+        Stopped: a signal ended the sweep; jobs that did not run are listed.
     """
     if any(override.startswith("resume=") for override in overrides):
         raise UsageError("resume= continues one run: expected it without -m")
-    overrides = globbed(_with_defaults(command, overrides), config_dirs)
-    overrides = opened(overrides, sweeps=True)
+    overrides = expand_globs(_with_defaults(command, overrides), config_dirs)
+    overrides = for_hydra(overrides, sweeps=True)
     swept = sweep_values(overrides)
     for key in swept:
         if key.startswith("hydra"):
@@ -81,7 +86,7 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
 
 
 def _grid(overrides: Sequence[str]) -> list[tuple[str, ...]]:
-    """The overrides of each job. Of a setting that is given several times the last one counts."""
+    """The overrides of each job, one for each combination of values. If a setting is repeated, the last one counts."""
     values: dict[str, list[str]] = {}
     for override in overrides:
         values |= sweep_values([override]) or {override.partition("=")[0].lstrip("+"): [override]}
@@ -89,11 +94,14 @@ def _grid(overrides: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _with_defaults(command: str, overrides: Sequence[str]) -> list[str]:
-    """What is set in a sweep unless the command line says otherwise."""
+    """The overrides with the defaults of a sweep before them.
+
+    Numerical libraries that this process imports afterwards start no threads if it forks.
+    """
     keys = {override.partition("=")[0] for override in overrides}
     more = []
     if command == "train" and not keys & {"report", "plots"}:
-        # Pictures take longer than a small job; TensorBoard draws the same curves.
+        # Pictures take longer than a small job, and TensorBoard draws the same curves.
         more += ["report=false", "plots=false"]
     if "hydra/launcher" not in keys and not hasattr(os, "fork"):
         more.append("hydra/launcher=basic")
@@ -101,17 +109,17 @@ def _with_defaults(command: str, overrides: Sequence[str]) -> list[str]:
         wanted = os.environ.get("OMP_NUM_THREADS", "")
         if wanted.isdigit() and int(wanted) and "hydra.launcher.threads" not in keys:
             more.append(f"hydra.launcher.threads={wanted}")
-        # Threads that a library starts when it is imported would be lost in the forks; jobs start their own.
+        # Forked processes lack the threads that a library starts on import; jobs start threads themselves.
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return [*more, *overrides]
 
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold the directory for this sweep.
+    """Lock the directory of a sweep while the block runs.
 
     Raises:
-        UsageError: another sweep holds it.
+        UsageError: another sweep has locked it.
     """
     with file_system.locked(root) as is_held:
         if not is_held:
@@ -126,7 +134,13 @@ def _check_grid(
     config_dirs: Sequence[str],
     plugins: Sequence[str],
 ) -> None:
-    """Check each value of each swept setting once, the others at their first: a sum of checks, not a product."""
+    """Check each value of each swept setting, with the other settings at their first values.
+
+    The number of checks is the sum of the numbers of values, where the grid has their product.
+
+    Raises:
+        UsageError: settings are wrong.
+    """
     first = {key: values[0] for key, values in swept.items()}
     tried: set[tuple[str, ...]] = set()
     for key, values in swept.items():
@@ -136,17 +150,18 @@ def _check_grid(
                 tried.add(tuple(chosen.values()))
                 keys = [override.split("=")[0].lstrip("+") for override in overrides]
                 task = [chosen.get(key, override) for key, override in zip(keys, overrides, strict=True)]
-                _check_alone(read_settings(command, task, config_dirs, plugins))
+                _check_single_fold(read_settings(command, task, config_dirs, plugins))
 
 
-def _check_alone(config: Node) -> None:
+def _check_single_fold(config: Node) -> None:
+    """Check that a job is not a whole cross-validation, which has jobs of its own."""
     cv = config.get("cv") or {}
     if "_target_" in cv and cv.get("fold") is None:
         raise UsageError("cv= runs a fit for each fold: expected it without -m, or cv.fold=0,1,2 for some of them")
 
 
 def _report(root: Path, jobs: Sequence[Job]) -> int:
-    """Print the ranked tables and what is missing; 5 if a job is missing or failed, or none is done."""
+    """Print ranked tables and the jobs without a result; the exit code is 5 if a job failed or none has a result."""
     from mlefw.command import compare
     from mlefw.system.terminal import console
 

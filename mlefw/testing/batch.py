@@ -54,7 +54,7 @@ def check_batch(regime: BatchRegime, num_rows: Sequence[int] = (1, 2, 3, 4, 5, 8
     hold(regime, BatchCase(regime, num_rows), CHECKS)
 
 
-def the_number_of_batches_is_foretold(case: BatchCase) -> Iterator[str]:
+def num_batches_is_the_number_of_steps(case: BatchCase) -> Iterator[str]:
     """`num_batches` is the number of steps that `batches` yields."""
     for n in case.num_rows:
         for number in _EPOCHS:
@@ -63,7 +63,7 @@ def the_number_of_batches_is_foretold(case: BatchCase) -> Iterator[str]:
                 yield f"of {n} rows in epoch {number} num_batches says {said}, and batches yields {found}"
 
 
-def indices_are_rows(case: BatchCase) -> Iterator[str]:
+def steps_are_row_indices_and_a_scale(case: BatchCase) -> Iterator[str]:
     """A step is a pair of row indices (k,), int64, and a positive float scale."""
     for n in case.num_rows:
         for number in (0, 5):
@@ -77,7 +77,7 @@ def indices_are_rows(case: BatchCase) -> Iterator[str]:
                     yield f"of {n} rows a step has scale {scale!r}, expected a positive float"
 
 
-def the_generator_alone_decides(case: BatchCase) -> Iterator[str]:
+def steps_depend_on_the_generator_alone(case: BatchCase) -> Iterator[str]:
     """Generators of equal state give equal steps, and no other generator is used."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -116,7 +116,7 @@ def _weight_of_rows(steps: Steps, num_rows: int) -> Tensor:
     return weight / len(steps)
 
 
-def claimed_absence_of_repeats_holds(case: BatchCase) -> Iterator[str]:
+def claimed_without_replacement_holds(case: BatchCase) -> Iterator[str]:
     """`without_replacement`: no row is twice in a batch."""
     for n in case.num_rows if case.regime.without_replacement else ():
         for index, _ in case.epoch(n):
@@ -125,9 +125,9 @@ def claimed_absence_of_repeats_holds(case: BatchCase) -> Iterator[str]:
 
 
 CHECKS: tuple[Check[BatchCase], ...] = (
-    the_number_of_batches_is_foretold,
-    indices_are_rows,
-    the_generator_alone_decides,
+    num_batches_is_the_number_of_steps,
+    steps_are_row_indices_and_a_scale,
+    steps_depend_on_the_generator_alone,
     scale_is_unbiased,
-    claimed_absence_of_repeats_holds,
+    claimed_without_replacement_holds,
 )

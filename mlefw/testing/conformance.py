@@ -1,4 +1,4 @@
-"""Running of conformance checks, and the error that names the rules that a part breaks."""
+"""Runs conformance checks, and raises an error that names the rules that a part breaks."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -26,7 +26,7 @@ def name_of(part: object) -> str:
 def violations(case: C, checks: Iterable[Check[C]]) -> list[str]:
     """The violations of rules, each a sentence after the name of its rule.
 
-    An error raised by a check is raised, unless a rule was broken before, which is then its likely cause.
+    An error that a check raises is passed on, unless a rule was broken before, which is then its likely cause.
     """
     broken = list[str]()
     for check in checks:
@@ -35,7 +35,7 @@ def violations(case: C, checks: Iterable[Check[C]]) -> list[str]:
         except Exception as error:
             if not broken:
                 raise
-            return [*broken, f"{check.__name__}: could not be tried then ({type(error).__name__}: {error})"]
+            return [*broken, f"{check.__name__}: could not be checked after that ({type(error).__name__}: {error})"]
     return broken
 
 

@@ -16,7 +16,7 @@ from mlefw.testing.coordinate import Coordinate, bounds, coordinate
 
 _NODES, _WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(20))
 _ROUNDS = 40
-"""Most halvings of a panel."""
+"""Most times that a panel is halved."""
 _MOST_PANELS = 4096
 """Number of panels above which they are not halved any more."""
 _FINEST = 1e-14

@@ -78,7 +78,7 @@ def rows_do_not_mix(case: HeadCase) -> Iterator[str]:
     apart = torch.stack([case.head.nll_complete(one, value) for one, value in zip(eta, y, strict=True)])
     # Vectorised and scalar kernels may round exponentials differently.
     if not torch.allclose(together, apart, rtol=1e-15, atol=1e-15):
-        yield f"NLLs of rows alone differ by up to {float((together - apart).abs().max()):.2g} from those in a batch"
+        yield f"NLLs of single rows differ by up to {float((together - apart).abs().max()):.2g} from those in a batch"
 
 
 def wrong_shapes_are_refused(case: HeadCase) -> Iterator[str]:
@@ -118,7 +118,7 @@ def shared_columns_follow_the_parameter(case: HeadCase) -> Iterator[str]:
         yield f"complete gives {found[0]}, expected {expected}"
 
 
-def gradients_are_those_of_differences(case: HeadCase) -> Iterator[str]:
+def gradients_agree_with_finite_differences(case: HeadCase) -> Iterator[str]:
     """Autograd agrees with finite differences of the NLL, in eta and in the shared parameters."""
     head, predicted, y = deepcopy(case.head), case.predicted.clone().requires_grad_(), case.rows[1]
     shared = torch.linspace(-0.3, 0.4, head.shared_dim, dtype=torch.float64).requires_grad_(head.shared_dim > 0)
@@ -127,9 +127,9 @@ def gradients_are_those_of_differences(case: HeadCase) -> Iterator[str]:
         return functional_call(_Nll(head), {"head.shared": raw}, (eta, y))
 
     if not torch.autograd.gradcheck(nll, (predicted, shared), raise_exception=False):
-        yield "first derivatives of the NLL are not those of differences"
+        yield "first derivatives of the NLL do not agree with finite differences"
     elif not has_kinks(head) and not torch.autograd.gradgradcheck(nll, (predicted, shared), raise_exception=False):
-        yield "second derivatives of the NLL are not those of differences"
+        yield "second derivatives of the NLL do not agree with finite differences"
 
 
 class _Nll(nn.Module):
@@ -151,5 +151,5 @@ STRUCTURE: tuple[Check[HeadCase], ...] = (
     wrong_shapes_are_refused,
     autocast_does_not_reach_the_likelihood,
     shared_columns_follow_the_parameter,
-    gradients_are_those_of_differences,
+    gradients_agree_with_finite_differences,
 )

@@ -1,4 +1,4 @@
-"""What mlefw counts on in an input map."""
+"""Conformance checks of an input map."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -12,37 +12,37 @@ from mlefw.inputs.base import Inputs
 from mlefw.testing.conformance import Check, hold
 
 _TOLERANCE = 1e-9
-"""Of the largest input, for what is computed in another order."""
+"""Tolerance of inputs that are computed in another order, relative to the largest input."""
 
 
 @dataclass(frozen=True)
 class InputsCase:
-    """An input map that has learnt, and standardised rows x (n, num_features)."""
+    """An input map after `learn`, and standardised features x (n, num_features)."""
 
     inputs: Inputs
     x: Tensor
 
     def learnt(self, x: Tensor, weight: Tensor) -> Inputs:
-        """A copy that has learnt from other rows."""
+        """A copy of the map that has learnt from other rows x (k, num_features) with weights (k,)."""
         other = deepcopy(self.inputs)
         other.learn(x, weight)
         return other
 
     @property
     def weight(self) -> Tensor:
-        """Whole numbers from 1 to 3."""
+        """Weights of the rows, (n,): whole numbers from 1 to 3."""
         return 1 + torch.arange(len(self.x), dtype=torch.float64).remainder(3)
 
 
 def check_inputs(inputs: Inputs, x: Tensor) -> None:
-    """Hold an input map to everything that mlefw counts on.
+    """Check an input map against all rules of its kind.
 
     Args:
-        inputs: as it is built for these features; it is not changed.
+        inputs: the map for these features, which is not changed.
         x: standardised features of at least four different rows, (n, num_features), float64.
 
     Raises:
-        ConformanceError: naming the rules that are broken, where, and what was found in place of what.
+        ConformanceError: the map breaks rules; the message names them, and what was found and expected.
     """
     inputs = deepcopy(inputs)
     inputs.learn(x, torch.ones(len(x), dtype=torch.float64))
@@ -50,7 +50,7 @@ def check_inputs(inputs: Inputs, x: Tensor) -> None:
 
 
 def all_state_is_buffers(case: InputsCase) -> Iterator[str]:
-    """It has no parameters, and buffers of float64 or int64: what a checkpoint keeps, and training does not change."""
+    """The map has no parameters, and its buffers are float64 or int64: checkpoints store them, training keeps them."""
     for name, _ in case.inputs.named_parameters():
         yield f"{name} is a parameter: expected a buffer, or a model that has it"
     for name, value in case.inputs.named_buffers():
@@ -59,7 +59,7 @@ def all_state_is_buffers(case: InputsCase) -> Iterator[str]:
 
 
 def output_has_a_column_for_each_input(case: InputsCase) -> Iterator[str]:
-    """The output is (*batch, num_inputs) in float64 for x (*batch, num_features), for one row and for none, too."""
+    """The output is (*batch, num_inputs), float64, for x (*batch, num_features), also for one row and for no rows."""
     half = case.x[: len(case.x) // 2 * 2].reshape(2, -1, case.x.shape[1])
     for x in (case.x, case.x[:1], case.x[:0], half):
         found, expected = case.inputs(x), (*x.shape[:-1], case.inputs.num_inputs)
@@ -68,7 +68,7 @@ def output_has_a_column_for_each_input(case: InputsCase) -> Iterator[str]:
 
 
 def output_is_finite_and_repeatable(case: InputsCase) -> Iterator[str]:
-    """The inputs of a row are finite, far from the training rows, too, and the same each time; x is left as it is."""
+    """The output is finite, also far from the training rows, and equal in repeated passes; x is not changed."""
     for far in (1.0, 1e3):
         x = far * case.x
         first, again = case.inputs(x), case.inputs(x)
@@ -81,13 +81,15 @@ def output_is_finite_and_repeatable(case: InputsCase) -> Iterator[str]:
 
 
 def rows_do_not_mix(case: InputsCase) -> Iterator[str]:
-    """The inputs of a row depend on no other row."""
+    """The output for a row does not depend on other rows."""
     together = case.inputs(case.x)
-    yield from _differ(torch.cat([case.inputs(row[None]) for row in case.x]), together, "rows alone and in a batch")
+    yield from _differ(
+        torch.cat([case.inputs(row[None]) for row in case.x]), together, "inputs of single rows and of a batch"
+    )
 
 
-def buffers_are_all_it_needs(case: InputsCase) -> Iterator[str]:
-    """A map that has learnt something else, and takes over the buffers, is the map that they are from."""
+def buffers_restore_the_map(case: InputsCase) -> Iterator[str]:
+    """A map that has learnt from other rows gives the same output once it is restored from the buffers."""
     other = case.learnt(0.5 * case.x[::2] + 0.25, case.weight[::2])
     state = dict(case.inputs.state_dict())
     try:
@@ -99,7 +101,7 @@ def buffers_are_all_it_needs(case: InputsCase) -> Iterator[str]:
 
 
 def weight_two_is_the_row_twice(case: InputsCase) -> Iterator[str]:
-    """Weights are frequencies."""
+    """Weights are frequencies: a row of weight k counts as k rows in `learn`."""
     weight = case.weight
     twice = case.x.repeat_interleave(weight.long(), 0)
     other = case.learnt(twice, torch.ones(len(twice), dtype=torch.float64))
@@ -108,7 +110,7 @@ def weight_two_is_the_row_twice(case: InputsCase) -> Iterator[str]:
 
 
 def order_of_rows_does_not_matter(case: InputsCase) -> Iterator[str]:
-    """It is learnt from a set of rows."""
+    """The order of rows in `learn` does not matter."""
     other = case.learnt(case.x.flip(0), case.weight.flip(0))
     words = "maps learnt from the rows in two orders"
     yield from _differ(other(case.x), case.learnt(case.x, case.weight)(case.x), words)
@@ -128,7 +130,7 @@ CHECKS: tuple[Check[InputsCase], ...] = (
     output_has_a_column_for_each_input,
     output_is_finite_and_repeatable,
     rows_do_not_mix,
-    buffers_are_all_it_needs,
+    buffers_restore_the_map,
     weight_two_is_the_row_twice,
     order_of_rows_does_not_matter,
 )

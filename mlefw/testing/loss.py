@@ -48,7 +48,7 @@ def check_loss(loss: Loss, head: Head) -> None:
     hold(loss, LossCase(loss.double(), head, eta, y), CHECKS)
 
 
-def it_is_one_finite_number_per_row(case: LossCase) -> Iterator[str]:
+def one_finite_value_per_row(case: LossCase) -> Iterator[str]:
     """The loss is (n,), and finite."""
     value = case.value(case.eta)
     if value.shape != (len(case.y),):
@@ -62,7 +62,7 @@ def rows_do_not_mix(case: LossCase) -> Iterator[str]:
     together = case.value(case.eta)
     apart = torch.cat([case.loss(case.head, case.eta[k : k + 1], case.y[k : k + 1]) for k in range(len(case.y))])
     if together.shape == apart.shape and not torch.allclose(together, apart, rtol=1e-12, atol=1e-14):
-        yield f"rows alone differ by {float((together - apart).abs().max()):.3g} from rows in a batch"
+        yield f"losses of single rows differ by {float((together - apart).abs().max()):.3g} from those in a batch"
 
 
 def claimed_likelihood_is_the_nll(case: LossCase) -> Iterator[str]:
@@ -77,11 +77,11 @@ def claimed_potential_has_its_gradient(case: LossCase) -> Iterator[str]:
     eta = case.eta.clone().requires_grad_()
     agrees = torch.autograd.gradcheck(case.value, eta, raise_exception=False)
     if case.loss.is_potential and not agrees:
-        yield "is_potential is true, and the gradient is not that of differences of the value"
+        yield "is_potential is true, and the gradient does not agree with finite differences of the value"
 
 
 CHECKS: tuple[Check[LossCase], ...] = (
-    it_is_one_finite_number_per_row,
+    one_finite_value_per_row,
     rows_do_not_mix,
     claimed_likelihood_is_the_nll,
     claimed_potential_has_its_gradient,

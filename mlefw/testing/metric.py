@@ -13,6 +13,7 @@ from mlefw.metric.base import Metric
 from mlefw.testing.conformance import Check, hold
 
 Figures = Mapping[str, float]
+"""Figures of a metric by their names."""
 Predict = Callable[[Tensor], Distribution]
 """Maps row indices (k,) to predictive distributions of batch shape (k,)."""
 
@@ -64,7 +65,7 @@ def check_metric(metric: Metric, predict: Predict, y: Tensor, weight: Tensor | N
 
 
 def figures(metric: Metric) -> dict[str, float]:
-    """The figures of a metric as floats."""
+    """The figures that a metric computes, by name, as floats."""
     return {name: float(value) for name, value in metric.compute().items()}
 
 

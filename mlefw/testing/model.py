@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mlefw.testing.conformance import Check, hold
 
 _SEED = 3
+"""Seed of dropout masks, equal in all passes."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def rows_do_not_mix(case: ModelCase) -> Iterator[str]:
     apart = torch.cat([case.raw(row.unsqueeze(0)) for row in case.x])
     far = float((together - apart).abs().max() / together.abs().max().clamp(min=1e-30))
     if not far <= _rounding(case, together):
-        yield f"rows alone differ from rows in a batch by {far:.3g} of the largest output"
+        yield f"outputs of single rows differ from those in a batch by {far:.3g} of the largest output"
 
 
 def rows_do_not_mix_in_training(case: ModelCase) -> Iterator[str]:

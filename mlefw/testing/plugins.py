@@ -103,29 +103,31 @@ def _suites(objective: Objective, regime: BatchRegime, metrics: Sequence[Metric]
 def _of_head(head: Head, near: Tensor | None) -> Suite:
     own = deepcopy(head).double().cpu()
     case = HeadCase(own, plausible_etas(own, 3), _TOLERANCE, near, None, _PANEL, _TOLERANCE)
-    wrong = (density_sums_to_one, likelihood.joint_density_integrates_to_one, gradient_is_that_of_differences)
+    wrong = (density_sums_to_one, likelihood.joint_density_integrates_to_one, gradient_agrees_with_finite_differences)
     # A nonzero mean score (as for a support that depends on eta) invalidates standard errors, but not training.
     return Suite(head, case, wrong, (likelihood.score_has_mean_zero,))
 
 
 def _of_prior(given: Prior) -> Suite:
-    wrong = (prior.it_is_a_scalar, prior.gradient_is_that_of_differences, prior.prox_is_the_minimiser)
+    wrong = (prior.penalty_is_a_scalar, prior.gradient_agrees_with_finite_differences, prior.prox_is_the_minimiser)
     doubtful = (prior_integrates_to_one, prior.claimed_convexity_holds)
     return Suite(given, prior.PriorCase(deepcopy(given).double().cpu(), _TOLERANCE), wrong, doubtful)
 
 
 def _of_regime(regime: BatchRegime, num_rows: int) -> Suite:
-    wrong = (batch.the_number_of_batches_is_foretold, batch.indices_are_rows, batch.scale_is_unbiased)
-    return Suite(regime, batch.BatchCase(regime, (min(num_rows, 2000),)), wrong, (batch.the_generator_alone_decides,))
+    wrong = (batch.num_batches_is_the_number_of_steps, batch.steps_are_row_indices_and_a_scale, batch.scale_is_unbiased)
+    return Suite(
+        regime, batch.BatchCase(regime, (min(num_rows, 2000),)), wrong, (batch.steps_depend_on_the_generator_alone,)
+    )
 
 
 def _of_inputs(objective: Objective, some: Rows) -> Suite:
-    """The map as the training rows have made it."""
+    """Checks of the input map as it was learnt from the training rows."""
     standardized: Any = objective.model
     x = (some.x - standardized.mean) / standardized.scale
     wrong = (
         *(inputs.all_state_is_buffers, inputs.output_has_a_column_for_each_input),
-        *(inputs.rows_do_not_mix, inputs.buffers_are_all_it_needs),
+        *(inputs.rows_do_not_mix, inputs.buffers_restore_the_map),
     )
     doubtful = (inputs.output_is_finite_and_repeatable, inputs.weight_two_is_the_row_twice)
     return Suite(standardized.inputs, inputs.InputsCase(standardized.inputs, x), wrong, doubtful)
@@ -134,7 +136,7 @@ def _of_inputs(objective: Objective, some: Rows) -> Suite:
 def _of_loss(objective: Objective, some: Rows) -> Suite:
     own = deepcopy(objective.head).double().cpu()
     eta = torch.stack(plausible_etas(own, some.num_rows))[:, : own.eta_dim]
-    wrong = (loss.it_is_one_finite_number_per_row, loss.rows_do_not_mix, loss.claimed_likelihood_is_the_nll)
+    wrong = (loss.one_finite_value_per_row, loss.rows_do_not_mix, loss.claimed_likelihood_is_the_nll)
     return Suite(objective.loss, loss.LossCase(deepcopy(objective.loss).double().cpu(), own, eta, some.y), wrong)
 
 
@@ -196,7 +198,7 @@ def density_sums_to_one(case: HeadCase) -> Iterator[str]:
         yield from likelihood.density_sums_to_one(case)
 
 
-def gradient_is_that_of_differences(case: HeadCase) -> Iterator[str]:
+def gradient_agrees_with_finite_differences(case: HeadCase) -> Iterator[str]:
     """Autograd agrees with finite differences of the NLL in most rows; some may lie at a kink."""
     eta, y = case.rows
     leaf = eta.clone().requires_grad_()
@@ -210,13 +212,15 @@ def gradient_is_that_of_differences(case: HeadCase) -> Iterator[str]:
             far = (slope[:, column] - expected).abs() > 1e-2 * (expected.abs() + 1 / case.head.gain[column])
             if float(far.double().mean()) > 0.5:
                 at = int(far.nonzero()[0])
-                values = f"{float(slope[at, column]):.4g}, and differences of the NLL say {float(expected[at]):.4g}"
+                values = (
+                    f"{float(slope[at, column]):.4g}, and by finite differences of the NLL {float(expected[at]):.4g}"
+                )
                 yield f"the derivative in eta column {column} at eta={eta[at].tolist()} is {values}"
 
 
 def prior_integrates_to_one(case: prior.PriorCase) -> Iterator[str]:
     """The density of a weight integrates to one, for a prior that is a product over entries."""
-    if not list(prior.the_whole_is_the_sum_over_entries(case)):
+    if not list(prior.penalty_is_a_sum_over_entries(case)):
         yield from prior.density_integrates_to_one(case)
 
 

@@ -71,7 +71,7 @@ def own_draws_have_a_uniform_pit(case: HeadCase) -> Iterator[str]:
             yield f"{at(nodes)} the PIT of 20,000 draws is not uniform (p = {p:.2g})"
 
 
-def log_link_is_where_an_exposure_multiplies_the_mean(case: HeadCase) -> Iterator[str]:
+def log_link_is_true_if_exposure_multiplies_the_mean(case: HeadCase) -> Iterator[str]:
     """`log_link` is True if and only if adding log c to the first eta multiplies the mean by c."""
     head = case.head
     if head.event_shape or head.target in ("labels", "ordered"):
@@ -104,6 +104,6 @@ CHECKS: tuple[Check[HeadCase], ...] = (
     cdf_is_that_of_the_density,
     quantiles_invert_the_cdf,
     own_draws_have_a_uniform_pit,
-    log_link_is_where_an_exposure_multiplies_the_mean,
+    log_link_is_true_if_exposure_multiplies_the_mean,
     training_descends_the_nll,
 )

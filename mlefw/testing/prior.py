@@ -13,7 +13,9 @@ from mlefw.prior.base import Prior
 from mlefw.testing.conformance import Check, hold
 
 _WEIGHTS = (-4.0, -0.5, 0.0, 1e-4, 0.6, 3.0)
+"""Values of a weight to try."""
 _STEPS = (1e-3, 0.3, 5.0)
+"""Step lengths of the proximal map to try."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class PriorCase:
         return float(self.prior(torch.tensor([[w]], dtype=torch.float64)))
 
     @torch.no_grad()
-    def rough(self, w: Tensor) -> Tensor:
+    def nonsmooth(self, w: Tensor) -> Tensor:
         """The nonsmooth part of −log p, whose proximal map is `prox`, up to a constant, for each weight of w (k,)."""
         return torch.stack([self.prior(v.reshape(1, 1)) - self.prior.smooth_part(v.reshape(1, 1)) for v in w])
 
@@ -52,8 +54,8 @@ def check_prior(prior: Prior, tolerance: float = 1e-9) -> None:
         hold(prior, PriorCase(deepcopy(prior).double().cpu(), tolerance), CHECKS)
 
 
-def it_is_a_scalar(case: PriorCase) -> Iterator[str]:
-    """−log p of a weight tensor of any shape is a scalar, and its prox has the shape of the tensor."""
+def penalty_is_a_scalar(case: PriorCase) -> Iterator[str]:
+    """The penalty, −log p, of a weight tensor of any shape is a scalar; `prox` returns a tensor of that shape."""
     for shape in ((3, 4), (2, 3, 4), (0, 4), (1, 1)):
         w = case.weights(*shape)
         for name, value in (("forward", case.prior(w)), ("smooth_part", case.prior.smooth_part(w))):
@@ -64,7 +66,7 @@ def it_is_a_scalar(case: PriorCase) -> Iterator[str]:
                 yield f"prox of a weight {shape} has shape {tuple(moved.shape)}"
 
 
-def the_whole_is_the_sum_over_entries(case: PriorCase) -> Iterator[str]:
+def penalty_is_a_sum_over_entries(case: PriorCase) -> Iterator[str]:
     """The density is a product over entries, and the normalising constant is counted for each entry."""
     w = case.weights(3, 4)
     whole, apart = float(case.prior(w)), math.fsum(case.value(entry) for entry in w.flatten().tolist())
@@ -84,7 +86,7 @@ def density_integrates_to_one(case: PriorCase) -> Iterator[str]:
         yield f"the integral over a weight is {total:.8g}, expected 1 ± {case.tolerance:.0e}"
 
 
-def smooth_and_rough_parts_make_up_the_whole(case: PriorCase) -> Iterator[str]:
+def smooth_and_nonsmooth_parts_add_up(case: PriorCase) -> Iterator[str]:
     """−log p(w) is smooth_part(w) + rate · Σ|w| up to a constant."""
     first, second = case.weights(5, 4), 2 * case.weights(5, 4).flip(0) + 0.3
     whole = float(case.prior(first) - case.prior(second))
@@ -95,13 +97,13 @@ def smooth_and_rough_parts_make_up_the_whole(case: PriorCase) -> Iterator[str]:
         yield f"from one weight to another it rises by {whole:.8g}, {parts}"
 
 
-def gradient_is_that_of_differences(case: PriorCase) -> Iterator[str]:
+def gradient_agrees_with_finite_differences(case: PriorCase) -> Iterator[str]:
     """Autograd agrees with finite differences, for −log p away from zero and for its smooth part."""
     w = case.weights(3, 4).requires_grad_()
     for name, function in (("forward", case.prior), ("smooth_part", case.prior.smooth_part)):
         with torch.enable_grad():
             if function(w).requires_grad and not torch.autograd.gradcheck(function, w, raise_exception=False):
-                yield f"the gradient of {name} is not that of differences"
+                yield f"the gradient of {name} does not agree with finite differences"
 
 
 def prox_is_the_minimiser(case: PriorCase) -> Iterator[str]:
@@ -111,7 +113,7 @@ def prox_is_the_minimiser(case: PriorCase) -> Iterator[str]:
             found = case.prior.prox(torch.tensor([[w]], dtype=torch.float64), step).reshape(1)
 
             def goal(v: Tensor, w: float = w, step: float = step) -> Tensor:
-                return (v - w).square() / (2 * step) + case.rough(v)
+                return (v - w).square() / (2 * step) + case.nonsmooth(v)
 
             reach = max(abs(w), abs(float(found)), 1e-3)
             tried = torch.cat([torch.linspace(-1.5, 1.5, 61).double() * reach, found * (1 + 1e-3), found * (1 - 1e-3)])
@@ -122,7 +124,7 @@ def prox_is_the_minimiser(case: PriorCase) -> Iterator[str]:
                 yield f"prox({w}, step={step}) is {float(found):.6g}, and {better:.6g} is better by {gain:.3g}"
 
 
-def a_step_for_each_entry_is_that_of_the_entry(case: PriorCase) -> Iterator[str]:
+def prox_acts_on_each_entry(case: PriorCase) -> Iterator[str]:
     """Prox with a step shaped like the weight equals prox of each entry, and a step of zero changes nothing."""
     prior, w, step = case.prior, case.weights(3, 4), case.weights(3, 4).abs()
     pairs = zip(w.flatten(), step.flatten(), strict=True)
@@ -149,12 +151,12 @@ def claimed_convexity_holds(case: PriorCase) -> Iterator[str]:
 
 
 CHECKS: tuple[Check[PriorCase], ...] = (
-    it_is_a_scalar,
-    the_whole_is_the_sum_over_entries,
+    penalty_is_a_scalar,
+    penalty_is_a_sum_over_entries,
     density_integrates_to_one,
-    smooth_and_rough_parts_make_up_the_whole,
-    gradient_is_that_of_differences,
+    smooth_and_nonsmooth_parts_add_up,
+    gradient_agrees_with_finite_differences,
     prox_is_the_minimiser,
-    a_step_for_each_entry_is_that_of_the_entry,
+    prox_acts_on_each_entry,
     claimed_convexity_holds,
 )

@@ -16,7 +16,7 @@ from scipy import stats
 
 from mlefw.cli import run
 from mlefw.command import compare
-from mlefw.configuration.override import globbed
+from mlefw.configuration.override import expand_globs
 from mlefw.errors import UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -136,9 +136,9 @@ def test_one_head_that_does_not_fit_is_a_mistake(
 def test_a_glob_stands_for_the_names_it_matches(tmp_path: Path) -> None:
     (tmp_path / "head").mkdir()
     (tmp_path / "head" / "gauze.yaml").write_text("# mine\n", encoding="utf-8")
-    assert globbed(["seed=1", "head=glob(gau*)"], [str(tmp_path)]) == [
+    assert expand_globs(["seed=1", "head=glob(gau*)"], [str(tmp_path)]) == [
         "seed=1",
         "head=gaussian,gaussian_fixed,gauze",
     ]
     with pytest.raises(UsageError, match="there is no such head"):
-        globbed(["head=glob(x*)"], [])
+        expand_globs(["head=glob(x*)"], [])

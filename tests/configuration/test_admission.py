@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 
 from mlefw.cli import run
 from mlefw.configuration.admission import Part, admit, admitted
-from mlefw.configuration.groups import config_root
-from mlefw.configuration.instantiate import found, instantiate
+from mlefw.configuration.instantiate import class_of, instantiate
 from mlefw.configuration.kinds import KINDS
+from mlefw.configuration.yaml_folder import config_root
 from mlefw.errors import UsageError
 from mlefw.fit import fit
 from mlefw.run import archive
@@ -176,7 +176,7 @@ def refusal(action: Callable[[], object]) -> str:
 def decided(config: Any) -> list[type]:
     """The classes of a configuration, those of parts within parts among them."""
     if isinstance(config, Part):
-        return [found(config), *decided(dict(config.settings))]
+        return [class_of(config), *decided(dict(config.settings))]
     parts = config if isinstance(config, list) else list(config.values()) if isinstance(config, dict) else []
     return [one for part in parts for one in decided(part)]
 

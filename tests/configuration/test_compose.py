@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlefw.configuration import compose
-from mlefw.configuration.compose import replaced
-from mlefw.configuration.groups import config_root
+from mlefw.configuration.compose import replace_references
+from mlefw.configuration.yaml_folder import config_root
 
 PLAIN: list[dict[str, Any]] = [
     {"a": {"b": 1e-3, "c": [1, "x", None, True]}, "d": "${a.b}", "e": ["${a.b}", {"f": "${g}/h"}], "g": "there"},
@@ -27,20 +27,20 @@ UNCLEAR: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("config", PLAIN)
 def test_plain_references_are_replaced_as_omegaconf_does(config: dict[str, Any]) -> None:
-    assert replaced(config) == OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+    assert replace_references(config) == OmegaConf.to_container(OmegaConf.create(config), resolve=True)
 
 
 @pytest.mark.parametrize("config", UNCLEAR)
 def test_anything_else_is_left_to_omegaconf(config: dict[str, Any]) -> None:
-    assert replaced(config) is None
+    assert replace_references(config) is None
 
 
 def test_settings_of_jobs_are_put_in_as_hydra_does() -> None:
     overrides = ["seed=3", "++optimizer.lr=0.5", "++model.hidden=[8,8]", "++trainer.max_time=null", "report=false"]
     with hydra.initialize_config_dir(str(config_root()), version_base="1.3"):
         whole = hydra.compose("train", overrides=overrides)
-    config, choices = compose.contain(config_root(), "train", overrides)
+    config, choices = compose.compose_plain(config_root(), "train", overrides)
     assert config == OmegaConf.to_container(whole, resolve=False)
     assert choices["head"] == "gaussian"
     config["model"]["hidden"].append(1)
-    assert compose.contain(config_root(), "train", overrides)[0]["model"]["hidden"] == [8, 8]
+    assert compose.compose_plain(config_root(), "train", overrides)[0]["model"]["hidden"] == [8, 8]

@@ -13,9 +13,9 @@ from pyarrow import csv
 
 from mlefw.configuration import source_signature
 from mlefw.configuration.check import _annotated, accepts, describe, nearest
-from mlefw.configuration.groups import config_root, members
 from mlefw.configuration.read import read_settings, settings_of
 from mlefw.configuration.settings import Settings
+from mlefw.configuration.yaml_folder import config_root, members
 from mlefw.data import synthetic
 from mlefw.errors import UsageError
 from mlefw.run import build, trainer

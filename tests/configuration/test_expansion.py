@@ -10,9 +10,9 @@ from interrupted import train
 
 from mlefw.cli import run
 from mlefw.configuration import expansion
-from mlefw.configuration.expansion import MAX_CHAIN, MAX_DEPTH, VALUE_CHARS, check
+from mlefw.configuration.expansion import MAX_CHAIN, MAX_DEPTH, VALUE_CHARS, check_size
 from mlefw.errors import UsageError
-from mlefw.sweep.job import Task
+from mlefw.sweep.task import Task
 
 SMALL = ("model=linear", "data=synthetic", "data.num_rows=60", "trainer.max_epochs=1", "logger=none", "report=false")
 
@@ -59,8 +59,8 @@ BROKEN = {
     "a key twice": ("a: 1\na: 2", "duplicate key a"),
     "a tag of Python": ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
     "an alias of nothing": ("a: *b", "undefined alias"),
-    "a number": ("3", "holds '3' alone"),
-    "a text": ("text", "holds 'text' alone"),
+    "a number": ("3", "is the single value '3'"),
+    "a text": ("text", "is the single value 'text'"),
     "a tab": ("\ta: 1", "mine.yaml"),
     "two documents": ("a: 1\n---\na: 2", "a single document"),
     "a control character": ("a: \x00", "mine.yaml"),
@@ -126,9 +126,9 @@ def test_ways_in_through_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_ways_in_through_what_an_earlier_run_wrote(capsys: pytest.CaptureFixture[str]) -> None:
     assert train(*SMALL, "run_dir=r") == 0
     given = Task("train", (*SMALL, "run_dir=r"), ())
-    assert given._has_written(Path("r"))
+    assert given._has_settings(Path("r"))
     Path("r/config.yaml").write_text(ALIASES, encoding="utf-8")
-    assert not given._has_written(Path("r"))
+    assert not given._has_settings(Path("r"))
     assert "r/config.yaml is too large" in refusal(capsys, ["train", "resume=r"])
 
 
@@ -154,14 +154,14 @@ def test_a_text_is_as_large_as_what_is_built_of_it(monkeypatch: pytest.MonkeyPat
         own = VALUE_CHARS * sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
         monkeypatch.setattr(expansion, "MAX_CHARS", plain - 1)
         with pytest.raises(UsageError, match="too large"):
-            check(text, "a.yaml")
+            check_size(text, "a.yaml")
         inner = own * (1 + plain // VALUE_CHARS)
         monkeypatch.setattr(expansion, "MAX_CHARS", plain + inner)
-        check(text, "a.yaml")
+        check_size(text, "a.yaml")
 
 
 def test_what_is_within_the_limits_is_read() -> None:
-    check(f"hidden: {'[' * (MAX_DEPTH - 1)}{']' * (MAX_DEPTH - 1)}", "a.yaml")
-    check("a: &a [1, 2]\nb: [*a, *a]", "a.yaml")
+    check_size(f"hidden: {'[' * (MAX_DEPTH - 1)}{']' * (MAX_DEPTH - 1)}", "a.yaml")
+    check_size("a: &a [1, 2]\nb: [*a, *a]", "a.yaml")
     own = "_target_: mlefw.model.mlp.Mlp\nhidden: &a [3, 3]\ndropout: 0.0"
     assert run(["check", "data=synthetic", *put(own)]) == 0

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import UnsupportedInterpolationType
 
-from mlefw.configuration.hydra_internals import reading, resolving
+from mlefw.configuration.hydra_internals import only_resolvers, patched_reading
 
 WHERE = "mlefw/configuration/hydra_internals.py has to follow"
 
@@ -13,7 +13,7 @@ def test_other_resolvers_are_unknown_inside_and_back_afterwards() -> None:
     OmegaConf.register_new_resolver("a_stranger", lambda: 7)
     try:
         config = OmegaConf.create({"x": "${a_stranger:}"})
-        with resolving(("oc.env",)), pytest.raises(UnsupportedInterpolationType):
+        with only_resolvers(("oc.env",)), pytest.raises(UnsupportedInterpolationType):
             _ = config.x
         assert config.x == 7, f"OmegaConf keeps its resolvers elsewhere: {WHERE}"
     finally:
@@ -37,7 +37,7 @@ def test_texts_and_references_go_through_what_is_put_in_place() -> None:
 
         return followed
 
-    with reading(loader, follow):
+    with patched_reading(loader, follow):
         config = OmegaConf.create("a: 1\nb: ${a}")
         assert config.b == 1
     assert seen == ["text", "reference"], f"OmegaConf reads or follows in another way: {WHERE}"

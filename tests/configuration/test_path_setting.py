@@ -12,7 +12,7 @@ from interrupted import QUIET, train
 from omegaconf import OmegaConf
 
 from mlefw.cli import run
-from mlefw.configuration.path_setting import opened, quoted, several
+from mlefw.configuration.path_setting import quoted, several, with_quoted_path
 from mlefw.sweep.record import Job, attempts, folder_name
 from mlefw.trained import load
 
@@ -94,10 +94,10 @@ def test_what_has_a_meaning_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "model.hidden=[4,4]",
         "seed=0,1",
     ):
-        assert opened(item) == item
-    assert opened("data.path=a.csv,b.csv", sweeps=True) == "data.path=a.csv,b.csv"
+        assert with_quoted_path(item) == item
+    assert with_quoted_path("data.path=a.csv,b.csv", sweeps=True) == "data.path=a.csv,b.csv"
     Path("a.csv,b.csv").touch()
-    assert opened("data.path=a.csv,b.csv", sweeps=True) == "data.path='a.csv,b.csv'"
+    assert with_quoted_path("data.path=a.csv,b.csv", sweeps=True) == "data.path='a.csv,b.csv'"
     assert several("[a,b,c]") == ["a", "b", "c"]
     Path("a,b").mkdir()
     assert several("a,b,c") == ["a,b", "c"]

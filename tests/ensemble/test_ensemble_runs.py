@@ -85,7 +85,7 @@ def test_members_of_seeds_are_one_group(tmp_path: Path) -> None:
     """They train together as jobs of a sweep do: what tells their directories apart is no difference."""
     config = settings_of({**read_settings("train", ["ensemble=seeds"], [], []), "run_dir": str(tmp_path)})
     scheme = Seeds(members=3)
-    members = [train._composed(member_of(config, scheme, tmp_path, k).config) for k in range(3)]
+    members = [train._as_job_settings(member_of(config, scheme, tmp_path, k).config) for k in range(3)]
     signatures = {signature(settings_of(member)) for member in members}
     assert len(signatures) == 1 and None not in signatures
     assert signature(config) is None, "an ensemble itself is no member of a group"

@@ -206,7 +206,7 @@ def test_a_sweep_and_other_commands_do_not_resume(stopped: Path, capsys: pytest.
     assert train("-m", f"resume={stopped / 'r'}", "seed=0,1") == 2
     assert "without -m" in capsys.readouterr().err
     assert run(["check", f"resume={stopped / 'r'}"]) == 2
-    assert "mlefw train alone" in capsys.readouterr().err
+    assert "only on the command line of mlefw train" in capsys.readouterr().err
 
 
 def test_a_cosine_is_planned_over_its_epochs(capsys: pytest.CaptureFixture[str]) -> None:

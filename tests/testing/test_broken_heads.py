@@ -94,7 +94,7 @@ BROKEN: dict[str, Head] = {
         forward=lambda self, eta: self.distribution((eta.float() @ torch.eye(2)).double())
     ),
     "shared_columns_follow_the_parameter": Shared(),
-    "gradients_are_those_of_differences": of(
+    "gradients_agree_with_finite_differences": of(
         log_prob=lambda self, y: Gaussian(self.loc, self.scale.detach()).log_prob(y)
     ),
     "density_sums_to_one": of(log_prob=lambda self, y: log_normal(self, y) + 0.5 * math.log(2 * math.pi)),
@@ -114,7 +114,7 @@ BROKEN: dict[str, Head] = {
     "cdf_is_that_of_the_density": head(kind=type("Kind", (Gaussian,), {})),
     "quantiles_invert_the_cdf": head(kind=type("Kind", (Gaussian,), {})),
     "own_draws_have_a_uniform_pit": of(sample=lambda self, shape=(): 1.1 * Normal.sample(self, shape)),
-    "log_link_is_where_an_exposure_multiplies_the_mean": head(log_link=property(lambda self: True)),
+    "log_link_is_true_if_exposure_multiplies_the_mean": head(log_link=property(lambda self: True)),
     "training_descends_the_nll": head(rounded_nll=lambda self, eta, y: self.nll_complete(eta, y) - 2 * self.kink),
 }
 

@@ -51,27 +51,29 @@ def twice(self, num_rows, epoch, generator):
 
 
 PRIORS = {
-    "it_is_a_scalar": like(L2Prior, 1.0, smooth_part=lambda self, w: w.square().sum(-1)),
-    "the_whole_is_the_sum_over_entries": like(L2Prior, 1.0, forward=lambda self, w: w.square().sum() + 1.0),
+    "penalty_is_a_scalar": like(L2Prior, 1.0, smooth_part=lambda self, w: w.square().sum(-1)),
+    "penalty_is_a_sum_over_entries": like(L2Prior, 1.0, forward=lambda self, w: w.square().sum() + 1.0),
     "density_integrates_to_one": like(L2Prior, 1.0, forward=lambda self, w: 0.5 * w.square().sum()),
-    "smooth_and_rough_parts_make_up_the_whole": like(L1Prior, 1.0, smooth_part=lambda self, w: w.abs().sum()),
-    "gradient_is_that_of_differences": like(L2Prior, 1.0, smooth_part=lambda self, w: (w * w.detach()).sum() / 2),
+    "smooth_and_nonsmooth_parts_add_up": like(L1Prior, 1.0, smooth_part=lambda self, w: w.abs().sum()),
+    "gradient_agrees_with_finite_differences": like(
+        L2Prior, 1.0, smooth_part=lambda self, w: (w * w.detach()).sum() / 2
+    ),
     "prox_is_the_minimiser": like(
         L1Prior, 1.0, prox=lambda self, w, step: w.sign() * (w.abs() - 2 * step * self.rate).clamp(min=0)
     ),
-    "a_step_for_each_entry_is_that_of_the_entry": like(L1Prior, 1.0, prox=lambda self, w, step: 0.9 * w),
+    "prox_acts_on_each_entry": like(L1Prior, 1.0, prox=lambda self, w, step: 0.9 * w),
     "claimed_convexity_holds": like(
         L2Prior, 1.0, convex=True, forward=lambda self, w: (1 + w.square()).log().sum(), smooth_part=L2Prior.forward
     ),
 }
 BATCHES = {
-    "the_number_of_batches_is_foretold": like(MiniBatch, 4, num_batches=lambda self, num_rows, epoch: num_rows // 4),
-    "indices_are_rows": size_of(lambda index, given, n: int(given)),
-    "the_generator_alone_decides": like(
+    "num_batches_is_the_number_of_steps": like(MiniBatch, 4, num_batches=lambda self, num_rows, epoch: num_rows // 4),
+    "steps_are_row_indices_and_a_scale": size_of(lambda index, given, n: int(given)),
+    "steps_depend_on_the_generator_alone": like(
         MiniBatch, 4, batches=from_the_global_generator, num_batches=lambda self, num_rows, epoch: 1
     ),
     "scale_is_unbiased": size_of(lambda index, given, n: n / 4),
-    "claimed_absence_of_repeats_holds": like(
+    "claimed_without_replacement_holds": like(
         MiniBatch, 4, without_replacement=True, batches=twice, num_batches=lambda self, num_rows, epoch: 1
     ),
 }
@@ -178,7 +180,7 @@ class Plainly(Loss):
 
 
 LOSSES = {
-    "it_is_one_finite_number_per_row": like(Plainly, forward=lambda self, head, eta, y: head.nll(eta, y).mean()),
+    "one_finite_value_per_row": like(Plainly, forward=lambda self, head, eta, y: head.nll(eta, y).mean()),
     "rows_do_not_mix": like(Plainly, forward=lambda self, head, eta, y: head.nll(eta, y) * head.nll(eta, y).mean()),
     "claimed_likelihood_is_the_nll": like(
         Plainly, is_likelihood=True, forward=lambda self, head, eta, y: 2 * head.nll(eta, y)
@@ -226,9 +228,11 @@ SOURCES = {
 
 _asked = itertools.count(2)
 AVERAGES = {
-    "shares_are_shares": like(Ema, share=lambda self, progress, length: length / progress if progress < 3 else 2.0),
-    "nothing_is_left_of_the_time_before": like(Ema, share=lambda self, progress, length: 0.1),
-    "arguments_alone_decide": like(Ema, share=lambda self, progress, length: 1 / next(_asked)),
+    "shares_are_above_zero_and_at_most_one": like(
+        Ema, share=lambda self, progress, length: length / progress if progress < 3 else 2.0
+    ),
+    "first_step_replaces_initial_weights": like(Ema, share=lambda self, progress, length: 0.1),
+    "share_depends_on_its_arguments_alone": like(Ema, share=lambda self, progress, length: 1 / next(_asked)),
 }
 
 
@@ -285,7 +289,7 @@ INPUTS = {
     "output_has_a_column_for_each_input": like(Span, forward=lambda self, x: x[..., :2]),
     "output_is_finite_and_repeatable": like(Span, forward=in_place),
     "rows_do_not_mix": like(Span, forward=lambda self, x: x - x.mean(0)),
-    "buffers_are_all_it_needs": Forgetful(),
+    "buffers_restore_the_map": Forgetful(),
     "weight_two_is_the_row_twice": like(Span, learn=learn_the_mean),
     "order_of_rows_does_not_matter": like(Span, learn=learn_the_first),
 }

@@ -283,7 +283,7 @@ class Centred(nn.Module):
 
 REFUSED = {
     "density_sums_to_one": {"head": normal(lambda self, y: log_prob(self, y) + 0.5 * math.log(2 * math.pi))},
-    "gradient_is_that_of_differences": {"head": normal(detached)},
+    "gradient_agrees_with_finite_differences": {"head": normal(detached)},
     "prox_is_the_minimiser": {"prior": type("Mine", (L1Prior,), {"prox": lambda s, w, step: 0.5 * w})(1.0)},
     "scale_is_unbiased": {
         "regime": type(
@@ -352,7 +352,7 @@ WARNED = {
     "rows_do_not_mix_in_training": {"model": Net(nn.BatchNorm1d(1))},
     "evaluation_is_repeatable": {"model": Net(Noise())},
     "blocks_and_order_do_not_matter": {"metrics": [Nll(), MeanOfBlocksError()]},
-    "the_generator_alone_decides": {
+    "steps_depend_on_the_generator_alone": {
         "regime": type("Mine", (FullBatch,), {"batches": lambda s, n, e, g: iter([(torch.randperm(n), 1.0)])})()
     },
 }

@@ -1,4 +1,4 @@
-"""A job of a sweep: its configuration, and what it is to run it."""
+"""What a job of a sweep computes: its configuration, and how it is run. What became of it is in `record.Job`."""
 
 import warnings
 from contextlib import suppress
@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from mlefw.command.job import run_alone
-from mlefw.configuration.expansion import load
+from mlefw.configuration.expansion import load_yaml
 from mlefw.configuration.read import located, read_settings, settings_of
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
@@ -20,13 +20,13 @@ from mlefw.system import shared_work, trust
 
 @dataclass(frozen=True)
 class Task:
-    """What a job computes, wherever it runs.
+    """The computation of one job, which can be run in any process.
 
     Args:
-        command: that it runs.
-        overrides: its settings.
+        command: the command that the job runs.
+        overrides: the settings of the job.
         config_dirs: folders of further YAML files.
-        skips_misfits: whether a head that is not for the target is no failure.
+        skips_misfits: whether a head that cannot model the target is skipped rather than counted as a failure.
     """
 
     command: str
@@ -36,25 +36,32 @@ class Task:
 
     @cached_property
     def config(self) -> Node:
-        """Its configuration, composed and checked as that of a single run."""
+        """The configuration of the job, composed and checked like that of a single run.
+
+        Raises:
+            UsageError: settings are wrong.
+        """
         return read_settings(self.command, self.overrides, self.config_dirs, trust.trusted())
 
     @property
     def is_valid(self) -> bool:
-        """Whether it can be composed; what is wrong with it the job itself will say."""
+        """Whether the configuration can be composed; if not, the job reports the error when it runs."""
         try:
             return bool(self.config)
         except UsageError:
             return False
 
     def run(self, run_dir: Path) -> int:
-        """Run it in this process; its exit code."""
+        """Run the job in this process into a directory, and return its exit code."""
         return run_alone(self.command, lambda: self.config, run_dir, self.skips_misfits)
 
     def share(self) -> None:
-        """Do here what jobs have in common, where it is little work by code of ours."""
+        """Read data and solve exact estimates in this process, if that is little work by mlefw's own code.
+
+        Forks with equal settings find the results in memory (`shared_work`). Errors and warnings are dropped here.
+        """
         with suppress(Exception), shared_work.remembering(), warnings.catch_warnings():
-            # Whatever goes wrong, and whatever there is to warn of, the job itself meets it and says so.
+            # The job meets errors and warnings again and reports them.
             warnings.simplefilter("ignore")
             if self.command != "check" and shared_work.is_little(self.config):
                 from mlefw.command import train
@@ -63,24 +70,28 @@ class Task:
                 share = train.share if self.command == "train" else prepare.share
                 share(settings_of(self.config))
 
-    def is_kept(self, root: Path, job: Job) -> bool:
-        """Whether an earlier attempt has finished it with these very settings; attempts that failed are put aside."""
-        # Composed here, it is there in the fork.
+    def keep_finished(self, root: Path, job: Job) -> bool:
+        """Take over the result of an earlier attempt that finished with equal settings; whether there is one.
+
+        Attempts that did not finish are moved aside (`record.supersede`).
+        """
+        # The configuration is composed here, so that it is in memory after the fork.
         _ = self.is_valid
         for path in attempts(root, job):
             summary = summary_of(path)
             if summary.get("status") != "finished":
                 supersede(root, path)
-            elif self._has_written(path):
+            elif self._has_settings(path):
                 job.run_dir = path
                 job.finish("kept")
                 return True
         return False
 
-    def _has_written(self, path: Path) -> bool:
+    def _has_settings(self, path: Path) -> bool:
+        """Whether `config.yaml` in a run directory has exactly the settings of this job."""
         try:
-            written = load(path / "config.yaml")
+            written = load_yaml(path / "config.yaml")
             return bool(located(self.config, Path(written["run_dir"])).plain == written)
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, UsageError):
-            # Whatever it is, it is not a run with these settings: the job itself meets it and says so.
+            # Not a run with these settings; if the settings are wrong, the job reports that itself.
             return False

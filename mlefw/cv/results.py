@@ -1,4 +1,4 @@
-"""What the folds of a cross-validation have held out, put together row by row."""
+"""Collects the results of the folds of a cross-validation: `rows.parquet`, and the content of `cv.json`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,18 @@ from mlefw.sweep.record import Job
 from mlefw.system.atomic import Json, write_atomically
 
 Scores = tuple[np.ndarray, np.ndarray | None]
-"""NLL of the rows that a fold holds out, (m,), and what its baseline says of them, where there is one."""
+"""NLL of the rows that a fold holds out, (m,) in nats, and their NLL under the baseline, (m,); None without one."""
 
 
 @dataclass(frozen=True)
-class Held:
-    """What an exact formula says of every row that is left out: NLL, (n,), that of the null model, (n,), and PRESS."""
+class ExactScores:
+    """Leave-one-out scores of all rows by an exact formula.
+
+    Attributes:
+        nll: NLL of each row under the fit to all others, (n,) in nats; NaN if unknown.
+        null: NLL of each row under the intercept-only fit to all others, (n,).
+        press: weighted sum of squared leave-one-out residuals.
+    """
 
     nll: np.ndarray
     null: np.ndarray
@@ -38,13 +44,23 @@ class Held:
 
     @property
     def unknown(self) -> set[int]:
-        """Rows of which the formula says nothing."""
+        """Positions of the rows whose NLL the formula does not give, which have to be fitted."""
         return set(np.flatnonzero(~np.isfinite(self.nll)).tolist())
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A cross-validation before its folds are fitted."""
+    """A cross-validation before its folds are fitted.
+
+    Attributes:
+        command: `train` or `baseline`.
+        config: the settings of all folds.
+        split: the rule of `data.split`.
+        table: all rows.
+        data: all rows, coded as training rows.
+        folds: the rows that each fold holds out.
+        identifier: the column of `data.id`; None for none.
+    """
 
     command: str
     config: Settings
@@ -58,21 +74,26 @@ class Plan:
     def of(
         cls, command: str, config: Settings, source: Source, table: Table, data: Data, folds: Sequence[Fold]
     ) -> "Plan":
-        """That of the rows that a source has read."""
+        """The plan for the rows that a source has read."""
         return cls(command, config, source.drawing, table, data, folds, source.id)
 
     @property
     def weight(self) -> np.ndarray:
-        """Of every row, (n,)."""
+        """The weight of every row, (n,)."""
         return self.data.train.weight.numpy()
 
-    def in_repeat(self) -> np.ndarray:
-        """The place of each fold in its repeat."""
+    def numbers_in_repeat(self) -> np.ndarray:
+        """The number of each fold within its repeat, (folds,)."""
         repeats = np.array([fold.repeat for fold in self.folds])
         return np.arange(len(repeats)) - np.searchsorted(repeats, repeats)
 
     def write(self, root: Path, scored: Mapping[int, Scores]) -> None:
-        """Write `rows.parquet`: every row that a fold holds out, with the fold, and what was found of it so far."""
+        """Write `rows.parquet`: every row that a fold holds out, with the fold, and its NLL as far as it is known.
+
+        Args:
+            root: the directory of the cross-validation.
+            scored: scores by number of fold; rows of other folds have NaN.
+        """
         held = [fold.test for fold in self.folds]
         index, sizes = np.concatenate(held), [len(one) for one in held]
         first = np.cumsum([0, *sizes])
@@ -85,21 +106,27 @@ class Plan:
         columns = {"row": index, "number": self.table.row_numbers(index)}
         if self.identifier is not None:
             columns["id"] = self.table.columns[self.identifier][index]
-        columns |= {"repeat": np.repeat(repeats, sizes), "fold": np.repeat(self.in_repeat(), sizes)}
+        columns |= {"repeat": np.repeat(repeats, sizes), "fold": np.repeat(self.numbers_in_repeat(), sizes)}
         columns |= {"weight": self.weight[index], "nll_nats": nll, "baseline_nll_nats": beside}
         content = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
         write_atomically(root / "rows.parquet", lambda file: parquet.write_table(content, file))
 
 
-def gather(plan: Plan, jobs: Sequence[Job], known: Held | None) -> tuple[Json, dict[int, Scores]]:
-    """The content of `cv.json`, and the NLL of held-out rows by fold; a fold without any is among the failed ones."""
+def gather(plan: Plan, jobs: Sequence[Job], known: ExactScores | None) -> tuple[Json, dict[int, Scores]]:
+    """The content of `cv.json`, and the scores of held-out rows by number of fold; failed folds have no scores.
+
+    Args:
+        plan: the cross-validation.
+        jobs: the folds that were run.
+        known: scores of folds that were not run; None if all were.
+    """
     scored: dict[int, Scores] = {}
     if known is not None:
         for number, fold in enumerate(plan.folds):
             if number not in known.unknown:
                 scored[number] = (known.nll[fold.test], known.null[fold.test])
     of_fold: list[Json] = []
-    in_repeat = plan.in_repeat().tolist()
+    in_repeat = plan.numbers_in_repeat().tolist()
     for job in jobs:
         found, reason = _scores(job)
         fold = plan.folds[job.number]
@@ -119,7 +146,7 @@ def gather(plan: Plan, jobs: Sequence[Job], known: Held | None) -> tuple[Json, d
                     one["baseline_nll_nats"] = float(np.average(found[1], weights=weight))
         of_fold.append(one)
     failed = [one for one in of_fold if one["status"] == "failed"]
-    content = _described(plan, jobs) | {
+    content = _description(plan, jobs) | {
         "status": "incomplete" if failed else "finished",
         "exact": known is not None,
         **({} if known is None or failed else {"press": known.press} if not known.unknown else {}),
@@ -130,20 +157,20 @@ def gather(plan: Plan, jobs: Sequence[Job], known: Held | None) -> tuple[Json, d
 
 
 def _scores(job: Job) -> tuple[Scores | None, str]:
-    """What a fold has left, or why it has left nothing."""
+    """The scores that a fold has written, or None and the reason why there are none."""
     if not job.is_done:
         return None, job.reason or job.status
     found = row_scores.read(job.run_dir, "test")
     if found is None:
-        return None, _absence(job.run_dir)
+        return None, _why_no_scores(job.run_dir)
     nll = found.nll.numpy()
     if not np.isfinite(nll).all():
         return None, f"the NLL of {int((~np.isfinite(nll)).sum())} held-out rows is not finite"
     return (nll, row_scores.baseline_nll(job.run_dir)), ""
 
 
-def _absence(run_dir: Path) -> str:
-    """Why a fold of exact estimates has none."""
+def _why_no_scores(run_dir: Path) -> str:
+    """Why a finished fold has no scores, from its `baseline.json`."""
     try:
         content = json.loads((run_dir / "baseline.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -152,8 +179,8 @@ def _absence(run_dir: Path) -> str:
     return f"no finite estimate: {content['reason']}" if content.get("exists") is False else str(left_out)
 
 
-def _described(plan: Plan, jobs: Sequence[Job]) -> Json:
-    """What was fitted, and how it was validated."""
+def _description(plan: Plan, jobs: Sequence[Job]) -> Json:
+    """The part of `cv.json` that says what was fitted, and by which scheme it was validated."""
     config = plan.config
     summary = next((found for job in jobs if (found := summary_of(job.run_dir)).get("status") == "finished"), {})
     head: Head = build.head_of(config.head, plan.data.schema.targets)
@@ -172,7 +199,7 @@ def _described(plan: Plan, jobs: Sequence[Job]) -> Json:
 
 
 def _baseline(plan: Plan, jobs: Sequence[Job]) -> str:
-    """What the model is compared with, which may differ from fold to fold where an estimate does not exist."""
+    """The name of what the model is compared with, which differs between folds if an estimate exists in some only."""
     if plan.command == "baseline":
         return "null model"
     found = {summary_of(job.run_dir).get("distance", {}).get("reference") for job in jobs if job.is_done}
@@ -180,7 +207,7 @@ def _baseline(plan: Plan, jobs: Sequence[Job]) -> str:
 
 
 def _figures(plan: Plan, scored: Mapping[int, Scores], baseline: str) -> Json:
-    """Means and errors over all rows that were held out."""
+    """The part of `cv.json` with means and standard errors over all held-out rows."""
     content: Json = {"num_held_out": len({int(row) for number in scored for row in plan.folds[number].test})}
     if not scored:
         return content
@@ -207,5 +234,6 @@ def _figures(plan: Plan, scored: Mapping[int, Scores], baseline: str) -> Json:
 
 
 def _ratio(plan: Plan, number: int) -> float:
+    """Number of test rows over number of training rows of a fold."""
     fold = plan.folds[number]
     return len(fold.test) / len(fold.train(plan.table.num_rows))
