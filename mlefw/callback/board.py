@@ -15,7 +15,7 @@ from torch.utils.tensorboard.summary import hparams
 from mlefw.callback.event_files import forgiving, usable
 from mlefw.callback.figures import LogFigures
 from mlefw.callback.stored_state import Content
-from mlefw.objective.objective import whole_eta
+from mlefw.objective.objective import Objective, whole_eta
 from mlefw.plot.pit import spread
 from mlefw.plot.style import png
 from mlefw.report.forecast import Forecast, Sample, forecast
@@ -23,6 +23,7 @@ from mlefw.report.pictures import calibration
 from mlefw.rows.rows import Rows
 from mlefw.system.attempt import attempt
 from mlefw.training.module import LikelihoodModule
+from mlefw.training.trainer_view import TrainerView
 
 _SHARE = 0.02
 """Of the training time, what pictures may cost before its end."""
@@ -55,7 +56,7 @@ class WriteBoard(lightning.Callback):
         """Take it up again."""
         self.is_laid_out = state_dict["is_laid_out"]
 
-    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Write the pages."""
         self.started = time.monotonic()
         if trainer.global_step > 0:
@@ -65,7 +66,7 @@ class WriteBoard(lightning.Callback):
                 for tag, page in self.text.items():
                     board.experiment.add_text(tag, page)
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Show the state where the number of epochs has reached another power of two and the time is there.
 
         The charts are laid out here, too: it is known only now which figures there are.
@@ -87,7 +88,7 @@ class WriteBoard(lightning.Callback):
             self.cost = time.monotonic() - clock
             self.spent += self.cost
 
-    def _show(self, trainer: lightning.Trainer, module: LikelihoodModule) -> None:
+    def _show(self, trainer: TrainerView, module: LikelihoodModule) -> None:
         objective = module.objective
         rows = Rows(*(column.to(module.device) for column in self.sample.rows))
         seen = forecast(objective, whole_eta(objective, rows), rows)
@@ -96,19 +97,19 @@ class WriteBoard(lightning.Callback):
             # The figures of the whole split hold for the sample where it is one of the watched ones.
             drawn = calibration(self.sample, seen, module.figures.get(self.sample.split, {}))
             pictures = {name: png(figure) for name, figure in drawn.items()}
-        self._write(trainer, module, seen, pictures)
+        self._write(trainer, objective, seen, pictures)
 
     def _write(
         self,
-        trainer: lightning.Trainer,
-        module: LikelihoodModule,
+        trainer: TrainerView,
+        objective: Objective,
         seen: Forecast | None,
         pictures: Mapping[str, bytes],
     ) -> None:
         step = trainer.global_step
         for board in _boards(trainer):
             with forgiving(board):
-                weights = [item for item in module.objective.named_parameters() if item[1].numel()]
+                weights = [item for item in objective.named_parameters() if item[1].numel()]
                 values = [_histogram(f"weights/{name}", tensor.detach()) for name, tensor in weights]
                 if seen is not None:
                     _distributions(board.experiment, seen, step)
@@ -117,7 +118,8 @@ class WriteBoard(lightning.Callback):
 
     def finish(
         self,
-        trainer: lightning.Trainer,
+        trainer: TrainerView,
+        objective: Objective,
         settings: Mapping[str, str | float | bool],
         results: Mapping[str, float],
         text: Mapping[str, str],
@@ -129,9 +131,7 @@ class WriteBoard(lightning.Callback):
         Only the summaries that start and end a session are written: each run then carries its own columns, and the
         tab shows the union over a sweep.
         """
-        module = trainer.lightning_module
-        assert isinstance(module, LikelihoodModule)
-        self._write(trainer, module, seen, pictures)
+        self._write(trainer, objective, seen, pictures)
         for board in _boards(trainer):
             with forgiving(board):
                 writer = board.experiment
@@ -208,5 +208,5 @@ def _image(tag: str, content: bytes) -> Summary.Value:
     return Summary.Value(tag=tag, image=image)
 
 
-def _boards(trainer: lightning.Trainer) -> list[Any]:
+def _boards(trainer: TrainerView) -> list[Any]:
     return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger) and usable(logger)]

@@ -17,6 +17,7 @@ from mlefw.system.torch_internals import norms
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.recovery import LARGEST
 from mlefw.training.step import calmer
+from mlefw.training.trainer_view import TrainerView
 
 
 class KeepCheckpoints(Checkpoint):
@@ -39,7 +40,7 @@ class KeepCheckpoints(Checkpoint):
         folder: Path,
         min_seconds: float = 5.0,
         every_steps: int = 0,
-        before: Callable[[lightning.Trainer], None] | None = None,
+        before: Callable[[TrainerView], None] | None = None,
     ) -> None:
         self.before = before
         self.folder, self.min_seconds, self.every_steps = folder, min_seconds, every_steps
@@ -65,25 +66,25 @@ class KeepCheckpoints(Checkpoint):
         # A kill between the two files may have left an older or a newer one.
         self.best_is_written = False
 
-    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """What a resumed run starts from is written already."""
         self.last_steps = self.first_step = trainer.global_step
         self.written_step = trainer.global_step or -1
 
-    def on_sanity_check_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_sanity_check_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Take the signals back from Lightning, which would end at SIGTERM wherever it is."""
         take()
 
-    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """The same where there was no evaluation before training."""
         take()
 
-    def on_sanity_check_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_sanity_check_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Let the state before training, as epoch -1, be the best one until training finds a better."""
         assert isinstance(module, LikelihoodModule)
         self._compare(module, -1, 0)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Compare the state of this epoch with the best one, and write when it is time.
 
         As a `Checkpoint` this runs after the module's own hook, so that the scheduler's step is in what is saved.
@@ -92,7 +93,7 @@ class KeepCheckpoints(Checkpoint):
         check_finite(module)
         self._compare(module, trainer.current_epoch, trainer.global_step)
         if time.monotonic() - self.written >= self.min_seconds or is_pending():
-            self._write(trainer)
+            self._write(trainer, module)
         raise_pending()
 
     def _compare(self, module: LikelihoodModule, epoch: int, step: int) -> None:
@@ -120,33 +121,32 @@ class KeepCheckpoints(Checkpoint):
         if is_due:
             self.last_steps = trainer.global_step
             is_due = time.monotonic() - self.written >= min(1.0, self.min_seconds)
+        assert isinstance(module, LikelihoodModule)
         if is_due or is_pending() or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
-            self._write(trainer)
+            self._write(trainer, module)
         raise_pending()
 
-    def on_exception(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: TrainerView, module: lightning.LightningModule, exception: BaseException) -> None:
         """Where training diverged, the best state is still a good one: it goes to disk."""
+        assert isinstance(module, LikelihoodModule)
         if isinstance(exception, NumericalError):
-            self._write_best(trainer)
+            self._write_best(trainer, module)
 
-    def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Write both, whatever the cadence, if anything was trained."""
+        assert isinstance(module, LikelihoodModule)
         if trainer.global_step != self.first_step or self.written_step < 0:
-            self._write(trainer)
+            self._write(trainer, module)
 
     def restore_best(self, module: LikelihoodModule) -> None:
         """Put the best state back into the objective."""
         if self.best_state:
             module.objective.load_state_dict(self.best_state)
 
-    def _write(self, trainer: lightning.Trainer) -> None:
+    def _write(self, trainer: TrainerView, module: LikelihoodModule) -> None:
         """Write what is not yet written, whatever asked for it: an epoch, a step, a signal."""
-        module = trainer.lightning_module
-        assert isinstance(module, LikelihoodModule)
         check_finite(module)
-        self._write_best(trainer)
+        self._write_best(trainer, module)
         # An epoch that a limit has cut short keeps the checkpoint from within it: a resumed run goes on there.
         if trainer.global_step != self.written_step:
             if self.before is not None:
@@ -155,9 +155,7 @@ class KeepCheckpoints(Checkpoint):
             self.written_step = trainer.global_step
         self.written = time.monotonic()
 
-    def _write_best(self, trainer: lightning.Trainer) -> None:
-        module = trainer.lightning_module
-        assert isinstance(module, LikelihoodModule)
+    def _write_best(self, trainer: TrainerView, module: LikelihoodModule) -> None:
         if not self.best_is_written and self.best_state:
             now = {name: t.detach().clone() for name, t in module.objective.state_dict().items()}
             self.restore_best(module)

@@ -10,6 +10,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.distance import parameters
 from mlefw.callback.stored_state import Content
 from mlefw.training.module import LikelihoodModule
+from mlefw.training.trainer_view import TrainerView
 
 _MAX_POINTS = 400
 _MAX_SIZE = 4000
@@ -37,18 +38,18 @@ class RecordCoefficients(lightning.Callback):
         self.epochs, self.every = list(state_dict["epochs"]), state_dict["every"]
         self.thetas = list(state_dict["thetas"])
 
-    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Note the start."""
         if trainer.global_step == 0:
             self._note(module, 0)
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Note the epoch, if enough epochs have passed since the one noted before."""
         epochs = trainer.current_epoch + 1
         if not trainer.sanity_checking and epochs - (self.epochs[-1] if self.epochs else 0) >= self.every:
             self._note(module, epochs)
 
-    def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Note the last epoch."""
         if self.epochs and self.epochs[-1] != trainer.current_epoch:
             self._note(module, trainer.current_epoch)

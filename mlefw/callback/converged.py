@@ -5,6 +5,7 @@ import torch
 
 from mlefw.callback.stored_state import Content
 from mlefw.training.module import LikelihoodModule
+from mlefw.training.trainer_view import TrainerView
 
 
 class StopWhenConverged(lightning.Callback):
@@ -28,7 +29,7 @@ class StopWhenConverged(lightning.Callback):
         self.converged, self.before = state_dict["converged"], state_dict["before"]
         self.is_resumed = bool(self.before)
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Remember the parameters."""
         assert isinstance(module, LikelihoodModule)
         if self.is_resumed:
@@ -37,7 +38,7 @@ class StopWhenConverged(lightning.Callback):
             self.before = [p.detach().clone() for p in module.objective.parameters()]
         self.is_resumed = False
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Compare with them."""
         assert isinstance(module, LikelihoodModule)
         pairs = zip(module.objective.parameters(), self.before, strict=True)

@@ -15,6 +15,7 @@ from mlefw.score.yardstick import Yardstick
 from mlefw.system.atomic import write_text
 from mlefw.system.warning import warn
 from mlefw.training.module import LikelihoodModule
+from mlefw.training.trainer_view import TrainerView
 
 _DENSE = 500
 """Up to this epoch every one is logged; after it the gap between logged epochs grows in proportion."""
@@ -50,7 +51,7 @@ class LogFigures(lightning.Callback):
         """Take it up again."""
         self.num_resumed = state_dict["num_logged"]
 
-    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Read what a resumed run has logged up to its checkpoint, and forget what came after."""
         if trainer.global_step == 0:
             return
@@ -59,20 +60,20 @@ class LogFigures(lightning.Callback):
             warn(f"{self.path.name} was changed: it has {len(self.history)} of {self.num_resumed} logged epochs")
         self.write()
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Log the epoch, if enough epochs have passed since the one logged before."""
         last = self.history[-1]["epoch"] if self.history else -1
         if trainer.sanity_checking or trainer.current_epoch - last >= trainer.current_epoch // _DENSE:
             self._log(trainer, module)
 
-    def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Log the last epoch if it was evaluated, and write the file."""
         assert isinstance(module, LikelihoodModule)
         if module.evaluated_step == trainer.global_step:
             self._log(trainer, module)
         self.write()
 
-    def settle(self, trainer: lightning.Trainer) -> None:
+    def settle(self, trainer: TrainerView) -> None:
         """Bring to disk what was logged, before a checkpoint that counts on it."""
         if len(self.history) != self.num_written:
             self.write()
@@ -90,7 +91,7 @@ class LogFigures(lightning.Callback):
         write_text(self.path, text.getvalue())
         self.written, self.num_written = time.monotonic(), len(self.history)
 
-    def _log(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def _log(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         assert isinstance(module, LikelihoodModule)
         values: dict[str, float] = {}
         for split, figures in module.figures.items():
@@ -104,7 +105,7 @@ class LogFigures(lightning.Callback):
                     values[f"{name}/{split}/nll_bits"] = nats[split] / math.log(2)
         total, number = module.losses
         values |= {"train/step_loss": total / number} if number else {}
-        values["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        values["learning_rate"] = float(module.optimizer.param_groups[0]["lr"])
         if not trainer.sanity_checking:
             values["rows_per_s"] = module.rows_seen / max(module.seconds, 1e-9)
         epoch = -1 if trainer.sanity_checking else trainer.current_epoch

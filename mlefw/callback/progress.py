@@ -4,8 +4,10 @@ import lightning
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from mlefw.distributed import ranks
 from mlefw.system.number_format import number
 from mlefw.training.module import LikelihoodModule
+from mlefw.training.trainer_view import TrainerView
 
 
 class ShowProgress(lightning.Callback):
@@ -16,16 +18,16 @@ class ShowProgress(lightning.Callback):
         self.task = TaskID(0)
         self.figures: dict[str, float] = {}
 
-    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Open the line."""
         console = Console(stderr=True)
-        if console.is_terminal and trainer.is_global_zero:
+        if console.is_terminal and ranks.number() == 0:
             columns = (TextColumn("epoch {task.completed:g}"), BarColumn(), TextColumn("{task.description}"))
             self.progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
             self.task = self.progress.add_task("", total=trainer.max_epochs)
             self.progress.start()
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Refresh it."""
         if self.progress is not None:
             assert isinstance(module, LikelihoodModule)
@@ -37,13 +39,11 @@ class ShowProgress(lightning.Callback):
                 description="nats  " + "  ".join(figures),
             )
 
-    def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Remove it."""
         self._stop()
 
-    def on_exception(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: TrainerView, module: lightning.LightningModule, exception: BaseException) -> None:
         """Remove it before the error is printed."""
         self._stop()
 

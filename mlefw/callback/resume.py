@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from mlefw.callback.converged import StopWhenConverged
+from mlefw.callback.patience import StopWithoutProgress
 from mlefw.callback.stored_state import Content, check_form, check_optimizer, taking_up
 from mlefw.configuration.record import typed
 from mlefw.distributed import ranks
@@ -20,6 +21,7 @@ from mlefw.training.datamodule import RowsModule
 from mlefw.training.lightning_internals import set_place
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.recovery import GoodState, History
+from mlefw.training.trainer_view import TrainerView
 
 KEY = "resume"
 """Of the section in a checkpoint."""
@@ -77,7 +79,7 @@ class Resumable(lightning.Callback):
     def __init__(self, content: Content | None = None, outdated: Path | None = None) -> None:
         self.content, self.outdated = content, outdated
 
-    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Restore weights, optimiser, scheduler, callbacks, and the place.
 
         Raises:
@@ -85,6 +87,8 @@ class Resumable(lightning.Callback):
         """
         if self.content is None:
             return
+        # A member of a group of runs begins anew: what goes on from a checkpoint is trained alone.
+        assert isinstance(trainer, lightning.Trainer)
         with taking_up():
             self._restore(trainer, module, self.content)
 
@@ -112,7 +116,7 @@ class Resumable(lightning.Callback):
         trainer.datamodule.start = (epoch, place["step"] - first_step)  # type: ignore[attr-defined]
         set_place(trainer, epoch, place["step"])
 
-    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Restore the random states, at the last moment before they are used."""
         assert isinstance(module, LikelihoodModule)
         if self.content is not None:
@@ -130,20 +134,18 @@ class Resumable(lightning.Callback):
             # Units are dropped independently of those of other processes.
             module.stream = Stream(module.seed, f"steps of process {ranks.number()} from {trainer.global_step}")
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Note the step at which an epoch begins; that of a resumed epoch is known."""
         assert isinstance(module, LikelihoodModule)
         if trainer.current_epoch != module.place[0]:
             module.place = (trainer.current_epoch, trainer.global_step)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """From here on the place is the start of the next epoch."""
         assert isinstance(module, LikelihoodModule)
         module.place = (trainer.current_epoch + 1, trainer.global_step)
 
-    def on_save_checkpoint(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, checkpoint: Content
-    ) -> None:
+    def on_save_checkpoint(self, trainer: TrainerView, module: lightning.LightningModule, checkpoint: Content) -> None:
         """Add the section."""
         assert isinstance(module, LikelihoodModule)
         checkpoint[KEY] = {
@@ -161,11 +163,11 @@ class Resumable(lightning.Callback):
     def _restore_callbacks(self, trainer: lightning.Trainer, states: Content) -> None:
         """Restore each callback that was there, and stop where one of them has ended the training."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            patience = callback.patience if isinstance(callback, EarlyStopping) else None
+            patience = callback.patience if isinstance(callback, StopWithoutProgress | EarlyStopping) else None
             if callback.state_key in states:
                 check_form(f"the state of {type(callback).__name__}", callback.state_dict(), states[callback.state_key])
                 callback.load_state_dict(states[callback.state_key])
-            if isinstance(callback, EarlyStopping) and patience is not None:
+            if patience is not None:
                 # A longer patience may be asked for, and lets the run go on.
                 callback.patience = patience
                 trainer.should_stop |= callback.wait_count >= patience

@@ -5,6 +5,7 @@ import lightning
 from mlefw.distributed import ranks
 from mlefw.system.warning import warn
 from mlefw.training.module import LikelihoodModule
+from mlefw.training.trainer_view import TrainerView
 
 _SHORT_S = 0.02
 """Of a step of one process. To add up over processes of a CPU takes some 2 ms, so that shorter ones gain nothing."""
@@ -16,11 +17,11 @@ class WarnOfShortSteps(lightning.Callback):
     def __init__(self) -> None:
         self.first_step, self.num_epochs = 0, 0
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Note where the epoch begins."""
         self.first_step = trainer.global_step
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Compare what a step took."""
         assert isinstance(module, LikelihoodModule)
         self.num_epochs += 1

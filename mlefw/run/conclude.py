@@ -181,12 +181,13 @@ def _show(
         exhibit.store(run_dir / "plots", pictures)
     # TensorBoard draws its own of the rows of every epoch, which those of a recalibrated model are not.
     seen = seen if sample is fit.board.sample else None
-    attempt("the last page of TensorBoard", lambda: _finish_board(config, fit, summary, pictures, seen), None)
+    attempt("the last page of TensorBoard", lambda: _finish_board(config, prepared, fit, summary, pictures, seen), None)
     return pictures
 
 
 def _finish_board(
     config: Settings,
+    prepared: Prepared,
     fit: fitting.Fit,
     summary: Json,
     pictures: Sequence[exhibit.Exhibit],
@@ -209,7 +210,7 @@ def _finish_board(
     results |= {f"final/{split}_gap_nats": value for split, value in gaps.items()}
     page = markdown(run_table(summary), verdict(summary))
     images = {name: picture.content for name, picture in pictures}
-    fit.board.finish(fit.trainer, settings, results, {"result": page}, images, seen)
+    fit.board.finish(fit.trainer, prepared.estimand.objective, settings, results, {"result": page}, images, seen)
 
 
 def _recalibrate(

@@ -27,6 +27,7 @@ from mlefw.system.signals import deferred, raise_pending
 from mlefw.system.warning import warn
 from mlefw.training.datamodule import RowsModule
 from mlefw.training.recovery import History
+from mlefw.training.trainer_view import TrainerView
 from mlefw.training.waiting import epochs_to_wait
 
 _PATIENCE = 50
@@ -55,7 +56,7 @@ class Watch:
 class Fit:
     """What training leaves behind."""
 
-    trainer: lightning.Trainer
+    trainer: TrainerView
     keeper: KeepCheckpoints
     log: LogFigures
     board: WriteBoard
@@ -130,7 +131,7 @@ def _tell_of_recoveries(history: History) -> None:
     warn(text)
 
 
-def finished(trainer: lightning.Trainer, watching: Watch, rows_per_s: float, seconds: float) -> Fit:
+def finished(trainer: TrainerView, watching: Watch, rows_per_s: float, seconds: float) -> Fit:
     """The fit of a trainer that has come to its end."""
     return Fit(trainer, watching.keep, watching.log, watching.board, watching.recorder, rows_per_s, seconds)
 

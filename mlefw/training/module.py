@@ -23,20 +23,22 @@ from mlefw.system.random_state import Stream
 from mlefw.training.averaging import Averaging
 from mlefw.training.evaluation_schedule import Cadence
 from mlefw.training.evaluator import Evaluator
-from mlefw.training.lightning_internals import count_epoch, count_steps, is_overridden
+from mlefw.training.lightning_internals import count_epoch, count_steps, has_callback_with
 from mlefw.training.recovery import Recovery
 from mlefw.training.step import Step, diverged
+from mlefw.training.trainer_view import TrainerView
 
 MakeOptimizer = Callable[[Any], Optimizer]
+MakeScheduler = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
 _WITHIN = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
 _AROUND = tuple(f"on_validation_{name}" for name in ("batch_start", "batch_end", "epoch_start", "epoch_end"))
 """Hooks of a callback within a step, and within an evaluation."""
 
-MakeScheduler = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
-
 
 class LikelihoodModule(lightning.LightningModule):
     """Trains an objective by its step and evaluates it by its metrics; all else is in the parts.
+
+    What counts epochs and steps is the `view`: None for Lightning's trainer.
 
     For callbacks to read, `figures` holds those of the latest evaluation by split, as plain numbers; `losses` the sum
     of what the steps since then have descended, each on its batch, and their number; `place` the epoch that is being
@@ -47,6 +49,10 @@ class LikelihoodModule(lightning.LightningModule):
     Steps draw at random from a `stream` of their own, which a dropout does; what callbacks and a regime draw comes from
     another one, `around` them, and an evaluation has its own.
     """
+
+    optimizer: Optimizer
+    scheduler: LRScheduler | ReduceLROnPlateau | None = None
+    view: TrainerView | None = None
 
     def __init__(
         self,
@@ -78,15 +84,26 @@ class LikelihoodModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         """Look once at what Lightning has to do within a step, and within an evaluation."""
-        self.is_plain = _is_plain(self.trainer) and not _is_watched(self.trainer, _WITHIN)
-        self.is_evaluated_plainly = _is_plain(self.trainer) and not _is_watched(self.trainer, _AROUND)
+        self.is_plain = _is_plain(self.trainer) and not has_callback_with(self.trainer, _WITHIN)
+        self.is_evaluated_plainly = _is_plain(self.trainer) and not has_callback_with(self.trainer, _AROUND)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser over all trainable parameters, and its scheduler, stepped once an epoch."""
-        optimizer = self.make_optimizer(p for p in self.objective.parameters() if p.requires_grad)
+        """Make the optimiser over all trainable parameters, and its scheduler, which is stepped once an epoch."""
+        self.optimizer = self.make_optimizer(p for p in self.objective.parameters() if p.requires_grad)
         if self.make_scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+            return self.optimizer
+        self.scheduler = self.make_scheduler(self.optimizer)
+        return {"optimizer": self.optimizer, "lr_scheduler": self.scheduler}
+
+    @property
+    def current_epoch(self) -> int:
+        """The epoch in training, counted from 0."""
+        return super().current_epoch if self.view is None else self.view.current_epoch
+
+    @property
+    def global_step(self) -> int:
+        """The number of optimiser steps taken so far."""
+        return super().global_step if self.view is None else self.view.global_step
 
     def on_train_epoch_start(self) -> None:
         """Start the clock; a training that has gone back goes on from here, if this is not within an epoch."""
@@ -127,22 +144,16 @@ class LikelihoodModule(lightning.LightningModule):
     def _go_back(self, epoch: int) -> None:
         """Return to the last good state."""
         rows: Rows = self.trainer.datamodule.splits["train"]  # type: ignore[attr-defined]
-        self.recovery.go_back(epoch, rows, self._optimizer, self.lr_schedulers())
+        self.recovery.go_back(epoch, rows, self.optimizer, self.scheduler)
         self.step.forget()
         self.losses = (0.0, 0)
         number = f"{len(self.recovery.history.epochs)} of process {ranks.number()}"
         self.stream = Stream(self.seed, f"steps after going back, {number}")
 
-    @property
-    def _optimizer(self) -> Optimizer:
-        """The optimiser without Lightning's wrapper."""
-        optimizer: Optimizer = self.optimizers().optimizer  # type: ignore[union-attr]
-        return optimizer
-
     def _take_steps(self, chunk: Chunk) -> list[float]:
         """The steps of a chunk, and the objective before each of them."""
         before, losses = self.global_step, list[Tensor]()
-        wrapper, optimizer = self.optimizers(), self._optimizer
+        wrapper, optimizer = self.optimizers(), self.optimizer
         for k, batch in enumerate(chunk.batches()):
             if self.is_plain:
                 losses.append(self.step(batch, optimizer, optimizer, count=before + k))
@@ -187,9 +198,8 @@ class LikelihoodModule(lightning.LightningModule):
     def begin_another_epoch(self, num_steps: int) -> None:
         """Go on without an evaluation, after so many steps in all."""
         self.place = (self.current_epoch, num_steps)
-        scheduler = self.lr_schedulers()
-        if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step()  # type: ignore[union-attr]
+        if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()
 
     def on_validation_model_zero_grad(self) -> None:
         """Keep the gradients: the step forgets its own."""
@@ -223,36 +233,28 @@ class LikelihoodModule(lightning.LightningModule):
         if self.global_step == 0 and "train" in self.figures:
             self.recovery.start(self.figures["train"]["objective"])
         if self.recovery.most:
-            self.recovery.keep(self.global_step, self._optimizer)
+            self.recovery.keep(self.global_step, self.optimizer)
 
     @property
     def epochs_judged(self) -> int:
-        """At the end of an epoch, how many epochs its evaluation speaks of; none where there was none, or none was due:
-        one at the end of a training tells of a run that may go on as if it had not been.
-        """
+        """At the end of an epoch, the number of epochs since the evaluation before; 0 where none is due."""
+        # One that is not due, at the end of a training, counts for nothing: a run that goes on from there lacks it.
         num_epochs = self.current_epoch + 1
         is_due = self.evaluated_step == self.global_step and self.cadence.is_due(num_epochs)
         return self.cadence.gap(num_epochs) if is_due else 0
 
     def on_train_epoch_end(self) -> None:
         """Step the scheduler: on the NLL of the last watched split, where it asks for one and there is a new one."""
-        scheduler = self.lr_schedulers()
-        if isinstance(scheduler, ReduceLROnPlateau):
+        if isinstance(self.scheduler, ReduceLROnPlateau):
             if self.epochs_judged:
                 # Its patience counts epochs, evaluated or not.
-                scheduler.num_bad_epochs += self.epochs_judged - 1
-                scheduler.step(self.figures[self.watched[-1]]["nll_nats"])
-        elif scheduler is not None:
-            scheduler.step()  # type: ignore[union-attr]
+                self.scheduler.num_bad_epochs += self.epochs_judged - 1
+                self.scheduler.step(self.figures[self.watched[-1]]["nll_nats"])
+        elif self.scheduler is not None:
+            self.scheduler.step()
 
 
 def _is_plain(trainer: lightning.Trainer) -> bool:
     """Whether Lightning adds nothing to a step, and so only costs: on one device, and not in mixed precision."""
     known = (Precision, DoublePrecision)
     return isinstance(trainer.strategy, SingleDeviceStrategy) and type(trainer.precision_plugin) in known
-
-
-def _is_watched(trainer: lightning.Trainer, hooks: Sequence[str]) -> bool:
-    """Whether a callback has one of the hooks."""
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return any(is_overridden(hook, callback, lightning.Callback) for callback in callbacks for hook in hooks)

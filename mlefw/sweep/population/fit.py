@@ -50,7 +50,7 @@ class _Group:
         self.tables = {split: table_of(self.members, split) for split in self.watched}
         self.metrics = build_metrics(first.config, first.prepared.estimand.objective.head)
         self.stack = Stack([member.module.objective for member in self.members])
-        optimizers = [member.optimizer for member in self.members]
+        optimizers = [member.module.optimizer for member in self.members]
         self.optimiser = Vectorised(self.stack, optimizers, first.config.step.clip_norm)
         self.averaging = self._averaging([])
         for member in self.members:
@@ -60,7 +60,7 @@ class _Group:
     def run(self) -> None:
         """Train until no member is left."""
         self._each(Member.start)
-        self._each(Member.look_before, self._figures())
+        self._each(Member.end_first_evaluation, self._figures())
         while self._has_more():
             begun, most = self.members[0].current_epoch, self.members[0].max_epochs
             end = min(self.cadence.following(begun), most)
@@ -84,7 +84,7 @@ class _Group:
 
     def _store(self, member: Member) -> None:
         """Let the member's own optimiser and average hold what those of the group do, for a checkpoint."""
-        self.optimiser.store(member.optimizer)
+        self.optimiser.store(member.module.optimizer)
         own = member.module.averaging
         if self.averaging is not None and own is not None and self.averaging.held:
             row = self.averaging.held[0][self.members.index(member)]

@@ -116,7 +116,7 @@ def _begin(entry: Entry, held: ExitStack) -> Member:
     begun = begin(config, entry.run_dir)
     held.enter_context(locked(begun.run_dir))
     with telling(begun):
-        return Member(begun, *measure(begun))
+        return Member.of(begun, *measure(begun))
 
 
 def _end(entry: Entry, member: Member, share: float, seen: conclude.Seen | None) -> None:
@@ -125,7 +125,7 @@ def _end(entry: Entry, member: Member, share: float, seen: conclude.Seen | None)
         if member.error is not None:
             raise member.error
         rows_per_s = member.current_epoch * prepared.data.train.num_rows / max(share, 1e-9)
-        done = fitting.finished(member, member.watching, rows_per_s, share)  # type: ignore[arg-type]
+        done = fitting.finished(member, member.watch, rows_per_s, share)
         started = time.monotonic() - entry.seconds - share
         with Stream(begun.config.seed, "conclusion"):
             summary = conclude.conclude(
