@@ -1,4 +1,4 @@
-"""Keeps the best and the last state of a run on disk."""
+"""Keeps the best and the last state of a training on disk."""
 
 import math
 import time
@@ -25,11 +25,11 @@ class KeepCheckpoints(Checkpoint):
 
     The state before training takes part, as epoch -1, where the trainer evaluates it (`num_sanity_val_steps: -1`).
 
-    Both are written at the end of an epoch, but not more often than every `min_seconds`, and always at the end of the
-    fit; between writes the best state is held in memory. A state that is not finite is never kept.
+    Both are written at the end of an epoch, but not more often than every `min_seconds`, and always at the end of
+    training; between writes the best state is held in memory. A state that is not finite is never kept.
 
     Args:
-        folder: of both files.
+        folder: directory of both files.
         min_seconds: least time between writes.
         every_steps: write within epochs, too (0: at their end only).
         before: called before each write, so that no log on disk is behind a checkpoint.
@@ -51,7 +51,7 @@ class KeepCheckpoints(Checkpoint):
         self.last_steps, self.first_step, self.written_step = 0, 0, -1
 
     def state_dict(self) -> Content:
-        """What a resumed run needs to go on comparing."""
+        """The best state so far and its NLL."""
         return {
             "best_value": self.best_value,
             "best_epoch": self.best_epoch,
@@ -60,14 +60,14 @@ class KeepCheckpoints(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: Content) -> None:
-        """Take it up again."""
+        """Take up what `state_dict` has stored."""
         for name in self.state_dict():
             setattr(self, name, state_dict[name])
         # A kill between the two files may have left an older or a newer one.
         self.best_is_written = False
 
     def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
-        """What a resumed run starts from is written already."""
+        """Note the step of a resumed run, whose state is on disk already."""
         self.last_steps = self.first_step = trainer.global_step
         self.written_step = trainer.global_step or -1
 
@@ -76,7 +76,7 @@ class KeepCheckpoints(Checkpoint):
         take()
 
     def on_train_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
-        """The same where there was no evaluation before training."""
+        """Take the signals back where there was no evaluation before training."""
         take()
 
     def on_sanity_check_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
@@ -133,7 +133,7 @@ class KeepCheckpoints(Checkpoint):
             self._write_best(trainer, module)
 
     def on_fit_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
-        """Write both, whatever the cadence, if anything was trained."""
+        """Write both files, however short the time since the last write, if anything was trained."""
         assert isinstance(module, LikelihoodModule)
         if trainer.global_step != self.first_step or self.written_step < 0:
             self._write(trainer, module)
@@ -144,7 +144,7 @@ class KeepCheckpoints(Checkpoint):
             module.objective.load_state_dict(self.best_state)
 
     def _write(self, trainer: TrainerView, module: LikelihoodModule) -> None:
-        """Write what is not yet written, whatever asked for it: an epoch, a step, a signal."""
+        """Write each of the two files whose state on disk is out of date."""
         check_finite(module)
         self._write_best(trainer, module)
         # An epoch that a limit has cut short keeps the checkpoint from within it: a resumed run goes on there.
@@ -165,10 +165,10 @@ class KeepCheckpoints(Checkpoint):
 
 
 def check_finite(module: LikelihoodModule) -> None:
-    """Refuse weights that are not finite, or finite by gradient clipping alone.
+    """Refuse weights that are not finite, or so large that clipped gradients alone have kept them finite.
 
     Raises:
-        NumericalError: naming the tensor.
+        NumericalError: a weight is; the message names the tensor.
     """
     parameters = {name: p.detach() for name, p in module.objective.named_parameters() if p.numel()}
     largest = torch.stack(norms(list(parameters.values()), float("inf"))).tolist()

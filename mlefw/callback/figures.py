@@ -1,4 +1,4 @@
-"""Logs the figures of each epoch beside the exact estimate's, and keeps them for metrics.csv and the pictures."""
+"""Logs the figures of each evaluation beside those of the exact estimates, and writes them to `metrics.csv`."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import lightning
 
-from mlefw.callback.event_files import forgiving, usable
+from mlefw.callback.event_files import errors_as_warning, is_usable
 from mlefw.callback.stored_state import Content
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.atomic import write_text
@@ -18,23 +18,21 @@ from mlefw.training.module import LikelihoodModule
 from mlefw.training.trainer_view import TrainerView
 
 _DENSE = 500
-"""Up to this epoch every one is logged; after it the gap between logged epochs grows in proportion."""
+"""Every epoch before this one is logged; later on the gap between logged epochs grows in proportion."""
 
 
 class LogFigures(lightning.Callback):
     """Writes every figure of each evaluation, the learning rate, the rows per second, and flat reference lines.
 
-    `train/step_loss` is the mean of what the steps since the evaluation before have descended, each on its batch.
-
-    The state before training, where the trainer evaluates it, is epoch -1.
-
-    A run of very many epochs is logged at a thinning cadence, so that its log stays small; the last epoch is always
-    there.
+    `train/step_loss` is the mean over the steps since the previous evaluation of the objective on their batches. The
+    state before training, where it is evaluated, is epoch -1. Of very many epochs ever fewer are logged, so that the
+    log stays small; the last one always is.
 
     Args:
         path: of `metrics.csv`.
-        yardstick: the exact estimates; the NLL of each is a constant, logged with each epoch so that its line spans
-            the axis of a chart, and beside it the distance of the epoch's state.
+        yardstick: the exact estimates. The NLL of each is a constant, and is logged with each epoch so that its line
+            spans the axis of a chart; beside it is the distance of the state after the epoch.
+        min_seconds: least time between writes of the file.
     """
 
     def __init__(self, path: Path, yardstick: Yardstick, min_seconds: float = 5.0) -> None:
@@ -44,11 +42,11 @@ class LogFigures(lightning.Callback):
         self.written = time.monotonic()
 
     def state_dict(self) -> Content:
-        """How many epochs are logged; they themselves are in the file."""
+        """The number of logged epochs; what was logged is in the file."""
         return {"num_logged": len(self.history)}
 
     def load_state_dict(self, state_dict: Content) -> None:
-        """Take it up again."""
+        """Take up what `state_dict` has stored."""
         self.num_resumed = state_dict["num_logged"]
 
     def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
@@ -73,16 +71,16 @@ class LogFigures(lightning.Callback):
             self._log(trainer, module)
         self.write()
 
-    def settle(self, trainer: TrainerView) -> None:
-        """Bring to disk what was logged, before a checkpoint that counts on it."""
+    def flush(self, trainer: TrainerView) -> None:
+        """Write to disk what was logged, before a checkpoint from which a resumed run counts on it."""
         if len(self.history) != self.num_written:
             self.write()
         for logger in trainer.loggers:
-            if usable(logger):
+            if is_usable(logger):
                 logger.save()
 
     def write(self) -> None:
-        """Write `metrics.csv` whole."""
+        """Write `metrics.csv` anew."""
         names = list(dict.fromkeys(name for row in self.history for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -113,8 +111,8 @@ class LogFigures(lightning.Callback):
             return
         self.history.append({"epoch": epoch, "step": trainer.global_step, **values})
         for logger in trainer.loggers:
-            if usable(logger):
-                with forgiving(logger):
+            if is_usable(logger):
+                with errors_as_warning(logger):
                     logger.log_metrics({"epoch": epoch, **values}, step=trainer.global_step)
         if time.monotonic() - self.written >= self.min_seconds:
             self.write()
@@ -132,7 +130,7 @@ def _read(path: Path) -> list[dict[str, float]]:
 
 
 def margins(figures: Mapping[str, float]) -> dict[str, float]:
-    """How far calibration figures are from those of a calibrated model: zero is right, whatever the sample size."""
+    """Calibration figures minus those expected of a calibrated model on as many rows: zero is right."""
     found = {}
     for name, value in figures.items():
         if name.startswith("coverage_") and name.removeprefix("coverage_").isdigit():

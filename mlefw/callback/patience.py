@@ -1,4 +1,4 @@
-"""Ends a training that no longer gets better on held-out rows."""
+"""Ends a training whose NLL on the validation rows no longer falls."""
 
 import lightning
 import torch

@@ -1,4 +1,4 @@
-"""A progress line: one update an epoch, at most ten a second."""
+"""A progress line on the terminal, updated after each evaluation."""
 
 import lightning
 from rich.console import Console
@@ -11,7 +11,7 @@ from mlefw.training.trainer_view import TrainerView
 
 
 class ShowProgress(lightning.Callback):
-    """Epoch, NLL of the training and validation rows, and the time left; silent where there is no terminal."""
+    """Shows the epoch, the NLL of the watched splits in nats per row, and the time left; nothing without a terminal."""
 
     def __init__(self) -> None:
         self.progress: Progress | None = None
@@ -19,7 +19,7 @@ class ShowProgress(lightning.Callback):
         self.figures: dict[str, float] = {}
 
     def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
-        """Open the line."""
+        """Show the line."""
         console = Console(stderr=True)
         if console.is_terminal and ranks.number() == 0:
             columns = (TextColumn("epoch {task.completed:g}"), BarColumn(), TextColumn("{task.description}"))
@@ -28,7 +28,7 @@ class ShowProgress(lightning.Callback):
             self.progress.start()
 
     def on_validation_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
-        """Refresh it."""
+        """Update the line."""
         if self.progress is not None:
             assert isinstance(module, LikelihoodModule)
             self.figures |= {split: values["nll_nats"] for split, values in module.figures.items()}
@@ -40,11 +40,11 @@ class ShowProgress(lightning.Callback):
             )
 
     def on_fit_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
-        """Remove it."""
+        """Remove the line."""
         self._stop()
 
     def on_exception(self, trainer: TrainerView, module: lightning.LightningModule, exception: BaseException) -> None:
-        """Remove it before the error is printed."""
+        """Remove the line before the error is printed."""
         self._stop()
 
     def _stop(self) -> None:

@@ -75,7 +75,7 @@ def watch(
     """The callbacks of a new run, or of one that goes on from the `content` of a checkpoint."""
     data, exact = prepared.data, yardstick.exact
     log = LogFigures(run_dir / "metrics.csv", yardstick)
-    keep = KeepCheckpoints(run_dir / "checkpoints", **vars(config.checkpoint), before=log.settle)
+    keep = KeepCheckpoints(run_dir / "checkpoints", **vars(config.checkpoint), before=log.flush)
     resumable = Resumable(content, run_dir / "summary.json")
     sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
     text = {"settings": "    " + as_yaml(config.plain).replace("\n", "\n    ")}
