@@ -55,9 +55,20 @@ def check_form(what: str, known: Any, stored: Any) -> None:
     else:
         fits = isinstance(stored, int | float) and not isinstance(stored, bool)
     if not fits:
-        raise UsageError(f"the checkpoint is damaged: {what} is a {type(stored).__name__} that it cannot be")
+        expected = "a plain value" if known is None else _form(known)
+        raise UsageError(f"the checkpoint is damaged: {what} is {_form(stored)}: expected {expected}")
     for key in known if isinstance(known, dict) else range(len(known)) if isinstance(known, list | tuple) else ():
         check_form(f"{what}.{key}", known[key], stored[key])
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, dict):
+        return f"a dict of {', '.join(map(str, value)) or 'nothing'}"
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"of type {type(value).__name__}"
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
@@ -74,7 +85,7 @@ def check_optimizer(optimizer: Optimizer) -> None:
     listed = [item for one in state.values() for value in one.values() if isinstance(value, list) for item in value]
     held = [item for one in state.values() for item in one.values() if isinstance(item, Tensor)]
     if not all(isinstance(item, Tensor | None) for item in listed):
-        raise UsageError("the checkpoint is damaged: the state of the optimiser lists what is no tensor")
+        raise UsageError("the checkpoint is damaged: the state of the optimiser lists a value that is not a tensor")
     if not all(bool(item.isfinite().all()) for item in (*held, *listed) if isinstance(item, Tensor)):
         raise UsageError("the checkpoint is damaged: the state of the optimiser holds a value that is not finite")
 
