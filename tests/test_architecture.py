@@ -45,12 +45,15 @@ def test_every_metric_is_configured_by_a_head() -> None:
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_files_stay_readable(module: Path) -> None:
-    lines = module.read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 260
-    tree = ast.parse("\n".join(lines))
-    for node in ast.walk(tree):
+    """By lines of code and comments: no docstring should be shorter than it has to be."""
+    text = module.read_text(encoding="utf-8")
+    num_lines = len(text.splitlines())
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            num_lines -= (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 75, f"{module.name}: {node.name} is long"
+    assert num_lines <= 250
 
 
 @pytest.mark.parametrize(

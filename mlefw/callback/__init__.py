@@ -1,1 +1,1 @@
-"""Callbacks: they read and log, and never change the training."""
+"""Callbacks: they read, log, keep and end a training; they never change its weights or gradients."""

@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside the scalars: charts, text, hyperparameters, pictures, distributions."""
+"""Writes what TensorBoard shows beside scalars: charts, text, hyperparameters, pictures and distributions."""
 
 import re
 import time
@@ -12,10 +12,10 @@ from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
-from mlefw.callback.event_files import forgiving, usable
+from mlefw.callback.event_files import errors_as_warning, is_usable
 from mlefw.callback.figures import LogFigures
 from mlefw.callback.stored_state import Content
-from mlefw.objective.objective import whole_eta
+from mlefw.objective.objective import Objective, whole_eta
 from mlefw.plot.pit import spread
 from mlefw.plot.style import png
 from mlefw.report.forecast import Forecast, Sample, forecast
@@ -23,13 +23,16 @@ from mlefw.report.pictures import calibration
 from mlefw.rows.rows import Rows
 from mlefw.system.attempt import attempt
 from mlefw.training.module import LikelihoodModule
+from mlefw.training.trainer_view import TrainerView
 
 _SHARE = 0.02
-"""Of the training time, what pictures may cost before its end."""
+"""The part of the training time that pictures may take before its end."""
 
 _MAX_WEIGHTS = 1_000_000
-"""Of a tensor, no more enter its histogram."""
+"""At most so many elements of a tensor enter its histogram."""
+
 _NUM_BUCKETS = 30
+"""Of a histogram: as many as TensorBoard draws."""
 
 
 class WriteBoard(lightning.Callback):
@@ -38,7 +41,7 @@ class WriteBoard(lightning.Callback):
     Args:
         text: Markdown pages by tag, written at the start.
         sample: the rows whose predictive distributions are shown.
-        figures: which there are; it has to come first among the callbacks.
+        figures: the callback whose logged figures are laid out; it has to come before this one.
     """
 
     def __init__(self, text: Mapping[str, str], sample: Sample, figures: LogFigures) -> None:
@@ -48,27 +51,27 @@ class WriteBoard(lightning.Callback):
         self.is_laid_out = False
 
     def state_dict(self) -> Content:
-        """What is written once a run, not once a start of it."""
+        """Whether the charts are laid out, which is done once in a run, however often it is resumed."""
         return {"is_laid_out": self.is_laid_out}
 
     def load_state_dict(self, state_dict: Content) -> None:
-        """Take it up again."""
+        """Take up what `state_dict` has stored."""
         self.is_laid_out = state_dict["is_laid_out"]
 
-    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Write the pages."""
         self.started = time.monotonic()
         if trainer.global_step > 0:
             return
         for board in _boards(trainer):
-            with forgiving(board):
+            with errors_as_warning(board):
                 for tag, page in self.text.items():
                     board.experiment.add_text(tag, page)
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Show the state where the number of epochs has reached another power of two and the time is there.
+    def on_validation_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
+        """Show the state where the number of epochs has reached another power of two and pictures have time left.
 
-        The charts are laid out here, too: it is known only now which figures there are.
+        The charts are laid out at the first evaluation, since it is known only then which figures there are.
         """
         assert isinstance(module, LikelihoodModule)
         if trainer.sanity_checking:
@@ -76,7 +79,7 @@ class WriteBoard(lightning.Callback):
         if not self.is_laid_out:
             self.is_laid_out = True
             for board in _boards(trainer):
-                with forgiving(board):
+                with errors_as_warning(board):
                     board.experiment.add_custom_scalars(_layout(self.figures.history[0]))
         epochs, clock = trainer.current_epoch + 1, time.monotonic()
         is_further = epochs.bit_length() > (epochs - module.cadence.gap(epochs)).bit_length()
@@ -87,7 +90,7 @@ class WriteBoard(lightning.Callback):
             self.cost = time.monotonic() - clock
             self.spent += self.cost
 
-    def _show(self, trainer: lightning.Trainer, module: LikelihoodModule) -> None:
+    def _show(self, trainer: TrainerView, module: LikelihoodModule) -> None:
         objective = module.objective
         rows = Rows(*(column.to(module.device) for column in self.sample.rows))
         seen = forecast(objective, whole_eta(objective, rows), rows)
@@ -96,19 +99,19 @@ class WriteBoard(lightning.Callback):
             # The figures of the whole split hold for the sample where it is one of the watched ones.
             drawn = calibration(self.sample, seen, module.figures.get(self.sample.split, {}))
             pictures = {name: png(figure) for name, figure in drawn.items()}
-        self._write(trainer, module, seen, pictures)
+        self._write(trainer, objective, seen, pictures)
 
     def _write(
         self,
-        trainer: lightning.Trainer,
-        module: LikelihoodModule,
+        trainer: TrainerView,
+        objective: Objective,
         seen: Forecast | None,
         pictures: Mapping[str, bytes],
     ) -> None:
         step = trainer.global_step
         for board in _boards(trainer):
-            with forgiving(board):
-                weights = [item for item in module.objective.named_parameters() if item[1].numel()]
+            with errors_as_warning(board):
+                weights = [item for item in objective.named_parameters() if item[1].numel()]
                 values = [_histogram(f"weights/{name}", tensor.detach()) for name, tensor in weights]
                 if seen is not None:
                     _distributions(board.experiment, seen, step)
@@ -117,7 +120,8 @@ class WriteBoard(lightning.Callback):
 
     def finish(
         self,
-        trainer: lightning.Trainer,
+        trainer: TrainerView,
+        objective: Objective,
         settings: Mapping[str, str | float | bool],
         results: Mapping[str, float],
         text: Mapping[str, str],
@@ -129,11 +133,9 @@ class WriteBoard(lightning.Callback):
         Only the summaries that start and end a session are written: each run then carries its own columns, and the
         tab shows the union over a sweep.
         """
-        module = trainer.lightning_module
-        assert isinstance(module, LikelihoodModule)
-        self._write(trainer, module, seen, pictures)
+        self._write(trainer, objective, seen, pictures)
         for board in _boards(trainer):
-            with forgiving(board):
+            with errors_as_warning(board):
                 writer = board.experiment
                 for tag, page in text.items():
                     writer.add_text(tag, page)
@@ -146,7 +148,7 @@ class WriteBoard(lightning.Callback):
 
 
 def _layout(names: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
-    """The charts of which there is anything to show, each with the scalars that its lines are."""
+    """The charts for which there are figures among these names, by category and title, with patterns of their lines."""
     known = list(names)
     charts = {
         "Distance to the exact estimate": {
@@ -173,7 +175,7 @@ def _layout(names: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
 
 
 def _distributions(writer: Any, seen: Forecast, step: int) -> None:
-    """The precision-recall curve of a binary target, the histogram of the PIT of any number."""
+    """Write the precision-recall curve of a binary target, or the histogram of the PIT of a number."""
     if seen.probabilities is not None:
         if seen.probabilities.shape[1] == 2:
             writer.add_pr_curve("precision_recall", seen.y, seen.probabilities[:, 1], step, weights=seen.weight)
@@ -183,7 +185,7 @@ def _distributions(writer: Any, seen: Forecast, step: int) -> None:
     counts = spread(*seen.pit, seen.weight, edges)
     middle = (edges[1:] + edges[:-1]) / 2
     moments = {"sum": float(counts @ middle), "sum_squares": float(counts @ middle**2)}
-    # A first bucket of no count: the left edge of the histogram.
+    # TensorBoard takes the limit of a first, empty bucket for the left edge.
     limits, held = edges.tolist(), [0.0, *counts.tolist()]
     writer.add_histogram_raw(
         "pit", 0.0, 1.0, float(counts.sum()), **moments, bucket_limits=limits, bucket_counts=held, global_step=step
@@ -191,7 +193,7 @@ def _distributions(writer: Any, seen: Forecast, step: int) -> None:
 
 
 def _histogram(tag: str, weights: Tensor) -> Summary.Value:
-    """How weights are distributed, in as many buckets as TensorBoard draws."""
+    """The histogram of the elements of a tensor."""
     some = weights.flatten()[:: 1 + weights.numel() // _MAX_WEIGHTS].double().cpu().numpy()
     some = some[np.isfinite(some)]
     counts, edges = np.histogram(some, bins=_NUM_BUCKETS)
@@ -208,5 +210,5 @@ def _image(tag: str, content: bytes) -> Summary.Value:
     return Summary.Value(tag=tag, image=image)
 
 
-def _boards(trainer: lightning.Trainer) -> list[Any]:
-    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger) and usable(logger)]
+def _boards(trainer: TrainerView) -> list[Any]:
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger) and is_usable(logger)]

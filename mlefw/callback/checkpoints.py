@@ -1,4 +1,4 @@
-"""Keeps the best and the last state of a run on disk."""
+"""Keeps the best and the last state of a training on disk."""
 
 import math
 import time
@@ -17,6 +17,7 @@ from mlefw.system.torch_internals import norms
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.recovery import LARGEST
 from mlefw.training.step import calmer
+from mlefw.training.trainer_view import TrainerView
 
 
 class KeepCheckpoints(Checkpoint):
@@ -24,11 +25,11 @@ class KeepCheckpoints(Checkpoint):
 
     The state before training takes part, as epoch -1, where the trainer evaluates it (`num_sanity_val_steps: -1`).
 
-    Both are written at the end of an epoch, but not more often than every `min_seconds`, and always at the end of the
-    fit; between writes the best state is held in memory. A state that is not finite is never kept.
+    Both are written at the end of an epoch, but not more often than every `min_seconds`, and always at the end of
+    training; between writes the best state is held in memory. A state that is not finite is never kept.
 
     Args:
-        folder: of both files.
+        folder: directory of both files.
         min_seconds: least time between writes.
         every_steps: write within epochs, too (0: at their end only).
         before: called before each write, so that no log on disk is behind a checkpoint.
@@ -39,7 +40,7 @@ class KeepCheckpoints(Checkpoint):
         folder: Path,
         min_seconds: float = 5.0,
         every_steps: int = 0,
-        before: Callable[[lightning.Trainer], None] | None = None,
+        before: Callable[[TrainerView], None] | None = None,
     ) -> None:
         self.before = before
         self.folder, self.min_seconds, self.every_steps = folder, min_seconds, every_steps
@@ -50,7 +51,7 @@ class KeepCheckpoints(Checkpoint):
         self.last_steps, self.first_step, self.written_step = 0, 0, -1
 
     def state_dict(self) -> Content:
-        """What a resumed run needs to go on comparing."""
+        """The best state so far and its NLL."""
         return {
             "best_value": self.best_value,
             "best_epoch": self.best_epoch,
@@ -59,31 +60,31 @@ class KeepCheckpoints(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: Content) -> None:
-        """Take it up again."""
+        """Take up what `state_dict` has stored."""
         for name in self.state_dict():
             setattr(self, name, state_dict[name])
         # A kill between the two files may have left an older or a newer one.
         self.best_is_written = False
 
-    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """What a resumed run starts from is written already."""
+    def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
+        """Note the step of a resumed run, whose state is on disk already."""
         self.last_steps = self.first_step = trainer.global_step
         self.written_step = trainer.global_step or -1
 
-    def on_sanity_check_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_sanity_check_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Take the signals back from Lightning, which would end at SIGTERM wherever it is."""
         take()
 
-    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """The same where there was no evaluation before training."""
+    def on_train_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
+        """Take the signals back where there was no evaluation before training."""
         take()
 
-    def on_sanity_check_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_sanity_check_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Let the state before training, as epoch -1, be the best one until training finds a better."""
         assert isinstance(module, LikelihoodModule)
         self._compare(module, -1, 0)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Compare the state of this epoch with the best one, and write when it is time.
 
         As a `Checkpoint` this runs after the module's own hook, so that the scheduler's step is in what is saved.
@@ -92,7 +93,7 @@ class KeepCheckpoints(Checkpoint):
         check_finite(module)
         self._compare(module, trainer.current_epoch, trainer.global_step)
         if time.monotonic() - self.written >= self.min_seconds or is_pending():
-            self._write(trainer)
+            self._write(trainer, module)
         raise_pending()
 
     def _compare(self, module: LikelihoodModule, epoch: int, step: int) -> None:
@@ -120,33 +121,32 @@ class KeepCheckpoints(Checkpoint):
         if is_due:
             self.last_steps = trainer.global_step
             is_due = time.monotonic() - self.written >= min(1.0, self.min_seconds)
+        assert isinstance(module, LikelihoodModule)
         if is_due or is_pending() or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
-            self._write(trainer)
+            self._write(trainer, module)
         raise_pending()
 
-    def on_exception(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: TrainerView, module: lightning.LightningModule, exception: BaseException) -> None:
         """Where training diverged, the best state is still a good one: it goes to disk."""
+        assert isinstance(module, LikelihoodModule)
         if isinstance(exception, NumericalError):
-            self._write_best(trainer)
+            self._write_best(trainer, module)
 
-    def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Write both, whatever the cadence, if anything was trained."""
+    def on_fit_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
+        """Write both files, however short the time since the last write, if anything was trained."""
+        assert isinstance(module, LikelihoodModule)
         if trainer.global_step != self.first_step or self.written_step < 0:
-            self._write(trainer)
+            self._write(trainer, module)
 
     def restore_best(self, module: LikelihoodModule) -> None:
         """Put the best state back into the objective."""
         if self.best_state:
             module.objective.load_state_dict(self.best_state)
 
-    def _write(self, trainer: lightning.Trainer) -> None:
-        """Write what is not yet written, whatever asked for it: an epoch, a step, a signal."""
-        module = trainer.lightning_module
-        assert isinstance(module, LikelihoodModule)
+    def _write(self, trainer: TrainerView, module: LikelihoodModule) -> None:
+        """Write each of the two files whose state on disk is out of date."""
         check_finite(module)
-        self._write_best(trainer)
+        self._write_best(trainer, module)
         # An epoch that a limit has cut short keeps the checkpoint from within it: a resumed run goes on there.
         if trainer.global_step != self.written_step:
             if self.before is not None:
@@ -155,9 +155,7 @@ class KeepCheckpoints(Checkpoint):
             self.written_step = trainer.global_step
         self.written = time.monotonic()
 
-    def _write_best(self, trainer: lightning.Trainer) -> None:
-        module = trainer.lightning_module
-        assert isinstance(module, LikelihoodModule)
+    def _write_best(self, trainer: TrainerView, module: LikelihoodModule) -> None:
         if not self.best_is_written and self.best_state:
             now = {name: t.detach().clone() for name, t in module.objective.state_dict().items()}
             self.restore_best(module)
@@ -167,10 +165,10 @@ class KeepCheckpoints(Checkpoint):
 
 
 def check_finite(module: LikelihoodModule) -> None:
-    """Refuse weights that are not finite, or finite by gradient clipping alone.
+    """Refuse weights that are not finite, or so large that clipped gradients alone have kept them finite.
 
     Raises:
-        NumericalError: naming the tensor.
+        NumericalError: a weight is; the message names the tensor.
     """
     parameters = {name: p.detach() for name, p in module.objective.named_parameters() if p.numel()}
     largest = torch.stack(norms(list(parameters.values()), float("inf"))).tolist()

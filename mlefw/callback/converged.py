@@ -1,16 +1,20 @@
-"""Ends a deterministic training that has come to rest."""
+"""Ends a training whose parameters no longer move."""
 
 import lightning
 import torch
 
 from mlefw.callback.stored_state import Content
 from mlefw.training.module import LikelihoodModule
+from mlefw.training.trainer_view import TrainerView
 
 
 class StopWhenConverged(lightning.Callback):
-    """Stops once the epochs up to an evaluation no longer move any parameter by more than `tolerance` relative.
+    """Stops once the epochs up to an evaluation move no parameter tensor by more than `tolerance`.
 
-    A stochastic regime never comes to rest, so it is left alone.
+    Batches drawn at random keep parameters moving, so that such a training is never stopped.
+
+    Args:
+        tolerance: bound on the norm of a change, relative to one plus the norm of the tensor.
     """
 
     def __init__(self, tolerance: float = 1e-12) -> None:
@@ -20,16 +24,16 @@ class StopWhenConverged(lightning.Callback):
         self.is_resumed = False
 
     def state_dict(self) -> Content:
-        """What a resumed run needs; within an epoch also the parameters that it began with."""
+        """Whether training was stopped, and within an epoch the parameters with which it began."""
         return {"converged": self.converged, "before": self.before}
 
     def load_state_dict(self, state_dict: Content) -> None:
-        """Take it up again."""
+        """Take up what `state_dict` has stored."""
         self.converged, self.before = state_dict["converged"], state_dict["before"]
         self.is_resumed = bool(self.before)
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Remember the parameters."""
+    def on_train_epoch_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
+        """Remember the parameters, unless those of a resumed epoch are known from its checkpoint."""
         assert isinstance(module, LikelihoodModule)
         if self.is_resumed:
             self.before = [p.to(module.device) for p in self.before]
@@ -37,12 +41,11 @@ class StopWhenConverged(lightning.Callback):
             self.before = [p.detach().clone() for p in module.objective.parameters()]
         self.is_resumed = False
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Compare with them."""
+    def on_train_epoch_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
+        """Compare the parameters with those at the start."""
         assert isinstance(module, LikelihoodModule)
         pairs = zip(module.objective.parameters(), self.before, strict=True)
-        # Where the first one moves, as it mostly does, the others are not looked at.
-        # A training that has gone back is where it was, and not at rest.
+        # A training that has gone back to an earlier state has its parameters again, and is not at rest.
         has_moved = module.recovery.history.is_waiting
         self.converged = not has_moved and all(self._is_at_rest(now.detach(), before) for now, before in pairs)
         self.before = []

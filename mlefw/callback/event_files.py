@@ -1,4 +1,4 @@
-"""TensorBoard event files whose loss ends no training."""
+"""A TensorBoard logger that warns once, and lets training go on, where its files cannot be written."""
 
 import weakref
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ _lost: weakref.WeakSet[Logger] = weakref.WeakSet()
 
 
 @contextmanager
-def forgiving(logger: Logger) -> Iterator[None]:
-    """Let the first failure to write a log be a warning, and give the log up; the training does not depend on it."""
+def errors_as_warning(logger: Logger) -> Iterator[None]:
+    """Warn where the block cannot write a log, and give that log up: nothing more is written to it (`is_usable`)."""
     try:
         yield
     except (OSError, ValueError) as error:
-        # Lightning wraps what a scalar meets into a ValueError.
+        # Lightning turns the error of writing a scalar into a ValueError.
         cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__
         if not isinstance(cause, OSError):
             raise
@@ -32,13 +32,13 @@ def forgiving(logger: Logger) -> Iterator[None]:
             warn(f"{type(logger).__name__}: the log could not be written ({what}); training goes on without it")
 
 
-def usable(logger: Logger) -> bool:
+def is_usable(logger: Logger) -> bool:
     """Whether the log has not been given up."""
     return logger not in _lost
 
 
 class EventFiles(TensorBoardLogger):
-    """Lightning's TensorBoard logger; a full disk or a deleted folder is one warning."""
+    """Lightning's TensorBoard logger, but that a full disk or a deleted folder leads to one warning."""
 
     def __init__(self, save_dir: str, name: str = "", version: str = "", purge_step: int | None = None) -> None:
         # From `purge_step` on a resumed run writes anew: TensorBoard leaves out what was written there before.
@@ -47,7 +47,7 @@ class EventFiles(TensorBoardLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """What writes."""
+        """The writer of summaries, which is made when it is first asked for."""
         if self._experiment is None:
             self._experiment = Writer(self.log_dir, **self._kwargs)
         return self._experiment
@@ -69,14 +69,14 @@ class EventFiles(TensorBoardLogger):
         """Write nothing: the graph of a model says little, and tracing it may fail."""
 
     def save(self) -> None:
-        """Write what is left."""
+        """Write what is not yet on disk."""
         self._attempt(super().save)
 
     def finalize(self, status: str) -> None:
-        """Write what is left, and close."""
+        """Write what is not yet on disk, and close."""
         self._attempt(lambda: super(EventFiles, self).finalize(status))
 
     def _attempt(self, write: Any) -> None:
-        if usable(self):
-            with forgiving(self):
+        if is_usable(self):
+            with errors_as_warning(self):
                 write()

@@ -1,4 +1,4 @@
-"""TensorBoard's event files as they are asked for: without a thread for each."""
+"""Writes TensorBoard's event files without a thread for each of them."""
 
 import itertools
 import math
@@ -15,16 +15,19 @@ from torch.utils.tensorboard import writer
 
 from mlefw.system.own_folder import cleared
 
-_MOST_HELD = 2**18
+_MAX_HELD = 2**18
+"""Bytes that are held in memory before they are written."""
+
 _FLUSH_S = 60.0
+"""Seconds after which they are written in any case."""
 
 _numbers = itertools.count()
 
 
 class Records:
-    """An event file: events are held until there are many of them, or a minute has passed, or `flush` is called.
+    """An event file. Events are held in memory until there are many, or a minute has passed, or `flush` is called.
 
-    A file that is deleted meanwhile is an OSError at the next one of these.
+    Where the file has been deleted, the next write raises an OSError.
     """
 
     def __init__(self, folder: str) -> None:
@@ -41,11 +44,11 @@ class Records:
     def add_event(self, event: Event) -> None:
         """Add an event."""
         self._hold(event)
-        if len(self.held) > _MOST_HELD or time.monotonic() - self.flushed > _FLUSH_S:
+        if len(self.held) > _MAX_HELD or time.monotonic() - self.flushed > _FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is held; the file is open no longer than that."""
+        """Write what is held; the file is open only while it is written to."""
         with cleared(self.path).open("xb" if self.flushed < 0 else "r+b") as file:
             file.seek(0, os.SEEK_END)
             file.write(self.held)
@@ -53,7 +56,7 @@ class Records:
         self.flushed = time.monotonic()
 
     def _hold(self, event: Event) -> None:
-        """Frame it as a TFRecord: length, its checksum, content, its checksum."""
+        """Hold an event as a TFRecord: length, checksum of the length, content, checksum of the content."""
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
         self.held += length + _masked(length) + data + _masked(data)
@@ -65,7 +68,7 @@ class _File(writer.FileWriter):
 
 
 class Writer(writer.SummaryWriter):
-    """torch's writer of summaries into such a file."""
+    """torch's writer of summaries, into an event file of `Records`."""
 
     file_writer: Any
     all_writers: Any
@@ -88,6 +91,6 @@ class Writer(writer.SummaryWriter):
 
 
 def _masked(data: bytes) -> bytes:
-    """The checksum as a TFRecord holds it."""
+    """The CRC-32C checksum, masked as the TFRecord format asks."""
     crc = google_crc32c.value(data)
     return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -1,4 +1,4 @@
-"""Logs the figures of each epoch beside the exact estimate's, and keeps them for metrics.csv and the pictures."""
+"""Logs the figures of each evaluation beside those of the exact estimates, and writes them to `metrics.csv`."""
 
 import csv
 import io
@@ -9,31 +9,30 @@ from pathlib import Path
 
 import lightning
 
-from mlefw.callback.event_files import forgiving, usable
+from mlefw.callback.event_files import errors_as_warning, is_usable
 from mlefw.callback.stored_state import Content
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.atomic import write_text
 from mlefw.system.warning import warn
 from mlefw.training.module import LikelihoodModule
+from mlefw.training.trainer_view import TrainerView
 
 _DENSE = 500
-"""Up to this epoch every one is logged; after it the gap between logged epochs grows in proportion."""
+"""Every epoch before this one is logged; later on the gap between logged epochs grows in proportion."""
 
 
 class LogFigures(lightning.Callback):
     """Writes every figure of each evaluation, the learning rate, the rows per second, and flat reference lines.
 
-    `train/step_loss` is the mean of what the steps since the evaluation before have descended, each on its batch.
-
-    The state before training, where the trainer evaluates it, is epoch -1.
-
-    A run of very many epochs is logged at a thinning cadence, so that its log stays small; the last epoch is always
-    there.
+    `train/step_loss` is the mean over the steps since the previous evaluation of the objective on their batches. The
+    state before training, where it is evaluated, is epoch -1. Of very many epochs ever fewer are logged, so that the
+    log stays small; the last one always is.
 
     Args:
         path: of `metrics.csv`.
-        yardstick: the exact estimates; the NLL of each is a constant, logged with each epoch so that its line spans
-            the axis of a chart, and beside it the distance of the epoch's state.
+        yardstick: the exact estimates. The NLL of each is a constant, and is logged with each epoch so that its line
+            spans the axis of a chart; beside it is the distance of the state after the epoch.
+        min_seconds: least time between writes of the file.
     """
 
     def __init__(self, path: Path, yardstick: Yardstick, min_seconds: float = 5.0) -> None:
@@ -43,14 +42,14 @@ class LogFigures(lightning.Callback):
         self.written = time.monotonic()
 
     def state_dict(self) -> Content:
-        """How many epochs are logged; they themselves are in the file."""
+        """The number of logged epochs; what was logged is in the file."""
         return {"num_logged": len(self.history)}
 
     def load_state_dict(self, state_dict: Content) -> None:
-        """Take it up again."""
+        """Take up what `state_dict` has stored."""
         self.num_resumed = state_dict["num_logged"]
 
-    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Read what a resumed run has logged up to its checkpoint, and forget what came after."""
         if trainer.global_step == 0:
             return
@@ -59,29 +58,29 @@ class LogFigures(lightning.Callback):
             warn(f"{self.path.name} was changed: it has {len(self.history)} of {self.num_resumed} logged epochs")
         self.write()
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_validation_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Log the epoch, if enough epochs have passed since the one logged before."""
         last = self.history[-1]["epoch"] if self.history else -1
         if trainer.sanity_checking or trainer.current_epoch - last >= trainer.current_epoch // _DENSE:
             self._log(trainer, module)
 
-    def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Log the last epoch if it was evaluated, and write the file."""
         assert isinstance(module, LikelihoodModule)
         if module.evaluated_step == trainer.global_step:
             self._log(trainer, module)
         self.write()
 
-    def settle(self, trainer: lightning.Trainer) -> None:
-        """Bring to disk what was logged, before a checkpoint that counts on it."""
+    def flush(self, trainer: TrainerView) -> None:
+        """Write to disk what was logged, before a checkpoint from which a resumed run counts on it."""
         if len(self.history) != self.num_written:
             self.write()
         for logger in trainer.loggers:
-            if usable(logger):
+            if is_usable(logger):
                 logger.save()
 
     def write(self) -> None:
-        """Write `metrics.csv` whole."""
+        """Write `metrics.csv` anew."""
         names = list(dict.fromkeys(name for row in self.history for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -90,7 +89,7 @@ class LogFigures(lightning.Callback):
         write_text(self.path, text.getvalue())
         self.written, self.num_written = time.monotonic(), len(self.history)
 
-    def _log(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def _log(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         assert isinstance(module, LikelihoodModule)
         values: dict[str, float] = {}
         for split, figures in module.figures.items():
@@ -104,7 +103,7 @@ class LogFigures(lightning.Callback):
                     values[f"{name}/{split}/nll_bits"] = nats[split] / math.log(2)
         total, number = module.losses
         values |= {"train/step_loss": total / number} if number else {}
-        values["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        values["learning_rate"] = float(module.optimizer.param_groups[0]["lr"])
         if not trainer.sanity_checking:
             values["rows_per_s"] = module.rows_seen / max(module.seconds, 1e-9)
         epoch = -1 if trainer.sanity_checking else trainer.current_epoch
@@ -112,8 +111,8 @@ class LogFigures(lightning.Callback):
             return
         self.history.append({"epoch": epoch, "step": trainer.global_step, **values})
         for logger in trainer.loggers:
-            if usable(logger):
-                with forgiving(logger):
+            if is_usable(logger):
+                with errors_as_warning(logger):
                     logger.log_metrics({"epoch": epoch, **values}, step=trainer.global_step)
         if time.monotonic() - self.written >= self.min_seconds:
             self.write()
@@ -131,7 +130,7 @@ def _read(path: Path) -> list[dict[str, float]]:
 
 
 def margins(figures: Mapping[str, float]) -> dict[str, float]:
-    """How far calibration figures are from those of a calibrated model: zero is right, whatever the sample size."""
+    """Calibration figures minus those expected of a calibrated model on as many rows: zero is right."""
     found = {}
     for name, value in figures.items():
         if name.startswith("coverage_") and name.removeprefix("coverage_").isdigit():

@@ -1,4 +1,4 @@
-"""What a resumed run goes on from: saved with each checkpoint, and taken up again."""
+"""Saves where a training is with each checkpoint, and lets a resumed run go on from there."""
 
 from dataclasses import dataclass, field
 from numbers import Real
@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from mlefw.callback.converged import StopWhenConverged
-from mlefw.callback.stored_state import Content, check_form, check_optimizer, taking_up
+from mlefw.callback.patience import StopWithoutProgress
+from mlefw.callback.stored_state import Content, check_form, check_optimizer, naming_the_checkpoint
 from mlefw.configuration.record import typed
 from mlefw.distributed import ranks
 from mlefw.errors import UsageError
@@ -20,24 +21,27 @@ from mlefw.training.datamodule import RowsModule
 from mlefw.training.lightning_internals import set_place
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.recovery import GoodState, History
+from mlefw.training.trainer_view import TrainerView
 
 KEY = "resume"
-"""Of the section in a checkpoint."""
+"""The key of the section with the place, the random states and the figures in a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run was, as its checkpoint has it.
+    """The section of a checkpoint that says where a training was.
 
     Attributes:
-        epoch: complete ones; `first_step` is that with which the one under way began.
-        step: taken so far.
-        figures: the latest of each split by name; one that is not defined is not a number.
+        epoch: number of complete epochs.
+        first_step: number of steps taken before the epoch under way.
+        step: number of steps taken.
+        figures: the latest ones by split and name; NaN for a figure that is not defined.
         losses: the sum of step losses since the last evaluation, and their number.
-        random: where the random stream of the steps is.
-        around: where that of what lies around them is; None in files of earlier versions, which had one for both.
-        weights: from which the next step starts, where the objective holds their average; empty before the first step.
-        recovery: how often training has gone back, and where to.
+        random: state of the random stream of the steps.
+        around: state of the random stream of callbacks and batches; None in files of earlier versions, where `random`
+            served both.
+        weights: the weights beside their average, which the objective holds; empty without one and before a step.
+        recovery: how often training has gone back to an earlier state, and that state.
     """
 
     epoch: int
@@ -52,10 +56,10 @@ class Place:
 
     @classmethod
     def of(cls, content: Content) -> "Place":
-        """That of the content of a checkpoint.
+        """Read the section from the content of a checkpoint.
 
         Raises:
-            UsageError: a part is missing, or is none.
+            UsageError: a part is missing or not of its type, or the numbers contradict each other.
         """
         found = typed(cls, content.get(KEY), KEY)
         if not 0 <= found.first_step <= found.step or found.epoch < 0:
@@ -64,28 +68,30 @@ class Place:
 
 
 class Resumable(lightning.Callback):
-    """Saves the place in the row order, the random states and the latest figures; restores them and all the rest.
+    """Adds the place in training, the random states and the latest figures to each checkpoint, and restores a run.
 
-    Lightning's own record of where it was depends on the hook from which it was saved, so it is not used: the place is
-    the epoch and the number of steps taken in it. It has to come first among the callbacks.
+    The place is the epoch and the number of steps taken in it. Lightning's own record of its place is not used, since
+    it depends on the hook from which it was saved. This callback has to come first among all.
 
     Args:
         content: of the checkpoint to go on from; None for a new run.
-        outdated: a file that no longer holds once training goes on: it is removed then.
+        outdated: a file that is wrong as soon as training goes on, and is removed then.
     """
 
     def __init__(self, content: Content | None = None, outdated: Path | None = None) -> None:
         self.content, self.outdated = content, outdated
 
-    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Restore weights, optimiser, scheduler, callbacks, and the place.
 
         Raises:
-            UsageError: the checkpoint holds what they cannot take up.
+            UsageError: the checkpoint holds a state that one of them cannot take up.
         """
         if self.content is None:
             return
-        with taking_up():
+        # A member of a group of runs begins anew: what goes on from a checkpoint is trained alone.
+        assert isinstance(trainer, lightning.Trainer)
+        with naming_the_checkpoint():
             self._restore(trainer, module, self.content)
 
     def _restore(self, trainer: lightning.Trainer, module: lightning.LightningModule, content: Content) -> None:
@@ -112,12 +118,12 @@ class Resumable(lightning.Callback):
         trainer.datamodule.start = (epoch, place["step"] - first_step)  # type: ignore[attr-defined]
         set_place(trainer, epoch, place["step"])
 
-    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Restore the random states, at the last moment before they are used."""
         assert isinstance(module, LikelihoodModule)
         if self.content is not None:
             place = self.content[KEY]
-            with taking_up():
+            with naming_the_checkpoint():
                 module.stream.state = place["random"]
                 module.around.state = place.get("around") or place["random"]
                 # A state that no generator takes is found here, and not in the middle of training.
@@ -130,21 +136,19 @@ class Resumable(lightning.Callback):
             # Units are dropped independently of those of other processes.
             module.stream = Stream(module.seed, f"steps of process {ranks.number()} from {trainer.global_step}")
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Note the step at which an epoch begins; that of a resumed epoch is known."""
+    def on_train_epoch_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
+        """Note the step at which an epoch begins; that of a resumed epoch is known from the checkpoint."""
         assert isinstance(module, LikelihoodModule)
         if trainer.current_epoch != module.place[0]:
             module.place = (trainer.current_epoch, trainer.global_step)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """From here on the place is the start of the next epoch."""
+    def on_train_epoch_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
+        """Set the place to the start of the next epoch."""
         assert isinstance(module, LikelihoodModule)
         module.place = (trainer.current_epoch + 1, trainer.global_step)
 
-    def on_save_checkpoint(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, checkpoint: Content
-    ) -> None:
-        """Add the section."""
+    def on_save_checkpoint(self, trainer: TrainerView, module: lightning.LightningModule, checkpoint: Content) -> None:
+        """Add the section with the place."""
         assert isinstance(module, LikelihoodModule)
         checkpoint[KEY] = {
             "epoch": module.place[0],
@@ -159,13 +163,13 @@ class Resumable(lightning.Callback):
         }
 
     def _restore_callbacks(self, trainer: lightning.Trainer, states: Content) -> None:
-        """Restore each callback that was there, and stop where one of them has ended the training."""
+        """Restore each callback of which there is a state, and stop where one of them has ended the training."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            patience = callback.patience if isinstance(callback, EarlyStopping) else None
+            patience = callback.patience if isinstance(callback, StopWithoutProgress | EarlyStopping) else None
             if callback.state_key in states:
                 check_form(f"the state of {type(callback).__name__}", callback.state_dict(), states[callback.state_key])
                 callback.load_state_dict(states[callback.state_key])
-            if isinstance(callback, EarlyStopping) and patience is not None:
+            if patience is not None:
                 # A longer patience may be asked for, and lets the run go on.
                 callback.patience = patience
                 trainer.should_stop |= callback.wait_count >= patience
@@ -174,10 +178,10 @@ class Resumable(lightning.Callback):
 
 
 def _restore_weights(module: LikelihoodModule, weights: list[torch.Tensor], good: GoodState | None) -> None:
-    """Take up the weights beside their average, and hold those of a state to go back to to the same form.
+    """Take up the weights that are kept beside their average, and check them and the state to go back to.
 
     Raises:
-        UsageError: they are not those of this objective, or not finite.
+        UsageError: shapes are not those of the objective, or a value is not finite.
     """
     averaged = [] if module.averaging is None else module.averaging.tensors
     held = [(averaged, weights)] + (

@@ -1,27 +1,28 @@
-"""Says so where several processes take longer than one would."""
+"""Warns where several processes take longer than one would."""
 
 import lightning
 
 from mlefw.distributed import ranks
 from mlefw.system.warning import warn
 from mlefw.training.module import LikelihoodModule
+from mlefw.training.trainer_view import TrainerView
 
 _SHORT_S = 0.02
-"""Of a step of one process. To add up over processes of a CPU takes some 2 ms, so that shorter ones gain nothing."""
+"""Seconds a step takes one process: with less, several gain nothing, since adding up over them takes some 2 ms."""
 
 
 class WarnOfShortSteps(lightning.Callback):
-    """Warns after the second epoch, which has no first times in it, where a step on a CPU is too short to share."""
+    """Warns after the second epoch, since the first one sets steps up, where a step on a CPU is too short to share."""
 
     def __init__(self) -> None:
         self.first_step, self.num_epochs = 0, 0
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Note where the epoch begins."""
+    def on_train_epoch_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
+        """Note the step with which the epoch begins."""
         self.first_step = trainer.global_step
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Compare what a step took."""
+    def on_train_epoch_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
+        """Hold the mean time of a step to what pays."""
         assert isinstance(module, LikelihoodModule)
         self.num_epochs += 1
         num_steps = trainer.global_step - self.first_step

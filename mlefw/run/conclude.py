@@ -190,12 +190,13 @@ def _show(
         exhibit.store(run_dir / "plots", pictures)
     # TensorBoard compares a sample over epochs; after a recalibration the sample is another one.
     seen = seen if sample is fit.board.sample else None
-    attempt("the last page of TensorBoard", lambda: _finish_board(config, fit, summary, pictures, seen), None)
+    attempt("the last page of TensorBoard", lambda: _finish_board(config, prepared, fit, summary, pictures, seen), None)
     return pictures
 
 
 def _finish_board(
     config: Settings,
+    prepared: Prepared,
     fit: fitting.Fit,
     summary: Json,
     pictures: Sequence[exhibit.Exhibit],
@@ -219,7 +220,7 @@ def _finish_board(
     results |= {f"final/{split}_gap_nats": value for split, value in gaps.items()}
     page = markdown(run_table(summary), verdict(summary))
     images = {name: picture.content for name, picture in pictures}
-    fit.board.finish(fit.trainer, settings, results, {"result": page}, images, seen)
+    fit.board.finish(fit.trainer, prepared.estimand.objective, settings, results, {"result": page}, images, seen)
 
 
 def _recalibrate(

@@ -27,6 +27,7 @@ from mlefw.system.signals import deferred, raise_pending
 from mlefw.system.warning import warn
 from mlefw.training.datamodule import RowsModule
 from mlefw.training.recovery import History
+from mlefw.training.trainer_view import TrainerView
 from mlefw.training.waiting import epochs_to_wait
 
 _PATIENCE = 50
@@ -65,7 +66,7 @@ class Fit:
         seconds: duration of the fit, with the building of the trainer.
     """
 
-    trainer: lightning.Trainer
+    trainer: TrainerView
     keeper: KeepCheckpoints
     log: LogFigures
     board: WriteBoard
@@ -84,7 +85,7 @@ def run_callbacks(
     """The callbacks of a new run, or of one that is resumed from the `content` of a checkpoint."""
     data, exact = prepared.data, yardstick.exact
     log = LogFigures(run_dir / "metrics.csv", yardstick)
-    keep = KeepCheckpoints(run_dir / "checkpoints", **vars(config.checkpoint), before=log.settle)
+    keep = KeepCheckpoints(run_dir / "checkpoints", **vars(config.checkpoint), before=log.flush)
     resumable = Resumable(content, run_dir / "summary.json")
     sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
     text = {"settings": "    " + as_yaml(config.plain).replace("\n", "\n    ")}
@@ -140,7 +141,7 @@ def _warn_of_recoveries(history: History) -> None:
     warn(text)
 
 
-def finished(trainer: lightning.Trainer, watchers: RunCallbacks, rows_per_s: float, seconds: float) -> Fit:
+def finished(trainer: TrainerView, watchers: RunCallbacks, rows_per_s: float, seconds: float) -> Fit:
     """The `Fit` of a trainer whose training is done."""
     return Fit(trainer, watchers.keep, watchers.log, watchers.board, watchers.recorder, rows_per_s, seconds)
 

@@ -3,13 +3,13 @@
 `tests/training/test_lightning_internals.py` fails with a sentence that says which of them has changed.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import lightning
 from lightning.fabric.loggers.logger import rank_zero_experiment as rank_zero_experiment
 from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.trainer import call
-from lightning.pytorch.utilities.model_helpers import is_overridden as is_overridden
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 EvaluationLoop = _EvaluationLoop
 """Lightning's loop that evaluates between epochs."""
@@ -34,9 +34,10 @@ def answer_signals_alone(trainer: lightning.Trainer) -> None:
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
-def hand_to(module: lightning.LightningModule, trainer: Any) -> None:
-    """Let what is no `lightning.Trainer` be the trainer of a module."""
-    module._trainer = trainer
+def has_callback_with(trainer: lightning.Trainer, hooks: Sequence[str]) -> bool:
+    """Whether a callback overrides one of the hooks."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return any(is_overridden(hook, callback, lightning.Callback) for callback in callbacks for hook in hooks)
 
 
 def count_steps(trainer: lightning.Trainer, number: int) -> None:

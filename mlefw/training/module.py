@@ -23,9 +23,10 @@ from mlefw.system.random_state import Stream
 from mlefw.training.averaging import Averaging
 from mlefw.training.evaluation_schedule import Cadence
 from mlefw.training.evaluator import Evaluator
-from mlefw.training.lightning_internals import count_epoch, count_steps, is_overridden
+from mlefw.training.lightning_internals import count_epoch, count_steps, has_callback_with
 from mlefw.training.recovery import Recovery
 from mlefw.training.step import Step, diverged
+from mlefw.training.trainer_view import TrainerView
 
 MakeOptimizer = Callable[[Any], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
@@ -56,10 +57,15 @@ class LikelihoodModule(lightning.LightningModule):
         losses: sum of the objectives (nats per row) of the steps since that evaluation, each on its batch, and their
             number.
         place: the epoch that is being trained, from 0, and the number of steps taken before it.
+        view: counts epochs and steps in place of Lightning's trainer; None where that does.
         stream: random numbers within steps, such as those of dropout.
         around: random numbers of callbacks and batch regimes; apart from `stream`, so that a callback that draws does
             not change the training. An evaluation has a stream of its own.
     """
+
+    optimizer: Optimizer
+    scheduler: LRScheduler | ReduceLROnPlateau | None = None
+    view: TrainerView | None = None
 
     def __init__(
         self,
@@ -91,15 +97,26 @@ class LikelihoodModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         """Find out whether steps and evaluations need Lightning's own loops."""
-        self.is_plain = _is_plain(self.trainer) and not _has_hook(self.trainer, _STEP_HOOKS)
-        self.is_evaluated_plainly = _is_plain(self.trainer) and not _has_hook(self.trainer, _EVALUATION_HOOKS)
+        self.is_plain = _is_plain(self.trainer) and not has_callback_with(self.trainer, _STEP_HOOKS)
+        self.is_evaluated_plainly = _is_plain(self.trainer) and not has_callback_with(self.trainer, _EVALUATION_HOOKS)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser of all trainable parameters, and its scheduler, which is stepped once an epoch."""
-        optimizer = self.make_optimizer(p for p in self.objective.parameters() if p.requires_grad)
+        """Make the optimiser of all trainable parameters, and its scheduler, which is stepped once an epoch."""
+        self.optimizer = self.make_optimizer(p for p in self.objective.parameters() if p.requires_grad)
         if self.make_scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+            return self.optimizer
+        self.scheduler = self.make_scheduler(self.optimizer)
+        return {"optimizer": self.optimizer, "lr_scheduler": self.scheduler}
+
+    @property
+    def current_epoch(self) -> int:
+        """The epoch in training, counted from 0."""
+        return super().current_epoch if self.view is None else self.view.current_epoch
+
+    @property
+    def global_step(self) -> int:
+        """The number of optimiser steps taken so far."""
+        return super().global_step if self.view is None else self.view.global_step
 
     def on_train_epoch_start(self) -> None:
         """Start the clock; a training that has gone back takes steps again from here.
@@ -147,23 +164,17 @@ class LikelihoodModule(lightning.LightningModule):
     def _go_back(self, epoch: int) -> None:
         """Return to the last good state, in an epoch counted from 0."""
         rows: Rows = self.trainer.datamodule.splits["train"]  # type: ignore[attr-defined]
-        self.recovery.go_back(epoch, rows, self._optimizer, self.lr_schedulers())
+        self.recovery.go_back(epoch, rows, self.optimizer, self.scheduler)
         self.step.forget()
         self.losses = (0.0, 0)
         # Other random numbers than those that led to divergence.
         number = f"{len(self.recovery.history.epochs)} of process {ranks.number()}"
         self.stream = Stream(self.seed, f"steps after going back, {number}")
 
-    @property
-    def _optimizer(self) -> Optimizer:
-        """The optimiser without Lightning's wrapper."""
-        optimizer: Optimizer = self.optimizers().optimizer  # type: ignore[union-attr]
-        return optimizer
-
     def _take_steps(self, chunk: Chunk) -> list[float]:
         """Take the steps of a chunk; the objective on each batch before its step, in nats per row."""
         before, losses = self.global_step, list[Tensor]()
-        wrapper, optimizer = self.optimizers(), self._optimizer
+        wrapper, optimizer = self.optimizers(), self.optimizer
         for k, batch in enumerate(chunk.batches()):
             if self.is_plain:
                 losses.append(self.step(batch, optimizer, optimizer, count=before + k))
@@ -209,9 +220,8 @@ class LikelihoodModule(lightning.LightningModule):
     def begin_another_epoch(self, num_steps: int) -> None:
         """Begin the next epoch without an evaluation, after `num_steps` steps in all."""
         self.place = (self.current_epoch, num_steps)
-        scheduler = self.lr_schedulers()
-        if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step()  # type: ignore[union-attr]
+        if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()
 
     def on_validation_model_zero_grad(self) -> None:
         """Do not set gradients to zero before an evaluation, as Lightning would: each step does so itself."""
@@ -245,7 +255,7 @@ class LikelihoodModule(lightning.LightningModule):
         if self.global_step == 0 and "train" in self.figures:
             self.recovery.start(self.figures["train"]["objective"])
         if self.recovery.most:
-            self.recovery.keep(self.global_step, self._optimizer)
+            self.recovery.keep(self.global_step, self.optimizer)
 
     @property
     def epochs_judged(self) -> int:
@@ -260,23 +270,16 @@ class LikelihoodModule(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Step the scheduler; `ReduceLROnPlateau` by the NLL of the last split, and only after an evaluation."""
-        scheduler = self.lr_schedulers()
-        if isinstance(scheduler, ReduceLROnPlateau):
+        if isinstance(self.scheduler, ReduceLROnPlateau):
             if self.epochs_judged:
                 # Its patience is in epochs, but it only sees those with an evaluation.
-                scheduler.num_bad_epochs += self.epochs_judged - 1
-                scheduler.step(self.figures[self.watched[-1]]["nll_nats"])
-        elif scheduler is not None:
-            scheduler.step()  # type: ignore[union-attr]
+                self.scheduler.num_bad_epochs += self.epochs_judged - 1
+                self.scheduler.step(self.figures[self.watched[-1]]["nll_nats"])
+        elif self.scheduler is not None:
+            self.scheduler.step()
 
 
 def _is_plain(trainer: lightning.Trainer) -> bool:
     """Whether Lightning has nothing to do within a step: on one device, and not in mixed precision."""
     known = (Precision, DoublePrecision)
     return isinstance(trainer.strategy, SingleDeviceStrategy) and type(trainer.precision_plugin) in known
-
-
-def _has_hook(trainer: lightning.Trainer, hooks: Sequence[str]) -> bool:
-    """Whether any callback of the trainer implements one of the hooks."""
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return any(is_overridden(hook, callback, lightning.Callback) for callback in callbacks for hook in hooks)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mlefw.batch.full import FullBatch
@@ -18,22 +17,14 @@ from mlefw.training.module import LikelihoodModule
 
 def module(cadence: Cadence) -> Any:
     one = LikelihoodModule(torch.nn.Linear(1, 1), None, None, None, {}, cadence)  # type: ignore[arg-type]
-    one.watched, one.evaluated_step = ["validation"], 0
+    one.watched, one.evaluated_step, one.view = ["validation"], 0, SimpleNamespace(global_step=0, should_stop=False)
     return one
 
 
-def trainer(epoch: int, nll: float) -> Any:
-    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all=True: decision)
-    return SimpleNamespace(
-        current_epoch=epoch,
-        global_step=0,
-        callback_metrics={"validation/nll_nats": torch.tensor(nll)},
-        state=SimpleNamespace(fn=TrainerFn.FITTING),
-        sanity_checking=False,
-        fast_dev_run=False,
-        should_stop=False,
-        strategy=strategy,
-    )
+def evaluated(one: Any, epoch: int, nll: float) -> Any:
+    """What trains the module, at the end of an epoch with an evaluation."""
+    one.view.current_epoch, one.figures = epoch, {"validation": {"nll_nats": nll}}
+    return one.view
 
 
 def stopped_at(cadence: Cadence, patience: int, best: int) -> int:
@@ -42,7 +33,7 @@ def stopped_at(cadence: Cadence, patience: int, best: int) -> int:
     done = 0
     while True:
         done = cadence.following(done)
-        now = one._trainer = trainer(done - 1, abs(done - best) + 1.0)
+        now = evaluated(one, done - 1, abs(done - best) + 1.0)
         stopping.on_train_epoch_end(now, one)
         if now.should_stop:
             return done
@@ -59,7 +50,7 @@ def test_a_run_ends_at_the_first_evaluation_that_is_patience_epochs_past_the_bes
 def test_an_evaluation_that_was_not_due_counts_for_nothing():
     stopping, one = StopWithoutProgress(1), module(Cadence(FullBatch(), 100))
     for epoch in (100, 102, 104):
-        now = one._trainer = trainer(epoch, float(epoch))
+        now = evaluated(one, epoch, float(epoch))
         stopping.on_train_epoch_end(now, one)
         assert not now.should_stop
     assert stopping.wait_count == 0
@@ -70,12 +61,11 @@ def test_a_plateau_is_counted_in_epochs():
     one = module(cadence)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=20)
-    one.lr_schedulers = lambda: scheduler
+    one.scheduler = scheduler
     done, halved = 0, []
     while done < 400:
         done = cadence.following(done)
-        one.figures = {"validation": {"nll_nats": max(0.0, 200.0 - done)}}
-        one._trainer = SimpleNamespace(current_epoch=done - 1, global_step=0)
+        evaluated(one, done - 1, max(0.0, 200.0 - done))
         before = scheduler.get_last_lr()[0] if hasattr(scheduler, "_last_lr") else 1.0
         one.on_train_epoch_end()
         if scheduler.get_last_lr()[0] < before:
@@ -83,3 +73,30 @@ def test_a_plateau_is_counted_in_epochs():
     # The NLL is least from 200 on; evaluations are 20 to 40 epochs apart there.
     assert halved[0] == cadence.following(200 + 20)
     assert all(later - earlier > 20 for earlier, later in pairwise(halved))
+
+
+def test_checkpoints_of_earlier_versions_are_taken_up():
+    """The names under which Lightning's `EarlyStopping`, from which the callback was derived, stored its state."""
+    stored = {
+        "wait_count": 2,
+        "stopped_epoch": 0,
+        "best_score": torch.tensor(1.5),
+        "patience": 7,
+        "stopping_reason": 0,
+        "stopping_reason_message": None,
+    }
+    stopping, one = StopWithoutProgress(3), module(Cadence(MiniBatch(2), 100))
+    assert stopping.state_key == "StopWithoutProgress{'monitor': 'validation/nll_nats', 'mode': 'min'}"
+    stopping.load_state_dict(stored)
+    assert stopping.state_dict() == stored
+    stopping.patience = 3
+    stopping.on_train_epoch_end(evaluated(one, 4, 1.5), one)
+    assert one.view.should_stop
+    assert stopping.state_dict() == stored | {
+        "wait_count": 3,
+        "stopped_epoch": 4,
+        "patience": 3,
+        "stopping_reason": 3,
+        "stopping_reason_message": "Monitored metric validation/nll_nats did not improve in the last 3 records."
+        " Best score: 1.500. Signaling Trainer to stop.",
+    }

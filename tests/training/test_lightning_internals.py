@@ -56,12 +56,6 @@ def test_counts_are_those_that_the_trainer_tells(trainer: lightning.Trainer) -> 
     assert (trainer.current_epoch, trainer.global_step) == (3, 40), f"Lightning keeps its place elsewhere: {WHERE}"
 
 
-def test_a_module_takes_what_stands_in_for_a_trainer() -> None:
-    module, stand_in = lightning.LightningModule(), object()
-    lightning_internals.hand_to(module, stand_in)
-    assert module.trainer is stand_in, f"Lightning keeps the trainer of a module elsewhere: {WHERE}"
-
-
 def test_hooks_of_callbacks_and_module_are_called_in_order(trainer: lightning.Trainer) -> None:
     called: list[str] = []
 
@@ -75,7 +69,6 @@ def test_hooks_of_callbacks_and_module_are_called_in_order(trainer: lightning.Tr
 
     module = Module()
     trainer.callbacks = [Callback()]  # type: ignore[attr-defined]
-    lightning_internals.hand_to(module, trainer)
     trainer.strategy._lightning_module = module
     lightning_internals.call_hook(trainer, "on_validation_start")
     assert called == ["callback", "module"], f"Lightning calls hooks in another way: {WHERE}"

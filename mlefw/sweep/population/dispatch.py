@@ -1,4 +1,4 @@
-"""Groups among the jobs of a sweep: each is a process, and where it ends without a word its jobs are run alone."""
+"""Groups among the jobs of a sweep: each is trained in a process; where that one crashes, its jobs are run alone."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,15 +15,19 @@ from mlefw.sweep.record import supersede
 from mlefw.system.file_system import remove
 from mlefw.system.fork_pool import Ended, Pool
 
-_TOLD = (0, UsageError.exit_code, signature.UnsuitableError.exit_code, *STOPPED)
-"""Codes of a group after which its jobs say all there is to say."""
+_EXPECTED_CODES = (0, UsageError.exit_code, signature.UnsuitableError.exit_code, *STOPPED)
+"""Exit codes of the process of a group after which its own log is of no use: the logs of its jobs say it all."""
 
 
 class Groups:
-    """Starts groups and notes how their jobs have ended; `left` are the jobs to be run alone.
+    """Starts groups, and notes how their jobs have ended.
 
     Args:
         progress: of the sweep.
+
+    Attributes:
+        running: the jobs of each group in training, by the key of its process.
+        left: indices of the jobs that were in a group and have to be run alone.
     """
 
     def __init__(self, progress: Progress) -> None:
@@ -32,9 +36,12 @@ class Groups:
         self.left: list[int] = []
 
     def submit(self, pool: Pool, configs: dict[int, Node], processes: int | None = None) -> list[int]:
-        """Start all groups there are among jobs with these configurations; the jobs in none of them.
+        """Start the groups among some jobs; the indices of the jobs that belong to none.
 
-        `processes`: over how many jobs that are alike are spread; by default as many as the pool has.
+        Args:
+            pool: of processes, which trains them.
+            configs: the settings of the jobs, by index.
+            processes: number of groups into which jobs that can train together are split; by default the pool's size.
         """
         indices = list(configs)
         found = signature.groups(
@@ -46,12 +53,12 @@ class Groups:
         return sorted({*indices} - {index for group in members for index in group})
 
     def ended(self, key: int, how: Ended) -> None:
-        """Note how a process ended: that of a job, or that of a group, which has a negative key."""
+        """Note how the process of a job, or of a group, whose keys are negative, has ended."""
         if key >= 0:
             self.progress.ended(key, how)
             return
         entries, results = self.running.pop(key), self._file(key, "json")
-        known = run.read(results)
+        known = run.read_results(results)
         remove(results)
         for entry in entries:
             job = self.journal.jobs[entry.index]
@@ -63,7 +70,7 @@ class Groups:
                 self.progress.ended(entry.index, how)
             else:
                 self._put_back(entry)
-        if how.code in _TOLD:
+        if how.code in _EXPECTED_CODES:
             remove(self._file(key, "log"))
 
     def _submit(self, pool: Pool, key: int, group: Sequence[int], configs: dict[int, Node]) -> None:
@@ -73,7 +80,7 @@ class Groups:
         pool.submit(key, partial(run.run, entries, self._file(key, "json")), self._file(key, "log"))
 
     def _put_back(self, entry: run.Entry) -> None:
-        """Let a job be run alone, as if it had not been tried."""
+        """Note that a job has to be run alone, and put aside what it has left so far."""
         with suppress(OSError):
             entry.log.unlink(missing_ok=True)
             if entry.run_dir.exists():

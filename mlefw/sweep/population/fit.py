@@ -1,4 +1,4 @@
-"""The joint training of a population, an epoch of all members at a time."""
+"""The training of the runs of a group together, an epoch of all of them at a time."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,21 +12,21 @@ from mlefw.errors import MlefwError, NumericalError, Stopped
 from mlefw.objective.objective import not_finite
 from mlefw.run.build import build_average, build_metrics
 from mlefw.sweep.population.member import Member
-from mlefw.sweep.population.optimiser import Vectorised
+from mlefw.sweep.population.optimiser import StackedOptimiser
 from mlefw.sweep.population.stacked import Stack
-from mlefw.sweep.population.table import Table
+from mlefw.sweep.population.stacked_rows import StackedRows
 from mlefw.system.allocator import retained
 from mlefw.system.signals import deferred
 from mlefw.training.averaging import Averaging
 from mlefw.training.step import diverged
 
 
-class ToTrainAloneError(MlefwError):
-    """A run goes back to a good state of its training, which it cannot do among others."""
+class TrainAloneError(MlefwError):
+    """A run cannot be trained together with the others, and has to be trained alone."""
 
 
 def fit(members: Sequence[Member]) -> None:
-    """Train each to its own end; one that fails keeps its error, and the others go on.
+    """Train each member to its own end; where one fails, `Member.error` says so, and the others go on.
 
     Raises:
         Stopped: by a signal, after every member's state is on disk.
@@ -38,8 +38,8 @@ def fit(members: Sequence[Member]) -> None:
 class _Group:
     """The members that are still in training.
 
-    The rows of a step are looked up by position, in the order in which the member's own data module gives them. Members
-    take as many steps an epoch as one another (`signature.alike`).
+    Each member draws the rows of its steps as it would alone, by its own data module. All take equally many steps an
+    epoch (`signature.alike`).
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
@@ -47,20 +47,20 @@ class _Group:
         first = self.members[0].begun
         self.watched, self.cadence = first.prepared.rows.watched, first.prepared.rows.cadence
         self.regime = first.prepared.rows.regime
-        self.tables = {split: table_of(self.members, split) for split in self.watched}
+        self.splits = {split: stack_rows(self.members, split) for split in self.watched}
         self.metrics = build_metrics(first.config, first.prepared.estimand.objective.head)
         self.stack = Stack([member.module.objective for member in self.members])
-        optimizers = [member.optimizer for member in self.members]
-        self.optimiser = Vectorised(self.stack, optimizers, first.config.step.clip_norm)
+        optimizers = [member.module.optimizer for member in self.members]
+        self.optimiser = StackedOptimiser(self.stack, optimizers, first.config.step.clip_norm)
         self.averaging = self._averaging([])
         for member in self.members:
             member.store = partial(self._store, member)
             member.share_time(len(self.members))
 
     def run(self) -> None:
-        """Train until no member is left."""
+        """Train until every member has ended or failed."""
         self._each(Member.start)
-        self._each(Member.look_before, self._figures())
+        self._each(Member.end_first_evaluation, self._figures())
         while self._has_more():
             begun, most = self.members[0].current_epoch, self.members[0].max_epochs
             end = min(self.cadence.following(begun), most)
@@ -74,7 +74,7 @@ class _Group:
             self._each(Member.end_epoch, self._figures(end))
 
     def _averaging(self, held: Sequence[Tensor]) -> Averaging | None:
-        """What averages the weights of all members, row by row, with what it holds beside them so far."""
+        """What averages the weights of all members, (M, num_parameters), beginning with those `held`; None for none."""
         average = build_average(self.members[0].begun.config.average)
         if average is None:
             return None
@@ -83,15 +83,15 @@ class _Group:
         return averaging
 
     def _store(self, member: Member) -> None:
-        """Let the member's own optimiser and average hold what those of the group do, for a checkpoint."""
-        self.optimiser.store(member.optimizer)
+        """Bring the state of the optimiser and of the average into the member's own ones, for a checkpoint."""
+        self.optimiser.store(member.module.optimizer)
         own = member.module.averaging
         if self.averaging is not None and own is not None and self.averaging.held:
             row = self.averaging.held[0][self.members.index(member)]
             own.restore(self.stack.parts(row, member.module.objective))
 
     def _each(self, act: Callable[..., None], values: Sequence[Any] | None = None) -> None:
-        """Let each act; an error is its own, and a signal waits until all have written what they are at."""
+        """Call a method of each member. An error ends that member alone; a signal waits until all were called."""
         stopped: Stopped | None = None
         for i, member in enumerate(self.members):
             if member.error is not None:
@@ -106,14 +106,14 @@ class _Group:
             raise stopped
 
     def _has_more(self) -> bool:
-        """Go on without the members that have ended or failed, if there are others."""
+        """Drop the members that have ended or failed; whether any are left."""
         stay = [i for i, member in enumerate(self.members) if member.error is None and not member.has_ended]
         if len(stay) < len(self.members):
             index = torch.tensor(stay, dtype=torch.long)
             self.stack.keep(index)
             self.optimiser.keep(index)
-            for table in self.tables.values():
-                table.keep(stay)
+            for rows in self.splits.values():
+                rows.keep(stay)
             self.members = [self.members[i] for i in stay]
             if self.averaging is not None and stay:
                 self.averaging = self._averaging([weights[index] for weights in self.averaging.held])
@@ -121,10 +121,10 @@ class _Group:
         return bool(self.members)
 
     def _figures(self, num_epochs: int = 0) -> list[dict[str, dict[str, float]]]:
-        """The figures of each member on the watched splits after so many epochs, with its penalty."""
+        """The figures of each member after so many epochs, by watched split, with its penalty and objective."""
         has_train = [member.begun.prepared.rows.cadence.has_train(num_epochs) for member in self.members]
         watched = [split for split in self.watched if split != "train" or any(has_train)]
-        found = {split: self.stack.figures(self.tables[split], self.metrics) for split in watched}
+        found = {split: self.stack.figures(self.splits[split], self.metrics) for split in watched}
         penalties = [float(objective.penalty().detach()) for objective in self.stack.objectives]
         for values in found.values():
             for figures, penalty, objective in zip(values, penalties, self.stack.objectives, strict=True):
@@ -136,8 +136,8 @@ class _Group:
         ]
 
     def _steps(self, epoch: int) -> int:
-        """The steps of an epoch; how many."""
-        train, losses, taken = self.tables["train"], list[Tensor](), list[list[Tensor]]()
+        """Take the steps of an epoch; their number."""
+        train, losses, taken = self.splits["train"], list[Tensor](), list[list[Tensor]]()
         shares = self.stack.shares
         orders = [member.begun.prepared.rows.steps(range(epoch, epoch + 1)) for member in self.members]
         length = 1 / self.cadence.num_steps(epoch + 1)
@@ -164,34 +164,34 @@ class _Group:
             if at is not None:
                 cause = not_finite(self.stack.objectives[i], train.of(i).take(taken[at][i]), True)
                 step, clip_norm = member.global_step + at + 1, member.begun.config.step.clip_norm
-                self._leave(member, diverged(step, epoch, cause, clip_norm))
+                self._end_diverged(member, diverged(step, epoch, cause, clip_norm))
         if self.averaging is not None:
             self.averaging.exchange()
         return len(losses)
 
-    def _leave(self, member: Member, error: NumericalError) -> None:
-        """Let a member that diverges fail, or train alone, where it can go back to a good state."""
+    def _end_diverged(self, member: Member, error: NumericalError) -> None:
+        """Let a member that has diverged fail, or be trained alone where it may go back to a good state."""
         goes_back = bool(member.begun.config.step.recoveries)
-        member.fail(ToTrainAloneError(str(error)) if goes_back else error)
+        member.fail(TrainAloneError(str(error)) if goes_back else error)
 
 
-def table_of(members: Sequence[Member], split: str) -> Table:
-    """The rows of a split as the members see them, standardised."""
+def stack_rows(members: Sequence[Member], split: str) -> StackedRows:
+    """The standardised rows of a split, for all members."""
     prepared = [member.begun.prepared for member in members]
     raw = [one.data.splits[split] for one in prepared]
     first = prepared[0].estimand.objective.model.standardize
     if all(rows is raw[0] for rows in raw):
-        return Table([raw[0]._replace(x=first(raw[0].x))] * len(raw))  # type: ignore[operator]
+        return StackedRows([raw[0]._replace(x=first(raw[0].x))] * len(raw))  # type: ignore[operator]
     standardize = [one.estimand.objective.model.standardize for one in prepared]
-    return Table([rows._replace(x=own(rows.x)) for rows, own in zip(raw, standardize, strict=True)])  # type: ignore[operator]
+    return StackedRows([rows._replace(x=own(rows.x)) for rows, own in zip(raw, standardize, strict=True)])  # type: ignore[operator]
 
 
 def _check_steps(member: Member) -> None:
-    """Let a member whose steps have led too far train alone.
+    """Hold the steps since the last evaluation to what a training that converges comes through.
 
     Raises:
-        ToTrainAloneError: they have, and it may go back.
+        TrainAloneError: the objective has exploded, and the settings let the run go back to a good state.
     """
     total, number = member.module.losses
     if member.begun.config.step.recoveries and member.module.recovery.is_exploded(total / max(number, 1)):
-        raise ToTrainAloneError("the steps up to an evaluation have led far above the objective before training")
+        raise TrainAloneError("the steps up to an evaluation have led far above the objective before training")

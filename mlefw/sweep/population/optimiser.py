@@ -1,4 +1,4 @@
-"""The optimisers of all members in one step, each at its own rate: torch's formulas on the rows of a matrix."""
+"""The step of the optimisers of all members at once, each at its own learning rate."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +12,13 @@ from mlefw.sweep.population.stacked import Stack
 from mlefw.training import update_rules
 
 
-class Vectorised:
-    """Clips, steps, and applies the proximal map of the prior, as `Step` does with one network.
+class StackedOptimiser:
+    """Clips gradients, steps, and applies the proximal map of the prior, as `Step` does with one network.
 
     Args:
-        stack: whose rows are changed.
-        optimizers: one of each member, all of one class, with equal settings but for the rate.
-        clip_norm: bound on each member's gradient norm (0: none).
+        stack: the parameters of all members, which the steps change.
+        optimizers: torch's optimiser of each member, all of one class, with equal settings but for the learning rate.
+        clip_norm: bound on the norm of each member's gradient (0: none).
     """
 
     def __init__(self, stack: Stack, optimizers: Sequence[Optimizer], clip_norm: float) -> None:
@@ -26,26 +26,26 @@ class Vectorised:
         self.settings: dict[str, Any] = self.optimizers[0].param_groups[0]
         self.is_sgd = isinstance(self.optimizers[0], SGD)
         self.num_steps = 0
-        # By torch's names, each shaped as all parameters of all members.
+        # Moments by torch's names, each (M, num_parameters).
         moments = () if self.is_sgd else ("exp_avg", "exp_avg_sq")
         self.state = {name: torch.zeros_like(stack.flat) for name in moments}
         self.is_proximal = bool((stack.rate > 0).any())
         self.refresh()
 
     def refresh(self) -> None:
-        """Take over the rates, which schedulers change."""
+        """Take over the learning rates of the optimisers, which schedulers change."""
         rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         self.lr = torch.tensor(rates, dtype=torch.float64).unsqueeze(1)
 
     def keep(self, index: Tensor) -> None:
-        """Go on with some of the members."""
+        """Keep the members at these positions, and drop the others."""
         self.optimizers = [self.optimizers[i] for i in index.tolist()]
         self.state = {name: value[index] for name, value in self.state.items()}
         self.refresh()
 
     @torch.no_grad()
     def step(self, gradient: Tensor) -> None:
-        """Take one step with each member's gradient."""
+        """Take one step of each member with its gradient, a row of (M, num_parameters)."""
         if self.clip_norm > 0:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
@@ -63,11 +63,11 @@ class Vectorised:
                 self._prox(self.lr.to(flat.dtype) / divisor)
 
     def _prox(self, length: Tensor) -> None:
-        """The proximal map of each member's prior, for steps of this length: (M, 1) or shaped like all parameters."""
+        """Apply the proximal map of each member's prior, for steps of a length of (M, 1) or (M, num_parameters)."""
         self.stack.flat.copy_(soft_threshold(self.stack.flat, length * self.stack.rate))
 
     def store(self, optimizer: Optimizer) -> None:
-        """Put a member's state into its own optimiser, as if that had taken the steps."""
+        """Put a member's moments into its own optimiser, as if that one had taken the steps."""
         row = next(i for i, one in enumerate(self.optimizers) if one is optimizer)
         objective = self.stack.objectives[row]
         parts = {name: self.stack.parts(value[row], objective) for name, value in self.state.items()}

@@ -1,4 +1,4 @@
-"""A group of jobs in one process: each begins and ends as a run of its own, and they train together."""
+"""The jobs of a group in one process: each begins and ends as a run of its own, and all are trained together."""
 
 import json
 import time
@@ -17,8 +17,8 @@ from mlefw.run import conclude, fitting
 from mlefw.run.directory import locked, summary_of
 from mlefw.run.prepare import prepare
 from mlefw.sweep.population import signature
-from mlefw.sweep.population.fit import ToTrainAloneError, fit
-from mlefw.sweep.population.last_look import see
+from mlefw.sweep.population.final_evaluation import evaluate_members
+from mlefw.sweep.population.fit import TrainAloneError, fit
 from mlefw.sweep.population.member import Member
 from mlefw.system import shared_work, warning
 from mlefw.system.atomic import write_json
@@ -31,11 +31,14 @@ from mlefw.system.signals import handled
 class Entry:
     """A job of a group.
 
-    Args:
-        index: by which the sweep knows it.
-        config: composed but for the run directory.
-        run_dir: where it is written.
-        log: what it prints goes there.
+    Attributes:
+        index: of the job in its sweep.
+        config: its settings, but for the run directory.
+        run_dir: its run directory.
+        log: file of what it prints.
+        code: its exit code; None as long as there is none, and for a job that has to be run alone.
+        seconds: what it has taken so far, without the training of the group.
+        warnings: those collected so far.
     """
 
     index: int
@@ -48,7 +51,7 @@ class Entry:
 
 
 def run(entries: Sequence[Entry], results: Path) -> int:
-    """Run the jobs; 0, or the code of what ended all of them. What became of each is in the file `results`."""
+    """Run the jobs; 0, or the exit code of an error that ended all. The file `results` gets the outcome of each job."""
     try:
         with handled(), shared_work.remembering(), ExitStack() as held:
             signature.check(prepare(located(entries[0].config, entries[0].run_dir), None))
@@ -63,8 +66,8 @@ def run(entries: Sequence[Entry], results: Path) -> int:
     return 0
 
 
-def read(results: Path) -> dict[int, tuple[int, float]]:
-    """What became of each job: exit code and seconds; jobs of which nothing is known are not there."""
+def read_results(results: Path) -> dict[int, tuple[int, float]]:
+    """Exit code and seconds of each job, by index; without the jobs of which nothing is known."""
     try:
         content = json.loads(results.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -76,39 +79,39 @@ def _run(entries: Sequence[Entry], held: ExitStack) -> None:
     members: list[tuple[Entry, Member]] = []
     try:
         for entry in entries:
-            with _speaking(entry):
+            with _logging_to(entry):
                 members.append((entry, _begin(entry, held)))
-        _part(members)
+        _separate(members)
         clock = time.monotonic()
         fit([member for _, member in members if member.error is None])
         share = (time.monotonic() - clock) / max(1, len(members))
-        known = see([member for _, member in members])
+        known = evaluate_members([member for _, member in members])
         for (entry, member), seen in zip(members, known, strict=True):
-            if isinstance(member.error, ToTrainAloneError):
+            if isinstance(member.error, TrainAloneError):
                 continue
-            with _speaking(entry):
+            with _logging_to(entry):
                 _end(entry, member, share, seen)
             entry.code = entry.code or 0
     except Stopped as error:
         for entry, member in members:
             if entry.code is None and summary_of(entry.run_dir).get("status") != "finished":
-                with suppress(Stopped), _speaking(entry), telling(member.begun):
+                with suppress(Stopped), _logging_to(entry), telling(member.begun):
                     raise error from None
         raise
 
 
-def _part(members: Sequence[tuple[Entry, Member]]) -> None:
-    """Let those that cannot train with the first one train alone.
+def _separate(members: Sequence[tuple[Entry, Member]]) -> None:
+    """Leave out the members that cannot be trained together with the first one.
 
     Raises:
-        UnsuitableError: that leaves it alone, too.
+        UnsuitableError: no other member can.
     """
     alike = signature.alike([member.begun.prepared for _, member in members], members[0][1].max_epochs)
     if sum(alike) < 2 <= len(members):
         raise signature.UnsuitableError("rows of their own, of other numbers or in all too many")
     for (_, member), stays in zip(members, alike, strict=True):
         if not stays:
-            member.error = ToTrainAloneError("its rows take other numbers of steps or learn other shapes")
+            member.error = TrainAloneError("its rows take other numbers of steps or learn other shapes")
 
 
 def _begin(entry: Entry, held: ExitStack) -> Member:
@@ -116,7 +119,7 @@ def _begin(entry: Entry, held: ExitStack) -> Member:
     begun = begin(config, entry.run_dir)
     held.enter_context(locked(begun.run_dir))
     with telling(begun):
-        return Member(begun, *measure(begun))
+        return Member.of(begun, *measure(begun))
 
 
 def _end(entry: Entry, member: Member, share: float, seen: conclude.Seen | None) -> None:
@@ -125,7 +128,7 @@ def _end(entry: Entry, member: Member, share: float, seen: conclude.Seen | None)
         if member.error is not None:
             raise member.error
         rows_per_s = member.current_epoch * prepared.data.train.num_rows / max(share, 1e-9)
-        done = fitting.finished(member, member.watching, rows_per_s, share)  # type: ignore[arg-type]
+        done = fitting.finished(member, member.watch, rows_per_s, share)
         started = time.monotonic() - entry.seconds - share
         with Stream(begun.config.seed, "conclusion"):
             summary = conclude.conclude(
@@ -136,8 +139,8 @@ def _end(entry: Entry, member: Member, share: float, seen: conclude.Seen | None)
 
 
 @contextmanager
-def _speaking(entry: Entry) -> Iterator[None]:
-    """Let what is printed and warned of, and an error, be the job's."""
+def _logging_to(entry: Entry) -> Iterator[None]:
+    """Take what the block prints, warns of and raises for the job's, and count its time."""
     clock = time.monotonic()
     with cleared(entry.log).open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         warning.clear()

@@ -1,4 +1,4 @@
-"""Which jobs of a sweep can be trained together."""
+"""Which jobs of a sweep are trained together: those of equal signature, of which rows and network allow it."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -15,15 +15,18 @@ from mlefw.run.prepare import Prepared
 from mlefw.training.datamodule import MOST_INPUTS
 
 MAX_MEMBERS = 128
+"""Of a group."""
 
 _MAX_BATCH = 1024
+"""Rows of a step."""
+
 _MAX_PARAMETERS = 2**15
-"""Of a network: beyond, the optimiser's passes over the states of all members take longer than one after the other."""
+"""Of a network. With more, the optimiser's passes over the states of all members are slower than one by one."""
 _MAX_WORK = 2**23
-"""Rows times parameters of a step, up to which starting its operations takes longer than what they compute."""
+"""Rows times parameters of a step. Up to there a step takes longer to start its operations than to compute them."""
 
 _MOST_INPUTS = 2**24
-"""Inputs of the networks of all members that have rows of their own: of more, memory would hold the rows many times."""
+"""Rows times inputs, summed over members with rows of their own, which memory holds once for each member."""
 
 _MODELS = ("mlefw.model.mlp.Mlp", "mlefw.model.linear.Linear")
 _PRIORS = tuple(f"mlefw.prior.{name}Prior" for name in ("none.No", "l2.L2", "l1.L1", "elastic_net.ElasticNet"))
@@ -47,14 +50,14 @@ _OWN = {"seed", "run_dir"}
 
 
 class UnsuitableError(MlefwError):
-    """The jobs cannot be trained together, or would gain nothing by it; nothing is written yet."""
+    """The jobs cannot be trained together, or would be no faster. Raised before anything is written."""
 
     exit_code = 64
 
 
 def signature(config: Settings) -> str | None:
-    """What jobs that are trained together have in common; None for a job that is trained alone."""
-    if config.resume or config.checkpoint.every_steps or not all(_known(config)):
+    """The settings in which jobs that are trained together agree, as a text; None for a job that is trained alone."""
+    if config.resume or config.checkpoint.every_steps or not all(_requirements(config)):
         return None
     common = {name: node for name, node in config.plain.items() if name not in _OWN}
     common["optimizer"] = {name: value for name, value in config.optimizer.items() if name != "lr"}
@@ -63,7 +66,8 @@ def signature(config: Settings) -> str | None:
     return json.dumps(common, sort_keys=True, default=str)
 
 
-def _known(config: Settings) -> Iterable[bool]:
+def _requirements(config: Settings) -> Iterable[bool]:
+    """Whether each part of the settings is one with which runs can be trained together."""
     model, optimizer, trainer = config.model, config.optimizer, config.trainer
     yield model["_target_"] in _MODELS and not model.get("dropout")
     yield config.prior["_target_"] in _PRIORS
@@ -83,10 +87,10 @@ def _known(config: Settings) -> Iterable[bool]:
 
 
 def check(prepared: Prepared) -> None:
-    """Hold a member to what makes training together faster.
+    """Hold a run to the sizes up to which training together is faster.
 
     Raises:
-        UnsuitableError: its steps compute so much that it is better trained alone.
+        UnsuitableError: the run is faster alone, or its rows do not fit into memory.
     """
     rows, parameters = prepared.data.train, list(prepared.estimand.objective.parameters())
     if isinstance(rows, StoredRows):
@@ -104,10 +108,10 @@ def check(prepared: Prepared) -> None:
 
 
 def alike(members: Sequence[Prepared], num_epochs: int) -> list[bool]:
-    """Whether each member can train together with the first one; `check` has let that one through.
+    """Whether each member, of equal signature, can be trained together with the first one, which has passed `check`.
 
-    With the same rows all can; with rows of their own those that take as many steps in each epoch, and have learnt
-    tensors of the same shapes, unless all of the rows together are too many to be held at once.
+    Members that share their rows can. Members with rows of their own can where they take equally many steps in each
+    of `num_epochs` epochs and have buffers of equal shapes, and where the rows of all fit into memory.
     """
     data = [one.data for one in members]
     if all(one is data[0] for one in data):
@@ -131,17 +135,17 @@ def _steps(member: Prepared, num_epochs: int) -> list[int]:
 
 
 def _shapes(member: Prepared) -> list[Any]:
-    """The number of parameters, and the buffers that are stacked, whose shapes have to agree.
+    """The number of parameters, and the names, shapes and types of the buffers that are stacked.
 
-    Shapes of parameters may differ in the number of inputs alone, since the architectures are one.
+    Shapes of parameters are not asked for: at an equal signature they differ in the number of inputs alone.
     """
     objective = member.estimand.objective
-    learnt = [*objective.head.named_buffers(), *objective.loss.named_buffers(), *objective.model.model.named_buffers()]  # type: ignore[union-attr]
-    return [len(list(objective.parameters())), *((name, value.shape, value.dtype) for name, value in learnt)]
+    buffers = [*objective.head.named_buffers(), *objective.loss.named_buffers(), *objective.model.model.named_buffers()]  # type: ignore[union-attr]
+    return [len(list(objective.parameters())), *((name, value.shape, value.dtype) for name, value in buffers)]
 
 
 def groups(signatures: list[str | None], num_processes: int) -> list[list[int]]:
-    """Positions of jobs that are trained together: at least two, split evenly over the processes, none too large."""
+    """Positions of the jobs of each group: at least two of equal signature, split evenly over the processes."""
     found: dict[str, list[int]] = {}
     for index, one in enumerate(signatures):
         if one is not None:

@@ -1,4 +1,4 @@
-"""Networks of one architecture as one: their parameters in a matrix, a row each, their steps in batched products."""
+"""Networks of one architecture with their parameters in one matrix, so that a step of all is one batched product."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -13,16 +13,18 @@ from mlefw.objective.objective import Evaluation, Objective
 from mlefw.objective.replay import Replay
 from mlefw.rows.batch import Batch
 from mlefw.rows.rows import Rows
-from mlefw.sweep.population.table import Table
+from mlefw.sweep.population.stacked_rows import StackedRows
 
 _BLOCK = 2**18
 """Rows of all members together that are evaluated at once."""
-_FEW = 16
-_WORTH = 8
+_NUM_PROBED = 16
+"""Rows on which it is tried whether a metric can be computed for all members at once."""
+
+_CALLS_BEFORE_RECORDING = 8
 """Evaluations of one shape after which the next one is recorded."""
 
 _STANDARDIZE = ("model.mean", "model.scale", "model.inputs.")
-"""Buffers of an objective that a row has met by the time it is here."""
+"""Buffers of an objective that are applied to rows once, before training: here rows are standardised already."""
 
 
 class _Call(nn.Module):
@@ -33,17 +35,17 @@ class _Call(nn.Module):
         self.objective = objective
 
     def forward(self, function: Callable[[Objective], Any]) -> Any:
-        """What the function says."""
+        """The value of the function at the objective."""
         return function(self.objective)
 
 
 class Stack:
-    """The parameters of M objectives, which from then on are views of the rows of `flat`, (M, num_parameters).
+    """The parameters of M objectives, which become views of the rows of the matrix `flat`, (M, num_parameters).
 
-    The objectives are alike but for parameters, the scale of the prior, and what they have learnt from training rows:
-    the values of buffers, the population, and the number of inputs. Of a parameter that is smaller in some of them, as
-    the first weights are for fewer inputs, the rest of the room in their rows is zero and stays so, since the inputs
-    there are zero.
+    The objectives may differ in the values of parameters, in the scale of the prior, and in what follows from the
+    training rows: the values of buffers, the population, and the number of inputs. With fewer inputs than others an
+    objective has fewer first weights: the elements of its row that it has no use for are zero, and stay zero, since
+    the inputs there are zero.
     """
 
     def __init__(self, objectives: Sequence[Objective]) -> None:
@@ -62,20 +64,20 @@ class Stack:
         self.rate = self._column([o.prior.rate / o.population for o in self.objectives]) * is_weight
         self.constant = self._column([_constant(o) for o in self.objectives])
         self.together: list[bool] | None = None
-        self.steps, self.evaluations = Replay(1), Replay(_WORTH)
-        self._adopt()
+        self.steps, self.evaluations = Replay(1), Replay(_CALLS_BEFORE_RECORDING)
+        self._link()
 
     def keep(self, index: Tensor) -> None:
-        """Go on with some of the members."""
+        """Keep the members at these positions, and drop the others."""
         self.objectives = [self.objectives[i] for i in index.tolist()]
         self.flat, self.curvature, self.rate = self.flat[index], self.curvature[index], self.rate[index]
         self.constant = self.constant[index]
         self.learnt = {name: value[index] for name, value in self.learnt.items()}
-        self._adopt()
+        self._link()
 
     @property
     def shares(self) -> Tensor | None:
-        """By which each member's scale of a batch is to be multiplied, (M,); None where their populations are equal."""
+        """Factors on scales of batches, (M,): population of the first member over that of each; None if they agree."""
         populations = [o.population for o in self.objectives]
         if len({*populations}) == 1:
             return None
@@ -84,8 +86,11 @@ class Stack:
     def gradient(self, rows: Rows, scale: float | Tensor, is_shared: bool) -> tuple[Tensor, Tensor]:
         """The objective on a batch for each member, (M,), and its gradient, (M, num_parameters).
 
-        Shapes: columns of rows (M, batch, …), or (batch, …) where all members see the same; x is standardised. The
-        scale is one number, or one for each member (M,), with which the population of the first one is right.
+        Args:
+            rows: columns (M, batch, …), or (batch, …) where the batch is shared; x is standardised.
+            scale: of the sum over the batch; one number, or one of each member, (M,). It counts on the population of
+                the first member (see `shares`).
+            is_shared: whether all members have the same batch.
         """
         lay, own = None if is_shared else 0, isinstance(scale, Tensor)
 
@@ -109,59 +114,59 @@ class Stack:
         return value, gradient
 
     @torch.no_grad()
-    def evaluate(self, table: Table) -> list[Evaluation]:
-        """Eta and NLL of every row, of each member."""
+    def evaluate(self, stacked: StackedRows) -> list[Evaluation]:
+        """Eta and NLL of every row under each member."""
         size = self._block
 
         def values(named: dict[str, Tensor], *columns: Tensor) -> list[tuple[Tensor, Tensor]]:
             parts = Rows(*columns).blocks(size)
-            return self._call(named, lambda objective: [_seen(objective, part) for part in parts])
+            return self._call(named, lambda objective: [_eta_and_nll(objective, part) for part in parts])
 
-        etas, nlls = zip(*self._each(values, table), strict=True)
-        pairs = zip(torch.cat(etas, 1), torch.cat(nlls, 1), table.sizes, strict=True)
+        etas, nlls = zip(*self._over_members(values, stacked), strict=True)
+        pairs = zip(torch.cat(etas, 1), torch.cat(nlls, 1), stacked.sizes, strict=True)
         return [Evaluation(eta[:num_rows], nll[:num_rows]) for eta, nll, (num_rows, _) in pairs]
 
     @torch.no_grad()
-    def figures(self, table: Table, metrics: Sequence[Metric]) -> list[dict[str, float]]:
-        """The figures of each member on its rows, as its module has them."""
+    def figures(self, stacked: StackedRows, metrics: Sequence[Metric]) -> list[dict[str, float]]:
+        """The value of every metric by its name, for each member on its rows."""
         if self.together is None:
-            self.together = [self._is_batchable(metric, table) for metric in metrics]
+            self.together = [self._is_batchable(metric, stacked) for metric in metrics]
         batched = [metric for metric, together in zip(metrics, self.together, strict=True) if together]
         alone = [metric for metric, together in zip(metrics, self.together, strict=True) if not together]
         found: list[dict[str, float]] = [{} for _ in self.objectives]
         if batched:
-            key, inputs = (id(table), self.flat.shape), [self.flat, *table.rows]
-            sums = self.evaluations(key, lambda *_: self._sums(batched, table), inputs)
+            key, inputs = (id(stacked), self.flat.shape), [self.flat, *stacked.rows]
+            sums = self.evaluations(key, lambda *_: self._sums(batched, stacked), inputs)
             accumulator = Accumulator(batched)
             for i, figures in enumerate(found):
                 accumulator.sums = [total[i] for total in sums]
-                figures |= _numbers(accumulator)
+                figures |= _as_floats(accumulator)
         for i, objective in enumerate(self.objectives) if alone else ():
             accumulator = Accumulator(alone)
-            _add_up(accumulator, objective, table.of(i).blocks(_BLOCK))
-            found[i] |= _numbers(accumulator)
+            _add_up(accumulator, objective, stacked.of(i).blocks(_BLOCK))
+            found[i] |= _as_floats(accumulator)
         return found
 
-    def _sums(self, metrics: Sequence[Metric], table: Table, most: int | None = None) -> list[Tensor]:
-        """The sums of metrics over the first rows of each member, (M, …) each."""
+    def _sums(self, metrics: Sequence[Metric], stacked: StackedRows, most: int | None = None) -> list[Tensor]:
+        """The sums of metrics over the first `most` rows of each member, by default over all, (M, …) each."""
 
         def values(named: dict[str, Tensor], *columns: Tensor) -> list[Tensor]:
             accumulator, rows = Accumulator(metrics), Rows(*(column[:most] for column in columns))
             self._call(named, lambda objective: _add_up(accumulator, objective, rows.blocks(self._block)))
             return accumulator.sums or []
 
-        found: list[Tensor] = self._each(values, table)
+        found: list[Tensor] = self._over_members(values, stacked)
         return found
 
-    def _each(self, function: Callable[..., Any], table: Table) -> Any:
-        """What a function of parameters and buffers by name, and of columns of rows, says of each member."""
-        lay = None if table.is_shared else 0
-        return vmap(function, in_dims=(0, lay, lay, lay, lay))(self._named(self.flat), *table.rows)
+    def _over_members(self, function: Callable[..., Any], stacked: StackedRows) -> Any:
+        """The values, for each member, of a function of parameters and buffers by name and of the columns of rows."""
+        lay = None if stacked.is_shared else 0
+        return vmap(function, in_dims=(0, lay, lay, lay, lay))(self._named(self.flat), *stacked.rows)
 
-    def _is_batchable(self, metric: Metric, table: Table) -> bool:
-        """Whether a metric is made of operations that exist for many members at once."""
+    def _is_batchable(self, metric: Metric, stacked: StackedRows) -> bool:
+        """Whether a metric consists of operations that `vmap` has a rule for."""
         try:
-            self._sums([metric], table, _FEW)
+            self._sums([metric], stacked, _NUM_PROBED)
         except (RuntimeError, TypeError, ValueError, NotImplementedError):
             return False
         return True
@@ -175,12 +180,12 @@ class Stack:
         return functional_call(_Call(self.objectives[0]), found, (function,))
 
     def _named(self, flat: Tensor) -> dict[str, Tensor]:
-        """Parameters of all members by name, and what they have learnt differently."""
+        """Parameters by name, (M, …) each, and the buffers in which members differ."""
         parts = zip(self.names, flat.split(self.sizes, dim=1), self.shapes, strict=True)
         return {name: part.view(len(flat), *shape) for name, part, shape in parts} | self.learnt
 
     def parts(self, row: Tensor, objective: Objective) -> list[Tensor]:
-        """Views of a row of `flat`, or of one that is laid out like it, in the shapes of an objective's parameters."""
+        """Views of a row of `flat`, or of a vector laid out like one, in the shapes of an objective's parameters."""
         views = zip(row.split(self.sizes), self.shapes, objective.parameters(), strict=True)
         return [part.view(shape)[tuple(map(slice, p.shape))] for part, shape, p in views]
 
@@ -191,14 +196,15 @@ class Stack:
         return row
 
     def _learnt(self) -> dict[str, Tensor]:
-        """Buffers that differ, (M, …) each, but for those that standardise features, which the rows are already."""
+        """Buffers in which members differ, (M, …) each, without those that standardise features."""
         alike = list(zip(*(o.named_buffers() for o in self.objectives), strict=True))
         known = {buffers[0][0]: [value for _, value in buffers] for buffers in alike}
         own = {name: values for name, values in known.items() if not name.startswith(_STANDARDIZE)}
         differ = {name: values for name, values in own.items() if any(not torch.equal(values[0], v) for v in values)}
         return {name: torch.stack(values) for name, values in differ.items()}
 
-    def _adopt(self) -> None:
+    def _link(self) -> None:
+        """Let the parameters of each objective be views of its row."""
         for row, objective in zip(self.flat, self.objectives, strict=True):
             for p, part in zip(objective.parameters(), self.parts(row, objective), strict=True):
                 p.data = part
@@ -213,25 +219,25 @@ def _add_up(accumulator: Accumulator, objective: Objective, blocks: Iterable[Row
         accumulator.add(accumulator.of_block(distribution, part.y, part.weight))
 
 
-def _numbers(accumulator: Accumulator) -> dict[str, float]:
+def _as_floats(accumulator: Accumulator) -> dict[str, float]:
     values = accumulator.figures()
     numbers = torch.stack([value.double() for value in values.values()]).tolist()
     return dict(zip(values, numbers, strict=True))
 
 
-def _seen(objective: Objective, rows: Rows) -> tuple[Tensor, Tensor]:
+def _eta_and_nll(objective: Objective, rows: Rows) -> tuple[Tensor, Tensor]:
     eta = objective.eta(rows.x, rows.offset, True)
     return eta, objective.head.nll(eta, rows.y)
 
 
 def _constant(objective: Objective) -> float:
-    """Of the smooth part of the penalty per observation, what it is where all weights are zero."""
+    """The smooth part of the penalty per observation where all weights are zero."""
     parts = (objective.prior.smooth_part(torch.zeros_like(w)).detach() for w in objective.weights())
     return float(sum(parts, start=torch.zeros(()))) / objective.population
 
 
 def _curvature(objective: Objective) -> float:
-    """Of the smooth part of the penalty per observation, a parabola in each weight."""
+    """The second derivative of the smooth part of the penalty per observation, which is a parabola in each weight."""
     w = torch.ones((), dtype=torch.float64, requires_grad=True)
     part = objective.prior.smooth_part(w)
     if not part.requires_grad:

@@ -20,7 +20,7 @@ from mlefw.score.figures import figures_on
 from mlefw.sweep.population import fit, run, signature
 from mlefw.sweep.population.dispatch import Groups
 from mlefw.sweep.population.stacked import Stack
-from mlefw.sweep.population.table import Table
+from mlefw.sweep.population.stacked_rows import StackedRows
 from mlefw.sweep.progress import Progress
 from mlefw.sweep.record import Journal, plan
 from mlefw.system.fork_pool import Pool
@@ -68,7 +68,7 @@ def test_figures_of_all_members_are_computed_at_once() -> None:
     stack = Stack([one.estimand.objective.eval() for one in known])
     metrics = build_metrics(settings_of(composed()), stack.objectives[0].head)
     rows = known[0].data.train
-    table = Table([rows._replace(x=stack.objectives[0].model.standardize(rows.x))] * 2)
+    table = StackedRows([rows._replace(x=stack.objectives[0].model.standardize(rows.x))] * 2)
     found = stack.figures(table, metrics)
     assert stack.together == [True] * len(metrics)
     for figures, objective in zip(found, stack.objectives, strict=True):
@@ -105,7 +105,7 @@ def test_large_networks_and_large_batches_are_trained_alone(large: tuple[str, ..
 def test_a_member_that_may_go_back_is_left_to_train_alone(tmp_path: Path) -> None:
     members = [(f"optimizer.lr={lr}", "optimizer=sgd", "step.clip_norm=0") for lr in ("0.01", "1e30", "0.02")]
     assert run.run(entries(tmp_path, *members), tmp_path / "results.json") == 0
-    assert {i: code for i, (code, _) in run.read(tmp_path / "results.json").items()} == {0: 0, 2: 0}
+    assert {i: code for i, (code, _) in run.read_results(tmp_path / "results.json").items()} == {0: 0, 2: 0}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -114,7 +114,7 @@ def test_a_member_that_diverges_costs_itself_alone(tmp_path: Path) -> None:
     members = [(f"optimizer.lr={lr}", *common) for lr in ("0.01", "1e30", "0.02")]
     group = entries(tmp_path, *members)
     assert run.run(group, tmp_path / "results.json") == 0
-    assert {i: code for i, (code, _) in run.read(tmp_path / "results.json").items()} == {0: 0, 1: 3, 2: 0}
+    assert {i: code for i, (code, _) in run.read_results(tmp_path / "results.json").items()} == {0: 0, 1: 3, 2: 0}
     assert "diverged" in summary_of(tmp_path / "1")["reason"] and "diverged" in group[1].log.read_text("utf-8")
     for index in (0, 2):
         solo = tmp_path / f"solo{index}"
@@ -149,7 +149,7 @@ def test_a_signal_leaves_a_checkpoint_of_every_member(tmp_path: Path, monkeypatc
     monkeypatch.setattr(fit._Group, "_steps", stopped)
     group = entries(tmp_path, ("seed=1",), ("seed=2",))
     assert run.run(group, tmp_path / "results.json") == Stopped("SIGTERM", 143).exit_code
-    assert [code for code, _ in run.read(tmp_path / "results.json").values()] == [143, 143]
+    assert [code for code, _ in run.read_results(tmp_path / "results.json").values()] == [143, 143]
     for index in ("0", "1"):
         assert (tmp_path / index / "checkpoints" / "last.ckpt").is_file()
         assert summary_of(tmp_path / index)["status"] == "failed"

@@ -143,7 +143,7 @@ def test_it_leaves_what_the_jobs_leave_alone(tmp_path: Path, name: str) -> None:
     group = entries(tmp_path / "together", common, members)
     assert len({signature.signature(settings_of(entry.config)) for entry in group}) == 1
     assert run.run(group, tmp_path / "results.json") == 0, [entry.log.read_text("utf-8") for entry in group]
-    assert {index: code for index, (code, _) in run.read(tmp_path / "results.json").items()} == dict.fromkeys(
+    assert {index: code for index, (code, _) in run.read_results(tmp_path / "results.json").items()} == dict.fromkeys(
         range(len(group)), 0
     )
     lengths = set()

@@ -1,4 +1,4 @@
-"""The rows of a split as the members of a population see them: one table of all members, or one of each in a block."""
+"""The rows of a split for the members of a group: one block that they share, or a block of each of them, stacked."""
 
 from collections.abc import Sequence
 
@@ -8,31 +8,31 @@ from torch import Tensor
 from mlefw.rows.rows import Rows
 
 
-class Table:
+class StackedRows:
     """Standardised rows of M members.
 
-    Members with the same rows have one table, whose columns are (n, …). Members with rows of their own, as those of an
-    ensemble of folds, have one each, in columns (M, length, …). The length is one more than the most rows of a member:
-    at the end of every table there are rows of weight zero. Where a member has fewer inputs, there are inputs of zero.
+    Members that share their rows have columns (n, …). Members with rows of their own, as in an ensemble of folds, have
+    columns (M, length, …), where the length is one more than the largest number of rows of a member: each block ends
+    with at least one row of weight zero. A member with fewer inputs than another has inputs of zero in their place.
 
     Args:
-        parts: the rows of each member; one and the same object where they share them.
+        parts: the rows of each member; the identical object where they share them.
     """
 
     def __init__(self, parts: Sequence[Rows]) -> None:
         first = parts[0]
         self.is_shared = all(part is first for part in parts)
         self.sizes = [(part.num_rows, part.x.shape[1]) for part in parts]
-        self.rows = first if self.is_shared else _together(parts)
+        self.rows = first if self.is_shared else _stacked(parts)
 
     def keep(self, members: Sequence[int]) -> None:
-        """Go on with some of the members."""
+        """Keep the members at these positions, and drop the others."""
         self.sizes = [self.sizes[i] for i in members]
         if not self.is_shared:
             self.rows = self.rows.take(torch.tensor(members, dtype=torch.long))
 
     def of(self, member: int) -> Rows:
-        """The rows of one member, as it would see them alone."""
+        """The rows of the member at a position, without what was added to make all blocks equal in shape."""
         if self.is_shared:
             return self.rows
         num_rows, num_inputs = self.sizes[member]
@@ -40,7 +40,7 @@ class Table:
         return Rows(x[:, :num_inputs], *others)
 
     def take(self, index: Sequence[Tensor]) -> Rows:
-        """Rows of each member by position, (M, largest batch, …): weight zero fills up what is smaller."""
+        """A batch of each member by positions, (M, largest batch, …); a smaller one ends in rows of weight zero."""
         if self.is_shared:
             return self.rows.take(torch.stack(list(index)))
         length = self.rows.x.shape[1]
@@ -49,7 +49,7 @@ class Table:
         return Rows(*(column.flatten(0, 1) for column in self.rows)).take(places + start)
 
 
-def _together(parts: Sequence[Rows]) -> Rows:
+def _stacked(parts: Sequence[Rows]) -> Rows:
     length = max(part.num_rows for part in parts) + 1
     width = max(part.x.shape[1] for part in parts)
     x = torch.stack(
@@ -61,5 +61,5 @@ def _together(parts: Sequence[Rows]) -> Rows:
 
 
 def _lengthened(column: Tensor, length: int) -> Tensor:
-    """A column whose first row is repeated at its end, which is one that has a finite loss."""
+    """A column that is extended by copies of its first row: unlike zeros they are known to have a finite loss."""
     return torch.cat([column, column[:1].expand(length - len(column), *column.shape[1:])])
