@@ -9,7 +9,7 @@ from pathlib import Path
 from mlefw.configuration import flags
 from mlefw.configuration.settings import Node
 from mlefw.system.local_path import local_path
-from mlefw.system.surroundings import settle
+from mlefw.system.process_setup import set_up_process
 
 COMMANDS = {
     "train": "fit a network, and say how far it is from the exact estimate (-m for a sweep)",
@@ -54,7 +54,7 @@ def main() -> None:
     os.umask(os.umask(0) | 0o022)
     # While libraries are imported there is no garbage, and looking for it takes a third of the time.
     gc.disable()
-    settle()
+    set_up_process()
     code = run(sys.argv[1:])
     gc.freeze()
     sys.exit(code)

@@ -26,7 +26,7 @@ from mlefw.score import recalibration
 from mlefw.score.figures import Tally
 from mlefw.system.atomic import Json, write_json
 from mlefw.system.local_path import local_path
-from mlefw.system.own_folder import own
+from mlefw.system.own_folder import mark_own
 from mlefw.system.random_state import isolated
 from mlefw.system.warning import warn
 
@@ -41,7 +41,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     _check(config)
     loaded = pooled.load(config.run, plugins)
     for path in pooled.paths_of(config.run):
-        own(path)
+        mark_own(path)
     method = build.build_uncertainty(config.uncertainty)
     posterior = posterior_of(loaded, method, stored=True)
     trained = adapted(loaded, config.data.missing, config.data.unseen)

@@ -13,7 +13,7 @@ from mlefw.errors import MisfitError, MlefwError, UsageError
 from mlefw.run.held_out import is_ensemble
 from mlefw.system import warning
 from mlefw.system.atomic import Json, write_json
-from mlefw.system.inert_text import shown
+from mlefw.system.inert_text import escaped
 from mlefw.system.trust import trusted
 
 
@@ -89,7 +89,7 @@ def _run(command: str, config: Settings, run_dir: Path, quiet: bool) -> int:
         from mlefw.command import check
 
         imported()
-        print(shown(check.run(config, run_dir)))
+        print(escaped(check.run(config, run_dir)))
     return 0
 
 

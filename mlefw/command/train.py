@@ -16,11 +16,11 @@ from mlefw.run.directory import claim, locked, summary_of
 from mlefw.run.prepare import Prepared, estimate, prepare, start
 from mlefw.run.prepare import share as share_estimates
 from mlefw.score.yardstick import Exact, Yardstick
-from mlefw.system import origin
-from mlefw.system.atomic import Json, leftovers, write_json, write_text
+from mlefw.system import error_origin
+from mlefw.system.atomic import Json, temporary_files, write_json, write_text
 from mlefw.system.file_system import remove
-from mlefw.system.random_state import Stream
-from mlefw.system.shared_work import is_wanted, once
+from mlefw.system.random_state import RandomStream
+from mlefw.system.shared_work import compute_once, is_second_request
 
 _PARTS = ("data", "head", "prior", "loss", "baseline", "inputs", "model", "choices")
 """Of a configuration: what the yardstick of a run depends on."""
@@ -58,7 +58,7 @@ class Fitted:
         if self.earlier is not None:
             return self.earlier
         config, run_dir, prepared = self.begun.config, self.begun.run_dir, self.begun.prepared
-        with Stream(config.seed, "conclusion"):
+        with RandomStream(config.seed, "conclusion"):
             return conclude.conclude(config, run_dir, prepared, self.yardstick, self.baseline, self.fit, self.started)
 
 
@@ -128,7 +128,7 @@ def _resumed(config: Settings, run_dir: Path) -> Iterator[Fitted]:
         prepared = start(config, prepare(config, None))
         begun = Begun(config, run_dir, prepared, _card(config, prepared))
         resume.check_rows(run_dir, content, begun.card, prepared.data, prepared.estimand.objective)
-        for file in leftovers(run_dir):
+        for file in temporary_files(run_dir):
             remove(file)
         with telling(begun, is_resumed=True):
             yield _fit(begun, content)
@@ -145,7 +145,7 @@ def telling(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
     except BaseException as error:
         if is_resumed and isinstance(error, UsageError):
             raise
-        reason = str(origin.of_plugin(error) or error) or type(error).__name__
+        reason = str(error_origin.plugin_error(error) or error) or type(error).__name__
         known = summary_of(begun.run_dir)
         # A run that fails at its very end has the figures of its model there already.
         known = known if known.get("status") == "failed" else {}
@@ -187,17 +187,17 @@ def share(config: Settings) -> None:
         UsageError: a mistake in settings or data.
     """
     share_estimates(config)
-    if is_wanted("yardstick", config.plain, _PARTS):
+    if is_second_request("yardstick", config.plain, _PARTS):
         _measures(config, start(config, prepare(config, None)))
 
 
 def _measures(config: Settings, prepared: Prepared) -> tuple[Yardstick, Json | None]:
     objective, splits = prepared.estimand.objective, prepared.data.splits
     exact = estimate(config, prepared)
-    yardstick = once("yardstick", config.plain, _PARTS, lambda: Yardstick(exact, objective, splits))
+    yardstick = compute_once("yardstick", config.plain, _PARTS, lambda: Yardstick(exact, objective, splits))
     if not exact.known:
         return yardstick, None
-    return yardstick, once("table", config.plain, _PARTS, lambda: baseline_file(config, prepared, exact))
+    return yardstick, compute_once("table", config.plain, _PARTS, lambda: baseline_file(config, prepared, exact))
 
 
 def _finished(run_dir: Path) -> Json | None:

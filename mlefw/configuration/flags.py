@@ -60,7 +60,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[list[str], Flags]:
     """
     known = _KNOWN.get(command, ())
     flags, overrides, waiting = Flags(), list[str](), list(arguments)
-    flags.plugins = list(trust.named())
+    flags.plugins = list(trust.named_by_user())
     while waiting:
         argument = waiting.pop(0)
         if argument == "--":
@@ -104,7 +104,7 @@ def _add(flags: Flags, name: str, value: str) -> None:
 def admit(plugins: Sequence[str]) -> None:
     """Let jobs in other processes inherit the plugins, and the working directory hold their modules."""
     if plugins:
-        trust.inherit(plugins)
+        trust.trust_everywhere(plugins)
         # At the end, so that nothing in the working directory can shadow an installed module.
         sys.path.append(str(Path.cwd()))
 

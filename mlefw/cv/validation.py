@@ -29,7 +29,7 @@ from mlefw.sweep.record import Job, Unrecorded
 from mlefw.system import warning
 from mlefw.system.atomic import Json, write_json, write_text
 from mlefw.system.fork_pool import Ended, Pool
-from mlefw.system.own_folder import own
+from mlefw.system.own_folder import mark_own
 from mlefw.system.signals import deferred
 from mlefw.system.terminal import console
 
@@ -62,7 +62,7 @@ def run(command: str, composed: Node, root: Path) -> int:
     if len(wanted) > MAX_FOLDS:
         raise UsageError(f"cv={config.choice('cv')}: {len(wanted)} fits, expected at most {MAX_FOLDS}")
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
-    own(root)
+    mark_own(root)
     root = root.absolute()
     with locked(root):
         write_text(root / "config.yaml", as_yaml(config.plain))

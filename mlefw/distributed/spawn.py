@@ -14,7 +14,7 @@ from mlefw.distributed import topology
 from mlefw.errors import KilledError, LostRankError, UsageError
 from mlefw.system import signals
 from mlefw.system.child import SIGKILL, Child, killed_by, wait
-from mlefw.system.inert_text import shown
+from mlefw.system.inert_text import escaped
 
 _GRACE_S = 5.0
 """How long the first process has to find out that another one is lost, before it is asked to end, and then made to."""
@@ -43,7 +43,7 @@ def run(task: Callable[[], int], count: int) -> int:
         first = ranks[0].code or 0
         if failed is None or first not in (LostRankError.exit_code, 128 + SIGTERM, -SIGTERM, -SIGKILL):
             return _told(0, first)
-        sys.stderr.write(shown(said[failed].read_text(encoding="utf-8", errors="replace")))
+        sys.stderr.write(escaped(said[failed].read_text(encoding="utf-8", errors="replace")))
         return _told(failed, ranks[failed].code or LostRankError.exit_code)
 
 

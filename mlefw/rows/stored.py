@@ -56,7 +56,7 @@ class Store:
             StorageError: there is no room for it.
         """
         size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        with self._telling(), file_system.nameless(self.folder) as file:
+        with self._telling(), file_system.unnamed_file(self.folder) as file:
             file_system.reserve(file, size)
             return self._mapped(file, size, dtype, shape)
 
@@ -72,7 +72,7 @@ class Store:
             return np.concatenate([first, *pieces])
         with self._telling():
             # Without a buffer, which would be written once more as the file of a full disk is closed.
-            file = file_system.nameless(self.folder)
+            file = file_system.unnamed_file(self.folder)
         with file:
             for piece in chain([first], pieces):
                 left = np.ascontiguousarray(piece).view(np.uint8).data
@@ -89,7 +89,9 @@ class Store:
         except OSError as error:
             if not file_system.is_refused(error):
                 raise
-            file_system.tell(self.folder, "map files", "rows are held in memory (data.cache=DIR puts them elsewhere)")
+            file_system.warn_once(
+                self.folder, "map files", "rows are held in memory (data.cache=DIR puts them elsewhere)"
+            )
             file.seek(0)
             return np.fromfile(file, dtype).reshape(shape)
         self.maps.add(content)

@@ -19,7 +19,7 @@ from mlefw.run.fitting import Fit
 from mlefw.schema.schema import Schema
 from mlefw.system.atomic import write_bytes, write_text
 from mlefw.system.attempt import attempt
-from mlefw.system.own_folder import cleared
+from mlefw.system.own_folder import replace_links
 from mlefw.system.warning import collected, warn
 
 Exhibit = tuple[str, Picture]
@@ -81,7 +81,7 @@ def _ready(drawn: Mapping[str, Figure]) -> list[Exhibit]:
 def store(folder: Path, pictures: Sequence[Exhibit]) -> None:
     """Write `<name>.png` for each; one that cannot be written is a warning, since the run itself is done."""
     try:
-        cleared(folder).mkdir(mode=0o755, exist_ok=True)
+        replace_links(folder).mkdir(mode=0o755, exist_ok=True)
         for name, picture in pictures:
             write_bytes(folder / f"{name}.png", picture.content)
     except (OSError, StorageError) as error:

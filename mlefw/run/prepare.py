@@ -23,8 +23,8 @@ from mlefw.run.estimate import NAMES, estimates
 from mlefw.run.trainer import build_datamodule, check_optimization, precision
 from mlefw.score import recalibration
 from mlefw.score.yardstick import Exact
-from mlefw.system.random_state import Stream
-from mlefw.system.shared_work import is_known, once
+from mlefw.system.random_state import RandomStream
+from mlefw.system.shared_work import compute_once, has_result
 from mlefw.system.warning import warn
 from mlefw.testing.plugins import check_plugins
 from mlefw.training.datamodule import RowsModule
@@ -66,7 +66,7 @@ def prepare(config: Settings, run_dir: Path | None) -> Prepared:
     _check_trainer(config)
     if run_dir is not None:
         check_free(run_dir)
-    with Stream(config.seed, "preparation"):
+    with RandomStream(config.seed, "preparation"):
         return _prepare(config)
 
 
@@ -160,14 +160,14 @@ def share(config: Settings) -> None:
     Raises:
         UsageError: a mistake in settings or data.
     """
-    if not is_known("exact", config.plain, _EXACT):
+    if not has_result("exact", config.plain, _EXACT):
         _check_trainer(config)
         data = build.build_data(config)
         _solve(config, data, build.build_estimand(config, data))
 
 
 def _solve(config: Settings, data: Data, estimand: Estimand) -> Exact:
-    return once("exact", config.plain, _EXACT, lambda: _solve_anew(config, data.train, estimand))
+    return compute_once("exact", config.plain, _EXACT, lambda: _solve_anew(config, data.train, estimand))
 
 
 def _solve_anew(config: Settings, train: Rows, estimand: Estimand) -> Exact:
@@ -201,7 +201,7 @@ def _check_lightning(trainer: TrainerSettings) -> None:
         value = trainer.node.get(name)
         if value not in (None, 1) and not (name == "val_check_interval" and isinstance(value, int)):
             raise UsageError(f"trainer.{name}={value}: {instead}")
-    once("trainer", {"trainer": trainer.node}, ("trainer",), lambda: _build_trainer(trainer))
+    compute_once("trainer", {"trainer": trainer.node}, ("trainer",), lambda: _build_trainer(trainer))
 
 
 def _build_trainer(trainer: TrainerSettings) -> None:

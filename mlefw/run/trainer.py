@@ -23,7 +23,7 @@ from mlefw.head.base import Head
 from mlefw.objective.objective import Objective, rows_at_once
 from mlefw.run.archive import Archive
 from mlefw.run.build import Data, Estimand, build_average, build_metrics
-from mlefw.system.own_folder import cleared
+from mlefw.system.own_folder import replace_links
 from mlefw.system.trust import trusted
 from mlefw.training.averaging import Averaging
 from mlefw.training.datamodule import RowsModule
@@ -167,7 +167,7 @@ def build_loggers(config: Settings, run_dir: Path, purge_step: int | None = None
     loggers = [make(part, purge_step=purge_step) for part in parts.values()]
     for logger in loggers:
         for name in _LOGS if isinstance(logger.log_dir, str) else ():
-            cleared(Path(logger.log_dir) / name)
+            replace_links(Path(logger.log_dir) / name)
     return loggers
 
 

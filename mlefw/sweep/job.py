@@ -53,10 +53,10 @@ class Task:
 
     def share(self) -> None:
         """Do here what jobs have in common, where it is little work by code of ours."""
-        with suppress(Exception), shared_work.remembering(), warnings.catch_warnings():
+        with suppress(Exception), shared_work.shared_with_forks(), warnings.catch_warnings():
             # Whatever goes wrong, and whatever there is to warn of, the job itself meets it and says so.
             warnings.simplefilter("ignore")
-            if self.command != "check" and shared_work.is_little(self.config):
+            if self.command != "check" and shared_work.is_shareable(self.config):
                 from mlefw.command import train
                 from mlefw.run import prepare
 

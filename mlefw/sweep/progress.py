@@ -13,7 +13,7 @@ from mlefw.system.atomic import write_json
 from mlefw.system.child import killed_by
 from mlefw.system.fork_pool import Ended
 from mlefw.system.number_format import number
-from mlefw.system.own_folder import cleared
+from mlefw.system.own_folder import replace_links
 from mlefw.system.signals import SIGNALS
 from mlefw.system.terminal import console
 
@@ -56,7 +56,7 @@ class Progress:
             job.status = "stopped" if job.exit_code in STOPPED and not how.is_late else "failed"
             job.reason = self._reason(how, said)
             with suppress(OSError, StorageError):
-                cleared(job.run_dir).mkdir(mode=0o755, exist_ok=True)
+                replace_links(job.run_dir).mkdir(mode=0o755, exist_ok=True)
                 if not summary:
                     write_json(job.run_dir / "summary.json", {"status": "failed", "reason": job.reason})
         self._store_log(job)
@@ -99,7 +99,7 @@ class Progress:
             if log.stat().st_size == 0 or not job.run_dir.exists():
                 log.unlink()
             elif not place.exists():
-                log.rename(cleared(place))
+                log.rename(replace_links(place))
 
 
 def _tail(path: Path) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
-from mlefw.system.random_state import Stream
+from mlefw.system.random_state import RandomStream
 from mlefw.training.lightning_internals import EvaluationLoop, call_hook
 from mlefw.training.module import LikelihoodModule
 
@@ -26,7 +26,7 @@ class Watching(EvaluationLoop):
         trainer, module = self.trainer, self.trainer.lightning_module
         assert isinstance(module, LikelihoodModule)
         # There may be more evaluations in a run than in the same one that was stopped, or fewer.
-        with Stream(module.seed, f"evaluation after step {trainer.global_step}"):
+        with RandomStream(module.seed, f"evaluation after step {trainer.global_step}"):
             return self._evaluate(trainer, module)
 
     def _evaluate(self, trainer: lightning.Trainer, module: LikelihoodModule) -> list[Any]:

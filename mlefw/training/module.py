@@ -19,7 +19,7 @@ from mlefw.metric.base import Metric
 from mlefw.objective.objective import Objective, not_finite
 from mlefw.rows.batch import Batch, Chunk
 from mlefw.rows.rows import Rows
-from mlefw.system.random_state import Stream
+from mlefw.system.random_state import RandomStream
 from mlefw.training.averaging import Averaging
 from mlefw.training.evaluation_schedule import Cadence
 from mlefw.training.evaluator import Evaluator
@@ -70,7 +70,7 @@ class LikelihoodModule(lightning.LightningModule):
         self.metrics: Any = nn.ModuleList(nn.ModuleList(members) for members in metrics.values())
         self.evaluators = [Evaluator(objective, members) for members in metrics.values()]
         self.seed = seed
-        self.stream, self.around = Stream(seed, "steps"), Stream(seed, "around steps")
+        self.stream, self.around = RandomStream(seed, "steps"), RandomStream(seed, "around steps")
         self.figures: dict[str, dict[str, float]] = {}
         self.place, self.losses, self.evaluated_step = (0, 0), (0.0, 0), -1
         self.rows_seen, self.started, self.seconds = 0, time.monotonic(), 0.0
@@ -131,7 +131,7 @@ class LikelihoodModule(lightning.LightningModule):
         self.step.forget()
         self.losses = (0.0, 0)
         number = f"{len(self.recovery.history.epochs)} of process {ranks.number()}"
-        self.stream = Stream(self.seed, f"steps after going back, {number}")
+        self.stream = RandomStream(self.seed, f"steps after going back, {number}")
 
     @property
     def _optimizer(self) -> Optimizer:
