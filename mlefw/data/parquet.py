@@ -15,7 +15,7 @@ from mlefw.errors import UsageError
 from mlefw.reading.arrow import check_names, empty_table, to_table
 from mlefw.reading.file import regular_files
 from mlefw.reading.table import FILE_STEP, Table
-from mlefw.rows.stored import Store, capacity
+from mlefw.rows.stored import Store, memory_limit
 
 MAGIC = b"PAR1"
 SUFFIXES = (".parquet", ".pq")
@@ -122,7 +122,7 @@ class Parquet(Source):
     def _is_streamed(self, num_cells: int) -> bool:
         if self.stream != "auto":
             return self.stream
-        return _BYTES * num_cells > capacity() / 2
+        return _BYTES * num_cells > memory_limit() / 2
 
     def _table(self, columns: Iterable[tuple[str, Iterable[pa.ChunkedArray]]], names: list[str], place: Table) -> Table:
         if self.store is None:

@@ -11,7 +11,7 @@ from mlefw.baseline.predictor import Estimate
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
 from mlefw.report.references import KEYS
-from mlefw.rows.rows import Rows, total
+from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.run import archive
 from mlefw.score.yardstick import Exact
 from mlefw.system.atomic import Json
@@ -93,11 +93,11 @@ class _Mean:
         if not count:
             return
         if self._near is None:
-            self._near = float(total(weight, values)) / count
+            self._near = float(weighted_sum(weight, values)) / count
         away = values - self._near
         self._count += count
-        self._sum += float(total(weight, away))
-        self._square += float(total(weight, away.square()))
+        self._sum += float(weighted_sum(weight, away))
+        self._square += float(weighted_sum(weight, away.square()))
 
     @property
     def value(self) -> float:

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from mlefw.metric.accumulator import Accumulator
 from mlefw.metric.base import MOST_EXACT, Metric
 from mlefw.objective.objective import Evaluation, Objective, etas, rows_at_once
-from mlefw.rows.rows import Rows, total
+from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.system.attempt import attempt
 from mlefw.system.warning import warn
 
@@ -151,5 +151,5 @@ def floored_share(objective: Objective, evaluation: Evaluation, rows: Rows) -> f
         scale = head.least_scale(complete)
         if scale is not None and head.floor.ndim == 0:
             held |= scale <= head.floor / head.gain[0] * (1 + 1e-12)
-        held_by_floor += float(total(part.weight, held.double()))
+        held_by_floor += float(weighted_sum(part.weight, held.double()))
     return held_by_floor / float(rows.weight.sum())

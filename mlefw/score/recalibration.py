@@ -9,7 +9,7 @@ from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead
 from mlefw.objective.objective import Evaluation, Objective, whole_eta
-from mlefw.rows.rows import Rows, total
+from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.system.atomic import Json
 
 FITTED_ON = "validation"
@@ -75,5 +75,5 @@ def describe(
 
 def nll(evaluation: Evaluation, rows: Rows) -> dict[str, float]:
     """The mean NLL of evaluated rows, where it is finite."""
-    value = float(total(rows.weight, evaluation.nll) / rows.weight.sum())
+    value = float(weighted_sum(rows.weight, evaluation.nll) / rows.weight.sum())
     return {"nll_nats": value} if abs(value) < float("inf") else {}

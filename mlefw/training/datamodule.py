@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mlefw.batch.base import BatchRegime
 from mlefw.distributed import ranks
-from mlefw.rows.batch import Batch, Chunk, gathered
+from mlefw.rows.batch import Batch, Chunk, gather_batches
 from mlefw.rows.rows import Rows
 from mlefw.rows.stored import StoredRows
 from mlefw.system import random_state
@@ -116,7 +116,7 @@ class RowsModule(lightning.LightningDataModule):
             else:
                 # Every process draws the same batches, and computes its share of each.
                 own = slice(ranks.number(), None, ranks.count())
-                chunk = gathered(rows, [(index[own], scale) for index, scale, _ in taken], known, ends)
+                chunk = gather_batches(rows, [(index[own], scale) for index, scale, _ in taken], known, ends)
                 if isinstance(rows, StoredRows):
                     rows.release()
                 yield chunk

@@ -114,12 +114,12 @@ class LikelihoodModule(lightning.LightningModule):
         if at is not None and error is not None:
             if not self.recovery.is_possible:
                 raise error
-            self._go_back(epoch + sum(end < at for end in chunk.ends))
+            self._go_back(epoch + sum(end < at for end in chunk.epoch_ends))
 
     def _pass_over(self, chunk: Chunk) -> None:
         """Count the steps of a chunk without taking them."""
         before = self.global_step
-        for end in chunk.ends:
+        for end in chunk.epoch_ends:
             count_epoch(self.trainer)
             self.begin_another_epoch(before + end + 1)
         count_steps(self.trainer, len(chunk.spans))
@@ -149,7 +149,7 @@ class LikelihoodModule(lightning.LightningModule):
             else:
                 losses.append(self.step(batch, wrapper, optimizer, self.manual_backward, before + k))  # type: ignore[arg-type]
             self._average(before + k)
-            if k in chunk.ends:
+            if k in chunk.epoch_ends:
                 count_epoch(self.trainer)
                 self.begin_another_epoch(before + k + 1)
         if self.is_plain:
@@ -163,7 +163,7 @@ class LikelihoodModule(lightning.LightningModule):
         batch = list(chunk.batches())[at]
         cause = not_finite(self.objective, batch.rows, batch.standardized)
         step = self.global_step - len(chunk.spans) + at + 1
-        error = diverged(step, epoch + sum(end < at for end in chunk.ends), cause, self.step.clip_norm)
+        error = diverged(step, epoch + sum(end < at for end in chunk.epoch_ends), cause, self.step.clip_norm)
         if self.recovery.history.epochs:
             before = ", ".join(map(str, self.recovery.history.epochs))
             error.args = (f"{error}. It had gone back with half the learning rate in epoch {before}.",)
