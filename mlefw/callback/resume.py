@@ -126,9 +126,9 @@ class Resumable(lightning.Callback):
             self.content = None
             if self.outdated is not None:
                 invalidate(replace_links(self.outdated))
-        if ranks.number() > 0:
+        if ranks.rank() > 0:
             # Units are dropped independently of those of other processes.
-            module.stream = RandomStream(module.seed, f"steps of process {ranks.number()} from {trainer.global_step}")
+            module.stream = RandomStream(module.seed, f"steps of process {ranks.rank()} from {trainer.global_step}")
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Note the step at which an epoch begins; that of a resumed epoch is known."""

@@ -99,7 +99,7 @@ def one_by_one(root: Path, members: Sequence[Member]) -> dict[Path, str]:
 
 def _check(config: Settings) -> None:
     """Refuse what an ensemble is not for, before anything is read."""
-    if topology.to_start(config.trainer) > 1:
+    if topology.num_to_start(config.trainer) > 1:
         raise UsageError("ensemble= trains each member on one device: expected trainer.devices=1")
     if "_target_" in config.uncertainty:
         raise UsageError(

@@ -35,7 +35,7 @@ def run_job(command: str, composed: Node, run_dir: Path, quiet: bool = False, sk
         nonlocal code
         listen()
         config = located(composed, run_dir)
-        count = topology.to_start(config.trainer) if command == "train" else 1
+        count = topology.num_to_start(config.trainer) if command == "train" else 1
         # An ensemble refuses several devices itself.
         if count > 1 and not is_ensemble(config):
             code = spawn.run(partial(run_job, command, composed, run_dir, quiet, skips_misfits), count)
@@ -107,7 +107,7 @@ def _train(config: Settings, run_dir: Path, quiet: bool) -> int:
     from mlefw.command import train
 
     imported()
-    if topology.number(config.trainer) > 0:
+    if topology.rank(config.trainer) > 0:
         train.follow(config, run_dir)
         return 0
     return report(train.run(config, run_dir), run_dir, quiet)

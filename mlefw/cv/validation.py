@@ -81,7 +81,7 @@ def run(command: str, composed: Node, root: Path) -> int:
 def _check(command: str, config: Settings) -> None:
     if config.experiment:
         raise UsageError("cv= and experiment= are both many fits: expected one of them")
-    if topology.to_start(config.trainer) > 1:
+    if topology.num_to_start(config.trainer) > 1:
         raise UsageError("cv= runs a fold on one device each: expected trainer.devices=1")
     if command == "baseline" and not config.baseline.get("_target_"):
         raise UsageError("baseline=none: there is nothing to estimate; expected baseline=linear")

@@ -65,7 +65,7 @@ class Rows(NamedTuple):
 
 
 def weighted_sum(weight: Tensor, value: Tensor) -> Tensor:
-    """Σ weight · value of two tensors (n,), a scalar. A row of weight zero adds nothing, even if its value is infinite."""
+    """Σ weight · value of two tensors (n,), a scalar; a row of weight zero adds nothing, even if value is infinite."""
     if len(weight) > _BLOCK_ROWS:
         parts = zip(weight.split(_BLOCK_ROWS), value.split(_BLOCK_ROWS), strict=True)
         return torch.stack([weighted_sum(*part) for part in parts]).sum()

@@ -148,7 +148,7 @@ def build_trainer(
     facts: Node = {"logger": loggers, "callbacks": callbacks, "plugins": [Archive(card)]}
     if topology.is_ddp(config.trainer):
         facts["strategy"] = SummedGradients()
-        facts["plugins"] += [LightningEnvironment()] if topology.own() else []
+        facts["plugins"] += [LightningEnvironment()] if topology.is_started_by_run() else []
     else:
         # In an allocation of a cluster Lightning would look for the other processes that it is for.
         facts["plugins"] += [LightningEnvironment()]

@@ -96,7 +96,7 @@ class RowsModule(lightning.LightningDataModule):
     def shared(self, name: str) -> Rows:
         """The part of a split that this process evaluates."""
         rows = self._ready(name)
-        return rows if ranks.count() == 1 else rows.take(ranks.share(rows.num_rows))
+        return rows if ranks.world_size() == 1 else rows.take(ranks.own_rows(rows.num_rows))
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, of each the rows of this process."""
@@ -115,7 +115,7 @@ class RowsModule(lightning.LightningDataModule):
                 yield Chunk(share, spans, scales, known, ends)
             else:
                 # Every process draws the same batches, and computes its share of each.
-                own = slice(ranks.number(), None, ranks.count())
+                own = slice(ranks.rank(), None, ranks.world_size())
                 chunk = gather_batches(rows, [(index[own], scale) for index, scale, _ in taken], known, ends)
                 if isinstance(rows, StoredRows):
                     rows.release()

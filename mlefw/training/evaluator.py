@@ -50,7 +50,7 @@ class Evaluator:
     def figures(self) -> dict[str, float]:
         """Every metric over the rows added, in all processes; the next block is the first of other figures."""
         sums = self.accumulator.packed()
-        ranks.add([sums])
+        ranks.all_reduce([sums])
         self.accumulator.unpack(sums.cpu())
         values = self.accumulator.figures()
         numbers = torch.stack([value.double() for value in values.values()]).tolist()

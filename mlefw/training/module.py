@@ -130,7 +130,7 @@ class LikelihoodModule(lightning.LightningModule):
         self.recovery.go_back(epoch, rows, self._optimizer, self.lr_schedulers())
         self.step.forget()
         self.losses = (0.0, 0)
-        number = f"{len(self.recovery.history.epochs)} of process {ranks.number()}"
+        number = f"{len(self.recovery.history.epochs)} of process {ranks.rank()}"
         self.stream = RandomStream(self.seed, f"steps after going back, {number}")
 
     @property
@@ -154,7 +154,7 @@ class LikelihoodModule(lightning.LightningModule):
                 self.begin_another_epoch(before + k + 1)
         if self.is_plain:
             count_steps(self.trainer, len(losses))
-        self.rows_seen += ranks.count() * sum(size for _, size in chunk.spans)
+        self.rows_seen += ranks.world_size() * sum(size for _, size in chunk.spans)
         values: list[float] = torch.stack(losses).tolist()
         return values
 
