@@ -100,8 +100,10 @@ def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Sour
     check_parts({"data": {"_target_": f"{kind.__module__}.{kind.__name__}", **given}}, trusted())
     source = trained.schema.reading(kind(**given), prediction)
     # Columns that training did not know are no surprise where it was told which to take.
-    source.closed = trained.config.data.get("features") is None
-    source.known = tuple(str(trained.config.data[role]) for role in ("group", "time") if trained.config.data.get(role))
+    source.warns_of_unused = trained.config.data.get("features") is None
+    source.expected_unused = tuple(
+        str(trained.config.data[role]) for role in ("group", "time") if trained.config.data.get(role)
+    )
     return source
 
 
