@@ -23,7 +23,7 @@ from mlefw.run.stored_estimates import KEY, Beside
 from mlefw.schema.reach import FarRows
 from mlefw.schema.support import check_support
 from mlefw.score import recalibration
-from mlefw.score.figures import Tally
+from mlefw.score.figures import StreamedFigures
 from mlefw.system.atomic import Json, write_json
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import mark_own
@@ -47,8 +47,8 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     trained = adapted(loaded, config.data.missing, config.data.unseen)
     members = MemberTally(trained) if isinstance(trained, Pooled) else None
     metrics = trained.metrics()
-    tally, far = Tally(trained.objective, metrics), FarRows(trained.schema)
-    before = None if trained.trained is None else Tally(trained.trained, [Nll()], max_cells=0)
+    tally, far = StreamedFigures(trained.objective, metrics), FarRows(trained.schema)
+    before = None if trained.trained is None else StreamedFigures(trained.trained, [Nll()], max_cells=0)
     known = None if members else archive.read(trained.path).get(KEY)
     beside = (
         None if known is None else Beside(known, trained.trained or trained.objective, trained.objective, trained.path)
@@ -96,7 +96,9 @@ def _check(config: EvaluationSettings) -> None:
         raise UsageError("split= is for the run's own data; all rows of data.path are scored")
 
 
-def _content(config: EvaluationSettings, trained: Trained, tally: Tally, before: Tally | None) -> Json:
+def _content(
+    config: EvaluationSettings, trained: Trained, tally: StreamedFigures, before: StreamedFigures | None
+) -> Json:
     figures = tally.figures()
     if isinstance(trained, Pooled):
         # A mixture has neither weights nor a prior on them.
@@ -135,7 +137,7 @@ def _coded(trained: Trained, table: Table) -> Rows:
     return rows
 
 
-def _draw(folder: Path, trained: Trained, tally: Tally, content: Json) -> None:
+def _draw(folder: Path, trained: Trained, tally: StreamedFigures, content: Json) -> None:
     """Write the pictures of the predictive distributions, where there are any."""
     eta, rows = tally.kept()
     split = content.get("split", "test")

@@ -15,7 +15,7 @@ from mlefw.run import checkpoint, conclude, exhibit, fitting, resume
 from mlefw.run.directory import claim, locked, summary_of
 from mlefw.run.prepare import Prepared, estimate, prepare, start
 from mlefw.run.prepare import share as share_estimates
-from mlefw.score.yardstick import Exact, Yardstick
+from mlefw.score.yardstick import ExactEstimates, Yardstick
 from mlefw.system import error_origin
 from mlefw.system.atomic import Json, temporary_files, write_json, write_text
 from mlefw.system.file_system import remove
@@ -195,7 +195,7 @@ def _measures(config: Settings, prepared: Prepared) -> tuple[Yardstick, Json | N
     objective, splits = prepared.estimand.objective, prepared.data.splits
     exact = estimate(config, prepared)
     yardstick = compute_once("yardstick", config.plain, _PARTS, lambda: Yardstick(exact, objective, splits))
-    if not exact.known:
+    if not exact.solutions:
         return yardstick, None
     return yardstick, compute_once("table", config.plain, _PARTS, lambda: baseline_file(config, prepared, exact))
 
@@ -206,7 +206,7 @@ def _finished(run_dir: Path) -> Json | None:
     return summary if summary.get("status") == "finished" else None
 
 
-def baseline_file(config: Settings, prepared: Prepared, exact: Exact) -> Json:
+def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -> Json:
     """The content of `baseline.json`: under a prior the MAP, with the MLE and a ridge MAP nested where they are.
 
     An estimate that was left out has its reason in `left_out`, under its name; of the one that was asked for `exists`
@@ -216,7 +216,7 @@ def baseline_file(config: Settings, prepared: Prepared, exact: Exact) -> Json:
     kind = config.baseline["standard_errors"]
     contents = {
         name: baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, asked)
-        for name, solution in exact.known.items()
+        for name, solution in exact.solutions.items()
     }
     if "ridge" in contents:
         contents["ridge"] = {"scale": config.baseline["ridge_scale"], **contents["ridge"]}

@@ -17,7 +17,7 @@ def essentials(
     config: Settings, prepared: Prepared, yardstick: Yardstick, figures: Mapping[str, Mapping[str, float]], head: Head
 ) -> Json:
     """What the summary says of settings, rows and exact estimates, with the figures of the model by split."""
-    data, estimand, exact, lines = prepared.data, prepared.estimand, yardstick.exact, yardstick.lines
+    data, estimand, exact, lines = prepared.data, prepared.estimand, yardstick.exact, yardstick.mean_nll
     summary = {
         "status": "finished",
         **{name: config.choice(name) for name in ("head", "prior", "batch", "model")},
@@ -47,5 +47,5 @@ def _inputs(config: Settings, prepared: Prepared) -> Json | None:
 
 
 def _ridge(config: Settings, yardstick: Yardstick) -> Json | None:
-    content = describe(yardstick.exact.ridge, yardstick.lines.get("ridge"))
+    content = describe(yardstick.exact.ridge, yardstick.mean_nll.get("ridge"))
     return None if content is None else {"scale": config.baseline["ridge_scale"], **content}

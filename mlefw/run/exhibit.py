@@ -56,7 +56,7 @@ def of_training(fit: Fit, summary: Mapping[str, Any], schema: Schema, with_path:
 
 
 def _curves(log: LogFigures, best_epoch: int, errors: Mapping[str, float]) -> list[Exhibit]:
-    lines, reference = log.yardstick.lines, log.yardstick.exact.reference
+    lines, reference = log.yardstick.mean_nll, log.yardstick.exact.reference
     name = None if reference is None else reference[0]
     return _ready(training_curves(log.history, lines, best_epoch, name, errors))
 

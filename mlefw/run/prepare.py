@@ -22,7 +22,7 @@ from mlefw.run.directory import check_free
 from mlefw.run.estimate import NAMES, estimates
 from mlefw.run.trainer import build_datamodule, check_optimization, precision
 from mlefw.score import recalibration
-from mlefw.score.yardstick import Exact
+from mlefw.score.yardstick import ExactEstimates
 from mlefw.system.random_state import RandomStream
 from mlefw.system.shared_work import compute_once, has_result
 from mlefw.system.warning import warn
@@ -53,7 +53,7 @@ class Prepared:
     num_parameters: int
     calibration: Calibration | None = None
     """What recalibrates the trained model, to be fitted."""
-    exact: Exact | None = None
+    exact: ExactEstimates | None = None
     """The exact estimates, where the model has to know them before training."""
 
 
@@ -127,7 +127,7 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
     return replace(prepared, exact=exact)
 
 
-def estimate(config: Settings, prepared: Prepared) -> Exact:
+def estimate(config: Settings, prepared: Prepared) -> ExactEstimates:
     """The exact estimates beside the run, with a warning where one does not exist."""
     exact = prepared.exact or _solve(config, prepared.data, prepared.estimand)
     for name, why in exact.left_out.items():
@@ -137,7 +137,7 @@ def estimate(config: Settings, prepared: Prepared) -> Exact:
         if left_out:
             warn(f"constant or collinear features are left out of the linear MLE: {shortened(left_out)}")
     flat = prepared.estimand.objective.prior.flat
-    for name, solution in exact.known.items():
+    for name, solution in exact.solutions.items():
         if name == "mle" and not flat:
             continue
         if not solution.may_exist:
@@ -166,14 +166,14 @@ def share(config: Settings) -> None:
         _solve(config, data, build.build_estimand(config, data))
 
 
-def _solve(config: Settings, data: Data, estimand: Estimand) -> Exact:
+def _solve(config: Settings, data: Data, estimand: Estimand) -> ExactEstimates:
     return compute_once("exact", config.plain, _EXACT, lambda: _solve_anew(config, data.train, estimand))
 
 
-def _solve_anew(config: Settings, train: Rows, estimand: Estimand) -> Exact:
+def _solve_anew(config: Settings, train: Rows, estimand: Estimand) -> ExactEstimates:
     baseline = build.build_baseline(config.baseline)
     if baseline is None:
-        return Exact(estimand.null)
+        return ExactEstimates(estimand.null)
     return estimates(baseline, estimand, train)
 
 

@@ -13,21 +13,21 @@ from mlefw.objective.objective import Objective
 from mlefw.report.references import KEYS
 from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.run import archive
-from mlefw.score.yardstick import Exact
+from mlefw.score.yardstick import ExactEstimates
 from mlefw.system.atomic import Json
 
 KEY = "estimates"
 """Their place in a checkpoint."""
 
 
-def keep(path: Path, exact: Exact, objective: Objective, settings: Mapping[str, Any]) -> None:
+def keep(path: Path, exact: ExactEstimates, objective: Objective, settings: Mapping[str, Any]) -> None:
     """Add them to a checkpoint; `settings` are those of the baseline."""
     archive.amend(path, **{KEY: stored(exact, objective, settings.get("ridge_scale"))})
 
 
-def stored(exact: Exact, objective: Objective, ridge_scale: float | None) -> Json:
+def stored(exact: ExactEstimates, objective: Objective, ridge_scale: float | None) -> Json:
     """The null model and the estimates that exist as plain tensors by name, and which of them gaps are from."""
-    kept = {name: solution for name, solution in exact.known.items() if solution.may_exist}
+    kept = {name: solution for name, solution in exact.solutions.items() if solution.may_exist}
     content: Json = {
         name: Estimate.of(solution, objective)._asdict() for name, solution in {"null": exact.null, **kept}.items()
     }
