@@ -131,10 +131,9 @@ class Source(ABC):
         """All rows, but those of `read_validation` and `read_test`."""
 
     def read_blocks(self) -> Iterator["Block"]:
-        """The rows of `read` in consecutive blocks; by default a single one. A block may have no rows.
+        """The rows of `read` in consecutive blocks, by default a single one; a block may have no rows.
 
-        A source that can read a part of its rows overrides this method, so that tables larger than memory can be
-        predicted and evaluated.
+        With blocks of bounded size, tables larger than memory can be predicted and evaluated.
         """
         table = self.read()
         yield Block(table, np.arange(table.num_rows), 1.0)
@@ -148,10 +147,7 @@ class Source(ABC):
         return None
 
     def splits(self, table: Table | None = None) -> dict[str, Table]:
-        """The tables of `train`, `validation` and `test`; a split without rows is absent.
-
-        Args:
-            table: what `read` returned, if the caller has it already.
+        """The tables of `train`, `validation` and `test`; a split without rows is absent. `table`: as for `parts`.
 
         Raises:
             UsageError: as `parts`.
