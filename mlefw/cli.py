@@ -9,7 +9,7 @@ from mlefw.configuration import flags
 from mlefw.configuration.settings import Node
 from mlefw.configuration.yaml_folder import config_root, members
 from mlefw.system.local_path import local_path
-from mlefw.system.surroundings import settle
+from mlefw.system.process_setup import set_up_process
 
 COMMANDS = {
     "train": "fit a network, and say how far it is from the exact estimate (-m for a sweep)",
@@ -55,7 +55,7 @@ def main() -> None:
     os.umask(os.umask(0) | 0o022)
     # Imports make no garbage, and collections would take a third of their time.
     gc.disable()
-    settle()
+    set_up_process()
     code = run(sys.argv[1:])
     # The interpreter ends now: without this it would look through all objects once more.
     gc.freeze()

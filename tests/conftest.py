@@ -25,9 +25,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def _a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test begins without the warnings, the plugins and the shared work that earlier ones in this process left."""
     clear()
-    shared_work.forget()
+    shared_work.clear()
     monkeypatch.delenv("MLEFW_PLUGINS", raising=False)
-    monkeypatch.setattr(trust, "_also", {})
+    monkeypatch.setattr(trust, "_in_process", {})
 
 
 @pytest.hookimpl(wrapper=True)

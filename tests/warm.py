@@ -62,9 +62,9 @@ class Warm:
 
 def _serve() -> None:
     from mlefw import cli
-    from mlefw.system.surroundings import settle
+    from mlefw.system.process_setup import set_up_process
 
-    settle()
+    set_up_process()
     _import_all()
     for line in sys.stdin:
         child = os.fork()

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from mlefw.app.request import answer
 from mlefw.command.outermost import finish_imports
 from mlefw.errors import UsageError
-from mlefw.system.inert_text import shown
+from mlefw.system.inert_text import escaped
 from mlefw.system.terminal import console
 
 _HOST = "127.0.0.1"
@@ -156,7 +156,7 @@ class Server(ThreadingHTTPServer):
         """Print an error in one line; nothing if a client has disconnected or was too slow."""
         error = sys.exc_info()[1]
         if not isinstance(error, ConnectionError | TimeoutError):
-            console(stderr=True).print(shown(f"mlefw app: {type(error).__name__}: {error}"), markup=False)
+            console(stderr=True).print(escaped(f"mlefw app: {type(error).__name__}: {error}"), markup=False)
 
 
 def serve(arguments: Sequence[str]) -> int:

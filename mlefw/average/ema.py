@@ -7,14 +7,14 @@ from mlefw.errors import UsageError
 
 
 class Ema(Average):
-    """Weights count less the older they are, by a factor of e for each `horizon` epochs.
+    """An exponential moving average: weights that are `horizon` epochs older count less by a factor of e.
 
-    The average is that of the weights seen so far, whose shares add up to one: it is not pulled towards the initial
-    weights (Kingma & Ba, 2015, correct Adam's moments for the same bias). It removes most of the noise of steps on
-    small batches, which a smaller learning rate would do more slowly (Polyak & Juditsky, 1992).
+    The shares of the weights seen so far add up to one, so that the initial weights do not bias the average (Kingma &
+    Ba, 2015, correct Adam's moments for that bias). Averaging removes most of the noise of steps on small batches,
+    without the slower progress of a smaller learning rate (Polyak & Juditsky, 1992).
 
     Args:
-        horizon: in epochs.
+        horizon: epochs in which the share of old weights falls by a factor of e.
 
     Raises:
         UsageError: the horizon is not a positive finite number.

@@ -13,7 +13,7 @@ from mlefw.baseline.problem import Problem
 from mlefw.distribution.reference import chi2_quantile
 from mlefw.model.linear import Linear
 from mlefw.objective.objective import Evaluation, Objective, etas
-from mlefw.rows.rows import Rows, total
+from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.rows.standardize import Standardized
 
 _NEGLIGIBLE = 1e-6
@@ -28,7 +28,9 @@ _PIECE = 2**18
 
 def differences(model: Evaluation, exact: Evaluation, rows: Rows) -> Tensor:
     """NLL of the model minus that of the exact estimate, (n,)."""
-    return torch.sub(model.nll, exact.nll, out=rows.room((), torch.promote_types(model.nll.dtype, exact.nll.dtype)))
+    return torch.sub(
+        model.nll, exact.nll, out=rows.new_empty((), torch.promote_types(model.nll.dtype, exact.nll.dtype))
+    )
 
 
 def gap(model: Evaluation, exact: Evaluation, rows: Rows) -> tuple[float, float]:
@@ -39,9 +41,9 @@ def gap(model: Evaluation, exact: Evaluation, rows: Rows) -> tuple[float, float]
 def paired(difference: Tensor, weight: Tensor) -> tuple[float, float]:
     """The weighted mean of differences (n,) between two models on the same rows, and its standard error."""
     count = float(weight.sum())
-    mean = float(total(weight, difference)) / count
+    mean = float(weighted_sum(weight, difference)) / count
     parts = zip(weight.split(_PIECE), difference.split(_PIECE), strict=True)
-    variance = sum(float(total(share, (part - mean).square())) for share, part in parts) / count
+    variance = sum(float(weighted_sum(share, (part - mean).square())) for share, part in parts) / count
     return mean, (variance / (count - 1)) ** 0.5 if count > 1 else float("nan")
 
 
@@ -108,7 +110,7 @@ def predictive_kl(model: ModelEta, exact: ModelEta, rows: Rows) -> float | None:
             divergence = kl_divergence(exact[0].head(one), model[0].head(other.double()))
         except NotImplementedError:
             return None
-        value += float(total(part.weight, divergence) / population)
+        value += float(weighted_sum(part.weight, divergence) / population)
     return value if value < float("inf") else None
 
 

@@ -113,13 +113,13 @@ def last_layer_features(model: nn.Module, last: nn.Linear, rows: Rows) -> tuple[
     layer = copy.get_submodule(names[0])
     seen: list[Tensor] = []
     layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    features, rests, start = rows.room((last.in_features,)), rows.x[:0], 0
+    features, rests, start = rows.new_empty((last.in_features,)), rows.x[:0], 0
     for block in rows.blocks(16384):
         raw = copy(block.x)
         if len(seen) != 1 or seen[0].shape != (block.num_rows, last.in_features):
             return None
         here, inside = slice(start, start + block.num_rows), seen.pop()
-        rests = rests if start else rows.room(raw.shape[1:])
+        rests = rests if start else rows.new_empty(raw.shape[1:])
         features[here], rests[here] = inside, raw - nn.functional.linear(inside, layer.weight, layer.bias)  # type: ignore[arg-type]
         start = here.stop
     return features, rests

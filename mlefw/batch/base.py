@@ -1,4 +1,4 @@
-"""`BatchRegime`, the interface of a batch regime, and random orders of rows."""
+"""`BatchRegime`, the interface of a batch regime; sizes of batches and random orders of rows."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from torch import Tensor
 from mlefw.errors import UsageError
 
 _GROUPS_SHUFFLED_TOGETHER = 4
-"""Groups of consecutive rows that are mixed with one another by `pieces`."""
+"""Number of groups of consecutive rows whose rows `pieces` shuffles together."""
 
 
 class BatchRegime(ABC):
@@ -23,13 +23,19 @@ class BatchRegime(ABC):
     max_rows: int = 0
     """Most rows in one backward pass; the gradient of a larger batch is accumulated in slices (0: no limit)."""
     group: int = 0
-    """Number of consecutive rows that streamed data stores together, to be read together (0: any order is as fast)."""
+    """Number of consecutive rows that are read from files together (0: rows are in memory, any order is as fast)."""
     without_replacement: bool = False
-    """Whether no row is twice in a batch, so that a batch of num_rows rows holds all rows."""
+    """Whether no batch holds a row twice, so that a batch of `num_rows` rows holds all rows."""
 
     @abstractmethod
     def batches(self, num_rows: int, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
-        """The row indices, (size,) int64, and the scale of each step of an epoch; `generator` is this epoch's."""
+        """The batch of each step of an epoch: its row indices, (size,) int64, and its scale.
+
+        Args:
+            num_rows: number of training rows.
+            epoch: number of the epoch, from 0.
+            generator: generator of this epoch alone, the only source of randomness.
+        """
 
     @abstractmethod
     def num_batches(self, num_rows: int, epoch: int) -> int:
@@ -37,45 +43,53 @@ class BatchRegime(ABC):
 
 
 def check_positive(setting: str, value: int) -> int:
-    """A positive whole number as an int; `setting` names it in the error.
+    """The value of a setting as an int; `setting` is its name for the error.
 
     Raises:
-        UsageError: `value` is not a positive whole number.
+        UsageError: the value is not a positive whole number.
     """
     if isinstance(value, bool) or value != int(value) or value < 1:
         raise UsageError(f"{setting}={value}: expected a whole number of at least 1")
     return int(value)
 
 
-_BY_ROWS = ((2_000, 32), (20_000, 128))
-_LARGE = 256
+_AUTO_SIZES = ((2_000, 32), (20_000, 128))
+"""Pairs (n, size): below n training rows `auto` is this size, by the first pair that applies."""
+
+_LARGE_AUTO_SIZE = 256
+"""The size that `auto` is with more training rows."""
 
 
 def check_size(value: int | Literal["auto"]) -> int | Literal["auto"]:
-    """`value` itself, as `batch.size`.
+    """The value of the setting `batch.size`.
 
     Raises:
-        UsageError: it is neither a positive whole number nor `auto`.
+        UsageError: the value is neither a positive whole number nor `auto`.
     """
     return value if value == "auto" else check_positive("batch.size", value)
 
 
 def size_of(size: int | Literal["auto"], num_rows: int) -> int:
-    """Rows of a batch, of so many rows in all; `auto` is 32 below 2,000 rows, 128 below 20,000, and 256 from there on.
+    """Rows of a batch with `num_rows` training rows; `auto` is 32 below 2,000 rows, 128 below 20,000, else 256.
 
-    With few rows small batches give the steps that a network needs within its epochs; with many a larger one is
-    reached in a third of the time (measured on the UCI regression tables).
+    With few rows, small batches give enough steps within the usual number of epochs. With many rows, larger batches
+    reach equal results in a third of the time (measured on the UCI regression tables).
     """
     if size != "auto":
         return size
-    return next((rows for most, rows in _BY_ROWS if num_rows < most), _LARGE)
+    return next((rows for limit, rows in _AUTO_SIZES if num_rows < limit), _LARGE_AUTO_SIZE)
 
 
 def shuffled(num_rows: int, size: int, generator: torch.Generator, group: int = 0) -> Iterator[tuple[Tensor, float]]:
-    """Batches of `size` rows, and a last one of the remainder, that contain every row once in random order.
+    """Every row once in random order, in batches of `size` rows and a last one of the remainder.
 
-    All batches, also the last one, have the scale ⌈n / size⌉, so that each row has the same weight over the epoch.
-    With `group` above 0 the order comes from `pieces`.
+    All batches, also the last one, have the scale ⌈num_rows / size⌉, so that each row counts equally over the epoch.
+
+    Args:
+        num_rows: number of training rows.
+        size: rows of a batch.
+        generator: source of randomness.
+        group: `BatchRegime.group`; above 0 the order is that of `pieces`.
     """
     scale, left = float(-(-num_rows // size)), torch.empty(0, dtype=torch.long)
     for piece in pieces(num_rows, generator, group) if group else [torch.randperm(num_rows, generator=generator)]:
@@ -89,9 +103,9 @@ def shuffled(num_rows: int, size: int, generator: torch.Generator, group: int = 
 
 
 def pieces(num_rows: int, generator: torch.Generator, group: int) -> Iterator[Tensor]:
-    """A random order of rows, in pieces, that reads streamed data a few consecutive stretches at a time.
+    """A random order of all rows for data in files, in pieces: each is four groups of consecutive rows, shuffled.
 
-    Groups of `group` consecutive rows are drawn in random order, a few at a time, and their rows are shuffled together.
+    The groups, of `group` rows each, come in random order. So few places of the files are read at a time.
     """
     starts = group * torch.randperm(-(-num_rows // group), generator=generator)
     for some in starts.split(_GROUPS_SHUFFLED_TOGETHER):

@@ -9,7 +9,7 @@ from mlefw.batch.base import BatchRegime, check_positive
 
 
 class FullBatch(BatchRegime):
-    """One step on all rows in each epoch, its gradient accumulated over slices of at most `max_rows` rows."""
+    """One step on all rows in each epoch; its gradient is summed over slices of at most `max_rows` rows."""
 
     without_replacement = True
 
@@ -21,5 +21,5 @@ class FullBatch(BatchRegime):
         yield torch.arange(num_rows), 1.0
 
     def num_batches(self, num_rows: int, epoch: int) -> int:
-        """One step in each epoch."""
+        """1, since an epoch is one step."""
         return 1

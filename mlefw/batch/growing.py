@@ -10,7 +10,16 @@ from mlefw.errors import UsageError
 
 
 class GrowingBatch(BatchRegime):
-    """Shuffled batches of `size` · `factor`^⌊epoch / every⌋ rows, at most all rows (Smith et al., 2018)."""
+    """Every row once an epoch, in batches of size · factor^⌊epoch / every⌋ rows, at most all (Smith et al., 2018).
+
+    Args:
+        size: rows of a batch in the first epochs.
+        factor: by how much the size grows, above 1.
+        every: number of epochs after which it grows.
+
+    Raises:
+        UsageError: a setting is out of range.
+    """
 
     without_replacement = True
 
@@ -21,8 +30,9 @@ class GrowingBatch(BatchRegime):
         self.every = check_positive("batch.every", every)
 
     def size_at(self, num_rows: int, epoch: int) -> int:
-        """The batch size of an epoch."""
+        """The batch size of an epoch, counted from 0."""
         size = float(self.size)
+        # By repeated multiplication, since factor ** (epoch // every) overflows in a long run.
         for _ in range(epoch // self.every):
             if size >= num_rows:
                 break

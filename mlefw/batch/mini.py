@@ -10,7 +10,7 @@ from mlefw.batch.base import BatchRegime, check_size, shuffled, size_of
 
 
 class MiniBatch(BatchRegime):
-    """Every row once an epoch, in a new random order, `size` rows a step."""
+    """Every row once an epoch, in a new random order, `size` rows a step (`auto`: by the number of rows)."""
 
     without_replacement = True
 

@@ -10,7 +10,10 @@ from mlefw.batch.base import BatchRegime, check_size, size_of
 
 
 class WithReplacement(BatchRegime):
-    """Each step draws `size` rows independently and uniformly; an epoch is ⌈num_rows / size⌉ steps."""
+    """Each step draws `size` rows independently and uniformly (`auto`: by the number of rows).
+
+    An epoch is ⌈num_rows / size⌉ steps.
+    """
 
     def __init__(self, size: int | Literal["auto"] = "auto") -> None:
         self.size = check_size(size)

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from mlefw.callback.stored_state import Content
 from mlefw.errors import NumericalError
-from mlefw.system.signals import is_pending, raise_pending, take
+from mlefw.system.signals import is_pending, raise_pending, take_over
 from mlefw.system.torch_internals import norms
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.recovery import LARGEST
@@ -73,11 +73,11 @@ class KeepCheckpoints(Checkpoint):
 
     def on_sanity_check_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Take the signals back from Lightning, which would end at SIGTERM wherever it is."""
-        take()
+        take_over()
 
     def on_train_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Take the signals back where there was no evaluation before training."""
-        take()
+        take_over()
 
     def on_sanity_check_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Let the state before training, as epoch -1, be the best one until training finds a better."""

@@ -13,7 +13,7 @@ import google_crc32c
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import writer
 
-from mlefw.system.own_folder import cleared
+from mlefw.system.own_folder import replace_links
 
 _MAX_HELD = 2**18
 """Bytes that are held in memory before they are written."""
@@ -31,7 +31,7 @@ class Records:
     """
 
     def __init__(self, folder: str) -> None:
-        cleared(Path(folder)).mkdir(parents=True, exist_ok=True)
+        replace_links(Path(folder)).mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
         self.folder, self.path = folder, Path(folder) / name
         self.held, self.flushed = bytearray(), -math.inf
@@ -49,7 +49,7 @@ class Records:
 
     def flush(self) -> None:
         """Write what is held; the file is open only while it is written to."""
-        with cleared(self.path).open("xb" if self.flushed < 0 else "r+b") as file:
+        with replace_links(self.path).open("xb" if self.flushed < 0 else "r+b") as file:
             file.seek(0, os.SEEK_END)
             file.write(self.held)
         self.held.clear()

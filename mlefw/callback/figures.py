@@ -97,7 +97,7 @@ class LogFigures(lightning.Callback):
             values |= {f"margin/{split}/{name}": value for name, value in margins(figures).items()}
             distances = self.yardstick.epoch(split, figures, module.objective)
             values |= {f"{split}/{name}": value for name, value in distances.items()}
-            for name, nats in self.yardstick.lines.items():
+            for name, nats in self.yardstick.mean_nll.items():
                 if split in nats:
                     values[f"{name}/{split}/nll_nats"] = nats[split]
                     values[f"{name}/{split}/nll_bits"] = nats[split] / math.log(2)

@@ -21,7 +21,7 @@ class ShowProgress(lightning.Callback):
     def on_fit_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Show the line."""
         console = Console(stderr=True)
-        if console.is_terminal and ranks.number() == 0:
+        if console.is_terminal and ranks.rank() == 0:
             columns = (TextColumn("epoch {task.completed:g}"), BarColumn(), TextColumn("{task.description}"))
             self.progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
             self.task = self.progress.add_task("", total=trainer.max_epochs)

@@ -14,9 +14,9 @@ from mlefw.callback.stored_state import Content, check_form, check_optimizer, na
 from mlefw.configuration.record import typed
 from mlefw.distributed import ranks
 from mlefw.errors import UsageError
-from mlefw.system.file_system import void
-from mlefw.system.own_folder import cleared
-from mlefw.system.random_state import Stream
+from mlefw.system.file_system import invalidate
+from mlefw.system.own_folder import replace_links
+from mlefw.system.random_state import RandomStream
 from mlefw.training.datamodule import RowsModule
 from mlefw.training.lightning_internals import set_place
 from mlefw.training.module import LikelihoodModule
@@ -131,10 +131,10 @@ class Resumable(lightning.Callback):
                     pass
             self.content = None
             if self.outdated is not None:
-                void(cleared(self.outdated))
-        if ranks.number() > 0:
+                invalidate(replace_links(self.outdated))
+        if ranks.rank() > 0:
             # Units are dropped independently of those of other processes.
-            module.stream = Stream(module.seed, f"steps of process {ranks.number()} from {trainer.global_step}")
+            module.stream = RandomStream(module.seed, f"steps of process {ranks.rank()} from {trainer.global_step}")
 
     def on_train_epoch_start(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Note the step at which an epoch begins; that of a resumed epoch is known from the checkpoint."""

@@ -26,11 +26,11 @@ class WarnOfShortSteps(lightning.Callback):
         assert isinstance(module, LikelihoodModule)
         self.num_epochs += 1
         num_steps = trainer.global_step - self.first_step
-        if self.num_epochs != 2 or num_steps == 0 or module.device.type != "cpu" or ranks.count() == 1:
+        if self.num_epochs != 2 or num_steps == 0 or module.device.type != "cpu" or ranks.world_size() == 1:
             return
         step_s = module.seconds / num_steps
-        if step_s < _SHORT_S / ranks.count():
+        if step_s < _SHORT_S / ranks.world_size():
             warn(
-                f"a step takes {1000 * step_s:.1f} ms on {ranks.count()} processes: on a CPU, steps that take one "
+                f"a step takes {1000 * step_s:.1f} ms on {ranks.world_size()} processes: on a CPU, steps that take one "
                 f"process less than about {1000 * _SHORT_S:.0f} ms are faster there (trainer.devices=1)"
             )

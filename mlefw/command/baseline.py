@@ -64,10 +64,10 @@ def run(config: Settings, run_dir: Path) -> Json:
     prepared = prepare(config, run_dir)
     exact = estimate(config, prepared)
     wanted = "mle" if prepared.estimand.objective.prior.flat else "map"
-    if wanted in exact.left_out and all(not solution.may_exist for solution in exact.known.values()):
+    if wanted in exact.left_out and all(not solution.may_exist for solution in exact.solutions.values()):
         raise NumericalError(f"the {NAMES[wanted]} was left out: {exact.left_out[wanted]}\n  {_ADVICE}")
     content = baseline_file(config, prepared, exact)
-    solution = exact.known.get(wanted)
+    solution = exact.solutions.get(wanted)
     if solution is not None and solution.may_exist:
         misfit = _misfit(config, prepared, solution, content)
         content |= {} if misfit is None else {"misfit": misfit}

@@ -56,7 +56,7 @@ def run(config: Settings, run_dir: Path, trained: Train) -> Json:
             f"inputs=auto trains in one process: expected trainer.strategy=auto, or inputs= one of {known}"
         )
     is_resumed, config = bool(config.resume), config.replaced(resume=None)
-    with shared_work.sharing():
+    with shared_work.shared_within_block():
         check_rows(config, prepare(config, None if is_resumed else run_dir).data.splits)
         run_dir = run_dir if is_resumed else claim(run_dir)
         with locked(run_dir):
@@ -92,7 +92,7 @@ def _choose(config: Settings, run_dir: Path, trained: Train) -> None:
         for name in config.candidates:
             folder, said = run_dir / CANDIDATES / name, list[str]()
             try:
-                with warning.apart(said):
+                with warning.separate_run(said):
                     settings = _with_resume(_candidate_settings(config, name, folder))
                     found[name] = held.enter_context(trained(settings, folder)), said
             except NumericalError as error:
@@ -103,7 +103,7 @@ def _choose(config: Settings, run_dir: Path, trained: Train) -> None:
         values = {name: one.value for name, (one, _) in found.items()}
         best = min(values, key=values.__getitem__)
         one, said = found[best]
-        with warning.apart(said):
+        with warning.separate_run(said):
             summary = one.concluded()
     folder = run_dir / CANDIDATES / best
     summary["inputs"] = {"method": best, **summary.get("inputs", {}), CHOSEN_BY: values}

@@ -19,7 +19,7 @@ from mlefw.run.directory import check_free, locked
 from mlefw.run.prepare import prepare, start
 from mlefw.system import shared_work, warning
 from mlefw.system.atomic import Json, write_json
-from mlefw.system.own_folder import own
+from mlefw.system.own_folder import mark_own
 from mlefw.system.warning import warn
 
 FAILED = 5
@@ -46,8 +46,8 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
     scheme: Any = instantiate("ensemble", config.ensemble)
     _check(config)
     with ExitStack() as held:
-        if is_shared := shared_work.is_little(config.plain):
-            held.enter_context(shared_work.sharing())
+        if is_shared := shared_work.is_shareable(config.plain):
+            held.enter_context(shared_work.shared_within_block())
         # Recalibration and uncertainty of parameters belong to each member, not to the mixture.
         whole = Settings.of(scheme.whole(config.plain)).replaced(calibrate={}, uncertainty={})
         if not is_resumed:
@@ -66,7 +66,7 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
         for one in first if is_shared else first[:1]:
             ensemble_inputs.check(config, prepare(one.config, None).data.splits)
         root.mkdir(mode=0o755, parents=True, exist_ok=True)
-        own(root)
+        mark_own(root)
         with locked(root):
             begun = Begun(config, root, prepared, {})
             with train.telling(begun):
@@ -86,7 +86,7 @@ def one_by_one(root: Path, members: Sequence[Member]) -> dict[Path, str]:
     failed: dict[Path, str] = {}
     for member in members:
         try:
-            with warning.apart():
+            with warning.separate_run():
                 train.run(member.config, member.run_dir)
         except (MlefwError, OSError) as error:
             failed[member.run_dir] = str(error)
@@ -98,7 +98,7 @@ def one_by_one(root: Path, members: Sequence[Member]) -> dict[Path, str]:
 
 def _check(config: Settings) -> None:
     """Refuse several devices, and an uncertainty of parameters, before anything is read."""
-    if topology.to_start(config.trainer) > 1:
+    if topology.num_to_start(config.trainer) > 1:
         raise UsageError("ensemble= trains each member on one device: expected trainer.devices=1")
     if "_target_" in config.uncertainty:
         raise UsageError(

@@ -23,10 +23,10 @@ from mlefw.run.stored_estimates import ESTIMATES, EstimateTally
 from mlefw.schema.reach import FarRows
 from mlefw.schema.support import check_support
 from mlefw.score import recalibration
-from mlefw.score.figures import Tally
+from mlefw.score.figures import StreamedFigures
 from mlefw.system.atomic import Json, write_json
 from mlefw.system.local_path import local_path
-from mlefw.system.own_folder import own
+from mlefw.system.own_folder import mark_own
 from mlefw.system.random_state import isolated
 from mlefw.system.warning import warn
 
@@ -41,14 +41,14 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     _check(config)
     loaded = pooled.load(config.run, plugins, config.weights)
     for path in pooled.paths_of(config.run):
-        own(path)
+        mark_own(path)
     method = build.build_uncertainty(config.uncertainty)
     posterior = posterior_of(loaded, method, stored=True)
     trained = adapted(loaded, config.data.missing, config.data.unseen)
     members = MemberTally(trained) if isinstance(trained, Pooled) else None
     metrics = trained.metrics()
-    tally, far = Tally(trained.objective, metrics), FarRows(trained.schema)
-    before = None if trained.uncalibrated is None else Tally(trained.uncalibrated, [Nll()], max_cells=0)
+    tally, far = StreamedFigures(trained.objective, metrics), FarRows(trained.schema)
+    before = None if trained.uncalibrated is None else StreamedFigures(trained.uncalibrated, [Nll()], max_cells=0)
     known = None if members else archive.read(trained.path).get(ESTIMATES)
     uncalibrated = trained.uncalibrated or trained.objective
     estimates = None if known is None else EstimateTally(known, uncalibrated, trained.objective, trained.path)
@@ -96,7 +96,9 @@ def _check(config: EvaluationSettings) -> None:
         raise UsageError("split= is for the run's own data; all rows of data.path are scored")
 
 
-def _content(config: EvaluationSettings, trained: Trained, tally: Tally, before: Tally | None) -> Json:
+def _content(
+    config: EvaluationSettings, trained: Trained, tally: StreamedFigures, before: StreamedFigures | None
+) -> Json:
     """The figures in the form of the output file; `before` has those without the recalibration."""
     figures = tally.figures()
     if isinstance(trained, Pooled):
@@ -138,7 +140,7 @@ def _checked_rows(trained: Trained, table: Table) -> Rows:
     return rows
 
 
-def _draw(folder: Path, trained: Trained, tally: Tally, content: Json) -> None:
+def _draw(folder: Path, trained: Trained, tally: StreamedFigures, content: Json) -> None:
     """Write the pictures of the predictive distributions; a warning if there are none for such a distribution."""
     eta, rows = tally.kept()
     split = content.get("split", "test")

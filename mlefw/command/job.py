@@ -13,7 +13,7 @@ from mlefw.errors import MisfitError, MlefwError, UsageError
 from mlefw.run.held_out import is_ensemble
 from mlefw.system import warning
 from mlefw.system.atomic import Json, write_json
-from mlefw.system.inert_text import shown
+from mlefw.system.inert_text import escaped
 from mlefw.system.trust import trusted
 
 
@@ -35,7 +35,7 @@ def run_job(command: str, composed: Node, run_dir: Path, quiet: bool = False, sk
         nonlocal code
         listen()
         config = located(composed, run_dir)
-        count = topology.to_start(config.trainer) if command == "train" else 1
+        count = topology.num_to_start(config.trainer) if command == "train" else 1
         # An ensemble is not spawned: it refuses several devices with a message of its own.
         if count > 1 and not is_ensemble(config):
             code = spawn.run(partial(run_job, command, composed, run_dir, quiet, skips_misfits), count)
@@ -89,7 +89,7 @@ def _run(command: str, config: Settings, run_dir: Path, quiet: bool) -> int:
         from mlefw.command import check
 
         finish_imports()
-        print(shown(check.run(config, run_dir)))
+        print(escaped(check.run(config, run_dir)))
     return 0
 
 
@@ -107,7 +107,7 @@ def _train(config: Settings, run_dir: Path, quiet: bool) -> int:
     from mlefw.command import train
 
     finish_imports()
-    if topology.number(config.trainer) > 0:
+    if topology.rank(config.trainer) > 0:
         train.follow(config, run_dir)
         return 0
     return report(train.run(config, run_dir), run_dir, quiet)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mlefw.errors import MlefwError, Stopped, UsageError, is_out_of_memory
-from mlefw.system import origin, warning
-from mlefw.system.inert_text import shown
+from mlefw.system import error_origin, warning
+from mlefw.system.inert_text import escaped
 from mlefw.system.signals import handled
 
 Task = Callable[[], None]
@@ -35,7 +35,7 @@ def guarded(task: Task) -> int:
 def told(error: BaseException) -> int:
     """Print an error as a few lines on standard error; its exit code."""
     if isinstance(error, Stopped) or (isinstance(error, MlefwError) and error.exit_code != MlefwError.exit_code):
-        where = origin.place(error) if isinstance(error, UsageError) else ""
+        where = error_origin.plugin_location(error) if isinstance(error, UsageError) else ""
         return _fail(f"{error}\n  {where}" if where and where not in str(error) else str(error), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return _fail("stopped by SIGINT", 130)
@@ -46,7 +46,7 @@ def told(error: BaseException) -> int:
         return 0
     if is_out_of_memory(error):
         return _fail(_NO_MEMORY, 6)
-    if (of_plugin := origin.of_plugin(error)) is not None:
+    if (of_plugin := error_origin.plugin_error(error)) is not None:
         return _fail(str(of_plugin), of_plugin.exit_code)
     if isinstance(error, MlefwError):
         return _fail(str(error), error.exit_code)
@@ -59,7 +59,7 @@ def told(error: BaseException) -> int:
 def _fail(message: str, code: int) -> int:
     if os.environ.get("MLEFW_TRACEBACK") == "1":
         traceback.print_exc()
-    print(f"mlefw: error: {shown(warning.shortened(message, _MAX_CHARACTERS))}", file=sys.stderr)
+    print(f"mlefw: error: {escaped(warning.shortened(message, _MAX_CHARACTERS))}", file=sys.stderr)
     return code
 
 
@@ -80,7 +80,7 @@ def listen() -> None:
     def show(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
         ours = issubclass(category, UserWarning) and f"{os.sep}mlefw{os.sep}" in filename
         if ours and warning.collect(text := warning.shortened(str(message))):
-            print(f"mlefw: warning: {shown(text)}", file=sys.stderr)
+            print(f"mlefw: warning: {escaped(text)}", file=sys.stderr)
 
     warnings.simplefilter("always", UserWarning)
     warnings.showwarning = show  # type: ignore[assignment]

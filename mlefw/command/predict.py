@@ -19,9 +19,9 @@ from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
 from mlefw.schema.reach import FarRows
 from mlefw.system.atomic import write_atomically
-from mlefw.system.inert_text import cell, shown
+from mlefw.system.inert_text import escaped, spreadsheet_cell
 from mlefw.system.local_path import local_path
-from mlefw.system.own_folder import own
+from mlefw.system.own_folder import mark_own
 from mlefw.system.random_state import isolated
 from mlefw.system.terminal import console
 from mlefw.system.warning import warn
@@ -50,7 +50,7 @@ def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
         raise UsageError(f"level={level}: expected a probability between 0 and 1, such as 0.9")
     loaded = pooled.load(config.run, plugins, config.weights)
     for path in pooled.paths_of(config.run):
-        own(path)
+        mark_own(path)
     trained = adapted(loaded, config.data.missing, config.data.unseen)
     check_probabilities(trained, level, quantiles)
     posterior, far = posterior_of(loaded, build.build_uncertainty(config.uncertainty)), FarRows(trained.schema)
@@ -104,7 +104,8 @@ def _write(file: Any, as_text: bool, tables: Iterable[pa.Table]) -> None:
     writer: Any = None
     num_rows = 0
     for table in tables:
-        table = _as_inert_text(table) if as_text else table.rename_columns([shown(name) for name in table.column_names])
+        names = [escaped(name) for name in table.column_names]
+        table = _as_inert_text(table) if as_text else table.rename_columns(names)
         if writer is None:
             schema = table.schema
             writer = csv.CSVWriter(file, schema) if as_text else parquet.ParquetWriter(file, schema)
@@ -138,6 +139,6 @@ def _as_inert_text(content: pa.Table) -> pa.Table:
     """The table with text that neither a spreadsheet takes for a formula nor a terminal for a control sequence."""
     for k, field in enumerate(content.schema):
         if pa.types.is_string(field.type):
-            cells = [None if text is None else cell(text) for text in content.column(k).to_pylist()]
+            cells = [None if text is None else spreadsheet_cell(text) for text in content.column(k).to_pylist()]
             content = content.set_column(k, field.name, pa.array(cells, pa.string()))
-    return content.rename_columns([cell(name) for name in content.column_names])
+    return content.rename_columns([spreadsheet_cell(name) for name in content.column_names])

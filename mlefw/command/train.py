@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mlefw.command import choose_inputs
@@ -15,12 +16,12 @@ from mlefw.run import checkpoint, conclude, exhibit, fitting, resume
 from mlefw.run.directory import claim, locked, summary_of
 from mlefw.run.prepare import Prepared, estimate, prepare, start
 from mlefw.run.prepare import share as share_estimates
-from mlefw.score.yardstick import Exact, Yardstick
-from mlefw.system import origin
-from mlefw.system.atomic import Json, leftovers, write_json, write_text
+from mlefw.score.yardstick import ExactEstimates, Yardstick
+from mlefw.system import error_origin
+from mlefw.system.atomic import Json, temporary_files, write_json, write_text
 from mlefw.system.file_system import remove
-from mlefw.system.random_state import Stream
-from mlefw.system.shared_work import is_wanted, once
+from mlefw.system.random_state import RandomStream
+from mlefw.system.shared_work import compute_once, is_second_request
 
 _YARDSTICK_SECTIONS = ("data", "head", "prior", "loss", "baseline", "inputs", "model", "choices")
 """The sections of the settings on which the exact estimates of a run depend, and its `Yardstick`."""
@@ -73,7 +74,7 @@ class Fitted:
         if self.earlier is not None:
             return self.earlier
         config, run_dir, prepared = self.begun.config, self.begun.run_dir, self.begun.prepared
-        with Stream(config.seed, "conclusion"):
+        with RandomStream(config.seed, "conclusion"):
             return conclude.conclude(config, run_dir, prepared, self.yardstick, self.baseline, self.fit, self.started)
 
 
@@ -143,7 +144,7 @@ def _resumed(config: Settings, run_dir: Path) -> Iterator[Fitted]:
         prepared = start(config, prepare(config, None))
         begun = Begun(config, run_dir, prepared, _card(config, prepared))
         resume.check_rows(run_dir, content, begun.card, prepared.data, prepared.estimand.objective)
-        for file in leftovers(run_dir):
+        for file in temporary_files(run_dir):
             remove(file)
         with telling(begun, is_resumed=True):
             yield _fit(begun, content)
@@ -160,7 +161,7 @@ def telling(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
     except BaseException as error:
         if is_resumed and isinstance(error, UsageError):
             raise
-        reason = str(origin.of_plugin(error) or error) or type(error).__name__
+        reason = str(error_origin.plugin_error(error) or error) or type(error).__name__
         known = summary_of(begun.run_dir)
         # A run that fails in its last part has written the figures of its model already (see `conclude`).
         known = known if known.get("status") == "failed" else {}
@@ -201,7 +202,7 @@ def share(config: Settings) -> None:
         UsageError: a mistake in settings or data.
     """
     share_estimates(config)
-    if is_wanted("yardstick", config.plain, _YARDSTICK_SECTIONS):
+    if is_second_request("yardstick", config.plain, _YARDSTICK_SECTIONS):
         _measures(config, start(config, prepare(config, None)))
 
 
@@ -209,10 +210,12 @@ def _measures(config: Settings, prepared: Prepared) -> tuple[Yardstick, Json | N
     """The exact estimates on each split, and the content of `baseline.json`."""
     objective, splits = prepared.estimand.objective, prepared.data.splits
     exact = estimate(config, prepared)
-    yardstick = once("yardstick", config.plain, _YARDSTICK_SECTIONS, lambda: Yardstick(exact, objective, splits))
-    if not exact.known:
+    make = partial(Yardstick, exact, objective, splits)
+    yardstick = compute_once("yardstick", config.plain, _YARDSTICK_SECTIONS, make)
+    if not exact.solutions:
         return yardstick, None
-    return yardstick, once("table", config.plain, _YARDSTICK_SECTIONS, lambda: baseline_file(config, prepared, exact))
+    content = compute_once("table", config.plain, _YARDSTICK_SECTIONS, lambda: baseline_file(config, prepared, exact))
+    return yardstick, content
 
 
 def _finished_summary(run_dir: Path) -> Json | None:
@@ -221,7 +224,7 @@ def _finished_summary(run_dir: Path) -> Json | None:
     return summary if summary.get("status") == "finished" else None
 
 
-def baseline_file(config: Settings, prepared: Prepared, exact: Exact) -> Json:
+def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -> Json:
     """The content of `baseline.json`: the MLE, or under a prior the MAP; other estimates are nested under their names.
 
     `left_out` has the reason of each estimate that was left out, by its name. Where that is the MLE or MAP itself,
@@ -231,7 +234,7 @@ def baseline_file(config: Settings, prepared: Prepared, exact: Exact) -> Json:
     kind = config.baseline["standard_errors"]
     contents = {
         name: baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, baseline_features)
-        for name, solution in exact.known.items()
+        for name, solution in exact.solutions.items()
     }
     if "ridge" in contents:
         contents["ridge"] = {"scale": config.baseline["ridge_scale"], **contents["ridge"]}

@@ -67,7 +67,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[list[str], Flags]:
     """
     known = _KNOWN.get(command, ())
     flags, overrides, waiting = Flags(), list[str](), list(arguments)
-    flags.plugins = list(trust.named())
+    flags.plugins = list(trust.named_by_user())
     while waiting:
         argument = waiting.pop(0)
         if argument == "--":
@@ -111,7 +111,7 @@ def _add(flags: Flags, name: str, value: str) -> None:
 def admit_plugins(plugins: Sequence[str]) -> None:
     """Admit the plugins in processes started later, and let their modules lie in the working directory."""
     if plugins:
-        trust.inherit(plugins)
+        trust.trust_everywhere(plugins)
         # At the end, so that nothing in the working directory can shadow an installed module.
         sys.path.append(str(Path.cwd()))
 

@@ -75,7 +75,7 @@ class Plan:
         cls, command: str, config: Settings, source: Source, table: Table, data: Data, folds: Sequence[Fold]
     ) -> "Plan":
         """The plan for the rows that a source has read."""
-        return cls(command, config, source.drawing, table, data, folds, source.id)
+        return cls(command, config, source.splitter, table, data, folds, source.id)
 
     @property
     def weight(self) -> np.ndarray:

@@ -29,7 +29,7 @@ from mlefw.sweep.record import Job, UnrecordedJobs
 from mlefw.system import warning
 from mlefw.system.atomic import Json, write_json, write_text
 from mlefw.system.fork_pool import Ended, Pool
-from mlefw.system.own_folder import own
+from mlefw.system.own_folder import mark_own
 from mlefw.system.signals import deferred
 from mlefw.system.terminal import console
 
@@ -62,7 +62,7 @@ def run(command: str, composed: Node, root: Path) -> int:
     if len(wanted) > MAX_FOLDS:
         raise UsageError(f"cv={config.choice('cv')}: {len(wanted)} fits, expected at most {MAX_FOLDS}")
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
-    own(root)
+    mark_own(root)
     root = root.absolute()
     with locked(root):
         write_text(root / "config.yaml", as_yaml(config.plain))
@@ -81,7 +81,7 @@ def run(command: str, composed: Node, root: Path) -> int:
 def _check(command: str, config: Settings) -> None:
     if config.experiment:
         raise UsageError("cv= and experiment= are both many fits: expected one of them")
-    if topology.to_start(config.trainer) > 1:
+    if topology.num_to_start(config.trainer) > 1:
         raise UsageError("cv= runs a fold on one device each: expected trainer.devices=1")
     if command == "baseline" and not config.baseline.get("_target_"):
         raise UsageError("baseline=none: there is nothing to estimate; expected baseline=linear")

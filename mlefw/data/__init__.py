@@ -1,1 +1,1 @@
-"""Data sources: where the rows come from."""
+"""Data sources, which read tables from files, from memory or from a generator of random rows."""

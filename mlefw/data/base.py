@@ -1,4 +1,4 @@
-"""What every data source shares: the roles of its columns and the split of its rows."""
+"""`Source`, the interface of a data source: the roles of its columns and the split of its rows."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -17,11 +17,17 @@ from mlefw.reading.table import Table
 from mlefw.rows.stored import Store
 
 FEWEST_TRAINING_ROWS = 2
-"""A spread needs two values."""
+"""With one row a standard deviation is not defined."""
 
 
 class Block(NamedTuple):
-    """Some rows of a source, their positions among all of its rows, and the share of it that is read so far."""
+    """Consecutive rows of a source.
+
+    Attributes:
+        table: the rows.
+        row: their positions among all rows of the source, also those left out, (n,) integers from 0.
+        share: share of the source that has been read with this block, from 0 to 1.
+    """
 
     table: Table
     row: np.ndarray
@@ -30,35 +36,37 @@ class Block(NamedTuple):
 
 @dataclass(kw_only=True)
 class Source(ABC):
-    """Reads tables and says which column plays which role.
+    """Reads tables, knows the role of each column, and shares the rows out to training, validation and test.
 
     Attributes:
         target: column to predict, or a list of several.
-        event: column that says whether the target, a time, is that of the event itself, or only of the last look
+        event: column that says whether the target is the time of an event, or a time until which it had not happened
             (head=censored).
-        event_code: its value where the event was observed; by default the larger of 0 and 1, of false and true, or of
-            1 and 2.
-        features: columns to predict from; all others by default.
-        categorical: columns to one-hot code; every non-numeric feature by default.
-        offset: column added to the first eta.
-        exposure: positive column whose logarithm is such an offset.
+        event_code: value of `event` where the event was observed; by default the larger of 0 and 1, of false and true,
+            or of 1 and 2.
+        features: columns to predict from; by default all columns without another role.
+        categorical: columns to one-hot code; by default every feature that is not numeric.
+        offset: column that is added to the first column of eta.
+        exposure: positive column whose logarithm is added to the first column of eta.
         weight: column of row weights, meaning frequencies.
-        labels: those of the target in their order; sorted by default.
+        labels: classes of the target in their order; sorted by default.
         id: column that identifies a row in predictions.
-        split: how rows are shared out: at `random`; `stratified` by classes, or by deciles of a number; in whole
-            groups (`group`); or in `time`, whose last rows test. By default `group` where a column of groups is named,
-            `time` where one of times is, else `random`.
-        group: column of groups, of which each is in one part alone; it is no feature.
-        time: column of numbers or dates, of which equal ones are in one part; it is no feature unless it is listed.
-        test_fraction: share of all rows that is held out for the final score.
-        validation_fraction: share of all rows on which training is watched.
+        split: how rows are shared out to training, validation and test. `random`; `stratified`, with equal shares of
+            each class, or of each decile of a number; `group`, whole groups of rows; `time`, the latest rows to test.
+            By default `group` where `group` names a column, `time` where `time` does, else `random`.
+        group: column of groups; the rows of a group go to one split together. It is no feature.
+        time: column of numbers or dates; rows of equal time go to one split together. It is a feature only where
+            `features` lists it.
+        test_fraction: share of all rows that is held out for the final evaluation.
+        validation_fraction: share of all rows that is held out to evaluate each epoch.
         seed: seed of the split.
         standardize: whether features are centred and scaled inside the model.
-        standardize_target: whether a location-scale target is in units of its spread inside the head.
-        missing: `error`; `drop` to leave out rows with missing values; or `impute` to put the mean of the training
-            rows, or the reference level, into missing cells of features, beside a column that says where.
-        unseen: what becomes of a level that no training row has: `error`; `reference` takes it for the reference
-            level; `ignore` leaves the feature out of account, at its mean over the training rows.
+        standardize_target: whether the head, where it has a location and a scale, computes in units of the target's
+            standard deviation.
+        missing: `error`; `drop` leaves out rows with missing values; `impute` fills missing cells of features with the
+            mean of the training rows, or the reference level, and adds a feature that says where.
+        unseen: what happens to a level of a categorical feature that no training row has: `error`; `reference` codes
+            it as the reference level; `ignore` sets its codes to their means over the training rows.
     """
 
     target: str | list[str] | None = None
@@ -82,61 +90,64 @@ class Source(ABC):
     missing: Literal["error", "drop", "impute"] = "error"
     unseen: Literal["error", "reference", "ignore"] = "error"
     prediction: bool = field(default=False, init=False)
-    """Whether the target may be missing, in part or altogether, and weights do not matter."""
+    """Whether rows are read for prediction alone: targets and weights may be missing, in cells or as whole columns."""
     partial: bool = field(default=False, init=False)
-    """Whether one of several targets may be missing where another is there."""
+    """Whether a row may lack some of several targets, if it has another one."""
     bounds: bool = field(default=False, init=False)
-    """Whether two targets are a lower and an upper bound of one number, of which infinity is no bound."""
+    """Whether two targets are a lower and an upper bound of one number; an infinite bound means that there is none."""
     classes: bool = field(default=False, init=False)
-    """Whether the target is a class rather than a number, which a stratified split follows."""
-    known: tuple[str, ...] = field(default=(), init=False)
-    """Columns without a role that are no surprise."""
+    """Whether the target is a class rather than a number; decides how a stratified split shares out rows."""
+    expected_unused: tuple[str, ...] = field(default=(), init=False)
+    """Columns without a role of which `wanted` does not warn."""
     numeric: tuple[str, ...] = field(default=(), init=False)
-    """Columns that are known to hold numbers, beside those whose role says so."""
+    """Columns that have to hold numbers, in addition to offset, exposure and weight."""
     store: Store | None = field(default=None, init=False)
-    """Where the columns that were read are, if they are not in memory."""
-    closed: bool = field(default=False, init=False)
-    """Whether a column without a role is worth a warning, said once."""
+    """The files that hold the columns, where rows are streamed; None where columns are in memory."""
+    warns_of_unused: bool = field(default=False, init=False)
+    """Whether `wanted` warns of columns without a role; it does so once."""
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The columns to predict."""
+        """Names of the columns to predict."""
         return tuple(self.target) if isinstance(self.target, list) else (self.target,) if self.target else ()
 
     @property
-    def drawing(self) -> Split:
-        """How rows are shared out."""
+    def splitter(self) -> Split:
+        """What shares the rows out, by the settings of this source."""
         rule: Rule = self.split or ("group" if self.group else "time" if self.time else "random")
         target = (self.event,) if self.event else self.targets
         return Split(rule, self.seed, self.group, self.time, target, self.classes or self.event is not None)
 
     @classmethod
     def reads(cls, path: str) -> bool:
-        """Whether a file or folder of this name is for this source, given as `data.path` to evaluate or predict.
+        """Whether this source reads the file or folder `path`, which is given as `data.path` to evaluate or predict.
 
-        The source of the training is asked first; what nobody claims is read as CSV.
+        The source that training used is asked first; a path that no source claims is read as CSV.
         """
         return False
 
     @abstractmethod
     def read(self) -> Table:
-        """All rows that are not given by a validation or test file of their own."""
+        """All rows, but those of `read_validation` and `read_test`."""
 
     def read_blocks(self) -> Iterator["Block"]:
-        """The rows of `read` in tables of bounded size, where the source can; a table without rows is no error."""
+        """The rows of `read` in consecutive blocks, by default a single one; a block may have no rows.
+
+        With blocks of bounded size, tables larger than memory can be predicted and evaluated.
+        """
         table = self.read()
         yield Block(table, np.arange(table.num_rows), 1.0)
 
     def read_validation(self) -> Table | None:
-        """The validation rows, where they are given."""
+        """The validation rows, where the source knows them; else None, and they are drawn from those of `read`."""
         return None
 
     def read_test(self) -> Table | None:
-        """The test rows, where they are given."""
+        """The test rows, where the source knows them; else None, and they are drawn from those of `read`."""
         return None
 
     def splits(self, table: Table | None = None) -> dict[str, Table]:
-        """The rows of `train`, `validation` and `test`; a split without rows is absent.
+        """The tables of `train`, `validation` and `test`; a split without rows is absent. `table`: as for `parts`.
 
         Raises:
             UsageError: as `parts`.
@@ -147,13 +158,13 @@ class Source(ABC):
         }
 
     def parts(self, table: Table | None = None) -> dict[str, tuple[Table, np.ndarray]]:
-        """For `train`, `validation` and `test` a table, and the positions of the split's rows in it.
+        """For each of `train`, `validation` and `test` a table, and the positions of the split's rows in it.
 
-        Given validation and test rows are used as they are; the others are shares of the rows of `read`, as `split`
-        has it. Rows keep their order within a split, and one without rows is absent.
+        Rows of `read_validation` and `read_test` are used as they are; the other splits are shares of the rows of
+        `read`, drawn by `splitter`. Rows keep their order within a split, and a split without rows is absent.
 
         Args:
-            table: what `read` returned, if the caller holds it already.
+            table: what `read` returned, if the caller has it already.
 
         Raises:
             UsageError: a fraction outside [0, 1), fewer than two training rows, or columns that the split cannot
@@ -165,13 +176,13 @@ class Source(ABC):
         shares = {"test": self.test_fraction, "validation": self.validation_fraction}
         counts = {name: round(share * table.num_rows) if given[name] is None else 0 for name, share in shares.items()}
         self._check_training(table, table.num_rows - sum(counts.values()))
-        drawn = self.drawing.share_out(table, np.arange(table.num_rows), counts)
+        drawn = self.splitter.share_out(table, np.arange(table.num_rows), counts)
         self._check_training(table, len(drawn["train"]))
         parts = {"train": (table, drawn["train"])}
         for name, rows in reversed(given.items()):
             if rows is not None:
-                if self.drawing.rule in ("group", "time"):
-                    self.drawing.warn_of_leaks(table.take(drawn["train"]), rows, name)
+                if self.splitter.rule in ("group", "time"):
+                    self.splitter.warn_of_leaks(table.take(drawn["train"]), rows, name)
                 parts[name] = (rows, np.arange(rows.num_rows))
             elif len(drawn[name]):
                 parts[name] = (table, drawn[name])
@@ -186,7 +197,7 @@ class Source(ABC):
             )
 
     def warn_of_empty(self, table: Table, splits: Iterable[str]) -> None:
-        """Say which split has no row although a share of the rows is asked for: the table is too small for it."""
+        """Warn of splits that are not among `splits` although their fraction is above 0: the table is too small."""
         shares = {"test": self.test_fraction, "validation": self.validation_fraction}
         empty = [name for name, share in shares.items() if share and name not in splits]
         if empty:
@@ -195,25 +206,27 @@ class Source(ABC):
             warnings.warn(f"{what}: there are no {' and no '.join(empty)} rows", UserWarning, stacklevel=2)
 
     def wanted(self, names: Iterable[str]) -> list[str]:
-        """Those of `names` that play a role: nothing is asked of the values of the others."""
+        """The columns among `names` that have a role; the values of the others need not be read."""
         if self.features is None:
             return list(names)
         names = list(names)
         roles = {*self.features, *self.targets, self.event, self.offset, self.exposure, self.weight, self.id}
         roles |= {self.group, self.time}
         named = [name for name in names if name in roles]
-        extra = [name for name in names if name not in roles and name not in self.known and not is_index_name(name)]
-        if self.closed and extra and named:
-            self.closed = False
+        extra = [
+            name for name in names if name not in roles and name not in self.expected_unused and not is_index_name(name)
+        ]
+        if self.warns_of_unused and extra and named:
+            self.warns_of_unused = False
             message = f"columns that the training data had not are not used: {shown(extra)}"
             warnings.warn(message, UserWarning, stacklevel=2)
-        # Without any of them the table is not the one that was meant: all columns are read, so that this can be said.
+        # A table without any of these columns is the wrong one: with all columns, a later check can say what it lacks.
         return named or list(names)
 
     def cells(self, names: Iterable[str]) -> Cells:
-        """How the cells of some columns are read."""
+        """How the cells of the columns `names` are read, by the settings of this source."""
         numeric = {*self.numeric, *(name for name in (self.offset, self.exposure, self.weight) if name)}
-        # Of one column that is both bounds no infinity is open.
+        # Where one column is both bounds, values are exact, and an infinite one is an error.
         ends = (
             dict(zip(self.targets, (-np.inf, np.inf), strict=True))
             if self.bounds and len(set(self.targets)) == 2
@@ -223,17 +236,17 @@ class Source(ABC):
         return Cells(text, numeric, self.id, self.missing, self.lenient(names), ends, self.time)
 
     def lenient(self, names: Iterable[str]) -> set[str]:
-        """Those of `names` whose missing cells are neither an error nor a reason to drop a row."""
+        """The columns among `names` whose missing cells are kept, neither an error nor a reason to drop the row."""
         roles = {self.offset, self.exposure, self.weight, self.event, self.group, self.time, *self.targets}
         kept = {self.id, *(self.targets if self.prediction or self.partial else ())}
         kept |= {self.weight, self.event} if self.prediction else set()
         return {name for name in names if name in kept or (self.missing == "impute" and name not in roles)}
 
     def check_split(self) -> None:
-        """Hold the settings of the split to what they can be.
+        """Check the settings of the split.
 
         Raises:
-            UsageError: a share outside [0, 1), a negative seed, or columns that contradict the rule.
+            UsageError: a fraction outside [0, 1), a negative seed, or columns that do not go with `split`.
         """
         for setting in ("test_fraction", "validation_fraction"):
             share = getattr(self, setting)
@@ -241,4 +254,4 @@ class Source(ABC):
                 raise UsageError(f"data.{setting}={share} is not a share of the rows\n  expected: from 0 to below 1")
         if self.seed < 0:
             raise UsageError(f"data.seed={self.seed}: expected a whole number of at least 0")
-        self.drawing.check()
+        self.splitter.check()

@@ -10,7 +10,7 @@ from mlefw.data.base import Source
 from mlefw.errors import UsageError
 from mlefw.reading.table import Table
 
-TARGETS = {
+TARGETS = {  # the target of each data set
     "diabetes": "progression",
     "breast_cancer": "benign",
     "iris": "species",
@@ -23,7 +23,7 @@ TARGETS = {
 class Bundled(Source):
     """Reads a data set of scikit-learn in its original units; any of its columns may be the target.
 
-    Own targets: `progression` of diabetes (a number), `benign` of breast_cancer (1 is benign), and the labels
+    Targets by default: `progression` of diabetes (a number), `benign` of breast_cancer (1 is benign), and the labels
     `species` of iris, `digit` of digits and `cultivar` of wine.
 
     Attributes:
@@ -33,7 +33,7 @@ class Bundled(Source):
     name: Literal["diabetes", "breast_cancer", "iris", "digits", "wine"]
 
     def __post_init__(self) -> None:
-        """Sets the target to the data set's own unless another is named.
+        """Set the target to that of the data set unless another is named.
 
         Raises:
             UsageError: an unknown data set.
@@ -43,7 +43,7 @@ class Bundled(Source):
         self.target = self.target or TARGETS[self.name]
 
     def read(self) -> Table:
-        """All rows: the features, and the data set's own target as the last column."""
+        """All rows: the features, then the target of the data set."""
         loader = getattr(datasets, f"load_{self.name}")
         data = loader(scaled=False) if self.name == "diabetes" else loader()
         x = np.asarray(data.data, dtype=np.float64)

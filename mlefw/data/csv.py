@@ -20,41 +20,47 @@ from mlefw.reading.notation import MISSING_WORDS, NumberFormat
 from mlefw.reading.table import FILE_STEP, Table
 
 BLOCK_BYTES = 2**25
-"""A record must fit into a block: fifty thousand columns are about a megabyte."""
+"""Bytes that pyarrow parses at a time. A record must fit in: one of fifty thousand columns is about a megabyte."""
 
 INTEGER = r"0|-?[1-9][0-9]{0,17}"
+"""Integers that int64 holds and that are written back alike: without leading zeros, up to 18 digits."""
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
-"""Files of a folder that are read."""
+"""Endings of the files of a folder that are read."""
 
 
 class Parsed(NamedTuple):
-    """The records of one file, and the lines at which they begin unless they follow one another."""
+    """The records of one file.
+
+    Attributes:
+        arrow: the records as a table.
+        lines: the line of the file at which each record begins; None where every line is a record.
+    """
 
     arrow: pa.Table
     lines: np.ndarray | None
 
     def numbers(self, first: int) -> np.ndarray:
-        """The line of each record; without blank lines the first is at `first`."""
+        """The line at which each record begins, (n,); where every line is a record, they count from `first`."""
         return np.arange(self.arrow.num_rows) + first if self.lines is None else self.lines
 
 
 @dataclass(kw_only=True)
 class Csv(Source):
-    """Reads CSV files strictly: equal numbers of fields, no guessing, one message per mistake.
+    """Reads CSV files strictly: every line has equally many fields, and nothing is guessed.
 
-    Rows are named in messages by their line in the file. Blank cells are missing values; so are NA, NaN, null and N/A
+    Messages name rows by their line in the file. Blank cells are missing values; so are NA, NaN, null and N/A
     among numbers.
 
     Attributes:
         path: file of the rows to split; or a folder, or a pattern such as `part-*.csv`, of files with the same columns.
-        validation_path: the same for the validation rows.
-        test_path: the same for the test rows.
-        delimiter: sign between fields.
+        validation_path: file, folder or pattern of the validation rows; by default they are drawn from `path`.
+        test_path: file, folder or pattern of the test rows; by default they are drawn from `path`.
+        delimiter: character between fields.
         decimal: decimal sign.
-        thousands: sign that groups digits.
-        encoding: text encoding.
-        header: whether the first line names the columns, else they are f0, f1, ...
+        thousands: sign that groups digits, as `,` in 1,000; None for no grouping.
+        encoding: encoding of the text, by a name that Python knows.
+        header: whether the first line names the columns; else they are named f0, f1, ...
     """
 
     path: str | None = None
@@ -67,10 +73,10 @@ class Csv(Source):
     header: bool = True
 
     def __post_init__(self) -> None:
-        """Checks the signs.
+        """Check the delimiter and the decimal sign.
 
         Raises:
-            UsageError: a delimiter or decimal sign that is not one ASCII character, or both the same.
+            UsageError: one of them is not a single ASCII character, or a sign has two meanings.
         """
         self.delimiter = {"\\t": "\t", "tab": "\t"}.get(self.delimiter, self.delimiter)
         for setting in ("delimiter", "decimal"):
@@ -141,7 +147,14 @@ class Csv(Source):
         return to_table(columns, place, cells)
 
     def _parsed(self, raw: bytes, origin: str, text: Collection[str] = (), shift: int | None = None) -> "Parsed":
-        """The records of a file, or under its header those of a block that lies `shift` lines further down."""
+        """Parse a file, or a block of a file with the header put before it.
+
+        Args:
+            raw: the content.
+            origin: name of the file, for messages.
+            text: columns that are read as text.
+            shift: for a block, how many lines its first record lies further down than behind a header.
+        """
         # Blocks are in UTF-8 already, whatever the file is in.
         encoding = "utf-8" if shift is not None and not is_utf8(self.encoding) else self.encoding
         raw = to_utf8(raw, origin, encoding, self.delimiter, shift or 0)
@@ -153,7 +166,7 @@ class Csv(Source):
 
     def _parse(self, raw: bytes, origin: str, text: Collection[str], shift: int) -> pa.Table:
         quoted = b'"' in raw
-        # pyarrow closes a quote left open at the end of the file, and with it swallows the rows between
+        # pyarrow closes a quote that is open at the end of the file, and so takes all rows behind it for one cell.
         broken = broken_record(raw, self.delimiter, shift) if raw.count(b'"') % 2 else None
         types = dict.fromkeys([*text, *(self.categorical or ()), *([self.id] if self.id else [])], pa.string())
         try:
@@ -161,7 +174,7 @@ class Csv(Source):
                 arrow = self._read(raw, quoted, types)
                 if b"0x" not in raw.lower():
                     return arrow
-                # pyarrow reads 0x1F as 31: let such columns come as text, to be refused by name
+                # pyarrow reads 0x1F as 31. As text, such cells are refused with a message later on.
                 numeric = [field.name for field in arrow.schema if pa.types.is_integer(field.type)]
                 return self._read(raw, quoted, types | dict.fromkeys(numeric, pa.string()))
         except pa.ArrowInvalid as error:
@@ -206,10 +219,12 @@ def _bytes(file: Path) -> bytes:
 
 
 def _differing(tables: Sequence[pa.Table], files: Sequence[Path]) -> list[str]:
-    """The columns that are numbers in one file and something else in another: they are read as text, then judged.
+    """The columns whose type differs between files, such as numbers in one and text in another.
+
+    They are to be read as text, so that a number that is misspelt in one file is reported with its line.
 
     Raises:
-        UsageError: a file has other columns than the first.
+        UsageError: the files do not have the same columns.
     """
     first = tables[0].column_names
     for table, file in zip(tables, files, strict=True):

@@ -1,4 +1,4 @@
-"""Tables that are in memory already: frames of pandas, polars or Arrow, and arrays."""
+"""Tables in memory: frames of pandas, polars or Arrow, and arrays."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +15,16 @@ from mlefw.errors import UsageError
 from mlefw.reading.arrow import check_names, to_table
 from mlefw.reading.table import Table
 
+# A context variable, since settings, by which a source is built, hold no tables, and threads may train at once.
 _offered: ContextVar[Mapping[str, pa.Table]] = ContextVar("_offered")
 
 
 @contextmanager
 def offered(**tables: pa.Table | None) -> Iterator[None]:
-    """Let every `Frame` read these while the block runs: `rows`, and perhaps `validation` and `test`."""
+    """Let every `Frame` read these tables while the block runs.
+
+    `tables`: under `rows`, and where they are given under `validation` and `test`.
+    """
     token = _offered.set({name: table for name, table in tables.items() if table is not None})
     try:
         yield
@@ -30,13 +34,13 @@ def offered(**tables: pa.Table | None) -> Iterator[None]:
 
 @dataclass(kw_only=True)
 class Frame(Source):
-    """Rows that Python handed over (`mlefw.fit`); they are counted from zero in messages."""
+    """Rows handed over by a Python program (`mlefw.fit`); messages count them from zero."""
 
     def read(self) -> Table:
         """All rows.
 
         Raises:
-            UsageError: there are none, as this is another process than the one that had them.
+            UsageError: there are none, since the run was started by another program.
         """
         arrow = _offered.get({}).get("rows")
         if arrow is None:
@@ -48,11 +52,11 @@ class Frame(Source):
         return self._table(arrow, "the frame")
 
     def read_validation(self) -> Table | None:
-        """The validation rows, if given."""
+        """The validation rows, if the program gave any."""
         return self._given("validation")
 
     def read_test(self) -> Table | None:
-        """The test rows, if given."""
+        """The test rows, if the program gave any."""
         return self._given("test")
 
     def _given(self, split: str) -> Table | None:
@@ -73,10 +77,10 @@ def as_arrow(data: Any, names: Sequence[str] | None = None) -> pa.Table:
 
     Args:
         data: the rows.
-        names: of the columns of a matrix; x0, x1, … without them.
+        names: names of the columns of a matrix; by default x0, x1, …
 
     Raises:
-        UsageError: it is none of these, or holds what no column can.
+        UsageError: `data` is of another kind, or has values that no column can hold.
     """
     try:
         if isinstance(data, np.ndarray):
@@ -94,10 +98,10 @@ def as_arrow(data: Any, names: Sequence[str] | None = None) -> pa.Table:
 
 
 def with_target(data: Any, target: Any, name: str, names: Sequence[str] | None = None) -> pa.Table:
-    """Rows as `as_arrow` reads them, with the values of their target (n,) as a column of its own.
+    """The rows `data` as an Arrow table, with the target (n,) as last column under `name`.
 
     Raises:
-        UsageError: as `as_arrow`, or the target has another length, or the name of a column.
+        UsageError: as `as_arrow`, or the target has another length, or a column has its name.
     """
     table = as_arrow(data, names)
     shape = np.shape(target)
@@ -121,7 +125,7 @@ def _by_name(matrix: np.ndarray, names: Sequence[str] | None) -> dict[str, np.nd
 
 
 def _column(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
-    """Values (n,) as a column, with the levels and their order where they have any."""
+    """Values (n,) as an Arrow column; a categorical of pandas keeps its levels and their order."""
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
     if type(values).__module__.startswith("pandas"):
@@ -138,7 +142,7 @@ def _column(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
 
 
 def _with_written_categories(frame: Any) -> Any:
-    """A frame of pandas whose categories are strings or numbers: intervals, as of `cut`, and dates are written out."""
+    """The pandas frame with other categories than strings and numbers as text: intervals (of `cut`), dates."""
     pandas = sys.modules["pandas"]
     odd = {
         name: column.cat.rename_categories(str)

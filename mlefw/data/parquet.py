@@ -15,27 +15,33 @@ from mlefw.errors import UsageError
 from mlefw.reading.arrow import check_names, empty_table, to_table
 from mlefw.reading.file import regular_files
 from mlefw.reading.table import FILE_STEP, Table
-from mlefw.rows.stored import Store, capacity
+from mlefw.rows.stored import Store, memory_limit
 
 MAGIC = b"PAR1"
-SUFFIXES = (".parquet", ".pq")
-BLOCK_CELLS = 2**20
+"""First bytes of a Parquet file."""
 
-_BYTES = 24
-"""Of memory for each cell: as it was read, as a feature, and standardised."""
+SUFFIXES = (".parquet", ".pq")
+"""Endings of the files of a folder that are read."""
+
+BLOCK_CELLS = 2**20
+"""Cells that are read at a time."""
+
+_BYTES_PER_CELL = 24
+"""Bytes of memory per cell: as it was read, as a feature, and standardised, 8 each."""
 
 
 @dataclass(kw_only=True)
 class Parquet(Source):
-    """Reads Parquet files; rows are counted from zero in messages.
+    """Reads Parquet files; messages count rows from zero.
 
     Attributes:
         path: file of the rows to split; or a folder, or a pattern such as `part-*.parquet`, of files with the same
             columns.
-        validation_path: the same for the validation rows.
-        test_path: the same for the test rows.
-        stream: whether rows are kept in files rather than in memory; `auto` where they would take half of it.
-        cache: the directory of these files, which nobody sees; by default the system's temporary one.
+        validation_path: file, folder or pattern of the validation rows; by default they are drawn from `path`.
+        test_path: file, folder or pattern of the test rows; by default they are drawn from `path`.
+        stream: whether coded rows are kept in temporary files rather than in memory; `auto` does so where they would
+            take more than half of the memory.
+        cache: directory of these temporary files, which have no name; by default the system's temporary directory.
     """
 
     path: str | None = None
@@ -46,7 +52,7 @@ class Parquet(Source):
 
     @classmethod
     def reads(cls, path: str) -> bool:
-        """Files whose names end so, and folders that hold any."""
+        """Whether `path` is a file that ends with .parquet or .pq, or a folder with such files."""
         folder = Path(path)
         names = [file.name for file in folder.iterdir()] if folder.is_dir() else [folder.name]
         return any(name.endswith(SUFFIXES) for name in names)
@@ -87,7 +93,7 @@ class Parquet(Source):
         paths = regular_files(path, setting, SUFFIXES)
         with ExitStack() as opened:
             files = [opened.enter_context(_opened(part)) for part in paths]
-            # Each time it is asked for, Arrow makes the schema anew, of all columns.
+            # Kept in a list, because Arrow builds the schema of all columns anew on each access.
             schemas = [file.schema_arrow for file in files]
             names = self.wanted(schemas[0].names)
             for schema, part in zip(schemas, paths, strict=True):
@@ -107,7 +113,7 @@ class Parquet(Source):
     def _pieces(
         self, files: Sequence[pq.ParquetFile], schemas: Sequence[pa.Schema], name: str, path: str
     ) -> Iterator[pa.ChunkedArray]:
-        """A column file by file; on its way to a store, some rows at a time."""
+        """A column in pieces: one for each file, or where rows are streamed one for each `BLOCK_CELLS` rows."""
         own = [pa.schema([schema.field(name)]) for schema in schemas]
         try:
             kind = pa.unify_schemas(own, promote_options="permissive").field(name).type
@@ -122,13 +128,13 @@ class Parquet(Source):
     def _is_streamed(self, num_cells: int) -> bool:
         if self.stream != "auto":
             return self.stream
-        return _BYTES * num_cells > capacity() / 2
+        return _BYTES_PER_CELL * num_cells > memory_limit() / 2
 
     def _table(self, columns: Iterable[tuple[str, Iterable[pa.ChunkedArray]]], names: list[str], place: Table) -> Table:
         if self.store is None:
             return to_table(columns, place, self.cells(names))
         table = to_table(columns, replace(place, release=self.store.release), self.cells(names), self.store.keep)
-        # Arrow would keep the memory of the largest column for the next one.
+        # Arrow keeps freed memory for later use: as much as the largest column needed.
         pa.default_memory_pool().release_unused()
         return table
 
@@ -136,11 +142,11 @@ class Parquet(Source):
 @contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with path.open("rb") as stream:  # pyarrow takes the stream, never a path it may interpret
+        with path.open("rb") as stream:  # a stream, since pyarrow may take a path for an address
             if stream.read(len(MAGIC)) != MAGIC:
                 raise UsageError(f"{path} is not a Parquet file\n  read a text table with data=csv")
             stream.seek(0)
-            # A buffer read ahead is kept until the file is closed: memory would grow with the file.
+            # Buffers that pyarrow reads ahead are kept until the file is closed: memory would grow with the file.
             file = pq.ParquetFile(stream, pre_buffer=False)
             check_names(file.schema_arrow.names, str(path))
             yield file

@@ -1,4 +1,4 @@
-"""Rows drawn from a model whose parameters are known, so that estimates can be compared with the truth."""
+"""Random rows of a model with known parameters, with which estimates can be compared."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -29,15 +29,15 @@ class Synthetic(Source):
     Columns are x0, x1, ... and y. The draw is `numpy.random.default_rng(draw_seed)`: first all of x, then y.
 
     Attributes:
-        kind: family of y.
+        kind: distribution of y given x.
         num_rows: number of rows.
         num_features: number of features.
-        coefficients: slopes, `num_features` many; evenly spaced from 0.5 to -0.5 by default.
-        log_scale_coefficients: slopes of log scale; half of the default slopes in reverse order by default.
+        coefficients: slopes, one for each feature; evenly spaced from 0.5 to -0.5 by default.
+        log_scale_coefficients: slopes of log scale; by default half of the default slopes in reverse order.
         intercept: intercept of eta.
-        scale: standard deviation, or scale of the Laplace distribution.
-        num_classes: number of classes.
-        draw_seed: seed of the draw; `seed` is that of the split.
+        scale: standard deviation of y given x, or scale of the Laplace distribution.
+        num_classes: number of classes of a categorical y.
+        draw_seed: seed of the random rows; `seed` is the seed of the split.
     """
 
     kind: Literal["gaussian", "heteroscedastic", "laplace", "bernoulli", "categorical", "poisson"] = "gaussian"
@@ -51,10 +51,10 @@ class Synthetic(Source):
     draw_seed: int = 0
 
     def __post_init__(self) -> None:
-        """Fills in default coefficients and checks every setting.
+        """Fill in default coefficients and check every setting.
 
         Raises:
-            UsageError: naming the setting.
+            UsageError: a setting is out of range.
         """
         self.target = self.target or "y"
         for setting, least in (("num_rows", 1), ("num_features", 1), ("num_classes", 2)):
@@ -69,7 +69,7 @@ class Synthetic(Source):
         self.log_scale_coefficients = self._slopes("log_scale_coefficients", slopes[::-1] / 2)
 
     def read(self) -> Table:
-        """The rows, the same for the same settings."""
+        """The rows, equal for equal settings."""
         rng = np.random.default_rng(self.draw_seed)
         x = rng.normal(size=(self.num_rows, self.num_features))
         columns = {f"x{j}": np.ascontiguousarray(x[:, j]) for j in range(self.num_features)}
@@ -90,7 +90,7 @@ class Synthetic(Source):
             case "poisson":
                 y = rng.poisson(np.exp(eta))
             case "categorical":
-                # the largest of logits with Gumbel noise falls on class k with probability softmax(logits)[k]
+                # The Gumbel-max trick: the argmax of logits plus Gumbel noise is k with probability softmax(logits)[k].
                 y = np.argmax(self._logits(x) + rng.gumbel(size=(len(x), self.num_classes)), axis=1)
         return np.asarray(y, dtype=np.float64)
 

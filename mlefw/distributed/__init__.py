@@ -1,1 +1,1 @@
-"""The processes of one run: how many there are, which of them this one is, and how they are started."""
+"""Runs in several processes, called ranks: how they are started, and what they exchange."""

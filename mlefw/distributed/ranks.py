@@ -1,4 +1,7 @@
-"""The processes of one run, called ranks: their shares of rows, and sums over them."""
+"""What the processes of a run, called ranks, exchange: sums and copies of tensors; and which rows each has.
+
+The group of processes is opened by Lightning. A run in a single process has no group, and is rank 0 of 1.
+"""
 
 from collections.abc import Sequence
 
@@ -8,30 +11,31 @@ from torch import Tensor, distributed
 from mlefw.errors import LostRankError
 
 
-def count() -> int:
-    """How many processes train together: one, unless a group of them has been opened."""
+def world_size() -> int:
+    """The number of processes that train together."""
     return distributed.get_world_size() if _is_open() else 1
 
 
-def number() -> int:
-    """The number of this one, from 0; the first alone writes files and counts the penalty."""
+def rank() -> int:
+    """The number of this process, from 0; rank 0 alone writes files and adds the penalty to the objective."""
     return distributed.get_rank() if _is_open() else 0
 
 
-def share(num_rows: int) -> slice:
-    """The rows that this process evaluates: consecutive ones, so that taking them copies nothing."""
-    start, end = (-(-num_rows * k // count()) for k in (number(), number() + 1))
+def own_rows(num_rows: int) -> slice:
+    """The rows, of `num_rows` in all, that this process evaluates: consecutive ones, since a slice copies nothing."""
+    start, end = (-(-num_rows * k // world_size()) for k in (rank(), rank() + 1))
     return slice(start, end)
 
 
-def add(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its sum over the processes, the same to the last bit in all of them.
+def all_reduce(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor in place by its sum over the processes, equal to the last bit in all of them.
 
     Raises:
         LostRankError: another process has ended.
     """
-    if count() == 1:
+    if world_size() == 1:
         return
+    # One message for each dtype rather than for each tensor: latency is most of the cost of small ones.
     by_kind: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:
         by_kind.setdefault(tensor.dtype, []).append(tensor)
@@ -46,14 +50,14 @@ def add(tensors: Sequence[Tensor]) -> None:
 
 
 @torch.no_grad()
-def copy_first(tensors: Sequence[Tensor]) -> None:
-    """Give every process the values of the first."""
+def broadcast(tensors: Sequence[Tensor]) -> None:
+    """Overwrite the tensors in place by those of rank 0."""
     for tensor in tensors:
         distributed.broadcast(tensor, 0)
 
 
 def close() -> None:
-    """Leave the group: from here on this process works alone."""
+    """Leave the group of processes: from here on this process is rank 0 of 1."""
     if _is_open():
         distributed.destroy_process_group()
 

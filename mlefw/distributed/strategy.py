@@ -1,4 +1,4 @@
-"""Lightning's strategy for several devices whose gradients the step adds up itself."""
+"""A strategy of Lightning for several devices, with gradients that are summed in the step, not by Lightning."""
 
 from datetime import timedelta
 from typing import Any
@@ -9,22 +9,22 @@ from mlefw.distributed import ranks
 
 
 class SummedGradients(DDPStrategy):
-    """Lightning's processes and their group, around a module that is not wrapped.
+    """Lightning's processes and process group, without torch's DistributedDataParallel, which averages gradients.
 
-    Each process computes its part of the sum over a batch, and the step adds the parts up: a prior then counts once,
-    clipping and a line search see the whole gradient, and a batch need not divide evenly.
+    Each process computes its part of the sum over a batch, and `mlefw.training.step` sums the parts. So the prior
+    counts once, clipping and line search see the whole gradient, and batches need not divide evenly among processes.
     """
 
     def __init__(self) -> None:
-        # The first process may take its time for the exact estimates before it trains.
+        # The other processes wait while rank 0 computes exact estimates, which may take hours.
         super().__init__(timeout=timedelta(days=7))
 
     def configure_ddp(self) -> None:
-        """Begin with the same weights everywhere."""
+        """Give all processes the weights of rank 0, where DDPStrategy would wrap the module."""
         assert self.lightning_module is not None
-        ranks.copy_first([t.detach() for t in self.lightning_module.state_dict().values()])
+        ranks.broadcast([t.detach() for t in self.lightning_module.state_dict().values()])
 
     def barrier(self, name: str | None = None, *args: Any, **kwargs: Any) -> None:
-        """Wait for the others, but not after a checkpoint: the first process alone decides when one is due."""
+        """Wait for the other processes, but not after a checkpoint: rank 0 alone decides when to write one."""
         if name != "Trainer.save_checkpoint":
             super().barrier(name, *args, **kwargs)

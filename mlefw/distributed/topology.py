@@ -1,4 +1,4 @@
-"""How many processes a run has by its trainer settings, and which of them this one is."""
+"""The processes of a run by its trainer settings: how many there are, and which of them this one is."""
 
 import os
 import sys
@@ -7,19 +7,19 @@ from typing import Any, Protocol
 from mlefw.errors import UsageError
 
 _STARTED = "MLEFW_RANKS"
-"""Set in the processes that a run has started itself."""
+"""Environment variable that is set in the processes that a run has started itself."""
 
 
 class Devices(Protocol):
-    """What the settings of a trainer say of its devices: names and values are those of `lightning.Trainer`."""
+    """The settings of a trainer that concern devices, with names and values of `lightning.Trainer`."""
 
     @property
     def devices(self) -> Any:
-        """How many on each machine, or which."""
+        """Number of devices on each machine, or a list of their indices, or `auto`."""
 
     @property
     def num_nodes(self) -> int:
-        """Machines."""
+        """Number of machines."""
 
     @property
     def strategy(self) -> Any:
@@ -34,7 +34,8 @@ def check(trainer: Devices) -> None:
     """Refuse devices that a run cannot use.
 
     Raises:
-        UsageError: several without `ddp`, more than there are cores, or several machines with a process on this alone.
+        UsageError: several devices without `strategy=ddp`, more processes than cores, or several machines without a
+            launcher such as srun or torchrun.
     """
     devices, nodes = trainer.devices, trainer.num_nodes
     if not is_ddp(trainer):
@@ -43,9 +44,9 @@ def check(trainer: Devices) -> None:
             raise UsageError(f"trainer.{name}={value}: expected 1, or beside it trainer.strategy=ddp")
         return
     cores = num_cores()
-    if not 1 <= num_local(trainer) <= max(cores, 2):
+    if not 1 <= num_local_ranks(trainer) <= max(cores, 2):
         raise UsageError(f"trainer.devices={devices}: expected from 1 to {cores}, the cores of this machine")
-    if nodes != 1 and not (_from_outside() or own()):
+    if nodes != 1 and not (_is_started_by_launcher() or is_started_by_run()):
         raise UsageError(
             f"trainer.num_nodes={nodes}: a process for each device has to be started on each machine, "
             "as srun and torchrun do"
@@ -53,29 +54,33 @@ def check(trainer: Devices) -> None:
 
 
 def is_ddp(trainer: Devices) -> bool:
-    """Whether the processes of a run share its batches."""
+    """Whether several processes share each batch of the run."""
     return trainer.strategy == "ddp"
 
 
 def num_cores() -> int:
-    """The cores that this process may use."""
+    """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def to_start(trainer: Devices) -> int:
-    """How many processes the run has to start on this machine; 1 where it runs in this one.
+def num_to_start(trainer: Devices) -> int:
+    """Number of processes that the run has to start on this machine; 1 where this process is all there is to it.
 
     Raises:
         UsageError: as `check`.
     """
-    if not is_ddp(trainer) or _from_outside() or own():
+    if not is_ddp(trainer) or _is_started_by_launcher() or is_started_by_run():
         return 1
     check(trainer)
-    return num_local(trainer)
+    return num_local_ranks(trainer)
 
 
-def num_local(trainer: Devices) -> int:
-    """Processes on this machine, one for each device."""
+def num_local_ranks(trainer: Devices) -> int:
+    """Number of processes of the run on this machine, one for each device.
+
+    Raises:
+        UsageError: `devices` is no number.
+    """
     devices = trainer.devices
     if isinstance(devices, list):
         return len(devices)
@@ -89,28 +94,34 @@ def num_local(trainer: Devices) -> int:
         raise UsageError(f"trainer.devices={devices!r}: expected a whole number") from error
 
 
-def number(trainer: Devices) -> int:
-    """The number of this process among those of the run, over all machines, from 0."""
-    if not is_ddp(trainer) or not (_from_outside() or own()):
+def rank(trainer: Devices) -> int:
+    """The number of this process among those of the run on all machines, from 0, before a group is opened."""
+    if not is_ddp(trainer) or not (_is_started_by_launcher() or is_started_by_run()):
         return 0
     return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
 
 
-def own() -> bool:
-    """Whether this process is one that a run has started itself."""
+def is_started_by_run() -> bool:
+    """Whether this process is a rank that a run has started itself, not srun or torchrun."""
     return _STARTED in os.environ
 
 
-def become(number: int, count: int, port: int) -> None:
-    """Be one of the processes of a run, all on this machine."""
+def set_rank(number: int, count: int, port: int) -> None:
+    """Make this process a rank of a run on this machine alone, by the environment variables that torch reads.
+
+    Args:
+        number: the rank, from 0.
+        count: number of ranks.
+        port: free port by which the ranks find each other.
+    """
     place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "NODE_RANK": 0, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", _STARTED: str(count)})
     if sys.platform == "linux":
-        # The name of the machine, which is asked for otherwise, may have no address.
+        # Otherwise gloo looks up the address of the machine by its name, which may have none.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
 
-def _from_outside() -> bool:
+def _is_started_by_launcher() -> bool:
     """Whether torchrun or srun has started this process as one of several."""
     return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1

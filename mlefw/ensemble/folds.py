@@ -35,9 +35,9 @@ class Folds(Ensemble):
             )
         if source.store is not None:
             raise UsageError("ensemble=folds keeps rows in memory: expected ensemble=seeds, or data.stream=false")
-        if source.drawing.rule == "time":
+        if source.splitter.rule == "time":
             raise UsageError(
-                f"ensemble=folds would train on the future of data.time={source.drawing.time}: expected ensemble=seeds"
+                f"ensemble=folds would train on the future of data.time={source.splitter.time}: expected ensemble=seeds"
             )
         rows = np.sort(np.concatenate([parts[name][1] for name in ("train", "validation") if name in parts]))
         if self.members > len(rows):
@@ -50,6 +50,6 @@ class Folds(Ensemble):
         if self.members < 2:
             raise UsageError("ensemble=folds has a fold for each member: expected ensemble.members=2 or more")
         scheme = KFold(folds=self.members, seed=source.seed)
-        fold = scheme.held_out(source.drawing, table.take(rows), source.id)[self.member]
+        fold = scheme.held_out(source.splitter, table.take(rows), source.id)[self.member]
         train = rows[fold.train(len(rows))]
         return {"train": (table, train), "validation": (table, rows[fold.test]), **test}

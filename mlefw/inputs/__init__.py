@@ -1,1 +1,1 @@
-"""Input maps: from standardised features to what the model gets."""
+"""Input maps: functions of the standardised features that the model gets as its inputs."""

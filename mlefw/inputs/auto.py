@@ -1,17 +1,17 @@
-"""Input maps among which training chooses."""
+"""A choice among several input maps by training with each."""
 
 from mlefw.inputs.base import Inputs
 
 
 class Auto(Inputs):
-    """Trains once with each of some input maps, and keeps the run whose validation NLL is least.
+    """Trains once with each of several input maps, and keeps the run with the least validation NLL.
 
-    Which one suits a table is not known beforehand: a piecewise-linear code lowers the NLL of many, and costs those
-    whose targets are smooth in the features. This class only says which maps there are, and is abstract: a run of each
-    is trained by `mlefw.command.train`, and none with this one.
+    Which map suits a table is not known beforehand: a piecewise-linear code lowers the NLL on many tables, and raises
+    it where the target is smooth in the features. This class only holds the candidates and is abstract, so that no
+    model is built with it: `mlefw.command.train` trains a run with each candidate.
 
     Args:
-        candidates: settings of input maps by the names under which results are reported.
+        candidates: settings of each input map, by the name under which its result is reported.
     """
 
     def __init__(self, candidates: dict[str, dict[str, object]]) -> None:

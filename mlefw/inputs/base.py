@@ -1,4 +1,4 @@
-"""What an input map is: what the model gets of a row's features, learnt from the training rows before training."""
+"""`Inputs`, the interface of an input map, which is learnt from the training rows before the model is built."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -9,46 +9,49 @@ from torch import Tensor, nn
 from mlefw.errors import UsageError
 from mlefw.rows.rows import Rows
 
-_MOST = 2**22
-"""Numbers that a map learns from, 32 megabytes: of more, rows at even distances have to do."""
+_MAX_CELLS = 2**22
+"""Most numbers that a map learns from, 32 megabytes; of a larger table it learns from every second, third, … row."""
 
-_ROUNDING = 1e-9
-"""Of the sum of all weights: sums in another order are the same quantile."""
+_TOLERANCE = 1e-9
+"""Share of the sum of weights: rounding of cumulative weights, by the order of equal rows, moves no quantile."""
 
 
 class Inputs(nn.Module, ABC):
     """Maps the standardised features of a row to the inputs of the model.
 
-    Shapes: x (*batch, num_features) → (*batch, num_inputs), float64 both. A row's inputs depend on no other row.
+    Shapes: x (*batch, num_features) → (*batch, num_inputs), both float64. The inputs of a row depend on no other row.
 
-    It is learnt once, from the training rows alone, before the model is built. All its state is buffers, which a
-    checkpoint keeps beside the weights of the model: float64, or int64 for positions. It has no parameters: what is to
-    be trained is part of the model. The exact linear estimate beside a run has the features themselves always.
+    A map is learnt once, from the training rows alone, before the model is built. All its state is in buffers, float64
+    or int64, which a checkpoint holds beside the weights of the model. A map has no parameters: what training adjusts
+    belongs to the model. The exact linear estimate of a run always has the features themselves.
     """
 
     @property
     @abstractmethod
     def num_inputs(self) -> int:
-        """How many numbers the model gets of a row; known once the map is learnt, or its buffers are restored."""
+        """Number of inputs of the model per row; known once the map is learnt, or its buffers are restored."""
 
     @abstractmethod
     def learn(self, x: Tensor, weight: Tensor) -> None:
         """Set the buffers, whose lengths may change, from training rows.
 
         Args:
-            x: standardised features, (n, num_features), float64; of a very large table, rows at even distances.
-            weight: of the rows, (n,), positive; it means frequencies: weight 2 is the row twice.
+            x: standardised features, (n, num_features), float64; of a very large table, evenly spaced rows only.
+            weight: weights of the rows, (n,), positive; they are frequencies: weight 2 counts as the row twice.
         """
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """What the model gets."""
+        """The inputs of the model, (*batch, num_inputs), for standardised features x."""
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take over buffers by name, as a checkpoint holds them, of whatever lengths.
+        """Set the buffers from those of a checkpoint, whose lengths may differ.
+
+        Args:
+            state: buffers by name, as in `state_dict`.
 
         Raises:
-            UsageError: one is not there, or is of another kind.
+            UsageError: a buffer is missing, or has another dtype or number of dimensions.
         """
         for name, value in list(self.named_buffers()):
             new = state.get(name)
@@ -61,8 +64,12 @@ class Inputs(nn.Module, ABC):
 
 
 def learn(inputs: Inputs, rows: Rows, mean: Tensor, scale: Tensor) -> None:
-    """Let a map learn from the training rows, whose features have this mean and scale, (num_features,)."""
-    step = max(1, -(-rows.x.numel() // _MOST))
+    """Let a map learn from the training rows.
+
+    `mean` and `scale`: those of the features by which they are standardised, (num_features,). Rows of weight zero are
+    left out.
+    """
+    step = max(1, -(-rows.x.numel() // _MAX_CELLS))
     some = rows.take(slice(None, None, step))
     counted = torch.cat([block.weight > 0 for block in some.blocks(2**16)])
     x = torch.cat([(block.x - mean) / scale for block in some.blocks(2**16)])
@@ -70,7 +77,7 @@ def learn(inputs: Inputs, rows: Rows, mean: Tensor, scale: Tensor) -> None:
 
 
 def quantiles(x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
-    """Weighted quantiles of each column: the least value that has at least that share of the weight up to it.
+    """Weighted quantiles of each column: the least value up to which the share of the weight is at least p.
 
     Shapes: x (n, columns), weight (n,) positive, probabilities (k,) → (k, columns).
     """
@@ -78,6 +85,6 @@ def quantiles(x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
     for j in range(x.shape[1]):
         values, order = x[:, j].sort()
         up_to = weight[order].cumsum(0)
-        index = torch.searchsorted(up_to, probabilities * up_to[-1] * (1 - _ROUNDING))
+        index = torch.searchsorted(up_to, probabilities * up_to[-1] * (1 - _TOLERANCE))
         found[:, j] = values[index]
     return found

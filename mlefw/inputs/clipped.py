@@ -1,4 +1,4 @@
-"""Features that are held near the training rows."""
+"""Features limited to the range of the training rows."""
 
 import torch
 from torch import Tensor
@@ -8,19 +8,20 @@ from mlefw.inputs.base import Inputs, quantiles
 
 
 class Clipped(Inputs):
-    """Each feature x as it is between two of its weighted quantiles in the training rows; beyond, it hardly grows.
+    """Each feature unchanged between two bounds, and compressed beyond them.
 
-    The bounds are the quantiles at `tail` and at 1 − `tail`. At a distance d beyond a bound, in standard deviations of
-    the feature, the input lies d / (1 + d) beyond it: never more than one of them, and rows that differ there still do.
-    With `soft` false it is the bound, and they are alike.
+    The bounds of a feature are its weighted quantiles at `tail` and 1 − `tail` in the training rows. With `soft`, a
+    value at a distance d beyond a bound, in standard deviations of the feature, becomes d / (1 + d) beyond it: less
+    than one standard deviation, and different values stay different. Without `soft` it becomes the bound.
 
-    Of fewer than 1 / tail rows the bounds are the least and the largest value: no training row is changed. A feature of
-    which both quantiles are one value, as an indicator of a rare level, has its least and its largest value as bounds.
+    With fewer than 1 / tail rows the bounds are the least and the largest value, and no training row changes. They are
+    so, too, where the two quantiles are equal, as for the indicator of a rare level.
 
     Args:
-        num_features: of a row.
+        num_features: number of features of a row.
         tail: share of the training rows beyond each bound.
-        soft: whether values beyond the bounds still differ; a run whose settings do not say was trained without.
+        soft: whether different values beyond a bound stay different. False by default, because stored runs without
+            this setting were trained so.
     """
 
     lower: Tensor
@@ -37,17 +38,17 @@ class Clipped(Inputs):
 
     @property
     def num_inputs(self) -> int:
-        """As many as there are features."""
+        """The number of features."""
         return len(self.lower)
 
     def learn(self, x: Tensor, weight: Tensor) -> None:
-        """Two quantiles of each feature."""
+        """Set the bounds of each feature; shapes as in `Inputs.learn`."""
         shares = torch.tensor([0.0, self.tail, 1 - self.tail, 1.0], dtype=x.dtype)
         least, low, high, most = quantiles(x, weight, shares)
         self.lower, self.upper = torch.where(low < high, low, least), torch.where(low < high, high, most)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The features, those beyond their bounds near them."""
+        """The features, those beyond their bounds compressed; shapes x (*batch, num_features) → the same shape."""
         held = x.clamp(self.lower, self.upper)
         if not self.soft:
             return held

@@ -1,4 +1,4 @@
-"""Features beside a piecewise-linear code of each."""
+"""Features and a piecewise-linear code of each."""
 
 import torch
 from torch import Tensor
@@ -7,19 +7,29 @@ from mlefw.errors import UsageError
 from mlefw.inputs.base import Inputs, quantiles
 from mlefw.inputs.clipped import Clipped
 
-_LEAST = torch.finfo(torch.float64).tiny
-"""Of the width of a bin, whatever a damaged file holds."""
+_MIN_WIDTH = torch.finfo(torch.float64).tiny
+"""Least width of a bin, so that the buffers of a damaged checkpoint cause no division by zero."""
 
 
 class PiecewiseLinear(Inputs):
-    """The features as `Clipped` has them, then for each bin [a, b] of a feature clip((x − a) / (b − a), 0, 1).
+    """The features as `Clipped` returns them, and for each bin [a, b] of a feature clip((x − a) / (b − a), 0, 1).
 
-    A network that is linear in these is a piecewise-linear function of each feature, whose steep places it need not
-    find by training (Gorishniy et al., 2022, "On embeddings for numerical features in tabular deep learning"). The
-    edges of the bins are the quantiles of the training rows at 0, 1 / num_bins, …, 1, each value once. So a feature of
-    few values has few bins; one that would have a single bin, as a column of zeros and ones, has no code.
+    A linear function of these inputs is a sum of piecewise-linear functions of the features, so that a network need
+    not learn where the target changes fast (Gorishniy et al., 2022, "On embeddings for numerical features in tabular
+    deep learning"). The edges of the bins are the quantiles of the training rows at 0, 1 / bins, …, 1, each value once.
+    So a feature with few values has few bins; one that would have a single bin, such as a column of zeros and ones, has
+    no code.
 
-    The outermost edges are the bounds of `Clipped`, beyond which it compresses a feature.
+    The outermost edges are the bounds of `Clipped`.
+
+    Args:
+        num_features: number of features of a row.
+        bins: most bins of a feature.
+        tail: share of the training rows beyond each bound, as for `Clipped`.
+        soft: whether different values beyond a bound stay different, as for `Clipped`.
+
+    Raises:
+        UsageError: `bins` is not a whole number of at least 2.
     """
 
     column: Tensor
@@ -37,11 +47,11 @@ class PiecewiseLinear(Inputs):
 
     @property
     def num_inputs(self) -> int:
-        """The features and the bins of all of them."""
+        """The number of features plus the number of bins of all features."""
         return self.clipped.num_inputs + len(self.column)
 
     def learn(self, x: Tensor, weight: Tensor) -> None:
-        """The bounds, and within them the edges of the bins."""
+        """Set the bounds and the edges of the bins; shapes as in `Inputs.learn`."""
         self.clipped.learn(x, weight)
         shares = torch.linspace(0, 1, self.bins + 1, dtype=x.dtype)
         edges = quantiles(x, weight, shares).clamp(self.clipped.lower, self.clipped.upper)
@@ -54,8 +64,8 @@ class PiecewiseLinear(Inputs):
         self.end = torch.cat([none, *(column[1:] for column in found)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """The features, then the bins of the first one, of the second, and so on."""
+        """(*batch, num_inputs): the features, then the codes of the first feature, of the second, and so on."""
         x = self.clipped(x)
-        width = (self.end - self.start).clamp(min=_LEAST)
+        width = (self.end - self.start).clamp(min=_MIN_WIDTH)
         code = (x.index_select(-1, self.column) - self.start) / width
         return torch.cat([x, code.clamp(0, 1)], -1)

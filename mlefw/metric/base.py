@@ -12,7 +12,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution
 from mlefw.distribution import quantile
 from mlefw.distribution.cdf import cdf, is_discrete
 from mlefw.distribution.precision import promote
-from mlefw.rows.rows import total
+from mlefw.rows.rows import weighted_sum
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ def bare(method: Any) -> Any:
 def sums(weight: Tensor, *values: Tensor) -> Tensor:
     """Σ w, and Σ w·value for each of the values (n,), in float64: (1 + len(values),)."""
     weight = promote(weight)
-    return torch.stack([weight.sum(), *(total(weight, promote(value)) for value in values)])
+    return torch.stack([weight.sum(), *(weighted_sum(weight, promote(value)) for value in values)])
 
 
 def histogram(index: Tensor, weight: Tensor, num_bins: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""Models: from features to the raw output."""
+"""Models, which map the inputs of a row to the raw output, from which the head computes eta."""

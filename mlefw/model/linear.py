@@ -1,11 +1,11 @@
-"""The linear model, which with a head is a generalised linear model."""
+"""The linear model, with which a head makes a generalised linear model."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Linear(nn.Module):
-    """raw = x W' + b, starting at zero: the null model.
+    """raw = x W' + b. W and b start at zero, so that training starts at the null model.
 
     Shapes: x (*batch, num_features) → raw (*batch, eta_dim).
     """
@@ -18,7 +18,7 @@ class Linear(nn.Module):
 
     @property
     def last(self) -> nn.Linear:
-        """The only layer, of which `raw` is the output."""
+        """The layer whose output is the raw output: the only one."""
         return self.layer
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,6 +22,17 @@ class Mlp(nn.Module):
     """Fully connected layers, the last of which starts at zero, so that training starts at the null model.
 
     Shapes: x (*batch, num_features) → raw (*batch, eta_dim).
+
+    Args:
+        num_features: number of inputs per row.
+        eta_dim: number of outputs per row.
+        hidden: widths of the hidden layers.
+        activation: function behind each hidden layer.
+        dropout: probability with which training drops an output of a hidden layer.
+        layer_norm: whether each hidden layer is normalised before its activation.
+
+    Raises:
+        UsageError: a width, the activation or the dropout is out of range.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The exact linear estimate plus a network: training starts at the estimate instead of the null model."""
+"""The exact linear estimate plus a multilayer perceptron; training starts at the estimate."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -14,9 +14,22 @@ class Residual(nn.Module):
     """raw = x W' + b + network(x), W and b being the exact linear estimate (Schelldorfer & Wüthrich, 2019).
 
     The last layer of the network starts at zero, so that any gain over the estimate is due to the network. The prior
-    applies to the network, which it shrinks towards the linear estimate, and to the linear part where it is trainable.
+    applies to the weights of the network, which it shrinks towards the linear estimate, and to W and b where they are
+    trainable.
 
     Shapes: x (*batch, num_features) → raw (*batch, eta_dim), in float64, to keep the estimate exact.
+
+    Args:
+        num_features: number of inputs per row.
+        eta_dim: number of outputs per row.
+        hidden: widths of the hidden layers of the network.
+        activation: function behind each hidden layer.
+        dropout: probability with which training drops an output of a hidden layer.
+        layer_norm: whether each hidden layer is normalised before its activation.
+        linear: whether W and b are `frozen` at the estimate, or `trainable`.
+
+    Raises:
+        UsageError: a setting is out of range.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
 from mlefw.prior.base import Prior
 from mlefw.rows.batch import Batch
-from mlefw.rows.rows import Rows, total
+from mlefw.rows.rows import Rows, weighted_sum
 
 _CELLS = 2**20
 """Number of eta values in a block of rows: eight megabytes."""
@@ -118,7 +118,7 @@ class Evaluation(NamedTuple):
 
     def mean(self, rows: Rows) -> float:
         """The mean NLL of the rows."""
-        return float(total(rows.weight, self.nll) / rows.weight.sum())
+        return float(weighted_sum(rows.weight, self.nll) / rows.weight.sum())
 
 
 @torch.no_grad()
@@ -130,7 +130,9 @@ def evaluate(objective: Objective, rows: Rows, block: int | None = None) -> Eval
     for part, eta in etas(objective, rows, block=block):
         nll = objective.head.nll(eta, part.y)
         if found is None:
-            found = Evaluation(rows.room(eta.shape[1:], eta.dtype) if keep else None, rows.room((), nll.dtype))
+            found = Evaluation(
+                rows.new_empty(eta.shape[1:], eta.dtype) if keep else None, rows.new_empty((), nll.dtype)
+            )
         here = slice(start, start + part.num_rows)
         found.nll[here] = nll
         if found.eta is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from mlefw.system.torch_internals import NORMS, OpOverload, TorchDispatchMode, is_mutable, kernel, storage
+from mlefw.system.torch_internals import NORMS, OpOverload, TorchDispatchMode, is_mutable, kernel, storage_id
 
 _READS_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format, OpOverload)
@@ -220,7 +220,7 @@ def _storages(value: Any) -> Iterator[int]:
     if isinstance(value, Tensor):
         if value.layout is not torch.strided:
             raise NotReplayableError(f"a tensor in {value.layout} lies in several places")
-        yield storage(value)
+        yield storage_id(value)
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _storages(item)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlefw.report.page import Page, Picture, Row, Section, Table
 from mlefw.report.sentences import model_name, verdict
-from mlefw.system.number_format import number, robust
+from mlefw.system.number_format import number, robust_difference
 
 _LABELS = ("head", "prior", "model", "loss", "seed")
 _NATS = {"nats per row": "nll_nats", "± s.e.": "nll_se"}
@@ -78,7 +78,7 @@ def ahead(ranked: Sequence[Mapping[str, Any]]) -> str:
         return ""
     split = ranked[0]["ranked_by"]
     behind, spread = ranked[1]["behind"]
-    mean, error, without = robust(behind, spread, ranked[1].get("decisive"))
+    mean, error, without = robust_difference(behind, spread, ranked[1].get("decisive"))
     amount = f"{abs(mean):.3g} ± {error:.2g} nats per row on the same {named(split)} rows (paired){without}"
     first, second = _name(ranked[0]), _name(ranked[1])
     if abs(mean) <= 2 * error:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 
 from mlefw.report.references import REFERENCES, against, compared, exact_names
-from mlefw.system.number_format import number, robust
+from mlefw.system.number_format import number, robust_difference
 
 
 def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
@@ -69,7 +69,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
         few = distance.get("decisive", {}) if key == "gap" else {}
         split = next((split for split in ("test", "validation", "train") if split in gaps or split in few), None)
         if split is not None:
-            gap, error, without = robust(gaps.get(split), errors.get(split, float("inf")), few.get(split))
+            gap, error, without = robust_difference(gaps.get(split), errors.get(split, float("inf")), few.get(split))
             sentences.append(against(name, gap, error, split + without))
     if "misfit" in summary:
         sentences.append(summary["misfit"]["sentence"])

@@ -1,4 +1,4 @@
-"""Rows of optimiser steps: one batch, and a chunk of several."""
+"""Batch, the rows of one optimiser step, and Chunk, the rows of several."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,14 +8,19 @@ from torch import Tensor
 
 from mlefw.rows.rows import Rows
 
-_ALIGNED = 16
-"""Rows of four bytes in a cache line."""
+_ALIGNMENT = 16
+"""Each batch of a chunk begins at a multiple of so many rows: with a number of 4 bytes per row, a cache line."""
 
 
 class Batch(NamedTuple):
-    """Rows of one optimiser step, with the scale for which scale · Σ w·nll estimates Σ w·nll over all training rows.
+    """The rows of one optimiser step.
 
-    `standardized`: x is already as `Standardized` hands it on.
+    Attributes:
+        rows: the rows of the batch.
+        scale: factor with which scale · Σ w·nll over the batch is an unbiased estimate of Σ w·nll over all training
+            rows.
+        standardized: whether x holds the inputs of the model, as `Standardized.standardize` returns them, not the
+            features.
     """
 
     rows: Rows
@@ -23,21 +28,21 @@ class Batch(NamedTuple):
     standardized: bool = False
 
     def to(self, device: Any) -> "Batch":
-        """The same on a device."""
+        """The batch on a device."""
         return self._replace(rows=self.rows.to(device))
 
 
 class Chunk:
-    """The rows of some batches: gathered, and moved to a device, in one go.
+    """The rows of several batches, taken and moved to a device together.
 
-    It is no container to Lightning, which would look into each of its parts.
+    A plain class, because Lightning would move each element of a tuple or list by itself.
 
     Args:
-        rows: of all batches.
-        spans: where each batch begins in them, and how many rows it has.
-        scales: that of each batch.
-        standardized: of each batch.
-        ends: positions of the batches with which an epoch ends, where another one follows without an evaluation.
+        rows: the rows of all batches, with unused rows between them.
+        spans: for each batch the position of its first row in `rows`, and its number of rows.
+        scales: the scale of each batch, as `Batch.scale`.
+        standardized: as `Batch.standardized`, for all batches.
+        epoch_ends: positions of the batches with which an epoch ends that no evaluation follows.
     """
 
     def __init__(
@@ -46,34 +51,42 @@ class Chunk:
         spans: list[tuple[int, int]],
         scales: list[float],
         standardized: bool = False,
-        ends: Collection[int] = (),
+        epoch_ends: Collection[int] = (),
     ) -> None:
         self.rows, self.spans, self.scales, self.standardized = rows, spans, scales, standardized
-        self.ends = frozenset(ends)
+        self.epoch_ends = frozenset(epoch_ends)
 
     def to(self, device: Any, **options: Any) -> "Chunk":
-        """The same on a device: what Lightning asks of things it moves."""
+        """The chunk on a device; Lightning calls it with options of `Tensor.to`."""
         rows = self.rows.to(device, **options)
-        return Chunk(rows, self.spans, self.scales, self.standardized, self.ends)
+        return Chunk(rows, self.spans, self.scales, self.standardized, self.epoch_ends)
 
     def batches(self) -> Iterator[Batch]:
-        """The batches, as views."""
+        """The batches, whose tensors are views of those of the chunk."""
         for (start, size), scale in zip(self.spans, self.scales, strict=True):
             rows = self.rows if size == self.rows.num_rows else self.rows.take(slice(start, start + size))
             yield Batch(rows, scale, self.standardized)
 
 
-def gathered(
-    rows: Rows, steps: Sequence[tuple[Tensor, float]], standardized: bool = False, ends: Collection[int] = ()
+def gather_batches(
+    rows: Rows, steps: Sequence[tuple[Tensor, float]], standardized: bool = False, epoch_ends: Collection[int] = ()
 ) -> Chunk:
-    """The chunk of some batches, given the rows of each by index, and its scale."""
-    # Where the memory of a batch begins may change how a product is rounded: it always begins on a cache line.
+    """The chunk of some batches of `rows`.
+
+    Args:
+        rows: all rows of a split.
+        steps: for each batch its row indices, (size,) int64, and its scale.
+        standardized: whether `rows.x` holds the inputs of the model.
+        epoch_ends: as for `Chunk`.
+    """
+    # The rounding of a matrix product may depend on the alignment of its operands. All batches begin on a cache line,
+    # so that results do not depend on how batches are put into chunks.
     start, index, spans = 0, [], []
     for members, _ in steps:
-        gap = -len(members) % _ALIGNED
+        gap = -len(members) % _ALIGNMENT
         spans.append((start, len(members)))
         index += [members, members.new_zeros(gap)] if gap else [members]
         start += len(members) + gap
     return Chunk(
-        rows.take(torch.cat(index).to(rows.x.device)), spans, [scale for _, scale in steps], standardized, ends
+        rows.take(torch.cat(index).to(rows.x.device)), spans, [scale for _, scale in steps], standardized, epoch_ends
     )

@@ -1,4 +1,4 @@
-"""What is done to features before the model, as a layer: a checkpoint takes raw x."""
+"""Standardisation of features as a layer around the model, so that a checkpoint takes features in original units."""
 
 import torch
 from torch import Tensor, nn
@@ -7,16 +7,17 @@ from mlefw.rows.rows import Rows
 
 
 class Standardized(nn.Module):
-    """A model behind (x − mean) / scale, computed in the precision of x and handed on in that of the weights.
+    """A model that gets standardised features: raw = model(inputs((x − mean) / scale)).
+
+    The features are standardised in the precision of x and then converted to that of the model's weights.
 
     Shapes: x (*batch, num_features) → raw (*batch, eta_dim).
 
     Args:
-        model: (*batch, num_inputs) → (*batch, eta_dim).
-        mean: of the training rows, (num_features,).
-        scale: their standard deviation, (num_features,).
-        inputs: what maps standardised features to the inputs of the model, an `mlefw.inputs.base.Inputs`; None where
-            the model gets the standardised features themselves.
+        model: maps (*batch, num_inputs) to (*batch, eta_dim).
+        mean: mean of each feature in the training rows, (num_features,).
+        scale: standard deviation of each feature in the training rows, (num_features,).
+        inputs: the input map, an `mlefw.inputs.base.Inputs`; None where the model gets the standardised features.
     """
 
     mean: Tensor
@@ -31,33 +32,34 @@ class Standardized(nn.Module):
 
     @property
     def num_inputs(self) -> int:
-        """How many numbers the model gets of a row."""
+        """Number of inputs of the model per row."""
         return len(self.mean) if self.inputs is None else int(self.inputs.num_inputs)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """The raw output of the model for raw features."""
+        """The raw output of the model, (*batch, eta_dim), for features x in original units."""
         return self.model(self.standardize(x))
 
     def standardize(self, x: Tensor) -> Tensor:
-        """What the model gets, (*batch, num_inputs)."""
+        """The inputs of the model, (*batch, num_inputs), for features x in original units."""
         dtype = next((p.dtype for p in self.model.parameters()), x.dtype)
         z = (x - self.mean.to(x.device)) / self.scale.to(x.device)
         if self.inputs is not None:
-            # What the map has learnt lies where the model is, which rows need not.
+            # The buffers of the input map are on the device of the model; the rows may be on another one.
             z = self.inputs(z.to(self.mean.device)).to(x.device)
         return z.to(dtype)
 
 
 def feature_statistics(rows: Rows, standardize: bool) -> tuple[Tensor, Tensor]:
-    """Weighted mean and standard deviation (over Σ w) of each feature, (num_features,), of the training rows.
+    """Weighted mean and standard deviation of each feature of the training rows, both (num_features,).
 
-    A constant column keeps scale 1, so that it becomes zero rather than noise; with `standardize` false they are 0, 1.
+    The variance is divided by Σ w. A constant feature gets scale 1: rounding errors divided by their own standard
+    deviation would look like a feature. With `standardize` false, all means are 0 and all scales 1.
     """
     num_features = rows.x.shape[1]
     if not standardize:
         return torch.zeros(num_features, dtype=rows.x.dtype), torch.ones(num_features, dtype=rows.x.dtype)
     total, mean = rows.weight.sum(), torch.zeros(num_features, dtype=rows.x.dtype)
-    # A block takes a few megabytes of memory, however many columns there are.
+    # Blocks of about 8 megabytes, however many features there are.
     size = max(2**20 // max(num_features, 1), 256)
     for block in rows.blocks(size):
         mean += block.weight @ block.x / total
@@ -70,10 +72,10 @@ def feature_statistics(rows: Rows, standardize: bool) -> tuple[Tensor, Tensor]:
 
 
 def target_statistics(rows: Rows) -> tuple[float, float]:
-    """Weighted mean and standard deviation (over Σ w) of a numeric target."""
+    """Weighted mean and standard deviation of a numeric target (n,); the variance is divided by Σ w."""
     share = rows.weight / rows.weight.sum()
     y = rows.y.to(share.dtype)
-    # A constant target has spread zero exactly, whatever the rounding of its mean.
+    # The rounding of the mean would give a constant target a tiny positive standard deviation.
     if bool((y == y[0]).all()):
         return float(y[0]), 0.0
     mean = (share * y).sum()

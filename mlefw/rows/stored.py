@@ -1,4 +1,4 @@
-"""Rows beyond memory: arrays in files, of which memory holds what is being read."""
+"""Rows larger than memory: their arrays are memory-mapped files."""
 
 import mmap
 import os
@@ -26,20 +26,20 @@ try:
 except ImportError:
     resource = None
 
-_RESIDENT = 2**26
-"""Bytes of a pass after which the pages that it has read are let go."""
+_RELEASE_BYTES = 2**26
+"""Bytes that a pass over the rows reads before it releases the memory pages read so far."""
 
 
 class Store:
-    """Arrays of fixed shape in files that nobody sees: each is unlinked as soon as it is open, and ends with its user.
+    """Makes arrays that are memory-mapped files without a name.
 
-    The file of an array is gone as soon as nothing refers to the array.
+    The space of a file is freed when nothing refers to its array any more, and when the process ends.
 
     Args:
-        folder: where there is room; None for the system's temporary directory.
+        folder: the directory of the files, setting `data.cache`; None for the system's temporary directory.
 
     Raises:
-        UsageError: the folder is none, or cannot be written to.
+        UsageError: the folder does not exist, or cannot be written to.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -50,35 +50,35 @@ class Store:
         _allow_many_files()
 
     def array(self, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
-        """An array of zeros.
+        """An array of zeros in a file.
 
         Raises:
-            StorageError: there is no room for it.
+            StorageError: the disk has no room for it.
         """
         size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        with self._telling(), file_system.nameless(self.folder) as file:
+        with self._storage_errors(), file_system.unnamed_file(self.folder) as file:
             file_system.reserve(file, size)
             return self._mapped(file, size, dtype, shape)
 
     def keep(self, pieces: Iterable[np.ndarray]) -> np.ndarray:
-        """A column of numbers that comes in pieces, in a file as one array; other columns stay in memory.
+        """A column, (n,), put together from consecutive pieces: in a file where they are float64, else in memory.
 
         Raises:
-            StorageError: there is no room for it.
+            StorageError: the disk has no room for it.
         """
         pieces, size = iter(pieces), 0
         first = next(pieces)
         if first.dtype != np.float64:
             return np.concatenate([first, *pieces])
-        with self._telling():
-            # Without a buffer, which would be written once more as the file of a full disk is closed.
-            file = file_system.nameless(self.folder)
+        with self._storage_errors():
+            # Unbuffered: a buffer would be flushed again, and fail again, when the file on a full disk is closed.
+            file = file_system.unnamed_file(self.folder)
         with file:
             for piece in chain([first], pieces):
                 left = np.ascontiguousarray(piece).view(np.uint8).data
                 size += len(left)
                 while left:
-                    with self._telling():
+                    with self._storage_errors():
                         left = left[file.write(left) :]
             self.release()
             return self._mapped(file, size, np.float64, (size // first.itemsize,)) if size else first
@@ -89,15 +89,17 @@ class Store:
         except OSError as error:
             if not file_system.is_refused(error):
                 raise
-            file_system.tell(self.folder, "map files", "rows are held in memory (data.cache=DIR puts them elsewhere)")
+            file_system.warn_once(
+                self.folder, "map files", "rows are held in memory (data.cache=DIR puts them elsewhere)"
+            )
             file.seek(0)
             return np.fromfile(file, dtype).reshape(shape)
         self.maps.add(content)
         return np.frombuffer(content, dtype, int(np.prod(shape))).reshape(shape)
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Say where the rows may go instead."""
+    def _storage_errors(self) -> Iterator[None]:
+        """Turn an `OSError` of the block into a `StorageError` that names the settings to change."""
         try:
             yield
         except OSError as error:
@@ -107,48 +109,48 @@ class Store:
             ) from None
 
     def release(self) -> None:
-        """Let the pages go that were read: what they hold is in the files, and comes back when it is asked for."""
+        """Release the memory pages of all arrays; they are read from the files again when needed."""
         for one in self.maps if hasattr(mmap.mmap, "madvise") else ():
-            # Advice: where it is not taken, the system takes the pages when it needs them.
+            # The call only makes memory free earlier: the system reclaims the pages by itself when it needs them.
             with suppress(OSError):
                 one.madvise(mmap.MADV_DONTNEED)
 
 
 class StoredRows(Rows):
-    """Rows whose columns are in a store. A pass over them by `blocks` takes memory for some blocks alone."""
+    """Rows whose columns are in a `Store`. Iterating over `blocks` holds only some of the blocks in memory."""
 
     store: Store | None = None
 
     def take(self, index: Tensor | slice) -> Rows:
-        """The rows at `index`, in that order; those of a slice stay in the store."""
+        """The rows at `index`, in its order; for a slice they stay in the store, else they are copied into memory."""
         rows = super().take(index)
         return self._replace(**rows._asdict()) if isinstance(index, slice) else rows
 
     def blocks(self, size: int) -> Iterator[Rows]:
-        """Consecutive blocks of at most `size` rows."""
+        """The rows in consecutive blocks of at most `size` rows, whose memory pages are released on the way."""
         num_bytes = 0
         for part in super().blocks(size):
             yield part
-            # Of every tenth row, say, all pages are read.
+            # By the stride: reading every tenth row, say, reads the pages of all rows.
             num_bytes += sum(len(column) * column.stride(0) * column.element_size() for column in part)
-            if num_bytes > _RESIDENT:
+            if num_bytes > _RELEASE_BYTES:
                 self.release()
                 num_bytes = 0
         self.release()
 
     def release(self) -> None:
-        """Let the pages go that were read."""
+        """Release the memory pages of the store."""
         if self.store is not None:
             self.store.release()
 
-    def room(self, shape: Sequence[int], dtype: torch.dtype = torch.float64) -> Tensor:
-        """An array in the store.
+    def new_empty(self, shape: Sequence[int], dtype: torch.dtype = torch.float64) -> Tensor:
+        """A tensor of zeros, (num_rows, *shape), in the store.
 
         Raises:
-            StorageError: there is no room for it.
+            StorageError: the disk has no room for it.
         """
         if self.store is None:
-            return super().room(shape, dtype)
+            return super().new_empty(shape, dtype)
         return torch.from_numpy(self.store.array((self.num_rows, *shape), torch.empty(0, dtype=dtype).numpy().dtype))
 
     def _replace(self, **columns: Tensor) -> "StoredRows":
@@ -158,20 +160,21 @@ class StoredRows(Rows):
 
 
 def _allow_many_files() -> None:
-    """Each array holds a file open, and a table may have thousands of columns."""
+    """Raise the limit on open files to its maximum: each array holds one open, and a table may have thousands."""
     if resource is not None:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def capacity() -> int:
-    """Bytes of memory that there are for this process: those of the machine, or what its control group may take.
+def memory_limit() -> int:
+    """Bytes of memory that this process may use: the machine's, or the limit of its control group where that is less.
 
-    What is free at the moment does not count: a run that is resumed, and all processes of one, are to decide alike.
+    Memory that is free at the moment would be no answer: a resumed run, and all processes of a run, have to decide
+    alike whether rows are kept in files.
     """
     known = [sys.maxsize]
-    # Windows does not say: there data.stream=true asks for files.
+    # Windows has no `sysconf`: there the user has to set data.stream=true.
     with suppress(AttributeError, OSError, ValueError):
         known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):

@@ -39,8 +39,8 @@ from mlefw.schema.encode import coded
 from mlefw.schema.reach import far_rows, spans, warn_of_far_rows
 from mlefw.schema.schema import Schema
 from mlefw.schema.target import Target
-from mlefw.system.random_state import Stream
-from mlefw.system.shared_work import once
+from mlefw.system.random_state import RandomStream
+from mlefw.system.shared_work import compute_once
 from mlefw.uncertainty.base import Method
 
 
@@ -70,7 +70,7 @@ def build_data(config: Settings) -> Data:
     Raises:
         UsageError: a mistake in the settings or the table.
     """
-    return once("data", config.plain, ("data", "head"), lambda: _read_data(config))
+    return compute_once("data", config.plain, ("data", "head"), lambda: _read_data(config))
 
 
 def _read_data(config: Settings) -> Data:
@@ -172,13 +172,13 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
         set_units(head, data.train)
     mean, scale = feature_statistics(data.train, data.source.standardize)
     problem = Problem.of(head, data.train, mean, scale, NoPrior())
-    null = once("null", config.plain, ("data", "head"), lambda: solve_null(problem))
+    null = compute_once("null", config.plain, ("data", "head"), lambda: solve_null(problem))
     head = place(head, null)
     inputs = build_inputs(config, data.schema.num_features)
     if inputs is not None:
         learn(inputs, data.train, mean, scale)
     width = data.schema.num_features if inputs is None else inputs.num_inputs
-    with Stream(config.seed, "initial weights"):
+    with RandomStream(config.seed, "initial weights"):
         model = instantiate("model", config.model, num_features=width, eta_dim=head.eta_dim)
     prior = instantiate("prior", config.prior)
     loss = build_loss(config.loss)
@@ -186,7 +186,7 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     loss.learn(data.train)
     objective = Objective(Standardized(model, mean, scale, inputs), head, prior, data.train.population, loss)
     parts = ("data", "head", "inputs", "model", "prior", "loss", "metric")
-    once("row", config.plain, parts, lambda: _try_one_row(config, objective, data.train))
+    compute_once("row", config.plain, parts, lambda: _try_one_row(config, objective, data.train))
     return Estimand(objective.train(), null, mean, scale, baseline_features)
 
 
@@ -237,7 +237,7 @@ def build_inputs(config: Settings, num_features: int) -> Inputs | None:
 
     For `inputs=auto` it is the first candidate: what only checks or prepares works with any of them.
     """
-    with Stream(config.seed, "input map"):
+    with RandomStream(config.seed, "input map"):
         node = next(iter(config.candidates.values()), config.inputs)
         return _chosen("inputs", node, num_features=num_features)
 

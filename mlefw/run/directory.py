@@ -11,7 +11,7 @@ from mlefw.errors import UsageError
 from mlefw.system import file_system
 from mlefw.system.atomic import Json
 from mlefw.system.local_path import local_path
-from mlefw.system.own_folder import own
+from mlefw.system.own_folder import mark_own
 
 CANDIDATES = "candidates"
 """The folder of a run with `inputs=auto`: a run for each candidate, of which one will be kept."""
@@ -70,7 +70,7 @@ def claim(path: Path) -> Path:
         raise UsageError(f"run_dir={path} was taken by another run: expected a new or empty directory") from error
     except OSError as error:
         raise UsageError(f"run_dir={path} cannot be made: {error.strerror}") from error
-    own(path)
+    mark_own(path)
     return path.absolute()
 
 
@@ -83,7 +83,7 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         UsageError: another process holds the lock.
     """
-    own(path)
+    mark_own(path)
     with file_system.locked(path) as is_held:
         if not is_held:
             raise UsageError(f"{path}: another process is training in it; wait for its end, or stop it")

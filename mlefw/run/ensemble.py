@@ -23,7 +23,7 @@ from mlefw.run.pooled import MemberTally, Pooled, load_pooled
 from mlefw.run.prepare import Prepared
 from mlefw.run.source import open_source
 from mlefw.score.distances import gaps
-from mlefw.score.figures import Tally
+from mlefw.score.figures import StreamedFigures
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.atomic import Json, write_atomically
 from mlefw.system.trust import trusted
@@ -83,7 +83,8 @@ def conclude(
 @torch.no_grad()
 def _evaluated(trained: Pooled, split: str) -> tuple[dict[str, float], Evaluation, Json]:
     """Figures of the mixture on a split, its evaluation (NLL of each row), and the figures of `MemberTally`."""
-    tally, members = Tally(trained.objective, trained.metrics()), MemberTally(trained, splits_entropy=split != "train")
+    tally = StreamedFigures(trained.objective, trained.metrics())
+    members = MemberTally(trained, splits_entropy=split != "train")
     nll = []
     for block in read_blocks(trained, TableSettings(), split, prediction=False):
         rows = trained.rows(block.table, whole=False)

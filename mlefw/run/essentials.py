@@ -25,7 +25,7 @@ def essentials(
         figures: the figures of the model, by split.
         head: the head that predicts, which a recalibration has changed.
     """
-    data, estimand, exact, lines = prepared.data, prepared.estimand, yardstick.exact, yardstick.lines
+    data, estimand, exact, lines = prepared.data, prepared.estimand, yardstick.exact, yardstick.mean_nll
     summary = {
         "status": "finished",
         **{name: config.choice(name) for name in ("head", "prior", "batch", "model")},
@@ -55,5 +55,5 @@ def _inputs(config: Settings, prepared: Prepared) -> Json | None:
 
 
 def _ridge(config: Settings, yardstick: Yardstick) -> Json | None:
-    content = describe(yardstick.exact.ridge, yardstick.lines.get("ridge"))
+    content = describe(yardstick.exact.ridge, yardstick.mean_nll.get("ridge"))
     return None if content is None else {"scale": config.baseline["ridge_scale"], **content}

@@ -16,14 +16,14 @@ from mlefw.report.progress_line import progress_line
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import feature_statistics
 from mlefw.run.build import Estimand
-from mlefw.score.yardstick import Exact
+from mlefw.score.yardstick import ExactEstimates
 from mlefw.system.attempt import reason
 
 NAMES = {"mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge MAP"}
 """Names of the estimates for messages."""
 
 
-def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exact:
+def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> ExactEstimates:
     """The linear MLE; under a prior also the MAP; and a ridge MAP where neither of them can be compared with.
 
     Raises:
@@ -48,7 +48,7 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
     posterior = None if prior.flat else solved("map", lambda: estimand.problem(train, prior))
     # The model is trained on all features: an estimate from some of them is not where training leads to.
     optimum = None if estimand.is_subset else mle if prior.flat else posterior
-    exact = Exact(estimand.null, mle, posterior, None, optimum)
+    exact = ExactEstimates(estimand.null, mle, posterior, None, optimum)
     if exact.reference is None:
         ridge = solved("ridge", lambda: _ridge(baseline, estimand, train), _near(estimand, train, mle))
         exact = replace(exact, ridge=ridge)

@@ -19,7 +19,7 @@ from mlefw.run.fitting import Fit
 from mlefw.schema.schema import Schema
 from mlefw.system.atomic import write_bytes, write_text
 from mlefw.system.attempt import attempt
-from mlefw.system.own_folder import cleared
+from mlefw.system.own_folder import replace_links
 from mlefw.system.warning import collected, warn
 
 Exhibit = tuple[str, Picture]
@@ -56,7 +56,7 @@ def of_training(fit: Fit, summary: Mapping[str, Any], schema: Schema, with_path:
 
 
 def _curves(log: LogFigures, best_epoch: int, errors: Mapping[str, float]) -> list[Exhibit]:
-    lines, reference = log.yardstick.lines, log.yardstick.exact.reference
+    lines, reference = log.yardstick.mean_nll, log.yardstick.exact.reference
     name = None if reference is None else reference[0]
     return _as_exhibits(training_curves(log.history, lines, best_epoch, name, errors))
 
@@ -81,7 +81,7 @@ def _as_exhibits(drawn: Mapping[str, Figure]) -> list[Exhibit]:
 def store(folder: Path, pictures: Sequence[Exhibit]) -> None:
     """Write each picture to `<name>.png` in a folder; where that fails there is a warning, and no error."""
     try:
-        cleared(folder).mkdir(mode=0o755, exist_ok=True)
+        replace_links(folder).mkdir(mode=0o755, exist_ok=True)
         for name, picture in pictures:
             write_bytes(folder / f"{name}.png", picture.content)
     except (OSError, StorageError) as error:

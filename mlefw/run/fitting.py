@@ -22,7 +22,7 @@ from mlefw.run import resume
 from mlefw.run.prepare import Prepared
 from mlefw.run.trainer import build_module, build_trainer
 from mlefw.score.yardstick import Yardstick
-from mlefw.system.allocator import retained
+from mlefw.system.allocator import keep_freed_memory
 from mlefw.system.signals import deferred, raise_pending
 from mlefw.system.warning import warn
 from mlefw.training.datamodule import RowsModule
@@ -113,7 +113,7 @@ def fit(
     callbacks = watchers.callbacks + ([WarnOfShortSteps()] if topology.is_ddp(config.trainer) else [])
     trainer = build_trainer(config, run_dir, card, callbacks, resume.purge_step(content))
     training_clock = time.monotonic()
-    with deferred(), retained(), module.around:
+    with deferred(), keep_freed_memory(), module.around:
         trainer.fit(module, datamodule=prepared.rows)
     ranks.close()
     raise_pending()

@@ -56,7 +56,7 @@ def _of_fold(cv: Node, source: Source, table: Table) -> Parts:
         raise UsageError(f"cv.fold={cv['fold']}: there are {len(folds)} folds, from 0 to {len(folds) - 1}")
     fold = folds[cv["fold"]]
     train = fold.train(table.num_rows)
-    drawn = source.drawing.share_out(table, train, {"validation": round(source.validation_fraction * len(train))})
+    drawn = source.splitter.share_out(table, train, {"validation": round(source.validation_fraction * len(train))})
     if len(drawn["train"]) < FEWEST_TRAINING_ROWS:
         raise UsageError(f"cv.fold={cv['fold']}: {len(drawn['train'])} training rows are left; at least 2 are needed")
     parts = {**drawn, "test": fold.test}
@@ -80,5 +80,5 @@ def all_folds(cv: Node, source: Source, table: Table) -> list[Any]:
                 f"{given.origin}: {name} rows of their own, and cv= takes both kinds of held-out rows from data.path"
                 f"\n  expected: no data.{name}_path, or no cv="
             )
-    folds: list[Any] = instantiate("cv", cv).held_out(source.drawing, table, source.id)
+    folds: list[Any] = instantiate("cv", cv).held_out(source.splitter, table, source.id)
     return folds

@@ -102,8 +102,9 @@ def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Sour
     check_parts({"data": {"_target_": f"{kind.__module__}.{kind.__name__}", **given}}, trusted())
     source = trained.schema.reading(kind(**given), prediction)
     # There is a warning of columns that training did not have, unless `data.features` named those to take.
-    source.closed = trained.config.data.get("features") is None
-    source.known = tuple(str(trained.config.data[role]) for role in ("group", "time") if trained.config.data.get(role))
+    source.warns_of_unused = trained.config.data.get("features") is None
+    roles = [trained.config.data.get(role) for role in ("group", "time")]
+    source.expected_unused = tuple(str(column) for column in roles if column)
     return source
 
 

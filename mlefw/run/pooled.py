@@ -14,7 +14,7 @@ from mlefw.metric.base import Metric
 from mlefw.metric.nll import Nll
 from mlefw.objective.objective import rows_at_once
 from mlefw.reading.table import Table
-from mlefw.rows.rows import Rows, total
+from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.run import archive, checkpoint
 from mlefw.run.checkpoint import Card, Trained
 from mlefw.run.directory import members_of
@@ -224,7 +224,7 @@ class MemberTally:
                 metric.update(distribution, part.y, part.weight)
             self.population += part.population
             for index, found in enumerate(head.uncertainty(eta) if self.splits_entropy else ()):
-                self.sums[index] += torch.stack([total(part.weight, column) for column in found])
+                self.sums[index] += torch.stack([weighted_sum(part.weight, column) for column in found])
         return torch.cat(mixed)
 
     def figures(self, nll_nats: float | None) -> Json:

@@ -22,9 +22,9 @@ from mlefw.run.directory import check_free
 from mlefw.run.estimate import NAMES, estimates
 from mlefw.run.trainer import build_datamodule, check_optimization, precision
 from mlefw.score import recalibration
-from mlefw.score.yardstick import Exact
-from mlefw.system.random_state import Stream
-from mlefw.system.shared_work import is_known, once
+from mlefw.score.yardstick import ExactEstimates
+from mlefw.system.random_state import RandomStream
+from mlefw.system.shared_work import compute_once, has_result
 from mlefw.system.warning import warn
 from mlefw.testing.plugins import check_plugins
 from mlefw.training.datamodule import RowsModule
@@ -61,7 +61,7 @@ class Prepared:
     rows: RowsModule
     num_parameters: int
     calibration: Calibration | None = None
-    exact: Exact | None = None
+    exact: ExactEstimates | None = None
 
 
 def prepare(config: Settings, run_dir: Path | None) -> Prepared:
@@ -77,7 +77,7 @@ def prepare(config: Settings, run_dir: Path | None) -> Prepared:
     _check_trainer(config)
     if run_dir is not None:
         check_free(run_dir)
-    with Stream(config.seed, "preparation"):
+    with RandomStream(config.seed, "preparation"):
         return _prepare(config)
 
 
@@ -138,7 +138,7 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
     return replace(prepared, exact=exact)
 
 
-def estimate(config: Settings, prepared: Prepared) -> Exact:
+def estimate(config: Settings, prepared: Prepared) -> ExactEstimates:
     """The exact estimates beside the run; a warning for each that is left out, does not exist or is not certified."""
     exact = prepared.exact or _solve(config, prepared.data, prepared.estimand)
     for name, why in exact.left_out.items():
@@ -148,7 +148,7 @@ def estimate(config: Settings, prepared: Prepared) -> Exact:
         if left_out:
             warn(f"constant or collinear features are left out of the linear MLE: {shortened(left_out)}")
     flat = prepared.estimand.objective.prior.flat
-    for name, solution in exact.known.items():
+    for name, solution in exact.solutions.items():
         if name == "mle" and not flat:
             continue
         if not solution.may_exist:
@@ -172,20 +172,20 @@ def share(config: Settings) -> None:
     Raises:
         UsageError: a mistake in settings or data.
     """
-    if not is_known("exact", config.plain, _EXACT):
+    if not has_result("exact", config.plain, _EXACT):
         _check_trainer(config)
         data = build.build_data(config)
         _solve(config, data, build.build_estimand(config, data))
 
 
-def _solve(config: Settings, data: Data, estimand: Estimand) -> Exact:
-    return once("exact", config.plain, _EXACT, lambda: _solve_anew(config, data.train, estimand))
+def _solve(config: Settings, data: Data, estimand: Estimand) -> ExactEstimates:
+    return compute_once("exact", config.plain, _EXACT, lambda: _solve_anew(config, data.train, estimand))
 
 
-def _solve_anew(config: Settings, train: Rows, estimand: Estimand) -> Exact:
+def _solve_anew(config: Settings, train: Rows, estimand: Estimand) -> ExactEstimates:
     baseline = build.build_baseline(config.baseline)
     if baseline is None:
-        return Exact(estimand.null)
+        return ExactEstimates(estimand.null)
     return estimates(baseline, estimand, train)
 
 
@@ -214,7 +214,7 @@ def _check_lightning(trainer: TrainerSettings) -> None:
         value = trainer.node.get(name)
         if value not in (None, 1) and not (name == "val_check_interval" and isinstance(value, int)):
             raise UsageError(f"trainer.{name}={value}: {instead}")
-    once("trainer", {"trainer": trainer.node}, ("trainer",), lambda: _build_trainer(trainer))
+    compute_once("trainer", {"trainer": trainer.node}, ("trainer",), lambda: _build_trainer(trainer))
 
 
 def _build_trainer(trainer: TrainerSettings) -> None:

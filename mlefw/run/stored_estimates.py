@@ -11,23 +11,23 @@ from mlefw.baseline.predictor import Estimate
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
 from mlefw.report.references import KEYS
-from mlefw.rows.rows import Rows, total
+from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.run import archive
-from mlefw.score.yardstick import Exact
+from mlefw.score.yardstick import ExactEstimates
 from mlefw.system.atomic import Json
 
 ESTIMATES = "estimates"
 """The key of the exact estimates in a checkpoint."""
 
 
-def keep(path: Path, exact: Exact, objective: Objective, settings: Mapping[str, Any]) -> None:
+def keep(path: Path, exact: ExactEstimates, objective: Objective, settings: Mapping[str, Any]) -> None:
     """Add the exact estimates to the checkpoint file at `path`; `settings` is the section `baseline`."""
     archive.amend(path, **{ESTIMATES: stored(exact, objective, settings.get("ridge_scale"))})
 
 
-def stored(exact: Exact, objective: Objective, ridge_scale: float | None) -> Json:
+def stored(exact: ExactEstimates, objective: Objective, ridge_scale: float | None) -> Json:
     """The content to be stored: null model and estimates as tensors, and the name of the one that gaps refer to."""
-    kept = {name: solution for name, solution in exact.known.items() if solution.may_exist}
+    kept = {name: solution for name, solution in exact.solutions.items() if solution.may_exist}
     content: Json = {
         name: Estimate.of(solution, objective)._asdict() for name, solution in {"null": exact.null, **kept}.items()
     }
@@ -103,11 +103,11 @@ class _WeightedMean:
             return
         # Sums about the mean of the first block: about zero, a small variance would cancel.
         if self._near is None:
-            self._near = float(total(weight, values)) / count
+            self._near = float(weighted_sum(weight, values)) / count
         away = values - self._near
         self._count += count
-        self._sum += float(total(weight, away))
-        self._square += float(total(weight, away.square()))
+        self._sum += float(weighted_sum(weight, away))
+        self._square += float(weighted_sum(weight, away.square()))
 
     @property
     def value(self) -> float:

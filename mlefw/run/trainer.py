@@ -23,7 +23,7 @@ from mlefw.head.base import Head
 from mlefw.objective.objective import Objective, rows_at_once
 from mlefw.run.archive import Archive
 from mlefw.run.build import Data, Estimand, build_average, build_metrics
-from mlefw.system.own_folder import cleared
+from mlefw.system.own_folder import replace_links
 from mlefw.system.trust import trusted
 from mlefw.training.averaging import Averaging
 from mlefw.training.datamodule import RowsModule
@@ -169,7 +169,7 @@ def build_trainer(
     facts: Node = {"logger": loggers, "callbacks": callbacks, "plugins": [Archive(card)]}
     if topology.is_ddp(config.trainer):
         facts["strategy"] = SummedGradients()
-        facts["plugins"] += [LightningEnvironment()] if topology.own() else []
+        facts["plugins"] += [LightningEnvironment()] if topology.is_started_by_run() else []
     else:
         # Within a job of a cluster (SLURM) Lightning would otherwise wait for the other processes of that job.
         facts["plugins"] += [LightningEnvironment()]
@@ -188,7 +188,7 @@ def build_loggers(config: Settings, run_dir: Path, purge_step: int | None = None
     loggers = [make(part, purge_step=purge_step) for part in parts.values()]
     for logger in loggers:
         for name in _LOG_FILES if isinstance(logger.log_dir, str) else ():
-            cleared(Path(logger.log_dir) / name)
+            replace_links(Path(logger.log_dir) / name)
     return loggers
 
 

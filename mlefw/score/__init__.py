@@ -1,1 +1,1 @@
-"""The figures of a model on rows, beside those of the exact estimates."""
+"""Figures of a model on rows: metrics, distances from the exact estimates, recalibration."""

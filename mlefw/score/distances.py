@@ -1,6 +1,6 @@
-"""The figures of a model on rows, and its distance from the exact estimate, as plain numbers.
+"""Distances of a trained model from the exact estimates, as `summary.json` holds them.
 
-Each figure stands alone: one that cannot be computed is left out with its reason, and costs no other.
+A figure that cannot be computed is left out with a warning; the others are computed all the same.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,10 +25,18 @@ def distances(
     yardstick: Yardstick,
     final: tuple[Objective, dict[str, Evaluation]] | None = None,
 ) -> Json:
-    """The `distance` of `summary.json`: gaps in nats, skill, divergence, parameters, excess objective, refit.
+    """The entry `distance` of `summary.json`.
 
-    Gaps, skill and divergence are those of the `final` model, where a recalibration followed the training; all that
-    tells how far training came is that of the objective it descended.
+    It holds gaps in nats per row, skill, divergence of the predictions, distance of parameters, excess of the objective
+    and the gain of an exact refit of the last layer.
+
+    Args:
+        objective: the objective that training descended.
+        evaluations: the objective on each split.
+        splits: rows by split.
+        yardstick: the exact estimates on the same splits.
+        final: the recalibrated model and its evaluations, where a recalibration followed the training. Gaps, skill and
+            divergence are then those of this model, the other figures still those of `objective`.
     """
     content: Json = {}
     if yardstick.optimum is not None and _is_comparable(objective):
@@ -36,7 +44,7 @@ def distances(
             "the distance from the exact optimum", lambda: _excess(objective, evaluations, splits, yardstick), {}
         )
     refit = None
-    if yardstick.exact.is_asked:
+    if yardstick.exact.is_requested:
         refit = attempt("the exact refit of the last layer", lambda: head_refit_gap(objective, splits["train"]), None)
     content |= {} if refit is None else {"head_refit_gap": refit}
     predicts, evaluations = final or (objective, evaluations)
@@ -53,7 +61,7 @@ def distances(
 
 @torch.no_grad()
 def gaps(evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows], yardstick: Yardstick) -> Json:
-    """Of the `distance` of `summary.json` what the NLL of each row tells: gaps to the exact estimate, and skill."""
+    """The part of `distance` in `summary.json` that the NLL of each row determines: gaps in nats per row, and skill."""
     content: Json = {}
     reference = yardstick.exact.reference
     if reference is None or reference[0] != "mle":
@@ -72,7 +80,7 @@ def gaps(evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows], yard
 def _excess(
     objective: Objective, evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows], yardstick: Yardstick
 ) -> Json:
-    """How far a linear model is from what training would reach."""
+    """How far a linear model is from the optimum of its objective: excess in nats per row, distance of parameters."""
     assert yardstick.optimum is not None
     value = evaluations["train"].mean(splits["train"]) + float(objective.penalty()) / objective.population
     content: Json = {"excess_objective": value - yardstick.optimum.objective}
@@ -85,10 +93,13 @@ def _excess(
 
 
 def _gap(split: str, rows: Rows, evaluations: Mapping[str, Evaluation], yardstick: Yardstick) -> Json:
-    """Gap, its paired standard error and the skill on a split, where they are finite; the few rows that decide it."""
+    """Gap to the exact estimate on a split, its paired standard error, skill, and the few rows that decide the gap.
+
+    Figures that are not finite are left out.
+    """
     difference = distance.differences(evaluations[split], yardstick.at_reference(split, rows), rows)
     mean, error = distance.paired(difference, rows.weight)
-    values = {"gap_nats": mean, "gap_se": error, "skill": distance.skill(mean, 0.0, *yardstick.gained[split])}
+    values = {"gap_nats": mean, "gap_se": error, "skill": distance.skill(mean, 0.0, *yardstick.null_gap[split])}
     found: Json = {key: v for key, v in values.items() if v is not None and abs(v) < float("inf")}
     few = distance.decisive(difference, rows.weight)
     if few is not None and max(abs(few.mean), few.error) < float("inf"):
@@ -97,7 +108,7 @@ def _gap(split: str, rows: Rows, evaluations: Mapping[str, Evaluation], yardstic
 
 
 def _null_gaps(evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows], yardstick: Yardstick) -> Json:
-    """NLL minus that of the null model by split, with paired errors: the comparison that does not need an MLE."""
+    """Mean NLL minus that of the null model, in nats per row, and its paired standard error, by split."""
     content: dict[str, dict[str, float]] = {"null_gap_nats": {}, "null_gap_se": {}}
     for split, rows in splits.items():
         null = partial(evaluate, yardstick.null, rows)
@@ -119,5 +130,5 @@ def _divergence(predicts: Objective, evaluation: Evaluation, rows: Rows, yardsti
 
 
 def _is_comparable(objective: Objective) -> bool:
-    """Whether the objective holds all weights of the model, as that of a linear model does: none frozen out of it."""
+    """Whether the exact optimum is that of this objective: a prior must not leave frozen weights out of the penalty."""
     return objective.prior.flat or all(p.requires_grad for p in objective.model.parameters())

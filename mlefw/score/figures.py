@@ -1,4 +1,4 @@
-"""The figures of a model on rows: from sums over blocks, or from all rows at once."""
+"""The figures that metrics compute for a model on rows: from sums over blocks, or from all rows at once."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,30 +10,39 @@ from torch.distributions import Distribution
 from mlefw.metric.accumulator import Accumulator
 from mlefw.metric.base import MOST_EXACT, Metric
 from mlefw.objective.objective import Evaluation, Objective, etas, rows_at_once
-from mlefw.rows.rows import Rows, total
+from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.system.attempt import attempt
 from mlefw.system.warning import warn
 
 
-class Tally:
-    """The figures of a model over rows that come a block at a time, in memory that does not grow with them.
+class StreamedFigures:
+    """The figures of a model over rows that are added block by block, in bounded memory.
 
-    A metric that fails is left out with a warning. Some figures (`Metric.exact`) need all rows at once: they have them
-    while eta is of at most `max_cells` numbers, and are as `Metric.compute` approximates them beyond that. What is kept
-    then is thinned evenly. With `max_cells` 0 no row is kept.
+    Figures that need all rows at once (`Metric.exact`) are exact while the eta of all rows has at most `max_cells`
+    numbers; beyond that they are as `Metric.compute` approximates them, and only every second, fourth, … row is kept.
+    A metric that fails is left out with a warning.
+
+    Args:
+        objective: the model.
+        metrics: the metrics to compute.
+        max_cells: bound on the numbers of eta that are kept; 0 keeps no rows.
+
+    Attributes:
+        num_rows: number of rows added.
+        population: sum of their weights.
     """
 
     def __init__(self, objective: Objective, metrics: Sequence[Metric], max_cells: int = MOST_EXACT) -> None:
         self.objective, self.max_cells = objective, max_cells
         self.num_rows, self.population = 0, 0.0
-        # One of each, since one may fail.
+        # An accumulator for each metric, so that one that fails takes no other with it.
         self._sums = [(metric, Accumulator([metric])) for metric in metrics]
         self._stride = 1
         self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @property
     def metrics(self) -> list[Metric]:
-        """Those that have not failed."""
+        """The metrics that have not failed so far."""
         return [metric for metric, _ in self._sums]
 
     @torch.no_grad()
@@ -45,8 +54,8 @@ class Tally:
 
     @torch.no_grad()
     def add_known(self, rows: Rows, eta: Tensor) -> None:
-        """Add a block of rows whose eta is known."""
-        # Metrics share what they need of the distributions of a block.
+        """Add a block of rows whose eta, (n, eta_dim), is known."""
+        # One distribution for all metrics: they share what it caches.
         distribution = self.objective.head(eta)
         self._sums = [
             (metric, sums)
@@ -66,13 +75,13 @@ class Tally:
             self._stride *= 2
 
     def kept(self) -> tuple[Tensor, Rows]:
-        """Eta of the rows that are kept, (m, eta_dim), and these rows, without their features."""
+        """The rows that are kept: their eta, (m, eta_dim), and the rows, without features and with offset 0."""
         eta, y, weight = (torch.cat(column) for column in zip(*self._kept, strict=True))
         return eta, Rows(torch.zeros(len(y), 0, dtype=torch.float64), y, weight, torch.zeros_like(weight))
 
     @torch.no_grad()
     def sums(self) -> dict[str, float]:
-        """What the metrics compute from their sums; the next block is the first of other figures."""
+        """What the metrics compute from their sums over the rows added; the sums start again from zero."""
         found: dict[str, float] = {}
         for metric, sums in self._sums:
             found |= {name: float(value) for name, value in attempt(_named(metric), sums.figures, {}).items()}
@@ -80,19 +89,25 @@ class Tally:
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
-        """Every metric over the rows added; a figure that is not finite is not defined, and left out."""
+        """The figures of all metrics over the rows added; one that is not finite is left out with a warning."""
         sums, (eta, rows) = self.sums(), self.kept()
         return _completed(sums, self.objective, self.metrics, rows, eta if self._stride == 1 else None)
 
 
 @torch.no_grad()
 def figures_on(objective: Objective, evaluation: Evaluation, rows: Rows, metrics: Sequence[Metric]) -> dict[str, float]:
-    """Every metric over the rows of an evaluation; a figure that is not finite is not defined, and left out.
+    """The figures of all metrics over evaluated rows.
 
-    Figures of all rows at once (`Metric.exact`) are exact where they are not too many for that. A metric that fails is
-    left out with a warning.
+    A figure that is not finite and a metric that fails are left out with a warning. Figures that need all rows at once
+    (`Metric.exact`) are exact where eta has at most `MOST_EXACT` numbers, else approximate.
+
+    Args:
+        objective: the model.
+        evaluation: the model on the rows.
+        rows: the rows.
+        metrics: the metrics to compute.
     """
-    tally = Tally(objective, metrics, max_cells=0)
+    tally = StreamedFigures(objective, metrics, max_cells=0)
     for part, eta in etas(objective, rows, evaluation.eta):
         tally.add_known(part, eta)
     return completed_figures(tally.sums(), objective, evaluation, rows, tally.metrics)
@@ -102,7 +117,10 @@ def figures_on(objective: Objective, evaluation: Evaluation, rows: Rows, metrics
 def completed_figures(
     sums: Mapping[str, float], objective: Objective, evaluation: Evaluation, rows: Rows, metrics: Sequence[Metric]
 ) -> dict[str, float]:
-    """What metrics have from sums, with what they know from all rows at once in its place, and the objective."""
+    """Figures from sums over blocks, where possible replaced by exact ones, with NLL, penalty and objective added.
+
+    `sums`: what the metrics computed from their sums. The other arguments are as for `figures_on`.
+    """
     is_small = evaluation.eta is not None and evaluation.eta.numel() <= MOST_EXACT
     known = {"nll_nats": evaluation.mean(rows), **sums}
     return _completed(known, objective, metrics, rows, evaluation.eta if is_small else None)
@@ -111,7 +129,10 @@ def completed_figures(
 def _completed(
     sums: Mapping[str, float], objective: Objective, metrics: Sequence[Metric], rows: Rows, eta: Tensor | None
 ) -> dict[str, float]:
-    """`eta` of all rows; None where figures that need all rows at once are to stay as they are."""
+    """Add exact figures, penalty and objective, and leave out what is not finite.
+
+    `eta`: of all rows, (n, eta_dim); None where figures that need all rows at once are to stay approximate.
+    """
     values = dict(sums)
     for metric in metrics:
         if eta is not None and metric.has_exact:
@@ -141,7 +162,7 @@ def _named(metric: Metric) -> str:
 
 @torch.no_grad()
 def floored_share(objective: Objective, evaluation: Evaluation, rows: Rows) -> float:
-    """The weighted share of rows with a scale that its floor holds, whatever the head calls it: 0 without a floor."""
+    """The weighted share of rows, from 0 to 1, in which a scale of the predicted distribution is held by its floor."""
     head, held_by_floor = objective.head, 0.0
     if not bool((head.floor > 0).any()):
         return held_by_floor
@@ -151,5 +172,5 @@ def floored_share(objective: Objective, evaluation: Evaluation, rows: Rows) -> f
         scale = head.least_scale(complete)
         if scale is not None and head.floor.ndim == 0:
             held |= scale <= head.floor / head.gain[0] * (1 + 1e-12)
-        held_by_floor += float(total(part.weight, held.double()))
+        held_by_floor += float(weighted_sum(part.weight, held.double()))
     return held_by_floor / float(rows.weight.sum())

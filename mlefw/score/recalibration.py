@@ -1,4 +1,4 @@
-"""The step after training that recalibrates what the model predicts: check, fit, describe."""
+"""Recalibration of a trained model: check beforehand, fit after training, describe in `summary.json`."""
 
 from collections.abc import Mapping
 
@@ -9,19 +9,26 @@ from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead
 from mlefw.objective.objective import Evaluation, Objective, whole_eta
-from mlefw.rows.rows import Rows, total
+from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.system.atomic import Json
 
 FITTED_ON = "validation"
-"""The split that a recalibration is fitted on: test rows stay unseen, and those of training are fitted already."""
+"""The split to fit on: test rows have to stay unseen, and on training rows the model looks too well calibrated."""
 
 
 @torch.no_grad()
 def check(calibration: Calibration, method: str, head: Head, splits: Mapping[str, Rows]) -> None:
-    """Hold a recalibration to the head and the rows of a run, before anything is trained.
+    """Check, before training, that a recalibration suits the head and the rows of a run.
+
+    Args:
+        calibration: the recalibration.
+        method: its name, as in `calibrate=`.
+        head: the head of the run.
+        splits: rows by split.
 
     Raises:
-        UsageError: the head predicts another kind of distribution, or there are too few validation rows.
+        UsageError: the recalibration is for another kind of distribution or for one target, or there are too few
+            validation rows.
     """
     if isinstance(head, JointHead):
         raise UsageError(f"calibrate={method} is for one target, and there are {len(head.targets)}: expected none")
@@ -44,14 +51,14 @@ def check(calibration: Calibration, method: str, head: Head, splits: Mapping[str
 
 
 def recalibrated(objective: Objective, calibration: Calibration) -> Objective:
-    """The same model with its predictions recalibrated, in evaluation mode."""
+    """The objective with a head that recalibrates its predictions, in evaluation mode; the model is shared."""
     head = CalibratedHead(objective.head, calibration)
     return Objective(objective.model, head, objective.prior, objective.population).eval()
 
 
 @torch.no_grad()
 def fit(objective: Objective, calibration: Calibration, evaluation: Evaluation, rows: Rows) -> Objective:
-    """Fit the recalibration to evaluated rows; the recalibrated model."""
+    """Fit the recalibration to evaluated rows, in place, and return the recalibrated model."""
     eta = whole_eta(objective, rows) if evaluation.eta is None else evaluation.eta
     calibration.fit(objective.head(eta), rows.y, rows.weight)
     return recalibrated(objective, calibration)
@@ -64,16 +71,16 @@ def describe(
     after: Mapping[str, Evaluation],
     splits: Mapping[str, Rows],
 ) -> Json:
-    """The recalibration as `summary.json` has it, with the NLL of each split before and after."""
+    """The entry of a recalibration in `summary.json`, with the mean NLL of each split before and after it."""
     known = {"before": before, "after": after}
     lines: Json = {
-        key: {split: figures for split, rows in splits.items() if (figures := nll(evaluations[split], rows))}
+        key: {split: figures for split, rows in splits.items() if (figures := nll_figure(evaluations[split], rows))}
         for key, evaluations in known.items()
     }
     return {"method": method, "fitted_on": FITTED_ON, "parameters": calibration.figures(), **lines}
 
 
-def nll(evaluation: Evaluation, rows: Rows) -> dict[str, float]:
-    """The mean NLL of evaluated rows, where it is finite."""
-    value = float(total(rows.weight, evaluation.nll) / rows.weight.sum())
+def nll_figure(evaluation: Evaluation, rows: Rows) -> dict[str, float]:
+    """The mean NLL of evaluated rows, in nats, under its name; empty where it is not finite."""
+    value = float(weighted_sum(rows.weight, evaluation.nll) / rows.weight.sum())
     return {"nll_nats": value} if abs(value) < float("inf") else {}

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mlefw.rows.rows import total
+from mlefw.rows.rows import weighted_sum
 
 _TOLERANCE = 1e-9
 """Nats per row, to which the least NLL is found."""
@@ -53,4 +53,4 @@ def stacked(nll: Tensor, weight: Tensor) -> Stacked:
         found = found * ratio
     found = found / found.sum()
     mixed = least.squeeze(1) - (density @ found).log()
-    return Stacked(found, float(total(weight, mixed) / weight.sum()), gap)
+    return Stacked(found, float(weighted_sum(weight, mixed) / weight.sum()), gap)

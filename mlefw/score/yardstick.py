@@ -1,4 +1,4 @@
-"""The exact estimates beside a run, and what each epoch of its training is measured by."""
+"""The exact estimates that a run is compared with, during training and at its end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,20 +10,27 @@ from mlefw.objective.objective import Evaluation, Objective, evaluate
 from mlefw.rows.rows import Rows
 from mlefw.system.atomic import Json
 
-_MOST_KEPT = 100_000
-"""Rows of a split, up to which what the reference says of them is kept for the end."""
+_MAX_KEPT_ROWS = 100_000
+"""Splits of at most so many rows keep the evaluation of the reference in memory; of larger ones it is repeated."""
 
-_NEAR = 1e-3
-"""Bound of its excess, in nats per row, from which an estimate that was stopped is good enough to compare with."""
+_SMALL_GAP = 1e-3
+"""Nats per row: an estimate whose solver did not converge is still a reference where its excess is below this."""
 
 
 @dataclass(frozen=True)
-class Exact:
-    """The exact estimates of a run: null model, linear MLE, under a prior the linear MAP.
+class ExactEstimates:
+    """The exact estimates of a run.
 
-    `optimum` is what training itself would reach with a linear model: the MLE without a prior, else the MAP; None
-    where the estimates were asked for on a part of the features. Where neither is a reference, a `ridge` MAP is one: it
-    exists where classes are separated, too. `left_out` says why an estimate was not computed, by its name.
+    Attributes:
+        null: MLE of the null model, which has intercepts alone.
+        mle: MLE of the linear model.
+        map: MAP estimate of the linear model, where the run has a prior.
+        ridge: MAP estimate of the linear model under a normal prior, where neither `mle` nor `map` can be compared
+            with; it exists for separated classes, too.
+        optimum: what training would reach with a linear model: the MLE without a prior, else the MAP; None where the
+            estimates use a part of the features only.
+        seconds: time that the estimates took.
+        left_out: for each estimate that was not computed, by name, the reason.
     """
 
     null: Solution
@@ -35,73 +42,87 @@ class Exact:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def is_asked(self) -> bool:
-        """Whether estimates beside the null model were asked for, as `baseline=none` does not."""
-        return bool(self.known or self.left_out)
+    def is_requested(self) -> bool:
+        """Whether other estimates than the null model were requested; `baseline=none` requests none."""
+        return bool(self.solutions or self.left_out)
 
     @property
     def reference(self) -> tuple[str, Solution] | None:
-        """What gaps are measured from: the MLE, or the MAP where there is no MLE, or else the ridge MAP."""
-        for name, solution in self.known.items():
-            if solution.may_exist and (solution.converged or (solution.gap is not None and solution.gap < _NEAR)):
+        """Name and solution of the estimate that gaps are measured from: the first usable of MLE, MAP and ridge MAP."""
+        for name, solution in self.solutions.items():
+            if solution.may_exist and (solution.converged or (solution.gap is not None and solution.gap < _SMALL_GAP)):
                 return name, solution
         return None
 
     @property
-    def known(self) -> dict[str, Solution]:
-        """What was computed beside the null model, by its name."""
+    def solutions(self) -> dict[str, Solution]:
+        """The estimates that were computed, without the null model, by name."""
         found = {"mle": self.mle, "map": self.map, "ridge": self.ridge}
         return {name: solution for name, solution in found.items() if solution is not None}
 
 
 class Yardstick:
-    """The exact estimates on the rows of a run, evaluated once: what each epoch and the end are measured by.
+    """The exact estimates evaluated on the rows of a run, with which each epoch and the final model are compared.
+
+    Args:
+        exact: the estimates.
+        objective: the objective of the run, whose head and prior the estimates share.
+        splits: rows by split.
 
     Attributes:
+        exact: the estimates.
         null: the null model.
-        lines: mean NLL by estimate that exists and split.
-        gained: NLL of the null model minus that of the reference, and the paired standard error, by split.
-        optimum: what training would reach with a linear model, where it exists and is certified.
-        reference: what gaps are measured from, as a model.
+        reference: the model of the estimate from which gaps are measured; None where there is none.
+        optimum: the estimate that training would reach with a linear model; None unless it exists and is certified.
+        measure: gives the distances between an objective's parameters and `optimum`; None where that is not defined.
+        mean_nll: mean NLL in nats per row, by name of the estimate and by split; only finite ones.
+        null_gap: by split, mean NLL of the null model minus that of the reference, and its paired standard error.
     """
 
-    def __init__(self, exact: Exact, objective: Objective, splits: dict[str, Rows]) -> None:
-        self.exact, self.gained = exact, dict[str, tuple[float, float]]()
+    def __init__(self, exact: ExactEstimates, objective: Objective, splits: dict[str, Rows]) -> None:
+        self.exact, self.null_gap = exact, dict[str, tuple[float, float]]()
         found = exact.optimum
         self.optimum = found if found is not None and found.may_exist and found.converged else None
         self.measure = None if self.optimum is None else distance.parameter_measure(objective, self.optimum)
         objectives = {
             name: as_objective(solution, objective)
-            for name, solution in {"null": exact.null, **exact.known}.items()
+            for name, solution in {"null": exact.null, **exact.solutions}.items()
             if solution.may_exist or name == "null"
         }
         self.null = objectives["null"]
-        self.lines: dict[str, dict[str, float]] = {name: {} for name in objectives}
+        self.mean_nll: dict[str, dict[str, float]] = {name: {} for name in objectives}
         self.reference = None if exact.reference is None else objectives[exact.reference[0]]
         self._at_reference: dict[str, Evaluation] = {}
         for split, rows in splits.items():
             evaluations = {name: evaluate(exact_objective, rows) for name, exact_objective in objectives.items()}
             for name, evaluation in evaluations.items():
                 if abs(value := evaluation.mean(rows)) < float("inf"):
-                    self.lines[name][split] = value
+                    self.mean_nll[name][split] = value
             if exact.reference is not None:
-                self.gained[split] = distance.gap(evaluations["null"], evaluations[exact.reference[0]], rows)
-                if rows.num_rows <= _MOST_KEPT:
+                self.null_gap[split] = distance.gap(evaluations["null"], evaluations[exact.reference[0]], rows)
+                if rows.num_rows <= _MAX_KEPT_ROWS:
                     self._at_reference[split] = evaluations[exact.reference[0]]
 
     def at_reference(self, split: str, rows: Rows) -> Evaluation:
-        """The reference on the rows of a split."""
+        """The reference evaluated on `rows`, which are those of the split."""
         assert self.reference is not None
         return self._at_reference.get(split) or evaluate(self.reference, rows)
 
     def epoch(self, split: str, figures: Mapping[str, float], objective: Objective) -> dict[str, float]:
-        """`gap_nats` and `skill` of an epoch's figures; on the training rows of a linear model also the distance of
-        its parameters and its `excess_objective`.
+        """Figures of one epoch relative to the exact estimates; only finite ones.
+
+        They are `gap_nats`, `skill`, and on the training rows of a linear model `excess_objective` and the distances of
+        the parameters from the optimum.
+
+        Args:
+            split: name of the split.
+            figures: the epoch's `nll_nats` and `objective` on the split.
+            objective: the model after the epoch.
         """
         values: dict[str, float] = {}
-        if self.exact.reference is not None and split in self.lines[self.exact.reference[0]]:
-            gap = figures["nll_nats"] - self.lines[self.exact.reference[0]][split]
-            skill = distance.skill(gap, 0.0, *self.gained[split])
+        if self.exact.reference is not None and split in self.mean_nll[self.exact.reference[0]]:
+            gap = figures["nll_nats"] - self.mean_nll[self.exact.reference[0]][split]
+            skill = distance.skill(gap, 0.0, *self.null_gap[split])
             values |= {"gap_nats": gap} | ({} if skill is None else {"skill": skill})
         if split == "train" and self.optimum is not None and self.measure is not None:
             values["excess_objective"] = figures["objective"] - self.optimum.objective
@@ -109,8 +130,11 @@ class Yardstick:
         return {name: value for name, value in values.items() if abs(value) < float("inf")}
 
 
-def describe(solution: Solution | None, line: dict[str, float] | None) -> Json | None:
-    """An exact estimate as `summary.json` has it."""
+def describe(solution: Solution | None, mean_nll: dict[str, float] | None) -> Json | None:
+    """The entry of an exact estimate in `summary.json`.
+
+    `mean_nll`: its mean NLL by split, in nats per row.
+    """
     if solution is None:
         return None
     content: Json = {"exists": solution.exists}
@@ -123,5 +147,5 @@ def describe(solution: Solution | None, line: dict[str, float] | None) -> Json |
     content |= {"residual": solution.residual} if abs(solution.residual) < float("inf") else {}
     content |= {"is_global": solution.is_global}
     content |= {"excess_bound": solution.gap} if solution.matrix_free and solution.gap is not None else {}
-    content |= {split: {"nll_nats": value} for split, value in (line or {}).items()}
+    content |= {split: {"nll_nats": value} for split, value in (mean_nll or {}).items()}
     return content

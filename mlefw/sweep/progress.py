@@ -14,7 +14,7 @@ from mlefw.system.atomic import write_json
 from mlefw.system.child import killed_by
 from mlefw.system.fork_pool import Ended
 from mlefw.system.number_format import number
-from mlefw.system.own_folder import cleared
+from mlefw.system.own_folder import replace_links
 from mlefw.system.signals import SIGNALS
 from mlefw.system.terminal import console
 
@@ -64,7 +64,7 @@ class Progress:
             job.status = "stopped" if job.exit_code in STOPPED and not how.is_late else "failed"
             job.reason = self._reason(how, said)
             with suppress(OSError, StorageError):
-                cleared(job.run_dir).mkdir(mode=0o755, exist_ok=True)
+                replace_links(job.run_dir).mkdir(mode=0o755, exist_ok=True)
                 if not summary:
                     write_json(job.run_dir / "summary.json", {"status": "failed", "reason": job.reason})
         self._store_log(job)
@@ -109,10 +109,10 @@ class Progress:
             if log.stat().st_size == 0 or not job.run_dir.exists():
                 log.unlink()
             elif not place.exists():
-                log.rename(cleared(place))
+                log.rename(replace_links(place))
             else:
                 # The job goes on in the directory of an attempt that was stopped.
-                with cleared(place).open("ab") as whole, log.open("rb") as part:
+                with replace_links(place).open("ab") as whole, log.open("rb") as part:
                     shutil.copyfileobj(part, whole)
                 log.unlink()
 

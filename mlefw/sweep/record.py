@@ -14,8 +14,8 @@ from typing import Any
 
 from mlefw.run.directory import SUPERSEDED, summary_of
 from mlefw.system.atomic import Json, write_json, write_text
-from mlefw.system.inert_text import cell
-from mlefw.system.own_folder import cleared
+from mlefw.system.inert_text import spreadsheet_cell
+from mlefw.system.own_folder import replace_links
 
 NAME = "sweep.json"
 _WRITE_S = 2.0
@@ -130,7 +130,7 @@ def attempts(root: Path, job: Job) -> list[Path]:
 def supersede(root: Path, path: Path) -> None:
     """Move the directory of a failed attempt into the folder for superseded ones, under a new number."""
     folder = root / SUPERSEDED
-    cleared(folder).mkdir(mode=0o755, exist_ok=True)
+    replace_links(folder).mkdir(mode=0o755, exist_ok=True)
     count = sum(1 for _ in folder.glob(f"{path.name}.*"))
     shutil.move(path, folder / f"{path.name}.{count + 1}")
 
@@ -177,7 +177,9 @@ class Journal:
         writer = csv.DictWriter(text, list(self._rows()[0]), lineterminator="\n")
         writer.writeheader()
         rows = [{**row, "overrides": " ".join(row["overrides"])} for row in self._rows()]
-        writer.writerows({name: cell(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows)
+        writer.writerows(
+            {name: spreadsheet_cell(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows
+        )
         write_text(self.root / "sweep.csv", text.getvalue())
 
     def _write(self) -> None:

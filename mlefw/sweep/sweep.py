@@ -21,7 +21,7 @@ from mlefw.sweep.record import NAME, Job, Journal, plan, read
 from mlefw.sweep.task import Task
 from mlefw.system import file_system
 from mlefw.system.local_path import local_path
-from mlefw.system.own_folder import own
+from mlefw.system.own_folder import mark_own
 
 MAX_JOBS = 10_000
 
@@ -68,7 +68,7 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
     if not (forks and (root / NAME).is_file() and not root.is_symlink()):
         check_free(root)
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
-    own(root)
+    mark_own(root)
     kept = [override for override in overrides if not override.startswith("run_dir=")]
     grid = _grid([override for override in kept if not override.startswith("hydra")])
     jobs = plan(root, grid, swept)

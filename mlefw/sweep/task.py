@@ -60,10 +60,10 @@ class Task:
 
         Forks with equal settings find the results in memory (`shared_work`). Errors and warnings are dropped here.
         """
-        with suppress(Exception), shared_work.remembering(), warnings.catch_warnings():
+        with suppress(Exception), shared_work.shared_with_forks(), warnings.catch_warnings():
             # The job meets errors and warnings again and reports them.
             warnings.simplefilter("ignore")
-            if self.command != "check" and shared_work.is_little(self.config):
+            if self.command != "check" and shared_work.is_shareable(self.config):
                 from mlefw.command import train
                 from mlefw.run import prepare
 

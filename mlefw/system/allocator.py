@@ -1,4 +1,4 @@
-"""Memory: what stays with the process while it trains, and what a device has room for."""
+"""Memory of the process during training, and free memory of a device."""
 
 import ctypes
 import platform
@@ -12,21 +12,21 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """Parameters of glibc's `mallopt`."""
 
 _USUAL = {_TRIM_THRESHOLD: 2**26, _MMAP_THRESHOLD: 2**25, _MMAP_MAX: 2**16}
-"""What they come to by themselves in a process that works with large tensors."""
+"""Values set again afterwards: about what glibc adjusts them to by itself in a process with large tensors."""
 
 _NEVER = 2**31 - 1
 
-_SHARE = 0.5
-"""Of the free memory of a device, what tables may take; the rest is for what steps compute."""
+_TABLE_SHARE = 0.5
+"""Share of the free memory of a device that a table of rows may take; the rest is for the steps of training."""
 
 
 @contextmanager
-def retained() -> Iterator[None]:
-    """Do not give freed memory back to the system while the block runs, and do so when it ends.
+def keep_freed_memory() -> Iterator[None]:
+    """Keep freed memory in the process while the block runs, and give it back to the system when the block ends.
 
-    Each step asks for the memory that the one before has freed. Large pieces would come from the system each time,
-    page by page and filled with zeros, which takes as long as what a step computes of a hundred thousand rows. Only
-    glibc is told; elsewhere nothing happens.
+    Each training step allocates what the previous step has freed. By default glibc gets large pieces from the system
+    anew each time, page by page and filled with zeros, which takes about as long as a step on a hundred thousand rows.
+    Without glibc the block runs unchanged.
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         yield
@@ -43,8 +43,8 @@ def retained() -> Iterator[None]:
 
 
 def has_room(device: torch.device, num_bytes: int) -> bool:
-    """Whether a GPU can hold a table of so many bytes beside the training; on a CPU there is nothing to move."""
+    """Whether a GPU has room for a table of `num_bytes` beside the training; False on a CPU, where nothing is moved."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    return num_bytes <= _SHARE * free
+    return num_bytes <= _TABLE_SHARE * free

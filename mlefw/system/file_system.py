@@ -1,4 +1,4 @@
-"""What a file system may refuse: shares (SMB, NFS), FUSE and old formats lack some operations of a local disk."""
+"""File operations that also work where the file system lacks some of them, as SMB, NFS, FUSE and old formats do."""
 
 import atexit
 import errno
@@ -23,38 +23,48 @@ _NAMES = (
     *("EXDEV", "EBUSY", "ETXTBSY"),
 )
 _REFUSED = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
-"""Errors that say that an operation is not to be had; a full or broken disk has others."""
+"""Error numbers by which a file system says that it lacks an operation; a full or broken disk reports others."""
 
 _ZEROS = bytes(2**20)
 
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 def is_refused(error: OSError) -> bool:
-    """Whether an operation is not to be had here, rather than has failed."""
+    """Whether the error says that the file system lacks an operation, rather than that the operation failed."""
     return error.errno in _REFUSED
 
 
-def tell(path: Path, lacks: str, so: str) -> None:
-    """Say once what a file system lacks, and what follows from it."""
-    if lacks not in _told:
-        _told.add(lacks)
-        warn(f"the file system of {path if path.is_dir() else path.parent} cannot {lacks}: {so}")
+def warn_once(path: Path, operation: str, consequence: str) -> None:
+    """Warn that the file system lacks an operation, the first time that this operation is missed.
+
+    Args:
+        path: a file or folder on the file system.
+        operation: what it lacks, as the words behind "cannot": "sync what is written".
+        consequence: what follows for the user.
+    """
+    if operation not in _warned:
+        _warned.add(operation)
+        warn(f"the file system of {path if path.is_dir() else path.parent} cannot {operation}: {consequence}")
 
 
 @contextmanager
-def best_effort(path: Path, lacks: str, so: str) -> Iterator[None]:
-    """Go on where the file system refuses what is done in the block; any other failure is raised."""
+def best_effort(path: Path, operation: str, consequence: str) -> Iterator[None]:
+    """Warn, as `warn_once`, instead of failing where the file system lacks an operation of the block.
+
+    Raises:
+        OSError: any other failure of the block.
+    """
     try:
         yield
     except OSError as error:
         if not is_refused(error):
             raise
-        tell(path, lacks, so)
+        warn_once(path, operation, consequence)
 
 
 def sync(path: Path) -> None:
-    """Bring a file or a folder to the disk.
+    """Write what the system still holds in memory of a file or a folder to the disk.
 
     Raises:
         OSError: the disk is full or broken.
@@ -67,8 +77,10 @@ def sync(path: Path) -> None:
             os.close(descriptor)
 
 
-def put(temporary: Path, path: Path) -> None:
-    """Let a file take the place of another one; of the two there is always a whole one where files can be renamed.
+def replace(temporary: Path, path: Path) -> None:
+    """Rename a file to `path`, over the file there if there is one; where files cannot be renamed, copy it.
+
+    Renaming leaves a complete file at `path` at every moment; copying does not.
 
     Raises:
         OSError: the disk is full or broken, or the folder may not be written to.
@@ -78,19 +90,19 @@ def put(temporary: Path, path: Path) -> None:
     except OSError as error:
         if not is_refused(error):
             raise
-        tell(path, "rename files", "one that is being written where the program is killed is lost")
+        warn_once(path, "rename files", "one that is being written where the program is killed is lost")
         shutil.copyfile(temporary, path)
         sync(path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file that nobody needs, if there is one and it can be removed."""
+    """Remove a file if it exists; where the file system lacks that, warn."""
     with best_effort(path, "remove files", "some that end with .tmp are left behind"):
         path.unlink(missing_ok=True)
 
 
-def void(path: Path) -> None:
-    """Remove a JSON file that no longer holds; where it cannot be removed, nothing is left in it."""
+def invalidate(path: Path) -> None:
+    """Remove an outdated JSON file; where the file system lacks that, write an empty object into it."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -101,9 +113,10 @@ def void(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold a folder for this process; whether it is held. The system lets go of it when the process ends, however.
+    """Lock a folder for this process while the block runs; yields False where another process holds the lock.
 
-    Where there are no locks it counts as held.
+    The system frees the lock when the process ends, also by a crash. Without locks (Windows, some network file
+    systems) every process gets True.
     """
     if fcntl is None:
         yield True
@@ -121,11 +134,13 @@ def locked(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def nameless(folder: Path) -> IO[bytes]:
-    """A file without a buffer that nobody sees, and that ends with its user: as a rule it has no name.
+def unnamed_file(folder: Path) -> IO[bytes]:
+    """An open, empty, unbuffered file without a name in the folder, whose space is freed when it is closed.
+
+    Where files cannot be without a name, it is a hidden one that is removed when the program ends.
 
     Raises:
-        OSError: there is no room for it.
+        OSError: the file could not be made.
     """
     try:
         return tempfile.TemporaryFile(dir=folder, buffering=0)
@@ -134,20 +149,22 @@ def nameless(folder: Path) -> IO[bytes]:
             raise
     descriptor, name = tempfile.mkstemp(prefix=".mlefw.", suffix=".tmp", dir=folder)
     file = os.fdopen(descriptor, "w+b", buffering=0)
-    # An open file keeps its name here; it is removed when the program ends.
+    # This file system does not let go of the name of an open file.
     atexit.register(remove, Path(name))
     return file
 
 
 def reserve(file: IO[bytes], size: int) -> None:
-    """Take room for so many bytes at once: a mapped page without room would end the process when it is written.
+    """Reserve `size` bytes of the disk for a file that will be mapped into memory.
+
+    Without the reservation, writing to a mapped page on a full disk would kill the process (SIGBUS).
 
     Raises:
-        OSError: there is none.
+        OSError: the disk has no room for them.
     """
     try:
         os.posix_fallocate(file.fileno(), 0, size)
-    except (OSError, AttributeError) as error:
+    except (OSError, AttributeError) as error:  # macOS and Windows have no posix_fallocate
         if isinstance(error, OSError) and not is_refused(error):
             raise
         left = size

@@ -1,4 +1,4 @@
-"""Tasks in processes of their own, forked from one that has imported everything already: a crash costs one task."""
+"""A pool that runs each task in a fork of this process, which has imported everything: a crash costs one task."""
 
 import faulthandler
 import os
@@ -19,12 +19,18 @@ from mlefw.system.child import Child, wait
 Task = Callable[[], int]
 
 _GRACE_S = 10.0
-"""What a task that took too long has for its last words."""
+"""Seconds between the SIGTERM for a task that took too long and its SIGKILL."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: an exit code (minus the signal's number where it was killed), and after how long."""
+    """How the process of a task ended.
+
+    Attributes:
+        code: exit code, or minus the number of the signal that killed the process.
+        seconds: how long it ran.
+        is_late: whether it was stopped because it ran longer than the time limit.
+    """
 
     code: int
     seconds: float
@@ -39,16 +45,16 @@ class _Running:
 
 
 class Pool:
-    """At most `size` tasks at once, each in a fork of this process. Use it with signals `deferred`.
+    """Runs at most `size` tasks at once, each in a fork of this process; a context manager.
 
-    A first signal reaches every task, which may then take its time to end, and `Stopped` is raised; a second one
-    kills them. No process is left when the block is left.
+    Use it inside `signals.deferred()`: then a first signal is passed on to every task, which may take its time to end,
+    and `Stopped` is raised; a second signal kills the tasks. After the block no process is left.
 
     Args:
-        size: how many run at once.
-        threads: of each task.
-        timeout_s: what a task may take; None for no limit.
-        ended: called with the key of a task and how it ended.
+        size: how many tasks run at once.
+        threads: how many threads each task computes with.
+        timeout_s: seconds that a task may take; None for no limit.
+        ended: called with the key of each task that has ended, and how it ended.
     """
 
     def __init__(self, size: int, threads: int, timeout_s: float | None, ended: Callable[[int, Ended], None]) -> None:
@@ -56,13 +62,13 @@ class Pool:
         self.running: list[_Running] = []
 
     def __enter__(self) -> "Pool":
-        """Begin."""
+        """The pool itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for the rest after a signal, and leave no process behind."""
+        """Wait for the running tasks, or kill them after an error other than `Stopped`."""
         try:
             if isinstance(error, Stopped):
                 for one in self.running:
@@ -76,7 +82,12 @@ class Pool:
                 self._wait()
 
     def submit(self, key: int, task: Task, log: Path) -> None:
-        """Start a task as soon as there is room for it; what it prints goes to a file.
+        """Wait until fewer than `size` tasks run, then start one.
+
+        Args:
+            key: number of the task, for `ended`.
+            task: returns the exit code.
+            log: file that is overwritten with what the task prints.
 
         Raises:
             Stopped: a signal has come.
@@ -85,11 +96,11 @@ class Pool:
         while len(self.running) >= self.size:
             self._wait()
             signals.raise_pending()
-        child = Child(task, partial(_settle, log, self.threads), signal.SIGTERM)
+        child = Child(task, partial(_prepare, log, self.threads), signal.SIGTERM)
         self.running.append(_Running(key, child))
 
     def drain(self) -> None:
-        """Wait for all of them.
+        """Wait until all tasks have ended.
 
         Raises:
             Stopped: a signal has come.
@@ -114,8 +125,9 @@ class Pool:
                     one.child.send(signal.SIGTERM)
 
 
-def _settle(log: Path, threads: int) -> None:
-    # Be the first to go where memory ends (Linux).
+def _prepare(log: Path, threads: int) -> None:
+    """Set up the process of a task: output into `log`, number of threads."""
+    # Where memory runs out, Linux is to kill a task rather than the process that holds the pool.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
@@ -133,5 +145,6 @@ def _use_threads(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     limits: Any = threadpool_limits
+    # Commands that fork tasks limit themselves to one thread already.
     if threads > 1:
         limits(threads)

@@ -1,4 +1,4 @@
-"""Paths that a user names: on this machine, and no address of another one."""
+"""Paths given by a user, which must be on this machine."""
 
 import re
 from pathlib import Path
@@ -8,18 +8,18 @@ from mlefw.errors import UsageError
 
 
 def local_path(path: str | Path, setting: str, only: str = "only local files are read and written") -> Path:
-    """The path, as it is; of `file:///a/b` that of the file.
+    """The path itself, or the path in a `file:` address.
 
     Args:
-        path: what the user gave. A `Path` has one slash left of the two after a scheme.
-        setting: by which the user gave it.
-        only: what can be done instead.
+        path: what the user gave. In a `Path`, only one slash is left of the two behind the scheme of an address.
+        setting: name of the setting that holds the path, for the message.
+        only: middle of the message, which says what is possible instead.
 
     Raises:
-        UsageError: it is an address such as `s3://bucket/a.parquet`.
+        UsageError: the path is an address such as `s3://bucket/a.parquet`.
     """
     text = str(path)
-    # A single letter would be a drive of Windows.
+    # At least two letters: a single one is a drive of Windows.
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", text)
     if scheme is None:
         return Path(path)

@@ -1,4 +1,4 @@
-"""Numbers in words: the one format of every figure that a person reads."""
+"""Numbers as text for reports and messages."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,10 @@ from typing import Any
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    """Four decimals in the middle range, five digits elsewhere; a dash for what is not defined."""
+    """A figure with four decimals, or four significant digits below 0.001 and from 100,000 on; a dash for None.
+
+    `sign`: whether positive numbers get a plus sign.
+    """
     if value is None:
         return "-"
     if not math.isfinite(value):
@@ -16,23 +19,25 @@ def number(value: float | None, sign: bool = False) -> str:
 
 
 def p_value(value: float) -> str:
-    """A probability, to four decimals."""
+    """A p-value with four decimals, or `<0.0001`."""
     return "<0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def percent(share: float) -> str:
-    """A share in per cent; 99.6 % is not 100 %."""
+    """A share in per cent: without decimals, with one decimal near 0 and 100 %, which it must not be rounded to."""
     value = 100 * share
     return f"{value:.1f} %" if 99 < value < 100 or 0 < value < 1 else f"{value:.0f} %"
 
 
-def robust(mean: float | None, error: float, few: Mapping[str, Any] | None) -> tuple[float, float, str]:
-    """A mean difference in nats to base a verdict on: without the few rows that decide it, and in words that say so.
+def robust_difference(mean: float | None, error: float, few: Mapping[str, Any] | None) -> tuple[float, float, str]:
+    """The mean difference to base a verdict on, its standard error, and words on what was left out ("" for nothing).
+
+    Where a few rows decide the mean over all rows, they are left out.
 
     Args:
-        mean: over all rows; None where it is not finite.
-        error: its standard error.
-        few: the rows that carry nearly all of it, as `baseline.distance.Decisive`; None where no few do.
+        mean: mean difference over all rows, in nats; None where it is not finite.
+        error: standard error of the mean, in nats.
+        few: fields of `baseline.distance.Decisive` about those few rows; None where there are none.
     """
     if few is None:
         assert mean is not None

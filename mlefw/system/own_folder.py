@@ -1,4 +1,4 @@
-"""Folders in which a run writes alone: what is written below one never leaves it, whatever links lie on the way."""
+"""Folders that belong to a run: nothing written below one may leave it through a symbolic link."""
 
 import os
 from pathlib import Path
@@ -6,18 +6,19 @@ from pathlib import Path
 _own: set[Path] = set()
 
 
-def own(folder: Path) -> None:
-    """From now on this process, and its forks, replace the links below a folder that they would write through.
+def mark_own(folder: Path) -> None:
+    """Let `replace_links` work below this folder, in this process and its forks.
 
-    The folder itself may be reached by a link: it is where a person has said.
+    The path of the folder itself may contain links: the user has chosen it.
     """
     _own.add(_plain(folder))
 
 
-def cleared(path: Path) -> Path:
-    """The same path, to be written to; below an own folder each link on the way is replaced.
+def replace_links(path: Path) -> Path:
+    """The path itself, after symbolic links on the way from an own folder to it have been removed.
 
-    A link above the path gives way to a folder, and a link at the path to nothing. What a link leads to is untouched.
+    A new folder replaces each link to a folder above the path; a link at the path is removed. The files that links
+    point to are not touched. A path below no own folder is left as it is.
 
     Raises:
         OSError: a link could not be removed.
@@ -33,5 +34,5 @@ def cleared(path: Path) -> Path:
 
 
 def _plain(path: Path) -> Path:
-    """Absolute and without `..`, by its text alone."""
+    """The path as absolute text without `..`; links are not followed."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` would follow links

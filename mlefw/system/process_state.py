@@ -1,4 +1,4 @@
-"""The state of a Python process that belongs to the caller: what mlefw needs of it is set for a while, and put back."""
+"""The global state of the calling Python process, which mlefw changes for a while and restores."""
 
 import logging
 import os
@@ -13,15 +13,15 @@ import torch
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Work as in a process of one's own, and leave the caller's as it was, also after an error.
+    """Run the block with torch's default settings, and restore the caller's global state afterwards, also on an error.
 
-    Inside, gradients can be computed, tensors are on the CPU and floats of 32 bits unless told otherwise, and there is
-    no autocast. Put back are the global generators of random, numpy and torch, the modes and numbers of threads of
-    torch, levels and handlers of loggers, and environment variables.
+    Inside, gradients are computed, new tensors are float32 on the CPU by default, and autocast is off. Restored are the
+    global random generators of Python, numpy and torch, torch's modes and number of threads, levels and handlers of
+    loggers, and environment variables.
     """
     with ExitStack() as stack:
-        for keep in (_generators, _modes, _loggers, _environment):
-            stack.callback(keep())
+        for save in (_generators, _modes, _loggers, _environment):
+            stack.callback(save())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for device in ("cpu", "cuda"):
@@ -45,7 +45,7 @@ def _generators() -> Callable[[], None]:
         if devices is not None:
             torch.cuda.set_rng_state_all(devices)
         elif torch.cuda.is_available():
-            # They had not been used: as the caller's last torch.manual_seed, if any, would have left them.
+            # The GPUs came into use inside the block: seed them as the caller's last torch.manual_seed would have.
             torch.cuda.manual_seed_all(seed)
 
     return restore
@@ -78,7 +78,7 @@ def _loggers() -> Callable[[], None]:
 
     def restore() -> None:
         for one, level, handlers, propagate, disabled in states:
-            # Not unless it has changed: each call clears what loggers remember of one another's levels.
+            # `setLevel` clears the cached levels of all loggers, so it is called only where something changed.
             if one.level != level:
                 one.setLevel(level)
             one.handlers, one.propagate, one.disabled = handlers, propagate, disabled

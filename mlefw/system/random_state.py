@@ -1,4 +1,4 @@
-"""Streams of random numbers: each consumer has its own, which follows from the seed of the run and its name alone."""
+"""Random streams: each consumer of randomness has one, which depends on the seed of the run and its name alone."""
 
 import hashlib
 import random
@@ -11,35 +11,35 @@ import numpy as np
 import torch
 
 State = dict[str, Any]
-"""Of the global generators of torch (and its GPUs, where they are in use), numpy and Python: plain containers."""
+"""State of the global generators of torch (with GPUs in use), numpy and Python, in plain containers and tensors."""
 
 
-def number_of(seed: int, name: str) -> int:
-    """The seed of a consumer's stream, below 2**63."""
+def stream_seed(seed: int, name: str) -> int:
+    """The seed of the stream of the consumer `name` in a run with this seed; at least 0 and below 2**63."""
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8]) >> 1
 
 
 def generator(seed: int, name: str) -> torch.Generator:
-    """A generator of a consumer's own, on the CPU."""
-    return torch.Generator().manual_seed(number_of(seed, name))
+    """A new generator on the CPU for the consumer `name` in a run with this seed."""
+    return torch.Generator().manual_seed(stream_seed(seed, name))
 
 
-class Stream:
-    """The global generators as one consumer finds them: for code that takes no generator, as dropout and plugins.
+class RandomStream:
+    """A random stream for code that draws from the global generators and takes none, such as dropout and plugins.
 
-    Inside a block they go on from where the block before left them, and after it they are as they were before it.
-    Blocks of several streams may lie within each other.
+    A context manager: on entering, the global generators continue where the stream's last block left them; on leaving,
+    they are as they were before the block. Blocks of several streams may be nested.
 
     Args:
-        seed: of the run.
-        name: of the consumer.
+        seed: seed of the run.
+        name: name of the consumer.
     """
 
     def __init__(self, seed: int, name: str) -> None:
-        self.number = number_of(seed, name)
+        self.seed = stream_seed(seed, name)
         self._outside = capture()
         try:
-            _seed(self.number)
+            _seed(self.seed)
             self._state = capture()
         finally:
             restore(self._outside)
@@ -47,7 +47,7 @@ class Stream:
 
     @property
     def state(self) -> State:
-        """Where the stream is, inside a block of it or outside."""
+        """Where the stream is now; may be read and set inside its block or outside."""
         return capture() if self._is_entered else self._state
 
     @state.setter
@@ -56,12 +56,12 @@ class Stream:
             restore(state)
         self._state = state
 
-    def __enter__(self) -> "Stream":
-        """Put the generators to where the stream is."""
+    def __enter__(self) -> "RandomStream":
+        """Set the global generators to the state of the stream."""
         self._outside = capture()
         if "cuda" in self._outside and "cuda" not in self._state:
-            # GPUs have come into use since.
-            _seed(self.number)
+            # GPUs have come into use since the stream was made: begin with their state for the seed of the stream.
+            _seed(self.seed)
         restore(self._state)
         self._is_entered = True
         return self
@@ -69,20 +69,23 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Note where the stream is, and put the generators back."""
+        """Store the state of the stream, and restore the global generators."""
         self._state, self._is_entered = capture(), False
         restore(self._outside)
 
 
 @contextmanager
 def isolated(name: str) -> Iterator[None]:
-    """The same outside a run, for a block or a whole function: what it draws is always the same, and moves nothing."""
-    with Stream(0, name):
+    """Outside a run: let a block, or a decorated function, draw the same numbers each time.
+
+    The caller's global generators do not move.
+    """
+    with RandomStream(0, name):
         yield
 
 
 def capture() -> State:
-    """The states of the global generators."""
+    """The state of the global generators."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: State = {
@@ -96,21 +99,21 @@ def capture() -> State:
 
 
 def restore(state: State) -> None:
-    """Put the generators back to where `capture` saw them."""
+    """Set the global generators to a state that `capture` returned."""
     torch.set_rng_state(state["torch"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal.tolist()), gauss))
-    # As many as are here: a run may go on with another number of GPUs.
+    # A resumed run may have fewer or more GPUs than before.
     for device, known in zip(range(torch.cuda.device_count()), state.get("cuda", []), strict=False):
         torch.cuda.set_rng_state(known, device)
 
 
-def _seed(number: int) -> None:
-    random.seed(number)
-    np.random.seed(number % 2**32)
-    torch.default_generator.manual_seed(number)
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
-        # Otherwise torch would keep the whole stack of calls for later.
-        torch.cuda.manual_seed_all(number)
+        # Without the condition, torch would keep the call, with its traceback, until GPUs come into use.
+        torch.cuda.manual_seed_all(seed)

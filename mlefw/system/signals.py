@@ -1,4 +1,4 @@
-"""Signals: training ends at the next clean boundary, everything else at once; a second signal never waits."""
+"""Signals that ask a command to end: training stops after the current step, everything else at once."""
 
 import os
 import signal
@@ -12,7 +12,10 @@ from mlefw.errors import Stopped
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
-"""Those that ask a program to end; Windows has the first two."""
+"""Signals that ask a program to end. SIGUSR1 announces that a cluster is about to take its machine back.
+
+Windows has the first two alone.
+"""
 
 _state = {"handled": False, "deferred": False}
 _pending: list[int] = []
@@ -21,9 +24,10 @@ _raised: list[int] = []
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Turn signals into `Stopped` while the block runs (in the main thread; elsewhere nothing).
+    """Raise `Stopped` in the block when one of `SIGNALS` arrives. Outside the main thread nothing is changed.
 
-    They are SIGINT, SIGTERM, SIGHUP, and SIGUSR1, by which a cluster says that it is about to take its machine back.
+    Raises:
+        Stopped: naming the signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -34,7 +38,7 @@ def handled() -> Iterator[None]:
         yield
     except Exception as error:
         if _raised:
-            # Code in C++ turns whatever is raised within it into an error of its own.
+            # Code in C++ turns a `Stopped` that is raised inside a callback of it into an error of its own.
             raise _stopped(_raised[-1]) from error
         raise
     finally:
@@ -45,8 +49,8 @@ def handled() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def take() -> None:
-    """Handle the signals again, inside a block of `handled`, after other code has put handlers of its own."""
+def take_over() -> None:
+    """Install our handlers again inside `handled`, after other code has installed its own."""
     if _state["handled"] and threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, _receive)
@@ -54,7 +58,10 @@ def take() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let a first signal wait for `raise_pending` while the block runs: weights are never left half-updated."""
+    """Let the first signal wait for `raise_pending` while the block runs, so that no weights are left half-updated.
+
+    A second signal raises `Stopped` at once.
+    """
     _state["deferred"] = True
     try:
         yield
@@ -63,22 +70,22 @@ def deferred() -> Iterator[None]:
 
 
 def is_handled() -> bool:
-    """Whether signals are handled by `handled` now."""
+    """Whether the process is inside `handled`."""
     return _state["handled"]
 
 
 def is_pending() -> bool:
-    """Whether a signal has come."""
+    """Whether a signal has come inside `handled`."""
     return bool(_pending)
 
 
 def pending() -> int:
-    """The first signal that has come, or 0."""
+    """Number of the first signal that has come inside `handled`; 0 for none."""
     return _pending[0] if _pending else 0
 
 
 def raise_pending() -> None:
-    """Stop now, if a signal has come.
+    """Raise `Stopped` if a signal has come.
 
     Raises:
         Stopped: naming the signal.
@@ -87,13 +94,17 @@ def raise_pending() -> None:
         raise _stopped(_pending[0])
 
 
-def forked() -> None:
-    """Stop at once again in a process that was forked while signals waited in its parent."""
+def reset_after_fork() -> None:
+    """Leave `deferred` in a process that was forked inside it: the child stops at once at a signal."""
     _state["deferred"] = False
 
 
-def end_with(parent: int, number: int) -> None:
-    """Let this process get a signal when its parent dies (Linux).
+def signal_on_parent_death(parent: int, number: int) -> None:
+    """Ask the kernel to send this process a signal when its parent dies. Linux only; elsewhere nothing happens.
+
+    Args:
+        parent: process id of the parent.
+        number: the signal.
 
     Raises:
         Stopped: the parent is dead already.
@@ -102,7 +113,9 @@ def end_with(parent: int, number: int) -> None:
         return
     import ctypes
 
-    ctypes.CDLL(None).prctl(1, number)
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
+    # The parent may have died before the call, whose signal then never comes.
     if os.getppid() != parent:
         raise _stopped(number)
 

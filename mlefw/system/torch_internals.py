@@ -1,6 +1,6 @@
-"""Every name of torch that it does not promise to keep, in one place: a new version is looked at here.
+"""All names of torch used here that are private, and may change with a version of torch.
 
-`tests/system/test_torch_internals.py` says which of them has moved, should one ever do so.
+`tests/system/test_torch_internals.py` fails for each name that is gone.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 NORMS = torch.ops.aten._foreach_norm.Scalar
-"""The kernel behind `norms`."""
+"""The operation behind `norms`, as it is recorded in a graph."""
 
 
 def norms(tensors: Sequence[Tensor], order: float = 2.0) -> list[Tensor]:
-    """The norm of each tensor, by one kernel for all of them."""
+    """The norm of each tensor, a scalar each, by one kernel for all of them."""
     return list(torch._foreach_norm(list(tensors), order))
 
 
@@ -27,22 +27,22 @@ def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
 
 
 def copy_(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    """Set the tensors in place, by one kernel for all of them."""
+    """Copy values into tensors of equal shapes, by one kernel for all of them."""
     torch._foreach_copy_(list(tensors), list(values))
 
 
 def lerp_(tensors: Sequence[Tensor], towards: Sequence[Tensor], share: float) -> None:
-    """Move the tensors in place by a share of the way towards others, by one kernel for all of them."""
+    """Tensor += share · (towards − tensor) for each tensor in place, by one kernel for all of them."""
     torch._foreach_lerp_(list(tensors), list(towards), share)
 
 
 def has_step_hooks(optimizer: Optimizer) -> bool:
-    """Whether somebody looks at the steps of an optimiser."""
+    """Whether hooks are registered on the steps of an optimiser."""
     return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
 
 
 def has_pass_hooks(whole: nn.Module) -> bool:
-    """Whether somebody looks into the forward or backward pass of a module or of one of its parts."""
+    """Whether forward or backward hooks are registered on a module or one of its submodules."""
     names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(module, name) for module in whole.modules() for name in names)
 
@@ -53,10 +53,10 @@ def is_mutable(function: OpOverload) -> bool:
 
 
 def kernel(function: OpOverload) -> Callable[..., Any]:
-    """The operation without what Python does around it."""
+    """The compiled function of an operation, which is faster to call than the operation itself."""
     return function._op
 
 
-def storage(value: Tensor) -> int:
-    """What tells apart the memory that tensors lie in."""
+def storage_id(value: Tensor) -> int:
+    """A number that is equal for tensors that share one storage, and for no others alive at that time."""
     return int(value.untyped_storage()._cdata)

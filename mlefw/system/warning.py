@@ -1,4 +1,4 @@
-"""Warnings for the user: on standard error at once, and in the summary of the run."""
+"""Warnings for the user: shown on standard error at once, and collected for the summary of the run."""
 
 import warnings
 from collections.abc import Iterator
@@ -6,20 +6,20 @@ from contextlib import contextmanager
 
 _collected: list[str] = []
 
-_MOST = 100
-"""Warnings of a run; what more there is to warn of is no news."""
+_MAX_WARNINGS = 100
+"""How many warnings of a run are shown and collected."""
 
-_LONGEST = 2000
-"""Characters of a message, which may quote data of any length."""
+_MAX_LENGTH = 2000
+"""Characters to which a message is shortened: it may quote data of any length."""
 
 
 def warn(message: str) -> None:
-    """Say something the user should know that is not an error."""
+    """Warn the user."""
     warnings.warn(shortened(message), UserWarning, stacklevel=2)
 
 
-def shortened(message: str, longest: int = _LONGEST) -> str:
-    """A message of bounded length: its beginning and its end, and how much is left out between them."""
+def shortened(message: str, longest: int = _MAX_LENGTH) -> str:
+    """The message; where it has more than `longest` characters, its beginning and end, and how many are left out."""
     if len(message) <= longest:
         return message
     end = longest // 4
@@ -28,24 +28,27 @@ def shortened(message: str, longest: int = _LONGEST) -> str:
 
 
 def collect(message: str) -> bool:
-    """Note a warning, and say whether to show it: each one once, and so many in all."""
+    """Add a warning to those of the run; whether it is to be shown.
+
+    A warning counts once, and the first hundred warnings of a run alone.
+    """
     message = shortened(message)
-    if message in _collected or len(_collected) >= _MOST:
+    if message in _collected or len(_collected) >= _MAX_WARNINGS:
         return False
-    _collected.append(message if len(_collected) < _MOST - 1 else f"{message}\n(further warnings are left out)")
+    _collected.append(message if len(_collected) < _MAX_WARNINGS - 1 else f"{message}\n(further warnings are left out)")
     return True
 
 
 def collected() -> list[str]:
-    """The warnings of this run so far."""
+    """The warnings of the run so far."""
     return list(_collected)
 
 
 @contextmanager
-def apart(known: list[str] | None = None) -> Iterator[None]:
-    """Let what is warned of while the block runs be that of a run of its own, and not of the run around it.
+def separate_run(known: list[str] | None = None) -> Iterator[None]:
+    """Collect the warnings of the block as those of another run, apart from those of the run around it.
 
-    `known`: the warnings of that run from blocks before; those of this one are added to it.
+    `known`: warnings of that other run from earlier blocks, to which those of this block are added.
     """
     before, known = collected(), [] if known is None else known
     _collected[:] = known
@@ -56,5 +59,5 @@ def apart(known: list[str] | None = None) -> Iterator[None]:
 
 
 def clear() -> None:
-    """Forget them: a new run starts."""
+    """Remove the collected warnings, since a new run starts."""
     _collected.clear()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mlefw.batch.base import BatchRegime
 from mlefw.distributed import ranks
-from mlefw.rows.batch import Batch, Chunk, gathered
+from mlefw.rows.batch import Batch, Chunk, gather_batches
 from mlefw.rows.rows import Rows
 from mlefw.rows.stored import StoredRows
 from mlefw.system import random_state
@@ -106,7 +106,7 @@ class RowsModule(lightning.LightningDataModule):
     def own_share(self, name: str) -> Rows:
         """The rows of a split that this process evaluates: all of them, unless there are several processes."""
         rows = self._prepared(name)
-        return rows if ranks.count() == 1 else rows.take(ranks.share(rows.num_rows))
+        return rows if ranks.world_size() == 1 else rows.take(ranks.own_rows(rows.num_rows))
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch; of each batch the rows that this process computes."""
@@ -125,8 +125,8 @@ class RowsModule(lightning.LightningDataModule):
                 yield Chunk(share, spans, scales, known, ends)
             else:
                 # Every process draws the same batches, and computes every k-th row of each.
-                own = slice(ranks.number(), None, ranks.count())
-                chunk = gathered(rows, [(index[own], scale) for index, scale, _ in taken], known, ends)
+                own = slice(ranks.rank(), None, ranks.world_size())
+                chunk = gather_batches(rows, [(index[own], scale) for index, scale, _ in taken], known, ends)
                 if isinstance(rows, StoredRows):
                     rows.release()
                 yield chunk

@@ -5,7 +5,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
-from mlefw.system.random_state import Stream
+from mlefw.system.random_state import RandomStream
 from mlefw.training.lightning_internals import EvaluationLoop, call_hook
 from mlefw.training.module import LikelihoodModule
 
@@ -27,7 +27,7 @@ class PlainEvaluationLoop(EvaluationLoop):
         assert isinstance(module, LikelihoodModule)
         # A resumed run may evaluate more or less often than one that was never stopped: an evaluation that draws random
         # numbers must not change those of training.
-        with Stream(module.seed, f"evaluation after step {trainer.global_step}"):
+        with RandomStream(module.seed, f"evaluation after step {trainer.global_step}"):
             return self._evaluate(trainer, module)
 
     def _evaluate(self, trainer: lightning.Trainer, module: LikelihoodModule) -> list[Any]:

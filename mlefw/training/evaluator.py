@@ -52,7 +52,7 @@ class Evaluator:
     def figures(self) -> dict[str, float]:
         """Every metric over the rows added in all processes, by name; then start anew with the next block."""
         sums = self.accumulator.packed()
-        ranks.add([sums])
+        ranks.all_reduce([sums])
         self.accumulator.unpack(sums.cpu())
         values = self.accumulator.figures()
         numbers = torch.stack([value.double() for value in values.values()]).tolist()

@@ -19,7 +19,7 @@ from mlefw.metric.base import Metric
 from mlefw.objective.objective import Objective, not_finite
 from mlefw.rows.batch import Batch, Chunk
 from mlefw.rows.rows import Rows
-from mlefw.system.random_state import Stream
+from mlefw.system.random_state import RandomStream
 from mlefw.training.averaging import Averaging
 from mlefw.training.evaluation_schedule import Cadence
 from mlefw.training.evaluator import Evaluator
@@ -89,7 +89,7 @@ class LikelihoodModule(lightning.LightningModule):
         self.metrics: Any = nn.ModuleList(nn.ModuleList(members) for members in metrics.values())
         self.evaluators = [Evaluator(objective, members) for members in metrics.values()]
         self.seed = seed
-        self.stream, self.around = Stream(seed, "steps"), Stream(seed, "around steps")
+        self.stream, self.around = RandomStream(seed, "steps"), RandomStream(seed, "around steps")
         self.figures: dict[str, dict[str, float]] = {}
         self.place, self.losses, self.evaluated_step = (0, 0), (0.0, 0), -1
         self.rows_seen, self.started, self.seconds = 0, time.monotonic(), 0.0
@@ -151,12 +151,12 @@ class LikelihoodModule(lightning.LightningModule):
         if at is not None and error is not None:
             if not self.recovery.is_possible:
                 raise error
-            self._go_back(epoch + sum(end < at for end in chunk.ends))
+            self._go_back(epoch + sum(end < at for end in chunk.epoch_ends))
 
     def _pass_over(self, chunk: Chunk) -> None:
         """Count the steps of a chunk without taking them."""
         before = self.global_step
-        for end in chunk.ends:
+        for end in chunk.epoch_ends:
             count_epoch(self.trainer)
             self.begin_another_epoch(before + end + 1)
         count_steps(self.trainer, len(chunk.spans))
@@ -168,8 +168,8 @@ class LikelihoodModule(lightning.LightningModule):
         self.step.forget()
         self.losses = (0.0, 0)
         # Other random numbers than those that led to divergence.
-        number = f"{len(self.recovery.history.epochs)} of process {ranks.number()}"
-        self.stream = Stream(self.seed, f"steps after going back, {number}")
+        number = f"{len(self.recovery.history.epochs)} of process {ranks.rank()}"
+        self.stream = RandomStream(self.seed, f"steps after going back, {number}")
 
     def _take_steps(self, chunk: Chunk) -> list[float]:
         """Take the steps of a chunk; the objective on each batch before its step, in nats per row."""
@@ -181,12 +181,12 @@ class LikelihoodModule(lightning.LightningModule):
             else:
                 losses.append(self.step(batch, wrapper, optimizer, self.manual_backward, before + k))  # type: ignore[arg-type]
             self._average(before + k)
-            if k in chunk.ends:
+            if k in chunk.epoch_ends:
                 count_epoch(self.trainer)
                 self.begin_another_epoch(before + k + 1)
         if self.is_plain:
             count_steps(self.trainer, len(losses))
-        self.rows_seen += ranks.count() * sum(size for _, size in chunk.spans)
+        self.rows_seen += ranks.world_size() * sum(size for _, size in chunk.spans)
         # All losses in one transfer: each would make the host wait for the device.
         values: list[float] = torch.stack(losses).tolist()
         return values
@@ -196,7 +196,7 @@ class LikelihoodModule(lightning.LightningModule):
         batch = list(chunk.batches())[at]
         cause = not_finite(self.objective, batch.rows, batch.standardized)
         step = self.global_step - len(chunk.spans) + at + 1
-        error = diverged(step, epoch + sum(end < at for end in chunk.ends), cause, self.step.clip_norm)
+        error = diverged(step, epoch + sum(end < at for end in chunk.epoch_ends), cause, self.step.clip_norm)
         if self.recovery.history.epochs:
             before = ", ".join(map(str, self.recovery.history.epochs))
             error.args = (f"{error}. It had gone back with half the learning rate in epoch {before}.",)

@@ -133,7 +133,7 @@ class Step:
         def closure() -> Tensor:
             wrapper.zero_grad()
             loss = self._accumulate(batch, backward)
-            if ranks.count() > 1:
+            if ranks.world_size() > 1:
                 loss = self._sum(loss)
             if self.clip_norm > 0:
                 clip([p.grad for p in self.objective.parameters() if p.grad is not None], self.clip_norm)
@@ -147,13 +147,13 @@ class Step:
     def _accumulate(self, batch: Batch, backward: Callable[[Tensor], None]) -> Tensor:
         """Add the gradients of penalty and fit, the fit a slice of rows at a time; the loss on this process."""
         size = self.max_rows if 0 < self.max_rows < batch.rows.num_rows else batch.rows.num_rows
-        if size == batch.rows.num_rows and ranks.count() == 1:
+        if size == batch.rows.num_rows and ranks.world_size() == 1:
             loss = self.objective.descent(batch)
             backward(loss)
             return loss.detach()
         penalty = self.objective.smooth_penalty()
         # Losses and gradients are summed over the processes: the penalty counts in the first one alone.
-        if ranks.number() > 0:
+        if ranks.rank() > 0:
             penalty = torch.zeros_like(penalty.detach())
         if penalty.requires_grad:
             backward(penalty)
@@ -171,7 +171,7 @@ class Step:
         for p in parameters:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         loss = promote(loss).clone()
-        ranks.add([loss, *(p.grad for p in parameters if p.grad is not None)])
+        ranks.all_reduce([loss, *(p.grad for p in parameters if p.grad is not None)])
         return loss
 
     @torch.no_grad()

@@ -31,7 +31,7 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
     from mlefw.rows.rows import Rows
     from mlefw.rows.standardize import Standardized
     from mlefw.run import build
-    from mlefw.system.allocator import retained
+    from mlefw.system.allocator import keep_freed_memory
     from mlefw.training.evaluator import Evaluator
 
     torch.set_num_threads(1)
@@ -61,7 +61,7 @@ def measure(job: tuple[str, int, int, int]) -> dict[str, float]:
             evaluator.add(Batch(part, 1.0))
         evaluator.figures()
 
-    with torch.no_grad(), retained():
+    with torch.no_grad(), keep_freed_memory():
         alone = _seconds(forward, repeat)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         both = _seconds(scored, repeat)

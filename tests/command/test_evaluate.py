@@ -13,7 +13,7 @@ from mlefw.cli import run
 from mlefw.objective.objective import evaluate
 from mlefw.reading import csv_blocks
 from mlefw.run import build, checkpoint
-from mlefw.score.figures import Tally, figures_on
+from mlefw.score.figures import StreamedFigures, figures_on
 
 FEW = (
     "trainer.precision=64",
@@ -79,7 +79,7 @@ def test_a_tally_beyond_its_bounds_thins_what_it_keeps_and_counts_every_row(head
     rows = build.build_data(trained.config).train
     metrics = build.build_metrics(trained.config, trained.objective.head)
     exact = figures_on(trained.objective, evaluate(trained.objective, rows), rows, metrics)
-    tally = Tally(trained.objective, metrics, max_cells=200)
+    tally = StreamedFigures(trained.objective, metrics, max_cells=200)
     for block in rows.blocks(37):
         tally.add(block)
     eta, kept = tally.kept()

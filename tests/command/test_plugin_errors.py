@@ -10,7 +10,7 @@ from interrupted import train
 
 from mlefw.cli import run
 from mlefw.objective.objective import evaluate
-from mlefw.system import origin
+from mlefw.system import error_origin
 
 MODULE = '''
 import os
@@ -192,6 +192,6 @@ def test_an_error_of_our_own_is_nobody_elses() -> None:
     with pytest.raises(AttributeError) as met:
         evaluate(None, None)  # type: ignore[arg-type]
     # This test is code of a user's own.
-    assert "test_plugin_errors.py" in origin.place(met.value, ["broken"])
+    assert "test_plugin_errors.py" in error_origin.plugin_location(met.value, ["broken"])
     error = met.value.with_traceback(met.tb.tb_next)
-    assert origin.place(error, ["broken"]) == ""
+    assert error_origin.plugin_location(error, ["broken"]) == ""

@@ -125,7 +125,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A directory with a module that leaves a canary where it is so much as imported, and no trust from elsewhere."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(trust, "_also", {})
+    monkeypatch.setattr(trust, "_in_process", {})
     monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k != "MLEFW_PLUGINS"})
     Path("harmful.py").write_text(HARMFUL, encoding="utf-8")
     yield

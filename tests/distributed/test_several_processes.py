@@ -81,7 +81,7 @@ def test_a_run_in_two_processes_goes_on(mlefw, tmp_path):
 
 @pytest.mark.parametrize(("seconds", "warns"), [(0.4, True), (4.0, False)])
 def test_short_steps_are_warned_of(monkeypatch, recwarn, seconds, warns):
-    monkeypatch.setattr(ranks, "count", lambda: 2)
+    monkeypatch.setattr(ranks, "world_size", lambda: 2)
     module, trainer = Mock(spec=LikelihoodModule, seconds=seconds, device=torch.device("cpu")), Mock(global_step=0)
     callback = WarnOfShortSteps()
     for _ in range(3):
@@ -95,10 +95,10 @@ def test_short_steps_are_warned_of(monkeypatch, recwarn, seconds, warns):
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_every_row_belongs_to_one_process(monkeypatch, num_rows, count):
     rows = []
-    monkeypatch.setattr(ranks, "count", lambda: count)
+    monkeypatch.setattr(ranks, "world_size", lambda: count)
     for number in range(count):
-        monkeypatch.setattr(ranks, "number", lambda number=number: number)
-        rows += list(range(num_rows))[ranks.share(num_rows)]
+        monkeypatch.setattr(ranks, "rank", lambda number=number: number)
+        rows += list(range(num_rows))[ranks.own_rows(num_rows)]
     assert rows == list(range(num_rows))
 
 

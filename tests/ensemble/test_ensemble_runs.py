@@ -317,4 +317,4 @@ def test_rows_of_a_member() -> None:
     assert "validation" not in whole
     with pytest.raises(UsageError, match="39"):
         Folds(members=39).parts(source, table, given)
-    assert isinstance(source.drawing, Split)
+    assert isinstance(source.splitter, Split)

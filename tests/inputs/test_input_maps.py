@@ -143,7 +143,7 @@ def test_rows_in_a_store_are_learnt_from_likewise(tmp_path: Path, monkeypatch: p
     found = [learnt(PiecewiseLinear(8), part)(memory.x) for part in (memory, stored)]
     assert torch.equal(*found)
     # Of too many numbers every other row: the map is that of these rows.
-    monkeypatch.setattr("mlefw.inputs.base._MOST", x.size // 2)
+    monkeypatch.setattr("mlefw.inputs.base._MAX_CELLS", x.size // 2)
     mean, scale = feature_statistics(memory, standardize=True)
     half, all_of_half = PiecewiseLinear(8), PiecewiseLinear(8)
     learn(half, stored, mean, scale)

@@ -75,7 +75,7 @@ def figures(
         metric.reset()
         metric.update(head(eta), y, weight)
         # What the module does once for all metrics, where several processes share the rows.
-        ranks.add(list(metric.metric_state.values()))
+        ranks.all_reduce(list(metric.metric_state.values()))
         values |= {name: float(value) for name, value in metric.compute().items()}
     return values
 

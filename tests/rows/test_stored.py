@@ -19,8 +19,8 @@ from mlefw.batch.base import pieces, shuffled
 from mlefw.configuration.read import read_settings, settings_of
 from mlefw.errors import StorageError, UsageError
 from mlefw.objective.objective import evaluate
-from mlefw.rows.rows import Rows, total
-from mlefw.rows.stored import Store, StoredRows, capacity
+from mlefw.rows.rows import Rows, weighted_sum
+from mlefw.rows.stored import Store, StoredRows, memory_limit
 from mlefw.run import archive, build, trainer
 from tests.interrupted import QUIET, train
 
@@ -211,9 +211,9 @@ def test_missing_rows_are_dropped() -> None:
 
 def test_auto_asks_how_much_memory_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = tuple("data.stream=auto" if item == "data.stream=true" else item for item in CASES["gaussian"])
-    assert 10**8 < capacity() < 10**14
+    assert 10**8 < memory_limit() < 10**14
     for memory, is_stored in ((10**12, False), (N * 9 * 24, True)):
-        monkeypatch.setattr("mlefw.data.parquet.capacity", lambda memory=memory: memory)
+        monkeypatch.setattr("mlefw.data.parquet.memory_limit", lambda memory=memory: memory)
         assert isinstance(prepared(auto)[1].train, StoredRows) == is_stored
 
 
@@ -319,9 +319,9 @@ def test_sums_over_pieces_of_rows_are_those_over_all(monkeypatch: pytest.MonkeyP
     weight, value = torch.arange(100.0), torch.linspace(-1, 2, 100)
     value[0] = float("inf")
     expected = float(weight[1:] @ value[1:])
-    monkeypatch.setattr("mlefw.rows.rows._PIECE", 7)
+    monkeypatch.setattr("mlefw.rows.rows._BLOCK_ROWS", 7)
     monkeypatch.setattr("mlefw.baseline.distance._PIECE", 9)
-    assert float(total(weight, value)) == pytest.approx(expected)
+    assert float(weighted_sum(weight, value)) == pytest.approx(expected)
     mean, error = paired(value, weight)
     spread = np.cov(value[1:], fweights=weight[1:].int())
     assert (mean, error) == pytest.approx((expected / 4950, (spread / 4950) ** 0.5), rel=1e-5)

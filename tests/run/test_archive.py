@@ -15,7 +15,7 @@ from mlefw.callback.resume import objective_state
 from mlefw.errors import StorageError, UsageError
 from mlefw.run import archive
 from mlefw.run.archive import read, write
-from mlefw.system.atomic import leftovers
+from mlefw.system.atomic import temporary_files
 
 CONTENT: dict[str, Any] = {
     "state_dict": {"objective.w": torch.arange(600, dtype=torch.float64)},
@@ -131,7 +131,7 @@ def test_a_disk_that_fills_up_leaves_what_was_there(monkeypatch: pytest.MonkeyPa
     with pytest.raises(StorageError, match="No space left on device"):
         write(Path("a.ckpt"), {**CONTENT, "more": torch.ones(9)})
     assert Path("a.ckpt").read_bytes() == before
-    assert leftovers(Path()) == []
+    assert temporary_files(Path()) == []
 
 
 def test_leftovers_are_ours_alone(tmp_path: Path) -> None:
@@ -139,4 +139,4 @@ def test_leftovers_are_ours_alone(tmp_path: Path) -> None:
     for name in (".last.ckpt.ab_1.tmp", "checkpoints/.best.ckpt.x.tmp", "mine.tmp", ".hidden", "notes.txt"):
         (tmp_path / name).write_text("x", encoding="utf-8")
     (tmp_path / ".link.tmp").symlink_to(tmp_path / "notes.txt")
-    assert {path.name for path in leftovers(tmp_path)} == {".last.ckpt.ab_1.tmp", ".best.ckpt.x.tmp"}
+    assert {path.name for path in temporary_files(tmp_path)} == {".last.ckpt.ab_1.tmp", ".best.ckpt.x.tmp"}

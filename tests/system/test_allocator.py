@@ -7,13 +7,13 @@ import sys
 import pytest
 import torch
 
-from mlefw.system.allocator import has_room, retained
+from mlefw.system.allocator import has_room, keep_freed_memory
 
 SCRIPT = """
 import resource, torch
 from contextlib import nullcontext
 from pathlib import Path
-from mlefw.system.allocator import retained
+from mlefw.system.allocator import keep_freed_memory
 
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1_000_000
@@ -28,7 +28,7 @@ def faults(block):
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, held()
 
 first = held()
-outside, (inside, kept) = faults(nullcontext())[0], faults(retained())
+outside, (inside, kept) = faults(nullcontext())[0], faults(keep_freed_memory())
 print(outside, inside, kept - first, held() - first)
 """
 
@@ -46,7 +46,7 @@ def test_freed_memory_is_used_again_in_the_block_and_given_back_after_it():
 def test_elsewhere_nothing_happens(monkeypatch):
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     monkeypatch.setattr("ctypes.CDLL", lambda _: pytest.fail("no library is asked"))
-    with retained():
+    with keep_freed_memory():
         pass
 
 

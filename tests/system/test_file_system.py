@@ -52,7 +52,7 @@ REFUSED: dict[str, tuple[Any, str, int, Callable[..., bool], str]] = {
 @pytest.fixture(autouse=True)
 def _anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(file_system, "_told", set())
+    monkeypatch.setattr(file_system, "_warned", set())
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

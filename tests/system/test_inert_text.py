@@ -8,25 +8,25 @@ from interrupted import QUIET, train
 from pyarrow import parquet
 
 from mlefw.cli import run
-from mlefw.system.inert_text import cell, shown
+from mlefw.system.inert_text import escaped, spreadsheet_cell
 
 EVIL = ("\x1b[31m", "\x1b]0;title\x07", "\x9b2J", "\r", "\x08", "\x7f", "\u202e", "\u2028", "\x00")
 
 
 @pytest.mark.parametrize("text", EVIL)
 def test_what_a_terminal_obeys_is_written_out(text: str) -> None:
-    assert shown(f"a{text}b").isprintable()
-    assert shown(shown(text)) == shown(text)
+    assert escaped(f"a{text}b").isprintable()
+    assert escaped(escaped(text)) == escaped(text)
 
 
 def test_other_text_is_as_it_was() -> None:
     text = "ä€ 'x' \\ 日本\n\tα=1"
-    assert shown(text) == text
+    assert escaped(text) == text
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1"])
 def test_no_cell_is_a_formula(text: str) -> None:
-    assert cell(text) == f"'{text}"
+    assert spreadsheet_cell(text) == f"'{text}"
 
 
 def test_names_labels_and_messages_reach_no_terminal_and_no_file(
@@ -48,4 +48,4 @@ def test_names_labels_and_messages_reach_no_terminal_and_no_file(
     written = Path("p.csv").read_text(encoding="utf-8")
     names = "".join(parquet.read_schema("p.parquet").names)
     for text in (printed, written, names):
-        assert shown(text) == text
+        assert escaped(text) == text

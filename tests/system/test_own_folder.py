@@ -10,7 +10,7 @@ from interrupted import train
 
 from mlefw.cli import run
 from mlefw.system import own_folder
-from mlefw.system.own_folder import cleared, own
+from mlefw.system.own_folder import mark_own, replace_links
 
 SETTINGS = ("model=linear", "data=synthetic", "data.num_rows=80", "early_stopping.patience=null")
 FOLDERS = ("plots", "tensorboard")
@@ -116,13 +116,13 @@ def test_only_links_below_an_own_folder_are_replaced(tmp_path: Path) -> None:
     for name in ("mine", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a").symlink_to(tmp_path / "outside")
-    own(tmp_path / "mine")
+    mark_own(tmp_path / "mine")
     for name, is_link in (("mine", False), ("other", True)):
         path = tmp_path / name / "a" / "deep" / "file"
-        assert cleared(path) == path
+        assert replace_links(path) == path
         assert (tmp_path / name / "a").is_symlink() == is_link
     assert (tmp_path / "mine" / "a").is_dir()
     assert (tmp_path / "outside" / "deep").is_dir()
-    own(Path())
-    cleared(Path("mine/../other/a/x"))
+    mark_own(Path())
+    replace_links(Path("mine/../other/a/x"))
     assert not Path("other/a").is_symlink()

@@ -19,7 +19,7 @@ from mlefw.data.base import Source
 from mlefw.report import pictures
 from mlefw.run import build, conclude, exhibit
 from mlefw.system import random_state, shared_work
-from mlefw.system.random_state import Stream
+from mlefw.system.random_state import RandomStream
 from mlefw.trained import load
 from mlefw.training.evaluator import Evaluator
 
@@ -70,10 +70,10 @@ def whole(_one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_stream_goes_on_where_it_was_and_moves_no_other(tmp_path: Path) -> None:
-    random_state.restore(Stream(5, "a caller").state)
+    random_state.restore(RandomStream(5, "a caller").state)
     expected = draws()
-    random_state.restore(Stream(5, "a caller").state)
-    one, other = Stream(0, "one"), Stream(0, "other")
+    random_state.restore(RandomStream(5, "a caller").state)
+    one, other = RandomStream(0, "one"), RandomStream(0, "other")
     with one:
         first = draws()
         with other:
@@ -81,7 +81,7 @@ def test_a_stream_goes_on_where_it_was_and_moves_no_other(tmp_path: Path) -> Non
         torch.save(one.state, tmp_path / "state")
         second = draws()
     assert draws() == expected
-    again = Stream(0, "one")
+    again = RandomStream(0, "one")
     with again:
         assert draws() == first
     again.state = torch.load(tmp_path / "state", weights_only=True)
@@ -94,7 +94,7 @@ def test_a_stream_goes_on_where_it_was_and_moves_no_other(tmp_path: Path) -> Non
 
 def test_no_two_consumers_share_a_stream() -> None:
     names = ["initial weights", "steps", *(f"order of rows in epoch {epoch}" for epoch in range(100))]
-    numbers = [random_state.number_of(seed, name) for seed, name in itertools.product(range(50), names)]
+    numbers = [random_state.stream_seed(seed, name) for seed, name in itertools.product(range(50), names)]
     assert len({number % 2**32 for number in numbers}) == len(numbers), "torch takes 32 bits on the CPU"
 
 
@@ -119,7 +119,7 @@ def test_what_one_draws_the_others_do_not_miss(
 
 
 def test_a_run_is_the_same_in_whatever_company(whole: Path, tmp_path: Path) -> None:
-    shared_work.forget()
+    shared_work.clear()
     for number, swept in enumerate(
         (("seed=2,1,0",), ("seed=2,0", "hydra.launcher.population=false"), ("baseline=none,linear",))
     ):

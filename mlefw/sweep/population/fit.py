@@ -15,7 +15,7 @@ from mlefw.sweep.population.member import Member
 from mlefw.sweep.population.optimiser import StackedOptimiser
 from mlefw.sweep.population.stacked import Stack
 from mlefw.sweep.population.stacked_rows import StackedRows
-from mlefw.system.allocator import retained
+from mlefw.system.allocator import keep_freed_memory
 from mlefw.system.signals import deferred
 from mlefw.training.averaging import Averaging
 from mlefw.training.step import diverged
@@ -31,7 +31,7 @@ def fit(members: Sequence[Member]) -> None:
     Raises:
         Stopped: by a signal, after every member's state is on disk.
     """
-    with deferred(), retained():
+    with deferred(), keep_freed_memory():
         _Group(members).run()
 
 

@@ -22,8 +22,8 @@ from mlefw.sweep.population.fit import TrainAloneError, fit
 from mlefw.sweep.population.member import Member
 from mlefw.system import shared_work, warning
 from mlefw.system.atomic import write_json
-from mlefw.system.own_folder import cleared
-from mlefw.system.random_state import Stream
+from mlefw.system.own_folder import replace_links
+from mlefw.system.random_state import RandomStream
 from mlefw.system.signals import handled
 
 
@@ -53,7 +53,7 @@ class Entry:
 def run(entries: Sequence[Entry], results: Path) -> int:
     """Run the jobs; 0, or the exit code of an error that ended all. The file `results` gets the outcome of each job."""
     try:
-        with handled(), shared_work.remembering(), ExitStack() as held:
+        with handled(), shared_work.shared_with_forks(), ExitStack() as held:
             signature.check(prepare(located(entries[0].config, entries[0].run_dir), None))
             listen()
             try:
@@ -130,7 +130,7 @@ def _end(entry: Entry, member: Member, share: float, seen: conclude.Seen | None)
         rows_per_s = member.current_epoch * prepared.data.train.num_rows / max(share, 1e-9)
         done = fitting.finished(member, member.watch, rows_per_s, share)
         started = time.monotonic() - entry.seconds - share
-        with Stream(begun.config.seed, "conclusion"):
+        with RandomStream(begun.config.seed, "conclusion"):
             summary = conclude.conclude(
                 begun.config, begun.run_dir, prepared, member.yardstick, member.baseline, done, started, seen
             )
@@ -142,7 +142,7 @@ def _end(entry: Entry, member: Member, share: float, seen: conclude.Seen | None)
 def _logging_to(entry: Entry) -> Iterator[None]:
     """Take what the block prints, warns of and raises for the job's, and count its time."""
     clock = time.monotonic()
-    with cleared(entry.log).open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+    with replace_links(entry.log).open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         warning.clear()
         for message in entry.warnings:
             warning.collect(message)

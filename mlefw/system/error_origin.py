@@ -1,4 +1,4 @@
-"""Whose code an error comes from: that of a plugin is the user's to mend, and is told with its file and line."""
+"""Whether an error comes from the code of a plugin, and from which file and line."""
 
 import site
 import sys
@@ -24,13 +24,17 @@ _LIBRARIES = tuple(
 
 
 class PluginError(UsageError):
-    """A plugin has failed."""
+    """The code of a plugin has raised an error."""
 
 
-def place(error: BaseException, plugins: Sequence[str] | None = None) -> str:
-    """`file, line n, in function` of the innermost code of a plugin that an error went through; empty where none did.
+def plugin_location(error: BaseException, plugins: Sequence[str] | None = None) -> str:
+    """`file, line n, in function` of the innermost plugin code in the traceback of an error; empty where there is none.
 
-    An error that was raised because of another one comes from where that one does.
+    Where errors caused one another, the first cause with plugin code in its traceback counts.
+
+    Args:
+        error: the error.
+        plugins: names of the plugins' packages; by default all that are trusted.
     """
     plugins = trusted() if plugins is None else plugins
     if not plugins:
@@ -45,26 +49,26 @@ def place(error: BaseException, plugins: Sequence[str] | None = None) -> str:
     return ""
 
 
-def of_plugin(error: BaseException) -> PluginError | None:
-    """What to tell of an error that the code of a plugin raised; None of any other.
+def plugin_error(error: BaseException) -> PluginError | None:
+    """The error to report to the user for one that comes from plugin code; None for any other error.
 
-    Signals, a lack of memory, and what mlefw itself has to say of a run are nobody's mistake.
+    None also for signals, a lack of memory, and errors of mlefw that carry an exit code of their own.
     """
-    is_told = isinstance(error, MlefwError) and error.exit_code != MlefwError.exit_code
-    if is_told or isinstance(error, Stopped | KeyboardInterrupt) or is_out_of_memory(error):
+    is_explained = isinstance(error, MlefwError) and error.exit_code != MlefwError.exit_code
+    if is_explained or isinstance(error, Stopped | KeyboardInterrupt) or is_out_of_memory(error):
         return None
-    where = place(error)
+    where = plugin_location(error)
     if not where:
         return None
     cause = error.__cause__ if isinstance(error.__cause__, SystemExit) else error
-    said = f": {error}" if str(error) else ""
-    told = PluginError(f"a plugin failed with {type(cause).__name__}{said}\n  {where}")
-    told.__cause__ = error
-    return told
+    message = f": {error}" if str(error) else ""
+    wrapped = PluginError(f"a plugin failed with {type(cause).__name__}{message}\n  {where}")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error after what it was raised because of."""
+    """The errors that led to this one, the first cause first, and the error itself."""
     chain: list[BaseException] = []
     one: BaseException | None = error
     while one is not None and one not in chain:
@@ -74,12 +78,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_of_plugin(frame: FrameType, plugins: Sequence[str]) -> bool:
-    """Whether a frame is of an admitted package, or of another file of the user's own, which a plugin may import."""
+    """Whether a frame is code of a plugin's package, or of another file of the user, which a plugin may import."""
     if str(frame.f_globals.get("__name__", "")).split(".")[0] in plugins:
         return True
     path = Path(frame.f_code.co_filename)
     if not (path.is_absolute() and path.is_file()):
-        # Code without a file of its own, such as that of a tape.
+        # Code that was generated, such as a recorded training step, has no file.
         return False
     path = path.resolve()
     known = (_OURS, *_LIBRARIES, Path(sys.argv[0]).resolve())
@@ -87,7 +91,7 @@ def _is_of_plugin(frame: FrameType, plugins: Sequence[str]) -> bool:
 
 
 def _is_below(path: Path, frame: FrameType) -> bool:
-    """Whether a module lies where Python looks for modules: caches of compilers do not."""
+    """Whether the module at `path` lies below a folder of `sys.path`: code in caches of compilers does not."""
     top = str(frame.f_globals.get("__name__", "")).split(".")[0]
     roots = [Path(folder or ".").resolve() for folder in sys.path]
     return top != "__main__" and any(root in path.parents for root in roots)

@@ -1,4 +1,4 @@
-"""What a shell, a notebook or a scheduler has set for other programs: the command works the same in all of them."""
+"""Set-up of the process of a command: it works the same in a shell, a notebook and a job of a scheduler."""
 
 import io
 import os
@@ -6,12 +6,15 @@ import sys
 import warnings
 
 
-def settle() -> None:
-    """Make the process ready for a command: before anything large is imported, which would read what is set."""
+def set_up_process() -> None:
+    """Undo settings of the environment that would disturb a command.
+
+    To be called before large libraries are imported, since they read environment variables on import.
+    """
     _open_streams()
-    # A kernel's own backend is not there in the environment of the command, which draws into files alone.
+    # A notebook sets the backend of its kernel, which may not be installed here; commands draw into files only.
     os.environ["MPLBACKEND"] = "Agg"
-    # Warnings of libraries are no errors of a run, whatever a development shell makes of them.
+    # A shell may have set PYTHONWARNINGS=error, by which a warning of a library would end the run.
     sys.warnoptions.clear()
     os.environ.pop("PYTHONWARNINGS", None)
     warnings.resetwarnings()
@@ -22,14 +25,17 @@ def settle() -> None:
 
 
 def _open_streams() -> None:
-    """Let the first three descriptors be open: a file of ours in their place would get what libraries print."""
+    """Open file descriptors 0, 1 and 2 where they are closed.
+
+    Otherwise the next file that is opened would get their number, and with it what libraries print.
+    """
     descriptor = os.open(os.devnull, os.O_RDWR)
     while descriptor <= 2:
         descriptor = os.open(os.devnull, os.O_RDWR)
     os.close(descriptor)
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115 (for good)
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115 (never closed)
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             # A terminal without UTF-8 shows question marks rather than ending the run.
@@ -37,5 +43,5 @@ def _open_streams() -> None:
 
 
 def _is_count(text: str) -> bool:
-    """Whether OpenMP can read a number of threads, or one for each level."""
+    """Whether OpenMP accepts the text: a positive number of threads, or several for nested levels ("4,2")."""
     return all(part.strip().isdigit() and int(part) > 0 for part in text.split(","))
