@@ -77,12 +77,12 @@ def run(arguments: Sequence[str]) -> int:
     if "--help" in rest or "-h" in rest:
         print(help_page(command))
         return 0
-    from mlefw.command.outermost import guarded, listen
+    from mlefw.command.outermost import guarded, take_over_signals
     from mlefw.system.warning import clear
 
     # Warnings of another command that ran in this process.
     clear()
-    listen()
+    take_over_signals()
     code = 0
 
     def task() -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from hydra.core.global_hydra import GlobalHydra
 
 from mlefw.command import ensemble, train
-from mlefw.command.outermost import listen
+from mlefw.command.outermost import take_over_signals
 from mlefw.configuration.groups import register_plugins
 from mlefw.configuration.read import located, read_settings
 from mlefw.configuration.settings import Settings
@@ -109,7 +109,7 @@ def _as_program() -> Iterator[None]:
     try:
         with preserved(), warnings.catch_warnings(), handled():
             warning.clear()
-            listen()
+            take_over_signals()
             yield
     except Stopped as error:
         if error.exit_code == 130:

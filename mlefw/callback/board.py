@@ -82,7 +82,7 @@ class WriteBoard(lightning.Callback):
                 with errors_as_warning(board):
                     board.experiment.add_custom_scalars(_layout(self.figures.history[0]))
         epochs, clock = trainer.current_epoch + 1, time.monotonic()
-        is_further = epochs.bit_length() > (epochs - module.cadence.gap(epochs)).bit_length()
+        is_further = epochs.bit_length() > (epochs - module.evaluation_schedule.gap(epochs)).bit_length()
         if not is_further or self.spent + self.cost > self.share * (clock - self.started):
             return
         if _boards(trainer):

@@ -15,8 +15,8 @@ from mlefw.errors import NumericalError
 from mlefw.system.signals import is_pending, raise_pending, take_over
 from mlefw.system.torch_internals import norms
 from mlefw.training.module import LikelihoodModule
-from mlefw.training.recovery import LARGEST
-from mlefw.training.step import calmer
+from mlefw.training.recovery import MAX_WEIGHT
+from mlefw.training.step import divergence_advice
 from mlefw.training.trainer_view import TrainerView
 
 
@@ -97,7 +97,7 @@ class KeepCheckpoints(Checkpoint):
         raise_pending()
 
     def _compare(self, module: LikelihoodModule, epoch: int, step: int) -> None:
-        if "validation" in module.watched and not module.cadence.is_due(epoch + 1):
+        if "validation" in module.watched and not module.evaluation_schedule.is_due(epoch + 1):
             # A resumed run goes past this epoch without an evaluation, and is to end with the same state.
             return
         watched = module.figures.get("validation")
@@ -173,9 +173,9 @@ def check_finite(module: LikelihoodModule) -> None:
     parameters = {name: p.detach() for name, p in module.objective.named_parameters() if p.numel()}
     largest = torch.stack(norms(list(parameters.values()), float("inf"))).tolist()
     for name, value in zip(parameters, largest, strict=True):
-        if not value < LARGEST:
+        if not value < MAX_WEIGHT:
             raise NumericalError(
-                f"training diverged: {name} is beyond {LARGEST:g} or not a number after step {module.global_step} "
+                f"training diverged: {name} is beyond {MAX_WEIGHT:g} or not a number after step {module.global_step} "
                 f"(epoch {module.current_epoch}). "
-                f"{calmer(module.step.clip_norm)}"
+                f"{divergence_advice(module.step.clip_norm)}"
             )

@@ -69,7 +69,7 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
         mark_own(root)
         with locked(root):
             begun = Begun(config, root, prepared, {})
-            with train.telling(begun):
+            with train.recorded_failure(begun):
                 yardstick, baseline = train.measure(begun)
                 ensemble_inputs.adopt(config, root)
                 for group in members.values():

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mlefw.command.outermost import finish_imports, guarded, listen
+from mlefw.command.outermost import finish_imports, guarded, take_over_signals
 from mlefw.configuration.admission import admitted
 from mlefw.configuration.read import located
 from mlefw.configuration.settings import Node, Settings
@@ -33,7 +33,7 @@ def run_job(command: str, composed: Node, run_dir: Path, quiet: bool = False, sk
 
     def task() -> None:
         nonlocal code
-        listen()
+        take_over_signals()
         config = located(composed, run_dir)
         count = topology.num_to_start(config.trainer) if command == "train" else 1
         # An ensemble is not spawned: it refuses several devices with a message of its own.
@@ -122,7 +122,7 @@ def report(summary: Json, run_dir: Path, quiet: bool) -> int:
     known = summary.get("ensemble", {})
     code = 5 if known.get("num_finished") != known.get("num_members") else 0
     if quiet:
-        say(summary, run_dir)
+        print_summary(summary, run_dir)
         return code
     out = console()
     out.print(heading(summary), soft_wrap=True)
@@ -132,7 +132,7 @@ def report(summary: Json, run_dir: Path, quiet: bool) -> int:
     return code
 
 
-def say(summary: Json, run_dir: Path) -> None:
+def print_summary(summary: Json, run_dir: Path) -> None:
     """Print the one line of a job that has succeeded."""
     from mlefw.system.number_format import number
     from mlefw.system.terminal import console

@@ -28,11 +28,11 @@ def guarded(task: Task) -> int:
         with handled():
             task()
     except (Exception, KeyboardInterrupt, Stopped) as error:  # noqa: BLE001 - the outermost frame
-        return told(error)
+        return print_error(error)
     return 0
 
 
-def told(error: BaseException) -> int:
+def print_error(error: BaseException) -> int:
     """Print an error as a few lines on standard error; its exit code."""
     if isinstance(error, Stopped) or (isinstance(error, MlefwError) and error.exit_code != MlefwError.exit_code):
         where = error_origin.plugin_location(error) if isinstance(error, UsageError) else ""
@@ -69,12 +69,12 @@ def finish_imports() -> None:
     Importing Lightning turns its log messages on again, so they are silenced once more. The objects that exist now are
     never freed: the garbage collector, which is off during imports, need not look at them.
     """
-    listen()
+    take_over_signals()
     gc.freeze()
     gc.enable()
 
 
-def listen() -> None:
+def take_over_signals() -> None:
     """Print warnings of mlefw as one line each and collect them for the summary; silence those of other libraries."""
 
     def show(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:

@@ -103,7 +103,7 @@ def fitted(config: Settings, run_dir: Path) -> Iterator[Fitted]:
             yield one
         return
     begun = begin(config, run_dir)
-    with locked(begun.run_dir), telling(begun):
+    with locked(begun.run_dir), recorded_failure(begun):
         yield _fit(begun)
 
 
@@ -146,12 +146,12 @@ def _resumed(config: Settings, run_dir: Path) -> Iterator[Fitted]:
         resume.check_rows(run_dir, content, begun.card, prepared.data, prepared.estimand.objective)
         for file in temporary_files(run_dir):
             remove(file)
-        with telling(begun, is_resumed=True):
+        with recorded_failure(begun, is_resumed=True):
             yield _fit(begun, content)
 
 
 @contextmanager
-def telling(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
+def recorded_failure(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
     """Write a summary with the reason, and a report, if the block fails; the error goes on.
 
     A resumed run that is refused (`UsageError`) keeps the summary that it had.

@@ -34,18 +34,18 @@ _UNFINISHED = "the run ended while its last figures were computed: the model and
 
 
 @dataclass(frozen=True)
-class Seen:
+class FinalState:
     """The evaluation of a trained model on the rows of each split, and its figures; both by split."""
 
     evaluations: dict[str, Evaluation]
     figures: dict[str, dict[str, float]]
 
 
-def evaluated(config: Settings, objective: Objective, evaluations: dict[str, Evaluation], splits: Splits) -> Seen:
+def evaluated(config: Settings, objective: Objective, evaluations: dict[str, Evaluation], splits: Splits) -> FinalState:
     """Evaluations of an objective by split, with the figures computed from them."""
     metrics = build.build_metrics(config, objective.head)
     figures = {split: figures_on(objective, evaluations[split], rows, metrics) for split, rows in splits.items()}
-    return Seen(evaluations, figures)
+    return FinalState(evaluations, figures)
 
 
 def conclude(
@@ -56,7 +56,7 @@ def conclude(
     baseline: Json | None,
     fit: fitting.Fit,
     started: float,
-    seen: Seen | None = None,
+    seen: FinalState | None = None,
 ) -> Json:
     """Recalibrate, evaluate, and write all files of a run whose training is done; the summary.
 
@@ -129,7 +129,7 @@ def _essentials(
     prepared: Prepared,
     yardstick: Yardstick,
     fit: fitting.Fit,
-    seen: Seen,
+    seen: FinalState,
     final: Objective,
     calibration: Json | None,
 ) -> Json:

@@ -160,7 +160,7 @@ def follow(config: Settings, run_dir: Path, prepared: Prepared, content: Content
 
 def _stopping(config: Settings, rows: RowsModule) -> StopWithoutProgress | None:
     """Early stopping; None where it is switched off or there are no validation rows."""
-    patience = epochs_to_wait(config.early_stopping.patience, _PATIENCE, rows.cadence.num_steps(1))
+    patience = epochs_to_wait(config.early_stopping.patience, _PATIENCE, rows.evaluation_schedule.num_steps(1))
     if patience is None or "validation" not in rows.splits:
         return None
     return StopWithoutProgress(patience, config.early_stopping.min_delta)

@@ -59,9 +59,11 @@ def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluat
     step = Step(objective, config.step.clip_norm, rows.regime.max_rows, config.compile)
     rows.standardize_once(objective.model.standardize, objective.model.num_inputs)  # type: ignore[arg-type]
     make_optimizer = partial(_optimizer, config.optimizer, objective)
-    make_scheduler = _scheduler(config.scheduler, rows.cadence.num_steps(1)) if "_target_" in config.scheduler else None
+    make_scheduler = (
+        _scheduler(config.scheduler, rows.evaluation_schedule.num_steps(1)) if "_target_" in config.scheduler else None
+    )
     metrics = {split: build_metrics(config, objective.head) if evaluates else [] for split in rows.watched}
-    parts = (objective, step, make_optimizer, make_scheduler, metrics, rows.cadence, rows.seed)
+    parts = (objective, step, make_optimizer, make_scheduler, metrics, rows.evaluation_schedule, rows.seed)
     averaging = build_averaging(config, objective)
     return LikelihoodModule(*parts, averaging, Recovery(config.step.recoveries, objective, averaging))
 

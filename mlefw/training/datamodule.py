@@ -15,7 +15,7 @@ from mlefw.rows.rows import Rows
 from mlefw.rows.stored import StoredRows
 from mlefw.system import random_state
 from mlefw.system.allocator import has_room
-from mlefw.training.evaluation_schedule import Cadence
+from mlefw.training.evaluation_schedule import EvaluationSchedule
 
 _CHUNK_S = 0.05
 """Seconds that a chunk of steps takes: long beside Lightning's work between chunks, short for someone who stops it."""
@@ -29,7 +29,7 @@ _ROWS_PER_PASS = 2**18
 _STANDARDIZED_ROWS = 2**16
 """Rows that are standardised at a time: on the way numbers take twice the memory that they are kept in."""
 
-MOST_INPUTS = 2**27
+MAX_INPUTS = 2**27
 """Numbers that the model gets of all rows of a split, up to which they are computed once and kept (512 MB)."""
 
 _FIXED_CHUNK = 32
@@ -47,7 +47,7 @@ class RowsModule(lightning.LightningDataModule):
         seed: seed of the order of rows.
         chunk: number of batches that Lightning gets at a time (0: as many as take 50 ms); results do not depend on it.
         block: number of rows of an evaluation block.
-        every: epochs from one evaluation to the next; None for those of `Cadence`.
+        every: epochs from one evaluation to the next; None for those of `EvaluationSchedule`.
         is_counted: whether a setting of Lightning counts chunks (`limit_train_batches` and the like); each of its
             epochs is then one of ours. Otherwise it is all epochs up to the next evaluation.
     """
@@ -64,7 +64,7 @@ class RowsModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         self.splits, self.regime, self.seed, self.chunk, self.block = splits, regime, seed, chunk, block
-        self.cadence = Cadence(regime, splits["train"].num_rows, "validation" in splits, every)
+        self.evaluation_schedule = EvaluationSchedule(regime, splits["train"].num_rows, "validation" in splits, every)
         self.is_counted = is_counted
         if isinstance(splits["train"], StoredRows):
             regime.group, regime.max_rows = _ROWS_PER_READ, min(regime.max_rows or _ROWS_PER_PASS, _ROWS_PER_PASS)
@@ -101,7 +101,7 @@ class RowsModule(lightning.LightningDataModule):
         trainer = self.trainer
         if trainer is None or trainer.sanity_checking or split != "train":
             return True
-        return self.cadence.has_train(trainer.current_epoch + 1)
+        return self.evaluation_schedule.has_train(trainer.current_epoch + 1)
 
     def own_share(self, name: str) -> Rows:
         """The rows of a split that this process evaluates: all of them, unless there are several processes."""
@@ -153,7 +153,7 @@ class RowsModule(lightning.LightningDataModule):
     def is_standardized(self, split: str) -> bool:
         """Whether the rows of a split are kept standardised: not if they are in files or take too much memory."""
         rows = self.splits[split]
-        has_memory = rows.num_rows * self.num_inputs <= max(rows.x.numel(), MOST_INPUTS)
+        has_memory = rows.num_rows * self.num_inputs <= max(rows.x.numel(), MAX_INPUTS)
         return self.standardize is not None and has_memory and not isinstance(rows, StoredRows)
 
     def _prepared(self, split: str) -> Rows:
@@ -183,7 +183,7 @@ class Chunks:
         """Chunks of the trainer's current epoch, and of the epochs after it up to the next evaluation."""
         trainer = self.module.trainer
         epoch, steps = (0, 0) if trainer is None else (trainer.current_epoch, trainer.global_step)
-        end = epoch + 1 if self.module.is_counted else self.module.cadence.following(epoch)
+        end = epoch + 1 if self.module.is_counted else self.module.evaluation_schedule.following(epoch)
         if trainer is not None and trainer.max_epochs is not None and trainer.max_epochs >= 0:
             end = min(end, max(trainer.max_epochs, epoch + 1))
         limit = -1 if trainer is None else trainer.max_steps

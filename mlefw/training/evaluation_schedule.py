@@ -18,7 +18,7 @@ _STEP_ROW_COST = 2
 """Cost of each row of a step, in the unit of `_STEP_COST`."""
 
 
-class Cadence:
+class EvaluationSchedule:
     """Says after which epochs a training is evaluated, and whether the training rows are, too.
 
     Validation rows are evaluated after each epoch of several steps. Where an epoch is a single step, some hundred

@@ -21,7 +21,7 @@ from mlefw.rows.batch import Batch, Chunk
 from mlefw.rows.rows import Rows
 from mlefw.system.random_state import RandomStream
 from mlefw.training.averaging import Averaging
-from mlefw.training.evaluation_schedule import Cadence
+from mlefw.training.evaluation_schedule import EvaluationSchedule
 from mlefw.training.evaluator import Evaluator
 from mlefw.training.lightning_internals import count_epoch, count_steps, has_callback_with
 from mlefw.training.recovery import Recovery
@@ -47,7 +47,7 @@ class LikelihoodModule(lightning.LightningModule):
         make_optimizer: makes the optimiser from the trainable parameters.
         make_scheduler: makes the learning-rate scheduler from the optimiser; None for a constant rate.
         metrics: by name of the split, in the order of the evaluation loaders.
-        cadence: says after which epochs there is an evaluation.
+        evaluation_schedule: says after which epochs there is an evaluation.
         seed: seed of the random streams.
         averaging: averages the weights after each step; None for none.
         recovery: goes back where training diverges; by default it never does.
@@ -74,7 +74,7 @@ class LikelihoodModule(lightning.LightningModule):
         make_optimizer: MakeOptimizer,
         make_scheduler: MakeScheduler | None,
         metrics: Mapping[str, Sequence[Metric]],
-        cadence: Cadence,
+        evaluation_schedule: EvaluationSchedule,
         seed: int = 0,
         averaging: Averaging | None = None,
         recovery: Recovery | None = None,
@@ -82,7 +82,7 @@ class LikelihoodModule(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.averaging, self.recovery = averaging, recovery or Recovery(0, objective)
-        self.objective, self.step, self.cadence = objective, step, cadence
+        self.objective, self.step, self.evaluation_schedule = objective, step, evaluation_schedule
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
         self.watched = list(metrics)
         # A module list moves the metrics to the device; it is untyped, since its entries are `nn.Module` to a checker.
@@ -206,7 +206,7 @@ class LikelihoodModule(lightning.LightningModule):
         """Update the average with the weights after a step, which is counted from 0 over all epochs."""
         if self.averaging is not None:
             epoch, first_step = self.place
-            length = 1 / self.cadence.num_steps(epoch + 1)
+            length = 1 / self.evaluation_schedule.num_steps(epoch + 1)
             self.averaging.update(epoch + (step - first_step + 1) * length, length)
 
     def note(self, losses: Sequence[float]) -> None:
@@ -265,8 +265,8 @@ class LikelihoodModule(lightning.LightningModule):
         longer run would not have had it, and a resumed one has to go on as that would.
         """
         num_epochs = self.current_epoch + 1
-        is_due = self.evaluated_step == self.global_step and self.cadence.is_due(num_epochs)
-        return self.cadence.gap(num_epochs) if is_due else 0
+        is_due = self.evaluated_step == self.global_step and self.evaluation_schedule.is_due(num_epochs)
+        return self.evaluation_schedule.gap(num_epochs) if is_due else 0
 
     def on_train_epoch_end(self) -> None:
         """Step the scheduler; `ReduceLROnPlateau` by the NLL of the last split, and only after an evaluation."""

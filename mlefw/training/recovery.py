@@ -15,7 +15,7 @@ from mlefw.rows.rows import Rows
 from mlefw.system.torch_internals import norms
 from mlefw.training.averaging import Averaging
 
-LARGEST = 1e12
+MAX_WEIGHT = 1e12
 """A parameter beyond it means divergence: no weight on standardised features comes near it."""
 
 _EXPLOSION = 10.0
@@ -98,7 +98,7 @@ class Recovery:
         """
         reference = self.history.reference
         is_high = reference is not None and not loss <= reference + _EXPLOSION * max(1.0, abs(reference))
-        return is_high or not largest_weight(self.objective) < LARGEST
+        return is_high or not largest_weight(self.objective) < MAX_WEIGHT
 
     @torch.no_grad()
     def keep(self, step: int, optimizer: Optimizer) -> None:

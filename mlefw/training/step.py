@@ -211,7 +211,7 @@ def step_length(optimizer: Optimizer, group: dict[str, Any], p: Tensor) -> Tenso
     )
 
 
-def calmer(clip_norm: float) -> str:
+def divergence_advice(clip_norm: float) -> str:
     """What to try after divergence; `step.clip_norm` is not proposed where it is at most 1 already."""
     return "Try a smaller optimizer.lr" + ("" if 0 < clip_norm <= 1 else ", or step.clip_norm=1")
 
@@ -227,7 +227,7 @@ def diverged(step: int, epoch: int, cause: str, clip_norm: float) -> NumericalEr
     """
     return NumericalError(
         f"training diverged: the objective was not finite at step {step} (epoch {epoch})"
-        f"{cause and f'; after it {cause}'}. {calmer(clip_norm)}"
+        f"{cause and f'; after it {cause}'}. {divergence_advice(clip_norm)}"
     )
 
 

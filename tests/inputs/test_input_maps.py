@@ -172,7 +172,7 @@ def test_inputs_kept_and_computed_anew_in_each_batch_are_the_same(
 ) -> None:
     settings = (*QUICK, "inputs=piecewise_linear", "checkpoint.min_seconds=0")
     assert train(*settings, f"run_dir={tmp_path / 'kept'}") == 0
-    monkeypatch.setattr(datamodule, "MOST_INPUTS", 0)
+    monkeypatch.setattr(datamodule, "MAX_INPUTS", 0)
     assert train(*settings, f"step.replay={replay}", f"run_dir={tmp_path / 'anew'}") == 0
     assert_same_run(tmp_path / "kept", tmp_path / "anew")
 

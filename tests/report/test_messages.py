@@ -10,18 +10,18 @@ from conftest import summary_of
 
 from mlefw.callback.progress import ShowProgress
 from mlefw.cli import run
-from mlefw.command.outermost import listen, told
+from mlefw.command.outermost import print_error, take_over_signals
 from mlefw.errors import UsageError
 from mlefw.system import warning
 from mlefw.system.number_format import number
-from mlefw.training.step import calmer
+from mlefw.training.step import divergence_advice
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
 def test_warnings_are_bounded_in_length_and_number(capfd: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
-        listen()
+        take_over_signals()
         for k in range(300):
             for text in (f"{k} " + "x" * 10_000_000 * (k == 0) + f"the end of {k}", "the same"):
                 warnings.showwarning(UserWarning(text), UserWarning, "/lib/mlefw/training/module.py", 1)
@@ -36,7 +36,7 @@ def test_warnings_are_bounded_in_length_and_number(capfd: pytest.CaptureFixture[
 
 
 def test_an_error_is_bounded(capfd: pytest.CaptureFixture[str]) -> None:
-    assert told(UsageError("a" * 10_000_000 + " expected: b")) == 2
+    assert print_error(UsageError("a" * 10_000_000 + " expected: b")) == 2
     err = capfd.readouterr().err
     assert len(err) < 10_200
     assert "expected: b" in err
@@ -44,7 +44,7 @@ def test_an_error_is_bounded(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(("clip_norm", "proposed"), [(0.0, True), (0.5, False), (1.0, False), (10.0, True)])
 def test_clipping_is_proposed_where_it_is_not_set(clip_norm: float, proposed: bool) -> None:
-    assert ("step.clip_norm=1" in calmer(clip_norm)) == proposed
+    assert ("step.clip_norm=1" in divergence_advice(clip_norm)) == proposed
 
 
 def test_a_run_that_fails_late_says_what_is_left_of_it(

@@ -34,7 +34,7 @@ CONSUMERS = {
     "log": (LogFigures, "_log"),
     "board": (WriteBoard, "on_validation_end"),
     "pictures": (pictures, "calibration"),
-    "the last figures": (conclude, "see"),
+    "the last figures": (conclude, "evaluated"),
     "report": (exhibit, "report"),
 }
 """What may draw at random beside the initial weights, the order of rows, and dropout."""

@@ -205,7 +205,7 @@ def test_chunks_of_several_epochs_are_those_of_each_and_say_where_they_end(regim
     ends, got = [], []
     for chunk in module.chunks(range(2, 7), lambda: length):
         assert 1 <= len(chunk.spans) <= length
-        ends += [len(got) + end + 1 for end in sorted(chunk.ends)]
+        ends += [len(got) + end + 1 for end in sorted(chunk.epoch_ends)]
         got += [*chunk.batches()]
     assert ends == np.cumsum([len(batches) for batches in single])[:-1].tolist()
     for batch, expected in zip(got, (batch for batches in single for batch in batches), strict=True):

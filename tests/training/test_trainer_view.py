@@ -9,7 +9,7 @@ import torch
 
 from mlefw.batch.full import FullBatch
 from mlefw.sweep.population.member import Member
-from mlefw.training.evaluation_schedule import Cadence
+from mlefw.training.evaluation_schedule import EvaluationSchedule
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.trainer_view import TrainerView
 
@@ -26,7 +26,7 @@ def test_lightning_s_trainer_and_a_member_of_a_group_have_every_name() -> None:
 
 
 def test_a_module_counts_as_its_view_does() -> None:
-    one: Any = LikelihoodModule(torch.nn.Linear(1, 1), None, None, None, {}, Cadence(FullBatch(), 4))  # type: ignore[arg-type]
+    one: Any = LikelihoodModule(torch.nn.Linear(1, 1), None, None, None, {}, EvaluationSchedule(FullBatch(), 4))  # type: ignore[arg-type]
     assert (one.current_epoch, one.global_step) == (0, 0)
     one.view = SimpleNamespace(current_epoch=3, global_step=7)
     assert (one.current_epoch, one.global_step) == (3, 7)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mlefw.run.build import build_metrics
-from mlefw.run.conclude import Seen
+from mlefw.run.conclude import FinalState
 from mlefw.score.figures import completed_figures
 from mlefw.sweep.population.fit import stack_rows
 from mlefw.sweep.population.member import Member
@@ -13,9 +13,9 @@ _MAX_SIZE = 2**22
 """Rows times members, up to which the evaluations of all members are held in memory at once."""
 
 
-def evaluate_members(members: Sequence[Member]) -> list[Seen | None]:
+def evaluate_members(members: Sequence[Member]) -> list[FinalState | None]:
     """Evaluations and figures of the kept state of each member; None for one that has to be evaluated alone."""
-    found: list[Seen | None] = [None] * len(members)
+    found: list[FinalState | None] = [None] * len(members)
     ended = [i for i, member in enumerate(members) if member.error is None]
     if not ended:
         return found
@@ -34,5 +34,5 @@ def evaluate_members(members: Sequence[Member]) -> list[Seen | None]:
             split: completed_figures(values[position], objective, own[split], splits[split], metrics)
             for split, values in figures.items()
         }
-        found[i] = Seen(own, known)
+        found[i] = FinalState(own, known)
     return found

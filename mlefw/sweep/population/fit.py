@@ -45,7 +45,7 @@ class _Group:
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
         first = self.members[0].begun
-        self.watched, self.cadence = first.prepared.rows.watched, first.prepared.rows.cadence
+        self.watched, self.evaluation_schedule = first.prepared.rows.watched, first.prepared.rows.evaluation_schedule
         self.regime = first.prepared.rows.regime
         self.splits = {split: stack_rows(self.members, split) for split in self.watched}
         self.metrics = build_metrics(first.config, first.prepared.estimand.objective.head)
@@ -63,7 +63,7 @@ class _Group:
         self._each(Member.end_first_evaluation, self._figures())
         while self._has_more():
             begun, most = self.members[0].current_epoch, self.members[0].max_epochs
-            end = min(self.cadence.following(begun), most)
+            end = min(self.evaluation_schedule.following(begun), most)
             self._each(Member.begin_epoch)
             for epoch in range(begun, end):
                 if epoch > begun:
@@ -122,7 +122,7 @@ class _Group:
 
     def _figures(self, num_epochs: int = 0) -> list[dict[str, dict[str, float]]]:
         """The figures of each member after so many epochs, by watched split, with its penalty and objective."""
-        has_train = [member.begun.prepared.rows.cadence.has_train(num_epochs) for member in self.members]
+        has_train = [member.begun.prepared.rows.evaluation_schedule.has_train(num_epochs) for member in self.members]
         watched = [split for split in self.watched if split != "train" or any(has_train)]
         found = {split: self.stack.figures(self.splits[split], self.metrics) for split in watched}
         penalties = [float(objective.penalty().detach()) for objective in self.stack.objectives]
@@ -140,7 +140,7 @@ class _Group:
         train, losses, taken = self.splits["train"], list[Tensor](), list[list[Tensor]]()
         shares = self.stack.shares
         orders = [member.begun.prepared.rows.steps(range(epoch, epoch + 1)) for member in self.members]
-        length = 1 / self.cadence.num_steps(epoch + 1)
+        length = 1 / self.evaluation_schedule.num_steps(epoch + 1)
         if self.averaging is not None:
             self.averaging.exchange()
         for drawn in zip(*orders, strict=True):

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlefw.command.job import say
-from mlefw.command.outermost import listen, told
-from mlefw.command.train import begin, measure, telling
+from mlefw.command.job import print_summary
+from mlefw.command.outermost import print_error, take_over_signals
+from mlefw.command.train import begin, measure, recorded_failure
 from mlefw.configuration.read import located
 from mlefw.configuration.settings import Node
 from mlefw.errors import MlefwError, Stopped
@@ -55,14 +55,14 @@ def run(entries: Sequence[Entry], results: Path) -> int:
     try:
         with handled(), shared_work.shared_with_forks(), ExitStack() as held:
             signature.check(prepare(located(entries[0].config, entries[0].run_dir), None))
-            listen()
+            take_over_signals()
             try:
                 _run(entries, held)
             finally:
                 content = {str(entry.index): [entry.code, entry.seconds] for entry in entries if entry.code is not None}
                 write_json(results, content)
     except BaseException as error:  # noqa: BLE001 - the outermost frame of a process
-        return told(error)
+        return print_error(error)
     return 0
 
 
@@ -95,7 +95,7 @@ def _run(entries: Sequence[Entry], held: ExitStack) -> None:
     except Stopped as error:
         for entry, member in members:
             if entry.code is None and summary_of(entry.run_dir).get("status") != "finished":
-                with suppress(Stopped), _logging_to(entry), telling(member.begun):
+                with suppress(Stopped), _logging_to(entry), recorded_failure(member.begun):
                     raise error from None
         raise
 
@@ -118,13 +118,13 @@ def _begin(entry: Entry, held: ExitStack) -> Member:
     config = located(entry.config, entry.run_dir)
     begun = begin(config, entry.run_dir)
     held.enter_context(locked(begun.run_dir))
-    with telling(begun):
+    with recorded_failure(begun):
         return Member.of(begun, *measure(begun))
 
 
-def _end(entry: Entry, member: Member, share: float, seen: conclude.Seen | None) -> None:
+def _end(entry: Entry, member: Member, share: float, seen: conclude.FinalState | None) -> None:
     begun, prepared = member.begun, member.begun.prepared
-    with telling(begun):
+    with recorded_failure(begun):
         if member.error is not None:
             raise member.error
         rows_per_s = member.current_epoch * prepared.data.train.num_rows / max(share, 1e-9)
@@ -134,7 +134,7 @@ def _end(entry: Entry, member: Member, share: float, seen: conclude.Seen | None)
             summary = conclude.conclude(
                 begun.config, begun.run_dir, prepared, member.yardstick, member.baseline, done, started, seen
             )
-    say(summary, begun.run_dir)
+    print_summary(summary, begun.run_dir)
     member.finalize()
 
 
@@ -149,9 +149,9 @@ def _logging_to(entry: Entry) -> Iterator[None]:
         try:
             yield
         except (MlefwError, OSError) as error:
-            entry.code = told(error)
+            entry.code = print_error(error)
         except Stopped as error:
-            entry.code = told(error)
+            entry.code = print_error(error)
             raise
         entry.warnings = tuple(warning.collected())
     entry.seconds += time.monotonic() - clock

@@ -12,7 +12,7 @@ from mlefw.errors import MlefwError
 from mlefw.rows.stored import StoredRows
 from mlefw.run.held_out import is_ensemble
 from mlefw.run.prepare import Prepared
-from mlefw.training.datamodule import MOST_INPUTS
+from mlefw.training.datamodule import MAX_INPUTS
 
 MAX_MEMBERS = 128
 """Of a group."""
@@ -96,7 +96,7 @@ def check(prepared: Prepared) -> None:
     if isinstance(rows, StoredRows):
         raise UnsuitableError("rows beyond memory")
     size = size_of(getattr(prepared.rows.regime, "size", rows.num_rows), rows.num_rows)
-    if rows.num_rows * prepared.estimand.objective.model.num_inputs > max(rows.x.numel(), MOST_INPUTS):  # type: ignore[operator]
+    if rows.num_rows * prepared.estimand.objective.model.num_inputs > max(rows.x.numel(), MAX_INPUTS):  # type: ignore[operator]
         raise UnsuitableError("inputs of the model beyond memory")
     if hasattr(prepared.rows.regime, "factor"):
         size = rows.num_rows

@@ -189,6 +189,6 @@ def test_it_can_be_switched_off() -> None:
 def test_inputs_that_do_not_fit_into_memory_are_those_of_a_job_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = prepare(settings_of(composed("inputs=piecewise_linear")), None)
     signature.check(prepared)
-    monkeypatch.setattr(signature, "MOST_INPUTS", 1000)
+    monkeypatch.setattr(signature, "MAX_INPUTS", 1000)
     with pytest.raises(signature.UnsuitableError, match="inputs of the model"):
         signature.check(prepared)
