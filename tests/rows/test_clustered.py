@@ -5,7 +5,7 @@ import pytest
 import statsmodels.api as sm
 import torch
 
-from mlefw.metric.clustered import clustered_mean, sequence_units
+from mlefw.rows.clustered import clustered_mean, sequence_units
 
 
 def panel(seed: int, num_units: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
