@@ -109,6 +109,10 @@ class TokenRows(Rows):
         """An uninitialised tensor, (num_rows, *shape), on the device of the stream."""
         return torch.empty((self.num_rows, *shape), dtype=dtype, device=self.device)
 
+    def __reduce__(self) -> Any:  # noqa: D105
+        # A named tuple would be made again from its four columns.
+        return TokenRows, (self.stream, self.windows, self.length, self.hidden)
+
     def _replace(self, **columns: Tensor) -> NoReturn:
         raise TypeError("token rows have no columns to replace: take rows first")
 

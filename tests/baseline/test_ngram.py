@@ -9,12 +9,13 @@ import torch
 from token_texts import markov_text, rows_of, spans_of
 
 from mlefw.baseline.ngram.bigram_mle import BigramMle
-from mlefw.baseline.ngram.counts import Counts, count_ngrams
+from mlefw.baseline.ngram.counts import Counts, count_ngrams, count_pairs
 from mlefw.baseline.ngram.evidence import MOST_LOG
-from mlefw.baseline.ngram.ngram import Level, Ngram, fit_ngram, residual
+from mlefw.baseline.ngram.ngram import Level, Ngram, fit_ngram, fit_table, residual
 from mlefw.baseline.ngram.scores import score, token_nll
 from mlefw.baseline.ngram.unigram import Unigram
 from mlefw.errors import UsageError
+from mlefw.rows.rows import Rows
 from mlefw.rows.tokens import TokenRows
 
 SIZES = [700, 3, 1, 2, 90, 5, 1, 200]
@@ -96,7 +97,7 @@ def test_unknown_tokens_are_neither_counted_nor_context() -> None:
                 expected[stream()[t - 1], stream()[t]] += 1
     assert as_counter(count_ngrams(some, K, 1)) == expected
     table = fit_ngram(rows(), K)
-    found = np.concatenate([np.where(scored, nll, np.nan) for nll, scored in token_nll(table, some)])
+    found = np.concatenate([np.where(weight > 0, nll, np.nan) for nll, weight in token_nll(table, some)])
     positions = (some.windows.start.unsqueeze(1) + 1 + torch.arange(16)).numpy()
     assert np.isnan(found[positions == 300]).all()
     # After a token that is not known the bigram knows no more than the null model.
@@ -123,7 +124,7 @@ def test_probabilities_back_off_to_shorter_contexts(stride: int | None) -> None:
     part = rows_of(np.array(held + held[:2], dtype=np.uint8), spans_of([12, 2]), 4, stride and 3)
     expected = [-math.log(probability(held, t, 3, betas, ngram.base)) for t in range(1, 12)]
     expected += [-math.log(probability(held[:2], 1, 3, betas, ngram.base))]
-    found = np.concatenate([nll[scored] for nll, scored in token_nll(ngram, part)])
+    found = np.concatenate([nll[weight > 0] for nll, weight in token_nll(ngram, part)])
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     sums = score(ngram, part)
     assert sums.weight.sum() == 12
@@ -209,3 +210,40 @@ def test_settings_that_cannot_be_are_refused() -> None:
     for smoothing in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(UsageError, match=r"baseline\.smoothing="):
             fit_ngram(rows(), K, 1, smoothing)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("whole", [True, False])
+def test_pairs_of_ids_and_labels(monkeypatch: pytest.MonkeyPatch, dense: bool, whole: bool) -> None:
+    monkeypatch.setattr("mlefw.baseline.ngram.counts._BLOCK", 60)
+    monkeypatch.setattr("mlefw.baseline.ngram.scores._BLOCK", 60)
+    if not dense:
+        monkeypatch.setattr("mlefw.baseline.ngram.counts._MOST_DENSE", 1)
+        monkeypatch.setattr("mlefw.baseline.ngram.counts._MOST_LOOKED_UP", 1)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 9, (40, 5, 2)).astype(np.uint8), rng.integers(0, 4, (40, 5, 2))
+    weight = rng.integers(0, 3, (40, 5, 2)) * (1.0 if whole else 0.3)
+    data = Rows(*map(torch.from_numpy, (x, y, weight, np.zeros((40, 5, 2)))))
+    counts = count_pairs(data, 9, 4)
+    expected = np.zeros((9, 4))
+    np.add.at(expected, (x, y), weight)
+    np.testing.assert_allclose(counts.of_keys(np.arange(36)).reshape(9, 4), expected, rtol=1e-13)
+    np.testing.assert_allclose(counts.of_contexts(4 * np.arange(9)), expected.sum(1), rtol=1e-13)
+    assert counts.count.dtype == (np.int64 if whole else np.float64)
+    assert BigramMle(counts).num_pairs == 36
+    table = fit_table(counts, 0.5)
+    plain = (expected + 0.5) / (expected.sum(1, keepdims=True) + 2)
+    found = score(Ngram.from_arrays(table.arrays()), data)
+    nll = -weight * np.log(plain[x, y])
+    np.testing.assert_allclose(found.nll, nll.reshape(40, -1).sum(1), rtol=1e-12)
+    np.testing.assert_allclose(found.weight, weight.reshape(40, -1).sum(1), rtol=1e-12)
+    np.testing.assert_allclose(found.mean, nll.sum() / weight.sum(), rtol=1e-12)
+
+
+def test_gathered_windows_have_the_pairs_of_the_stream() -> None:
+    gathered, counts = rows().take(torch.arange(rows().num_rows)), count_ngrams(rows(), K, 1)
+    pairs = count_pairs(gathered, K, K)
+    assert as_counter(pairs) == as_counter(counts)
+    table = fit_table(pairs)
+    assert table.levels[0].concentration == fit_ngram(rows(), K).levels[0].concentration
+    assert np.array_equal(score(table, gathered).nll, score(table, rows()).nll)

@@ -1,5 +1,8 @@
 """Windows score every token but the first of each document once, and rows gather what windows say."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -153,3 +156,10 @@ def test_columns_cannot_be_replaced() -> None:
     rows = rows_of(np.zeros(20, dtype=np.uint8), spans_of([20]), 8)
     with pytest.raises(TypeError, match="take rows first"):
         rows._replace(weight=torch.ones(3, 8))
+
+
+def test_rows_are_copied_and_sent_to_other_processes() -> None:
+    rows = rows_of(np.arange(75, dtype=np.uint8), spans_of([30, 45]), 8, 4)
+    for again in (copy.deepcopy(rows), pickle.loads(pickle.dumps(rows)), rows.to("cpu")):
+        assert isinstance(again, TokenRows)
+        assert fingerprint(again) == fingerprint(rows)

@@ -33,8 +33,8 @@ class BigramMle:
 
     @property
     def num_pairs(self) -> int:
-        """Number of pairs of tokens, K²."""
-        return self.counts.num_tokens**2
+        """Number of pairs of tokens, K², whether they occur or not."""
+        return self.counts.num_contexts * self.counts.num_tokens
 
     @property
     def num_unseen_pairs(self) -> int:

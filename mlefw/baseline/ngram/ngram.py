@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlefw.baseline.ngram.counts import Counts, count_ngrams
-from mlefw.baseline.ngram.evidence import Evidence, log_evidence, maximise_evidence
+from mlefw.baseline.ngram.evidence import log_evidence, maximise_evidence
 from mlefw.baseline.ngram.keys import check_order, has_context, keys
 from mlefw.baseline.ngram.unigram import Unigram
 from mlefw.errors import UsageError
@@ -61,10 +61,11 @@ class Ngram:
         return len(self.levels)
 
     def of_keys(self, key: np.ndarray, order: int) -> np.ndarray:
-        """p(token | context) of keys (n,) of contexts of `order` tokens, from the first `order` levels, (n,)."""
+        """p(token | context) of keys (n,) of contexts of `order` tokens or more, by the first `order` levels, (n,)."""
         prob = self.base[key % len(self.base)]
         for level in self.levels[:order]:
-            prob = level.blend(key % len(self.base) ** (level.counts.order + 1), prob)
+            # The last tokens of the key, as many as this level reads.
+            prob = level.blend(key % (level.counts.num_contexts * len(self.base)), prob)
         return prob
 
     def of_positions(self, rows: TokenRows, position: np.ndarray, depth: np.ndarray) -> np.ndarray:
@@ -79,6 +80,7 @@ class Ngram:
     def arrays(self) -> dict[str, np.ndarray]:
         """What the distribution is made of, as arrays by name; counts are integers."""
         parts = {"base": self.base, "concentration": np.array([level.concentration for level in self.levels])}
+        parts["num_contexts"] = np.array([level.counts.num_contexts for level in self.levels], dtype=np.int64)
         for level in self.levels:
             parts[f"key_{level.counts.order}"] = level.counts.key
             parts[f"count_{level.counts.order}"] = level.counts.count
@@ -88,9 +90,10 @@ class Ngram:
     def from_arrays(cls, parts: Mapping[str, np.ndarray]) -> "Ngram":
         """The distribution from the content of `arrays`."""
         base, levels = np.asarray(parts["base"]), []
-        for order, concentration in enumerate(parts["concentration"].tolist(), 1):
-            counts = Counts(order, len(base), np.asarray(parts[f"key_{order}"]), np.asarray(parts[f"count_{order}"]))
-            levels.append(Level(counts, concentration))
+        each = zip(parts["concentration"].tolist(), parts["num_contexts"].tolist(), strict=True)
+        for order, (concentration, num_contexts) in enumerate(each, 1):
+            found = (np.asarray(parts[f"{name}_{order}"]) for name in ("key", "count"))
+            levels.append(Level(Counts(order, len(base), *found, num_contexts), concentration))
         return cls(base, tuple(levels))
 
 
@@ -105,23 +108,29 @@ def fit_ngram(rows: TokenRows, num_tokens: int, order: int = 1, smoothing: float
         UsageError: an order whose keys exceed an int64, or a smoothing that is not positive.
     """
     check_order(num_tokens, order)
-    counts = count_ngrams(rows, num_tokens, 1)
-    if smoothing is None:
-        ngram = Ngram(Unigram(counts.of_tokens()).smoothed, ())
-    elif smoothing > 0 and np.isfinite(smoothing):
-        ngram = Ngram(np.full(num_tokens, 1 / num_tokens), ())
-    else:
-        raise UsageError(f"baseline.smoothing={smoothing}: expected a positive number, or unigram")
-    for size in range(1, order + 1):
-        counts = counts if size == 1 else count_ngrams(rows, num_tokens, size)
-        center = ngram.of_keys(counts.key, size - 1)
-        if size == 1 and smoothing is not None:
-            beta = num_tokens * smoothing
-            found = Evidence(beta, -log_evidence(counts, center, beta) / max(counts.total, 1), False)
-        else:
-            found = maximise_evidence(counts, center)
+    ngram = fit_table(count_ngrams(rows, num_tokens, 1), smoothing)
+    for size in range(2, order + 1):
+        counts = count_ngrams(rows, num_tokens, size)
+        found = maximise_evidence(counts, ngram.of_keys(counts.key, size - 1))
         ngram = Ngram(ngram.base, (*ngram.levels, Level(counts, *found)))
     return ngram
+
+
+def fit_table(counts: Counts, smoothing: float | None = None) -> Ngram:
+    """As `fit_ngram` of order 1, from counts of pairs.
+
+    Raises:
+        UsageError: a smoothing that is not positive.
+    """
+    num_tokens = counts.num_tokens
+    if smoothing is None:
+        base = Unigram(counts.of_tokens()).smoothed
+        return Ngram(base, (Level(counts, *maximise_evidence(counts, base[counts.token])),))
+    if not 0 < smoothing < np.inf:
+        raise UsageError(f"baseline.smoothing={smoothing}: expected a positive number, or unigram")
+    base, beta = np.full(num_tokens, 1 / num_tokens), num_tokens * smoothing
+    length = -log_evidence(counts, base[counts.token], beta) / counts.total
+    return Ngram(base, (Level(counts, beta, length),))
 
 
 def residual(ngram: Ngram) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from mlefw.baseline.ngram.ngram import Ngram
+from mlefw.rows.rows import Rows
 from mlefw.rows.tokens import TokenRows
 
 _BLOCK = 2**18
@@ -17,9 +18,9 @@ class Scores(NamedTuple):
     """Sums of each row.
 
     Attributes:
-        nll: Σ of the NLL of the scored tokens, in nats, (n,); infinite where one has probability zero.
-        weight: number of scored tokens, (n,).
-        unseen: number of scored tokens of probability zero, (n,).
+        nll: Σ w·nll of the scored tokens, in nats, (n,); infinite where one has probability zero.
+        weight: number of scored tokens, or the sum of their weights, (n,).
+        unseen: the number, or the sum of weights, of those of probability zero, (n,).
     """
 
     nll: np.ndarray
@@ -33,14 +34,15 @@ class Scores(NamedTuple):
 
     def figures(self) -> dict[str, float | dict[str, float]]:
         """`nll_nats`; or `unseen` alone, the number and share of tokens of probability zero, where it is infinite."""
-        tokens = int(self.unseen.sum())
+        tokens = float(self.unseen.sum())
         if tokens:
-            return {"unseen": {"tokens": tokens, "share": tokens / float(self.weight.sum())}}
+            whole = int(tokens) if tokens.is_integer() else tokens
+            return {"unseen": {"tokens": whole, "share": tokens / float(self.weight.sum())}}
         return {"nll_nats": self.mean}
 
 
 def token_nll(ngram: Ngram, rows: TokenRows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The NLL of each position in nats, and whether it is scored, both (b, length), for consecutive blocks of rows.
+    """The NLL of each position in nats, and its weight, 1 or 0, both (b, length), for consecutive blocks of rows.
 
     Positions that are not scored have 0. Context reaches back to the beginning of the document, also where a window
     begins later.
@@ -57,10 +59,34 @@ def token_nll(ngram: Ngram, rows: TokenRows) -> Iterator[tuple[np.ndarray, np.nd
         nll = np.zeros(scored.shape)
         with np.errstate(divide="ignore"):
             nll[scored] = -np.log(ngram.of_positions(rows, target, target - origin))
-        yield nll, scored
+        yield nll, scored.astype(float)
 
 
-def score(ngram: Ngram, rows: TokenRows) -> Scores:
-    """The sums of each row, in one pass in blocks."""
-    parts = [(nll.sum(1), scored.sum(1), np.isinf(nll).sum(1)) for nll, scored in token_nll(ngram, rows)]
+def pair_nll(ngram: Ngram, rows: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The NLL of each label y given the id x at its position, in nats, and its weight, for consecutive blocks of rows.
+
+    Both are (b, *positions), as x and y are; the NLL is 0 where the weight is. Only the first level is used.
+    """
+    size = max(1, _BLOCK // max(1, rows.weight[:1].numel()))
+    for part in rows.blocks(size):
+        weight = part.weight.double().numpy()
+        key = (part.x.long() * len(ngram.base) + part.y.long()).numpy()[weight > 0]
+        nll = np.zeros(weight.shape)
+        with np.errstate(divide="ignore"):
+            nll[weight > 0] = -np.log(ngram.of_keys(key, 1))
+        yield nll, weight
+
+
+def score(ngram: Ngram, rows: Rows) -> Scores:
+    """The sums of each row, in one pass in blocks: of windows of tokens by `token_nll`, else by `pair_nll`."""
+    blocks = token_nll(ngram, rows) if isinstance(rows, TokenRows) else pair_nll(ngram, rows)
+    parts = [
+        tuple(_row_sums(one) for one in (np.where(weight > 0, nll * weight, 0.0), weight, weight * np.isinf(nll)))
+        for nll, weight in blocks
+    ]
     return Scores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _row_sums(values: np.ndarray) -> np.ndarray:
+    sums: np.ndarray = values.reshape(len(values), -1).sum(1)
+    return sums

@@ -13,15 +13,15 @@ class Unigram:
     """Shares of tokens from how often each is scored in the training rows.
 
     Attributes:
-        count: (K,) int64.
+        count: (K,).
     """
 
     count: np.ndarray
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """Number of tokens, N."""
-        return int(self.count.sum())
+        return float(self.count.sum())
 
     @property
     def is_smoothed(self) -> bool:
