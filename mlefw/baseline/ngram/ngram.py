@@ -92,8 +92,8 @@ class Ngram:
         base, levels = np.asarray(parts["base"]), []
         each = zip(parts["concentration"].tolist(), parts["num_contexts"].tolist(), strict=True)
         for order, (concentration, num_contexts) in enumerate(each, 1):
-            found = (np.asarray(parts[f"{name}_{order}"]) for name in ("key", "count"))
-            levels.append(Level(Counts(order, len(base), *found, num_contexts), concentration))
+            key, count = (np.asarray(parts[f"{name}_{order}"]) for name in ("key", "count"))
+            levels.append(Level(Counts(order, len(base), key, count, num_contexts), concentration))
         return cls(base, tuple(levels))
 
 
