@@ -1,0 +1,84 @@
+"""The mean over observations, and its standard error over units that are independent of each other."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class ClusteredMean(NamedTuple):
+    """A mean with its standard error.
+
+    Attributes:
+        mean: Σ w·value / Σ w.
+        error: standard error; NaN for fewer than two units.
+        num_units: number of units with an observation, G.
+    """
+
+    mean: float
+    error: float
+    num_units: int
+
+
+def clustered_mean(total: Tensor, weight: Tensor, unit: Tensor | None = None) -> ClusteredMean:
+    """The mean of values of which rows have sums, and its standard error over units.
+
+    With S_g and W_g the sums of a unit, mean = ΣS / ΣW and r_g = S_g − mean · W_g, the error is
+    √(G/(G − 1) · Σ r_g²) / ΣW (Liang & Zeger, 1986): that of weighted least squares on a constant with clusters. For
+    differences between two models on the same rows, `total` holds the differences of the sums.
+
+    Args:
+        total: Σ w·value of each row, (n,).
+        weight: Σ w of each row, (n,); rows of weight zero are no observations.
+        unit: the unit of each row, (n,) int64 from 0; by default each row is one.
+    """
+    some = weight > 0
+    total, weight = total.double()[some], weight.double()[some]
+    if unit is not None:
+        _, code = unit[some].unique(return_inverse=True)
+        total, weight = (_sums(column, code) for column in (total, weight))
+    count, whole = len(weight), float(weight.sum())
+    mean = float(total.sum()) / whole if count else math.nan
+    squares = float((total - mean * weight).square().sum())
+    error = math.sqrt(count / (count - 1) * squares) / whole if count > 1 else math.nan
+    return ClusteredMean(mean, error, count)
+
+
+def _sums(column: Tensor, code: Tensor) -> Tensor:
+    return column.new_zeros(int(code.max()) + 1 if len(code) else 0).index_add_(0, code, column)
+
+
+FEWEST_DOCUMENTS = 30
+"""Fewest documents that are units by themselves."""
+
+
+class Units(NamedTuple):
+    """Units that are taken as independent of each other.
+
+    Attributes:
+        of_row: the unit of each row, (n,) int64 from 0.
+        name: their number and what they are, such as `41 blocks`.
+    """
+
+    of_row: Tensor
+    name: str
+
+
+def sequence_units(document: Tensor) -> Units:
+    """The units of windows of texts: documents if they are 30 or more, else blocks of consecutive windows.
+
+    Windows of one text depend on each other. √n blocks, rounded down, of n windows grow longer than the dependence and
+    more as n grows (batch means; Flegal & Jones, 2010).
+
+    Args:
+        document: what tells the documents of the windows apart, (n,) int64.
+    """
+    num_rows = len(document)
+    found, code = document.unique(return_inverse=True)
+    if len(found) >= FEWEST_DOCUMENTS:
+        return Units(code, f"{len(found)} documents")
+    count = max(1, math.isqrt(num_rows))
+    # Block g has the windows from floor(g · n / count) on.
+    of_row = ((torch.arange(num_rows) + 1) * count - 1) // max(num_rows, 1)
+    return Units(of_row, f"{count} block" + "s" * (count != 1))

@@ -1,0 +1,35 @@
+"""The text for which `reference.json` states closed forms, where it lies beside the checkout."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+NAMES = ("train", "validation", "test")
+
+
+def folder() -> Path:
+    """The folder of the text and its reference values; skips the test where there is none."""
+    for parent in Path(__file__).resolve().parents:
+        found = parent / "shared" / "data" / "tensors"
+        if (found / "reference.json").is_file():
+            return found
+    pytest.skip("shared/data/tensors is not here")
+
+
+@cache
+def reference() -> dict[str, Any]:
+    """The reference values."""
+    return json.loads((folder() / "reference.json").read_text())
+
+
+@cache
+def codes() -> dict[str, np.ndarray]:
+    """The text by split, each character as its place among all 65, straight from the bytes."""
+    raw = np.frombuffer((folder() / "tinyshakespeare.txt").read_bytes(), np.uint8)
+    code = np.unique(raw, return_inverse=True)[1]
+    held = round(0.1 * len(raw))
+    return dict(zip(NAMES, np.split(code, [len(raw) - 2 * held, len(raw) - held]), strict=True))
