@@ -18,6 +18,9 @@ class Augment(nn.Module, ABC):
     Shapes: x (n, *input_shape) → the same shape. A row of the output depends on no other row.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def check(self, input_shape: Sequence[int], positions: Sequence[int] = ()) -> None:
         """Refuse rows that it is not for: by default all but images with one target each.
 
