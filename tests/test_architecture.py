@@ -10,7 +10,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mlefw"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ("head", "prior", "loss", "batch", "inputs", "model", "data", "calibrate", "experiment")
+ROOMS = ("head", "prior", "loss", "batch", "inputs", "augment", "model", "data", "calibrate", "experiment", "scheduler")
 
 
 def targets(group: str) -> set[str]:

@@ -76,6 +76,14 @@ def verdict(summary: Mapping[str, Any]) -> str:
     loss = summary.get("loss", "plain")
     if loss != "plain":
         sentences.append(f"Training descended another loss, {loss}; every NLL here is the plain one.")
+    if "augment" in summary:
+        change = summary["augment"]
+        sentences.append(
+            f"Training descended the expected NLL over random changes of its images, {change}; every NLL here is of "
+            "images as they are."
+        )
+    elif loss != "plain":
+        pass
     elif "parameter" in distance:
         excess = distance["excess_objective"] if abs(distance["excess_objective"]) > 1e-12 else 0.0
         end = "reached the exact optimum" if abs(excess) < 1e-6 else "stopped short of the exact optimum"
@@ -149,7 +157,7 @@ def rows_of(summary: Mapping[str, Any], split: str) -> str:
 
 def chosen(summary: Mapping[str, Any], *more: str) -> list[str]:
     """The keys of the main settings of a run; the loss only if it is not the NLL."""
-    keys = ("head", "prior", "loss", "batch", "model", *more)
+    keys = ("head", "prior", "loss", "batch", "augment", "model", *more)
     return [key for key in keys if key in summary and (key != "loss" or summary[key] != "plain")]
 
 

@@ -28,6 +28,7 @@ GROUPS = {
     "loss": [],
     "batch": [],
     "inputs": [],
+    "augment": [],
     "model": [],
     "data": [],
     "baseline": [],
@@ -64,7 +65,14 @@ METRICS = {
 """Heads that the metrics of a group are for."""
 HELD = ("head", "prior", "loss", "batch", "inputs", "model", "metric")
 """Groups whose plugins are held to the rules of their kind."""
-CASES = [(group, member) for group in GROUPS for member in members(group)]
+OF_TENSORS = {("model", "cnn"), ("model", "transformer"), *(("augment", m) for m in ("shift", "flip", "shift_flip"))}
+"""Members that are for images or tokens."""
+NO_SOURCE = pytest.mark.xfail(raises=UsageError, strict=True, reason="no data source gives images or tokens yet")
+CASES = [
+    pytest.param(group, member, marks=NO_SOURCE if (group, member) in OF_TENSORS else ())
+    for group in GROUPS
+    for member in members(group)
+]
 
 
 TARGETS = sorted(
@@ -103,7 +111,7 @@ def test_member_composes_and_builds(group: str, member: str, tmp_path: Path) -> 
     build.build_baseline(config.baseline)
 
 
-@pytest.mark.parametrize(("group", "member"), [case for case in CASES if case[0] in HELD])
+@pytest.mark.parametrize(("group", "member"), [case for case in CASES if case.values[0] in HELD])
 def test_no_member_would_be_refused_or_warned_of_if_it_were_a_plugin(
     group: str, member: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ GROUPS = (
     "batch",
     "average",
     "inputs",
+    "augment",
     "model",
     "data",
     "baseline",
@@ -40,7 +41,10 @@ FOREIGN = {
 }
 ENDLESS = ("nan", "inf", "-inf", "1" + "0" * 400, "-1" + "0" * 30)
 WRONG = ("-1", "0", "-0.5", "word", "''", "[]", "{}", "true", "[nan]")
-FACTS = {"num_features": 3, "eta_dim": 1, "num_classes": 3, "floor": 0.0, "targets": ("a", "b")}
+FACTS = {
+    **{"input_shape": (1, 8, 8), "positions": (6,), "num_tokens": 1, "length": 6},
+    **{"num_features": 3, "eta_dim": 1, "num_classes": 3, "floor": 0.0, "targets": ("a", "b")},
+}
 
 RIGHT: dict[str, set[str]] = {
     "seed": {"0"},
@@ -67,6 +71,8 @@ RIGHT: dict[str, set[str]] = {
     "model.dropout": {"0"},
     "model.layer_norm": {"true"},
     "model.hidden": {"[]"},
+    "model.layers": {"0"},
+    "model.tied": {"true"},
     "head.scale_floor": {"0"},
     "baseline.features": {"[]"},
     "uncertainty.seed": {"0"},

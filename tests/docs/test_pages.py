@@ -72,7 +72,7 @@ def test_commands_have_settings_that_there_are(page: Path) -> None:
 
 def test_the_groups_of_the_first_page_have_the_members_that_there_are() -> None:
     text = README.read_text(encoding="utf-8")
-    for group in ("loss", "uncertainty", "prior", "batch", "inputs", "model", "calibrate"):
+    for group in ("loss", "uncertainty", "prior", "batch", "inputs", "augment", "model", "calibrate"):
         (row,) = re.findall(rf"^\| `{group}=` \|(.*)$", text, re.M)
         assert set(re.findall(r"`(\w+)`", row)) >= set(members(group)), group
     heads = text[text.index("| target | `head=` |") : text.index("`mlefw --help`")]

@@ -79,6 +79,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "testing": lambda s: s["head"] == "waiting" and at(s, "baseline.is_global") is True,
     "uncertainty": lambda s: abs(at(s, "weight_noise.test.nll_nats") - at(s, "metrics.test.nll_nats")) < 0.1,
     "inputs": whitened,
+    "augment": lambda s: s["augment"] == "cutout(side=2)",
     "model": lambda s: s["num_parameters"] == 102 and at(s, "distance.head_refit_gap") > 0,
 }
 
@@ -87,7 +88,12 @@ def test_every_page_has_an_example_that_is_checked() -> None:
     assert {page.stem for page in PAGES.glob("*.md")} - {"index"} == set(CHECKS)
 
 
-@pytest.mark.parametrize("name", sorted(CHECKS))
+NO_IMAGES = pytest.mark.xfail(raises=AssertionError, strict=True, reason="data=digits_images is not there yet")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=NO_IMAGES if name == "augment" else ()) for name in sorted(CHECKS)]
+)
 def test_the_example_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titled = {
         found[1]: text for info, text in blocks(PAGES / f"{name}.md") if (found := re.search('title="(.*)"', info))

@@ -38,6 +38,7 @@ CASES = {
     "mini-diverging": (*SMALL, "head=heteroscedastic", "optimizer=sgd", "optimizer.lr=3", "step.clip_norm=0"),
     "full-lbfgs-laplace": ("head=laplace", "model=linear", "batch=full", "optimizer=lbfgs", "trainer.max_epochs=6"),
     "coded-adam": (*SMALL, "inputs=piecewise_linear", "inputs.bins=5"),
+    "mini-adam-scheduled": (*SMALL, "optimizer=adam_scheduled", "scheduler.warmup=5", "batch.size=40"),
     "full-adam": ("batch=full", *SMALL, "trainer.precision=64"),
 }
 
