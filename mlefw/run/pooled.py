@@ -217,7 +217,7 @@ class MemberTally:
     def add(self, rows: Rows) -> Tensor:
         """Add a block of rows; the NLL of the mixture on each row, (n,), in nats."""
         head, objective, mixed = self.trained.head, self.trained.objective, list[Tensor]()
-        for part in rows.blocks(rows_at_once(head)):
+        for part in rows.blocks(rows_at_once(head, rows)):
             eta = objective.eta(part.x, part.offset)
             mixed.append(head.nll_complete(eta, part.y))
             for metric, distribution in zip(self.nll, head.members(eta), strict=True):
