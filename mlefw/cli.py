@@ -35,6 +35,7 @@ GROUPS = (
     "loss",
     "batch",
     "inputs",
+    "augment",
     "model",
     "data",
     "baseline",

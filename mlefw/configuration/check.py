@@ -15,8 +15,13 @@ from mlefw.configuration.kinds import KINDS
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 
-INJECTED = frozenset({"num_features", "eta_dim", "num_classes", "floor", "targets", "logger", "callbacks", "plugins"})
-"""Arguments that mlefw supplies as it builds a part (`run/build.py`), so that no setting has to."""
+INJECTED = frozenset(
+    {
+        *("input_shape", "positions", "num_features", "num_tokens", "length", "eta_dim"),
+        *("num_classes", "floor", "targets", "num_steps", "logger", "callbacks", "plugins"),
+    }
+)
+"""Arguments that mlefw supplies as it builds a part (`run/build.py`, `run/network.py`), so that no setting has to."""
 
 FindParameters = Callable[[Part], Mapping[str, Parameter] | None]
 """Finds the parameters of the class of a part; None if they are not known."""

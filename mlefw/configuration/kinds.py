@@ -34,6 +34,7 @@ KINDS = {
     "batch": Kind(("mlefw.batch.base.BatchRegime",), ("mlefw.batch",)),
     "average": Kind(("mlefw.average.base.Average",), ("mlefw.average",)),
     "inputs": Kind(("mlefw.inputs.base.Inputs",), ("mlefw.inputs",), nests=True),
+    "augment": Kind(("mlefw.augment.base.Augment",), ("mlefw.augment",)),
     "model": Kind(("torch.nn.Module",), ("mlefw.model", "torch.nn"), nests=True),
     "data": Kind(("mlefw.data.base.Source",), ("mlefw.data",)),
     "baseline": Kind(
@@ -52,7 +53,7 @@ KINDS = {
         many=True,
     ),
     "optimizer": Kind(("torch.optim.Optimizer",), ("torch.optim",), deferred=True),
-    "scheduler": Kind(("torch.optim.lr_scheduler.LRScheduler",), ("torch.optim",), deferred=True),
+    "scheduler": Kind(("torch.optim.lr_scheduler.LRScheduler",), ("mlefw.scheduler", "torch.optim"), deferred=True),
     "trainer": Kind(("lightning.Trainer",), names=("lightning.Trainer",)),
     # Single classes: many other callbacks of Lightning write files anywhere, or upload.
     "callback": Kind(

@@ -191,6 +191,7 @@ RANGES: Mapping[str, Range] = {
     "scheduler.min_lr": number(),
     "scheduler.eps": number(),
     "scheduler.T_max": whole(1),
+    "scheduler.warmup": whole(0),
     "scheduler.eta_min": number(),
     "scheduler.last_epoch": fixed(-1, "expected to be left out: resume= goes on with a run"),
     "level": number(above=True, below=1.0),

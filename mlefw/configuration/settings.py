@@ -16,8 +16,19 @@ AUTO_INPUTS = "mlefw.inputs.auto.Auto"
 """The class of `inputs=auto`, which stands for several input maps, of which one is chosen by training."""
 
 _NODES = (
-    *("data", "head", "prior", "loss", "batch", "inputs", "model", "baseline", "calibrate", "uncertainty"),
-    *("optimizer", "scheduler", "average", "cv", "ensemble", "experiment", "metric", "callback", "logger"),
+    *("data", "head", "prior", "loss", "batch", "inputs", "augment", "model", "baseline", "calibrate"),
+    *(
+        "uncertainty",
+        "optimizer",
+        "scheduler",
+        "average",
+        "cv",
+        "ensemble",
+        "experiment",
+        "metric",
+        "callback",
+        "logger",
+    ),
 )
 
 
@@ -90,10 +101,10 @@ class TrainerSettings:
 class Settings:
     """The settings of `train`, `baseline` and `check`, resolved and checked.
 
-    A part that is not used (`loss`, `inputs`, `baseline`, `calibrate`, `uncertainty`, `scheduler`, `average`,
-    `cv`, `ensemble`, `experiment`) is an empty node. `metric`, `callback` and `logger` hold nodes by name. `choices`
-    has the name of the member chosen in each group. `plain` is the whole configuration in plain containers, as
-    `config.yaml` and checkpoints store it.
+    A part that is not used (`loss`, `inputs`, `augment`, `baseline`, `calibrate`, `uncertainty`, `scheduler`,
+    `average`, `cv`, `ensemble`, `experiment`) is an empty node. `metric`, `callback` and `logger` hold nodes by name.
+    `choices` has the name of the member chosen in each group. `plain` is the whole configuration in plain containers,
+    as `config.yaml` and checkpoints store it.
     """
 
     plain: Node
@@ -105,6 +116,7 @@ class Settings:
     loss: Node
     batch: Node
     inputs: Node
+    augment: Node
     model: Node
     baseline: Node
     calibrate: Node

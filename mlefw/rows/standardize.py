@@ -35,6 +35,10 @@ class Standardized(nn.Module):
         """Number of inputs of the model per row."""
         return len(self.mean) if self.inputs is None else int(self.inputs.num_inputs)  # type: ignore[arg-type]
 
+    def typical(self) -> Tensor:
+        """A row of means, (1, num_features)."""
+        return self.mean[None]
+
     def forward(self, x: Tensor) -> Tensor:
         """The raw output of the model, (*batch, eta_dim), for features x in original units."""
         return self.model(self.standardize(x))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlefw.augment.base import Augment
 from mlefw.average.base import Average
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, solve_null
@@ -30,8 +31,10 @@ from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
-from mlefw.rows.standardize import Standardized, feature_statistics
+from mlefw.rows.shape import RowShape
+from mlefw.rows.tensor_inputs import row_statistics
 from mlefw.run.held_out import Parts, parts_of
+from mlefw.run.network import build_model, surrounded
 from mlefw.run.placement import place, set_units
 from mlefw.run.source import head_kind, open_source
 from mlefw.schema.coarse import warn_of_coarse_target
@@ -170,22 +173,25 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     head = head_of(config.head, data.schema.targets)
     if data.source.standardize_target:
         set_units(head, data.train)
-    mean, scale = feature_statistics(data.train, data.source.standardize)
+    shape = data.schema.row_shape
+    mean, scale = row_statistics(data.train, shape, data.source.standardize)
     problem = Problem.of(head, data.train, mean, scale, NoPrior())
     null = compute_once("null", config.plain, ("data", "head"), lambda: solve_null(problem))
     head = place(head, null)
     inputs = build_inputs(config, data.schema.num_features)
     if inputs is not None:
         learn(inputs, data.train, mean, scale)
-    width = data.schema.num_features if inputs is None else inputs.num_inputs
+    shape = shape if inputs is None else shape.with_inputs(inputs.num_inputs)
     with RandomStream(config.seed, "initial weights"):
-        model = instantiate("model", config.model, num_features=width, eta_dim=head.eta_dim)
+        model = build_model(config.model, shape, head.eta_dim)
     prior = instantiate("prior", config.prior)
     loss = build_loss(config.loss)
     loss.check(head)
     loss.learn(data.train)
-    objective = Objective(Standardized(model, mean, scale, inputs), head, prior, data.train.population, loss)
-    parts = ("data", "head", "inputs", "model", "prior", "loss", "metric")
+    augment = build_augment(config.augment, shape)
+    network = surrounded(model, config.model, shape, mean, scale, inputs, augment)
+    objective = Objective(network, head, prior, data.train.population, loss)
+    parts = ("data", "head", "inputs", "augment", "model", "prior", "loss", "metric")
     compute_once("row", config.plain, parts, lambda: _try_one_row(config, objective, data.train))
     return Estimand(objective.train(), null, mean, scale, baseline_features)
 
@@ -240,6 +246,22 @@ def build_inputs(config: Settings, num_features: int) -> Inputs | None:
     with RandomStream(config.seed, "input map"):
         node = next(iter(config.candidates.values()), config.inputs)
         return _chosen("inputs", node, num_features=num_features)
+
+
+def build_augment(node: Node, shape: RowShape) -> Augment | None:
+    """The random change of rows in training steps; None for `augment=none`.
+
+    Raises:
+        UsageError: it is not for rows of this shape, or holds a state, which no checkpoint keeps.
+    """
+    augment: Augment | None = _chosen("augment", node)
+    if augment is not None:
+        augment.check(shape.input_shape, shape.positions)
+        if shape.is_table or shape.num_tokens is not None:
+            raise UsageError(f"augment._target_={node['_target_']}: rows hold {shape}: expected augment=none")
+        if state := next(iter(augment.state_dict()), None):
+            raise UsageError(f"augment._target_={node['_target_']} holds {state!r}: expected no parameters and buffers")
+    return augment
 
 
 def build_loss(node: Node) -> Loss:

@@ -22,9 +22,10 @@ from mlefw.objective.objective import Objective
 from mlefw.reading.table import Table
 from mlefw.rows.fingerprint import fingerprint
 from mlefw.rows.rows import Rows
-from mlefw.rows.standardize import Standardized
+from mlefw.rows.shape import RowShape
 from mlefw.rows.stored import StoredRows
-from mlefw.run import archive, build
+from mlefw.rows.tensor_inputs import unit_statistics
+from mlefw.run import archive, build, network
 from mlefw.run.build import Data
 from mlefw.run.directory import checkpoint_of
 from mlefw.schema.schema import Schema
@@ -138,7 +139,7 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
         config = Settings.of(described.config)
         objective = _rebuild(path, config, described, state)
         calibration = _calibration(path, config, content.get("calibration"))
-        _check_prediction(path, objective)
+        _check_prediction(path, objective, schema.row_shape)
     if calibration is None:
         return Trained(objective.eval(), schema, config, path)
     return Trained(recalibrated(objective, calibration), schema, config, path, objective.eval(), calibration)
@@ -186,13 +187,12 @@ def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, tor
     schema = described.schema
     head = build.head_of(config.head, schema.targets)
     inputs = _inputs(config, schema.num_features, state)
-    sizes = {"num_features": schema.num_features if inputs is None else inputs.num_inputs, "eta_dim": head.eta_dim}
-    _check_size(path, config, sizes, state)
-    model = instantiate("model", config.model, **sizes)
+    shape = schema.row_shape if inputs is None else schema.row_shape.with_inputs(inputs.num_inputs)
+    _check_size(path, config, shape, head.eta_dim, state)
+    model = network.build_model(config.model, shape, head.eta_dim)
     prior = instantiate("prior", config.prior)
-    blank = torch.zeros(schema.num_features, dtype=torch.float64)
-    standardized = Standardized(model, blank, blank.clone(), inputs)
-    objective = Objective(standardized, head, prior, described.population, build.build_loss(config.loss))
+    whole = network.surrounded(model, config.model, shape, *unit_statistics(schema.row_shape), inputs)
+    objective = Objective(whole, head, prior, described.population, build.build_loss(config.loss))
     build.build_metrics(config, head)
     check_tensors(path, objective.state_dict(), state)
     # Parameters take the precision they were trained in; buffers of statistics stay in 64 bit.
@@ -210,24 +210,25 @@ def _inputs(config: Settings, num_features: int, state: dict[str, torch.Tensor])
     return inputs
 
 
-def _check_size(path: Path, config: Settings, sizes: dict[str, int], state: dict[str, torch.Tensor]) -> None:
+def _check_size(path: Path, config: Settings, shape: RowShape, eta_dim: int, state: dict[str, torch.Tensor]) -> None:
     """Check the tensors of a built-in model before memory is allocated: settings may ask for more than there is."""
     if not str(config.model["_target_"]).startswith("mlefw."):
         return
     with torch.device("meta"):
-        model = instantiate("model", config.model, **sizes)
+        model = network.build_model(config.model, shape, eta_dim)
     prefix = "model.model."
     known = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     check_tensors(path, model.state_dict(), known)
 
 
 @torch.no_grad()
-def _check_prediction(path: Path, objective: Objective) -> None:
-    """Refuse a model whose prediction for the mean of the training features is not finite."""
+def _check_prediction(path: Path, objective: Objective, shape: RowShape) -> None:
+    """Refuse a model whose prediction for a row of means of the training rows is not finite."""
     model = objective.eval().model
-    if not bool((model.scale > 0).all()):  # type: ignore[operator, union-attr]
+    if not bool((getattr(model, "scale", torch.ones(1)) > 0).all()):
         raise UsageError(f"{path} is damaged: tensor model.scale holds a value that is not positive")
-    eta = objective.eta(model.mean[None], model.mean.new_zeros(1))  # type: ignore[index, operator]
+    offset = torch.zeros(1, *shape.positions, dtype=torch.float64)
+    eta = objective.eta(model.typical(), offset)  # type: ignore[operator]
     objective.head(eta)
     if not bool(eta.isfinite().all()):
         raise UsageError(f"{path} is damaged: its model predicts nothing finite for the mean of its training rows")

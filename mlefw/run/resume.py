@@ -25,6 +25,7 @@ from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
 from mlefw.run import archive, checkpoint
 from mlefw.run.build import Data
+from mlefw.run.trainer import is_planned
 from mlefw.schema.schema import Schema
 
 _MAY_CHANGE = (
@@ -41,7 +42,7 @@ _MAY_NOT_CHANGE = ("data.standardize", "data.standardize_target")
 """Exceptions to `_MAY_CHANGE`: settings of `data` that change the model and not the rows."""
 
 _MAY_BE_MISSING = (
-    *("loss", "inputs", "average", "calibrate", "uncertainty", "experiment", "compile", "plots"),
+    *("loss", "inputs", "augment", "average", "calibrate", "uncertainty", "experiment", "compile", "plots"),
     *("cv", "ensemble"),
 )
 """Sections of the settings that runs of earlier versions do not have."""
@@ -204,17 +205,25 @@ def _check_length(config: Settings, before: Content, place: Content, done: int) 
     if epochs is not None and 0 <= epochs < done:
         raise UsageError(f"trainer.max_epochs={epochs}: the run has {done} epochs already; expected at least as many")
     file = config_root() / "scheduler" / f"{config.choice('scheduler')}.yaml"
-    if epochs != planned and file.is_file() and "${trainer.max_epochs}" in file.read_text(encoding="utf-8"):
-        raise UsageError(
-            f"trainer.max_epochs={epochs}: scheduler={file.stem} was planned over {planned} epochs\n"
-            "  a run of another length is another run: start it anew without resume="
-        )
+    by_epochs = file.is_file() and "${trainer.max_epochs}" in file.read_text(encoding="utf-8")
+    by_steps = is_planned(config.scheduler)
+    if epochs != planned and (by_epochs or by_steps):
+        raise _other_length(f"trainer.max_epochs={epochs}", file.stem, f"{planned} epochs")
+    if by_steps and trainer.max_steps != (steps := before.get("trainer.max_steps", -1)):
+        raise _other_length(f"trainer.max_steps={trainer.max_steps}", file.stem, f"trainer.max_steps={steps}")
     partial = place["step"] > place["first_step"]
     counted = [
         name for name in ("limit_train_batches", "val_check_interval") if trainer.node.get(name) not in (None, 1.0)
     ]
     if partial and counted:
         raise UsageError(f"trainer.{counted[0]} counts from the start of an epoch, and the run stopped within one")
+
+
+def _other_length(setting: str, scheduler: str, planned: str) -> UsageError:
+    return UsageError(
+        f"{setting}: scheduler={scheduler} was planned over {planned}\n"
+        "  a run of another length is another run: start it anew without resume="
+    )
 
 
 def _refuse(run_dir: Path, problems: list[str]) -> None:

@@ -13,14 +13,15 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mlefw.configuration.admission import admitted
-from mlefw.configuration.instantiate import instantiate, make
+from mlefw.configuration.admission import admit, admitted
+from mlefw.configuration.instantiate import class_of, instantiate, make
 from mlefw.configuration.settings import Node, Settings
 from mlefw.distributed import topology
 from mlefw.distributed.strategy import SummedGradients
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.objective.objective import Objective, rows_at_once
+from mlefw.rows.standardize import Standardized
 from mlefw.run.archive import Archive
 from mlefw.run.build import Data, Estimand, build_average, build_metrics
 from mlefw.system.own_folder import replace_links
@@ -28,6 +29,7 @@ from mlefw.system.trust import trusted
 from mlefw.training.averaging import Averaging
 from mlefw.training.datamodule import RowsModule
 from mlefw.training.evaluation_loop import PlainEvaluationLoop
+from mlefw.training.evaluation_schedule import Cadence
 from mlefw.training.lightning_internals import answer_signals_alone, evaluate_by
 from mlefw.training.module import LikelihoodModule, MakeScheduler
 from mlefw.training.recovery import Recovery
@@ -57,9 +59,11 @@ def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluat
     # Steps and evaluations read it to decide whether their kernels may be recorded.
     objective.replayable = config.step.replay
     step = Step(objective, config.step.clip_norm, rows.regime.max_rows, config.compile)
-    rows.standardize_once(objective.model.standardize, objective.model.num_inputs)  # type: ignore[arg-type]
+    if isinstance(objective.model, Standardized):
+        # Images and tokens take a fraction of the memory as they are, and augmentations come after the standardisation.
+        rows.standardize_once(objective.model.standardize, objective.model.num_inputs)
     make_optimizer = partial(_optimizer, config.optimizer, objective)
-    make_scheduler = _scheduler(config.scheduler, rows.cadence.num_steps(1)) if "_target_" in config.scheduler else None
+    make_scheduler = _scheduler(config, rows.cadence) if "_target_" in config.scheduler else None
     metrics = {split: build_metrics(config, objective.head) if evaluates else [] for split in rows.watched}
     parts = (objective, step, make_optimizer, make_scheduler, metrics, rows.cadence, rows.seed)
     averaging = build_averaging(config, objective)
@@ -89,12 +93,42 @@ def _optimizer(node: Node, objective: Objective, parameters: Any) -> torch.optim
     return optimizer
 
 
-def _scheduler(node: Node, num_steps: int) -> MakeScheduler:
-    """A function that makes the scheduler from an optimiser; `num_steps`: number of steps in an epoch."""
-    waits = node["_target_"].endswith(".ReduceLROnPlateau") and "patience" not in node
-    own = {"patience": epochs_to_wait("auto", _PATIENCE, num_steps)} if waits else {}
-    make: MakeScheduler = instantiate("scheduler", {**node, **own})
+def _scheduler(config: Settings, cadence: Cadence | None) -> MakeScheduler:
+    """A function that makes the scheduler from an optimiser; without a cadence, one that only checks its settings."""
+    node, own = config.scheduler, {}
+    if node["_target_"].endswith(".ReduceLROnPlateau") and "patience" not in node:
+        own["patience"] = epochs_to_wait("auto", _PATIENCE, 1 if cadence is None else cadence.num_steps(1))
+    facts = {"num_steps": planned_steps(config, cadence)} if is_planned(node) else {}
+    make: MakeScheduler = instantiate("scheduler", {**node, **own}, **facts)
     return make
+
+
+def is_planned(node: Node) -> bool:
+    """Whether a scheduler depends on the length of the training, `num_steps`."""
+    return "_target_" in node and "num_steps" in inspect.signature(class_of(admit("scheduler", node))).parameters
+
+
+def planned_steps(config: Settings, cadence: Cadence | None) -> int:
+    """The number of optimiser steps of a training that is not ended early; 1 without a cadence.
+
+    Raises:
+        UsageError: the settings do not bound it.
+    """
+    epochs, most = config.trainer.max_epochs, config.trainer.max_steps
+    if (epochs is None or epochs < 0) and most < 1:
+        raise UsageError(
+            f"scheduler={config.choice('scheduler')} is planned over all steps, and trainer.max_epochs={epochs} "
+            "sets no end: expected a number of epochs, trainer.max_steps, or scheduler=plateau"
+        )
+    if cadence is None:
+        return 1
+    limit = config.trainer.node.get("limit_train_batches")
+    total, epoch = 0, 0
+    while (epochs is None or epochs < 0 or epoch < epochs) and not 0 < most <= total:
+        epoch += 1
+        num_steps = cadence.num_steps(epoch)
+        total += min(num_steps, limit) if isinstance(limit, int) else num_steps
+    return min(total, most) if most > 0 else total
 
 
 def check_optimization(config: Settings, objective: Objective) -> None:
@@ -107,7 +141,7 @@ def check_optimization(config: Settings, objective: Objective) -> None:
         parameters = [p for p in objective.parameters() if p.requires_grad]
         optimizer = _optimizer(config.optimizer, objective, parameters)
         if "_target_" in config.scheduler:
-            _scheduler(config.scheduler, 1)(optimizer)
+            _scheduler(config, None)(optimizer)
     except (ValueError, TypeError) as error:
         raise UsageError(f"optimizer: {error}") from error
     if "LBFGS" in config.optimizer["_target_"] and not objective.loss.is_potential:

@@ -16,6 +16,7 @@ from mlefw.reading.columns import require, warn_of_constants, warn_of_copies
 from mlefw.reading.levels import BOOLEANS
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
+from mlefw.rows.shape import RowShape
 from mlefw.schema.event import Event, as_bounds, learn_event
 from mlefw.schema.feature import Feature, Unseen, check_design_names, learn_feature
 from mlefw.schema.identifier import check_numbered
@@ -147,6 +148,11 @@ class Schema:
     def names(self) -> list[str]:
         """Names of the design columns: the column, or `column=level` for a level that is not the reference."""
         return [name for feature in self.features for name in feature.names]
+
+    @property
+    def row_shape(self) -> RowShape:
+        """What a model may ask of the shape of a row."""
+        return RowShape((self.num_features,))
 
     @property
     def num_features(self) -> int:

@@ -1,6 +1,6 @@
 """Conformance checks of a model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -15,11 +15,21 @@ _SEED = 3
 
 @dataclass(frozen=True)
 class ModelCase:
-    """A model with random parameters, since zeros would hide faults; rows x (n, *anything); the width of its output."""
+    """A model with random parameters, since zeros would hide faults, and rows to try it with.
+
+    Attributes:
+        model: the model.
+        x: rows, (n, *anything).
+        eta_dim: number of eta columns of the head.
+        positions: shape of the targets of a row; () for one target.
+        is_sequential: whether the target at a position may depend on x up to it alone, as the next token.
+    """
 
     model: nn.Module
     x: Tensor
     eta_dim: int
+    positions: tuple[int, ...] = ()
+    is_sequential: bool = False
 
     def raw(self, x: Tensor, is_training: bool = False) -> Tensor:
         """The output for rows, with a fixed seed of dropout masks, and without updating running statistics."""
@@ -29,18 +39,22 @@ class ModelCase:
             return model.train(is_training)(x)
 
 
-def check_model(model: nn.Module, x: Tensor, eta_dim: int) -> None:
+def check_model(
+    model: nn.Module, x: Tensor, eta_dim: int, positions: Sequence[int] = (), is_sequential: bool = False
+) -> None:
     """Check a model against all rules of its kind.
 
     Args:
         model: the model, which is not changed.
         x: at least two different rows, (n, *anything).
         eta_dim: number of eta columns of the head.
+        positions: shape of the targets of a row; () for one target.
+        is_sequential: whether the target at a position is given x up to it, as the next token.
 
     Raises:
         ConformanceError: the model breaks rules; the message names them, and what was found and expected.
     """
-    hold(model, ModelCase(randomised(model), x, eta_dim), CHECKS)
+    hold(model, ModelCase(randomised(model), x, eta_dim, tuple(positions), is_sequential), CHECKS)
 
 
 def randomised(model: nn.Module) -> nn.Module:
@@ -55,11 +69,11 @@ def randomised(model: nn.Module) -> nn.Module:
 
 
 def output_has_a_column_for_each_eta(case: ModelCase) -> Iterator[str]:
-    """The output is (n, eta_dim) for x (n, *anything), also for n = 1 and n = 0."""
+    """The output is (n, *positions, eta_dim) for x (n, *anything), also for n = 1 and n = 0."""
     for n in (len(case.x), 1, 0):
         shape = tuple(case.raw(case.x[:n]).shape)
-        if shape != (n, case.eta_dim):
-            yield f"for {n} rows the output has shape {shape}, expected {(n, case.eta_dim)}"
+        if shape != (expected := (n, *case.positions, case.eta_dim)):
+            yield f"for {n} rows the output has shape {shape}, expected {expected}"
 
 
 def output_is_finite_and_repeatable(case: ModelCase) -> Iterator[str]:
@@ -86,11 +100,27 @@ def rows_do_not_mix_in_training(case: ModelCase) -> Iterator[str]:
     half = len(case.x) // 2
     if half == 0:
         return
-    other = torch.cat([case.x[:half], case.x[half:].roll(1, 0) * 1.5])
+    other = torch.cat([case.x[:half], _changed(case.x[half:])])
     one, two = case.raw(case.x, True)[:half], case.raw(other, True)[:half]
     far = float((one - two).abs().max() / one.abs().max().clamp(min=1e-30))
     if not far <= _rounding(case, one):
         yield f"rows change with the rows beside them by {far:.3g} of the largest output (batch normalisation does so)"
+
+
+def later_positions_do_not_matter(case: ModelCase) -> Iterator[str]:
+    """Where a target is given x up to its position, the output there is equal, to the last bit, for any later x."""
+    if not case.is_sequential:
+        return
+    whole = case.raw(case.x)
+    for t in range(case.x.shape[1] - 1):
+        x = torch.cat([case.x[:, : t + 1], _changed(case.x[:, t + 1 :])], 1)
+        if not torch.equal(case.raw(x)[:, : t + 1], whole[:, : t + 1]):
+            yield f"the output up to position {t} changes with x after it: the model sees what it has to predict"
+
+
+def _changed(x: Tensor) -> Tensor:
+    """Other rows of the same kind: numbers in another order and half as large again, tokens in another order."""
+    return x.roll(1, 0) * 1.5 if x.is_floating_point() else x.roll((1, 1), (0, -1))
 
 
 def _rounding(case: ModelCase, values: Tensor) -> float:
@@ -104,4 +134,5 @@ CHECKS: tuple[Check[ModelCase], ...] = (
     output_is_finite_and_repeatable,
     rows_do_not_mix,
     rows_do_not_mix_in_training,
+    later_positions_do_not_matter,
 )

@@ -6,13 +6,14 @@ standard error, a claim of a global optimum, a figure) is a warning.
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from mlefw.augment.base import Augment
 from mlefw.batch.base import BatchRegime
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
@@ -22,7 +23,7 @@ from mlefw.prior.base import Prior
 from mlefw.rows.rows import Rows
 from mlefw.system.attempt import attempt
 from mlefw.system.warning import warn
-from mlefw.testing import batch, inputs, likelihood, loss, metric, model, prior
+from mlefw.testing import augment, batch, inputs, likelihood, loss, metric, model, prior
 from mlefw.testing.conformance import Check, name_of, violations
 from mlefw.testing.head_case import HeadCase, plausible_etas
 
@@ -93,6 +94,9 @@ def _suites(objective: Objective, regime: BatchRegime, metrics: Sequence[Metric]
         yield _of_regime(regime, train.num_rows)
     if objective.model.inputs is not None and is_plugin(objective.model.inputs):
         yield _of_inputs(objective, some)
+    augment_of_run = getattr(objective.model, "augment", None)
+    if augment_of_run is not None and is_plugin(augment_of_run):
+        yield _of_augment(augment_of_run, some)
     if is_plugin(objective.model.model):
         yield _of_model(objective, some)
     if is_plugin(objective.loss):
@@ -133,6 +137,19 @@ def _of_inputs(objective: Objective, some: Rows) -> Suite:
     return Suite(standardized.inputs, inputs.InputsCase(standardized.inputs, x), wrong, doubtful)
 
 
+def _of_augment(given: Augment, some: Rows) -> Suite:
+    """Checks of an augmentation on images of noise as it gets them, with standardised channels."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(some.x.shape, generator=generator)
+    wrong = (
+        augment.it_holds_no_state,
+        augment.shape_and_type_stay,
+        augment.output_is_finite_and_its_argument_unchanged,
+    )
+    doubtful = (augment.random_numbers_are_those_of_the_global_generator, augment.each_row_is_drawn_anew)
+    return Suite(given, augment.AugmentCase(given, x), (*wrong, augment.rows_do_not_mix), doubtful)
+
+
 def _of_loss(objective: Objective, some: Rows) -> Suite:
     own = deepcopy(objective.head).double().cpu()
     eta = torch.stack(plausible_etas(own, some.num_rows))[:, : own.eta_dim]
@@ -155,17 +172,17 @@ def _some(train: Rows) -> Rows:
 
 def _of_model(objective: Objective, some: Rows) -> Suite:
     """Checks of the model with its standardisation, with random parameters if its initial output is constant."""
-    case = model.ModelCase(objective.model, some.x, objective.head.eta_dim)
-    mode = objective.model.training
+    mode, shape = objective.model.training, getattr(objective.model, "shape", None)
+    positions, is_sequential = tuple(some.weight.shape[1:]), shape is not None and shape.is_sequential
+    case = model.ModelCase(objective.model, some.x, objective.head.eta_dim, positions, is_sequential)
     if float(case.raw(some.x).std(0).sum()) == 0:
-        other = model.ModelCase(model.randomised(objective.model), some.x, objective.head.eta_dim)
+        other = replace(case, model=model.randomised(objective.model))
         case = other if bool(other.raw(some.x).isfinite().all()) else case
     else:
-        case = model.ModelCase(deepcopy(objective.model), some.x, objective.head.eta_dim)
+        case = replace(case, model=deepcopy(objective.model))
     objective.model.train(mode)
-    return Suite(
-        objective.model.model, case, (rows_do_not_mix,), (evaluation_is_repeatable, model.rows_do_not_mix_in_training)
-    )
+    wrong = (rows_do_not_mix, model.later_positions_do_not_matter)
+    return Suite(objective.model.model, case, wrong, (evaluation_is_repeatable, model.rows_do_not_mix_in_training))
 
 
 def _of_metrics(objective: Objective, metrics: Sequence[Metric], some: Rows) -> Iterator[Suite]:

@@ -13,6 +13,7 @@ from mlefw.rows.batch import Batch
 from mlefw.system.torch_internals import has_step_hooks
 from mlefw.system.warning import warn
 from mlefw.training import update_rules
+from mlefw.training.rates import Rates
 
 _MIN_USES = 100
 """Uses of a batch shape before its step is compiled, which takes seconds; a short last batch is rare."""
@@ -38,8 +39,7 @@ class CompiledStep:
     def __init__(self, gradient: Gradient) -> None:
         self.gradient, self.is_available = gradient, True
         self.steps: dict[object, StepFunction] = {}
-        self.rates: list[Tensor] = []
-        self.known_rates: list[float] = []
+        self.rates = Rates(torch.float64)
         self.state: object = None
 
     def __call__(self, batch: Batch, clip_norm: float, optimizer: Optimizer) -> Tensor | None:
@@ -52,7 +52,7 @@ class CompiledStep:
         shape = self.gradient.key(batch, clip_norm)
         key = (shape, *_graph_settings(optimizer))
         if key in self.steps:
-            self._update_rates(optimizer)
+            self.rates.fill(optimizer)
             with torch.inference_mode():
                 return self.steps[key](*batch.rows)
         is_frequent = self.is_available and shape in self.gradient.tapes and self.gradient.uses[shape] >= _MIN_USES
@@ -61,7 +61,7 @@ class CompiledStep:
     def _compile_and_run(self, key: Any, batch: Batch, optimizer: Optimizer) -> Tensor | None:
         """Compile a step and take it; a compiler that fails does so before it has changed any tensor."""
         try:
-            self._update_rates(optimizer)
+            self.rates.fill(optimizer)
             # A copy, since torch.compile removes entries from the dict that it is given.
             options = dict(_COMPILE_OPTIONS)
             run: StepFunction = torch.compile(
@@ -77,22 +77,11 @@ class CompiledStep:
         self.steps[key] = run
         return loss
 
-    def _update_rates(self, optimizer: Optimizer) -> None:
-        """Copy the present learning rates to tensors: a number would be a constant of the graph."""
-        now = [float(group["lr"]) for group in optimizer.param_groups]
-        if now != self.known_rates:
-            if len(now) != len(self.rates):
-                device = self.gradient.trainable[0].device
-                self.rates = [torch.zeros((), dtype=torch.float64, device=device) for _ in now]
-            for rate, value in zip(self.rates, now, strict=True):
-                rate.fill_(value)
-            self.known_rates = now
-
     def _step_function(self, shape: object, optimizer: Optimizer) -> StepFunction:
         """The step for one batch shape, not compiled yet: it maps the columns of a batch to the loss."""
         descend = self.gradient.tapes[shape].traceable()
         place: dict[int, tuple[dict[str, Any], Tensor]] = {}
-        for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
+        for group, rate in zip(optimizer.param_groups, self.rates.tensors, strict=True):
             if group.get("amsgrad") or group["maximize"]:
                 raise NotImplementedError("optimizer.amsgrad and optimizer.maximize are not compiled")
             place |= {id(p): (group, rate) for p in group["params"]}

@@ -19,6 +19,7 @@ from mlefw.metric.base import Metric
 from mlefw.objective.objective import Objective, not_finite
 from mlefw.rows.batch import Batch, Chunk
 from mlefw.rows.rows import Rows
+from mlefw.scheduler.base import StepScheduler
 from mlefw.system.random_state import RandomStream
 from mlefw.training.averaging import Averaging
 from mlefw.training.evaluation_schedule import Cadence
@@ -101,12 +102,18 @@ class LikelihoodModule(lightning.LightningModule):
         self.is_evaluated_plainly = _is_plain(self.trainer) and not has_callback_with(self.trainer, _EVALUATION_HOOKS)
 
     def configure_optimizers(self) -> Any:
-        """Make the optimiser of all trainable parameters, and its scheduler, which is stepped once an epoch."""
+        """Make the optimiser of all trainable parameters, and its scheduler."""
         self.optimizer = self.make_optimizer(p for p in self.objective.parameters() if p.requires_grad)
         if self.make_scheduler is None:
             return self.optimizer
         self.scheduler = self.make_scheduler(self.optimizer)
-        return {"optimizer": self.optimizer, "lr_scheduler": self.scheduler}
+        interval = "step" if self.is_scheduled_by_step else "epoch"
+        return {"optimizer": self.optimizer, "lr_scheduler": {"scheduler": self.scheduler, "interval": interval}}
+
+    @property
+    def is_scheduled_by_step(self) -> bool:
+        """Whether the scheduler is stepped after each optimiser step, and not once an epoch."""
+        return isinstance(self.scheduler, StepScheduler)
 
     @property
     def current_epoch(self) -> int:
@@ -156,6 +163,8 @@ class LikelihoodModule(lightning.LightningModule):
     def _pass_over(self, chunk: Chunk) -> None:
         """Count the steps of a chunk without taking them."""
         before = self.global_step
+        for _ in chunk.spans:
+            self._schedule_step()
         for end in chunk.epoch_ends:
             count_epoch(self.trainer)
             self.begin_another_epoch(before + end + 1)
@@ -181,6 +190,7 @@ class LikelihoodModule(lightning.LightningModule):
             else:
                 losses.append(self.step(batch, wrapper, optimizer, self.manual_backward, before + k))  # type: ignore[arg-type]
             self._average(before + k)
+            self._schedule_step()
             if k in chunk.epoch_ends:
                 count_epoch(self.trainer)
                 self.begin_another_epoch(before + k + 1)
@@ -190,6 +200,11 @@ class LikelihoodModule(lightning.LightningModule):
         # All losses in one transfer: each would make the host wait for the device.
         values: list[float] = torch.stack(losses).tolist()
         return values
+
+    def _schedule_step(self) -> None:
+        """Set the learning rate of the next optimiser step, where the scheduler goes by steps."""
+        if self.scheduler is not None and self.is_scheduled_by_step:
+            self.scheduler.step()
 
     def _diverged(self, chunk: Chunk, epoch: int, at: int) -> NumericalError:
         """The error for a chunk whose step number `at`, from 0, has an objective that is not finite."""
@@ -220,7 +235,7 @@ class LikelihoodModule(lightning.LightningModule):
     def begin_another_epoch(self, num_steps: int) -> None:
         """Begin the next epoch without an evaluation, after `num_steps` steps in all."""
         self.place = (self.current_epoch, num_steps)
-        if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau):
+        if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau | StepScheduler):
             self.scheduler.step()
 
     def on_validation_model_zero_grad(self) -> None:
@@ -269,13 +284,13 @@ class LikelihoodModule(lightning.LightningModule):
         return self.cadence.gap(num_epochs) if is_due else 0
 
     def on_train_epoch_end(self) -> None:
-        """Step the scheduler; `ReduceLROnPlateau` by the NLL of the last split, and only after an evaluation."""
+        """Step the scheduler, unless it goes by steps; `ReduceLROnPlateau` by the NLL of the last split evaluated."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if self.epochs_judged:
                 # Its patience is in epochs, but it only sees those with an evaluation.
                 self.scheduler.num_bad_epochs += self.epochs_judged - 1
                 self.scheduler.step(self.figures[self.watched[-1]]["nll_nats"])
-        elif self.scheduler is not None:
+        elif self.scheduler is not None and not self.is_scheduled_by_step:
             self.scheduler.step()
 
 

@@ -1,6 +1,7 @@
 """The only place that changes weights: one optimiser step on one batch."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from mlefw.rows.batch import Batch
 from mlefw.system.torch_internals import has_step_hooks
 from mlefw.training import update_rules
 from mlefw.training.compiled_step import CompiledStep
+from mlefw.training.rates import Rates
 
 _REPLAYABLE = (SGD, Adam, AdamW)
 """Optimisers whose step depends on gradients, state and settings alone, so that its kernels can be recorded."""
@@ -50,6 +52,7 @@ class Step:
         self.gradient = Gradient(objective)
         self.compiled = CompiledStep(self.gradient) if compile else None
         self.updates: dict[object, Tape] = {}
+        self.rates = Rates()
         self.seen: tuple[Any, ...] = ()
 
     def __call__(
@@ -94,7 +97,9 @@ class Step:
         if found is None:
             return None
         loss, *gradients = found
-        settings = (id(optimizer), *_settings(optimizer))
+        # Recorded steps read the learning rate from a tensor, unless that would round it.
+        is_read = self.rates.fill(optimizer)
+        settings = (id(optimizer), is_read, *_settings(optimizer, varying=("lr",) if is_read else ()))
         if settings in self.updates:
             self.updates[settings](*gradients)
             return loss
@@ -106,12 +111,12 @@ class Step:
             return []
 
         # Not recorded: an optimiser with hooks; one that is not fused, which reads its step count on the host; the
-        # first step, which creates the optimiser's state; and settings that differ from those of the step before, such
-        # as a learning rate that changes with each step.
+        # first step, which creates the optimiser's state; and settings that differ from those of the step before.
         is_fused = all(group.get("fused") for group in optimizer.param_groups)
         hooks = has_step_hooks(optimizer)
         if is_fused and settings == self.seen and not hooks:
-            self.updates = {settings: Tape(update, gradients)}
+            with self.rates.read_by(optimizer) if is_read else nullcontext():
+                self.updates = {settings: Tape(update, gradients)}
         else:
             update(*gradients)
             self.seen = settings
@@ -184,9 +189,10 @@ class Step:
                     p.copy_(self.objective.prior.prox(p, step_length(optimizer, group, p) / self.objective.population))
 
 
-def _settings(optimizer: Optimizer) -> list[Any]:
-    """The settings of all parameter groups, to be compared; a tuple comes back from a checkpoint as a list."""
-    values = (value for group in optimizer.param_groups for name, value in group.items() if name != "params")
+def _settings(optimizer: Optimizer, varying: tuple[str, ...]) -> list[Any]:
+    """The settings of all parameter groups but those that vary; a tuple comes back from a checkpoint as a list."""
+    left_out = ("params", *varying)
+    values = (value for group in optimizer.param_groups for name, value in group.items() if name not in left_out)
     return [tuple(value) if isinstance(value, list) else value for value in values]
 
 

@@ -5,7 +5,6 @@ import pkgutil
 from pathlib import Path
 from typing import Any
 
-import hydra.utils
 import numpy as np
 import pytest
 import scipy.stats
@@ -16,30 +15,60 @@ import mlefw.model
 from mlefw.errors import UsageError
 from mlefw.model.linear import Linear
 from mlefw.model.mlp import Mlp
+from mlefw.objective.gradient import is_replayable
+from mlefw.objective.tape import Tape
 from mlefw.rows.rows import Rows
+from mlefw.rows.shape import RowShape
 from mlefw.rows.standardize import Standardized, feature_statistics, target_statistics
+from mlefw.run.network import build_model
 from mlefw.testing.model import check_model
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 
-EXAMPLES: dict[str, list[dict[str, Any]]] = {
-    "linear": [{}],
+TABLE, IMAGES = RowShape((4,)), RowShape((2, 5, 6))
+TEXT, SENTENCES = RowShape((6,), (6,), 7, is_sequential=True), RowShape((6,), (), 7)
+
+ACTIVATIONS = ("relu", "silu", "gelu", "tanh", "elu")
+
+EXAMPLES: dict[str, list[tuple[RowShape, dict[str, Any]]]] = {
+    "linear": [(TABLE, {}), (TEXT, {})],
     "residual": [
-        {},
-        {"hidden": [3], "linear": "trainable"},
-        {"hidden": [3, 2], "activation": "tanh", "dropout": 0.5, "layer_norm": True},
+        (TABLE, {}),
+        (TABLE, {"hidden": [3], "linear": "trainable"}),
+        (TABLE, {"hidden": [3, 2], "activation": "tanh", "dropout": 0.5, "layer_norm": True}),
     ],
     "mlp": [
-        {},
-        {"hidden": []},
-        {"hidden": [3], "layer_norm": True},
-        *({"hidden": [3, 2], "activation": a, "dropout": 0.5} for a in ("relu", "silu", "gelu", "tanh", "elu")),
+        (TABLE, {}),
+        (TABLE, {"hidden": []}),
+        (TABLE, {"hidden": [3], "layer_norm": True}),
+        *(
+            (TABLE, {"hidden": [3, 2], "activation": a, "dropout": 0.5})
+            for a in ("relu", "silu", "gelu", "tanh", "elu")
+        ),
+    ],
+    "cnn": [
+        (IMAGES, {}),
+        (IMAGES, {"channels": [3, 8], "dropout": 0.5}),
+        (RowShape((1, 1, 9)), {"channels": [4]}),
+        (RowShape((3, 2, 2)), {"channels": [2, 6, 10, 16]}),
+    ],
+    "transformer": [
+        (TEXT, {}),
+        (SENTENCES, {}),
+        (TEXT, {"layers": 0}),
+        (TEXT, {"tied": True, "width": 12, "heads": 3}),
+        (SENTENCES, {"tied": True, "layers": 1}),
+        (TEXT, {"width": 8, "heads": 1, "layers": 3, "dropout": 0.5}),
     ],
 }
 
 MEMBERS = sorted(path.stem for path in CONF.glob("*.yaml"))
-CASES = [(name, settings) for name in MEMBERS if name in EXAMPLES for settings in EXAMPLES[name]]
-each = pytest.mark.parametrize(("name", "settings"), CASES, ids=[f"{n}-{i}" for i, (n, _) in enumerate(CASES)])
+CASES = [(name, *example) for name in MEMBERS if name in EXAMPLES for example in EXAMPLES[name]]
+each = pytest.mark.parametrize(
+    ("name", "shape", "settings"), CASES, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(CASES)]
+)
+ETA_DIM = 7
+"""As many as there are tokens, for a tied transformer."""
 
 
 def node(name: str) -> dict[str, Any]:
@@ -47,9 +76,15 @@ def node(name: str) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "defaults"}
 
 
-def make(name: str, settings: dict[str, Any], num_features: int = 4, eta_dim: int = 2) -> torch.nn.Module:
-    facts = {"num_features": num_features, "eta_dim": eta_dim}
-    return hydra.utils.instantiate(node(name) | settings | facts, _convert_="all")
+def make(name: str, shape: RowShape, settings: dict[str, Any], eta_dim: int = ETA_DIM) -> torch.nn.Module:
+    return build_model(node(name) | settings, shape, eta_dim)
+
+
+def draw(shape: RowShape, num_rows: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    if shape.num_tokens is not None:
+        return torch.randint(shape.num_tokens, (num_rows, *shape.input_shape), generator=generator)
+    return torch.randn(num_rows, *shape.input_shape, generator=generator)
 
 
 def test_every_yaml_has_an_example_and_every_example_a_yaml():
@@ -63,29 +98,38 @@ def test_every_member_module_has_a_yaml():
 
 
 @each
-def test_the_public_checks(name, settings):
-    check_model(make(name, settings).double(), torch.randn(6, 4, dtype=torch.float64), 2)
+def test_the_public_checks(name, shape, settings):
+    x = draw(shape, 6)
+    x = x.double() if x.is_floating_point() else x
+    check_model(make(name, shape, settings).double(), x, ETA_DIM, shape.positions, shape.is_sequential)
 
 
-@each
+@pytest.mark.parametrize("name", ["linear", "mlp", "residual"])
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3), (0,)])
-def test_output_shape(name, settings, shape):
+def test_output_shape_for_tables(name, shape):
     for num_features, eta_dim in ((4, 2), (1, 1), (3, 7)):
-        model = make(name, settings, num_features, eta_dim)
+        model = make(name, RowShape((num_features,)), {}, eta_dim)
         assert model(torch.randn(*shape, num_features)).shape == (*shape, eta_dim)
 
 
 @each
-def test_training_starts_at_the_null_model(name, settings):
-    model = make(name, settings)
-    assert bool((model(torch.randn(20, 4)) == 0).all())
+@pytest.mark.parametrize("num_rows", [0, 1, 5])
+def test_output_shape(name, shape, settings, num_rows):
+    model = make(name, shape, settings)
+    assert model(draw(shape, num_rows)).shape == (num_rows, *shape.positions, ETA_DIM)
 
 
 @each
-def test_a_zero_start_can_still_learn(name, settings):
+def test_training_starts_at_the_null_model(name, shape, settings):
+    model = make(name, shape, settings)
+    assert bool((model(draw(shape, 20)) == 0).all())
+
+
+@each
+def test_a_zero_start_can_still_learn(name, shape, settings):
     torch.manual_seed(0)
-    model = make(name, settings).eval()
-    x, y = torch.randn(50, 4), torch.randn(50, 2)
+    model = make(name, shape, settings).eval()
+    x, y = draw(shape, 50), torch.randn(50, *shape.positions, ETA_DIM)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     losses = []
     for _ in range(20):
@@ -105,14 +149,38 @@ def randomized(model: torch.nn.Module) -> torch.nn.Module:
 
 
 @each
-def test_dropout_is_active_in_training_alone(name, settings):
+def test_dropout_is_active_in_training_alone(name, shape, settings):
     torch.manual_seed(0)
-    model = randomized(make(name, settings))
-    x = torch.randn(30, 4)
+    model = randomized(make(name, shape, settings))
+    x = draw(shape, 30)
     model.eval()
     assert torch.equal(model(x), model(x))
     model.train()
     assert torch.equal(model(x), model(x)) == (not settings.get("dropout"))
+
+
+@each
+def test_gradients_recorded_on_a_tape_are_those_of_autograd(name, shape, settings):
+    """Bit for bit, on inputs other than those of the recording, and with the dropout masks of the same generator."""
+    torch.manual_seed(0)
+    model = randomized(make(name, shape, settings)).train()
+    assert is_replayable(model)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def descend(x, y):
+        with torch.enable_grad():
+            loss = (model(x).double() - y).square().sum()
+            return [loss.detach(), *torch.autograd.grad(loss, parameters)]
+
+    batches = [(draw(shape, 8, seed), torch.randn(8, *shape.positions, ETA_DIM).double()) for seed in range(3)]
+    torch.manual_seed(1)
+    tape = Tape(descend, batches[0])
+    for seed, batch in enumerate(batches):
+        torch.manual_seed(seed)
+        replayed = tape(*batch)
+        torch.manual_seed(seed)
+        for found, expected in zip(replayed, descend(*batch), strict=True):
+            assert torch.equal(found, expected)
 
 
 def test_the_linear_model_is_an_affine_map():

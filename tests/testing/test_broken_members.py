@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.distributions import Normal
 
+from mlefw.augment.base import Augment
+from mlefw.augment.flip import Flip
 from mlefw.average.ema import Ema
 from mlefw.batch.base import BatchRegime
 from mlefw.batch.mini import MiniBatch
@@ -22,7 +24,7 @@ from mlefw.prior.l1 import L1Prior
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.reading.table import Table
-from mlefw.testing import average, batch, inputs, loss, metric, model, prior, source
+from mlefw.testing import augment, average, batch, inputs, loss, metric, model, prior, source
 from mlefw.testing.conformance import ConformanceError
 
 
@@ -294,6 +296,42 @@ INPUTS = {
     "order_of_rows_does_not_matter": like(Span, learn=learn_the_first),
 }
 
+
+class Brighter(Augment):
+    """All colours of an image multiplied by a random number."""
+
+    def forward(self, x):
+        return x * (1 + torch.rand(len(x), 1, 1, 1)).to(x)
+
+
+class Learning(Brighter):
+    """Has a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strength = nn.Parameter(torch.ones(()))
+
+
+_draw = torch.Generator().manual_seed(0)
+AUGMENTS = {
+    "it_holds_no_state": Learning(),
+    "shape_and_type_stay": like(Brighter, forward=lambda self, x: x[..., 1:]),
+    "output_is_finite_and_its_argument_unchanged": like(Flip, forward=lambda self, x: x.mul_(2)),
+    "random_numbers_are_those_of_the_global_generator": like(
+        Brighter, forward=lambda self, x: x + torch.rand(len(x), 1, 1, 1, generator=_draw).to(x)
+    ),
+    "each_row_is_drawn_anew": like(Brighter, forward=lambda self, x: x * torch.rand(()).to(x)),
+    "rows_do_not_mix": like(Brighter, forward=lambda self, x: x + torch.rand(len(x), 1, 1, 1).to(x) * x.mean(0)),
+}
+
+
+class Ahead(nn.Module):
+    """Forecasts a token by itself."""
+
+    def forward(self, x):
+        return nn.functional.one_hot(x.roll(-1, 1), 5).float()
+
+
 X = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
 LOC = torch.linspace(-1, 1, 60, dtype=torch.float64)
 
@@ -301,6 +339,10 @@ LOC = torch.linspace(-1, 1, 60, dtype=torch.float64)
 def check(kind: str, member: object) -> None:
     if kind == "model":
         model.check_model(member, X, 2)
+    elif kind == "later positions":
+        model.check_model(member, torch.arange(24).reshape(4, 6) % 5, 5, (6,), is_sequential=True)
+    elif kind == "augment":
+        augment.check_augment(member, (2, 4, 5))
     elif kind == "inputs":
         inputs.check_inputs(member, X.double())
     elif kind == "metric":
@@ -316,6 +358,7 @@ KINDS = {
     "prior": (prior, PRIORS),
     "batch": (batch, BATCHES),
     "average": (average, AVERAGES),
+    "augment": (augment, AUGMENTS),
     "inputs": (inputs, INPUTS),
     "model": (model, MODELS),
     "metric": (metric, METRICS),
@@ -328,7 +371,13 @@ CASES = [(kind, name) for kind, (_, broken) in KINDS.items() for name in broken]
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_check_has_a_member_that_breaks_it(kind: str) -> None:
     module, broken = KINDS[kind]
-    assert set(broken) == {one.__name__ for one in module.CHECKS}
+    elsewhere = {"later_positions_do_not_matter"} if kind == "model" else set()
+    assert set(broken) == {one.__name__ for one in module.CHECKS} - elsewhere
+
+
+def test_a_model_that_looks_ahead_is_found() -> None:
+    with pytest.raises(ConformanceError, match="later_positions_do_not_matter: the output up to position 0 changes"):
+        check("later positions", Ahead())
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
@@ -358,6 +407,7 @@ RIGHT = [
     ("prior", NoPrior()),
     ("batch", Plain()),
     ("average", Ema(2.0)),
+    ("augment", Brighter()),
     ("inputs", Span()),
     ("inputs", Clipped(3)),
     ("model", Net(nn.Identity())),

@@ -76,6 +76,7 @@ def _requirements(config: Settings) -> Iterable[bool]:
     parts = (config.data, config.head, config.batch, config.loss, config.inputs)
     yield all(str(node.get("_target_", "mlefw.")).startswith("mlefw.") for node in parts)
     yield not is_ensemble(config) and not config.candidates
+    yield "_target_" not in config.augment
     yield config.step.replay and not config.compile and not config.experiment
     yield all(str(node["_target_"]).startswith("mlefw.metric.") for node in config.metric.values())
     yield all(node["_target_"] in _CALLBACKS for node in config.callback.values())
@@ -95,6 +96,8 @@ def check(prepared: Prepared) -> None:
     rows, parameters = prepared.data.train, list(prepared.estimand.objective.parameters())
     if isinstance(rows, StoredRows):
         raise UnsuitableError("rows beyond memory")
+    if rows.x.ndim != 2 or not rows.x.is_floating_point():
+        raise UnsuitableError("rows that are no rows of a table")
     size = size_of(getattr(prepared.rows.regime, "size", rows.num_rows), rows.num_rows)
     if rows.num_rows * prepared.estimand.objective.model.num_inputs > max(rows.x.numel(), MOST_INPUTS):  # type: ignore[operator]
         raise UnsuitableError("inputs of the model beyond memory")

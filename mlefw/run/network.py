@@ -1,0 +1,97 @@
+"""Builds the network of a run: the model of the settings with what its constructor asks of the rows."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from mlefw.augment.base import Augment
+from mlefw.configuration.admission import admit
+from mlefw.configuration.instantiate import class_of, make
+from mlefw.configuration.settings import Node
+from mlefw.errors import UsageError
+from mlefw.inputs.base import Inputs
+from mlefw.rows.shape import RowShape
+from mlefw.rows.standardize import Standardized
+from mlefw.rows.tensor_inputs import StandardizedChannels, Tokens
+
+_MEANING = {
+    "input_shape": "the shape of x of a row",
+    "positions": "the shape of the targets of a row",
+    "num_features": "the number of features of a row",
+    "num_tokens": "the number of distinct tokens",
+    "length": "the number of tokens of a row",
+    "eta_dim": "the number of columns of eta",
+}
+"""What a constructor may name, and what it then gets."""
+
+
+def build_model(node: Node, shape: RowShape, eta_dim: int) -> nn.Module:
+    """The model of the settings, which gets those facts about the rows that its constructor names.
+
+    These are `input_shape`, `positions`, `num_features`, `num_tokens`, `length` and `eta_dim`. Only rows of tokens have
+    `num_tokens` and `length`; for others these two keep their settings.
+
+    Raises:
+        UsageError: the model asks for what the rows do not have, cannot take tokens, or refuses its settings.
+    """
+    part = admit("model", node)
+    facts = {name: getattr(shape, name, eta_dim) for name in _MEANING}
+    _check(part.target, constructor(node), {**part.settings}, facts, shape)
+    model: nn.Module = make(part, **{name: fact for name, fact in facts.items() if fact is not None})
+    return model
+
+
+def surrounded(
+    model: nn.Module,
+    node: Node,
+    shape: RowShape,
+    mean: Tensor,
+    scale: Tensor,
+    inputs: Inputs | None = None,
+    augment: Augment | None = None,
+) -> nn.Module:
+    """A model with the layer before it that turns rows, as their source has them, into what it takes.
+
+    Args:
+        model: the model.
+        node: its settings.
+        shape: the shape of a row.
+        mean: means of columns or channels, as `row_statistics` finds them.
+        scale: their standard deviations.
+        inputs: the input map of a table; None for none.
+        augment: the random change of rows in training steps; None for none.
+    """
+    if shape.num_tokens is not None:
+        return Tokens(model, shape)
+    if shape.is_table:
+        return Standardized(model, mean, scale, inputs)
+    return StandardizedChannels(model, mean, scale, shape, takes_flat_rows(node, shape), augment)
+
+
+def takes_flat_rows(node: Node, shape: RowShape) -> bool:
+    """Whether each row reaches the model as a vector: the model names num_features, and not the shape of the input."""
+    return shape.num_tokens is None and "num_features" in (names := constructor(node)) and "input_shape" not in names
+
+
+def constructor(node: Node) -> Mapping[str, inspect.Parameter]:
+    """The parameters of the class of a model."""
+    return inspect.signature(class_of(admit("model", node))).parameters
+
+
+def _check(
+    target: str, known: Mapping[str, inspect.Parameter], settings: Node, facts: dict[str, Any], shape: RowShape
+) -> None:
+    if shape.num_tokens is not None and "num_tokens" not in known:
+        raise UsageError(
+            f"model._target_={target}: rows hold {shape}, and it takes numbers: "
+            "expected a model whose constructor names num_tokens, such as model=transformer or linear"
+        )
+    for name, parameter in known.items():
+        lacks = name in facts and facts[name] is None and parameter.default is parameter.empty
+        if lacks and name not in settings:
+            raise UsageError(
+                f"model._target_={target} asks for {name}, {_MEANING[name]}, and rows hold {shape}: "
+                "expected tokens (data=text), or model=cnn for images and model=mlp for tables"
+            )
