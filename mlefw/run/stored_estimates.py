@@ -12,6 +12,7 @@ from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
 from mlefw.report.references import KEYS
 from mlefw.rows.rows import Rows, weighted_sum
+from mlefw.rows.shape import RowShape
 from mlefw.run import archive
 from mlefw.score.yardstick import ExactEstimates
 from mlefw.system.atomic import Json
@@ -140,7 +141,13 @@ class _WeightedMean:
 def _estimate(content: Any, model: Objective, path: Path) -> Estimate:
     """A stored estimate, after checking the shape of each tensor against the model."""
     head = model.head
-    width = len(model.model.mean)  # type: ignore[arg-type]
+    shape = getattr(model.model, "shape", None)
+    if isinstance(shape, RowShape):
+        # The null model of rows that are no rows of a table has no inputs.
+        given = content.get("mean") if isinstance(content, dict) else None
+        width = 0 if isinstance(given, Tensor) and not given.numel() else shape.num_features
+    else:
+        width = len(model.model.mean)  # type: ignore[arg-type]
     columns = head.eta_dim + head.shared_dim
     shapes = {
         **{"weight": (head.eta_dim, width), "bias": (head.eta_dim,), "shared": (head.shared_dim,)},
