@@ -99,7 +99,8 @@ def read_arrays(path: str | None, setting: str, roles: Mapping[str, str], option
         return _selected(folder, found, roles, optional, lambda file: np.load(file, mmap_mode="r", allow_pickle=False))
     file = regular_file(path, setting)
     try:
-        with np.load(file, allow_pickle=False) as content:
+        with file.open("rb") as stream:
+            content = np.load(stream, allow_pickle=False)
             if not isinstance(content, np.lib.npyio.NpzFile):
                 raise UsageError(
                     f"{file} holds one array without a name ({setting})"
