@@ -27,7 +27,7 @@ _PIECE = 2**18
 
 
 def differences(model: Evaluation, exact: Evaluation, rows: Rows) -> Tensor:
-    """NLL of the model minus that of the exact estimate, (n,)."""
+    """NLL of the model minus that of the exact estimate, (n,); means over the observations of each row."""
     return torch.sub(
         model.nll, exact.nll, out=rows.new_empty((), torch.promote_types(model.nll.dtype, exact.nll.dtype))
     )
@@ -35,14 +35,23 @@ def differences(model: Evaluation, exact: Evaluation, rows: Rows) -> Tensor:
 
 def gap(model: Evaluation, exact: Evaluation, rows: Rows) -> tuple[float, float]:
     """Mean NLL of the model minus that of the exact estimate, in nats, and its paired standard error."""
-    return paired(differences(model, exact, rows), rows.weight)
+    return paired(differences(model, exact, rows), rows.row_weight, bool(rows.positions))
 
 
-def paired(difference: Tensor, weight: Tensor) -> tuple[float, float]:
-    """The weighted mean of differences (n,) between two models on the same rows, and its standard error."""
+def paired(difference: Tensor, weight: Tensor, clustered: bool = False) -> tuple[float, float]:
+    """The weighted mean of differences (n,) between two models on the same rows, and its standard error.
+
+    Weights are frequencies, and each counts as that many independent observations. With `clustered` a row is one
+    independent unit of that many observations, whose mean difference is given: √(G / (G − 1) · Σ r_g²) / Σ w over the G
+    rows of positive weight, with r_g = w_g (difference − mean) (Liang & Zeger, 1986).
+    """
     count = float(weight.sum())
     mean = float(weighted_sum(weight, difference)) / count
     parts = zip(weight.split(_PIECE), difference.split(_PIECE), strict=True)
+    if clustered:
+        squares = sum(float(weighted_sum(share.square(), (part - mean).square())) for share, part in parts)
+        units = int((weight > 0).sum())
+        return mean, (units / (units - 1) * squares) ** 0.5 / count if units > 1 else float("nan")
     variance = sum(float(weighted_sum(share, (part - mean).square())) for share, part in parts) / count
     return mean, (variance / (count - 1)) ** 0.5 if count > 1 else float("nan")
 
@@ -63,7 +72,7 @@ class Decisive(NamedTuple):
     error: float
 
 
-def decisive(difference: Tensor, weight: Tensor) -> Decisive | None:
+def decisive(difference: Tensor, weight: Tensor, clustered: bool = False) -> Decisive | None:
     """The fewest rows that account for 90 % of Σ w |difference|; None if those are not few.
 
     Few means at most a twentieth of the rows and at most 100. None also for fewer than ten rows.
@@ -71,6 +80,7 @@ def decisive(difference: Tensor, weight: Tensor) -> Decisive | None:
     Args:
         difference: differences of the NLL of two models, (n,).
         weight: row weights, (n,).
+        clustered: as for `paired`.
     """
     counted = int((weight > 0).sum())
     if counted < 10:
@@ -85,7 +95,7 @@ def decisive(difference: Tensor, weight: Tensor) -> Decisive | None:
     chosen = top.indices[:count]
     rest = torch.ones_like(weight, dtype=torch.bool)
     rest[chosen] = False
-    return Decisive(len(chosen), counted, *paired(difference[rest], weight[rest]))
+    return Decisive(len(chosen), counted, *paired(difference[rest], weight[rest], clustered))
 
 
 def skill(model: float, exact: float, null: float, null_error: float) -> float | None:

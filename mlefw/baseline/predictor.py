@@ -4,12 +4,14 @@ from copy import deepcopy
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mlefw.baseline.arrays import LinearOfArrays
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import full_weight
 from mlefw.model.linear import Linear
 from mlefw.objective.objective import Objective
+from mlefw.rows.shape import RowShape
 from mlefw.rows.standardize import Standardized
 
 
@@ -42,7 +44,8 @@ class Estimate(NamedTuple):
         problem = solution.problem
         # A maximum is one of the likelihood without the floor, which is for networks.
         floor = _floor(solution) if solution.may_exist else objective.head.floor
-        parts = (*full_weight(solution), problem.mean, problem.scale, problem.head.center, problem.head.gain, floor)
+        weight, bias, shared = full_weight(solution)
+        parts = (weight, bias, shared, problem.mean, problem.scale, problem.head.center, problem.head.gain, floor)
         return cls(*(part.detach().double().cpu().clone() for part in parts))
 
     def as_objective(self, objective: Objective) -> Objective:
@@ -56,7 +59,10 @@ class Estimate(NamedTuple):
             buffer.copy_(value)
         with torch.no_grad():
             head.shared.copy_(self.shared)
-        model = Standardized(linear, self.mean, self.scale)
+        model: nn.Module = Standardized(linear, self.mean, self.scale)
+        shape = getattr(objective.model, "shape", None)
+        if isinstance(shape, RowShape):
+            model = LinearOfArrays(linear, self.mean, self.scale, shape.positions)
         return Objective(model, head, objective.prior, objective.population).requires_grad_(False)
 
 

@@ -18,6 +18,8 @@ from mlefw.rows.standardize import Standardized, feature_statistics
 
 _MAX_WORK = 5e8
 """Most multiplications of one solver step, rows · (size of theta)², for which a refit is attempted."""
+_ARRAYS = 256
+"""Rows of arrays that pass through a network at a time."""
 _STEPS = 25
 """Most steps of Newton's method if several columns are not jointly convex: it has a good start."""
 _MAX_SECONDS = 30.0
@@ -41,6 +43,8 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
     model = objective.model.model if isinstance(objective.model, Standardized) else objective.model
     if not isinstance(model, HasLastLayer) or not isinstance(model.last, nn.Linear) or model.last.bias is None:
         return None
+    if train.positions:
+        return None
     head = objective.head
     work = train.num_rows * (head.eta_dim * (model.last.in_features + 1) + head.shared_dim) ** 2
     work *= 1 if head.convex or head.eta_dim == 1 else _STEPS
@@ -52,7 +56,9 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
     phi, rest = split
     if head.eta_dim > 1 and float(torch.stack(rest.aminmax()).abs().max()) > _ROUNDING:
         return None
-    rows = train._replace(x=phi, offset=rest[:, 0].mul_(head.gain[0]).add_(train.offset))
+    rows = train._replace(x=phi, y=head.as_target(train.y), offset=rest[:, 0].mul_(head.gain[0]).add_(train.offset))
+    if len(train.input_shape) != 1:
+        rows = rows._replace(weight=train.weight.contiguous())
     mean, scale = feature_statistics(rows, True)
     if not objective.prior.flat:
         # The prior is on unscaled weights; features may be centred, because biases have a flat prior.
@@ -114,7 +120,7 @@ def last_layer_features(model: nn.Module, last: nn.Linear, rows: Rows) -> tuple[
     seen: list[Tensor] = []
     layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     features, rests, start = rows.new_empty((last.in_features,)), rows.x[:0], 0
-    for block in rows.blocks(16384):
+    for block in rows.blocks(16384 if len(rows.input_shape) == 1 else _ARRAYS):
         raw = copy(block.x)
         if len(seen) != 1 or seen[0].shape != (block.num_rows, last.in_features):
             return None

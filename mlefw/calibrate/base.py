@@ -79,6 +79,10 @@ class CalibratedHead(Head):
         """Whether the first eta of the head is a logarithm."""
         return self.head.log_link
 
+    def as_target(self, y: Tensor) -> Tensor:
+        """A target as the likelihood of the trained head takes it."""
+        return self.head.as_target(y)
+
     def distribution(self, eta: Tensor) -> Distribution:
         """The recalibrated distribution for a complete eta."""
         return self.calibration(self.head.distribution(eta))

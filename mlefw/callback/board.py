@@ -20,7 +20,6 @@ from mlefw.plot.pit import spread
 from mlefw.plot.style import png
 from mlefw.report.forecast import Forecast, Sample, forecast
 from mlefw.report.pictures import calibration
-from mlefw.rows.rows import Rows
 from mlefw.system.attempt import attempt
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.trainer_view import TrainerView
@@ -92,7 +91,7 @@ class WriteBoard(lightning.Callback):
 
     def _show(self, trainer: TrainerView, module: LikelihoodModule) -> None:
         objective = module.objective
-        rows = Rows(*(column.to(module.device) for column in self.sample.rows))
+        rows = self.sample.rows.to(module.device)
         seen = forecast(objective, whole_eta(objective, rows), rows)
         pictures = {}
         if seen is not None:

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from mlefw.configuration.settings import PredictionSettings
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
-from mlefw.run import build, pooled
+from mlefw.run import build, pooled, predict_positions
 from mlefw.run.new_data import adapted, check_output, read_blocks
 from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
@@ -41,7 +41,7 @@ def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
     if not config.run:
         raise UsageError("run= is missing: expected a run directory or a .ckpt file")
     output, level, quantiles = local_path(config.output, "output"), config.level, config.quantiles
-    if output.suffix not in (".parquet", ".csv"):
+    if output.suffix not in (".parquet", ".csv", ".npz"):
         raise UsageError(f"output={output}: expected a file that ends in .parquet or .csv")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"output={output}: there is no directory {output.absolute().parent}")
@@ -53,10 +53,16 @@ def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
         mark_own(path)
     trained = adapted(loaded, config.data.missing, config.data.unseen)
     check_probabilities(trained, level, quantiles)
-    posterior, far = posterior_of(loaded, build.build_uncertainty(config.uncertainty)), FarRows(trained.schema)
+    method = build.build_uncertainty(config.uncertainty)
+    predict_positions.check_format(trained, output.suffix, output, method is not None)
+    posterior, far = posterior_of(loaded, method), FarRows(trained.schema)
 
     def write(file: Any) -> None:
         with progress(in_pieces(read_blocks(trained, config.data), posterior)) as blocks:
+            if output.suffix == ".npz":
+                arrays = predict_positions.arrays(trained, blocks, level, quantiles)
+                np.savez(file, allow_pickle=False, **arrays)
+                return
             tables = (predictions(trained, *b[:2], level, quantiles, posterior, far) for b in blocks)
             _write(file, output.suffix == ".csv", tables)
 

@@ -4,7 +4,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -68,6 +68,9 @@ class Source(ABC):
         unseen: what happens to a level of a categorical feature that no training row has: `error`; `reference` codes
             it as the reference level; `ignore` sets its codes to their means over the training rows.
     """
+
+    form: ClassVar[Literal["columns", "tensors"]] = "columns"
+    """What `read` gives: columns of a table, or an `ArrayTable` of arrays whose rows may have any shape."""
 
     target: str | list[str] | None = None
     event: str | None = None

@@ -135,9 +135,18 @@ class Head(nn.Module, ABC):
         with torch.autocast(eta.device.type, enabled=False):
             return self.distribution(by_column(self.complete(by_column(eta))))
 
+    def as_target(self, y: Tensor) -> Tensor:
+        """A target as the likelihood takes it: codes of labels in int64, all others in the device's widest float.
+
+        Targets of tables, in float64 or int64, are that already; arrays keep a type of their own up to here.
+        """
+        if y.dtype in (torch.float64, torch.int64):
+            return y
+        return y.long() if self.target in ("labels", "ordered") else promote(y)
+
     @final
     def nll(self, eta: Tensor, y: Tensor) -> Tensor:
-        """Negative log-likelihood of each row, (*batch,), in nats.
+        """Negative log-likelihood of each observation, (*batch,), in nats.
 
         Raises:
             ValueError: the shapes of eta and y do not match; nothing is broadcast.
@@ -146,7 +155,7 @@ class Head(nn.Module, ABC):
             expected = tuple(eta.shape[:-1] + self.event_shape)
             raise ValueError(f"{type(self).__name__}: y has shape {tuple(y.shape)}, expected {expected}")
         with torch.autocast(eta.device.type, enabled=False):
-            return self.nll_complete(self.complete(eta), y)
+            return self.nll_complete(self.complete(eta), self.as_target(y))
 
     @final
     def descent_nll(self, eta: Tensor, y: Tensor) -> Tensor:
@@ -154,7 +163,7 @@ class Head(nn.Module, ABC):
         if not self.kink:
             return self.nll(eta, y)
         with torch.autocast(eta.device.type, enabled=False):
-            return self.rounded_nll(self.complete(eta), y)
+            return self.rounded_nll(self.complete(eta), self.as_target(y))
 
     def rounded_nll(self, eta: Tensor, y: Tensor) -> Tensor:
         """The NLL for a complete eta, (*batch,), its kinks, if it has any, smoothed over a width of `kink`."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from mlefw.metric.base import Metric, bare
+from mlefw.metric.base import Metric, bare, of_dependent
 
 
 class Accumulator:
@@ -17,6 +17,9 @@ class Accumulator:
 
     Args:
         metrics: their states are sums that `Metric.add_sum` declared, and nothing else.
+
+    Attributes:
+        has_positions: whether rows of several observations were added, which need not be independent within a row.
     """
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
@@ -25,18 +28,31 @@ class Accumulator:
         self.parts = [part for metric in metrics for part in metric.modules() if isinstance(part, Metric)]
         self.places = [(part, name, getattr(part, name).shape) for part in self.parts for name in part.sum_names]
         self.sums: list[Tensor] | None = None
+        self.has_positions = False
 
-    def of_block(self, distribution: Distribution, y: Tensor, weight: Tensor) -> list[Tensor]:
-        """The states of all metrics after the rows of one block, in float64, one for each of `places`.
+    def of_block(
+        self, distribution: Distribution, y: Tensor, weight: Tensor, num_rows: int | None = None
+    ) -> list[Tensor]:
+        """The states of all metrics after the observations of one block, in float64, one for each of `places`.
 
         They stay apart, since some (a population) depend on no parameter: a metric may look at the value of these even
         where many networks are evaluated at once.
 
-        Shapes: a distribution of batch shape (n,), y (n, *event_shape), weight (n,).
+        Shapes: a distribution of batch shape (m,), y (m, *event_shape), weight (m,).
+
+        Args:
+            distribution: of all observations.
+            y: the targets.
+            weight: the weights.
+            num_rows: number of rows that the m positions are of, row by row; None where each row is one observation.
         """
+        self.has_positions = num_rows is not None
         for metric in self.metrics:
             metric.reset()
-            bare(metric.update)(distribution, y, weight)
+            if num_rows is not None and metric.takes_rows:
+                bare(metric.update)(distribution, y, weight, num_rows)
+            else:
+                bare(metric.update)(distribution, y, weight)
         return [getattr(part, name) for part, name, _ in self.places]
 
     def add(self, states: Sequence[Tensor]) -> None:
@@ -67,4 +83,4 @@ class Accumulator:
         found: dict[str, Tensor] = {}
         for metric in self.metrics:
             found |= bare(metric.compute)()
-        return found
+        return of_dependent(found) if self.has_positions else found

@@ -27,9 +27,15 @@ class Metric(torchmetrics.Metric):
     `compute` returns scalars by their names in `summary.json`. All states are sums over rows, so that figures do not
     depend on batches, their order or the number of devices. A figure that is not defined on the given rows is left
     out. Where sums of fixed size only approximate a figure, `exact` computes it from all rows at once.
+
+    Where rows have positions (the tokens of a text, the pixels of an image), each is a row to `update`. Figures whose
+    names end as `DEPENDENT` says are then left out, since they take observations for independent.
     """
 
     full_state_update = False
+    takes_rows: ClassVar[bool] = False
+    """Whether `update` takes a fourth argument: the number of rows that the given positions are of, row by row, equally
+    many of each; it is called without it where each row is one observation."""
     is_averaged: ClassVar[bool] = False
     """Whether the metric is also computed for predictions averaged over uncertain parameters.
 
@@ -67,6 +73,7 @@ class Metric(torchmetrics.Metric):
 class OfTarget(Metric):
     """The figures of one of several targets, prefixed by its name, `price/crps`; rows where it is missing count 0."""
 
+    takes_rows: ClassVar = True
     population: Tensor
 
     def __init__(self, name: str, index: int, metrics: Sequence[Metric]) -> None:
@@ -76,12 +83,12 @@ class OfTarget(Metric):
         self.metrics: Any = nn.ModuleList(metrics)
         self.add_sum("population")
 
-    def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
-        """Add the rows of a block to every metric."""
+    def update(self, distribution: Distribution, y: Tensor, weight: Tensor, num_rows: int | None = None) -> None:
+        """Add the observations of a block, of `num_rows` rows if given, to every metric."""
         part = self._part(distribution, y, weight)
         self.population += promote(part[2]).sum()
         for metric in self.metrics:
-            bare(metric.update)(*part)
+            bare(metric.update)(*part, *([num_rows] if metric.takes_rows and num_rows is not None else []))
 
     def compute(self) -> dict[str, Tensor]:
         """The figures; empty if no row had the target."""
@@ -109,6 +116,15 @@ class OfTarget(Metric):
 
     def _named(self, figures: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {f"{self.name}/{key}": value for some in figures for key, value in some.items()}
+
+
+DEPENDENT = ("_p_value", "_z", "_null", "_debiased", "dispersion_se")
+"""Ends of the names of figures that hold for independent observations alone."""
+
+
+def of_dependent(figures: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The figures that hold for observations that may depend on each other within a row."""
+    return {name: value for name, value in figures.items() if not name.endswith(DEPENDENT)}
 
 
 def bare(method: Any) -> Any:

@@ -44,7 +44,7 @@ class Gradient:
     def key(self, batch: Batch, clip_norm: float) -> object:
         """Everything a tape holds fixed: shapes, types and devices of a batch, and Python numbers of the step."""
         x, y = batch.rows.x, batch.rows.y
-        return (x.shape, x.dtype, x.device, y.shape, batch.scale, clip_norm, batch.standardized)
+        return (x.shape, x.dtype, x.device, y.shape, y.dtype, batch.scale, clip_norm, batch.standardized)
 
     def _record(self, key: object, batch: Batch, clip_norm: float) -> list[Tensor] | None:
         trainable = self.trainable

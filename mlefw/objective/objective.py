@@ -1,5 +1,6 @@
 """The objective that training minimises: the mean NLL plus the negative log-prior per observation."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from mlefw.rows.batch import Batch
 from mlefw.rows.rows import Rows, weighted_sum
 
 _CELLS = 2**20
-"""Number of eta values in a block of rows: eight megabytes."""
+"""Number of eta values, and of inputs that are arrays, in a block of rows: eight megabytes in 64 bit."""
 _MOST_KEPT = 2**24
 """Number of eta values up to which the eta of all rows is kept."""
 
@@ -38,16 +39,18 @@ class Objective(nn.Module):
     def eta(self, x: Tensor, offset: Tensor, standardized: bool = False) -> Tensor:
         """Center + gain · model(x), plus the offset (*batch,) on the first column: (*batch, eta_dim).
 
-        With `standardized`, x has already been standardised, and the inner model of `Standardized` is called.
+        The batch shape is that of the offset: (n,) for rows of one observation, else (n, *positions). With
+        `standardized`, x has already been standardised, and the inner model of `Standardized` is called.
 
         Raises:
             ValueError: the model returned another shape than (*batch, eta_dim).
         """
         center, gain = self.head.center[: self.head.eta_dim], self.head.gain[: self.head.eta_dim]
         raw: Tensor = self.model.model(x) if standardized else self.model(x)  # type: ignore[operator]
-        if raw.shape != (*x.shape[:-1], self.head.eta_dim):
-            expected = (*x.shape[:-1], self.head.eta_dim)
-            raise ValueError(f"{type(self.model).__name__} returned shape {tuple(raw.shape)}, expected {expected}")
+        if raw.shape != (*offset.shape, self.head.eta_dim):
+            inner = getattr(self.model, "model", self.model)
+            expected = (*offset.shape, self.head.eta_dim)
+            raise ValueError(f"{type(inner).__name__} returned shape {tuple(raw.shape)}, expected {expected}")
         if self.head.eta_dim <= FEW_COLUMNS:
             return center + gain * raw + pad(offset.unsqueeze(-1), (0, self.head.eta_dim - 1))
         eta = torch.addcmul(center, gain, raw.to(center.dtype))
@@ -55,8 +58,18 @@ class Objective(nn.Module):
         return eta
 
     def nll(self, rows: Rows, standardized: bool = False) -> Tensor:
-        """NLL of each row, (n,), unweighted."""
+        """NLL of each observation, (n, *positions), unweighted."""
         return self.head.nll(self.eta(rows.x, rows.offset, standardized), rows.y)
+
+    def observations(self, rows: Rows, eta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All positions of all rows as a batch of one dimension: eta (m, eta_dim), targets (m, *event_shape), weights.
+
+        Args:
+            rows: the rows.
+            eta: theirs, (n, *positions, eta_dim).
+        """
+        eta, y, weight = rows.flattened(eta)
+        return eta, self.head.as_target(y), weight
 
     def weights(self) -> Iterator[Tensor]:
         """The tensors that the prior applies to: trainable, with two dimensions or more, each once."""
@@ -94,10 +107,10 @@ def not_finite(objective: Objective, rows: Rows, standardized: bool = False, lim
             return f"{name} holds a value that is not a finite number"
     device = objective.head.center.device
     found: list[int] = []
-    size = rows_at_once(objective.head)
+    size = rows_at_once(objective.head, rows)
     for number, part in enumerate(rows.blocks(size)):
         with torch.no_grad():
-            finite = torch.isfinite(objective.nll(Rows(*(column.to(device) for column in part)), standardized))
+            finite = torch.isfinite(objective.nll(part.to(device), standardized)).reshape(part.num_rows, -1).all(1)
         found += [size * number + index for index in (~finite).nonzero().flatten().tolist()]
         if len(found) > limit:
             break
@@ -105,30 +118,42 @@ def not_finite(objective: Objective, rows: Rows, standardized: bool = False, lim
     return f"the NLL is not finite at position {shown} of the rows" if found else ""
 
 
-def rows_at_once(head: Head, most: int = 16384) -> int:
-    """Number of rows to work on at a time: fewer for many eta columns, so that a block fits in the cache."""
-    return max(min(most, _CELLS // head.eta_dim), 1)
+def rows_at_once(head: Head, rows: Rows, most: int = 16384) -> int:
+    """Number of rows to work on at a time: fewer for many numbers of eta a row, so that a block fits in the cache.
+
+    Inputs that are arrays are bounded alike, since a network keeps several numbers for each of them.
+    """
+    cells = head.eta_dim * math.prod(rows.positions)
+    if len(rows.input_shape) != 1 or rows.positions:
+        cells = max(cells, math.prod(rows.input_shape))
+    return max(min(most, _CELLS // max(cells, 1)), 1)
 
 
 class Evaluation(NamedTuple):
-    """Eta of each row (n, eta_dim), None where it is too large to be kept, and its NLL (n,)."""
+    """A model on rows.
+
+    Attributes:
+        eta: eta of each observation, (n, *positions, eta_dim); None where it is too large to be kept.
+        nll: NLL of each row, (n,); where rows have positions, the weighted mean over those of the row.
+    """
 
     eta: Tensor | None
     nll: Tensor
 
     def mean(self, rows: Rows) -> float:
-        """The mean NLL of the rows."""
-        return float(weighted_sum(rows.weight, self.nll) / rows.weight.sum())
+        """The mean NLL of the rows, in nats per observation."""
+        weight = rows.row_weight
+        return float(weighted_sum(weight, self.nll) / weight.sum())
 
 
 @torch.no_grad()
 def evaluate(objective: Objective, rows: Rows, block: int | None = None) -> Evaluation:
     """Eta and NLL of every row, computed in evaluation mode, block by block; the training mode is restored."""
-    keep = rows.num_rows * objective.head.eta_dim <= _MOST_KEPT
+    keep = rows.num_rows * math.prod(rows.positions) * objective.head.eta_dim <= _MOST_KEPT
     found: Evaluation | None = None
     start = 0
     for part, eta in etas(objective, rows, block=block):
-        nll = objective.head.nll(eta, part.y)
+        nll = part.row_means(objective.head.nll(eta, part.y))
         if found is None:
             found = Evaluation(
                 rows.new_empty(eta.shape[1:], eta.dtype) if keep else None, rows.new_empty((), nll.dtype)
@@ -146,9 +171,9 @@ def evaluate(objective: Objective, rows: Rows, block: int | None = None) -> Eval
 def etas(
     objective: Objective, rows: Rows, known: Tensor | None = None, block: int | None = None
 ) -> Iterator[tuple[Rows, Tensor]]:
-    """Blocks of rows with their eta: a slice of `known` (n, eta_dim), or else computed in evaluation mode."""
+    """Blocks of rows with their eta: a slice of `known` (n, *positions, eta_dim), or else from evaluation mode."""
     start = 0
-    for part in rows.blocks(block or rows_at_once(objective.head)):
+    for part in rows.blocks(block or rows_at_once(objective.head, rows)):
         if known is None:
             training = objective.training
             objective.eval()
@@ -163,5 +188,5 @@ def etas(
 
 
 def whole_eta(objective: Objective, rows: Rows) -> Tensor:
-    """The eta of all rows, (n, eta_dim), in evaluation mode, whatever its size."""
+    """The eta of all rows, (n, *positions, eta_dim), in evaluation mode, whatever its size."""
     return torch.cat([eta for _, eta in etas(objective, rows)])

@@ -23,8 +23,8 @@ FOREIGN = {
 }
 
 
-def _place(path: str, setting: str) -> Path:
-    """The absolute path; a leading `~` is the home directory, unless a file of that name exists."""
+def place(path: str, setting: str) -> Path:
+    """The absolute path of a file or folder; a leading `~` is the home directory, unless a file of that name exists."""
     plain = local_path(path, setting)
     try:
         return (plain if plain.exists() else plain.expanduser()).absolute()
@@ -41,7 +41,7 @@ def regular_file(path: str | None, setting: str) -> Path:
     """
     if not path:
         raise UsageError(f"{setting} is not set\n  expected: the path of a file, e.g. {setting}=table.csv")
-    file = _place(path, setting)
+    file = place(path, setting)
     try:
         mode = file.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -63,15 +63,15 @@ def regular_files(path: str | None, setting: str, suffixes: tuple[str, ...]) -> 
     Raises:
         UsageError: there is no file, or one is not a regular file.
     """
-    place = _place(path or "", setting)
-    if path and place.is_dir():
-        found = sorted(file for file in place.iterdir() if file.name.endswith(suffixes) and file.name[0] not in "._")
+    folder = place(path or "", setting)
+    if path and folder.is_dir():
+        found = sorted(file for file in folder.iterdir() if file.name.endswith(suffixes) and file.name[0] not in "._")
         if not found:
-            raise UsageError(f"{place} is a directory without files that end in {' or '.join(suffixes)} ({setting})")
-    elif path and re.search(r"[*?\[]", path) and not place.exists():
-        found = [Path(name) for name in sorted(glob.glob(str(place), recursive=True)) if not Path(name).is_dir()]  # noqa: PTH207 (takes absolute patterns)
+            raise UsageError(f"{folder} is a directory without files that end in {' or '.join(suffixes)} ({setting})")
+    elif path and re.search(r"[*?\[]", path) and not folder.exists():
+        found = [Path(name) for name in sorted(glob.glob(str(folder), recursive=True)) if not Path(name).is_dir()]  # noqa: PTH207 (takes absolute patterns)
         if not found:
-            raise UsageError(f"{place} matches no file ({setting})")
+            raise UsageError(f"{folder} matches no file ({setting})")
     else:
         return [regular_file(path, setting)]
     return [regular_file(str(file), setting) for file in found]

@@ -58,7 +58,8 @@ class Table:
         """The rows at `index`, in that order."""
         columns = {name: column[index] for name, column in self.columns.items()}
         holes = {name: hole[index] for name, hole in self.holes.items() if hole[index].any()}
-        return Table(columns, self.origin, self.first_row, self.row_numbers(index), self.files, holes, self.orders)
+        place = (self.origin, self.first_row, self.row_numbers(index), self.files)
+        return type(self)(columns, *place, holes, self.orders)
 
     def one_by_one(self, names: Iterable[str]) -> Iterator[str]:
         """Iterate over names, releasing the memory of columns in files after each."""

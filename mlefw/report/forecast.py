@@ -1,5 +1,6 @@
 """Predictive distributions of a sample of rows as plain arrays, for pictures."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,16 +35,19 @@ class Sample:
     def of(cls, splits: Mapping[str, Rows], target: str, labels: Sequence[str] | None) -> "Sample":
         """A sample of the validation rows, else of the test or training rows, without rows of weight 0."""
         split = next(name for name in ("validation", "test", "train") if name in splits)
-        held = splits[split].weight.nonzero().squeeze(1)
+        weights = splits[split].row_weight
+        held = weights.nonzero().squeeze(1)
         held = held if len(held) else torch.arange(splits[split].num_rows)
         count = len(held)
+        positions = math.prod(splits[split].positions)
         most = min(count, MAX_ROWS, max(1000, MAX_CELLS // max(1, len(labels or ()))))
+        most = max(1, most // positions) if positions > 1 else most
         index = held[torch.linspace(0, count - 1, most, dtype=torch.float64).round().long()]
         rows = splits[split].take(index)
         what = "training" if split == "train" else split
         some = "" if len(index) == count else f"{len(index):,} of "
         weighted = not bool((rows.weight == 1).all())
-        number = f"Σw = {float(splits[split].weight.sum()):,.6g}" if weighted else f"n = {some}{count:,}"
+        number = f"Σw = {float(weights.sum()):,.6g}" if weighted else f"n = {some}{count:,}"
         description = f"{what} rows ({number})"
         return cls(split, index, rows, description, target, None if labels is None else tuple(labels))
 
@@ -73,10 +77,17 @@ class Forecast:
 
 @torch.no_grad()
 def forecast(objective: Objective, eta: Tensor, rows: Rows) -> Forecast | None:
-    """The predictive distributions at eta (n, eta_dim); None if the target is neither a class nor one number."""
+    """The predictive distributions at eta (n, *positions, eta_dim), one observation after the other.
+
+    None if the target is neither a class nor one number.
+    """
     head = objective.head
+    eta, observed, weights = objective.observations(rows, eta)
+    if rows.positions:
+        kept = weights > 0
+        eta, observed, weights = eta[kept.to(eta.device)], observed[kept], weights[kept]
     distribution = head(eta)
-    y, weight = _array(rows.y), _array(rows.weight)
+    y, weight = _array(observed), _array(weights)
     if isinstance(distribution, Bernoulli):
         p = _array(distribution.probs)
         return Forecast(y.astype(np.int64), weight, np.stack([1 - p, p], 1))
@@ -86,7 +97,7 @@ def forecast(objective: Objective, eta: Tensor, rows: Rows) -> Forecast | None:
         return None
     try:
         # The functions that metrics use, so that pictures agree with figures.
-        target = rows.y.to(eta.device)
+        target = observed.to(eta.device)
         low, high = central_90(distribution, target)
         before, until = pit_bounds(distribution, target)
     except NotImplementedError:

@@ -1,7 +1,7 @@
 """The composition root: builds data, head, model, prior, loss and metrics from a configuration."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 
 from mlefw.augment.base import Augment
 from mlefw.average.base import Average
+from mlefw.baseline.arrays import as_columns, linear_rows, null_rows
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
@@ -39,8 +40,8 @@ from mlefw.run.placement import place, set_units
 from mlefw.run.source import head_kind, open_source
 from mlefw.schema.coarse import warn_of_coarse_target
 from mlefw.schema.encode import coded
-from mlefw.schema.reach import far_rows, spans, warn_of_far_rows
-from mlefw.schema.schema import Schema
+from mlefw.schema.kinds import RowSchema, learn_schema
+from mlefw.schema.reach import far_rows, warn_of_far_rows, with_spans
 from mlefw.schema.target import Target
 from mlefw.system.random_state import RandomStream
 from mlefw.system.shared_work import compute_once
@@ -49,10 +50,10 @@ from mlefw.uncertainty.base import Method
 
 @dataclass(frozen=True)
 class Data:
-    """The data of a run: the source, the schema (what its columns mean), and the coded rows by split."""
+    """The data of a run: the source, the schema (what columns or arrays mean), and the coded rows by split."""
 
     source: Source
-    schema: Schema
+    schema: RowSchema
     splits: dict[str, Rows]
 
     @property
@@ -96,7 +97,7 @@ def coded_data(config: Settings, source: Source, table: Table, make_parts: Calla
     """
     tasks = config.head.get("tasks") or {}
     kind = {t: head_kind(node).target for t, node in tasks.items()} or head_kind(config.head).target
-    schema = Schema.learn(table, source, kind)
+    schema = learn_schema(table, source, kind)
     parts = make_parts()
     if not (config.cv or config.ensemble):
         source.warn_of_empty(table, parts)
@@ -104,7 +105,7 @@ def coded_data(config: Settings, source: Source, table: Table, make_parts: Calla
     head = head_of(config.head, schema.targets)
     splits = {split: coded(schema, head, *part, source.store) for split, part in parts.items()}
     warn_of_coarse_target(head, splits["train"], schema.target)
-    schema = replace(schema, spans=spans(schema, splits["train"]))
+    schema = with_spans(schema, splits["train"])
     if source.store is None:
         for split, (part, index) in parts.items():
             warn_of_far_rows(schema, splits[split], part, index)
@@ -144,6 +145,7 @@ class Estimand:
         mean: means of the features, (num_features,), in 64 bit.
         scale: standard deviations of the features, (num_features,), in 64 bit.
         baseline_features: positions of the features that take part in the linear problem.
+        shape: the shape of a row.
     """
 
     objective: Objective
@@ -151,6 +153,7 @@ class Estimand:
     mean: torch.Tensor
     scale: torch.Tensor
     baseline_features: list[int]
+    shape: RowShape
 
     @property
     def is_subset(self) -> bool:
@@ -158,9 +161,19 @@ class Estimand:
         return len(self.baseline_features) < len(self.mean)
 
     def problem(self, train: Rows, prior: Prior) -> Problem:
-        """The linear problem with the head of the run, on the training rows with standardised features."""
-        problem = Problem.of(self.objective.head, train, self.mean, self.scale, prior)
+        """The linear problem with the head of the run, on the training rows with standardised features.
+
+        Raises:
+            LeftOutError: rows are no rows of a table, and too large for it.
+        """
+        rows = train if self.shape.is_table else linear_rows(self.objective.head, train, self.shape)
+        problem = Problem.of(self.objective.head, rows, self.mean, self.scale, prior)
         return problem.restricted(torch.tensor(self.baseline_features, dtype=torch.long)) if self.is_subset else problem
+
+    def statistics(self, train: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means and standard deviations of the features in the training rows, whatever the settings say."""
+        mean, scale = row_statistics(train, self.shape, True)
+        return as_columns(mean, self.shape), as_columns(scale, self.shape)
 
 
 def build_estimand(config: Settings, data: Data) -> Estimand:
@@ -171,14 +184,16 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     """
     baseline_features = data.schema.columns_of(config.baseline.get("features"), "baseline.features")
     head = head_of(config.head, data.schema.targets)
-    if data.source.standardize_target:
-        set_units(head, data.train)
     shape = data.schema.row_shape
+    observed = data.train if shape.is_table else null_rows(head, data.train)
+    if data.source.standardize_target:
+        set_units(head, observed)
     mean, scale = row_statistics(data.train, shape, data.source.standardize)
-    problem = Problem.of(head, data.train, mean, scale, NoPrior())
+    columns = as_columns(mean, shape), as_columns(scale, shape)
+    problem = Problem.of(head, observed, *(columns if shape.is_table else (mean.new_zeros(0),) * 2), NoPrior())
     null = compute_once("null", config.plain, ("data", "head"), lambda: solve_null(problem))
     head = place(head, null)
-    inputs = build_inputs(config, data.schema.num_features)
+    inputs = build_inputs(config, shape)
     if inputs is not None:
         learn(inputs, data.train, mean, scale)
     shape = shape if inputs is None else shape.with_inputs(inputs.num_inputs)
@@ -187,13 +202,13 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     prior = instantiate("prior", config.prior)
     loss = build_loss(config.loss)
     loss.check(head)
-    loss.learn(data.train)
+    loss.learn(observed)
     augment = build_augment(config.augment, shape)
     network = surrounded(model, config.model, shape, mean, scale, inputs, augment)
     objective = Objective(network, head, prior, data.train.population, loss)
     parts = ("data", "head", "inputs", "augment", "model", "prior", "loss", "metric")
     compute_once("row", config.plain, parts, lambda: _try_one_row(config, objective, data.train))
-    return Estimand(objective.train(), null, mean, scale, baseline_features)
+    return Estimand(objective.train(), null, *columns, baseline_features, data.schema.row_shape)
 
 
 @torch.no_grad()
@@ -206,7 +221,8 @@ def _try_one_row(config: Settings, objective: Objective, train: Rows) -> None:
     row = train.take(slice(0, 1))
     try:
         objective.eval().nll(row)
-        distribution = objective.head(objective.eta(row.x, row.offset))
+        eta, y, weight = objective.observations(row, objective.eta(row.x, row.offset))
+        distribution = objective.head(eta)
     except (ValueError, TypeError, RuntimeError) as error:
         parts = f"{config.model['_target_']} and {config.head['_target_']}"
         raise UsageError(f"{parts} do not fit each other or the data: {error}") from error
@@ -215,7 +231,7 @@ def _try_one_row(config: Settings, objective: Objective, train: Rows) -> None:
     names = list(config.metric) if len(config.metric) == len(metrics) else [type(m).__name__ for m in metrics]
     for name, metric in zip(names, metrics, strict=True):
         try:
-            metric.update(distribution, row.y, row.weight)
+            metric.update(distribution, y, weight)
         except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
             raise UsageError(f"metric.{name} and {head} do not fit each other: {error}") from error
 
@@ -238,11 +254,20 @@ def _metrics(nodes: Node, head: Head, floor: torch.Tensor) -> list[Metric]:
     return [one if isinstance(one, Metric) else OfPrediction(name, one) for name, one in found.items()]
 
 
-def build_inputs(config: Settings, num_features: int) -> Inputs | None:
+def build_inputs(config: Settings, shape: RowShape) -> Inputs | None:
     """The map of standardised features to the inputs of the model, not learnt yet; None for `inputs=standard`.
 
-    For `inputs=auto` it is the first candidate: what only checks or prepares works with any of them.
+    For `inputs=auto` it is the first candidate: what only checks or prepares works with any of them. Rows that are no
+    rows of a table have none: the map that models of tables have by default is left out.
+
+    Raises:
+        UsageError: another map than that is asked for, for such rows.
     """
+    num_features = shape.num_features
+    if not shape.is_table:
+        if config.candidates or config.choice("inputs") not in ("standard", "clipped"):
+            raise UsageError(f"inputs={config.choice('inputs')} is for columns of a table: expected inputs=standard")
+        return None
     with RandomStream(config.seed, "input map"):
         node = next(iter(config.candidates.values()), config.inputs)
         return _chosen("inputs", node, num_features=num_features)

@@ -28,7 +28,7 @@ from mlefw.rows.tensor_inputs import unit_statistics
 from mlefw.run import archive, build, network
 from mlefw.run.build import Data
 from mlefw.run.directory import checkpoint_of
-from mlefw.schema.schema import Schema
+from mlefw.schema.kinds import RowSchema, schema_from
 from mlefw.score.recalibration import recalibrated
 from mlefw.system.random_state import isolated
 from mlefw.system.warning import warn
@@ -48,7 +48,7 @@ class Trained:
 
     Attributes:
         objective: model, head and prior; with the recalibration, where the checkpoint holds one.
-        schema: what the columns of a table mean.
+        schema: what columns or arrays mean.
         config: the settings of the run.
         path: the checkpoint file.
         uncalibrated: the objective without the recalibration; None where there is no recalibration.
@@ -56,7 +56,7 @@ class Trained:
     """
 
     objective: Objective
-    schema: Schema
+    schema: RowSchema
     config: Settings
     path: Path
     uncalibrated: Objective | None = None
@@ -64,7 +64,7 @@ class Trained:
 
     def adapted(self, **ways: Any) -> "Trained":
         """The model with other ways to treat `missing` and `unseen` values."""
-        return replace(self, schema=replace(self.schema, **ways))
+        return replace(self, schema=self.schema.adapted(**ways))
 
     def metrics(self) -> list[Metric]:
         """New metrics as the settings of the run name them."""
@@ -93,14 +93,14 @@ class Card:
 
     Attributes:
         config: the settings of the run.
-        schema: what the columns of a table mean.
+        schema: what columns or arrays mean, a `RowSchema`; in the file its plain values, with its `form`.
         population: sum of the weights of the training rows.
         fingerprint: a hash of the coded rows of each split.
         stored: whether the training rows were in files, and not in memory.
     """
 
     config: Node
-    schema: Schema
+    schema: Any
     population: float
     fingerprint: dict[str, str] = field(default_factory=dict)
     stored: bool = False
@@ -115,6 +115,7 @@ class Card:
         known = {one.name for one in fields(cls)}
         try:
             found = typed(cls, {name: part for name, part in content["mlefw"].items() if name in known}, "it")
+            found = replace(found, schema=schema_from(found.schema))
             if not found.population > 0:
                 raise UsageError(f"it.population is {found.population}: expected a positive number")
         except UsageError as error:
@@ -186,7 +187,7 @@ def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, tor
     """Build the objective that a checkpoint describes, and load its tensors."""
     schema = described.schema
     head = build.head_of(config.head, schema.targets)
-    inputs = _inputs(config, schema.num_features, state)
+    inputs = _inputs(config, schema.row_shape, state)
     shape = schema.row_shape if inputs is None else schema.row_shape.with_inputs(inputs.num_inputs)
     _check_size(path, config, shape, head.eta_dim, state)
     model = network.build_model(config.model, shape, head.eta_dim)
@@ -202,9 +203,9 @@ def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, tor
     return objective
 
 
-def _inputs(config: Settings, num_features: int, state: dict[str, torch.Tensor]) -> Inputs | None:
+def _inputs(config: Settings, shape: RowShape, state: dict[str, torch.Tensor]) -> Inputs | None:
     """The learnt map of features to inputs of the model, with its tensors; None for `inputs=standard`."""
-    inputs, prefix = build.build_inputs(config, num_features), "model.inputs."
+    inputs, prefix = build.build_inputs(config, shape), "model.inputs."
     if inputs is not None:
         inputs.restore({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
     return inputs

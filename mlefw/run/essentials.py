@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from mlefw.configuration.settings import Settings
 from mlefw.head.base import Head
 from mlefw.run import archive
+from mlefw.run.build import Data
 from mlefw.run.prepare import Prepared
 from mlefw.score.yardstick import Yardstick, describe
 from mlefw.system.atomic import Json
@@ -36,6 +37,7 @@ def essentials(
         "seed": config.seed,
         "num_rows": {split: rows.num_rows for split, rows in data.splits.items()},
         "num_features": data.schema.num_features,
+        **_arrays(data),
         "num_parameters": prepared.num_parameters,
         "metrics": figures,
         "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
@@ -47,6 +49,16 @@ def essentials(
         "versions": archive.versions(),
     }
     return {name: value for name, value in summary.items() if value is not None}
+
+
+def _arrays(data: Data) -> Json:
+    """Of rows that are no rows of a table the shape, the number of observations, and the unit of standard errors."""
+    shape = data.schema.row_shape
+    if shape.is_table:
+        return {}
+    counts = {split: rows.population for split, rows in data.splits.items()}
+    unit = {"nll_se_unit": "rows"} if shape.positions else {}
+    return {"input_shape": list(shape.input_shape), "num_observations": counts, **unit}
 
 
 def _inputs(config: Settings, prepared: Prepared) -> Json | None:

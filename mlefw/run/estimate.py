@@ -14,7 +14,6 @@ from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.report.progress_line import progress_line
 from mlefw.rows.rows import Rows
-from mlefw.rows.standardize import feature_statistics
 from mlefw.run.build import Estimand
 from mlefw.score.yardstick import ExactEstimates
 from mlefw.system.attempt import reason
@@ -57,7 +56,7 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
 
 def _ridge(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Problem:
     """The linear problem with a Gaussian prior on the weights, on standardised features whatever the settings say."""
-    mean, scale = feature_statistics(train, True)
+    mean, scale = estimand.statistics(train)
     return replace(estimand, mean=mean, scale=scale).problem(train, L2Prior(baseline.ridge_scale))
 
 
@@ -68,4 +67,4 @@ def _near(estimand: Estimand, train: Rows, mle: Solution | None) -> Tensor | Non
     """
     if mle is None or not mle.matrix_free or mle.problem.num_active != len(estimand.baseline_features):
         return None
-    return mle.theta if bool((estimand.scale == feature_statistics(train, True)[1]).all()) else None
+    return mle.theta if bool((estimand.scale == estimand.statistics(train)[1]).all()) else None

@@ -16,7 +16,7 @@ from mlefw.report.page import Picture
 from mlefw.report.pictures import CoefficientPath, predictive_shapes, training_curves, way_of_coefficients
 from mlefw.report.run import failure_report, run_report
 from mlefw.run.fitting import Fit
-from mlefw.schema.schema import Schema
+from mlefw.schema.kinds import RowSchema
 from mlefw.system.atomic import write_bytes, write_text
 from mlefw.system.attempt import attempt
 from mlefw.system.own_folder import replace_links
@@ -37,7 +37,7 @@ CAPTIONS = {
 }
 
 
-def of_training(fit: Fit, summary: Mapping[str, Any], schema: Schema, with_path: bool) -> list[Exhibit]:
+def of_training(fit: Fit, summary: Mapping[str, Any], schema: RowSchema, with_path: bool) -> list[Exhibit]:
     """The pictures of the training over epochs; `with_path` adds the path of a linear model's coefficients.
 
     Where the model was recalibrated, captions say that they show it before that, and gaps have no error bars: the
@@ -61,7 +61,7 @@ def _curves(log: LogFigures, best_epoch: int, errors: Mapping[str, float]) -> li
     return _as_exhibits(training_curves(log.history, lines, best_epoch, name, errors))
 
 
-def _coefficients(recorder: RecordCoefficients, schema: Schema, best_epoch: int) -> list[Exhibit]:
+def _coefficients(recorder: RecordCoefficients, schema: RowSchema, best_epoch: int) -> list[Exhibit]:
     way = CoefficientPath(recorder.epochs, recorder.thetas)
     return _as_exhibits(way_of_coefficients(way, recorder.solution, schema.names, best_epoch + 1, schema.labels))
 

@@ -19,7 +19,7 @@ from mlefw.run import archive, checkpoint
 from mlefw.run.checkpoint import Card, Trained
 from mlefw.run.directory import members_of
 from mlefw.run.mixture_weights import Weights, weights_of
-from mlefw.schema.schema import Schema
+from mlefw.schema.kinds import RowSchema
 from mlefw.system.atomic import Json
 from mlefw.uncertainty.pool import equal
 from mlefw.uncertainty.together import PooledHead, together
@@ -50,7 +50,7 @@ class Pooled(Trained):
     def adapted(self, **ways: Any) -> "Pooled":
         """The mixture with other ways to treat `missing` and `unseen` values."""
         members = tuple(member.adapted(**ways) for member in self.members)
-        return replace(self, schema=replace(self.schema, **ways), members=members)
+        return replace(self, schema=self.schema.adapted(**ways), members=members)
 
     def metrics(self) -> list[Metric]:
         """New metrics as the settings of the first member name them."""
@@ -104,6 +104,8 @@ def _mixed(members: Sequence[Trained], place: Path | None, log_weight: Tensor) -
     """The mixture of some runs; `place` is the directory of an ensemble, None for separate runs."""
     for member in members[1:]:
         _check(members[0], member)
+    if not members[0].schema.row_shape.is_table:
+        raise UsageError(f"run={members[0].path}: a mixture of runs is one of tables; expected a single run")
     # Members with the same coding share the columns of x: features, then the offset.
     distinct = _distinct(members)
     stops, stop = [], 0
@@ -135,7 +137,7 @@ def _ensemble_directory(run: str | Path | Sequence[str | Path]) -> Path | None:
     return Path(named[0]) if len(named) == 1 else None
 
 
-def _coding(trained: Trained) -> tuple[Schema, bool]:
+def _coding(trained: Trained) -> tuple[RowSchema, bool]:
     """Everything on which the coding of a table depends."""
     return trained.schema, trained.objective.head.log_link
 
@@ -217,7 +219,7 @@ class MemberTally:
     def add(self, rows: Rows) -> Tensor:
         """Add a block of rows; the NLL of the mixture on each row, (n,), in nats."""
         head, objective, mixed = self.trained.head, self.trained.objective, list[Tensor]()
-        for part in rows.blocks(rows_at_once(head)):
+        for part in rows.blocks(rows_at_once(head, rows)):
             eta = objective.eta(part.x, part.offset)
             mixed.append(head.nll_complete(eta, part.y))
             for metric, distribution in zip(self.nll, head.members(eta), strict=True):

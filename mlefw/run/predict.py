@@ -73,7 +73,7 @@ def predictions(
     if far is not None:
         far.add(rows, table)
     if table.num_rows == 0:
-        blank = Rows(rows.x.new_zeros(1, rows.x.shape[1]), rows.y, torch.ones(1), torch.zeros(1))
+        blank = Rows(rows.x.new_zeros(1, *rows.input_shape), rows.y, torch.ones(1), torch.zeros(1))
         return pa.table(_columns(trained, blank, table, np.zeros(1, dtype=np.int64), level, quantiles)).slice(0, 0)
     return pa.table(_columns(trained, rows, table, row, level, quantiles, posterior))
 
@@ -90,7 +90,7 @@ def _columns(
     objective = trained.objective
     eta = objective.eta(rows.x, rows.offset)
     distribution = objective.head(eta) if posterior is None else posterior.predictive(objective, rows)
-    figures = _figures(trained, distribution, level, quantiles)
+    figures = figure_columns(trained, distribution, level, quantiles)
     if isinstance(trained, Pooled):
         figures |= _uncertainty(trained, eta)
     if all(name in table.columns for name in trained.schema.observed):
@@ -107,7 +107,7 @@ def _columns(
     return columns | figures
 
 
-def _figures(trained: Trained, distribution: Any, level: float, quantiles: Sequence[float]) -> dict[str, Any]:
+def figure_columns(trained: Trained, distribution: Any, level: float, quantiles: Sequence[float]) -> dict[str, Any]:
     """Columns of the predicted distribution; of several targets each column begins with the target's name."""
     figures: dict[str, Any] = {}
     targets = trained.schema.targets

@@ -96,6 +96,11 @@ def _prepare(config: Settings) -> Prepared:
                 f"{uncertainty.name} averages over the parameters: expected calibrate=none or uncertainty=none"
             )
     if uncertainty is not None:
+        if data.train.positions:
+            raise UsageError(
+                f"uncertainty={uncertainty.name} averages forecasts of rows of one observation, and rows have "
+                f"{tuple(data.train.positions)}: expected uncertainty=none"
+            )
         uncertainty.check(estimand.objective)
     rows = build_datamodule(config, data, estimand.objective.head)
     check_plugins(estimand.objective, rows.regime, build.build_metrics(config, estimand.objective.head), data.train)

@@ -26,7 +26,7 @@ from mlefw.objective.objective import Objective
 from mlefw.run import archive, checkpoint
 from mlefw.run.build import Data
 from mlefw.run.trainer import is_planned
-from mlefw.schema.schema import Schema
+from mlefw.schema.kinds import schema_from
 
 _MAY_CHANGE = (
     *("resume", "run_dir", "report", "logger", "callback", "early_stopping", "checkpoint"),
@@ -127,7 +127,7 @@ def check_rows(run_dir: Path, content: Content, card: Content, data: Data, objec
         UsageError: naming what differs.
     """
     before, problems = checkpoint.Card.of(run_dir, content), []
-    if Schema.from_dict(card["schema"]) != before.schema:
+    if schema_from(card["schema"]) != before.schema:
         problems.append("the columns differ in names, roles, kinds or levels")
     known = before.fingerprint
     for split in dict.fromkeys([*known, *card["fingerprint"]]):

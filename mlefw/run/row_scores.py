@@ -29,25 +29,27 @@ class RowScores:
     """The NLL of each row of a split.
 
     Attributes:
-        nll: (n,), in nats.
-        weight: (n,).
+        nll: (n,), in nats; where rows have positions, the mean over the observations of the row.
+        weight: (n,); where rows have positions, the number of observations of the row.
         rows: a hash by which other runs with these rows are known.
+        clustered: whether rows have positions, so that a row is one unit whatever its weight.
     """
 
     nll: torch.Tensor
     weight: torch.Tensor
     rows: str
+    clustered: bool = False
 
     def behind(self, best: "RowScores") -> tuple[float, float] | None:
         """Mean NLL minus that of `best` in nats per row, and the paired standard error; None unless on equal rows."""
         if self.rows != best.rows:
             return None
-        mean, error = paired(self.nll - best.nll, self.weight)
+        mean, error = paired(self.nll - best.nll, self.weight, self.clustered)
         return (mean, error) if abs(mean) < float("inf") and error < float("inf") else None
 
     def decisive(self, best: "RowScores") -> Decisive | None:
         """The few rows that carry nearly all of the difference from `best`; None without any, or on other rows."""
-        return decisive(self.nll - best.nll, self.weight) if self.rows == best.rows else None
+        return decisive(self.nll - best.nll, self.weight, self.clustered) if self.rows == best.rows else None
 
 
 def store(
@@ -70,8 +72,11 @@ def store(
     for split in [name for name in splits if name != "train"] or ["train"]:
         rows, nll = splits[split], evaluations[split].nll
         arrays |= {f"{split}_nll_nats": nll.double().numpy(), f"{split}_rows": np.array(_identity(rows, labels))}
-        if not bool((rows.weight == 1).all()):
-            arrays[f"{split}_weight"] = rows.weight.double().numpy()
+        weight = rows.row_weight
+        if not bool((weight == 1).all()):
+            arrays[f"{split}_weight"] = weight.double().numpy()
+        if rows.positions:
+            arrays[f"{split}_positions"] = np.array(rows.positions)
     write_atomically(run_dir / NAME, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
@@ -81,7 +86,8 @@ def read(run_dir: Path, split: str) -> RowScores | None:
         with np.load(run_dir / NAME, allow_pickle=False) as arrays:
             nll = torch.from_numpy(arrays[f"{split}_nll_nats"])
             weight = arrays.get(f"{split}_weight", np.ones(len(nll)))
-            return RowScores(nll, torch.from_numpy(weight), str(arrays[f"{split}_rows"]))
+            rows, clustered = str(arrays[f"{split}_rows"]), f"{split}_positions" in arrays
+            return RowScores(nll, torch.from_numpy(weight), rows, clustered)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

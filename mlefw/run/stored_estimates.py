@@ -12,6 +12,7 @@ from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
 from mlefw.report.references import KEYS
 from mlefw.rows.rows import Rows, weighted_sum
+from mlefw.rows.shape import RowShape
 from mlefw.run import archive
 from mlefw.score.yardstick import ExactEstimates
 from mlefw.system.atomic import Json
@@ -63,12 +64,12 @@ class EstimateTally:
     @torch.no_grad()
     def add(self, rows: Rows) -> None:
         """Add a block of rows."""
-        nll = self.final.nll(rows).double()
+        nll, weight, clustered = rows.row_means(self.final.nll(rows)).double(), rows.row_weight, bool(rows.positions)
         for name, objective in self.objectives.items():
-            other = objective.nll(rows)
-            self._means[name].add(other, rows.weight)
+            other = rows.row_means(objective.nll(rows))
+            self._means[name].add(other, weight, clustered)
             if name in self._gaps:
-                self._gaps[name].add(nll - other, rows.weight)
+                self._gaps[name].add(nll - other, weight, clustered)
 
     def figures(self) -> Json:
         """Finite figures, in nats per row: NLL of each estimate by its key in `summary.json`, and `distance`.
@@ -90,14 +91,18 @@ class EstimateTally:
 
 
 class _WeightedMean:
-    """A weighted mean over blocks of values, and its standard error; weights are frequencies."""
+    """A weighted mean over blocks of values, and its standard error; weights are frequencies.
+
+    Of values that are means over the observations of a row, each row is one unit (see `distance.paired`).
+    """
 
     def __init__(self) -> None:
         self._near: float | None = None
         self._count = self._sum = self._square = 0.0
+        self._units, self._clusters = 0, torch.zeros(3, dtype=torch.float64)
 
-    def add(self, values: Tensor, weight: Tensor) -> None:
-        """Add a block of values, (n,), with weights, (n,)."""
+    def add(self, values: Tensor, weight: Tensor, clustered: bool = False) -> None:
+        """Add a block of values, (n,), with weights, (n,); `clustered` as for `distance.paired`."""
         count = float(weight.sum())
         if not count:
             return
@@ -108,6 +113,11 @@ class _WeightedMean:
         self._count += count
         self._sum += float(weighted_sum(weight, away))
         self._square += float(weighted_sum(weight, away.square()))
+        if clustered:
+            self._units += int((weight > 0).sum())
+            share = weight.square()
+            products = (away.square(), away, torch.ones_like(away))
+            self._clusters += torch.stack([weighted_sum(share, value) for value in products]).cpu()
 
     @property
     def value(self) -> float:
@@ -117,6 +127,11 @@ class _WeightedMean:
     @property
     def error(self) -> float:
         """The standard error of the mean; NaN for a single row."""
+        if self._units:
+            mean, units = self._sum / self._count, self._units
+            square, first, whole = self._clusters.tolist()
+            squares = max(square - 2 * mean * first + mean**2 * whole, 0.0)
+            return (units / (units - 1) * squares) ** 0.5 / self._count if units > 1 else float("nan")
         if not self._count > 1:
             return float("nan")
         variance = self._square / self._count - (self._sum / self._count) ** 2
@@ -126,7 +141,13 @@ class _WeightedMean:
 def _estimate(content: Any, model: Objective, path: Path) -> Estimate:
     """A stored estimate, after checking the shape of each tensor against the model."""
     head = model.head
-    width = len(model.model.mean)  # type: ignore[arg-type]
+    shape = getattr(model.model, "shape", None)
+    if isinstance(shape, RowShape):
+        # The null model of rows that are no rows of a table has no inputs.
+        given = content.get("mean") if isinstance(content, dict) else None
+        width = 0 if isinstance(given, Tensor) and not given.numel() else shape.num_features
+    else:
+        width = len(model.model.mean)  # type: ignore[arg-type]
     columns = head.eta_dim + head.shared_dim
     shapes = {
         **{"weight": (head.eta_dim, width), "bias": (head.eta_dim,), "shared": (head.shared_dim,)},

@@ -171,7 +171,7 @@ def build_datamodule(config: Settings, data: Data, head: Head) -> RowsModule:
         per_chunk = 1 if counts else 0
     every = 1 if counts and every is None else every
     regime = instantiate("batch", config.batch)
-    return RowsModule(data.splits, regime, config.seed, per_chunk, rows_at_once(head, 8192), every, counts)
+    return RowsModule(data.splits, regime, config.seed, per_chunk, rows_at_once(head, data.train, 8192), every, counts)
 
 
 def build_trainer(

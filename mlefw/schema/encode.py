@@ -1,5 +1,7 @@
 """Encoding of the rows of a table, in memory or block by block into a store."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -7,14 +9,14 @@ from mlefw.head.base import Head
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
 from mlefw.rows.stored import Store, StoredRows
-from mlefw.schema.schema import Schema
+from mlefw.schema.kinds import RowSchema
 from mlefw.schema.support import check_support
 
 _CELLS = 2**21
 """Number of feature values that are encoded at a time."""
 
 
-def coded(schema: Schema, head: Head, table: Table, index: np.ndarray, store: Store | None = None) -> Rows:
+def coded(schema: RowSchema, head: Head, table: Table, index: np.ndarray, store: Store | None = None) -> Rows:
     """The rows of a table at `index`, encoded and checked against the head's support; in a store if one is given.
 
     Raises:
@@ -27,14 +29,15 @@ def coded(schema: Schema, head: Head, table: Table, index: np.ndarray, store: St
         check_support(head, rows, part, schema.target)
         return rows
     kept: StoredRows | None = None
-    size = max(1, _CELLS // max(1, schema.num_features))
+    size = max(1, _CELLS // max(1, math.prod(schema.row_shape.input_shape)))
     for start in range(0, len(index), size):
         part = table.take(index[start : start + size])
         rows = schema.rows(part, head.log_link, whole=False)
         check_support(head, rows, part, schema.target)
         kept = kept or _empty(store, rows, len(index))
         for column, values in zip(kept, rows, strict=True):
-            column[start : start + len(values)] = values
+            if is_kept(values):
+                column[start : start + len(values)] = values
         store.release()
     assert kept is not None
     if not bool(kept.weight.any()):
@@ -44,7 +47,18 @@ def coded(schema: Schema, head: Head, table: Table, index: np.ndarray, store: St
 
 
 def _empty(store: Store, like: Rows, num_rows: int) -> StoredRows:
-    columns = (store.array((num_rows, *column.shape[1:]), column.numpy().dtype) for column in like)
-    rows = StoredRows(*(torch.from_numpy(column) for column in columns))
+    rows = StoredRows(*(_column(store, column, num_rows) for column in like))
     rows.store = store
     return rows
+
+
+def _column(store: Store, like: torch.Tensor, num_rows: int) -> torch.Tensor:
+    shape = (num_rows, *like.shape[1:])
+    if not is_kept(like):
+        return like[:1].expand(shape)
+    return torch.from_numpy(store.array(shape, like.numpy().dtype))
+
+
+def is_kept(column: torch.Tensor) -> bool:
+    """Whether a column has numbers of its own for its rows, and is not one number in the memory of one."""
+    return any(column.stride()) or not column.numel()

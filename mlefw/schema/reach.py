@@ -3,11 +3,13 @@
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from mlefw.reading.table import Table, listed
 from mlefw.rows.rows import Rows
+from mlefw.schema.kinds import RowSchema
 from mlefw.schema.schema import Schema
 
 _FAR = 100.0
@@ -21,6 +23,11 @@ _BLOCK = 2**18
 """Rows worked on at a time."""
 _SHOWN, _NAMED = 3, 5
 """Most columns in a message, and most rows for each."""
+
+
+def with_spans(schema: RowSchema, rows: Rows) -> RowSchema:
+    """A schema of columns with the range of each numeric one in the training rows; one of arrays as it is."""
+    return replace(schema, spans=spans(schema, rows)) if isinstance(schema, Schema) else schema
 
 
 def spans(schema: Schema, rows: Rows) -> dict[str, tuple[float, float]]:
@@ -39,11 +46,11 @@ def spans(schema: Schema, rows: Rows) -> dict[str, tuple[float, float]]:
     return found
 
 
-def far_cells(schema: Schema, rows: Rows) -> dict[str, np.ndarray]:
+def far_cells(schema: RowSchema, rows: Rows) -> dict[str, np.ndarray]:
     """For each column with far values, whether each row's value is far outside the training range, (n,)."""
     found = {}
     for name, values in _columns(schema, rows):
-        low, high = schema.spans.get(name, (-np.inf, np.inf))
+        low, high = _spans(schema).get(name, (-np.inf, np.inf))
         half = (high - low) / 2 or max(abs(low), 1.0)
         # Halved before they are added, because the sum of two large ends could overflow.
         far = np.abs(values - (low / 2 + high / 2)) > _FAR * half
@@ -52,7 +59,7 @@ def far_cells(schema: Schema, rows: Rows) -> dict[str, np.ndarray]:
     return found
 
 
-def far_rows(schema: Schema, rows: Rows) -> np.ndarray:
+def far_rows(schema: RowSchema, rows: Rows) -> np.ndarray:
     """Whether each row has a value far outside the training range, (n,), so that figures over it are meaningless."""
     return np.logical_or.reduce([np.zeros(rows.num_rows, dtype=bool), *far_cells(schema, rows).values()])
 
@@ -64,7 +71,7 @@ class FarRows:
         schema: the schema, which has the training range of each column.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: RowSchema) -> None:
         self.schema, self.origins = schema, dict[str, None]()
         self.counts, self.values, self.places = Counter[str](), dict[str, float](), dict[str, list[str]]()
 
@@ -89,9 +96,10 @@ class FarRows:
         """Warn of the far values, if there are any."""
         if not self.counts:
             return
+        known = _spans(self.schema)
         said = [
             f"column {name!r}, {listed(places, self.counts[name])}: {self.values[name]:.6g},"
-            f" others {self.schema.spans[name][0]:.6g} to {self.schema.spans[name][1]:.6g}"
+            f" others {known[name][0]:.6g} to {known[name][1]:.6g}"
             for name, places in [*self.places.items()][:_SHOWN]
         ]
         more = f"; and {len(self.counts) - _SHOWN} more columns" if len(self.counts) > _SHOWN else ""
@@ -102,15 +110,17 @@ class FarRows:
         warnings.warn(message + more, UserWarning, stacklevel=2)
 
 
-def warn_of_far_rows(schema: Schema, rows: Rows, table: Table, index: np.ndarray | None = None) -> None:
+def warn_of_far_rows(schema: RowSchema, rows: Rows, table: Table, index: np.ndarray | None = None) -> None:
     """Warn of values of a single block that are far outside the training range, see `FarRows`."""
     far = FarRows(schema)
     far.add(rows, table, index)
     far.warn()
 
 
-def _columns(schema: Schema, rows: Rows) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and values (n,) of each numeric feature, numeric target, and the offset."""
+def _columns(schema: RowSchema, rows: Rows) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and values (n,) of each numeric feature, numeric target, and the offset; none of arrays."""
+    if not isinstance(schema, Schema):
+        return
     position = 0
     for feature in schema.features:
         if feature.kind == "numeric":
@@ -123,6 +133,10 @@ def _columns(schema: Schema, rows: Rows) -> Iterator[tuple[str, np.ndarray]]:
             yield target.name, y if y.ndim == 1 else y[:, k]
     if shift := schema.offset or schema.exposure:
         yield shift, rows.offset.numpy()
+
+
+def _spans(schema: RowSchema) -> dict[str, tuple[float, float]]:
+    return schema.spans if isinstance(schema, Schema) else {}
 
 
 def _outlying(values: np.ndarray) -> np.ndarray:

@@ -159,6 +159,10 @@ class Schema:
         """Number of design columns."""
         return len(self.names)
 
+    def adapted(self, **ways: Any) -> "Schema":
+        """The schema with other ways to treat `missing` and `unseen` values."""
+        return replace(self, **ways)
+
     def columns_of(self, features: Iterable[str] | None, setting: str) -> list[int]:
         """Positions of the design columns of some features, by default all, in order.
 

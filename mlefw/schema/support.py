@@ -10,6 +10,7 @@ from mlefw.errors import MisfitError, UsageError
 from mlefw.head.base import Head
 from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import JointHead, MultitaskHead
+from mlefw.reading.arrays import ArrayTable
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
 
@@ -72,15 +73,20 @@ def check_support(head: Head, rows: Rows, table: Table, target: str) -> None:
             check_support(part, rows._replace(y=head.of_target(rows.y, index)[0]), table, name)
         return
     inside = head.support.check(rows.y)
-    inside = inside.reshape(rows.num_rows, -1).all(1)
+    batch = rows.weight.shape
+    inside = inside.reshape(*batch, -1).all(-1)
+    if rows.positions:
+        inside |= rows.weight <= 0
     if bool(inside.all()):
         return
     outside = (~inside).numpy()
     values = ", ".join(f"{value:g}" for value in rows.y[~inside][:5].reshape(-1).tolist())
     hint = head.outside or _other_heads(rows)
+    cells = table.by_position(target) if isinstance(table, ArrayTable) else table
     raise MisfitError(
-        f"{table.origin}: column {target!r} has values that {type(head).__name__} cannot take\n"
-        f"  {table.where(outside)}: {values}\n  expected: {_support_words(head)}; {hint}"
+        f"{table.origin}: {'array' if cells is not table else 'column'} {target!r} has values that "
+        f"{type(head).__name__} cannot take\n"
+        f"  {cells.where(outside.reshape(-1))}: {values}\n  expected: {_support_words(head)}; {hint}"
     )
 
 

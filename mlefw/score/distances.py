@@ -98,10 +98,11 @@ def _gap(split: str, rows: Rows, evaluations: Mapping[str, Evaluation], yardstic
     Figures that are not finite are left out.
     """
     difference = distance.differences(evaluations[split], yardstick.at_reference(split, rows), rows)
-    mean, error = distance.paired(difference, rows.weight)
+    weight, clustered = rows.row_weight, bool(rows.positions)
+    mean, error = distance.paired(difference, weight, clustered)
     values = {"gap_nats": mean, "gap_se": error, "skill": distance.skill(mean, 0.0, *yardstick.null_gap[split])}
     found: Json = {key: v for key, v in values.items() if v is not None and abs(v) < float("inf")}
-    few = distance.decisive(difference, rows.weight)
+    few = distance.decisive(difference, weight, clustered)
     if few is not None and max(abs(few.mean), few.error) < float("inf"):
         found["decisive"] = few._asdict()
     return found

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from mlefw.metric.accumulator import Accumulator
-from mlefw.metric.base import MOST_EXACT, Metric
+from mlefw.metric.base import MOST_EXACT, Metric, of_dependent
 from mlefw.objective.objective import Evaluation, Objective, etas, rows_at_once
 from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.system.attempt import attempt
@@ -37,7 +37,7 @@ class StreamedFigures:
         self.num_rows, self.population = 0, 0.0
         # An accumulator for each metric, so that one that fails takes no other with it.
         self._sums = [(metric, Accumulator([metric])) for metric in metrics]
-        self._stride = 1
+        self._stride, self._num_positions = 1, 0
         self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @property
@@ -48,23 +48,26 @@ class StreamedFigures:
     @torch.no_grad()
     def add(self, rows: Rows) -> None:
         """Add a block of rows."""
-        for part in rows.blocks(rows_at_once(self.objective.head)):
+        for part in rows.blocks(rows_at_once(self.objective.head, rows)):
             self.add_known(part, self.objective.eta(part.x, part.offset))
         self._thin()
 
     @torch.no_grad()
     def add_known(self, rows: Rows, eta: Tensor) -> None:
-        """Add a block of rows whose eta, (n, eta_dim), is known."""
+        """Add a block of rows whose eta, (n, *positions, eta_dim), is known."""
+        observed = self.objective.observations(rows, eta)
         # One distribution for all metrics: they share what it caches.
-        distribution = self.objective.head(eta)
+        distribution = self.objective.head(observed[0])
+        num_rows = rows.num_rows if rows.positions else None
         self._sums = [
             (metric, sums)
             for metric, sums in self._sums
-            if attempt(_named(metric), partial(_add, sums, distribution, rows), False)
+            if attempt(_named(metric), partial(_add, sums, distribution, *observed[1:], num_rows), False)
         ]
         if self.max_cells:
-            first = -self.num_rows % self._stride
-            self._kept.append(tuple(column[first :: self._stride] for column in (eta, rows.y, rows.weight)))  # type: ignore[arg-type]
+            first = -self._num_positions % self._stride
+            self._kept.append(tuple(column[first :: self._stride] for column in observed))  # type: ignore[arg-type]
+        self._num_positions += len(observed[0])
         self.num_rows += rows.num_rows
         self.population += rows.population
 
@@ -75,7 +78,7 @@ class StreamedFigures:
             self._stride *= 2
 
     def kept(self) -> tuple[Tensor, Rows]:
-        """The rows that are kept: their eta, (m, eta_dim), and the rows, without features and with offset 0."""
+        """What is kept: eta, (m, eta_dim), and rows of one observation each, without features and with offset 0."""
         eta, y, weight = (torch.cat(column) for column in zip(*self._kept, strict=True))
         return eta, Rows(torch.zeros(len(y), 0, dtype=torch.float64), y, weight, torch.zeros_like(weight))
 
@@ -91,7 +94,8 @@ class StreamedFigures:
     def figures(self) -> dict[str, float]:
         """The figures of all metrics over the rows added; one that is not finite is left out with a warning."""
         sums, (eta, rows) = self.sums(), self.kept()
-        return _completed(sums, self.objective, self.metrics, rows, eta if self._stride == 1 else None)
+        depends = any(sums.has_positions for _, sums in self._sums)
+        return _completed(sums, self.objective, self.metrics, rows, eta if self._stride == 1 else None, depends)
 
 
 @torch.no_grad()
@@ -123,20 +127,32 @@ def completed_figures(
     """
     is_small = evaluation.eta is not None and evaluation.eta.numel() <= MOST_EXACT
     known = {"nll_nats": evaluation.mean(rows), **sums}
-    return _completed(known, objective, metrics, rows, evaluation.eta if is_small else None)
+    eta = evaluation.eta if is_small else None
+    return _completed(known, objective, metrics, rows, eta, bool(rows.positions))
 
 
 def _completed(
-    sums: Mapping[str, float], objective: Objective, metrics: Sequence[Metric], rows: Rows, eta: Tensor | None
+    sums: Mapping[str, float],
+    objective: Objective,
+    metrics: Sequence[Metric],
+    rows: Rows,
+    eta: Tensor | None,
+    depends: bool,
 ) -> dict[str, float]:
     """Add exact figures, penalty and objective, and leave out what is not finite.
 
-    `eta`: of all rows, (n, eta_dim); None where figures that need all rows at once are to stay approximate.
+    Args:
+        sums: the figures that sums gave.
+        objective: the model.
+        metrics: the metrics.
+        rows: all rows.
+        eta: theirs, (n, *positions, eta_dim); None where figures that need all rows at once are to stay approximate.
+        depends: whether observations may depend on each other, so that some figures are left out.
     """
     values = dict(sums)
     for metric in metrics:
         if eta is not None and metric.has_exact:
-            exact = partial(_exact, metric, objective, eta, rows)
+            exact = partial(_exact, metric, objective, eta, rows, depends)
             values |= attempt(f"{_named(metric)} from all rows at once", exact, {})
     penalty = float(objective.penalty())
     values |= {"penalty": penalty, "objective": values["nll_nats"] + penalty / objective.population}
@@ -145,13 +161,15 @@ def _completed(
     return {name: value for name, value in values.items() if name not in lost}
 
 
-def _add(sums: Accumulator, distribution: Distribution, rows: Rows) -> bool:
-    sums.add(sums.of_block(distribution, rows.y, rows.weight))
+def _add(sums: Accumulator, distribution: Distribution, y: Tensor, weight: Tensor, num_rows: int | None) -> bool:
+    sums.add(sums.of_block(distribution, y, weight, num_rows))
     return True
 
 
-def _exact(metric: Metric, objective: Objective, eta: Tensor, rows: Rows) -> dict[str, float]:
-    found = metric.exact(objective.head(eta), rows.y, rows.weight)
+def _exact(metric: Metric, objective: Objective, eta: Tensor, rows: Rows, depends: bool) -> dict[str, float]:
+    eta, y, weight = objective.observations(rows, eta)
+    found = metric.exact(objective.head(eta), y, weight)
+    found = of_dependent(found) if depends else found
     return {name: float(value) for name, value in found.items()}
 
 
@@ -173,4 +191,4 @@ def floored_share(objective: Objective, evaluation: Evaluation, rows: Rows) -> f
         if scale is not None and head.floor.ndim == 0:
             held |= scale <= head.floor / head.gain[0] * (1 + 1e-12)
         held_by_floor += float(weighted_sum(part.weight, held.double()))
-    return held_by_floor / float(rows.weight.sum())
+    return held_by_floor / rows.population

@@ -9,7 +9,7 @@ from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead
 from mlefw.objective.objective import Evaluation, Objective, whole_eta
-from mlefw.rows.rows import Rows, weighted_sum
+from mlefw.rows.rows import Rows
 from mlefw.system.atomic import Json
 
 FITTED_ON = "validation"
@@ -60,7 +60,8 @@ def recalibrated(objective: Objective, calibration: Calibration) -> Objective:
 def fit(objective: Objective, calibration: Calibration, evaluation: Evaluation, rows: Rows) -> Objective:
     """Fit the recalibration to evaluated rows, in place, and return the recalibrated model."""
     eta = whole_eta(objective, rows) if evaluation.eta is None else evaluation.eta
-    calibration.fit(objective.head(eta), rows.y, rows.weight)
+    eta, y, weight = objective.observations(rows, eta)
+    calibration.fit(objective.head(eta), y, weight)
     return recalibrated(objective, calibration)
 
 
@@ -82,5 +83,5 @@ def describe(
 
 def nll_figure(evaluation: Evaluation, rows: Rows) -> dict[str, float]:
     """The mean NLL of evaluated rows, in nats, under its name; empty where it is not finite."""
-    value = float(weighted_sum(rows.weight, evaluation.nll) / rows.weight.sum())
+    value = evaluation.mean(rows)
     return {"nll_nats": value} if abs(value) < float("inf") else {}

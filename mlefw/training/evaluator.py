@@ -65,11 +65,12 @@ class Evaluator:
         is_mixed = torch.is_autocast_enabled(rows.x.device.type)
         if not self.is_replayable or is_mixed or has_pass_hooks(self.objective):
             return self._pass(block)
-        key = (rows.x.shape, rows.x.dtype, rows.x.device, rows.y.shape, block.standardized)
+        key = (rows.x.shape, rows.x.dtype, rows.x.device, rows.y.shape, rows.y.dtype, block.standardized)
         return list(self.replay(key, lambda *columns: self._pass(block._replace(rows=Rows(*columns))), rows))
 
     def _pass(self, block: Batch) -> list[Tensor]:
         """The sums of all metrics over a block, by a forward pass."""
         rows = block.rows
         eta = self.objective.eta(rows.x, rows.offset, block.standardized)
-        return self.accumulator.of_block(self.objective.head(eta), rows.y, rows.weight)
+        eta, y, weight = self.objective.observations(rows, eta)
+        return self.accumulator.of_block(self.objective.head(eta), y, weight, rows.num_rows if rows.positions else None)

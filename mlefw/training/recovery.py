@@ -168,12 +168,12 @@ def dominating_rows(objective: Objective, rows: Rows) -> list[int]:
     """
     sizes = []
     gain = objective.head.gain[: objective.head.eta_dim]
-    for part in rows.blocks(rows_at_once(objective.head)):
+    for part in rows.blocks(rows_at_once(objective.head, rows)):
         part = part.to(gain.device)
         leaf = objective.eta(part.x, part.offset).detach().requires_grad_()
         with torch.enable_grad():
             (slope,) = torch.autograd.grad((part.weight * objective.head.nll(leaf, part.y)).sum(), leaf)
-        sizes.append((slope * gain).norm(dim=-1))
+        sizes.append((slope * gain).reshape(part.num_rows, -1).norm(dim=-1))
     size = torch.cat(sizes).nan_to_num(nan=math.inf, posinf=math.inf)
     first = size.argsort(descending=True)[:_MOST_NAMED]
     return [int(k) for k in first if not size[k] < _DOMINANT_SHARE * size.sum()]

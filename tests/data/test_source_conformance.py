@@ -16,6 +16,7 @@ from mlefw.data.base import Source
 from mlefw.data.bundled import Bundled
 from mlefw.data.csv import Csv
 from mlefw.data.frame import Frame, offered
+from mlefw.data.npz import Npz
 from mlefw.data.parquet import Parquet
 from mlefw.data.synthetic import KINDS, Synthetic
 from mlefw.testing.source import check_source
@@ -31,10 +32,19 @@ def file(folder: Path, suffix: str) -> str:
     return str(path)
 
 
+def arrays(folder: Path) -> str:
+    """Images, a label for each, and weights."""
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 255, (57, 1, 4, 4)).astype(np.uint8), random.integers(0, 3, 57)
+    np.savez(folder / "d.npz", x=x, y=y, w=random.uniform(size=57))
+    return str(folder / "d.npz")
+
+
 SOURCES: dict[str, Callable[[Path], Source]] = {
     **{name: lambda _, name=name: Bundled(name=name) for name in get_args(get_type_hints(Bundled)["name"])},
     **{kind: lambda _, kind=kind: Synthetic(kind=kind) for kind in KINDS},
     "csv": lambda folder: Csv(path=file(folder, "csv"), target="y", missing="impute"),
+    "npz": lambda folder: Npz(path=arrays(folder), weight="w"),
     "parquet": lambda folder: Parquet(path=file(folder, "parquet"), target="y", missing="drop"),
 }
 

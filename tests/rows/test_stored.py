@@ -319,7 +319,7 @@ def test_sums_over_pieces_of_rows_are_those_over_all(monkeypatch: pytest.MonkeyP
     weight, value = torch.arange(100.0), torch.linspace(-1, 2, 100)
     value[0] = float("inf")
     expected = float(weight[1:] @ value[1:])
-    monkeypatch.setattr("mlefw.rows.rows._BLOCK_ROWS", 7)
+    monkeypatch.setattr("mlefw.rows.rows._BLOCK", 7)
     monkeypatch.setattr("mlefw.baseline.distance._PIECE", 9)
     assert float(weighted_sum(weight, value)) == pytest.approx(expected)
     mean, error = paired(value, weight)
