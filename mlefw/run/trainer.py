@@ -94,7 +94,7 @@ def _optimizer(node: Node, objective: Objective, parameters: Any) -> torch.optim
 
 
 def _scheduler(config: Settings, evaluation_schedule: EvaluationSchedule | None) -> MakeScheduler:
-    """A function that makes the scheduler from an optimiser; without a evaluation_schedule, one that only checks its settings."""
+    """A function that makes the scheduler from an optimiser; it only checks its settings where no epochs are known."""
     node, own = config.scheduler, {}
     if node["_target_"].endswith(".ReduceLROnPlateau") and "patience" not in node:
         own["patience"] = epochs_to_wait(
