@@ -42,7 +42,6 @@ from mlefw.schema.coarse import warn_of_coarse_target
 from mlefw.schema.encode import coded
 from mlefw.schema.kinds import RowSchema, learn_schema
 from mlefw.schema.reach import far_rows, warn_of_far_rows, with_spans
-from mlefw.schema.schema import Schema
 from mlefw.schema.target import Target
 from mlefw.system.random_state import RandomStream
 from mlefw.system.shared_work import compute_once
@@ -99,8 +98,6 @@ def coded_data(config: Settings, source: Source, table: Table, make_parts: Calla
     tasks = config.head.get("tasks") or {}
     kind = {t: head_kind(node).target for t, node in tasks.items()} or head_kind(config.head).target
     schema = learn_schema(table, source, kind)
-    if config.ensemble and not isinstance(schema, Schema):
-        raise UsageError(f"ensemble={config.choice('ensemble')} mixes models of tables: expected ensemble=none")
     parts = make_parts()
     if not (config.cv or config.ensemble):
         source.warn_of_empty(table, parts)
