@@ -53,6 +53,8 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
         if not is_resumed:
             check_free(root)
         prepared = start(whole, prepare(whole, None))
+        if not prepared.data.schema.row_shape.is_table:
+            raise UsageError(f"ensemble={config.choice('ensemble')} mixes models of tables: expected ensemble=none")
         if scheme.members > (count := prepared.data.train.num_rows):
             raise UsageError(f"ensemble.members={scheme.members}: there are {count} training rows to train them on")
         root = root.absolute()

@@ -20,6 +20,7 @@ from mlefw.run.checkpoint import Card, Trained
 from mlefw.run.directory import members_of
 from mlefw.run.mixture_weights import Weights, weights_of
 from mlefw.schema.kinds import RowSchema
+from mlefw.schema.schema import Schema
 from mlefw.system.atomic import Json
 from mlefw.uncertainty.pool import equal
 from mlefw.uncertainty.together import PooledHead, together
@@ -102,10 +103,11 @@ def load_pooled(root: Path, plugins: tuple[str, ...] = ()) -> Pooled:
 
 def _mixed(members: Sequence[Trained], place: Path | None, log_weight: Tensor) -> Pooled:
     """The mixture of some runs; `place` is the directory of an ensemble, None for separate runs."""
+    for member in members:
+        if not isinstance(member.schema, Schema):
+            raise UsageError(f"run={member.path}: its rows are no rows of a table, and only such runs can be mixed")
     for member in members[1:]:
         _check(members[0], member)
-    if not members[0].schema.row_shape.is_table:
-        raise UsageError(f"run={members[0].path}: a mixture of runs is one of tables; expected a single run")
     # Members with the same coding share the columns of x: features, then the offset.
     distinct = _distinct(members)
     stops, stop = [], 0
