@@ -1,53 +1,26 @@
 """Arrays of rows of any shape, from an .npz file or a folder of .npy files."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
 
-import numpy as np
-
-from mlefw.data.base import Block, Source
-from mlefw.errors import UsageError
+from mlefw.data.tensor_source import TensorSource
 from mlefw.reading.arrays import ArrayTable, read_arrays
 from mlefw.reading.table import Table
-from mlefw.rows.stored import Store, memory_limit
-
-BLOCK_CELLS = 2**22
-"""Numbers of a block of rows."""
-
-_REFUSED = ("features", "categorical", "exposure", "event", "event_code", "time")
-"""Settings of columns of a table."""
 
 
 @dataclass(kw_only=True)
-class Npz(Source):
-    """Reads arrays whose first dimension counts rows; messages count rows from zero.
-
-    Whole numbers as a target are labels for a head of labels. Arrays keep their types; `.npy` files are memory-mapped.
+class Npz(TensorSource):
+    """Reads the arrays of an `.npz` file, or of a folder of `.npy` files, which are memory-mapped.
 
     Attributes:
         path: an `.npz` file, or a folder with an `.npy` file for each array.
         validation_path: file or folder of the validation rows; by default they are drawn from `path`.
         test_path: file or folder of the test rows; by default they are drawn from `path`.
-        x: name of the array of inputs, (n, *input_shape).
-        target: name of the array of targets, (n,), or (n, *positions) with one for each position of a row.
-        vocabulary: the number of distinct ids, where inputs are ids from 0 on; null where they are numbers.
-        stream: whether coded rows are kept in temporary files rather than in memory; `auto` does so where they would
-            take more than half of the memory.
-        cache: directory of these temporary files, which have no name; by default the system's temporary directory.
     """
-
-    form: ClassVar[Literal["columns", "tensors"]] = "tensors"
 
     path: str | None = None
     validation_path: str | None = None
     test_path: str | None = None
-    x: str = "x"
-    target: str | list[str] | None = "y"
-    vocabulary: int | None = None
-    stream: bool | Literal["auto"] = "auto"
-    cache: str | None = None
 
     @classmethod
     def reads(cls, path: str) -> bool:
@@ -55,65 +28,20 @@ class Npz(Source):
         folder = Path(path)
         return folder.name.endswith(".npz") or (folder.is_dir() and any(folder.glob("*.npy")))
 
-    def read(self) -> Table:
-        """All rows of `path`."""
+    def load(self) -> ArrayTable:
+        """The arrays of `path`."""
         return self._load(self.path, "data.path")
 
     def read_validation(self) -> Table | None:
         """All rows of `validation_path`, if set."""
-        return self._load(self.validation_path, "data.validation_path") if self.validation_path else None
+        path = self.validation_path
+        return self.accepted(lambda: self._load(path, "data.validation_path")) if path else None
 
     def read_test(self) -> Table | None:
         """All rows of `test_path`, if set."""
-        return self._load(self.test_path, "data.test_path") if self.test_path else None
-
-    def read_blocks(self) -> Iterator[Block]:
-        """The rows of `path`, some megabytes at a time."""
-        table = self.read()
-        cells = sum(int(np.prod(array.shape[1:])) for array in table.columns.values())
-        size = max(1, BLOCK_CELLS // max(1, cells))
-        for start in range(0, max(1, table.num_rows), size):
-            row = np.arange(start, min(start + size, table.num_rows))
-            yield Block(table.take(row), row, (start + len(row)) / max(1, table.num_rows))
+        path = self.test_path
+        return self.accepted(lambda: self._load(path, "data.test_path")) if path else None
 
     def _load(self, path: str | None, setting: str) -> ArrayTable:
-        self._check()
-        roles = {"data.x": self.x, "data.target": self.targets[0]}
-        roles |= {f"data.{role}": name for role in ("weight", "offset", "id", "group") if (name := getattr(self, role))}
         optional = [name for name in (self.targets[0], self.weight) if name] if self.prediction else []
-        table = read_arrays(path, setting, roles, optional)
-        for role in ("id", "group"):
-            array = table.columns.get(getattr(self, role) or "")
-            if array is not None and array.ndim != 1:
-                name = getattr(self, role)
-                raise UsageError(
-                    f"{table.origin}: array {name!r} (data.{role}) has shape {array.shape}"
-                    f"\n  expected: one value for each row, ({len(array)},)"
-                )
-        y = table.columns.get(self.targets[0])
-        if self.prediction and y is not None and y.ndim == 1 and y.dtype.kind == "f" and (hole := np.isnan(y)).any():
-            table = replace(table, holes={self.targets[0]: hole})
-        num_bytes = sum(array.nbytes for array in table.columns.values())
-        if self.store is None and (num_bytes > memory_limit() / 2 if self.stream == "auto" else self.stream):
-            self.store = Store(self.cache)
-        return table
-
-    def _check(self) -> None:
-        """Refuse settings that arrays do not have.
-
-        Raises:
-            UsageError: naming the setting.
-        """
-        for name in _REFUSED:
-            if getattr(self, name):
-                raise UsageError(
-                    f"data.{name}={getattr(self, name)} is for columns of a table"
-                    "\n  expected: no such setting with data=npz, whose inputs are one array (data.x)"
-                )
-        if len(self.targets) != 1:
-            raise UsageError(f"data.target={self.target}: expected the name of one array")
-        for name in ("missing", "unseen"):
-            if getattr(self, name) != "error":
-                raise UsageError(f"data.{name}={getattr(self, name)} is for columns of a table: expected error")
-        if self.vocabulary is not None and self.vocabulary < 2:
-            raise UsageError(f"data.vocabulary={self.vocabulary}: expected the number of distinct ids, at least 2")
+        return read_arrays(path, setting, self.roles, optional)

@@ -12,7 +12,9 @@ from mlefw.configuration.instantiate import class_of, instantiate
 from mlefw.configuration.settings import Node, TableSettings
 from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
+from mlefw.data.npz import Npz
 from mlefw.data.parquet import BLOCK_CELLS, Parquet
+from mlefw.data.tensor_source import TensorSource
 from mlefw.errors import UsageError
 from mlefw.reading.table import Table
 from mlefw.run.checkpoint import Trained
@@ -112,7 +114,9 @@ def _kind(trained: Trained, path: str) -> type[Source]:
     """The class of source for a file or folder: the class used in training if it reads such files, else by the name."""
     known: type[Source] = class_of(admit("data", trained.config.data))
     file = str(local_path(path, "data.path"))
-    return next((kind for kind in (known, Parquet) if kind.reads(file)), Csv)
+    return next(
+        (kind for kind in (known, Parquet) if kind.reads(file)), Npz if issubclass(known, TensorSource) else Csv
+    )
 
 
 def _own_settings(trained: Trained) -> Node:

@@ -298,7 +298,8 @@ def _check_ids(table: Table, name: str, vocabulary: int) -> None:
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
     # torch does not support the read-only arrays that a memory-mapped file gives.
-    return torch.from_numpy(np.require(array, None, ["C", "W"]))
+    # torch chooses kernels by strides, also by those of dimensions of size one, which numpy lets be anything.
+    return torch.from_numpy(np.require(array, None, ["C", "W"]).reshape(-1)).view(array.shape)
 
 
 def _listed(value: Any) -> Any:

@@ -87,7 +87,8 @@ def _suites(objective: Objective, regime: BatchRegime, metrics: Sequence[Metric]
     # Heads with many columns are skipped: their checks form matrices of columns² numbers.
     few = (head for head in heads_within(objective.head) if head.center.numel() <= _MOST_COLUMNS)
     for head in filter(is_plugin, few):
-        yield _of_head(head, some.y.double() if head is objective.head and not head.event_shape else None)
+        near = _targets(objective, some).double() if head is objective.head and not head.event_shape else None
+        yield _of_head(head, near)
     if is_plugin(objective.prior):
         yield _of_prior(objective.prior)
     if is_plugin(regime):
@@ -154,7 +155,8 @@ def _of_loss(objective: Objective, some: Rows) -> Suite:
     own = deepcopy(objective.head).double().cpu()
     eta = torch.stack(plausible_etas(own, some.num_rows))[:, : own.eta_dim]
     wrong = (loss.one_finite_value_per_row, loss.rows_do_not_mix, loss.claimed_likelihood_is_the_nll)
-    return Suite(objective.loss, loss.LossCase(deepcopy(objective.loss).double().cpu(), own, eta, some.y), wrong)
+    case = loss.LossCase(deepcopy(objective.loss).double().cpu(), own, eta, _targets(objective, some))
+    return Suite(objective.loss, case, wrong)
 
 
 def heads_within(head: Head) -> list[Head]:
@@ -168,6 +170,12 @@ def _some(train: Rows) -> Rows:
     rows = train.take(slice(0, _MOST_ROWS))
     known = ~rows.y.double().reshape(rows.num_rows, -1).isnan().any(1)
     return Rows(*(column.cpu() for column in rows.take(known.nonzero().flatten())))
+
+
+def _targets(objective: Objective, some: Rows) -> Tensor:
+    """As many targets as there are rows, as the likelihood takes them, (n, *event_shape); of positions the first."""
+    head = objective.head
+    return head.as_target(some.y.reshape(-1, *head.event_shape))[: some.num_rows]
 
 
 def _of_model(objective: Objective, some: Rows) -> Suite:
@@ -191,7 +199,7 @@ def _of_metrics(objective: Objective, metrics: Sequence[Metric], some: Rows) -> 
     for each in metrics:
         parts = each.metrics if isinstance(each, OfTarget) else [each]
         for part in filter(is_plugin, parts):
-            predict, y = _predictions(objective, some.num_rows), some.y
+            predict, y = _predictions(objective, some.num_rows), _targets(objective, some)
             if isinstance(each, OfTarget):
                 y = predict(torch.arange(some.num_rows)).of_target(y, each.index)[0]  # type: ignore[attr-defined]
                 predict = _marginal(predict, each.index)

@@ -88,12 +88,7 @@ def test_every_page_has_an_example_that_is_checked() -> None:
     assert {page.stem for page in PAGES.glob("*.md")} - {"index"} == set(CHECKS)
 
 
-NO_IMAGES = pytest.mark.xfail(raises=AssertionError, strict=True, reason="data=digits_images is not there yet")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=NO_IMAGES if name == "augment" else ()) for name in sorted(CHECKS)]
-)
+@pytest.mark.parametrize("name", sorted(CHECKS))
 def test_the_example_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titled = {
         found[1]: text for info, text in blocks(PAGES / f"{name}.md") if (found := re.search('title="(.*)"', info))

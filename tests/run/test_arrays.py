@@ -77,6 +77,21 @@ def test_images_of_digits_are_the_table_of_their_pixels(tmp_path: Path) -> None:
     assert len(kept) == table["num_rows"]["test"]
 
 
+def test_a_network_of_bundled_images_is_that_of_their_file(tmp_path: Path) -> None:
+    """The same figures to the last digit, and new images are read from a file."""
+    digits = load_digits()
+    np.savez(tmp_path / "d.npz", x=digits.images[:, None].astype(np.uint8), digit=digits.target)
+    common = ("model=cnn", "model.channels=[4,8]", "head=categorical", "trainer.max_epochs=2", "baseline=none", *QUIET)
+    assert run(tmp_path, "train", "data=digits_images", *common, "run_dir=bundled")[0] == "0"
+    named = ("data=npz", "data.path=d.npz", "data.target=digit")
+    assert run(tmp_path, "train", *named, *common, "run_dir=file")[0] == "0"
+    assert summary(tmp_path / "bundled")["metrics"] == summary(tmp_path / "file")["metrics"]
+    for one in ("bundled", "file"):
+        assert run(tmp_path, "evaluate", f"run={one}", "data.path=d.npz", f"output={one}.json")[0] == "0"
+    scores = [json.loads((tmp_path / f"{one}.json").read_text(encoding="utf-8")) for one in ("bundled", "file")]
+    assert scores[0]["metrics"] == scores[1]["metrics"] and scores[0]["num_rows"] == 1797
+
+
 def test_the_map_of_pixels_is_that_of_scikit_learn(tmp_path: Path) -> None:
     digits = load_digits()
     x = digits.images.reshape(-1, 1, 8, 8).astype(np.float32)

@@ -1,0 +1,116 @@
+"""The interface of sources of arrays, whose rows may have any shape."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from mlefw.data.base import Block, Source
+from mlefw.errors import UsageError
+from mlefw.reading.arrays import ArrayTable
+from mlefw.reading.table import Table
+from mlefw.rows.stored import Store, memory_limit
+
+BLOCK_CELLS = 2**22
+"""Numbers of a block of rows."""
+
+_REFUSED = ("features", "categorical", "exposure", "event", "event_code", "time")
+"""Settings of columns of a table."""
+
+
+@dataclass(kw_only=True)
+class TensorSource(Source):
+    """Reads named arrays whose first dimension counts rows; messages count rows from zero.
+
+    Whole numbers as a target are labels for a head of labels. Arrays keep their types. A concrete source writes `load`.
+
+    Attributes:
+        x: name of the array of inputs, (n, *input_shape).
+        target: name of the array of targets, (n,), or (n, *positions) with one for each position of a row.
+        vocabulary: the number of distinct ids, where inputs are ids from 0 on; null where they are numbers.
+        stream: whether coded rows are kept in temporary files rather than in memory; `auto` does so where they would
+            take more than half of the memory.
+        cache: directory of these temporary files, which have no name; by default the system's temporary directory.
+    """
+
+    form: ClassVar[Literal["columns", "tensors"]] = "tensors"
+
+    x: str = "x"
+    target: str | list[str] | None = "y"
+    vocabulary: int | None = None
+    stream: bool | Literal["auto"] = "auto"
+    cache: str | None = None
+
+    @abstractmethod
+    def load(self) -> ArrayTable:
+        """The arrays of all rows.
+
+        Raises:
+            UsageError: they cannot be read.
+        """
+
+    def read(self) -> Table:
+        """The arrays of all rows, held to the settings."""
+        return self.accepted(self.load)
+
+    def read_blocks(self) -> Iterator[Block]:
+        """The rows, some megabytes at a time."""
+        table = self.read()
+        cells = sum(int(np.prod(array.shape[1:])) for array in table.columns.values())
+        size = max(1, BLOCK_CELLS // max(1, cells))
+        for start in range(0, max(1, table.num_rows), size):
+            row = np.arange(start, min(start + size, table.num_rows))
+            yield Block(table.take(row), row, (start + len(row)) / max(1, table.num_rows))
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """The names of the arrays that are needed, by setting."""
+        known = {role: getattr(self, role) for role in ("weight", "offset", "id", "group")}
+        named = {f"data.{role}": name for role, name in known.items() if name}
+        return {"data.x": self.x, "data.target": self.targets[0], **named}
+
+    def accepted(self, load: Callable[[], ArrayTable]) -> ArrayTable:
+        """The arrays that are loaded, once settings of columns are refused, and where their shapes are right.
+
+        Raises:
+            UsageError: a setting that arrays do not have, or an array of another shape.
+        """
+        self._check()
+        table = load()
+        for role in ("id", "group"):
+            array = table.columns.get(getattr(self, role) or "")
+            if array is not None and array.ndim != 1:
+                name = getattr(self, role)
+                raise UsageError(
+                    f"{table.origin}: array {name!r} (data.{role}) has shape {array.shape}"
+                    f"\n  expected: one value for each row, ({len(array)},)"
+                )
+        y = table.columns.get(self.targets[0])
+        if self.prediction and y is not None and y.ndim == 1 and y.dtype.kind == "f" and (hole := np.isnan(y)).any():
+            table = replace(table, holes={self.targets[0]: hole})
+        num_bytes = sum(array.nbytes for array in table.columns.values())
+        if self.store is None and (num_bytes > memory_limit() / 2 if self.stream == "auto" else self.stream):
+            self.store = Store(self.cache)
+        return table
+
+    def _check(self) -> None:
+        """Refuse settings that arrays do not have.
+
+        Raises:
+            UsageError: naming the setting.
+        """
+        for name in _REFUSED:
+            if getattr(self, name):
+                raise UsageError(
+                    f"data.{name}={getattr(self, name)} is for columns of a table"
+                    "\n  expected: no such setting with arrays, whose inputs are one of them (data.x)"
+                )
+        if len(self.targets) != 1:
+            raise UsageError(f"data.target={self.target}: expected the name of one array")
+        for name in ("missing", "unseen"):
+            if getattr(self, name) != "error":
+                raise UsageError(f"data.{name}={getattr(self, name)} is for columns of a table: expected error")
+        if self.vocabulary is not None and self.vocabulary < 2:
+            raise UsageError(f"data.vocabulary={self.vocabulary}: expected the number of distinct ids, at least 2")
