@@ -1,9 +1,11 @@
 """An ensemble in which each member validates on a different fold of the rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mlefw.cv.base import Fold
 from mlefw.cv.kfold import KFold
 from mlefw.data.base import Source
 from mlefw.ensemble.base import Ensemble
@@ -25,8 +27,8 @@ class Folds(Ensemble):
         """The splits of the member; for the whole ensemble, training and validation rows are one training split.
 
         Raises:
-            UsageError: there are fewer rows or groups than members, `data.time` orders the rows, validation rows come
-                from another file, or rows are streamed from disk.
+            UsageError: there are fewer rows or groups than members, a member would train on no row of a class,
+                `data.time` orders the rows, validation rows come from another file, or rows are streamed from disk.
         """
         if "validation" in parts and parts["validation"][0] is not parts["train"][0]:
             raise UsageError(
@@ -45,11 +47,28 @@ class Folds(Ensemble):
                 f"ensemble.members={self.members}: there are {len(rows)} rows to share; expected at most {len(rows)}"
             )
         test = {name: part for name, part in parts.items() if name == "test"}
-        if self.member is None:
-            return {"train": (table, rows), **test}
         if self.members < 2:
             raise UsageError("ensemble=folds has a fold for each member: expected ensemble.members=2 or more")
         scheme = KFold(folds=self.members, seed=source.seed)
-        fold = scheme.held_out(source.splitter, table.take(rows), source.id)[self.member]
+        folds = scheme.held_out(source.splitter, table.take(rows), source.id)
+        if self.member is None:
+            if source.classes:
+                _check_classes(table, source.targets[0], rows, folds)
+            return {"train": (table, rows), **test}
+        fold = folds[self.member]
         train = rows[fold.train(len(rows))]
         return {"train": (table, train), "validation": (table, rows[fold.test]), **test}
+
+
+def _check_classes(table: Table, target: str, rows: np.ndarray, folds: Sequence[Fold]) -> None:
+    """Refuse folds of which one holds all rows of a class, which its member would give hardly any probability."""
+    labels = table.columns[target][rows]
+    classes = {label for label in labels.tolist() if label is not None and label == label}
+    for number, fold in enumerate(folds):
+        lost = classes - set(labels[fold.train(len(rows))].tolist())
+        if lost:
+            names = ", ".join(sorted(map(str, lost)))
+            raise UsageError(
+                f"{table.origin}: all rows with {target}={names} are in fold {number}, whose member would train on none"
+                "\n  expected: data.split=stratified, other folds (data.seed), or ensemble=seeds"
+            )

@@ -293,6 +293,19 @@ def test_what_is_refused(
     assert not (tmp_path / "e").exists()
 
 
+def test_a_fold_that_has_a_class_to_itself_is_refused(mlefw: Run, tmp_path: Path) -> None:
+    lines = [f"{k % 7},{'abc'[k % 3]}" for k in range(60)]
+    (tmp_path / "d.csv").write_text("\n".join(["x,y", *lines, "1,rare", "2,rare"]), encoding="utf-8")
+    common = (*COMMON, "head=categorical", "ensemble=folds", "ensemble.members=3", "data.test_fraction=0")
+    done = [mlefw("train", *common, f"data.seed={seed}", f"run_dir=e{seed}") for seed in range(6)]
+    refused = [seed for seed, one in enumerate(done) if one.returncode]
+    assert 0 < len(refused) < 6, "two rows are in one fold with some of the seeds"
+    for seed in refused:
+        assert done[seed].returncode == 2 and "all rows with y=rare are in fold" in done[seed].stderr
+        assert not (tmp_path / f"e{seed}").exists()
+    assert mlefw("train", *common, f"data.seed={refused[0]}", "data.split=stratified", "run_dir=s").returncode == 0
+
+
 def test_rows_of_a_member() -> None:
     """Folds are disjoint, cover all but the test rows, and differ in size by one at most, as scikit-learn's do."""
     from mlefw.reading.table import Table
