@@ -120,6 +120,8 @@ RANGES: Mapping[str, Range] = {
         f"data.{name}": either(NULL, _COLUMN)
         for name in ("offset", "exposure", "weight", "id", "event", "group", "time")
     },
+    "data.x": _COLUMN,
+    "data.vocabulary": either(NULL, whole(2)),
     "data.split": one_of(None, "random", "stratified", "group", "time"),
     "data.test_fraction": number(below=1.0),
     "data.validation_fraction": number(below=1.0),

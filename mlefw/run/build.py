@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlefw.augment.base import Augment
 from mlefw.average.base import Average
 from mlefw.baseline.arrays import as_columns, linear_rows, null_rows
 from mlefw.baseline.base import Solution
@@ -35,7 +34,7 @@ from mlefw.rows.rows import Rows
 from mlefw.rows.shape import RowShape
 from mlefw.rows.tensor_inputs import row_statistics
 from mlefw.run.held_out import Parts, parts_of
-from mlefw.run.network import build_model, surrounded
+from mlefw.run.network import build_augment, build_model, surrounded
 from mlefw.run.placement import place, set_units
 from mlefw.run.source import head_kind, open_source
 from mlefw.schema.coarse import warn_of_coarse_target
@@ -271,22 +270,6 @@ def build_inputs(config: Settings, shape: RowShape) -> Inputs | None:
     with RandomStream(config.seed, "input map"):
         node = next(iter(config.candidates.values()), config.inputs)
         return _chosen("inputs", node, num_features=num_features)
-
-
-def build_augment(node: Node, shape: RowShape) -> Augment | None:
-    """The random change of rows in training steps; None for `augment=none`.
-
-    Raises:
-        UsageError: it is not for rows of this shape, or holds a state, which no checkpoint keeps.
-    """
-    augment: Augment | None = _chosen("augment", node)
-    if augment is not None:
-        augment.check(shape.input_shape, shape.positions)
-        if shape.is_table or shape.num_tokens is not None:
-            raise UsageError(f"augment._target_={node['_target_']}: rows hold {shape}: expected augment=none")
-        if state := next(iter(augment.state_dict()), None):
-            raise UsageError(f"augment._target_={node['_target_']} holds {state!r}: expected no parameters and buffers")
-    return augment
 
 
 def build_loss(node: Node) -> Loss:

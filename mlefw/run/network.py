@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mlefw.augment.base import Augment
 from mlefw.configuration.admission import admit
-from mlefw.configuration.instantiate import class_of, make
+from mlefw.configuration.instantiate import class_of, instantiate, make
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 from mlefw.inputs.base import Inputs
@@ -41,6 +41,23 @@ def build_model(node: Node, shape: RowShape, eta_dim: int) -> nn.Module:
     _check(part.target, constructor(node), {**part.settings}, facts, shape)
     model: nn.Module = make(part, **{name: fact for name, fact in facts.items() if fact is not None})
     return model
+
+
+def build_augment(node: Node, shape: RowShape) -> Augment | None:
+    """The random change of rows in training steps; None for `augment=none`.
+
+    Raises:
+        UsageError: it is not for rows of this shape, or holds a state, which no checkpoint keeps.
+    """
+    if "_target_" not in node:
+        return None
+    augment: Augment = instantiate("augment", node)
+    augment.check(shape.input_shape, shape.positions)
+    if shape.is_table or shape.num_tokens is not None:
+        raise UsageError(f"augment._target_={node['_target_']}: rows hold {shape}: expected augment=none")
+    if state := next(iter(augment.state_dict()), None):
+        raise UsageError(f"augment._target_={node['_target_']} holds {state!r}: expected no parameters and buffers")
+    return augment
 
 
 def surrounded(

@@ -54,7 +54,10 @@ RIGHT: dict[str, set[str]] = {
     "step.replay": {"true"},
     "step.recoveries": {"0"},
     # Names of columns and files are free, and looked for in the data; no features are an intercept alone.
-    **{f"data.{name}": {"word"} for name in ("target", "offset", "exposure", "weight", "id", "event", "group", "time")},
+    **{
+        f"data.{name}": {"word"}
+        for name in ("target", "offset", "exposure", "weight", "id", "event", "group", "time", "x")
+    },
     **{f"data.{name}": {"[]"} for name in ("features", "categorical", "labels")},
     # A path means what it says, whatever it looks like.
     **{f"data.{name}": {*ENDLESS, *WRONG} - {"true"} for name in ("path", "test_path", "validation_path", "cache")},

@@ -14,8 +14,7 @@ from mlefw.errors import UsageError
 from mlefw.rows.shape import RowShape
 from mlefw.rows.standardize import Standardized
 from mlefw.rows.tensor_inputs import StandardizedChannels, Tokens, unit_statistics
-from mlefw.run.build import build_augment
-from mlefw.run.network import build_model, surrounded, takes_flat_rows
+from mlefw.run.network import build_augment, build_model, surrounded, takes_flat_rows
 
 TABLE, IMAGES = RowShape((13,)), RowShape((3, 4, 5))
 TEXT, SERIES = RowShape((6,), (6,), 65, is_sequential=True), RowShape((6, 2), (6,))
