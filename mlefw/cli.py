@@ -251,8 +251,8 @@ def help_page(command: str | None = None) -> str:
             "split=test|out_of_fold|validation|train: rows to rank by (default: the first of these that all runs have)"
         )
     flags = (
-        "flags: -m sweep (mlefw train -m head=gaussian,laplace seed=0,1), --cfg job show all settings, --config-dir DIR "
-        "and --plugin PACKAGE for plugins"
+        "flags: -m sweep (mlefw train -m head=gaussian,laplace seed=0,1), --cfg job show all settings, "
+        "--config-dir DIR and --plugin PACKAGE for plugins"
     )
     return f"{intro}\n\ngroups (choose one of each)\n{groups}\n\nexamples\n{EXAMPLES}\n\n{flags}"
 
