@@ -26,7 +26,9 @@ EXAMPLES = """\
   mlefw train head=poisson data=csv data.path=claims.csv data.target=n data.exposure=years
   mlefw train model=linear batch=full optimizer=lbfgs             training that reaches the exact MLE
   mlefw train resume=outputs/… trainer.max_epochs=800             go on with a run that was interrupted, or longer
-  mlefw predict run=outputs/… data.path=new.csv output=predictions.csv level=0.9"""
+  mlefw predict run=outputs/… data.path=new.csv output=predictions.csv level=0.9
+
+flags: -m sweep (-m head=gaussian,laplace seed=0,1), --cfg job show all settings, --config-dir DIR, --plugin PACKAGE"""
 
 GROUPS = (
     "head",
@@ -250,11 +252,7 @@ def help_page(command: str | None = None) -> str:
             "measure=density|mass: only runs with this measure, if directories hold both\n"
             "split=test|out_of_fold|validation|train: rows to rank by (default: the first of these that all runs have)"
         )
-    flags = (
-        "flags: -m sweep (mlefw train -m head=gaussian,laplace seed=0,1), --cfg job show all settings, "
-        "--config-dir DIR and --plugin PACKAGE for plugins"
-    )
-    return f"{intro}\n\ngroups (choose one of each)\n{groups}\n\nexamples\n{EXAMPLES}\n\n{flags}"
+    return f"{intro}\n\ngroups (choose one of each)\n{groups}\n\nexamples\n{EXAMPLES}"
 
 
 if __name__ == "__main__":
