@@ -13,6 +13,7 @@ from mlefw.baseline.problem import Problem
 from mlefw.distribution.reference import chi2_quantile
 from mlefw.model.linear import Linear
 from mlefw.objective.objective import Evaluation, Objective, etas
+from mlefw.rows.clustered import clustered_mean
 from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.rows.standardize import Standardized
 
@@ -42,16 +43,14 @@ def paired(difference: Tensor, weight: Tensor, clustered: bool = False) -> tuple
     """The weighted mean of differences (n,) between two models on the same rows, and its standard error.
 
     Weights are frequencies, and each counts as that many independent observations. With `clustered` a row is one
-    independent unit of that many observations, whose mean difference is given: √(G / (G − 1) · Σ r_g²) / Σ w over the G
-    rows of positive weight, with r_g = w_g (difference − mean) (Liang & Zeger, 1986).
+    independent unit of that many observations, whose mean difference is given (see `clustered_mean`).
     """
+    if clustered:
+        mean, error, _ = clustered_mean(weight * difference, weight)
+        return mean, error
     count = float(weight.sum())
     mean = float(weighted_sum(weight, difference)) / count
     parts = zip(weight.split(_PIECE), difference.split(_PIECE), strict=True)
-    if clustered:
-        squares = sum(float(weighted_sum(share.square(), (part - mean).square())) for share, part in parts)
-        units = int((weight > 0).sum())
-        return mean, (units / (units - 1) * squares) ** 0.5 / count if units > 1 else float("nan")
     variance = sum(float(weighted_sum(share, (part - mean).square())) for share, part in parts) / count
     return mean, (variance / (count - 1)) ** 0.5 if count > 1 else float("nan")
 

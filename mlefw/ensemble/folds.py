@@ -49,11 +49,12 @@ class Folds(Ensemble):
         test = {name: part for name, part in parts.items() if name == "test"}
         if self.members < 2:
             raise UsageError("ensemble=folds has a fold for each member: expected ensemble.members=2 or more")
+        if self.member is None and not source.classes:
+            return {"train": (table, rows), **test}
         scheme = KFold(folds=self.members, seed=source.seed)
         folds = scheme.held_out(source.splitter, table.take(rows), source.id)
         if self.member is None:
-            if source.classes:
-                _check_classes(table, source.targets[0], rows, folds)
+            _check_classes(table, source.targets[0], rows, folds)
             return {"train": (table, rows), **test}
         fold = folds[self.member]
         train = rows[fold.train(len(rows))]

@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 
 from mlefw.distribution.precision import promote
 from mlefw.metric.base import Metric, log_prob, sums
+from mlefw.rows.clustered import cluster_error, cluster_sums
 
 
 class Nll(Metric):
@@ -44,8 +45,7 @@ class Nll(Metric):
             row_sum = torch.where(weight > 0, weight * nll, 0.0).view(num_rows, -1).sum(1)
             row_weight = weight.reshape(num_rows, -1).sum(1)
             self.num_rows = self.num_rows + (row_weight > 0).sum()
-            products = torch.stack([row_sum.square(), row_sum * row_weight, row_weight.square()])
-            self.clusters = self.clusters + products.sum(1)
+            self.clusters = self.clusters + cluster_sums(row_sum, row_weight)
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""
@@ -53,9 +53,7 @@ class Nll(Metric):
         figures = {"nll_nats": mean, "nll_bits": mean / math.log(2)}
         count = self.num_rows
         if count > 1:
-            square_sums, mixed, square_weights = self.clusters
-            residuals = (square_sums - 2 * mean * mixed + mean.square() * square_weights).clamp(min=0)
-            figures["nll_se"] = torch.sqrt(count / (count - 1) * residuals) / self.population
+            figures["nll_se"] = cluster_error(self.clusters, mean, count, self.population)
         elif self.population > 1 and count == 0:
             variance = (square - mean.square()).clamp(min=0)
             figures["nll_se"] = torch.sqrt(variance / (self.population - 1))

@@ -45,6 +45,30 @@ def clustered_mean(total: Tensor, weight: Tensor, unit: Tensor | None = None) ->
     return ClusteredMean(mean, error, count)
 
 
+def cluster_sums(total: Tensor, weight: Tensor) -> Tensor:
+    """Σ S², Σ S·W and Σ W² over units, (3,), which add up over blocks of units (see `cluster_error`).
+
+    Args:
+        total: S = Σ w·value of each unit, (G,).
+        weight: W = Σ w of each unit, (G,).
+    """
+    return torch.stack([total.square(), total * weight, weight.square()]).sum(1)
+
+
+def cluster_error(sums: Tensor, mean: Tensor | float, num_units: Tensor | float, whole: Tensor | float) -> Tensor:
+    """The standard error that `clustered_mean` describes, of two units or more, from sums over all of them.
+
+    Args:
+        sums: as `cluster_sums` of all units, (3,).
+        mean: Σ S / Σ W.
+        num_units: number of units with an observation, G.
+        whole: Σ W.
+    """
+    square, mixed, weight = sums
+    residuals = (square - 2 * mean * mixed + mean**2 * weight).clamp(min=0)
+    return (num_units / (num_units - 1) * residuals).sqrt() / whole
+
+
 def _sums(column: Tensor, code: Tensor) -> Tensor:
     return column.new_zeros(int(code.max()) + 1 if len(code) else 0).index_add_(0, code, column)
 

@@ -11,6 +11,7 @@ from mlefw.baseline.predictor import Estimate
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
 from mlefw.report.references import KEYS
+from mlefw.rows.clustered import cluster_error, cluster_sums
 from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.rows.shape import RowShape
 from mlefw.run import archive
@@ -115,9 +116,7 @@ class _WeightedMean:
         self._square += float(weighted_sum(weight, away.square()))
         if clustered:
             self._units += int((weight > 0).sum())
-            share = weight.square()
-            products = (away.square(), away, torch.ones_like(away))
-            self._clusters += torch.stack([weighted_sum(share, value) for value in products]).cpu()
+            self._clusters += cluster_sums(torch.where(weight > 0, weight * away, 0.0), weight).cpu()
 
     @property
     def value(self) -> float:
@@ -129,9 +128,7 @@ class _WeightedMean:
         """The standard error of the mean; NaN for a single row."""
         if self._units:
             mean, units = self._sum / self._count, self._units
-            square, first, whole = self._clusters.tolist()
-            squares = max(square - 2 * mean * first + mean**2 * whole, 0.0)
-            return (units / (units - 1) * squares) ** 0.5 / self._count if units > 1 else float("nan")
+            return float(cluster_error(self._clusters, mean, units, self._count)) if units > 1 else float("nan")
         if not self._count > 1:
             return float("nan")
         variance = self._square / self._count - (self._sum / self._count) ** 2

@@ -111,7 +111,7 @@ def is_planned(node: Node) -> bool:
 
 
 def planned_steps(config: Settings, evaluation_schedule: EvaluationSchedule | None) -> int:
-    """The number of optimiser steps of a training that is not ended early; 1 without a evaluation_schedule.
+    """The number of optimiser steps of a training that is not ended early; 1 where no epochs are known.
 
     Raises:
         UsageError: the settings do not bound it.
