@@ -1,21 +1,37 @@
 """Rows of arrays as the exact solvers take them: one observation a row, and inputs as columns in 64 bit."""
 
+import torch
 from torch import Tensor, nn
 
+from mlefw.baseline.ngram.unigram import Unigram
 from mlefw.baseline.work import LeftOutError
 from mlefw.head.base import Head
 from mlefw.rows.rows import Rows, observation_rows
+from mlefw.rows.scored_tokens import scored_counts
 from mlefw.rows.shape import RowShape
+from mlefw.rows.tokens import TokenRows
 
 MOST_COEFFICIENTS = 3_000
 """Coefficients of a linear model of all inputs of a row, up to which its estimate is computed."""
 
 
 def null_rows(head: Head, rows: Rows) -> Rows:
-    """The observations of rows of any shape as rows without inputs, with targets as the head takes them."""
+    """The observations of rows of any shape as rows without inputs, with targets as the head takes them.
+
+    Of tokens each kind is one row, and its weight is how often it occurs. Where some token does not, ½ is added to each
+    number, so that held-out rows have a finite NLL (Krichevsky & Trofimov, 1981).
+    """
+    if isinstance(rows, TokenRows):
+        return _token_kinds(rows, head.eta_dim)
     flat = observation_rows(rows)
     # A column in the memory of one number becomes one of its own, which matrix products read faster.
     return flat._replace(y=head.as_target(flat.y), weight=flat.weight.contiguous(), offset=flat.offset.contiguous())
+
+
+def _token_kinds(rows: TokenRows, num_tokens: int) -> Rows:
+    unigram = Unigram(scored_counts(rows, num_tokens))
+    weight = torch.from_numpy(unigram.share * unigram.total)
+    return Rows(weight.new_empty(num_tokens, 0), torch.arange(num_tokens), weight, torch.zeros_like(weight))
 
 
 def linear_rows(head: Head, rows: Rows, shape: RowShape) -> Rows:

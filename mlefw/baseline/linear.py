@@ -64,6 +64,9 @@ class LinearBaseline:
         features: names of the columns to use, a categorical one with all its levels; by default all. `run/build.py`
             restricts the problem to them.
         solvers: exact solvers, usually of plugins, that are tried before the built-in ones.
+        order: most tokens of context of the tables of a text.
+        smoothing: what the tables of a text add to each count, or `unigram`: a prior centred at the shares of tokens,
+            with the strength of largest evidence.
     """
 
     def __init__(
@@ -74,6 +77,8 @@ class LinearBaseline:
         ridge_scale: float = 1.0,
         features: list[str] | None = None,
         solvers: Sequence[Solver] | None = None,
+        order: int = 2,
+        smoothing: float | Literal["unigram"] = "unigram",
     ) -> None:
         known = get_args(StandardErrors)
         if standard_errors not in known:
@@ -84,6 +89,9 @@ class LinearBaseline:
         self.ridge_scale = check_scale("baseline.ridge_scale", ridge_scale)
         self.features, self.standard_errors, self.solvers = features, standard_errors, tuple(solvers or ())
         self.max_seconds, self.max_work = max_seconds, max_work
+        if order < 1:
+            raise UsageError(f"baseline.order={order}: expected a whole number of at least 1")
+        self.order, self.smoothing = order, None if smoothing == "unigram" else float(smoothing)
 
     def solve(
         self, problem: Problem, watch: Watch | None = None, start: Tensor | None = None, seconds: float | None = None

@@ -9,18 +9,18 @@ from rich.text import Text
 from mlefw.baseline.base import Solution
 from mlefw.baseline.coefficients import shown
 from mlefw.baseline.predictor import as_objective
-from mlefw.command.train import baseline_file
+from mlefw.command.train import baseline_file, write_baseline
 from mlefw.configuration.settings import Settings
 from mlefw.errors import NumericalError, UsageError
 from mlefw.objective.objective import evaluate
 from mlefw.report.coefficient_table import shortened
-from mlefw.report.tables import coefficient_table, facts
+from mlefw.report.tables import coefficient_table, facts, token_tables
 from mlefw.run import build, judgement, row_scores
 from mlefw.run.directory import claim
 from mlefw.run.estimate import NAMES
 from mlefw.run.prepare import Prepared, estimate, prepare
 from mlefw.score.figures import figures_on
-from mlefw.system.atomic import Json, write_json
+from mlefw.system.atomic import Json
 from mlefw.system.number_format import p_value
 
 # Figures of the fit by their key in `baseline.json`, with the names under which they are printed.
@@ -68,13 +68,13 @@ def run(config: Settings, run_dir: Path) -> Json:
         raise NumericalError(f"the {NAMES[wanted]} was left out: {exact.left_out[wanted]}\n  {_ADVICE}")
     content = baseline_file(config, prepared, exact)
     solution = exact.solutions.get(wanted)
-    if solution is not None and solution.may_exist:
+    if isinstance(solution, Solution) and solution.may_exist:
         misfit = _misfit(config, prepared, solution, content)
         content |= {} if misfit is None else {"misfit": misfit}
     run_dir = claim(run_dir)
-    if config.cv and solution is not None and solution.exists is not False:
+    if config.cv and isinstance(solution, Solution) and solution.exists is not False:
         _score(prepared, solution, run_dir)
-    write_json(run_dir / "baseline.json", content)
+    write_baseline(run_dir, content, exact)
     return content
 
 
@@ -92,7 +92,7 @@ def _misfit(config: Settings, prepared: Prepared, solution: Solution, content: J
     The dispersion is the one of `baseline.json`, which counts residual degrees of freedom.
     """
     objective, rows = as_objective(solution, prepared.estimand.objective), prepared.data.train
-    metrics = build.build_metrics(config, objective.head)
+    metrics = build.build_metrics(config, objective.head, prepared.estimand.token_bytes)
     figures = figures_on(objective, evaluate(objective, rows), rows, metrics)
     figures |= {name: content[name] for name in ("dispersion",) if name in content and name in figures}
     return judgement.judge(config, objective, {"train": rows}, {"train": figures})
@@ -100,6 +100,9 @@ def _misfit(config: Settings, prepared: Prepared, solution: Solution, content: J
 
 def show(content: Json, out: Console) -> None:
     """Print the content of `baseline.json` as tables and sentences."""
+    if content["target"] == "token" and "null" in content:
+        _show_tables(content, out)
+        return
     name = "MLE" if content["prior"] == "none" else "MAP"
     out.print(Text(f"Exact linear {name} of {content['target']}", style="bold"))
     out.print(facts(_facts(content)))
@@ -129,6 +132,16 @@ def show(content: Json, out: Console) -> None:
         out.print(Text(f"left out (constant or collinear): {shortened(content['dropped'])}"))
     if content.get("mle", {"exists": True})["exists"] is False:
         out.print(Text(f"Without the prior there is no finite estimate: {content['mle']['reason']}."))
+
+
+def _show_tables(content: Json, out: Console) -> None:
+    """Print the tables of the next token by the tokens before it."""
+    tables = {("map" if content["prior"] != "none" else "mle"): content, **content}
+    out.print(Text("Exact tables of the next token", style="bold"))
+    out.print(token_tables(content["null"], tables["mle"], tables["map"], tables.get("longer")))
+    out.print(Text(f"{content['population']:,.0f} tokens. {content['solver']}: residual {content['residual']:.1e}"))
+    if tables["mle"].get("reason"):
+        out.print(Text(f"The MLE has an infimum only: {tables['mle']['reason']}."))
 
 
 def _show_absence(content: Json, out: Console) -> None:

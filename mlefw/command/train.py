@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from mlefw.baseline.ngram.estimate import NgramEstimate
 from mlefw.command import choose_inputs
 from mlefw.configuration.read import as_yaml
 from mlefw.configuration.settings import Settings
@@ -18,7 +21,7 @@ from mlefw.run.prepare import Prepared, estimate, prepare, start
 from mlefw.run.prepare import share as share_estimates
 from mlefw.score.yardstick import ExactEstimates, Yardstick
 from mlefw.system import error_origin
-from mlefw.system.atomic import Json, temporary_files, write_json, write_text
+from mlefw.system.atomic import Json, temporary_files, write_atomically, write_json, write_text
 from mlefw.system.file_system import remove
 from mlefw.system.random_state import RandomStream
 from mlefw.system.shared_work import compute_once, is_second_request
@@ -191,8 +194,17 @@ def measure(begun: Begun) -> tuple[Yardstick, Json | None]:
     write_text(begun.run_dir / "config.yaml", as_yaml(begun.config.plain))
     yardstick, baseline = _measures(begun.config, begun.prepared)
     if baseline is not None:
-        write_json(begun.run_dir / "baseline.json", baseline)
+        write_baseline(begun.run_dir, baseline, yardstick.exact)
     return yardstick, baseline
+
+
+def write_baseline(run_dir: Path, content: Json, exact: ExactEstimates) -> None:
+    """Write `baseline.json`, and for tables of tokens `baseline.npz` with their counts and priors."""
+    write_json(run_dir / "baseline.json", content)
+    table = exact.longer or exact.map
+    if isinstance(table, NgramEstimate):
+        arrays = table.ngram.arrays()
+        write_atomically(run_dir / "baseline.npz", lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def share(config: Settings) -> None:
@@ -233,14 +245,18 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     schema, baseline_features = prepared.data.schema, prepared.estimand.baseline_features
     kind = config.baseline["standard_errors"]
     contents = {
-        name: baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, baseline_features)
+        name: solution.content()
+        if isinstance(solution, NgramEstimate)
+        else baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, baseline_features)
         for name, solution in exact.solutions.items()
     }
     if "ridge" in contents:
         contents["ridge"] = {"scale": config.baseline["ridge_scale"], **contents["ridge"]}
     rows, wanted = prepared.data.train, "mle" if prepared.estimand.objective.prior.flat else "map"
-    missing = {"num_rows": rows.num_rows, "population": rows.population, "exists": None}
-    top = contents.pop(wanted, missing)
+    counts = {"num_rows": rows.num_rows, "population": rows.population}
+    top = contents.pop(wanted, {**counts, "exists": None})
+    if isinstance(exact.map, NgramEstimate):
+        top = {**counts, "null": {"nll_nats": exact.null_nll(rows)}, **top}
     chosen = {"head": config.choice("head"), "prior": config.choice("prior"), "target": schema.target}
     left_out = {"left_out": dict(exact.left_out)} if exact.left_out else {}
     return {**chosen, **top, **left_out, **contents}

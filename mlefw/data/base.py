@@ -69,8 +69,9 @@ class Source(ABC):
             it as the reference level; `ignore` sets its codes to their means over the training rows.
     """
 
-    form: ClassVar[Literal["columns", "tensors"]] = "columns"
-    """What `read` gives: columns of a table, or an `ArrayTable` of arrays whose rows may have any shape."""
+    form: ClassVar[Literal["columns", "tensors", "tokens"]] = "columns"
+    """What `read` gives: columns of a table, an `ArrayTable` of arrays whose rows may have any shape, or a `TextTable`
+    of windows of tokens."""
 
     target: str | list[str] | None = None
     event: str | None = None

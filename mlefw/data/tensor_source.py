@@ -35,7 +35,7 @@ class TensorSource(Source):
         cache: directory of these temporary files, which have no name; by default the system's temporary directory.
     """
 
-    form: ClassVar[Literal["columns", "tensors"]] = "tensors"
+    form: ClassVar = "tensors"
 
     x: str = "x"
     target: str | list[str] | None = "y"

@@ -35,6 +35,11 @@ class Document:
     blocks: Callable[[], Iterator[tuple[int, np.ndarray]]]
     whole: np.ndarray | None = None
 
+    @property
+    def size(self) -> int:
+        """Number of symbols; characters are counted by reading them all."""
+        return sum(len(symbols) for _, symbols in self.blocks()) if self.whole is None else len(self.whole)
+
 
 def read_documents(
     path: str | None, kind: TokenKind, dtype: IdType = "uint16", setting: str = "data.path"

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -43,8 +43,13 @@ class Split:
         """Hold the columns to the rule.
 
         Raises:
-            UsageError: a rule without its column, a column without its rule, or several targets to stratify by.
+            UsageError: a rule that tables do not have, a rule without its column, a column without its rule, or several
+                targets to stratify by.
         """
+        if self.rule not in get_args(Rule):
+            raise UsageError(
+                f"data.split={self.rule} is for text\n  expected: {', '.join(get_args(Rule))}, for rows of a table"
+            )
         if self.group and self.time:
             raise UsageError(
                 f"data.group={self.group} and data.time={self.time} both say how rows are split"

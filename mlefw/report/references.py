@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-KEYS = {"null": "null", "mle": "baseline", "map": "baseline_map", "ridge": "baseline_ridge"}
+KEYS = {
+    **{"null": "null", "mle": "baseline", "map": "baseline_map", "ridge": "baseline_ridge"},
+    "longer": "baseline_longer",
+}
 """The null model and the exact estimates, with their keys in `summary.json`."""
 EXACT = tuple(KEYS.values())
 """Keys of the references in `summary.json`."""
@@ -14,6 +17,15 @@ REFERENCES = {"mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge M
 
 def exact_names(summary: Mapping[str, Any]) -> dict[str, str]:
     """Words for the null model and the exact estimates, by their key in a summary."""
+    if _has_tables(summary):
+        order = summary.get("baseline_longer", {}).get("order")
+        longer = {2: "trigram"}.get(order, f"{order + 1 if order else ''}-gram")
+        return {
+            "null": "null model (unigram)",
+            "baseline": "bigram MLE (exact)",
+            "baseline_map": "bigram MAP (exact)",
+            "baseline_longer": f"{longer} MAP (exact)",
+        }
     part = _part(summary)
     exact = f"exact, {part}" if part else "exact"
     return {
@@ -22,6 +34,17 @@ def exact_names(summary: Mapping[str, Any]) -> dict[str, str]:
         "baseline_map": f"linear MAP ({exact})",
         "baseline_ridge": f"linear ridge MAP ({', '.join([*_ridge_scale(summary), exact])})",
     }
+
+
+def _has_tables(summary: Mapping[str, Any]) -> bool:
+    """Whether the exact estimates are tables of the next token."""
+    return "order" in summary.get("baseline_map", {})
+
+
+def reference_name(summary: Mapping[str, Any], reference: str) -> str:
+    """Words for the estimate that gaps are measured from, `reference` being its name in `distance`."""
+    name = REFERENCES[reference]
+    return name.replace("linear", "bigram") if _has_tables(summary) else name
 
 
 def _ridge_scale(summary: Mapping[str, Any]) -> list[str]:
@@ -40,7 +63,7 @@ def compared(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     found, reference = [], summary.get("distance", {}).get("reference")
     if reference is not None:
         scale = _ridge_scale(summary) if reference == "ridge" else []
-        words = [REFERENCES[reference], *(f"({part})" for part in scale)]
+        words = [reference_name(summary, reference), *(f"({part})" for part in scale)]
         found.append(("gap", " ".join(words) + (f" on {_part(summary)}" if _part(summary) else "")))
     if reference in (None, "ridge"):
         found.append(("null_gap", "null model"))

@@ -1,5 +1,6 @@
 """Tables of runs and of coefficients for the terminal and TensorBoard."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -10,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mlefw.report.references import REFERENCES, exact_names
+from mlefw.report.references import exact_names, reference_name
 from mlefw.report.sentences import model_name, rows_of
 from mlefw.system.number_format import number, p_value
 
@@ -32,7 +33,8 @@ def run_table(summary: Mapping[str, Any]) -> Table:
             table.add_row(name, *(number(line.get(split, {}).get("nll_nats")) for split in splits))
         else:
             infimum = number(line.get("nll_infimum")) if "nll_infimum" in line else "-"
-            table.add_row(f"{name}: none, infimum", *([infimum] + ["-"] * (len(splits) - 1)))
+            others = [_unseen(line.get(split, {})) for split in splits[1:]]
+            table.add_row(f"{name}: none, infimum", infimum, *others)
     figures = summary["metrics"]
     table.add_row(f"[bold]{escape(model_name(summary))}, nats per row", *_cells(figures, "nll_nats"), style="bold")
     table.add_row("  in bits", *_cells(figures, "nll_bits"))
@@ -45,7 +47,7 @@ def run_table(summary: Mapping[str, Any]) -> Table:
     if gaps:
         errors = summary["distance"].get("gap_se", {})
         table.add_row(
-            f"  minus {REFERENCES[summary['distance']['reference']]}",
+            f"  minus {reference_name(summary, summary['distance']['reference'])}",
             *(f"{number(gaps.get(split), sign=True)} ± {number(errors.get(split))}" for split in splits),
         )
     if null_gaps := summary.get("distance", {}).get("null_gap_nats"):
@@ -80,6 +82,28 @@ def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: 
     return Group(Text(title, style="bold"), table)
 
 
+def token_tables(
+    null: Mapping[str, Any], mle: Mapping[str, Any], posterior: Mapping[str, Any], longer: Mapping[str, Any] | None
+) -> Table:
+    """The exact tables of the next token, as `baseline.json` describes them.
+
+    The length of the code is that of one that learns while it goes: the tables need not be sent before.
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("", "NLL, nats", "bits", "contexts", "prior strength", "code length, bits"):
+        table.add_column(heading, justify="right" if heading else "left")
+    names = {"unigram": null, "bigram MLE": mle, "bigram MAP": posterior}
+    names |= {f"{longer['order'] + 1}-gram MAP".replace("3-gram", "trigram"): longer} if longer else {}
+    for name, line in names.items():
+        nats = line.get("nll_nats", line.get("nll_infimum"))
+        cells = [number(nats), number(nats / math.log(2)), f"{line.get('num_contexts', 1):,}"]
+        length = line.get("code_length_nats")
+        strength = number(line.get("concentration"))
+        cells += [strength, number(None if length is None else length / math.log(2))]
+        table.add_row(name + (" (infimum)" if "nll_infimum" in line else ""), *cells)
+    return table
+
+
 def facts(pairs: Sequence[tuple[str, str]]) -> Table:
     """Pairs of name and value in two columns, to be read downwards."""
     table = Table.grid(padding=(0, 2))
@@ -98,6 +122,12 @@ def _digits(value: float) -> str:
 
 def _statistic(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.4g}"
+
+
+def _unseen(figures: Mapping[str, Any]) -> str:
+    """The cell of an estimate that does not exist, on rows that it was not fitted to."""
+    unseen = figures.get("unseen")
+    return "-" if unseen is None else f"inf: {unseen['tokens']:,} unseen"
 
 
 def _cells(figures: Mapping[str, Mapping[str, float]], key: str) -> list[str]:

@@ -88,5 +88,5 @@ def gather_batches(
         index += [members, members.new_zeros(gap)] if gap else [members]
         start += len(members) + gap
     return Chunk(
-        rows.take(torch.cat(index).to(rows.x.device)), spans, [scale for _, scale in steps], standardized, epoch_ends
+        rows.take(torch.cat(index).to(rows.device)), spans, [scale for _, scale in steps], standardized, epoch_ends
     )

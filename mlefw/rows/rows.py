@@ -36,6 +36,20 @@ class Rows(NamedTuple):
         return self.x.shape[0]
 
     @property
+    def num_per_epoch(self) -> int:
+        """Number of rows that an epoch of training draws from."""
+        return self.num_rows
+
+    def of_epoch(self, generator: torch.Generator) -> "Rows":
+        """The rows that an epoch of training draws from, (num_per_epoch,): the rows themselves."""
+        return self
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether training draws from other rows in each epoch."""
+        return False
+
+    @property
     def positions(self) -> torch.Size:
         """Shape of the observations of a row: empty where a row is one observation."""
         return self.weight.shape[1:]

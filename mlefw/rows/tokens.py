@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mlefw.rows.rows import Rows
-from mlefw.rows.windows import Windows
+from mlefw.rows.windows import Windows, shifted_windows
 
 
 class TokenRows(Rows):
@@ -25,16 +25,48 @@ class TokenRows(Rows):
         windows: the windows.
         length: number of positions of a row.
         hidden: whether each token of the stream is one that is never scored, (num_tokens,) bool; None if none is.
+        pieces: positions (start, stop) of the documents in the stream, (m, 2) int64, if each epoch of training draws
+            from windows of them that begin at another place; None if it draws from `windows`.
     """
 
     windows: Windows
     length: int
     hidden: Tensor | None
+    pieces: Tensor | None
 
-    def __new__(cls, stream: Tensor, windows: Windows, length: int, hidden: Tensor | None = None) -> "TokenRows":  # noqa: D102
+    def __new__(  # noqa: D102
+        cls,
+        stream: Tensor,
+        windows: Windows,
+        length: int,
+        hidden: Tensor | None = None,
+        pieces: Tensor | None = None,
+    ) -> "TokenRows":
         rows = super().__new__(cls, stream, windows.start, windows.skip, windows.stop)
-        rows.windows, rows.length, rows.hidden = windows, length, hidden
+        rows.windows, rows.length, rows.hidden, rows.pieces = windows, length, hidden, pieces
         return rows
+
+    def moving(self, pieces: Tensor) -> "TokenRows":
+        """The rows, of which training draws others in each epoch: windows of `pieces`, (m, 2)."""
+        return TokenRows(self.stream, self.windows, self.length, self.hidden, pieces)
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether training draws from windows that begin at another place in each epoch."""
+        return self.pieces is not None
+
+    @property
+    def num_per_epoch(self) -> int:
+        """Number of windows of an epoch of training, which is the same for every place at which they begin."""
+        return self.num_rows if self.pieces is None else len(shifted_windows(self.pieces, self.length, 0).start)
+
+    def of_epoch(self, generator: torch.Generator) -> "TokenRows":
+        """The windows of an epoch of training, (num_per_epoch,): the first of each document scores a random number."""
+        if self.pieces is None:
+            return self
+        phase = int(torch.randint(self.length, (), generator=generator))
+        found = shifted_windows(self.pieces, self.length, phase).to(self.device)
+        return TokenRows(self.stream, found, self.length, self.hidden)
 
     @property
     def stream(self) -> Tensor:
@@ -45,6 +77,23 @@ class TokenRows(Rows):
     def num_rows(self) -> int:
         """Number of windows."""
         return len(self.windows.start)
+
+    @property
+    def positions(self) -> torch.Size:
+        """Shape of the observations of a row, (length,)."""
+        return torch.Size((self.length,))
+
+    @property
+    def input_shape(self) -> torch.Size:
+        """Shape of the inputs of a row, (length,)."""
+        return torch.Size((self.length,))
+
+    @property
+    def row_weight(self) -> Tensor:
+        """Number of scored tokens of each window, (n,)."""
+        if self.hidden is None:
+            return (self.windows.stop - self.windows.skip).double()
+        return torch.cat([part.weight.sum(1) for part in self.blocks(max(1, 2**18 // self.length))])
 
     @property
     def device(self) -> torch.device:
@@ -83,7 +132,8 @@ class TokenRows(Rows):
         if torch.device(device) == self.device:
             return self
         hidden = None if self.hidden is None else self.hidden.to(device, **options)
-        return TokenRows(self.stream.to(device, **options), self.windows.to(torch.device(device)), self.length, hidden)
+        windows = self.windows.to(torch.device(device))
+        return TokenRows(self.stream.to(device, **options), windows, self.length, hidden, self.pieces)
 
     def take(self, index: Tensor | slice) -> Rows:
         """The rows at `index`: windows of the same stream for a slice, else gathered rows.
@@ -111,7 +161,7 @@ class TokenRows(Rows):
 
     def __reduce__(self) -> Any:  # noqa: D105
         # A named tuple would be made again from its four columns.
-        return TokenRows, (self.stream, self.windows, self.length, self.hidden)
+        return TokenRows, (self.stream, self.windows, self.length, self.hidden, self.pieces)
 
     def _replace(self, **columns: Tensor) -> NoReturn:
         raise TypeError("token rows have no columns to replace: take rows first")

@@ -145,6 +145,7 @@ class Estimand:
         scale: standard deviations of the features, (num_features,), in 64 bit.
         baseline_features: positions of the features that take part in the linear problem.
         shape: the shape of a row.
+        token_bytes: bytes of text of each token, (num_tokens,); None where rows hold none, or it is not known.
     """
 
     objective: Objective
@@ -153,6 +154,7 @@ class Estimand:
     scale: torch.Tensor
     baseline_features: list[int]
     shape: RowShape
+    token_bytes: np.ndarray | None = None
 
     @property
     def is_subset(self) -> bool:
@@ -206,18 +208,19 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     network = surrounded(model, config.model, shape, mean, scale, inputs, augment)
     objective = Objective(network, head, prior, data.train.population, loss)
     parts = ("data", "head", "inputs", "augment", "model", "prior", "loss", "metric")
-    compute_once("row", config.plain, parts, lambda: _try_one_row(config, objective, data.train))
-    return Estimand(objective.train(), null, *columns, baseline_features, data.schema.row_shape)
+    compute_once("row", config.plain, parts, lambda: _try_one_row(config, objective, data))
+    shape, token_bytes = data.schema.row_shape, data.schema.token_bytes
+    return Estimand(objective.train(), null, *columns, baseline_features, shape, token_bytes)
 
 
 @torch.no_grad()
-def _try_one_row(config: Settings, objective: Objective, train: Rows) -> None:
+def _try_one_row(config: Settings, objective: Objective, data: Data) -> None:
     """Evaluate one row: a plugin with a wrong shape fails here, not in the first epoch.
 
     Raises:
         UsageError: model and head, or a metric and the head, do not fit; with their own message.
     """
-    row = train.take(slice(0, 1))
+    row = data.train.take(slice(0, 1))
     try:
         objective.eval().nll(row)
         eta, y, weight = objective.observations(row, objective.eta(row.x, row.offset))
@@ -226,7 +229,7 @@ def _try_one_row(config: Settings, objective: Objective, train: Rows) -> None:
         parts = f"{config.model['_target_']} and {config.head['_target_']}"
         raise UsageError(f"{parts} do not fit each other or the data: {error}") from error
     head = config.head["_target_"]
-    metrics = build_metrics(config, objective.head)
+    metrics = build_metrics(config, objective.head, data.schema.token_bytes)
     names = list(config.metric) if len(config.metric) == len(metrics) else [type(m).__name__ for m in metrics]
     for name, metric in zip(names, metrics, strict=True):
         try:
@@ -235,10 +238,16 @@ def _try_one_row(config: Settings, objective: Objective, train: Rows) -> None:
             raise UsageError(f"metric.{name} and {head} do not fit each other: {error}") from error
 
 
-def build_metrics(config: Settings, head: Head) -> list[Metric]:
-    """The metrics of one split; of several targets those of each, under its name."""
+def build_metrics(config: Settings, head: Head, token_bytes: np.ndarray | None = None) -> list[Metric]:
+    """The metrics of one split; of several targets those of each, under its name.
+
+    Args:
+        config: the settings of the run.
+        head: its head.
+        token_bytes: as `Estimand.token_bytes`.
+    """
     if not isinstance(head, JointHead):
-        return _metrics(config.metric, head, head.floor)
+        return _metrics(config.metric, head, head.floor, token_bytes)
     metrics: list[Metric] = [Nll()]
     for index, name in enumerate(head.targets):
         part = head.parts[index] if isinstance(head, MultitaskHead) else head
@@ -247,8 +256,8 @@ def build_metrics(config: Settings, head: Head) -> list[Metric]:
     return metrics
 
 
-def _metrics(nodes: Node, head: Head, floor: torch.Tensor) -> list[Metric]:
-    facts = {"num_classes": getattr(head, "num_classes", None), "floor": float(floor)}
+def _metrics(nodes: Node, head: Head, floor: torch.Tensor, token_bytes: np.ndarray | None = None) -> list[Metric]:
+    facts = {"num_classes": getattr(head, "num_classes", None), "floor": float(floor), "token_bytes": token_bytes}
     found = {name: instantiate("metric", node, **facts) for name, node in nodes.items()}
     return [one if isinstance(one, Metric) else OfPrediction(name, one) for name, one in found.items()]
 

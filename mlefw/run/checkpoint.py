@@ -68,7 +68,7 @@ class Trained:
 
     def metrics(self) -> list[Metric]:
         """New metrics as the settings of the run name them."""
-        return build.build_metrics(self.config, self.objective.head)
+        return build.build_metrics(self.config, self.objective.head, self.schema.token_bytes)
 
     def rows(self, table: Table, target_required: bool = True, whole: bool = True) -> Rows:
         """The rows of a table as the model takes them (see `Schema.rows`)."""
@@ -194,7 +194,7 @@ def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, tor
     prior = instantiate("prior", config.prior)
     whole = network.surrounded(model, config.model, shape, *unit_statistics(schema.row_shape), inputs)
     objective = Objective(whole, head, prior, described.population, build.build_loss(config.loss))
-    build.build_metrics(config, head)
+    build.build_metrics(config, head, schema.token_bytes)
     check_tensors(path, objective.state_dict(), state)
     # Parameters take the precision they were trained in; buffers of statistics stay in 64 bit.
     for name, parameter in objective.named_parameters():

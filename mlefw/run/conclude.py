@@ -41,9 +41,12 @@ class FinalState:
     figures: dict[str, dict[str, float]]
 
 
-def evaluated(config: Settings, objective: Objective, evaluations: dict[str, Evaluation], splits: Splits) -> FinalState:
+def evaluated(
+    config: Settings, prepared: Prepared, objective: Objective, evaluations: dict[str, Evaluation]
+) -> FinalState:
     """Evaluations of an objective by split, with the figures computed from them."""
-    metrics = build.build_metrics(config, objective.head)
+    metrics = build.build_metrics(config, objective.head, prepared.estimand.token_bytes)
+    splits = prepared.data.splits
     figures = {split: figures_on(objective, evaluations[split], rows, metrics) for split, rows in splits.items()}
     return FinalState(evaluations, figures)
 
@@ -77,7 +80,7 @@ def conclude(
         "the recalibration", lambda: _recalibrate(config, run_dir, prepared, before), (objective, before, None)
     )
     if seen is None or calibration is not None:
-        seen = evaluated(config, final, evaluations, data.splits)
+        seen = evaluated(config, prepared, final, evaluations)
     attempt("the share of rows at the floor", lambda: _warn_of_floor(objective, before["train"], data.train), None)
     is_fold = bool(config.cv) and yardstick.reference is not None
     baseline_nll = yardstick.at_reference("test", data.splits["test"]).nll if is_fold else None

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline
+from mlefw.baseline.ngram.estimate import ngram_estimates, null_table, takes_tokens
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.work import LeftOutError
 from mlefw.errors import UsageError
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
@@ -29,6 +31,8 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
         UsageError: there is no exact solver for the head and the prior.
     """
     clock = time.monotonic()
+    if takes_tokens(estimand.shape, estimand.objective.head):
+        return replace(_tables(baseline, estimand, train), seconds=time.monotonic() - clock)
     left_out: dict[str, str] = {}
 
     def solved(name: str, problem: Callable[[], Problem], start: Tensor | None = None) -> Solution | None:
@@ -52,6 +56,18 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
         ridge = solved("ridge", lambda: _ridge(baseline, estimand, train), _near(estimand, train, mle))
         exact = replace(exact, ridge=ridge)
     return replace(exact, seconds=time.monotonic() - clock, left_out=left_out)
+
+
+def _tables(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> ExactEstimates:
+    """The tables of the next token by the tokens before it, in closed form."""
+    num_labels = estimand.objective.head.eta_dim
+    exact = ExactEstimates(estimand.null, null_table=null_table(train, num_labels))
+    try:
+        with progress_line("tables of tokens"):
+            found = ngram_estimates(train, estimand.shape, num_labels, baseline.order, baseline.smoothing)
+    except LeftOutError as error:
+        return replace(exact, left_out={"mle": str(error)})
+    return replace(exact, mle=found.mle, map=found.map, longer=found.longer)
 
 
 def _ridge(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Problem:

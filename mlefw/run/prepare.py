@@ -7,6 +7,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from mlefw.baseline.base import Solution
+from mlefw.baseline.ngram.estimate import NgramEstimate
 from mlefw.baseline.nonexistence import remedy
 from mlefw.calibrate.base import Calibration
 from mlefw.configuration.instantiate import instantiate
@@ -103,7 +104,8 @@ def _prepare(config: Settings) -> Prepared:
             )
         uncertainty.check(estimand.objective)
     rows = build_datamodule(config, data, estimand.objective.head)
-    check_plugins(estimand.objective, rows.regime, build.build_metrics(config, estimand.objective.head), data.train)
+    metrics = build.build_metrics(config, estimand.objective.head, estimand.token_bytes)
+    check_plugins(estimand.objective, rows.regime, metrics, data.train)
     count = sum(p.numel() for p in estimand.objective.parameters() if p.requires_grad)
     return Prepared(data, estimand, rows, count, calibration)
 
@@ -125,7 +127,7 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
         )
     exact = _solve(config, prepared.data, prepared.estimand)
     solution = exact.mle if objective.prior.flat else exact.map
-    if solution is None:
+    if not isinstance(solution, Solution):
         raise UsageError(f"{model} starts at the exact linear estimate: expected baseline=linear, or model=mlp")
     name = "MLE" if solution is exact.mle else "MAP"
     if not solution.may_exist:
@@ -148,13 +150,16 @@ def estimate(config: Settings, prepared: Prepared) -> ExactEstimates:
     exact = prepared.exact or _solve(config, prepared.data, prepared.estimand)
     for name, why in exact.left_out.items():
         warn(f"{NAMES[name]} left out: {why}")
-    if exact.mle is not None:
+    if isinstance(exact.mle, Solution):
         left_out = dropped(exact.mle, prepared.data.schema.names, prepared.estimand.baseline_features)
         if left_out:
             warn(f"constant or collinear features are left out of the linear MLE: {shortened(left_out)}")
     flat = prepared.estimand.objective.prior.flat
     for name, solution in exact.solutions.items():
         if name == "mle" and not flat:
+            continue
+        if isinstance(solution, NgramEstimate):
+            # The table of results says that its MLE has an infimum only, as it does for nearly every text.
             continue
         if not solution.may_exist:
             warn(f"no finite {NAMES[name]}: {solution.reason}. {remedy(solution)}")

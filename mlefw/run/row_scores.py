@@ -1,6 +1,7 @@
 """The NLL of each held-out row of a run, kept beside its summary: two runs on the same rows are compared row by row."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ NAME = "row_nll.npz"
 
 OUT_OF_FOLD = "out_of_fold"
 """The split of all rows that train an ensemble of folds, each under the one member that was not trained on it."""
+
+_BLOCK = 2**20
+"""Targets that are hashed at a time, since all of them may not fit into memory."""
 
 BASELINE_KEY = "test_baseline_nll_nats"
 """Key in the file of a fold of a cross-validation: the NLL of its test rows under the exact estimate."""
@@ -104,11 +108,15 @@ def _identity(rows: Rows, labels: Sequence[str] | None) -> str:
 
     Labels that are numbers are hashed as numbers: a target read as labels in one run may be numeric in another.
     """
-    y = rows.y.double()
-    if labels is not None:
-        with suppress(ValueError):
-            y = torch.tensor([float(label) for label in labels], dtype=torch.float64)[rows.y.long()]
-    digest = hashlib.sha256(str(tuple(y.shape)).encode())
-    for column in (y, rows.weight.double()):
-        digest.update(column.contiguous().numpy().data)
+    values = None
+    with suppress(ValueError):
+        values = None if labels is None else torch.tensor([float(label) for label in labels], dtype=torch.float64)
+    shape = (rows.num_rows, *rows.take(slice(0, 1)).y.shape[1:])
+    digest = hashlib.sha256(str(shape).encode())
+    size = max(1, _BLOCK // max(1, math.prod(shape[1:])))
+    for part in rows.blocks(size):
+        y = part.y.double() if values is None else values[part.y.long()]
+        digest.update(y.contiguous().numpy().data)
+    for part in rows.blocks(size):
+        digest.update(part.weight.double().contiguous().numpy().data)
     return digest.hexdigest()

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlefw.baseline.base import Solution
+from mlefw.baseline.ngram.estimate import NgramEstimate
+from mlefw.baseline.ngram.ngram import Ngram
 from mlefw.baseline.predictor import Estimate
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
@@ -14,12 +17,17 @@ from mlefw.report.references import KEYS
 from mlefw.rows.clustered import cluster_error, cluster_sums
 from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.rows.shape import RowShape
+from mlefw.rows.tokens import TokenRows
 from mlefw.run import archive
+from mlefw.score.exact_model import ExactModel, evaluate_exact
 from mlefw.score.yardstick import ExactEstimates
 from mlefw.system.atomic import Json
 
 ESTIMATES = "estimates"
 """The key of the exact estimates in a checkpoint."""
+
+TABLE = "table"
+"""The key of the arrays of a table of the next token."""
 
 
 def keep(path: Path, exact: ExactEstimates, objective: Objective, settings: Mapping[str, Any]) -> None:
@@ -30,12 +38,21 @@ def keep(path: Path, exact: ExactEstimates, objective: Objective, settings: Mapp
 def stored(exact: ExactEstimates, objective: Objective, ridge_scale: float | None) -> Json:
     """The content to be stored: null model and estimates as tensors, and the name of the one that gaps refer to."""
     kept = {name: solution for name, solution in exact.solutions.items() if solution.may_exist}
-    content: Json = {
-        name: Estimate.of(solution, objective)._asdict() for name, solution in {"null": exact.null, **kept}.items()
-    }
+    content: Json = {name: _stored(found, objective) for name, found in {"null": exact.null, **kept}.items()}
+    content |= {} if exact.null_table is None else {"null": _table(exact.null_table)}
     reference = exact.reference
     content |= {} if reference is None else {"reference": reference[0]}
     return content | ({"ridge_scale": float(ridge_scale)} if "ridge" in content and ridge_scale is not None else {})
+
+
+def _stored(solution: Solution | NgramEstimate, objective: Objective) -> Json:
+    if isinstance(solution, NgramEstimate):
+        return _table(solution.ngram)
+    return dict(Estimate.of(solution, objective)._asdict())
+
+
+def _table(ngram: Ngram) -> Json:
+    return {TABLE: {name: torch.from_numpy(array) for name, array in ngram.arrays().items()}}
 
 
 class EstimateTally:
@@ -54,20 +71,20 @@ class EstimateTally:
     def __init__(self, content: Json, model: Objective, final: Objective, path: Path) -> None:
         self.final, self.reference = final, content.get("reference")
         self.ridge_scale = content.get("ridge_scale")
-        self.objectives = {
-            name: _estimate(content[name], model, path).as_objective(model).eval() for name in KEYS if name in content
+        self.models: dict[str, ExactModel] = {
+            name: _restored(content[name], model, path) for name in KEYS if name in content
         }
-        if self.reference is not None and self.reference not in self.objectives:
+        if self.reference is not None and self.reference not in self.models:
             raise UsageError(f"{path}: its exact estimates name {self.reference!r} as a reference, and it is not there")
-        self._means = {name: _WeightedMean() for name in self.objectives}
-        self._gaps = {name: _WeightedMean() for name in ("null", self.reference) if name in self.objectives}
+        self._means = {name: _WeightedMean() for name in self.models}
+        self._gaps = {name: _WeightedMean() for name in ("null", self.reference) if name in self.models}
 
     @torch.no_grad()
     def add(self, rows: Rows) -> None:
         """Add a block of rows."""
-        nll, weight, clustered = rows.row_means(self.final.nll(rows)).double(), rows.row_weight, bool(rows.positions)
-        for name, objective in self.objectives.items():
-            other = rows.row_means(objective.nll(rows))
+        nll, weight, clustered = _row_nll(self.final, rows).double(), rows.row_weight, bool(rows.positions)
+        for name, model in self.models.items():
+            other = _row_nll(model, rows)
             self._means[name].add(other, weight, clustered)
             if name in self._gaps:
                 self._gaps[name].add(nll - other, weight, clustered)
@@ -89,6 +106,13 @@ class EstimateTally:
             values = {f"{key}_nats": gap.value, f"{key}_se": gap.error}
             distance |= {name: value for name, value in values.items() if abs(value) < float("inf")}
         return content | {"distance": distance}
+
+
+def _row_nll(model: ExactModel, rows: Rows) -> Tensor:
+    """The NLL of each row, (n,); of windows of tokens some at a time, since they are gathered when they are read."""
+    if isinstance(model, Objective) and not isinstance(rows, TokenRows):
+        return rows.row_means(model.nll(rows))
+    return evaluate_exact(model, rows).nll
 
 
 class _WeightedMean:
@@ -133,6 +157,25 @@ class _WeightedMean:
             return float("nan")
         variance = self._square / self._count - (self._sum / self._count) ** 2
         return (max(variance, 0.0) / (self._count - 1)) ** 0.5
+
+
+def _restored(content: Any, model: Objective, path: Path) -> ExactModel:
+    """The model of a stored estimate.
+
+    Raises:
+        UsageError: it does not fit the model.
+    """
+    table = content.get(TABLE) if isinstance(content, dict) else None
+    if table is None:
+        return _estimate(content, model, path).as_objective(model).eval()
+    try:
+        ngram = Ngram.from_arrays({name: value.numpy() for name, value in table.items()})
+        ngram.check()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: the table of an exact estimate is damaged ({error!r})") from None
+    if len(ngram.base) != model.head.eta_dim:
+        raise UsageError(f"{path}: the table of an exact estimate is of {len(ngram.base)} tokens")
+    return ngram
 
 
 def _estimate(content: Any, model: Objective, path: Path) -> Estimate:

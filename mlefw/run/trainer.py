@@ -64,7 +64,10 @@ def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluat
         rows.standardize_once(objective.model.standardize, objective.model.num_inputs)
     make_optimizer = partial(_optimizer, config.optimizer, objective)
     make_scheduler = _scheduler(config, rows.evaluation_schedule) if "_target_" in config.scheduler else None
-    metrics = {split: build_metrics(config, objective.head) if evaluates else [] for split in rows.watched}
+    metrics = {
+        split: build_metrics(config, objective.head, estimand.token_bytes) if evaluates else []
+        for split in rows.watched
+    }
     parts = (objective, step, make_optimizer, make_scheduler, metrics, rows.evaluation_schedule, rows.seed)
     averaging = build_averaging(config, objective)
     return LikelihoodModule(*parts, averaging, Recovery(config.step.recoveries, objective, averaging))

@@ -14,6 +14,7 @@ from mlefw.schema.feature import Feature
 from mlefw.schema.schema import Schema
 from mlefw.schema.target import Target, TargetKind
 from mlefw.schema.tensors import TensorSchema
+from mlefw.schema.tokens import TokenSchema
 
 
 class RowSchema(Protocol):
@@ -64,6 +65,10 @@ class RowSchema(Protocol):
         """Name of what identifies a row in predictions."""
 
     @property
+    def token_bytes(self) -> np.ndarray | None:
+        """Bytes of text of each token, (num_tokens,); None where rows hold no tokens, or it is not known."""
+
+    @property
     def partial(self) -> bool:
         """Whether a row may lack some of several targets."""
 
@@ -94,8 +99,10 @@ def learn_schema(table: Table, source: Source, kind: TargetKind | Mapping[str, T
     """The schema of what a source has read.
 
     Raises:
-        UsageError: as `Schema.learn` and `TensorSchema.learn`.
+        UsageError: as `learn` of the schema.
     """
+    if source.form == "tokens":
+        return TokenSchema.learn_source(table, source, kind)
     if source.form == "tensors":
         return TensorSchema.learn(table, source, kind)
     return Schema.learn(table, source, kind)
@@ -110,6 +117,8 @@ def schema_from(plain: Any) -> RowSchema:
     form = plain.get("form", "columns") if isinstance(plain, dict) else "columns"
     if form == "tensors":
         return TensorSchema.from_dict(plain)
+    if form == "tokens":
+        return TokenSchema.from_dict(plain)
     if form != "columns":
-        raise UsageError(f"schema.form is {form!r}: expected columns or tensors")
+        raise UsageError(f"schema.form is {form!r}: expected columns, tensors or tokens")
     return Schema.from_dict(plain)

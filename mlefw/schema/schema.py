@@ -159,6 +159,10 @@ class Schema:
         """Number of design columns."""
         return len(self.names)
 
+    @property
+    def token_bytes(self) -> None:
+        """None: rows hold no text."""
+
     def adapted(self, **ways: Any) -> "Schema":
         """The schema with other ways to treat `missing` and `unseen` values."""
         return replace(self, **ways)

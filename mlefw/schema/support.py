@@ -13,6 +13,7 @@ from mlefw.head.multitask import JointHead, MultitaskHead
 from mlefw.reading.arrays import ArrayTable
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
+from mlefw.rows.tokens import TokenRows
 
 _NUM_BOUNDS = 2
 """Number of target columns of a censored number."""
@@ -68,6 +69,9 @@ def check_support(head: Head, rows: Rows, table: Table, target: str) -> None:
     Raises:
         MisfitError: some values do not; the message names rows, values and the support.
     """
+    if isinstance(rows, TokenRows):
+        # Coded tokens are labels of the head by their making, and all targets at once may not fit into memory.
+        return
     if isinstance(head, MultitaskHead):
         for index, (name, part) in enumerate(zip(head.targets, head.parts, strict=True)):
             check_support(part, rows._replace(y=head.of_target(rows.y, index)[0]), table, name)

@@ -150,6 +150,10 @@ class TensorSchema:
         """No columns."""
         return ()
 
+    @property
+    def token_bytes(self) -> None:
+        """None: rows hold no text."""
+
     def adapted(self, **ways: Any) -> "TensorSchema":
         """The schema as it is.
 

@@ -1,48 +1,28 @@
 """`TokenSchema`, what the tokens of a text are, learnt from it and stored with the model."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from mlefw.configuration.record import typed
-from mlefw.errors import UsageError
+from mlefw.data.base import Source
+from mlefw.errors import MisfitError, UsageError
 from mlefw.reading.documents import Document, TokenKind, utf8_lengths
-from mlefw.rows.tokens import TokenRows
-from mlefw.rows.windows import windows
+from mlefw.reading.table import Table
+from mlefw.reading.text_table import TextTable
+from mlefw.rows.rows import Rows
+from mlefw.rows.shape import RowShape
+from mlefw.rows.token_stream import TokenStream
+from mlefw.schema.target import Target, TargetKind
 
 UnseenToken = Literal["error", "ignore"]
 
 _CODE_POINTS = 0x110000
 _MOST_SHOWN = 5
 _MOST_IDS = 2**31 - 1
-
-
-class TokenStream(NamedTuple):
-    """Coded documents, one behind the other.
-
-    Attributes:
-        tokens: (num_tokens,) in the smallest of uint8, uint16 and int32, or as the ids lie in their file.
-        documents: positions (start, stop) of the documents, (num_documents, 2) int64.
-        hidden: whether each token is unknown to the schema, and coded as token 0, (num_tokens,); None if none is.
-    """
-
-    tokens: np.ndarray
-    documents: np.ndarray
-    hidden: np.ndarray | None = None
-
-    @property
-    def num_unknown(self) -> int:
-        """Number of tokens that the schema does not know."""
-        return 0 if self.hidden is None else int(self.hidden.sum())
-
-    def rows(self, documents: np.ndarray, length: int, stride: int | None = None) -> TokenRows:
-        """The rows of some documents, such as those of a split, (num_documents, 2)."""
-        found = windows(torch.from_numpy(documents), length, stride)
-        hidden = None if self.hidden is None else torch.from_numpy(self.hidden)
-        return TokenRows(torch.from_numpy(self.tokens), found, length, hidden)
 
 
 @dataclass(frozen=True)
@@ -55,6 +35,8 @@ class TokenSchema:
         alphabet: the code point or byte of each token, ascending; empty for ids.
         vocabulary: number of ids; None for characters and bytes.
         bytes_per_token: mean number of bytes of text that an id stands for, if known.
+        unseen: whether a token that the alphabet lacks is an error, or ignored: never scored, and read as token 0.
+        form: says in a checkpoint that this is no schema of columns.
     """
 
     tokens: TokenKind
@@ -62,6 +44,28 @@ class TokenSchema:
     alphabet: tuple[int, ...] = ()
     vocabulary: int | None = None
     bytes_per_token: float | None = None
+    unseen: UnseenToken = "error"
+    form: Literal["tokens"] = "tokens"
+
+    @classmethod
+    def learn_source(cls, table: Table, source: Source, kind: TargetKind | Mapping[str, TargetKind]) -> "TokenSchema":
+        """The schema of a text, with the tokens of its validation and test files.
+
+        Args:
+            table: the text that the source has read.
+            source: the source, which says what a token is.
+            kind: kind of target that the head takes.
+
+        Raises:
+            MisfitError: the head takes no labels.
+            UsageError: as `learn`.
+        """
+        if kind != "labels":
+            raise MisfitError("the next token is one of many labels: expected head=categorical")
+        own: Any = source
+        tables = [table, source.read_validation(), source.read_test()]
+        documents = [document for one in tables if one is not None for document in _text(one).corpus.documents]
+        return cls.learn(documents, own.tokens, own.length, own.vocabulary, own.bytes_per_token)
 
     @classmethod
     def learn(
@@ -123,27 +127,28 @@ class TokenSchema:
         each = 1.0 if self.tokens == "bytes" else self.bytes_per_token
         return None if each is None else np.full(self.num_tokens, each)
 
-    def code(self, documents: Sequence[Document], unseen: UnseenToken = "error") -> TokenStream:
+    def code(
+        self, documents: Sequence[Document], unseen: UnseenToken = "error", spans: np.ndarray | None = None
+    ) -> TokenStream:
         """The documents as one stream; memory beyond it is bounded.
 
         Args:
             documents: at least one.
-            unseen: whether a token that the alphabet lacks is an error, or hidden: never scored, and read as token 0.
+            unseen: as the attribute.
+            spans: positions (start, stop) of the documents, (num_documents, 2), if the caller knows them.
 
         Raises:
             UsageError: a token that the alphabet lacks, or an id beyond the vocabulary; the message names places.
         """
-        sizes = [
-            sum(len(symbols) for _, symbols in one.blocks()) if one.whole is None else len(one.whole)
-            for one in documents
-        ]
-        ends = np.cumsum(sizes, dtype=np.int64)
-        spans = np.stack([ends - sizes, ends], 1)
+        if spans is None:
+            ends = np.cumsum([document.size for document in documents], dtype=np.int64)
+            spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], 1)
+        size = int(spans[-1, 1])
         if self.tokens == "ids":
-            return TokenStream(self._ids(documents, int(ends[-1])), spans)
+            return TokenStream(self._ids(documents, size), spans)
         table = np.full(_CODE_POINTS if self.tokens == "chars" else 256, -1, dtype=np.int32)
         table[list(self.alphabet)] = np.arange(self.num_tokens)
-        stream, hidden, position = np.empty(int(ends[-1]), self.dtype), None, 0
+        stream, hidden, position = np.empty(size, self.dtype), None, 0
         for document in documents:
             for offset, symbols in document.blocks():
                 coded = table[symbols]
@@ -166,6 +171,125 @@ class TokenSchema:
         if self.tokens == "bytes":
             return symbols.astype(np.uint8).tobytes()
         return symbols.astype("<u4").tobytes().decode("utf-32-le")
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The one target: the next token."""
+        return (Target(self.target, self.kind, self.labels),)
+
+    @property
+    def target(self) -> str:
+        """The name of the target."""
+        return "token"
+
+    @property
+    def observed(self) -> list[str]:
+        """What is observed of a row: the next tokens."""
+        return [self.target]
+
+    @property
+    def kind(self) -> TargetKind:
+        """Kind of the target."""
+        return "labels"
+
+    @property
+    def all_labels(self) -> list[str]:
+        """The tokens as text."""
+        return list(self.labels)
+
+    @property
+    def features(self) -> tuple[()]:
+        """No columns."""
+        return ()
+
+    @property
+    def names(self) -> list[str]:
+        """No names of inputs."""
+        return []
+
+    @property
+    def num_features(self) -> int:
+        """Number of different tokens."""
+        return self.num_tokens
+
+    @property
+    def row_shape(self) -> RowShape:
+        """What a model may ask of the shape of a row."""
+        return RowShape((self.length,), (self.length,), self.num_tokens, is_sequential=True)
+
+    @property
+    def id(self) -> None:
+        """No name of what identifies a row."""
+        return None
+
+    @property
+    def partial(self) -> bool:
+        """False: there is one target."""
+        return False
+
+    @property
+    def bounds(self) -> bool:
+        """False: a token is no number."""
+        return False
+
+    def of_training(self, table: Table, index: np.ndarray) -> "TokenSchema":
+        """The schema as it is: the alphabet is that of all splits."""
+        return self
+
+    def adapted(self, **ways: Any) -> "TokenSchema":
+        """The schema with another way to treat unseen tokens.
+
+        Raises:
+            UsageError: another way than `error` to treat missing values, or one that only tables have.
+        """
+        if ways.get("missing", "error") != "error":
+            raise UsageError(f"data.missing={ways['missing']} is for columns of a table: expected error with a text")
+        unseen = ways.get("unseen", self.unseen)
+        if unseen not in ("error", "ignore"):
+            raise UsageError(f"data.unseen={unseen} is for columns of a table: expected error or ignore with a text")
+        return replace(self, unseen=unseen)
+
+    def columns_of(self, features: Iterable[str] | None, setting: str) -> list[int]:
+        """No columns.
+
+        Raises:
+            UsageError: some are asked for by name.
+        """
+        if features is not None:
+            raise UsageError(f"{setting} names columns of a table: expected null with a text")
+        return list(range(self.num_features))
+
+    def reading(self, source: Source, prediction: bool = False) -> Source:
+        """The source, set to read tokens as in training.
+
+        Raises:
+            UsageError: the source is not one of text.
+        """
+        if source.form != self.form:
+            raise UsageError(
+                f"data.path={getattr(source, 'path', None)}: the model takes text, and this is read as "
+                f"{'a table' if source.form == 'columns' else 'arrays'}\n  expected: text"
+            )
+        reading = replace(source, tokens=self.tokens, length=self.length)  # type: ignore[call-arg]
+        reading.prediction = prediction
+        return reading
+
+    def rows(self, table: Table, log_link: bool, target_required: bool = True, whole: bool = True) -> Rows:
+        """The windows of a text as rows; the text is coded once for all of its windows.
+
+        Args:
+            table: the windows.
+            log_link: ignored, since there is no exposure.
+            target_required: ignored, since the text has the next tokens.
+            whole: ignored.
+
+        Raises:
+            UsageError: as `code`.
+        """
+        text = _text(table)
+        stream = text.corpus.coded(self, lambda documents, spans: self.code(documents, self.unseen, spans))
+        rows = stream.rows_of(text.windows, text.length)
+        return rows if text.pieces is None else rows.moving(torch.from_numpy(text.pieces))
 
     def to_dict(self) -> dict[str, Any]:
         """The schema as plain values."""
@@ -211,6 +335,11 @@ class TokenSchema:
             f"{document.name} holds {self.tokens} that the training text does not: {shown}"
             "\n  data.unseen=ignore leaves them out of every figure, and says how many they are"
         )
+
+
+def _text(table: Table) -> TextTable:
+    assert isinstance(table, TextTable)
+    return table
 
 
 def _shown(symbol: int, kind: TokenKind) -> str:

@@ -10,8 +10,9 @@ import torch
 
 from mlefw.baseline import distance
 from mlefw.baseline.refit import head_refit_gap
-from mlefw.objective.objective import Evaluation, Objective, evaluate
+from mlefw.objective.objective import Evaluation, Objective
 from mlefw.rows.rows import Rows
+from mlefw.score.exact_model import evaluate_exact
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.atomic import Json
 from mlefw.system.attempt import attempt
@@ -49,7 +50,7 @@ def distances(
     content |= {} if refit is None else {"head_refit_gap": refit}
     predicts, evaluations = final or (objective, evaluations)
     content |= gaps(evaluations, splits, yardstick)
-    if yardstick.reference is None:
+    if not isinstance(yardstick.reference, Objective):
         return content
     divergence = attempt(
         "the divergence from the exact estimate",
@@ -112,7 +113,7 @@ def _null_gaps(evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows]
     """Mean NLL minus that of the null model, in nats per row, and its paired standard error, by split."""
     content: dict[str, dict[str, float]] = {"null_gap_nats": {}, "null_gap_se": {}}
     for split, rows in splits.items():
-        null = partial(evaluate, yardstick.null, rows)
+        null = partial(evaluate_exact, yardstick.null, rows)
         found = attempt(f"the gap to the null model on {split}", partial(_pair, evaluations[split], null, rows), ())
         for key, value in zip(content, found, strict=False):
             if abs(value) < float("inf"):
@@ -125,7 +126,7 @@ def _pair(evaluation: Evaluation, null: Callable[[], Evaluation], rows: Rows) ->
 
 
 def _divergence(predicts: Objective, evaluation: Evaluation, rows: Rows, yardstick: Yardstick) -> float | None:
-    assert yardstick.reference is not None
+    assert isinstance(yardstick.reference, Objective)
     at_exact = yardstick.at_reference("train", rows).eta
     return distance.predictive_kl((predicts, evaluation.eta), (yardstick.reference, at_exact), rows)
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
-from mlefw.baseline.predictor import as_objective
-from mlefw.objective.objective import Evaluation, Objective, evaluate
+from mlefw.baseline.ngram.estimate import NgramEstimate
+from mlefw.baseline.ngram.ngram import Ngram
+from mlefw.objective.objective import Evaluation, Objective
 from mlefw.rows.rows import Rows
+from mlefw.score.exact_model import ExactModel, evaluate_exact, model_of, unseen
 from mlefw.system.atomic import Json
 
 _MAX_KEPT_ROWS = 100_000
@@ -15,6 +17,10 @@ _MAX_KEPT_ROWS = 100_000
 
 _SMALL_GAP = 1e-3
 """Nats per row: an estimate whose solver did not converge is still a reference where its excess is below this."""
+
+
+Estimate = Solution | NgramEstimate
+"""The exact estimate of a linear problem, or a table of the next token."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +37,23 @@ class ExactEstimates:
             estimates use a part of the features only.
         seconds: time that the estimates took.
         left_out: for each estimate that was not computed, by name, the reason.
+        longer: table of a text by more than one token of context.
+        null_table: the null model of a text as a table without context.
     """
 
     null: Solution
-    mle: Solution | None = None
-    map: Solution | None = None
+    mle: Estimate | None = None
+    map: Estimate | None = None
     ridge: Solution | None = None
     optimum: Solution | None = None
     seconds: float = 0.0
     left_out: Mapping[str, str] = field(default_factory=dict)
+    longer: NgramEstimate | None = None
+    null_table: Ngram | None = None
+
+    def null_nll(self, rows: Rows) -> float:
+        """The mean NLL of the null model on rows, in nats per observation; only for tables of tokens."""
+        return self.null.objective if self.null_table is None else evaluate_exact(self.null_table, rows).mean(rows)
 
     @property
     def is_requested(self) -> bool:
@@ -47,17 +61,18 @@ class ExactEstimates:
         return bool(self.solutions or self.left_out)
 
     @property
-    def reference(self) -> tuple[str, Solution] | None:
+    def reference(self) -> tuple[str, Estimate] | None:
         """Name and solution of the estimate that gaps are measured from: the first usable of MLE, MAP and ridge MAP."""
         for name, solution in self.solutions.items():
-            if solution.may_exist and (solution.converged or (solution.gap is not None and solution.gap < _SMALL_GAP)):
+            is_certain = solution.converged or (solution.gap is not None and solution.gap < _SMALL_GAP)
+            if name != "longer" and solution.may_exist and is_certain:
                 return name, solution
         return None
 
     @property
-    def solutions(self) -> dict[str, Solution]:
+    def solutions(self) -> dict[str, Estimate]:
         """The estimates that were computed, without the null model, by name."""
-        found = {"mle": self.mle, "map": self.map, "ridge": self.ridge}
+        found = {"mle": self.mle, "map": self.map, "ridge": self.ridge, "longer": self.longer}
         return {name: solution for name, solution in found.items() if solution is not None}
 
 
@@ -76,25 +91,24 @@ class Yardstick:
         optimum: the estimate that training would reach with a linear model; None unless it exists and is certified.
         measure: gives the distances between an objective's parameters and `optimum`; None where that is not defined.
         mean_nll: mean NLL in nats per row, by name of the estimate and by split; only finite ones.
+        unseen: by split, number and share of tokens to which the table of the MLE gives no probability.
         null_gap: by split, mean NLL of the null model minus that of the reference, and its paired standard error.
     """
 
     def __init__(self, exact: ExactEstimates, objective: Objective, splits: dict[str, Rows]) -> None:
         self.exact, self.null_gap = exact, dict[str, tuple[float, float]]()
-        found = exact.optimum
-        self.optimum = found if found is not None and found.may_exist and found.converged else None
+        optimum = exact.optimum
+        self.optimum = optimum if optimum is not None and optimum.may_exist and optimum.converged else None
         self.measure = None if self.optimum is None else distance.parameter_measure(objective, self.optimum)
-        objectives = {
-            name: as_objective(solution, objective)
-            for name, solution in {"null": exact.null, **exact.solutions}.items()
-            if solution.may_exist or name == "null"
-        }
-        self.null = objectives["null"]
-        self.mean_nll: dict[str, dict[str, float]] = {name: {} for name in objectives}
-        self.reference = None if exact.reference is None else objectives[exact.reference[0]]
+        models: dict[str, ExactModel] = {"null": exact.null_table or model_of(exact.null, objective)}
+        models |= {name: model_of(found, objective) for name, found in exact.solutions.items() if found.may_exist}
+        self.null = models["null"]
+        self.mean_nll: dict[str, dict[str, float]] = {name: {} for name in models}
+        self.unseen = {split: unseen(exact.mle, rows) for split, rows in splits.items()}
+        self.reference = None if exact.reference is None else models[exact.reference[0]]
         self._at_reference: dict[str, Evaluation] = {}
         for split, rows in splits.items():
-            evaluations = {name: evaluate(exact_objective, rows) for name, exact_objective in objectives.items()}
+            evaluations = {name: evaluate_exact(model, rows) for name, model in models.items()}
             for name, evaluation in evaluations.items():
                 if abs(value := evaluation.mean(rows)) < float("inf"):
                     self.mean_nll[name][split] = value
@@ -106,7 +120,7 @@ class Yardstick:
     def at_reference(self, split: str, rows: Rows) -> Evaluation:
         """The reference evaluated on `rows`, which are those of the split."""
         assert self.reference is not None
-        return self._at_reference.get(split) or evaluate(self.reference, rows)
+        return self._at_reference.get(split) or evaluate_exact(self.reference, rows)
 
     def epoch(self, split: str, figures: Mapping[str, float], objective: Objective) -> dict[str, float]:
         """Figures of one epoch relative to the exact estimates; only finite ones.
@@ -130,19 +144,25 @@ class Yardstick:
         return {name: value for name, value in values.items() if abs(value) < float("inf")}
 
 
-def describe(solution: Solution | None, mean_nll: dict[str, float] | None) -> Json | None:
+def describe(
+    solution: Estimate | None, mean_nll: dict[str, float] | None, unseen: Mapping[str, Json | None] | None = None
+) -> Json | None:
     """The entry of an exact estimate in `summary.json`.
 
-    `mean_nll`: its mean NLL by split, in nats per row.
+    Args:
+        solution: the estimate.
+        mean_nll: its mean NLL by split, in nats per row.
+        unseen: of an MLE that does not exist, by split what makes its NLL infinite.
     """
     if solution is None:
         return None
     content: Json = {"exists": solution.exists}
+    content |= solution.facts() if isinstance(solution, NgramEstimate) else {}
     if not solution.may_exist:
         content["reason"] = solution.reason
         if solution.infimum is not None:
             content["nll_infimum"] = solution.infimum
-        return content
+        return content | {split: {"unseen": some} for split, some in (unseen or {}).items() if some}
     content |= {"converged": solution.converged, "solver": solution.solver}
     content |= {"residual": solution.residual} if abs(solution.residual) < float("inf") else {}
     content |= {"is_global": solution.is_global}

@@ -64,7 +64,8 @@ class RowsModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         self.splits, self.regime, self.seed, self.chunk, self.block = splits, regime, seed, chunk, block
-        self.evaluation_schedule = EvaluationSchedule(regime, splits["train"].num_rows, "validation" in splits, every)
+        self.num_per_epoch = splits["train"].num_per_epoch
+        self.evaluation_schedule = EvaluationSchedule(regime, self.num_per_epoch, "validation" in splits, every)
         self.is_counted = is_counted
         if isinstance(splits["train"], StoredRows):
             regime.group, regime.max_rows = _ROWS_PER_READ, min(regime.max_rows or _ROWS_PER_PASS, _ROWS_PER_PASS)
@@ -116,8 +117,9 @@ class RowsModule(lightning.LightningDataModule):
     def chunks(self, epochs: range, length: Callable[[], int]) -> Iterator[Chunk]:
         """The batches of some epochs in chunks; `length` is asked for the number of batches as each chunk begins."""
         rows, known = self._prepared("train"), self.is_standardized("train")
-        steps = self.steps(epochs)
-        while taken := list(islice(steps, length())):
+        steps, epoch = self.steps(epochs), epochs.start
+        own_rows = self._of_epoch(rows, epoch)
+        while taken := _taken(steps, length(), rows.is_moving):
             ends = [k for k, (_, _, is_end) in enumerate(taken) if is_end]
             if all(self._is_all_rows(index) for index, _, _ in taken):
                 share = self.own_share("train")
@@ -126,17 +128,23 @@ class RowsModule(lightning.LightningDataModule):
             else:
                 # Every process draws the same batches, and computes every k-th row of each.
                 own = slice(ranks.rank(), None, ranks.world_size())
-                chunk = gather_batches(rows, [(index[own], scale) for index, scale, _ in taken], known, ends)
+                chunk = gather_batches(own_rows, [(index[own], scale) for index, scale, _ in taken], known, ends)
                 if isinstance(rows, StoredRows):
                     rows.release()
                 yield chunk
+            if rows.is_moving and ends:
+                epoch += 1
+                own_rows = self._of_epoch(rows, epoch)
+
+    def _of_epoch(self, rows: Rows, epoch: int) -> Rows:
+        return rows.of_epoch(random_state.generator(self.seed, f"windows of epoch {epoch}")) if rows.is_moving else rows
 
     def steps(self, epochs: range) -> Iterator[tuple[Tensor, float, bool]]:
         """For each step of some epochs: positions of its rows, scale, and whether it ends an epoch but the last one.
 
         The end of the last epoch is left out, since Lightning counts that epoch itself.
         """
-        num_rows = self.splits["train"].num_rows
+        num_rows = self.num_per_epoch
         for epoch in epochs:
             generator = random_state.generator(self.seed, f"order of rows in epoch {epoch}")
             done = self.start[1] if epoch == self.start[0] else 0
@@ -148,13 +156,14 @@ class RowsModule(lightning.LightningDataModule):
 
     def _is_all_rows(self, index: Tensor) -> bool:
         """Whether a batch holds every training row exactly once."""
-        return self.regime.without_replacement and len(index) == self.splits["train"].num_rows
+        return self.regime.without_replacement and len(index) == self.num_per_epoch
 
     def is_standardized(self, split: str) -> bool:
         """Whether the rows of a split are kept standardised: not if they are in files or take too much memory."""
         rows = self.splits[split]
-        has_memory = rows.num_rows * self.num_inputs <= max(rows.x.numel(), MAX_INPUTS)
-        return self.standardize is not None and has_memory and not isinstance(rows, StoredRows)
+        if self.standardize is None or isinstance(rows, StoredRows):
+            return False
+        return rows.num_rows * self.num_inputs <= max(rows.x.numel(), MAX_INPUTS)
 
     def _prepared(self, split: str) -> Rows:
         """The rows from which batches are taken: standardised where they may be, and on the device if it has room."""
@@ -166,6 +175,18 @@ class RowsModule(lightning.LightningDataModule):
             device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
             self._prepared_splits[key] = rows.to(device) if has_room(device, rows.num_bytes) else rows
         return self._prepared_splits[key]
+
+
+def _taken(
+    steps: Iterator[tuple[Tensor, float, bool]], count: int, ends_with_epoch: bool
+) -> list[tuple[Tensor, float, bool]]:
+    """The next `count` steps, fewer where there are no more, or an epoch ends that a chunk must not go beyond."""
+    taken = []
+    for step in islice(steps, count):
+        taken.append(step)
+        if ends_with_epoch and step[2]:
+            break
+    return taken
 
 
 class Chunks:

@@ -86,6 +86,22 @@ class Ngram:
             parts[f"count_{level.counts.order}"] = level.counts.count
         return parts
 
+    def check(self) -> None:
+        """Check that this can be a distribution, where it was read from a file.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        if self.base.ndim != 1 or not (np.isfinite(self.base).all() and (self.base > 0).all()):
+            raise ValueError("probabilities without context that are not positive")
+        for level in self.levels:
+            counts, size = level.counts, level.counts.num_contexts * len(self.base)
+            shapes = counts.key.ndim == 1 and counts.key.shape == counts.count.shape and counts.key.dtype == np.int64
+            if not shapes or not (counts.count > 0).all() or not level.concentration >= 0:
+                raise ValueError("counts that are not positive, or of another number than their keys")
+            if len(counts.key) and (counts.key[0] < 0 or counts.key[-1] >= size or (np.diff(counts.key) <= 0).any()):
+                raise ValueError("keys that do not ascend, or that are no tokens")
+
     @classmethod
     def from_arrays(cls, parts: Mapping[str, np.ndarray]) -> "Ngram":
         """The distribution from the content of `arrays`."""
@@ -108,8 +124,18 @@ def fit_ngram(rows: TokenRows, num_tokens: int, order: int = 1, smoothing: float
         UsageError: an order whose keys exceed an int64, or a smoothing that is not positive.
     """
     check_order(num_tokens, order)
-    ngram = fit_table(count_ngrams(rows, num_tokens, 1), smoothing)
-    for size in range(2, order + 1):
+    return fit_longer(fit_table(count_ngrams(rows, num_tokens, 1), smoothing), rows, order)
+
+
+def fit_longer(ngram: Ngram, rows: TokenRows, order: int) -> Ngram:
+    """The distribution with further levels, up to contexts of `order` tokens, each centred at the shorter one.
+
+    Raises:
+        UsageError: an order whose keys exceed an int64.
+    """
+    num_tokens = len(ngram.base)
+    check_order(num_tokens, order)
+    for size in range(ngram.order + 1, order + 1):
         counts = count_ngrams(rows, num_tokens, size)
         found = maximise_evidence(counts, ngram.of_keys(counts.key, size - 1))
         ngram = Ngram(ngram.base, (*ngram.levels, Level(counts, *found)))
