@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,14 @@ class TokenSchema:
         unseen: whether a token that the alphabet lacks is an error, or ignored: never scored, and read as token 0.
         form: says in a checkpoint that this is no schema of columns.
     """
+
+    target: ClassVar[str] = "token"
+    kind: ClassVar[TargetKind] = "labels"
+    features: ClassVar[tuple[()]] = ()
+    names: ClassVar[list[str]] = []
+    id: ClassVar[None] = None
+    partial: ClassVar[bool] = False
+    bounds: ClassVar[bool] = False
 
     tokens: TokenKind
     length: int
@@ -178,34 +186,14 @@ class TokenSchema:
         return (Target(self.target, self.kind, self.labels),)
 
     @property
-    def target(self) -> str:
-        """The name of the target."""
-        return "token"
-
-    @property
     def observed(self) -> list[str]:
         """What is observed of a row: the next tokens."""
         return [self.target]
 
     @property
-    def kind(self) -> TargetKind:
-        """Kind of the target."""
-        return "labels"
-
-    @property
     def all_labels(self) -> list[str]:
         """The tokens as text."""
         return list(self.labels)
-
-    @property
-    def features(self) -> tuple[()]:
-        """No columns."""
-        return ()
-
-    @property
-    def names(self) -> list[str]:
-        """No names of inputs."""
-        return []
 
     @property
     def num_features(self) -> int:
@@ -216,21 +204,6 @@ class TokenSchema:
     def row_shape(self) -> RowShape:
         """What a model may ask of the shape of a row."""
         return RowShape((self.length,), (self.length,), self.num_tokens, is_sequential=True)
-
-    @property
-    def id(self) -> None:
-        """No name of what identifies a row."""
-        return None
-
-    @property
-    def partial(self) -> bool:
-        """False: there is one target."""
-        return False
-
-    @property
-    def bounds(self) -> bool:
-        """False: a token is no number."""
-        return False
 
     def of_training(self, table: Table, index: np.ndarray) -> "TokenSchema":
         """The schema as it is: the alphabet is that of all splits."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from mlefw.data.base import Source
 from mlefw.reading.table import Table
+from mlefw.reading.text_table import TextTable
 from mlefw.testing.conformance import Check, hold
 
 
@@ -72,15 +73,29 @@ def blocks_are_the_rows_in_order(case: SourceCase) -> Iterator[str]:
 
 
 def splits_share_out_the_rows(case: SourceCase) -> Iterator[str]:
-    """Random splits contain every row once, and are equal for equal seeds."""
+    """Random splits contain every row once, and are equal for equal seeds; those of a text score a token once at most."""
     table = case.source.read()
     parts = case.source.parts(table)
+    if isinstance(table, TextTable):
+        yield from _shared_tokens(table, [part for part, _ in parts.values() if isinstance(part, TextTable)])
+        return
     drawn = np.concatenate([index for part, index in parts.values() if part is table])
     if not np.array_equal(np.sort(drawn), np.arange(table.num_rows)):
         yield f"the splits hold {len(drawn)} rows, {len(set(drawn.tolist()))} of them different, of {table.num_rows}"
     again = case.source.parts(table)
     if any(not np.array_equal(index, again[split][1]) for split, (_, index) in parts.items()):
         yield "two splits with the same seed differ"
+
+
+def _shared_tokens(table: TextTable, parts: list[TextTable]) -> Iterator[str]:
+    num_tokens = int(table.corpus.spans[-1, 1])
+    scored = np.zeros(num_tokens + 1, dtype=int)
+    for windows in (part.windows for part in parts if part.corpus is table.corpus):
+        np.add.at(scored, (windows.start + windows.skip).numpy() + 1, 1)
+        np.add.at(scored, (windows.start + windows.stop).numpy() + 1, -1)
+    most = int(scored.cumsum().max())
+    if most != 1:
+        yield f"the splits score a token {most} times, expected once at most"
 
 
 def rows_can_be_named(case: SourceCase) -> Iterator[str]:

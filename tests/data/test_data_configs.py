@@ -20,8 +20,9 @@ def test_all_are_there() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_builds(name: str) -> None:
-    config = OmegaConf.load(FOLDER / f"{name}.yaml")
-    assert isinstance(instantiate(config), Source)
+    config = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    assert isinstance(config, dict)
+    assert isinstance(instantiate({key: value for key, value in config.items() if key != "defaults"}), Source)
     assert (FOLDER / f"{name}.yaml").read_text().startswith("# ")
 
 
@@ -31,7 +32,7 @@ def test_defaults_agree(name: str) -> None:
     assert isinstance(config, dict)
     defaults = {f.name: f.default for f in fields(get_class(config["_target_"]))}
     common = {f.name for f in fields(Source)}
-    given = {str(key): value for key, value in config.items() if key != "_target_"}
+    given = {str(key): value for key, value in config.items() if key not in ("_target_", "defaults")}
     assert set(given) <= set(defaults)
     assert set(given) >= set(defaults) - common
     own = {key: value for key, value in given.items() if key not in common and defaults[key] is not MISSING}

@@ -19,7 +19,9 @@ from mlefw.data.digits_images import DigitsImages
 from mlefw.data.frame import Frame, offered
 from mlefw.data.npz import Npz
 from mlefw.data.parquet import Parquet
+from mlefw.data.shakespeare import Shakespeare
 from mlefw.data.synthetic import KINDS, Synthetic
+from mlefw.data.text import Text
 from mlefw.testing.source import check_source
 
 
@@ -41,12 +43,22 @@ def arrays(folder: Path) -> str:
     return str(folder / "d.npz")
 
 
+def text(folder: Path) -> str:
+    """A folder with two documents."""
+    (folder / "texts").mkdir()
+    (folder / "texts" / "a.txt").write_text("one and the other, über alles " * 9)
+    (folder / "texts" / "b.txt").write_text("the rest")
+    return str(folder / "texts")
+
+
 SOURCES: dict[str, Callable[[Path], Source]] = {
     **{name: lambda _, name=name: Bundled(name=name) for name in get_args(get_type_hints(Bundled)["name"])},
     **{kind: lambda _, kind=kind: Synthetic(kind=kind) for kind in KINDS},
     "csv": lambda folder: Csv(path=file(folder, "csv"), target="y", missing="impute"),
     "digits_images": lambda _: DigitsImages(),
     "npz": lambda folder: Npz(path=arrays(folder), weight="w"),
+    "shakespeare": lambda _: Shakespeare(),
+    "text": lambda folder: Text(path=text(folder), length=5, stride=2),
     "parquet": lambda folder: Parquet(path=file(folder, "parquet"), target="y", missing="drop"),
 }
 
@@ -65,4 +77,4 @@ def test_the_public_checks_on_a_frame(tmp_path: Path) -> None:
 def test_every_source_is_tried(tmp_path: Path) -> None:
     tried = {type(make(tmp_path)).__module__ for make in SOURCES.values()} | {"mlefw.data.frame"}
     modules = {f"mlefw.data.{info.name}" for info in pkgutil.iter_modules(mlefw.data.__path__)}
-    assert tried == modules - {"mlefw.data.base", "mlefw.data.tensor_source"}
+    assert tried == modules - {"mlefw.data.base", "mlefw.data.tensor_source", "mlefw.data.text_source"}
