@@ -208,9 +208,9 @@ def share(config: Settings) -> None:
 
 def _measures(config: Settings, prepared: Prepared) -> tuple[Yardstick, Json | None]:
     """The exact estimates on each split, and the content of `baseline.json`."""
-    objective, splits = prepared.estimand.objective, prepared.data.splits
+    objective, data = prepared.estimand.objective, prepared.data
     exact = estimate(config, prepared)
-    make = partial(Yardstick, exact, objective, splits)
+    make = partial(Yardstick, exact, objective, data.splits, data.units)
     yardstick = compute_once("yardstick", config.plain, _YARDSTICK_SECTIONS, make)
     if not exact.solutions:
         return yardstick, None

@@ -17,6 +17,7 @@ from mlefw.run.directory import checkpoint_of
 from mlefw.run.essentials import essentials
 from mlefw.run.posterior import keep_posterior
 from mlefw.run.prepare import Prepared
+from mlefw.run.units import over_units
 from mlefw.score import recalibration
 from mlefw.score.distances import distances
 from mlefw.score.figures import figures_on, floored_share
@@ -78,10 +79,11 @@ def conclude(
     )
     if seen is None or calibration is not None:
         seen = evaluated(config, final, evaluations, data.splits)
+    seen = replace(seen, figures=_over_units(seen, data))
     attempt("the share of rows at the floor", lambda: _warn_of_floor(objective, before["train"], data.train), None)
     is_fold = bool(config.cv) and yardstick.reference is not None
     baseline_nll = yardstick.at_reference("test", data.splits["test"]).nll if is_fold else None
-    row_scores.store(run_dir, evaluations, data.splits, data.schema.labels, baseline_nll)
+    row_scores.store(run_dir, evaluations, data.splits, data.schema.labels, baseline_nll, data.units)
     summary = _essentials(config, prepared, yardstick, fit, seen, final, calibration)
     summary["time"]["total_s"] = time.monotonic() - started
     figures = seen.figures
@@ -102,6 +104,14 @@ def conclude(
     pictures = _show(config, run_dir, prepared, fit, summary, final)
     summary["time"] |= {"total_s": time.monotonic() - started, "pictures_s": time.monotonic() - clock}
     return write_summary(config, run_dir, summary, baseline, pictures)
+
+
+def _over_units(seen: FinalState, data: build.Data) -> dict[str, dict[str, float]]:
+    is_sequential = data.schema.row_shape.is_sequential
+    return {
+        split: over_units(figures, seen.evaluations[split], data.splits[split], data.units.get(split), is_sequential)
+        for split, figures in seen.figures.items()
+    }
 
 
 def _warn_of_first_epoch(fit: fitting.Fit, objective: Objective, splits: Splits) -> None:

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
 from mlefw.baseline.predictor import as_objective
 from mlefw.objective.objective import Evaluation, Objective, evaluate
+from mlefw.rows.clustered import Units
 from mlefw.rows.rows import Rows
 from mlefw.system.atomic import Json
 
@@ -68,9 +71,11 @@ class Yardstick:
         exact: the estimates.
         objective: the objective of the run, whose head and prior the estimates share.
         splits: rows by split.
+        units: the units of standard errors by split, where they are not the rows.
 
     Attributes:
         exact: the estimates.
+        units: the units of standard errors by split, where they are not the rows.
         null: the null model.
         reference: the model of the estimate from which gaps are measured; None where there is none.
         optimum: the estimate that training would reach with a linear model; None unless it exists and is certified.
@@ -79,8 +84,15 @@ class Yardstick:
         null_gap: by split, mean NLL of the null model minus that of the reference, and its paired standard error.
     """
 
-    def __init__(self, exact: ExactEstimates, objective: Objective, splits: dict[str, Rows]) -> None:
+    def __init__(
+        self,
+        exact: ExactEstimates,
+        objective: Objective,
+        splits: dict[str, Rows],
+        units: Mapping[str, Units] | None = None,
+    ) -> None:
         self.exact, self.null_gap = exact, dict[str, tuple[float, float]]()
+        self.units = units or {}
         found = exact.optimum
         self.optimum = found if found is not None and found.may_exist and found.converged else None
         self.measure = None if self.optimum is None else distance.parameter_measure(objective, self.optimum)
@@ -99,9 +111,14 @@ class Yardstick:
                 if abs(value := evaluation.mean(rows)) < float("inf"):
                     self.mean_nll[name][split] = value
             if exact.reference is not None:
-                self.null_gap[split] = distance.gap(evaluations["null"], evaluations[exact.reference[0]], rows)
+                pair = evaluations["null"], evaluations[exact.reference[0]]
+                self.null_gap[split] = distance.gap(*pair, rows, self.unit(split))
                 if rows.num_rows <= _MAX_KEPT_ROWS:
                     self._at_reference[split] = evaluations[exact.reference[0]]
+
+    def unit(self, split: str) -> Tensor | None:
+        """The unit of each row of a split, (n,), over which standard errors are taken; None where each row is one."""
+        return self.units[split].of_row if split in self.units else None
 
     def at_reference(self, split: str, rows: Rows) -> Evaluation:
         """The reference evaluated on `rows`, which are those of the split."""
