@@ -118,11 +118,12 @@ def _content(
         figures = {name: value for name, value in figures.items() if name not in ("penalty", "objective")}
     content: Json = {"run": _run_name(trained), "num_rows": tally.num_rows, "metrics": figures}
     if not isinstance(trained.schema, Schema):
-        observation = trained.schema.row_shape.observation
-        content |= {"observation": observation, "num_observations": tally.population, "nll_se_unit": scores.name}
+        content |= {"observation": trained.schema.row_shape.observation}
+        content |= {"num_observations": tally.population, "nll_se_unit": scores.name}
     split = "new" if config.data.path is not None else config.split or "test"
     if not isinstance(trained, Pooled):
-        misfit = judgement.judge(trained.config, trained.objective, {split: tally.kept()[1]}, {split: figures})
+        rows, observation = {split: tally.kept()[1]}, trained.schema.row_shape.observation
+        misfit = judgement.judge(trained.config, trained.objective, rows, {split: figures}, observation)
         content |= {} if misfit is None else {"misfit": misfit}
     if config.data.path is None:
         content["split"] = config.split or "test"
@@ -164,7 +165,7 @@ def _draw(folder: Path, trained: Trained, tally: StreamedFigures, content: Json)
     """Write the pictures of the predictive distributions; a warning if there are none for such a distribution."""
     eta, rows = tally.kept()
     split = content.get("split", "test")
-    sample = Sample.of({split: rows}, trained.schema.target, trained.schema.labels)
+    sample = Sample.of({split: rows}, trained.schema.target, trained.schema.labels, trained.schema.row_shape)
     if "split" not in content:
         sample = replace(sample, description=sample.description.removeprefix("test "))
     seen = forecast(trained.objective, eta[sample.index], sample.rows)

@@ -243,4 +243,6 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     top = contents.pop(wanted, missing)
     chosen = {"head": config.choice("head"), "prior": config.choice("prior"), "target": schema.target}
     left_out = {"left_out": dict(exact.left_out)} if exact.left_out else {}
+    observation = schema.row_shape.observation
+    chosen |= {} if observation == "row" else {"observation": observation}
     return {**chosen, **top, **left_out, **contents}

@@ -24,7 +24,11 @@ _LARGE = 0.05
 
 
 def judge(
-    config: Settings, objective: Objective, splits: Mapping[str, Rows], metrics: Mapping[str, Mapping[str, float]]
+    config: Settings,
+    objective: Objective,
+    splits: Mapping[str, Rows],
+    metrics: Mapping[str, Mapping[str, float]],
+    observation: str = "row",
 ) -> Json | None:
     """The `misfit` of `summary.json`, or None where predictions are calibrated.
 
@@ -33,10 +37,12 @@ def judge(
         objective: the model that predicts.
         splits: rows by split; their features are not read.
         metrics: the figures of the model by split.
+        observation: what one observation is, in a word.
     """
     population = {"train": objective.population} | {split: rows.population for split, rows in splits.items()}
     held = population.get(FITTED_ON, 0.0)
-    return misfit(metrics, population, lambda target: _chosen(config, objective, list(splits.values()), held, target))
+    parts = list(splits.values())
+    return misfit(metrics, population, lambda target: _chosen(config, objective, parts, held, target), observation)
 
 
 def _chosen(config: Settings, objective: Objective, rows: Sequence[Rows], held: float, target: str) -> Chosen:
