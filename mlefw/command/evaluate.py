@@ -122,8 +122,11 @@ def _content(
         content |= {"num_observations": tally.population, "nll_se_unit": scores.name}
     split = "new" if config.data.path is not None else config.split or "test"
     if not isinstance(trained, Pooled):
-        rows, observation = {split: tally.kept()[1]}, trained.schema.row_shape.observation
-        misfit = judgement.judge(trained.config, trained.objective, rows, {split: figures}, observation)
+        rows, shape = {split: tally.kept()[1]}, trained.schema.row_shape
+        is_dependent = not shape.is_sequential and (shape.positions or scores.name != "rows")
+        units = {split: scores.count or tally.num_rows} if is_dependent else {}
+        parts = (trained.config, trained.objective, rows, {split: figures}, shape.observation, units)
+        misfit = judgement.judge(*parts)
         content |= {} if misfit is None else {"misfit": misfit}
     if config.data.path is None:
         content["split"] = config.split or "test"

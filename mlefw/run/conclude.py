@@ -18,7 +18,7 @@ from mlefw.run.directory import checkpoint_of
 from mlefw.run.essentials import essentials
 from mlefw.run.posterior import keep_posterior
 from mlefw.run.prepare import Prepared
-from mlefw.run.units import over_units
+from mlefw.run.units import num_units, over_units
 from mlefw.score import recalibration
 from mlefw.score.distances import distances
 from mlefw.score.figures import figures_on, floored_share
@@ -88,7 +88,8 @@ def conclude(
     summary = _essentials(config, prepared, yardstick, fit, seen, final, calibration)
     summary["time"]["total_s"] = time.monotonic() - started
     figures = seen.figures
-    judged = partial(judgement.judge, config, final, data.splits, figures, data.schema.row_shape.observation)
+    word = data.schema.row_shape.observation
+    judged = partial(judgement.judge, config, final, data.splits, figures, word, _num_units(data))
     misfit = attempt("the judgement of calibration", judged, None)
     if misfit is not None:
         # Not on the terminal: the verdict, which is printed there, says it.
@@ -117,6 +118,13 @@ def _over_units(seen: FinalState, data: build.Data) -> dict[str, dict[str, float
         split: over_units(figures, seen.evaluations[split], data.splits[split], data.units.get(split), is_sequential)
         for split, figures in seen.figures.items()
     }
+
+
+def _num_units(data: build.Data) -> dict[str, float]:
+    """By split the number of independent units, where observations may depend on each other; else empty."""
+    if data.schema.row_shape.is_sequential or not (data.train.positions or data.units):
+        return {}
+    return {split: num_units(rows, data.units.get(split)) for split, rows in data.splits.items()}
 
 
 def _warn_of_first_epoch(fit: fitting.Fit, objective: Objective, splits: Splits) -> None:

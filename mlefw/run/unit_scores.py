@@ -55,6 +55,11 @@ class UnitScores:
         return dict(figures) if self.tally.is_empty else with_error(figures, self.tally.result()[0].error)
 
     @property
+    def count(self) -> int:
+        """The number of groups; 0 where each row is a unit."""
+        return 0 if self.tally.is_empty else self.tally.result()[0].num_units
+
+    @property
     def name(self) -> str:
         """The number and kind of units, such as `12 groups`; or `rows`."""
         return "rows" if self.tally.is_empty else self.tally.result()[1]

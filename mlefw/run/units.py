@@ -10,13 +10,14 @@ from mlefw.data.base import Source
 from mlefw.metric.base import of_dependent
 from mlefw.objective.objective import Evaluation
 from mlefw.reading.table import Table
-from mlefw.rows.clustered import Units, clustered_mean, group_units
+from mlefw.rows.clustered import Units, clustered_mean, group_units, sequence_units
 from mlefw.rows.rows import Rows
+from mlefw.rows.tokens import TokenRows
 from mlefw.run.held_out import Parts
 
 
 def units_of(source: Source, parts: Parts, splits: Mapping[str, Rows]) -> dict[str, Units]:
-    """The units of each split of a run whose rows are in groups (`data.group`); empty where each row is one.
+    """The units of each split: documents or blocks of a text, groups of rows (`data.group`); empty where rows are.
 
     Rows of a table are units by themselves, whatever their groups, which say how they are split.
 
@@ -25,6 +26,9 @@ def units_of(source: Source, parts: Parts, splits: Mapping[str, Rows]) -> dict[s
         parts: for each split its table, and the positions of its rows in it.
         splits: the coded rows by split.
     """
+    texts = {split: rows.windows.origin for split, rows in splits.items() if isinstance(rows, TokenRows)}
+    if texts:
+        return {split: sequence_units(document) for split, document in texts.items()}
     if source.form == "columns" or not source.group:
         return {}
     return {
@@ -35,6 +39,12 @@ def units_of(source: Source, parts: Parts, splits: Mapping[str, Rows]) -> dict[s
 
 def _codes(source: Source, table: Table) -> Tensor:
     return torch.from_numpy(source.splitter.groups(table)[1].astype(np.int64))
+
+
+def num_units(rows: Rows, units: Units | None) -> int:
+    """How many units have an observation: the rows, where no other units are given."""
+    seen = rows.row_weight > 0
+    return int(seen.sum()) if units is None else len(units.of_row[seen].unique())
 
 
 def over_units(

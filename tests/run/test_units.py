@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import statsmodels.api as sm
+import torch
 from conftest import Run, summary_of
+
+from mlefw.data.synthetic import Synthetic
+from mlefw.report.misfit import departures
+from mlefw.rows.tokens import TokenRows
+from mlefw.rows.windows import windows
+from mlefw.run.units import units_of
 
 QUIET = ("report=false", "plots=false", "logger=none", "callback=none")
 
@@ -161,3 +168,37 @@ def test_groups_of_a_table_only_say_how_it_is_split(mlefw: Run, tmp_path: Path) 
         nll = stored["test_nll_nats"]
         assert not [name for name in stored.files if name.endswith("_unit")]
     assert found["metrics"]["test"]["nll_se"] == pytest.approx(nll.std(ddof=1) / np.sqrt(len(nll)), rel=1e-12)
+
+
+def test_units_of_a_text_are_documents_or_blocks() -> None:
+    stream, spans = torch.zeros(900, dtype=torch.uint8), torch.tensor([[0, 500], [500, 900]])
+    few = TokenRows(stream, windows(spans, 10), 10)
+    many = TokenRows(stream, windows(torch.arange(0, 900, 20)[:, None] + torch.tensor([0, 20]), 10), 10)
+    found = units_of(Synthetic(num_rows=10), {}, {"train": few, "test": many})
+    assert found["train"].name == "9 blocks" and few.num_rows == 90
+    assert torch.equal(found["train"].of_row.bincount(), torch.full((9,), 10))
+    assert found["test"].name == "45 documents" and len(found["test"].of_row.unique()) == 45
+
+
+def test_dependent_positions_are_no_evidence_of_their_own(mlefw: Run, tmp_path: Path) -> None:
+    """Rows of nearly equal positions: the coverage of eight of them is chance, that of 1,600 observations is not."""
+    plugin(tmp_path)
+    random = np.random.default_rng(2)
+    x, own = random.normal(size=(40, 200, 1)), random.normal(size=(40, 1))
+    np.savez(tmp_path / "d.npz", x=x, y=own + 0.05 * random.normal(size=(40, 200)))
+    more = (
+        "head=gaussian",
+        "model=steps",
+        "baseline=none",
+        "trainer.max_epochs=20",
+        "optimizer.lr=0.05",
+        "data.validation_fraction=0",
+    )
+    arguments = ("data=npz", "data.path=d.npz", *more, *QUIET, "--plugin", "nets", "--config-dir", "conf")
+    done = mlefw("train", *arguments, "run_dir=r")
+    assert done.returncode == 0, done.stderr
+    found = summary_of(tmp_path / "r")
+    figures = found["metrics"]["test"]
+    assert departures(figures, 1600.0, 6400.0) and not departures(figures, 8.0, 32.0)
+    assert "misfit" not in found
+    assert "misfit" not in evaluated(mlefw, tmp_path, "run=r", True)
