@@ -18,7 +18,7 @@ from mlefw.run.directory import checkpoint_of
 from mlefw.run.essentials import essentials
 from mlefw.run.posterior import keep_posterior
 from mlefw.run.prepare import Prepared
-from mlefw.run.units import num_units, over_units
+from mlefw.run.units import independent_units, over_units
 from mlefw.score import recalibration
 from mlefw.score.distances import distances
 from mlefw.score.figures import figures_on, floored_share
@@ -80,7 +80,8 @@ def conclude(
     )
     if seen is None or calibration is not None:
         seen = evaluated(config, final, evaluations, data.splits)
-    seen = replace(seen, figures=_over_units(seen, data))
+    shape = data.schema.row_shape
+    seen = replace(seen, figures=over_units(seen.figures, seen.evaluations, data.splits, data.units, shape))
     attempt("the share of rows at the floor", lambda: _warn_of_floor(objective, before["train"], data.train), None)
     is_fold = bool(config.cv) and yardstick.reference is not None
     baseline_nll = yardstick.at_reference("test", data.splits["test"]).nll if is_fold else None
@@ -88,8 +89,8 @@ def conclude(
     summary = _essentials(config, prepared, yardstick, fit, seen, final, calibration)
     summary["time"]["total_s"] = time.monotonic() - started
     figures = seen.figures
-    word = data.schema.row_shape.observation
-    judged = partial(judgement.judge, config, final, data.splits, figures, word, _num_units(data))
+    units = independent_units(data.splits, data.units, shape)
+    judged = partial(judgement.judge, config, final, data.splits, figures, shape.observation, units)
     misfit = attempt("the judgement of calibration", judged, None)
     if misfit is not None:
         # Not on the terminal: the verdict, which is printed there, says it.
@@ -103,28 +104,13 @@ def conclude(
         "the uncertainty of the parameters", lambda: keep_posterior(config, run_dir, objective, data.splits), {}
     )
     summary["distance"] = distances(objective, before, data.splits, yardstick, (final, evaluations))
-    if data.train.positions:
+    if shape.positions:
         make = partial(exhibit_arrays.by_position, final, seen.evaluations, data, yardstick)
         summary |= attempt("the NLL by position", make, {})
     clock = time.monotonic()
     pictures = _show(config, run_dir, prepared, fit, summary, final, seen.evaluations)
     summary["time"] |= {"total_s": time.monotonic() - started, "pictures_s": time.monotonic() - clock}
     return write_summary(config, run_dir, summary, baseline, pictures)
-
-
-def _over_units(seen: FinalState, data: build.Data) -> dict[str, dict[str, float]]:
-    is_sequential = data.schema.row_shape.is_sequential
-    return {
-        split: over_units(figures, seen.evaluations[split], data.splits[split], data.units.get(split), is_sequential)
-        for split, figures in seen.figures.items()
-    }
-
-
-def _num_units(data: build.Data) -> dict[str, float]:
-    """By split the number of independent units, where observations may depend on each other; else empty."""
-    if data.schema.row_shape.is_sequential or not (data.train.positions or data.units):
-        return {}
-    return {split: num_units(rows, data.units.get(split)) for split, rows in data.splits.items()}
 
 
 def _warn_of_first_epoch(fit: fitting.Fit, objective: Objective, splits: Splits) -> None:

@@ -45,7 +45,7 @@ def by_position(final: Objective, evaluations: Mapping[str, Evaluation], data: D
         data: the rows.
         yardstick: the exact estimates.
     """
-    positions = data.train.positions
+    positions = data.schema.row_shape.positions
     if len(positions) != 1 or not 1 < positions[0] <= MOST_POSITIONS:
         return {}
     split = shown_split(data.splits)

@@ -12,6 +12,7 @@ from mlefw.objective.objective import Evaluation
 from mlefw.reading.table import Table
 from mlefw.rows.clustered import Units, clustered_mean, group_units, sequence_units
 from mlefw.rows.rows import Rows
+from mlefw.rows.shape import RowShape
 from mlefw.rows.tokens import TokenRows
 from mlefw.run.held_out import Parts
 
@@ -41,29 +42,45 @@ def _codes(source: Source, table: Table) -> Tensor:
     return torch.from_numpy(source.splitter.groups(table)[1].astype(np.int64))
 
 
-def num_units(rows: Rows, units: Units | None) -> int:
-    """How many units have an observation: the rows, where no other units are given."""
-    seen = rows.row_weight > 0
-    return int(seen.sum()) if units is None else len(units.of_row[seen].unique())
+def independent_units(splits: Mapping[str, Rows], units: Mapping[str, Units], shape: RowShape) -> dict[str, float]:
+    """By split how many units have an observation, where observations may depend on each other; else empty.
+
+    Args:
+        splits: the rows by split.
+        units: their units, where these are not the rows.
+        shape: the shape of a row. Sequential forecasts, which are given all earlier observations, count as independent.
+    """
+    if shape.is_sequential or not (shape.positions or units):
+        return {}
+    found = {}
+    for split, rows in splits.items():
+        seen = rows.row_weight > 0
+        found[split] = float(seen.sum()) if split not in units else len(units[split].of_row[seen].unique())
+    return found
 
 
 def over_units(
-    figures: Mapping[str, float], evaluation: Evaluation, rows: Rows, units: Units | None, is_sequential: bool = False
-) -> dict[str, float]:
-    """Figures of a split with `nll_se` over its units (see `with_error`); as they are where each row is a unit.
+    figures: Mapping[str, Mapping[str, float]],
+    evaluations: Mapping[str, Evaluation],
+    splits: Mapping[str, Rows],
+    units: Mapping[str, Units],
+    shape: RowShape,
+) -> dict[str, dict[str, float]]:
+    """Figures by split with `nll_se` over its units (see `with_error`); as they are where each row is a unit.
 
     Args:
         figures: the figures that metrics have computed, over rows that they take for independent.
-        evaluation: the NLL of each row.
-        rows: the rows.
-        units: their units; None where each row is one.
-        is_sequential: whether each observation is forecast given the earlier ones of its unit.
+        evaluations: the NLL of each row.
+        splits: the rows.
+        units: their units, where these are not the rows.
+        shape: the shape of a row.
     """
-    if units is None:
-        return dict(figures)
-    weight = rows.row_weight
-    error = clustered_mean(weight * evaluation.nll, weight, units.of_row).error
-    return with_error(figures, error, is_sequential)
+    found = {split: dict(values) for split, values in figures.items()}
+    for split, one in units.items():
+        weight = splits[split].row_weight
+        error = clustered_mean(weight * evaluations[split].nll, weight, one.of_row).error
+        found[split] = with_error(figures[split], error, shape.is_sequential)
+    return found
 
 
 def with_error(figures: Mapping[str, float], error: float, is_sequential: bool = False) -> dict[str, float]:

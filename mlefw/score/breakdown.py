@@ -18,12 +18,11 @@ def nll_by_position(objective: Objective, rows: Rows, eta: Tensor | None = None)
         rows: rows with positions.
         eta: theirs, (n, *positions, eta_dim), if known.
     """
-    total = torch.zeros(rows.positions, dtype=torch.float64)
-    whole = torch.zeros_like(total)
+    total = whole = torch.zeros((), dtype=torch.float64)
     for part, one in etas(objective, rows, eta):
         nll, weight = objective.head.nll(one, part.y).double(), part.weight
-        total += torch.where(weight > 0, weight * nll, 0.0).sum(0).cpu()
-        whole += weight.sum(0).cpu()
+        total = total + torch.where(weight > 0, weight * nll, 0.0).sum(0).cpu()
+        whole = whole + weight.sum(0).cpu()
     return np.asarray((total / whole).numpy())
 
 
