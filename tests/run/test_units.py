@@ -9,6 +9,7 @@ import pytest
 import statsmodels.api as sm
 import torch
 from conftest import Run, summary_of
+from pyarrow import parquet
 
 from mlefw.data.synthetic import Synthetic
 from mlefw.report.misfit import departures
@@ -202,3 +203,21 @@ def test_dependent_positions_are_no_evidence_of_their_own(mlefw: Run, tmp_path: 
     assert departures(figures, 1600.0, 6400.0) and not departures(figures, 8.0, 32.0)
     assert "misfit" not in found
     assert "misfit" not in evaluated(mlefw, tmp_path, "run=r", True)
+
+
+def test_a_row_of_a_series_is_one_unit_of_a_cross_validation(mlefw: Run, tmp_path: Path) -> None:
+    plugin(tmp_path)
+    panel(tmp_path / "d.npz", positions=True)
+    data = ("data=npz", "data.path=d.npz", "data.weight=w", "head=gaussian", "model=steps", "trainer.max_epochs=1")
+    arguments = (*data, "cv=kfold", "cv.folds=3", "run_dir=r", *QUIET, "--plugin", "nets", "--config-dir", "conf")
+    done = mlefw("train", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "nats per position" in done.stdout.replace("\n", " ") and "per row" not in done.stdout
+    rows = parquet.read_table(tmp_path / "r" / "rows.parquet").to_pydict()
+    nll, weight = np.array(rows["nll_nats"]), np.array(rows["weight"])
+    assert sorted(rows["row"]) == list(range(150)) and (weight == 0).sum() == 1
+    seen = weight > 0
+    found = json.loads((tmp_path / "r" / "cv.json").read_text(encoding="utf-8"))["nll"]
+    assert found["nats"] == pytest.approx(np.average(nll[seen], weights=weight[seen]), rel=1e-12)
+    error = cluster(nll[seen], weight[seen], np.arange(seen.sum()))
+    assert found["naive_se"] == pytest.approx(error, rel=1e-10)
