@@ -34,19 +34,30 @@ def differences(model: Evaluation, exact: Evaluation, rows: Rows) -> Tensor:
     )
 
 
-def gap(model: Evaluation, exact: Evaluation, rows: Rows) -> tuple[float, float]:
-    """Mean NLL of the model minus that of the exact estimate, in nats, and its paired standard error."""
-    return paired(differences(model, exact, rows), rows.row_weight, bool(rows.positions))
+def gap(model: Evaluation, exact: Evaluation, rows: Rows, unit: Tensor | None = None) -> tuple[float, float]:
+    """Mean NLL of the model minus that of the exact estimate, in nats, and its paired standard error.
+
+    `unit`: as for `paired`.
+    """
+    return paired(differences(model, exact, rows), rows.row_weight, bool(rows.positions), unit)
 
 
-def paired(difference: Tensor, weight: Tensor, clustered: bool = False) -> tuple[float, float]:
+def paired(
+    difference: Tensor, weight: Tensor, clustered: bool = False, unit: Tensor | None = None
+) -> tuple[float, float]:
     """The weighted mean of differences (n,) between two models on the same rows, and its standard error.
 
     Weights are frequencies, and each counts as that many independent observations. With `clustered` a row is one
     independent unit of that many observations, whose mean difference is given (see `clustered_mean`).
+
+    Args:
+        difference: of each row, (n,).
+        weight: of each row, (n,).
+        clustered: whether a row is one unit, whatever its weight.
+        unit: the independent unit of each row, (n,) int64, where units have several rows.
     """
-    if clustered:
-        mean, error, _ = clustered_mean(weight * difference, weight)
+    if clustered or unit is not None:
+        mean, error, _ = clustered_mean(weight * difference, weight, unit)
         return mean, error
     count = float(weight.sum())
     mean = float(weighted_sum(weight, difference)) / count
@@ -71,7 +82,9 @@ class Decisive(NamedTuple):
     error: float
 
 
-def decisive(difference: Tensor, weight: Tensor, clustered: bool = False) -> Decisive | None:
+def decisive(
+    difference: Tensor, weight: Tensor, clustered: bool = False, unit: Tensor | None = None
+) -> Decisive | None:
     """The fewest rows that account for 90 % of Σ w |difference|; None if those are not few.
 
     Few means at most a twentieth of the rows and at most 100. None also for fewer than ten rows.
@@ -80,6 +93,7 @@ def decisive(difference: Tensor, weight: Tensor, clustered: bool = False) -> Dec
         difference: differences of the NLL of two models, (n,).
         weight: row weights, (n,).
         clustered: as for `paired`.
+        unit: as for `paired`.
     """
     counted = int((weight > 0).sum())
     if counted < 10:
@@ -94,7 +108,8 @@ def decisive(difference: Tensor, weight: Tensor, clustered: bool = False) -> Dec
     chosen = top.indices[:count]
     rest = torch.ones_like(weight, dtype=torch.bool)
     rest[chosen] = False
-    return Decisive(len(chosen), counted, *paired(difference[rest], weight[rest], clustered))
+    kept = None if unit is None else unit[rest]
+    return Decisive(len(chosen), counted, *paired(difference[rest], weight[rest], clustered, kept))
 
 
 def skill(model: float, exact: float, null: float, null_error: float) -> float | None:

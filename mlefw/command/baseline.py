@@ -14,6 +14,7 @@ from mlefw.configuration.settings import Settings
 from mlefw.errors import NumericalError, UsageError
 from mlefw.objective.objective import evaluate
 from mlefw.report.coefficient_table import shortened
+from mlefw.report.observation import observation
 from mlefw.report.tables import coefficient_table, facts, token_tables
 from mlefw.run import build, judgement, row_scores
 from mlefw.run.directory import claim
@@ -95,7 +96,7 @@ def _misfit(config: Settings, prepared: Prepared, solution: Solution, content: J
     metrics = build.build_metrics(config, objective.head, prepared.estimand.token_bytes)
     figures = figures_on(objective, evaluate(objective, rows), rows, metrics)
     figures |= {name: content[name] for name in ("dispersion",) if name in content and name in figures}
-    return judgement.judge(config, objective, {"train": rows}, {"train": figures})
+    return judgement.judge(config, objective, {"train": rows}, {"train": figures}, observation(content))
 
 
 def show(content: Json, out: Console) -> None:
@@ -149,7 +150,8 @@ def _show_absence(content: Json, out: Console) -> None:
     out.print(Text(f"No finite estimate: {content['reason']}."))
     if "nll_infimum" in content:
         nats = content["nll_infimum"]
-        out.print(f"The NLL approaches {nats:.6g} nats ({nats / math.log(2):.6g} bits) per row without reaching it.")
+        bits = f"{nats / math.log(2):.6g} bits"
+        out.print(f"The NLL approaches {nats:.6g} nats ({bits}) per {observation(content)} without reaching it.")
     out.print(Text(f"{content['remedy']}."))
     _show_others(content, out)
     if "coefficients" in content:
@@ -166,7 +168,8 @@ def _show_others(content: Json, out: Console) -> None:
         if other.get("exists", False) is not False:
             scale = f", prior scale {other['scale']:g}," if name == "ridge" else ""
             out.print(Text(f"The {NAMES[name]}{scale} stands in for it (see baseline.json):"))
-            out.print(Text(f"NLL per row {other['nll_nats']:.6g} nats. {_certificate(other)}"))
+            word = observation(content)
+            out.print(Text(f"NLL per {word} {other['nll_nats']:.6g} nats. {_certificate(other, word)}"))
 
 
 def _show_coefficients(content: Json, out: Console, statistic: str) -> None:
@@ -188,7 +191,7 @@ def _facts(content: Json) -> list[tuple[str, str]]:
             pairs.append((name, f"{content[key]:.8g}"))
     if "nll_nats" in content:
         nats = content["nll_nats"]
-        pairs += [("NLL per row, nats", f"{nats:.6g}"), ("in bits", f"{nats / math.log(2):.6g}")]
+        pairs += [(f"NLL per {observation(content)}, nats", f"{nats:.6g}"), ("in bits", f"{nats / math.log(2):.6g}")]
     pairs += [(name, f"{content[key]:.8g}") for key, name in _TOTALS.items() if key in content]
     pairs += [(name, f"{content[key]:z.4f}") for key, name in _SHARES.items() if key in content]
     if "lr_chi2" in content:
@@ -197,7 +200,7 @@ def _facts(content: Json) -> list[tuple[str, str]]:
     return pairs
 
 
-def _certificate(content: Json) -> str:
+def _certificate(content: Json, word: str = "row") -> str:
     """One line on the evidence for the estimate: solver, convergence, kind of optimum, residual and bound."""
     sure = "stationary" if content["converged"] else "NOT certified"
     kind = "global optimum" if content["is_global"] else "a local optimum, perhaps not the global one"
@@ -206,7 +209,7 @@ def _certificate(content: Json) -> str:
         kind = f"existence not shown: {content['reason']}"
     bounds = [f"residual {content['residual']:.1e}" if "residual" in content else "no finite residual"]
     if "excess_bound" in content:
-        bounds.append(f"at most {content['excess_bound']:.1e} nats per row above it")
+        bounds.append(f"at most {content['excess_bound']:.1e} nats per {word} above it")
     elif "excess_bound" not in content and content.get("matrix_free"):
         bounds.append("bound not shown")
     steps = f"{content['num_steps']} step{'' if content['num_steps'] == 1 else 's'}"

@@ -25,5 +25,6 @@ def run(config: Settings, run_dir: Path | None) -> str:
     schema = prepared.data.schema
     return (
         f"Configuration and data are valid: rows {rows}; {schema.num_features} features, target {schema.target!r}; "
-        f"{prepared.num_parameters} parameters; null model {number(prepared.estimand.null.objective)} nats per row."
+        f"{prepared.num_parameters} parameters; null model {number(prepared.estimand.null.objective)} "
+        f"nats per {schema.row_shape.observation}."
     )

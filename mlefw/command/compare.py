@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mlefw.errors import UsageError
 from mlefw.report import comparison
+from mlefw.report.observation import nats
 from mlefw.report.sentences import model_name
 from mlefw.run import row_scores
 from mlefw.run.directory import MEMBERS, SUPERSEDED
@@ -150,8 +151,8 @@ def write_report(summaries: Sequence[Json], path: Path) -> None:
         split = ranked[0]["ranked_by"]
         names = [Path(summary["run_dir"]).name for summary in ranked]
         figures = [summary["metrics"][split] for summary in ranked]
-        nats, errors = ([values.get(key, 0.0) for values in figures] for key in ("nll_nats", "nll_se"))
-        figure = drawing(names, nats, errors, comparison.named(split))
+        values, errors = ([known.get(key, 0.0) for known in figures] for key in ("nll_nats", "nll_se"))
+        figure = drawing(names, values, errors, comparison.named(split), nats(ranked[0]))
         conclusion = f"{names[0]} has the least NLL on {comparison.named(split)} rows"
         pictures.append(Picture(png(figure), conclusion, "Mean NLL of each run ± 2 standard errors."))
     write_text(path, comparison.comparison_report(summaries, pictures))

@@ -20,7 +20,9 @@ from mlefw.run.new_data import adapted, check_output, read_blocks
 from mlefw.run.pooled import MemberTally, Pooled
 from mlefw.run.posterior import AveragedTally, posterior_of
 from mlefw.run.stored_estimates import ESTIMATES, EstimateTally
+from mlefw.run.unit_scores import UnitScores
 from mlefw.schema.reach import FarRows
+from mlefw.schema.schema import Schema
 from mlefw.schema.support import check_support
 from mlefw.score import recalibration
 from mlefw.score.figures import StreamedFigures
@@ -51,8 +53,11 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     before = None if trained.uncalibrated is None else StreamedFigures(trained.uncalibrated, [Nll()], max_cells=0)
     known = None if members else archive.read(trained.path).get(ESTIMATES)
     uncalibrated = trained.uncalibrated or trained.objective
-    estimates = None if known is None else EstimateTally(known, uncalibrated, trained.objective, trained.path)
+    scores = UnitScores(trained)
+    stored = (uncalibrated, trained.objective, trained.path, scores.tally.units)
+    estimates = None if known is None else EstimateTally(known, *stored)
     averaged = None if posterior is None else AveragedTally(trained.objective, posterior, metrics)
+    parts = [part for part in (tally, before, averaged, members) if part is not None]
     split = config.split or "test"
     if config.data.path is None:
         pooled.check_split(trained, split)
@@ -61,19 +66,22 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
         for block in (block for block in blocks if block.table.num_rows):
             rows = _checked_rows(trained, block.table)
             far.add(rows, block.table)
-            for part in (tally, before, estimates, averaged, members):
-                if part is not None:
-                    part.add(rows)
+            for part in parts:
+                part.add(rows)
+            code = scores.codes(block.table)
+            scores.add(rows, code)
+            if estimates is not None:
+                estimates.add(rows, code)
     far.warn()
     if not tally.population:
         what = "every weight is zero" if tally.num_rows else "0 data rows"
         raise UsageError(f"{config.data.path or trained.path}: {what}: there is nothing to score")
-    content = _content(config, trained, tally, before)
+    content = _content(config, trained, tally, before, scores)
     content |= {} if estimates is None else estimates.figures()
     if members is not None:
         content["ensemble"] = members.figures(content["metrics"].get("nll_nats"))
     if averaged is not None:
-        content |= {"uncertainty": averaged.posterior.name, averaged.posterior.name: averaged.figures()}
+        content |= {"uncertainty": averaged.posterior.name, averaged.posterior.name: _averaged(averaged, scores)}
     if config.output:
         write_json(local_path(config.output, "output"), content)
     if config.plots:
@@ -97,17 +105,28 @@ def _check(config: EvaluationSettings) -> None:
 
 
 def _content(
-    config: EvaluationSettings, trained: Trained, tally: StreamedFigures, before: StreamedFigures | None
+    config: EvaluationSettings,
+    trained: Trained,
+    tally: StreamedFigures,
+    before: StreamedFigures | None,
+    scores: UnitScores,
 ) -> Json:
     """The figures in the form of the output file; `before` has those without the recalibration."""
-    figures = tally.figures()
+    figures = scores.applied(tally.figures())
     if isinstance(trained, Pooled):
         # A mixture has neither weights nor a prior on them.
         figures = {name: value for name, value in figures.items() if name not in ("penalty", "objective")}
     content: Json = {"run": _run_name(trained), "num_rows": tally.num_rows, "metrics": figures}
+    if not isinstance(trained.schema, Schema):
+        content |= {"observation": trained.schema.row_shape.observation}
+        content |= {"num_observations": tally.population, "nll_se_unit": scores.name}
     split = "new" if config.data.path is not None else config.split or "test"
     if not isinstance(trained, Pooled):
-        misfit = judgement.judge(trained.config, trained.objective, {split: tally.kept()[1]}, {split: figures})
+        rows, shape = {split: tally.kept()[1]}, trained.schema.row_shape
+        is_dependent = not shape.is_sequential and (shape.positions or scores.name != "rows")
+        units = {split: scores.count or tally.num_rows} if is_dependent else {}
+        parts = (trained.config, trained.objective, rows, {split: figures}, shape.observation, units)
+        misfit = judgement.judge(*parts)
         content |= {} if misfit is None else {"misfit": misfit}
     if config.data.path is None:
         content["split"] = config.split or "test"
@@ -119,6 +138,11 @@ def _content(
         fitted = {"method": trained.config.choice("calibrate"), "fitted_on": recalibration.FITTED_ON}
         content["calibration"] = {**fitted, "parameters": trained.calibration.figures(), **nll}
     return content
+
+
+def _averaged(averaged: AveragedTally, scores: UnitScores) -> dict[str, float]:
+    """Figures of predictions averaged over parameters; without an error that takes rows in groups for independent."""
+    return {name: v for name, v in averaged.figures().items() if name != "nll_se" or scores.name == "rows"}
 
 
 def _run_name(trained: Trained) -> str:
@@ -144,7 +168,7 @@ def _draw(folder: Path, trained: Trained, tally: StreamedFigures, content: Json)
     """Write the pictures of the predictive distributions; a warning if there are none for such a distribution."""
     eta, rows = tally.kept()
     split = content.get("split", "test")
-    sample = Sample.of({split: rows}, trained.schema.target, trained.schema.labels)
+    sample = Sample.of({split: rows}, trained.schema.target, trained.schema.labels, trained.schema.row_shape)
     if "split" not in content:
         sample = replace(sample, description=sample.description.removeprefix("test "))
     seen = forecast(trained.objective, eta[sample.index], sample.rows)

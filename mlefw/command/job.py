@@ -134,12 +134,13 @@ def report(summary: Json, run_dir: Path, quiet: bool) -> int:
 
 def print_summary(summary: Json, run_dir: Path) -> None:
     """Print the one line of a job that has succeeded."""
+    from mlefw.report.observation import nats
     from mlefw.system.number_format import number
     from mlefw.system.terminal import console
 
     split = "validation" if "validation" in summary["metrics"] else "train"
-    nats = number(summary["metrics"][split]["nll_nats"])
-    console().print(f"{run_dir.name}: NLL {nats} nats per row on {split} rows", soft_wrap=True, markup=False)
+    value = number(summary["metrics"][split]["nll_nats"])
+    console().print(f"{run_dir.name}: NLL {value} {nats(summary)} on {split} rows", soft_wrap=True, markup=False)
 
 
 def _experiment(config: Settings, run_dir: Path, quiet: bool) -> None:

@@ -220,9 +220,9 @@ def share(config: Settings) -> None:
 
 def _measures(config: Settings, prepared: Prepared) -> tuple[Yardstick, Json | None]:
     """The exact estimates on each split, and the content of `baseline.json`."""
-    objective, splits = prepared.estimand.objective, prepared.data.splits
+    objective, data = prepared.estimand.objective, prepared.data
     exact = estimate(config, prepared)
-    make = partial(Yardstick, exact, objective, splits)
+    make = partial(Yardstick, exact, objective, data.splits, data.units)
     yardstick = compute_once("yardstick", config.plain, _YARDSTICK_SECTIONS, make)
     if not exact.solutions:
         return yardstick, None
@@ -259,4 +259,6 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
         top = {**counts, "null": {"nll_nats": exact.null_nll(rows)}, **top}
     chosen = {"head": config.choice("head"), "prior": config.choice("prior"), "target": schema.target}
     left_out = {"left_out": dict(exact.left_out)} if exact.left_out else {}
+    observation = schema.row_shape.observation
+    chosen |= {} if observation == "row" else {"observation": observation}
     return {**chosen, **top, **left_out, **contents}

@@ -18,6 +18,7 @@ def figures(
     ratio: float,
     group: np.ndarray | None = None,
     moment: np.ndarray | None = None,
+    is_clustered: bool = False,
 ) -> Json:
     """The mean of held-out values over rows, and its standard errors.
 
@@ -29,6 +30,7 @@ def figures(
         ratio: number of test rows over number of training rows, averaged over folds.
         group: group of each row, (m,), if `data.split` is `group`.
         moment: time of each row, (m,), if `data.split` is `time`.
+        is_clustered: whether rows have several observations, so that a row is one unit and not as many as its weight.
 
     Returns:
         The mean `nats`, and standard errors in nats: `naive_se`, `corrected_se`, with groups `clustered_se`, with times
@@ -39,7 +41,7 @@ def figures(
     rows, position = np.unique(row, return_inverse=True)
     count = np.bincount(position)
     of_row, shares = np.bincount(position, values) / count, np.bincount(position, weight) / count
-    found = {"naive_se": naive(of_row - mean, shares)}
+    found = {"naive_se": clustered(of_row - mean, shares, rows) if is_clustered else naive(of_row - mean, shares)}
     means = np.array([np.average(values[fold == k], weights=weight[fold == k]) for k in np.unique(fold)])
     found["corrected_se"] = corrected(means, ratio)
     # Index of the first value of each row; in a reversed assignment the last one, the earliest value, stays.

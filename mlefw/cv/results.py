@@ -18,6 +18,7 @@ from mlefw.reading.split import Split
 from mlefw.reading.table import Table
 from mlefw.report.references import REFERENCES
 from mlefw.report.sentences import model_name
+from mlefw.rows.shape import RowShape
 from mlefw.run import build, row_scores
 from mlefw.run.build import Data
 from mlefw.run.directory import summary_of
@@ -79,8 +80,13 @@ class Plan:
 
     @property
     def weight(self) -> np.ndarray:
-        """The weight of every row, (n,)."""
-        return self.data.train.weight.numpy()
+        """The weight of every row, (n,): the sum over its observations."""
+        return self.data.train.row_weight.numpy()
+
+    @property
+    def shape(self) -> RowShape:
+        """The shape of a row."""
+        return self.data.schema.row_shape
 
     def numbers_in_repeat(self) -> np.ndarray:
         """The number of each fold within its repeat, (folds,)."""
@@ -195,6 +201,7 @@ def _description(plan: Plan, jobs: Sequence[Job]) -> Json:
         "target": plan.data.schema.target,
         "measure": "mass" if head.support.is_discrete else "density",
         "num_rows": plan.table.num_rows,
+        **({"observation": plan.shape.observation} if plan.shape.positions else {}),
     }
 
 
@@ -225,7 +232,8 @@ def _figures(plan: Plan, scored: Mapping[int, Scores], baseline: str) -> Json:
         kept = np.isfinite(values) & (plan.weight[index] > 0)
         rows = index[kept]
         times, groups = (None if column is None else column[rows] for column in (moment, group))
-        return figures(values[kept], plan.weight[rows], rows, fold[kept], ratio, groups, times) if len(rows) else {}
+        known = (values[kept], plan.weight[rows], rows, fold[kept], ratio, groups, times, bool(plan.shape.positions))
+        return figures(*known) if len(rows) else {}
 
     content["nll"] = of(nll)
     if np.isfinite(beside).any():

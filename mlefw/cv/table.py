@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from mlefw.report.observation import nats
 from mlefw.system.atomic import Json
 from mlefw.system.number_format import number
 
@@ -17,7 +18,7 @@ def fold_table(content: Json) -> Table:
     """
     baseline = content.get("baseline", {}).get("name", "baseline")
     table = Table()
-    for name in ("fold", "fitted", "held out", f"{content['name']}, nats per row", baseline, "difference"):
+    for name in ("fold", "fitted", "held out", f"{content['name']}, {nats(content)}", baseline, "difference"):
         table.add_column(name, justify="left" if name == "fold" else "right")
     shown = content["folds"] if len(content["folds"]) <= _MOST else []
     for one in shown:
@@ -30,8 +31,11 @@ def fold_table(content: Json) -> Table:
         )
     if shown:
         table.add_section()
-    nats = content.get("nll", {}).get("nats")
-    whole = [nats, content.get("baseline", {}).get("nats"), content.get("difference", {}).get("nats")]
+    whole = [
+        content.get("nll", {}).get("nats"),
+        content.get("baseline", {}).get("nats"),
+        content.get("difference", {}).get("nats"),
+    ]
     table.add_row(
         *("[bold]all held-out rows", "", str(content["num_held_out"])),
         *(number(whole[0]), number(whole[1]), number(whole[2], sign=True)),

@@ -20,6 +20,7 @@ from mlefw.cv.results import ExactScores, Plan, gather
 from mlefw.cv.table import fold_table
 from mlefw.distributed import topology
 from mlefw.errors import UsageError
+from mlefw.report.observation import nats
 from mlefw.report.references import against
 from mlefw.run import build, held_out
 from mlefw.run.directory import check_free, locked
@@ -142,7 +143,9 @@ def _show(content: Json, root: Path) -> None:
         errors = {name: value for name, value in difference.items() if name.endswith("_se")}
         name = max(errors, key=lambda key: errors[key], default=None)
         if name is not None:
-            said = against(content["baseline"]["name"], difference["nats"], errors[name], "held-out rows")
+            said = against(
+                content["baseline"]["name"], difference["nats"], errors[name], "held-out rows", nats(content)
+            )
             said = said.replace("The model", f"The {content['name']}", 1)
             out.print(f"{said} Standard error: {name.removesuffix('_se')}.", soft_wrap=True, markup=False)
     for one in content["failed"]:

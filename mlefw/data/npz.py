@@ -44,4 +44,5 @@ class Npz(TensorSource):
 
     def _load(self, path: str | None, setting: str) -> ArrayTable:
         optional = [name for name in (self.targets[0], self.weight) if name] if self.prediction else []
+        optional += [self.group] if self.group and self.is_new else []
         return read_arrays(path, setting, self.roles, optional)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -42,6 +42,8 @@ class TensorSource(Source):
     vocabulary: int | None = None
     stream: bool | Literal["auto"] = "auto"
     cache: str | None = None
+    is_new: bool = field(default=False, init=False)
+    """Whether the rows are new ones for a trained model, which need not be in groups."""
 
     @abstractmethod
     def load(self) -> ArrayTable:

@@ -1,7 +1,7 @@
 """`Metric`, the interface of a metric, and quantities of a block of rows that several metrics need."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -15,6 +15,7 @@ from mlefw.distribution.precision import promote
 from mlefw.rows.rows import weighted_sum
 
 T = TypeVar("T")
+_Value = TypeVar("_Value", Tensor, float)
 
 MOST_EXACT = 2**24
 """Number of eta values up to which figures that need all rows at once are computed."""
@@ -122,7 +123,7 @@ DEPENDENT = ("_p_value", "_z", "_null", "_debiased", "dispersion_se")
 """Ends of the names of figures that hold for independent observations alone."""
 
 
-def of_dependent(figures: dict[str, Tensor]) -> dict[str, Tensor]:
+def of_dependent(figures: Mapping[str, _Value]) -> dict[str, _Value]:
     """The figures that hold for observations that may depend on each other within a row."""
     return {name: value for name, value in figures.items() if not name.endswith(DEPENDENT)}
 

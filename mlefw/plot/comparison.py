@@ -11,17 +11,20 @@ MAX_RUNS = 40
 
 
 @drawn
-def comparison(names: Sequence[str], nats: Sequence[float], errors: Sequence[float], split: str) -> Figure:
+def comparison(
+    names: Sequence[str], nats: Sequence[float], errors: Sequence[float], split: str, unit: str = "nats per row"
+) -> Figure:
     """NLL of runs ± two standard errors, the best on top.
 
     Args:
         names: names of the runs, best first.
-        nats: NLL of each run, in nats per row.
+        nats: NLL of each run, in nats.
         errors: standard error of each NLL, 0 if not known.
         split: the split that the NLL was measured on.
+        unit: of the NLL, in words.
     """
     count = min(len(names), MAX_RUNS)
-    title = f"Least NLL on {split} rows: {label(names[0], 40)} ({nats[0]:.4f} nats a row)"
+    title = f"Least NLL on {split} rows: {label(names[0], 40)} ({nats[0]:.4f} {unit.replace(' per ', ' a ')})"
     some = "" if count == len(names) else f", the first {count} of {len(names)} runs"
     figure = sheet(title, f"Mean NLL ± 2 standard errors{some}", 1.6 + 0.26 * count)
     figure.subplots_adjust(left=0.34)
@@ -31,5 +34,5 @@ def comparison(names: Sequence[str], nats: Sequence[float], errors: Sequence[flo
     axes.plot(nats[1:count], at[1:], "o", color=BLUE)
     axes.plot(nats[0], 0, "o", color=VERMILION)
     axes.set_yticks(at, [label(name, 34) for name in names[:count]], fontsize=8.5)
-    axes.set(xlabel=f"negative log-likelihood on {split} rows (nats per row)", ylim=(count - 0.4, -0.6))
+    axes.set(xlabel=f"negative log-likelihood on {split} rows ({unit})", ylim=(count - 0.4, -0.6))
     return figure

@@ -24,6 +24,7 @@ def predictions(
     target: str,
     rows: str,
     figures: Mapping[str, float],
+    observation: str = "row",
 ) -> Figure:
     """Predicted mean, 90 % interval and observed value of rows, sorted by predicted mean.
 
@@ -37,6 +38,7 @@ def predictions(
         rows: description of the rows, for the subtitle.
         figures: figures of the metrics, which the title repeats. The share of points inside would be another coverage
             for a discrete target, whose intervals contain more than their nominal share.
+        observation: what one observation is, in a word.
     """
     inside = (y >= lower) & (y <= upper)
     words = [f"90 % intervals cover {percent(figures['coverage_90'])}"] if "coverage_90" in figures else []
@@ -57,7 +59,7 @@ def predictions(
     axes.plot([], [], color=SKY, linewidth=6, alpha=0.6, label="90 % interval")
     if float(y.min()) >= 0 and float(y.max()) > 50 * max(float(np.median(y)), 1.0):
         axes.set_yscale("symlog", linthresh=max(float(np.median(y)), 1.0))
-    axes.set(xlabel="rows in the order of their predicted mean", ylabel=label(target, 40))
+    axes.set(xlabel=f"{observation}s in the order of their predicted mean", ylabel=label(target, 40))
     axes.set_xlim(-0.02 * len(shown) - 0.5, 1.02 * len(shown) - 0.5)
     legend(axes, loc="upper left")
     return figure

@@ -36,6 +36,7 @@ def reliability(
     rows: str,
     event: str | None = "y = 1",
     p_value: float | None = None,
+    observation: str = "row",
 ) -> Figure:
     """Observed frequency against forecast probability: isotonic (CORP) curve, and equal-mass bins with their band.
 
@@ -46,6 +47,7 @@ def reliability(
         rows: description of the rows, for the subtitle.
         event: name of the event; None if it is that the most likely class is the label.
         p_value: p-value of a test for calibration; by default of a χ² test over the bins.
+        observation: what one observation is, in a word.
 
     Source: Dimitriadis, Gneiting & Jordan (2021).
     """
@@ -57,13 +59,15 @@ def reliability(
     axes = figure.add_subplot(grid[0])
     _panel(axes, bins, probability, outcome, weight)
     axes.set_ylabel(
-        "share of rows in which the likeliest class is right" if event is None else f"observed frequency{of}"
+        f"share of {observation}s in which the likeliest class is right" if event is None else f"observed frequency{of}"
     )
     axes.tick_params(labelbottom=False)
     legend(axes, loc="best")
     below = figure.add_subplot(grid[1], sharex=axes)
     below.hist(probability, np.linspace(0, 1, 41).tolist(), weights=weight, color=SKY, edgecolor="white", linewidth=0.5)
-    below.set(xlabel=f"forecast probability{of or ' of the likeliest class'}", ylabel="rows", xlim=(-0.02, 1.02))
+    below.set(
+        xlabel=f"forecast probability{of or ' of the likeliest class'}", ylabel=f"{observation}s", xlim=(-0.02, 1.02)
+    )
     percent_axis(below.xaxis)
     return figure
 
@@ -76,6 +80,7 @@ def reliability_by_class(
     names: Sequence[str],
     rows: str,
     p_value: float | None = None,
+    observation: str = "row",
 ) -> Figure:
     """Reliability of the most likely class of each row and, for a few classes, of each class.
 
@@ -86,10 +91,11 @@ def reliability_by_class(
         names: names of the classes, (K,).
         rows: description of the rows, for the subtitle.
         p_value: p-value of a test for calibration; by default of a χ² test over the bins of the most likely class.
+        observation: what one observation is, in a word.
     """
     confidence, hit = probabilities.max(1), (probabilities.argmax(1) == code).astype(float)
     if len(names) > MAX_CLASSES:
-        return reliability(confidence, hit, weight, rows, None, p_value)
+        return reliability(confidence, hit, weight, rows, None, p_value, observation)
     bins = Bins.of(confidence, hit, weight)
     title = conclusion(bins, confidence, hit, weight, bins.p_value if p_value is None else p_value, top=True)
     panels = [("likeliest class", confidence, hit)]

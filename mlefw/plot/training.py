@@ -22,7 +22,9 @@ _Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 @drawn
-def learning_curves(history: History, lines: Lines, best_epoch: int, errors: Errors | None = None) -> Figure:
+def learning_curves(
+    history: History, lines: Lines, best_epoch: int, errors: Errors | None = None, observation: str = "row"
+) -> Figure:
     """NLL over epochs, with the exact estimates as horizontal lines and the kept epoch marked.
 
     Args:
@@ -30,12 +32,12 @@ def learning_curves(history: History, lines: Lines, best_epoch: int, errors: Err
         lines: NLL of the exact estimates.
         best_epoch: the epoch whose state was kept.
         errors: standard error of the gap to the exact estimate.
+        observation: what one observation is, in a word.
     """
     curves = _curves(history)
     watched = "validation" if "validation" in curves else "train"
-    figure = sheet(
-        _conclusion(curves, lines, watched, best_epoch, errors or {}), "Mean negative log-likelihood after each epoch"
-    )
+    conclusion = _conclusion(curves, lines, watched, best_epoch, errors or {}, observation)
+    figure = sheet(conclusion, "Mean negative log-likelihood after each epoch")
     axes = figure.add_subplot()
     shown: list[float] = []
     for split, (epochs, values) in curves.items():
@@ -54,13 +56,20 @@ def learning_curves(history: History, lines: Lines, best_epoch: int, errors: Err
     if finite:
         margin = 0.05 * (max(finite) - min(finite)) or 0.1
         axes.set_ylim(min(finite) - margin, max(finite) + margin)
-    axes.set(xlabel="epoch", ylabel="negative log-likelihood (nats per row)")
+    axes.set(xlabel="epoch", ylabel=f"negative log-likelihood (nats per {observation})")
     legend(axes)
     return figure
 
 
 @drawn
-def gap_curve(history: History, lines: Lines, best_epoch: int, reference: str, errors: Errors | None = None) -> Figure:
+def gap_curve(
+    history: History,
+    lines: Lines,
+    best_epoch: int,
+    reference: str,
+    errors: Errors | None = None,
+    observation: str = "row",
+) -> Figure:
     """NLL minus that of the exact estimate over epochs, on a logarithmic axis (symmetric if it crosses zero).
 
     Args:
@@ -69,6 +78,7 @@ def gap_curve(history: History, lines: Lines, best_epoch: int, reference: str, e
         best_epoch: the epoch whose state was kept.
         errors: standard error of the gap.
         reference: the exact estimate, a name in `lines`.
+        observation: what one observation is, in a word.
     """
     curves = {
         split: (epochs, values - lines[reference][split])
@@ -76,9 +86,8 @@ def gap_curve(history: History, lines: Lines, best_epoch: int, reference: str, e
         if split in lines[reference]
     }
     name = _NAMES[reference]
-    figure = sheet(
-        _reached(curves, best_epoch, name, errors or {}), f"Mean NLL of the model minus that of the exact {name}"
-    )
+    conclusion = _reached(curves, best_epoch, name, errors or {}, observation)
+    figure = sheet(conclusion, f"Mean NLL of the model minus that of the exact {name}")
     axes = figure.add_subplot()
     everything = np.concatenate([gap for _, gap in curves.values()])
     everything = everything[np.isfinite(everything)]
@@ -96,7 +105,7 @@ def gap_curve(history: History, lines: Lines, best_epoch: int, reference: str, e
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(10 ** np.floor(np.log10(size.min())), 10 ** np.ceil(np.log10(size.max()) + 1e-9))
     _mark(axes, best_epoch)
-    axes.set(xlabel="epoch", ylabel="gap (nats per row)")
+    axes.set(xlabel="epoch", ylabel=f"gap (nats per {observation})")
     legend(axes)
     return figure
 
@@ -120,7 +129,7 @@ def _mark(axes: Axes, best_epoch: int) -> None:
     axes.annotate(f" kept: {kept} ", at, xycoords=("data", "axes fraction"), va="bottom", ha=side, fontsize=9)
 
 
-def _conclusion(curves: _Curves, lines: Lines, split: str, best_epoch: int, errors: Errors) -> str:
+def _conclusion(curves: _Curves, lines: Lines, split: str, best_epoch: int, errors: Errors, observation: str) -> str:
     name = next((name for name in ("mle", "map", "ridge", "null") if split in lines.get(name, {})), None)
     if split not in curves or name is None:
         return "Training as maximum likelihood"
@@ -128,10 +137,11 @@ def _conclusion(curves: _Curves, lines: Lines, split: str, best_epoch: int, erro
     if abs(gap) < 1e-9:
         return f"{split.capitalize()} NLL equals that of the {_NAMES[name]}"
     amount = f"{abs(gap):.3g}" + (f" ± {errors[split]:.2g}" if split in errors and name != "null" else "")
-    return f"{split.capitalize()} NLL is {amount} nats a row {'better' if gap < 0 else 'worse'} than the {_NAMES[name]}"
+    amount += f" nats a {observation} {'better' if gap < 0 else 'worse'}"
+    return f"{split.capitalize()} NLL is {amount} than the {_NAMES[name]}"
 
 
-def _reached(curves: _Curves, best_epoch: int, name: str, errors: Errors) -> str:
+def _reached(curves: _Curves, best_epoch: int, name: str, errors: Errors, observation: str) -> str:
     """The title: the gap on training rows, or on validation rows if the training NLL was ever below the estimate."""
     split = "train"
     if (curves["train"][1] < -1e-9).any() and "validation" in curves:
@@ -139,9 +149,9 @@ def _reached(curves: _Curves, best_epoch: int, name: str, errors: Errors) -> str
     value = _kept(curves[split], best_epoch)
     where = f"the {name} on {'training' if split == 'train' else split} rows"
     if abs(value) < 1e-9:
-        return f"Reaches {where} (to {max(abs(value), 1e-16):.0e} nats a row)"
+        return f"Reaches {where} (to {max(abs(value), 1e-16):.0e} nats a {observation})"
     error = f" ± {errors[split]:.2g}" if split in errors and split != "train" else ""
-    return f"Stops {abs(value):.2g}{error} nats a row {'above' if value > 0 else 'below'} {where}"
+    return f"Stops {abs(value):.2g}{error} nats a {observation} {'above' if value > 0 else 'below'} {where}"
 
 
 def _kept(curve: tuple[np.ndarray, np.ndarray], best_epoch: int) -> float:

@@ -5,12 +5,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mlefw.report.observation import nats
 from mlefw.report.page import Page, Picture, Row, Section, Table
 from mlefw.report.sentences import model_name, verdict
 from mlefw.system.number_format import number, robust_difference
 
 _LABELS = ("head", "prior", "model", "loss", "seed")
-_NATS = {"nats per row": "nll_nats", "± s.e.": "nll_se"}
 _BESIDE = {"gap to MLE": "gap_nats", "skill": "skill"}
 _CALIBRATION = ("accuracy", "coverage_90", "pit_rmse", "ece_15")
 
@@ -28,8 +28,8 @@ def comparison_report(summaries: Sequence[Mapping[str, Any]], pictures: Sequence
         words = "No run has finished."
     else:
         best, split = finished[0], finished[0]["ranked_by"]
-        nats = number(best["metrics"][split].get("nll_nats"))
-        words = f"{_name(best)} has the least NLL on {named(split)} rows: {nats} nats per row."
+        least = f"{number(best['metrics'][split].get('nll_nats'))} {nats(best)}"
+        words = f"{_name(best)} has the least NLL on {named(split)} rows: {least}."
         words = " ".join(part for part in (words, ahead(finished), verdict(best)) if part)
     sections = [Section("Ranking", [_ranking(summaries)], pictures)]
     sections += [Section("Figures of each run", [_figures(finished)])] if finished else []
@@ -59,14 +59,24 @@ def columns(finished: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names of the columns of the ranking: NLL, gaps, and the calibration figures that some run has."""
     known = {name for summary in finished for name in summary["metrics"][summary["ranked_by"]]}
     behind = ["behind", "± paired"] if any("behind" in summary for summary in finished) else []
-    return [*_NATS, *behind, *_BESIDE, *(name for name in _CALIBRATION if name in known)]
+    return [
+        *_leading(finished[0] if finished else {}),
+        *behind,
+        *_BESIDE,
+        *(name for name in _CALIBRATION if name in known),
+    ]
+
+
+def _leading(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The columns of the NLL, and their keys among the figures."""
+    return {nats(summary): "nll_nats", "± s.e.": "nll_se"}
 
 
 def values(summary: Mapping[str, Any], columns: Sequence[str]) -> list[float | None]:
     """The figures of a run in the order of the columns, None where it has none."""
     split, distance = summary["ranked_by"], summary.get("distance", {})
     figures: Mapping[str, Any] = summary["metrics"][split]
-    known = {**figures, **{name: figures.get(key) for name, key in _NATS.items()}}
+    known = {**figures, **{name: figures.get(key) for name, key in _leading(summary).items()}}
     known |= {name: distance.get(key, {}).get(split) for name, key in _BESIDE.items()}
     known |= dict(zip(("behind", "± paired"), summary.get("behind", ()), strict=False))
     return [known.get(name) for name in columns]
@@ -79,7 +89,7 @@ def ahead(ranked: Sequence[Mapping[str, Any]]) -> str:
     split = ranked[0]["ranked_by"]
     behind, spread = ranked[1]["behind"]
     mean, error, without = robust_difference(behind, spread, ranked[1].get("decisive"))
-    amount = f"{abs(mean):.3g} ± {error:.2g} nats per row on the same {named(split)} rows (paired){without}"
+    amount = f"{abs(mean):.3g} ± {error:.2g} {nats(ranked[0])} on the same {named(split)} rows (paired){without}"
     first, second = _name(ranked[0]), _name(ranked[1])
     if abs(mean) <= 2 * error:
         return f"{first} cannot be told from {second}: they differ by {amount}."

@@ -11,7 +11,9 @@ from torch.distributions import Bernoulli, Categorical
 
 from mlefw.metric.base import central_90, pit_bounds
 from mlefw.objective.objective import Objective
+from mlefw.rows.clustered import Units
 from mlefw.rows.rows import Rows
+from mlefw.rows.shape import RowShape
 
 MAX_ROWS = 50_000
 """Most rows in a sample, taken evenly over the split; more would not change a picture."""
@@ -22,7 +24,10 @@ MAX_CELLS = 20_000_000
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample of the rows of a split, with a description and the name and labels of the target."""
+    """A sample of the rows of a split, with a description and the name and labels of the target.
+
+    `observation` is what one observation is, in a word.
+    """
 
     split: str
     index: Tensor
@@ -30,26 +35,59 @@ class Sample:
     description: str
     target: str
     labels: tuple[str, ...] | None
+    observation: str = "row"
 
     @classmethod
-    def of(cls, splits: Mapping[str, Rows], target: str, labels: Sequence[str] | None) -> "Sample":
-        """A sample of the validation rows, else of the test or training rows, without rows of weight 0."""
+    def of(
+        cls,
+        splits: Mapping[str, Rows],
+        target: str,
+        labels: Sequence[str] | None,
+        shape: RowShape | None = None,
+        units: Mapping[str, Units] | None = None,
+    ) -> "Sample":
+        """A sample of the validation rows, else of the test or training rows, without rows of weight 0.
+
+        Pictures test calibration as if observations were independent. So where they may depend on each other, there is
+        one of each row, or of each unit of several rows; positions take turns. Of sequential forecasts, which are given
+        all earlier observations, there are all.
+
+        Args:
+            splits: rows by split.
+            target: name of the target.
+            labels: labels of the target; None for a number.
+            shape: the shape of a row; None for rows of one observation.
+            units: the units of rows that depend on each other, by split, where they are not the rows.
+        """
         split = next(name for name in ("validation", "test", "train") if name in splits)
         weights = splits[split].row_weight
         held = weights.nonzero().squeeze(1)
         held = held if len(held) else torch.arange(splits[split].num_rows)
+        is_sequential = shape is not None and shape.is_sequential
+        has_units = bool(units and split in units) and not is_sequential
+        if units and has_units:
+            held = held[_first_of_each(units[split].of_row[held])]
         count = len(held)
         positions = math.prod(splits[split].positions)
-        most = min(count, MAX_ROWS, max(1000, MAX_CELLS // max(1, len(labels or ()))))
-        most = max(1, most // positions) if positions > 1 else most
+        most = min(MAX_ROWS, max(1000, MAX_CELLS // max(1, len(labels or ()))))
+        most = min(count, max(1, most // positions))
         index = held[torch.linspace(0, count - 1, most, dtype=torch.float64).round().long()]
         rows = splits[split].take(index)
+        rows = _one_of_each(rows) if rows.positions and not is_sequential else rows
+        observation = "row" if shape is None else shape.observation
         what = "training" if split == "train" else split
         some = "" if len(index) == count else f"{len(index):,} of "
-        weighted = not bool((rows.weight == 1).all())
-        number = f"Σw = {float(weights.sum()):,.6g}" if weighted else f"n = {some}{count:,}"
-        description = f"{what} rows ({number})"
-        return cls(split, index, rows, description, target, None if labels is None else tuple(labels))
+        if rows.positions or has_units:
+            number = f"n = {int((rows.weight > 0).sum()):,}"
+            number += (
+                f" in {some}{count:,} rows" if is_sequential else f", one of each {'group' if has_units else 'row'}"
+            )
+        elif not bool((rows.weight == 1).all()):
+            number = f"Σw = {float(weights.sum()):,.6g}"
+        else:
+            number = f"n = {some}{count:,}"
+        known = None if labels is None else tuple(labels)
+        return cls(split, index, rows, f"{what} {observation}s ({number})", target, known, observation)
 
 
 @dataclass(frozen=True)
@@ -109,6 +147,22 @@ def forecast(objective: Objective, eta: Tensor, rows: Rows) -> Forecast | None:
     mean, lower, upper, below, reached = (values[defined] for values in arrays)
     pit = (np.clip(below, 0, 1), np.clip(reached, 0, 1))
     return Forecast(y[defined], weight[defined], mean=mean, interval=(lower, upper), pit=pit)
+
+
+def _first_of_each(code: Tensor) -> Tensor:
+    """Where each value of a tensor, (n,), is for the first time, ascending."""
+    _, place = code.unique(return_inverse=True)
+    first = torch.full((int(place.max()) + 1,), len(code)).scatter_reduce(0, place, torch.arange(len(code)), "amin")
+    return first.sort().values
+
+
+def _one_of_each(rows: Rows) -> Rows:
+    """The rows with one observation each: of the k that row i has, number i modulo k; the others have weight zero."""
+    flat = rows.weight.flatten(1)
+    rank = (flat > 0).cumsum(1) - 1
+    chosen = torch.arange(len(flat)) % (flat > 0).sum(1).clamp(min=1)
+    kept = torch.where((flat > 0) & (rank == chosen.unsqueeze(1)), flat, 0.0)
+    return rows._replace(weight=kept.view(rows.weight.shape))
 
 
 def _array(values: Tensor) -> np.ndarray:

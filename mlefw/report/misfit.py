@@ -8,6 +8,7 @@ divergence of the observed from the nominal share, which by the data processing 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from mlefw.distribution.reference import chi2_tail, normal_tail
 from mlefw.report.remedy import Chosen, remedies
@@ -54,7 +55,10 @@ class Departure:
 
 
 def misfit(
-    metrics: Mapping[str, Mapping[str, float]], population: Mapping[str, float], chosen: Callable[[str], Chosen]
+    metrics: Mapping[str, Mapping[str, float]],
+    population: Mapping[str, float],
+    chosen: Callable[[str], Chosen],
+    observation: str = "row",
 ) -> Json | None:
     """The entry `misfit` of `summary.json`; None if predictions are calibrated.
 
@@ -62,15 +66,18 @@ def misfit(
         metrics: figures of the metrics by split.
         population: Σ w by split, including `train`.
         chosen: maps the name of a target to the settings of its head; a single target has the name "".
+        observation: what one observation is, in a word.
     """
     for split in (*_ORDER, *(split for split in metrics if split not in _ORDER)):
         for target, figures in _by_target(metrics.get(split, {})):
-            fitted = departures(_of_target(metrics.get("train", {}), target), population["train"])
+            on_train = _of_target(metrics.get("train", {}), target)
+            fitted = departures(on_train, population["train"], observation=observation)
             run = chosen(target)
             if run.is_large:
                 # A model with many parameters has smaller errors on the rows that it was fitted to.
                 fitted = [one for one in fitted if not one.is_wide]
-            found = fitted if split == "train" else departures(figures, population[split], population["train"])
+            held = (figures, population[split], population["train"], observation)
+            found = fitted if split == "train" else departures(*held)
             if found:
                 is_narrow = not all(one.is_wide for one in found)
                 return _content(
@@ -79,7 +86,9 @@ def misfit(
     return None
 
 
-def departures(figures: Mapping[str, float], population: float, fitted: float = 0.0) -> list[Departure]:
+def departures(
+    figures: Mapping[str, float], population: float, fitted: float = 0.0, observation: str = "row"
+) -> list[Departure]:
     """The departures from calibration of one target, the most costly first.
 
     Args:
@@ -87,11 +96,12 @@ def departures(figures: Mapping[str, float], population: float, fitted: float = 
         population: Σ w of the rows.
         fitted: Σ w of the training rows, if the figures are of other rows. A share learnt from training rows has a
             sampling error of its own, so that the variance of a difference is proportional to 1/n + 1/fitted.
+        observation: what one observation is, in a word.
     """
     if population <= 0:
         return []
     share = fitted / (population + fitted) if fitted else 1.0
-    looks = (_coverage, _trend, _support, _dispersion, _zeros, _probabilities)
+    looks = (_coverage, _trend, _support, _dispersion, _zeros, partial(_probabilities, observation=observation))
     found = [one for look in looks if (one := look(figures, share * population, share**0.5)) is not None]
     return sorted(found, key=lambda one: -one.nats)
 
@@ -201,7 +211,9 @@ def _zeros(figures: Mapping[str, float], _: float, shrink: float) -> Departure |
     return Departure("zeros", words, cost, False, {"zeros": 1 if observed > expected else -1})
 
 
-def _probabilities(figures: Mapping[str, float], population: float, shrink: float) -> Departure | None:
+def _probabilities(
+    figures: Mapping[str, float], population: float, shrink: float, observation: str
+) -> Departure | None:
     """Miscalibrated class probabilities, by the gain of a recalibration and by Spiegelhalter's test."""
     if not {"ece_15", "ece_null"} <= figures.keys():
         return None
@@ -217,7 +229,9 @@ def _probabilities(figures: Mapping[str, float], population: float, shrink: floa
     extreme = z > 0 if slope == 1 else slope < 1
     kind = "too extreme (overconfident)" if extreme else "too timid (underconfident)"
     ece = f"calibration error {number(figures['ece_15'])} where chance alone makes {number(figures['ece_null'])}"
-    gap = f", recalibrated ones would save {cost:.2g} nats per row" if "calibration_gap_nats" in figures else ""
+    gap = (
+        f", recalibrated ones would save {cost:.2g} nats per {observation}" if "calibration_gap_nats" in figures else ""
+    )
     return Departure("probabilities", f"probabilities are {kind}: {ece}{gap}", cost, not extreme, {"classes": 1})
 
 

@@ -27,7 +27,7 @@ class CoefficientPath:
 
 
 def training_curves(
-    history: History, lines: Lines, best_epoch: int, reference: str | None, errors: Errors
+    history: History, lines: Lines, best_epoch: int, reference: str | None, errors: Errors, observation: str = "row"
 ) -> dict[str, Figure]:
     """Pictures of the training over epochs, by name.
 
@@ -37,12 +37,13 @@ def training_curves(
         best_epoch: the epoch whose state was kept.
         reference: the estimate that gaps are measured from, if any.
         errors: standard error of the gap, by split.
+        observation: what one observation is, in a word.
     """
     if not history:
         return {}
-    drawn = {"learning_curves": learning_curves(history, lines, best_epoch, errors)}
+    drawn = {"learning_curves": learning_curves(history, lines, best_epoch, errors, observation)}
     if reference is not None and "train" in lines.get(reference, {}):
-        drawn["gap"] = gap_curve(history, lines, best_epoch, reference, errors)
+        drawn["gap"] = gap_curve(history, lines, best_epoch, reference, errors, observation)
     return drawn
 
 
@@ -54,14 +55,15 @@ def calibration(sample: Sample, forecast: Forecast, figures: Mapping[str, float]
         forecast: the predictive distributions of the rows.
         figures: figures of the metrics on the whole split, whose p-values are used in place of the sample's.
     """
-    weight, rows = forecast.weight, sample.description
+    weight, rows, word = forecast.weight, sample.description, sample.observation
     p_value = figures.get("calibration_p_value")
     if forecast.probabilities is not None:
         if sample.labels is not None and forecast.probabilities.shape[1] > 2:
-            picture = reliability_by_class(forecast.probabilities, forecast.y, weight, sample.labels, rows, p_value)
-            return {"reliability": picture}
+            cases = forecast.probabilities, forecast.y, weight
+            return {"reliability": reliability_by_class(*cases, sample.labels, rows, p_value, word)}
         event = f"{sample.target} = {sample.labels[1] if sample.labels else 1}"
-        return {"reliability": reliability(forecast.probabilities[:, 1], forecast.y, weight, rows, event, p_value)}
+        cases = forecast.probabilities[:, 1], forecast.y, weight
+        return {"reliability": reliability(*cases, rows, event, p_value, word)}
     assert forecast.pit is not None
     return {"pit": pit_histogram(*forecast.pit, weight, rows, figures.get("pit_p_value"))}
 
@@ -73,7 +75,8 @@ def predictive_shapes(sample: Sample, forecast: Forecast, figures: Mapping[str, 
         return drawn
     y, mean, weight, rows = forecast.y, forecast.mean, forecast.weight, sample.description
     drawn["coverage"] = coverage_curve(*forecast.pit, weight, rows, figures.get("coverage_90"))
-    drawn["predictions"] = predictions(y, mean, *forecast.interval, weight, sample.target, rows, figures)
+    shown = y, mean, *forecast.interval, weight, sample.target, rows, figures, sample.observation
+    drawn["predictions"] = predictions(*shown)
     drawn["residuals"] = residuals(randomised(*forecast.pit), mean, weight, rows, sample.target)
     return drawn
 

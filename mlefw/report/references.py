@@ -70,9 +70,9 @@ def compared(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def against(name: str, gap: float, error: float, split: str) -> str:
-    """A sentence on whether the model is better than a reference; gap and error in nats per row."""
-    amount = f"{abs(gap) if abs(gap) > 1e-12 else 0:.3g} ± {error:.2g} nats per row on {split}"
+def against(name: str, gap: float, error: float, split: str, unit: str = "nats per row") -> str:
+    """A sentence on whether the model is better than a reference; `unit`: of gap and error, in words."""
+    amount = f"{abs(gap) if abs(gap) > 1e-12 else 0:.3g} ± {error:.2g} {unit} on {split}"
     if abs(gap) <= 2 * error:
         return f"The model cannot be told from the {name}: they differ by {amount}."
     return f"The model {'beats' if gap < 0 else 'loses to'} the {name} by {amount}."

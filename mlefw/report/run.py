@@ -5,9 +5,10 @@ from importlib.metadata import version
 from typing import Any
 
 from mlefw.baseline.coefficients import shown
+from mlefw.report.observation import nats, sizes
 from mlefw.report.page import Page, Picture, Row, Section, Table
 from mlefw.report.references import exact_names
-from mlefw.report.sentences import chosen, fitted_by, model_name, rows_of, verdict
+from mlefw.report.sentences import chosen, fitted_by, model_name, verdict
 from mlefw.system.number_format import number, p_value
 
 _GAPS = {
@@ -27,6 +28,7 @@ def run_report(
     baseline: Mapping[str, Any] | None,
     configuration: str,
     pictures: Sequence[Picture],
+    texts: Sequence[Section] = (),
 ) -> str:
     """The report of a run as HTML.
 
@@ -36,12 +38,14 @@ def run_report(
         baseline: the content of `baseline.json`.
         configuration: the text of `config.yaml`.
         pictures: the pictures, in the order in which they are shown.
+        texts: sections that are shown behind the pictures.
     """
     sections = [Section("Negative log-likelihood", [_nll(summary)])]
     if "calibration" in summary:
         sections.append(_recalibration(summary))
     if pictures:
         sections.append(Section("Pictures", pictures=pictures))
+    sections += texts
     sections.append(Section("Figures", [_figures(summary)], note=_kept(summary)))
     if summary.get("distance"):
         sections.append(Section("Distance from the exact estimate", [_distance(summary)]))
@@ -56,7 +60,8 @@ def run_report(
         _about(summary),
         sections,
         [text for text in summary.get("warnings", ()) if text != summary.get("misfit", {}).get("sentence")],
-        f"mlefw {summary['versions']['mlefw']}. All NLL in nats per row, constants included, in units of the target.",
+        f"mlefw {summary['versions']['mlefw']}. All NLL in {nats(summary)}, constants included, in units of the "
+        "target.",
     ).html()
 
 
@@ -84,7 +89,7 @@ def _nll(summary: Mapping[str, Any]) -> Table:
             infimum = f"infimum {number(line['nll_infimum'])}" if "nll_infimum" in line else "-"
             rows.append(Row(f"{name}: none", [infimum, *["-"] * (len(splits) - 1)]))
     for key, name in zip(
-        _LEADING, (f"{model_name(summary)}, nats per row", "in bits", "± standard error"), strict=True
+        _LEADING, (f"{model_name(summary)}, {nats(summary)}", "in bits", "± standard error"), strict=True
     ):
         values = {split: figures.get(key) for split, figures in summary["metrics"].items()}
         if any(value is not None for value in values.values()):
@@ -95,14 +100,20 @@ def _nll(summary: Mapping[str, Any]) -> Table:
             rows.append(
                 Row(name, _cells(splits, distance[key], sign=key.endswith("gap_nats")), strong=key == "gap_nats")
             )
-    return Table(["", *(f"{split}: {rows_of(summary, split)}" for split in splits)], rows)
+    return Table(["", *_headers(summary)], rows)
+
+
+def _headers(summary: Mapping[str, Any]) -> list[str]:
+    return [f"{split}: {', '.join(sizes(summary, split))}" for split in summary["metrics"]]
 
 
 def _recalibration(summary: Mapping[str, Any]) -> Section:
     content, splits = summary["calibration"], list(summary["metrics"])
-    lines = [(f"nats per row {key}", {s: content[key].get(s, {}).get("nll_nats") for s in splits}) for key in _STAGES]
+    lines = [
+        (f"{nats(summary)} {key}", {s: content[key].get(s, {}).get("nll_nats") for s in splits}) for key in _STAGES
+    ]
     rows = [Row(name, _cells(splits, values), strong=name.endswith("after")) for name, values in lines]
-    header = ["", *(f"{split}: {rows_of(summary, split)}" for split in splits)]
+    header = ["", *_headers(summary)]
     note = f"{fitted_by(content)}, whose figures are therefore optimistic"
     return Section("Recalibration", [Table(header, rows)], note=note)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from mlefw.report.observation import nats
 from mlefw.report.references import REFERENCES, against, compared, exact_names
 from mlefw.system.number_format import number, robust_difference
 
@@ -30,7 +31,7 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
     for key, name in names.items():
         if f"{key}_nats" in distance:
             error = number(distance.get(f"{key}_se"))
-            lines.append(f"minus {name}: {number(distance[f'{key}_nats'], sign=True)} ± {error} nats per row")
+            lines.append(f"minus {name}: {number(distance[f'{key}_nats'], sign=True)} ± {error} {nats(content)}")
     if content.get("calibration", {}).get("fitted_on") == content.get("split", ""):
         lines.append(f"The recalibration ({content['calibration']['method']}) was fitted on these rows.")
     if "misfit" in content:
@@ -70,7 +71,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
         split = next((split for split in ("test", "validation", "train") if split in gaps or split in few), None)
         if split is not None:
             gap, error, without = robust_difference(gaps.get(split), errors.get(split, float("inf")), few.get(split))
-            sentences.append(against(name, gap, error, split + without))
+            sentences.append(against(name, gap, error, split + without, nats(summary)))
     if "misfit" in summary:
         sentences.append(summary["misfit"]["sentence"])
     loss = summary.get("loss", "plain")
@@ -87,12 +88,12 @@ def verdict(summary: Mapping[str, Any]) -> str:
     elif "parameter" in distance:
         excess = distance["excess_objective"] if abs(distance["excess_objective"]) > 1e-12 else 0.0
         end = "reached the exact optimum" if abs(excess) < 1e-6 else "stopped short of the exact optimum"
-        sentences.append(f"Training {end} ({excess:.2g} nats per row above it).")
+        sentences.append(f"Training {end} ({excess:.2g} {nats(summary)} above it).")
     elif "head_refit_gap" in distance:
         refit = distance["head_refit_gap"]
-        sentences.append(f"Refitting the last layer exactly would gain {refit:.2g} nats per row on train.")
+        sentences.append(f"Refitting the last layer exactly would gain {refit:.2g} {nats(summary)} on train.")
     if "calibration" in summary:
-        sentences.append(recalibration(summary["calibration"]))
+        sentences.append(recalibration(summary["calibration"], nats(summary)))
     if "ensemble" in summary:
         sentences.append(of_members(summary["ensemble"]))
     return " ".join(sentences)
@@ -114,13 +115,13 @@ def of_members(content: Mapping[str, Any]) -> str:
     return f"{text}."
 
 
-def recalibration(content: Mapping[str, Any]) -> str:
-    """A sentence on a recalibration and its effect, from `calibration` of `summary.json`."""
+def recalibration(content: Mapping[str, Any], unit: str = "nats per row") -> str:
+    """A sentence on a recalibration and its effect, from `calibration` of `summary.json`; `unit`: of NLL, in words."""
     text = f"Recalibrated {fitted_by(content)}"
     test = [content[key].get("test", {}).get("nll_nats") for key in ("before", "after")]
     if None in test:
         return f"{text}, so that no figure on them is an independent one."
-    return f"{text}: {number(test[0])} became {number(test[1])} nats per row on test."
+    return f"{text}: {number(test[0])} became {number(test[1])} {unit} on test."
 
 
 def fitted_by(content: Mapping[str, Any]) -> str:
@@ -147,12 +148,6 @@ def model_name(summary: Mapping[str, Any], split: str | None = None) -> str:
         return name
     fitted = " (fitted on these rows)" if summary["calibration"]["fitted_on"] == split else ""
     return f"{name} + {summary['calibration']['method']}{fitted}"
-
-
-def rows_of(summary: Mapping[str, Any], split: str) -> str:
-    """The number of rows of a split, with a note if a recalibration was fitted on them."""
-    fitted = summary.get("calibration", {}).get("fitted_on") == split
-    return f"{summary['num_rows'][split]} rows" + (" (fitted on)" if fitted else "")
 
 
 def chosen(summary: Mapping[str, Any], *more: str) -> list[str]:

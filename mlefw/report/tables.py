@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from mlefw.report.observation import nats, sizes
 from mlefw.report.references import exact_names, reference_name
-from mlefw.report.sentences import model_name, rows_of
+from mlefw.report.sentences import model_name
 from mlefw.system.number_format import number, p_value
 
 _CALIBRATION = ("accuracy", "coverage_90", "pit_rmse", "ece_15", "ece_null")
@@ -24,7 +25,7 @@ def run_table(summary: Mapping[str, Any]) -> Table:
     table = Table()
     table.add_column("")
     for split in splits:
-        table.add_column(f"{split}\n{rows_of(summary, split)}", justify="right")
+        table.add_column("\n".join([split, *sizes(summary, split)]), justify="right")
     for key, name in exact_names(summary).items():
         line = summary.get(key)
         if line is None:
@@ -36,7 +37,8 @@ def run_table(summary: Mapping[str, Any]) -> Table:
             others = [_unseen(line.get(split, {})) for split in splits[1:]]
             table.add_row(f"{name}: none, infimum", infimum, *others)
     figures = summary["metrics"]
-    table.add_row(f"[bold]{escape(model_name(summary))}, nats per row", *_cells(figures, "nll_nats"), style="bold")
+    name = f"[bold]{escape(model_name(summary))}, {nats(summary)}"
+    table.add_row(name, *_cells(figures, "nll_nats"), style="bold")
     table.add_row("  in bits", *_cells(figures, "nll_bits"))
     if "calibration" in summary:
         before = summary["calibration"]["before"]
@@ -141,5 +143,10 @@ def markdown(table: Table, sentence: str) -> str:
     widths = [max(map(len, column)) for column in plain]
     rows = zip(*plain, strict=True)
     lines = ([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])] for first, *rest in rows)
-    block = "\n".join("    " + "  ".join(line) for line in lines)
+    block = code_block("\n".join("  ".join(line) for line in lines))
     return f"{sentence}\n\n{block}\n"
+
+
+def code_block(text: str) -> str:
+    """Text as a code block of Markdown, in which nothing has a meaning."""
+    return "\n".join(f"    {line}" for line in text.split("\n"))

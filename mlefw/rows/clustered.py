@@ -1,6 +1,7 @@
 """The mean over observations, and its standard error over units that are independent of each other."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -89,6 +90,17 @@ class Units(NamedTuple):
     name: str
 
 
+def group_units(group: Tensor, weight: Tensor) -> Units:
+    """The units of rows in groups: each group is one.
+
+    Args:
+        group: what tells the groups of the rows apart, (n,) int64.
+        weight: Σ w of each row, (n,); groups of weight zero are not counted in the name.
+    """
+    count = len(group[weight > 0].unique())
+    return Units(group, f"{count} group" + "s" * (count != 1))
+
+
 def sequence_units(document: Tensor) -> Units:
     """The units of windows of texts: documents if they are 30 or more, else blocks of consecutive windows.
 
@@ -106,3 +118,32 @@ def sequence_units(document: Tensor) -> Units:
     # Block g has the windows from floor(g · n / count) on.
     of_row = ((torch.arange(num_rows) + 1) * count - 1) // max(num_rows, 1)
     return Units(of_row, f"{count} block" + "s" * (count != 1))
+
+
+class UnitTally:
+    """Adds up values of rows block by block, for their mean with its standard error over units of many rows.
+
+    Memory is 24 bytes a row: which rows make a unit may be known only when all rows are.
+
+    Args:
+        units: gives the units, from what tells them apart in each row (n,) and Σ w of each row (n,).
+    """
+
+    def __init__(self, units: Callable[[Tensor, Tensor], Units]) -> None:
+        self.units = units
+        self._blocks: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no block was added."""
+        return not self._blocks
+
+    def add(self, total: Tensor, weight: Tensor, code: Tensor) -> None:
+        """Add a block: of each row Σ w·value, Σ w, and what tells its unit from others; each (n,)."""
+        self._blocks.append((total.double().cpu(), weight.double().cpu(), code.cpu()))
+
+    def result(self) -> tuple[ClusteredMean, str]:
+        """The mean over all blocks, and the name of the units; at least one block has to be added."""
+        total, weight, code = (torch.cat(column) for column in zip(*self._blocks, strict=True))
+        units = self.units(code, weight)
+        return clustered_mean(total, weight, units.of_row), units.name

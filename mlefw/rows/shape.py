@@ -38,6 +38,16 @@ class RowShape:
         return self.num_tokens is None and len(self.input_shape) == 1 and not self.positions
 
     @property
+    def observation(self) -> str:
+        """What one observation is, in a word: `row`, or a `token`, `pixel` or other `position` of a row."""
+        if not self.positions:
+            return "row"
+        if self.num_tokens is not None and self.is_sequential:
+            return "token"
+        is_image = len(self.input_shape) == 3 and self.input_shape[1:] == self.positions
+        return "pixel" if is_image else "position"
+
+    @property
     def channel_dim(self) -> int | None:
         """The dimension of input_shape that counts channels, each standardised by itself; None for one in all.
 

@@ -1,7 +1,7 @@
 """The composition root: builds data, head, model, prior, loss and metrics from a configuration."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from mlefw.objective.objective import Objective
 from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.reading.table import Table
+from mlefw.rows.clustered import Units
 from mlefw.rows.rows import Rows
 from mlefw.rows.shape import RowShape
 from mlefw.rows.tensor_inputs import row_statistics
@@ -37,6 +38,7 @@ from mlefw.run.held_out import Parts, parts_of
 from mlefw.run.network import build_augment, build_model, surrounded
 from mlefw.run.placement import place, set_units
 from mlefw.run.source import head_kind, open_source
+from mlefw.run.units import units_of
 from mlefw.schema.coarse import warn_of_coarse_target
 from mlefw.schema.encode import coded
 from mlefw.schema.kinds import RowSchema, learn_schema
@@ -49,11 +51,15 @@ from mlefw.uncertainty.base import Method
 
 @dataclass(frozen=True)
 class Data:
-    """The data of a run: the source, the schema (what columns or arrays mean), and the coded rows by split."""
+    """The data of a run: the source, the schema (what columns or arrays mean), and the coded rows by split.
+
+    `units` has the units of standard errors by split, where they are not the rows.
+    """
 
     source: Source
     schema: RowSchema
     splits: dict[str, Rows]
+    units: dict[str, Units] = field(default_factory=dict)
 
     @property
     def train(self) -> Rows:
@@ -108,7 +114,7 @@ def coded_data(config: Settings, source: Source, table: Table, make_parts: Calla
     if source.store is None:
         for split, (part, index) in parts.items():
             warn_of_far_rows(schema, splits[split], part, index)
-    return Data(source, schema, splits)
+    return Data(source, schema, splits, units_of(source, parts, splits))
 
 
 def build_head(node: Node, num_classes: int | None) -> Head:

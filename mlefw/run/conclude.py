@@ -9,14 +9,16 @@ from pathlib import Path
 from mlefw.configuration.settings import Settings
 from mlefw.objective.objective import Evaluation, Objective, evaluate, whole_eta
 from mlefw.report.forecast import Forecast, Sample, forecast
+from mlefw.report.page import Picture, Section
 from mlefw.report.sentences import verdict
-from mlefw.report.tables import markdown, run_table
+from mlefw.report.tables import code_block, markdown, run_table
 from mlefw.rows.rows import Rows
-from mlefw.run import archive, build, exhibit, fitting, judgement, row_scores, stored_estimates
+from mlefw.run import archive, build, exhibit, exhibit_arrays, fitting, judgement, row_scores, stored_estimates
 from mlefw.run.directory import checkpoint_of
 from mlefw.run.essentials import essentials
 from mlefw.run.posterior import keep_posterior
 from mlefw.run.prepare import Prepared
+from mlefw.run.units import independent_units, over_units
 from mlefw.score import recalibration
 from mlefw.score.distances import distances
 from mlefw.score.figures import figures_on, floored_share
@@ -81,14 +83,18 @@ def conclude(
     )
     if seen is None or calibration is not None:
         seen = evaluated(config, prepared, final, evaluations)
+    shape = data.schema.row_shape
+    seen = replace(seen, figures=over_units(seen.figures, seen.evaluations, data.splits, data.units, shape))
     attempt("the share of rows at the floor", lambda: _warn_of_floor(objective, before["train"], data.train), None)
     is_fold = bool(config.cv) and yardstick.reference is not None
     baseline_nll = yardstick.at_reference("test", data.splits["test"]).nll if is_fold else None
-    row_scores.store(run_dir, evaluations, data.splits, data.schema.labels, baseline_nll)
+    row_scores.store(run_dir, evaluations, data.splits, data.schema.labels, baseline_nll, data.units)
     summary = _essentials(config, prepared, yardstick, fit, seen, final, calibration)
     summary["time"]["total_s"] = time.monotonic() - started
     figures = seen.figures
-    misfit = attempt("the judgement of calibration", lambda: judgement.judge(config, final, data.splits, figures), None)
+    units = independent_units(data.splits, data.units, shape)
+    judged = partial(judgement.judge, config, final, data.splits, figures, shape.observation, units)
+    misfit = attempt("the judgement of calibration", judged, None)
     if misfit is not None:
         # Not on the terminal: the verdict, which is printed there, says it.
         collect(misfit["sentence"])
@@ -101,8 +107,11 @@ def conclude(
         "the uncertainty of the parameters", lambda: keep_posterior(config, run_dir, objective, data.splits), {}
     )
     summary["distance"] = distances(objective, before, data.splits, yardstick, (final, evaluations))
+    if shape.positions:
+        make = partial(exhibit_arrays.by_position, final, seen.evaluations, data, yardstick)
+        summary |= attempt("the NLL by position", make, {})
     clock = time.monotonic()
-    pictures = _show(config, run_dir, prepared, fit, summary, final)
+    pictures = _show(config, run_dir, prepared, fit, summary, final, seen.evaluations)
     summary["time"] |= {"total_s": time.monotonic() - started, "pictures_s": time.monotonic() - clock}
     return write_summary(config, run_dir, summary, baseline, pictures)
 
@@ -172,6 +181,7 @@ def _show(
     fit: fitting.Fit,
     summary: Json,
     final: Objective,
+    evaluations: Mapping[str, Evaluation],
 ) -> list[exhibit.Exhibit]:
     """Draw the pictures, write them, and finish TensorBoard's log with them."""
     sample = fit.board.sample if "calibration" not in summary else _unseen(prepared.data)
@@ -189,6 +199,9 @@ def _show(
         pictures += attempt(
             "pictures of the predictive distributions", lambda: exhibit.predictive(sample, known, figures), []
         )
+    if config.plots and config.report and not prepared.data.schema.row_shape.is_table:
+        of_arrays = partial(exhibit.of_arrays, final, evaluations, prepared.data, summary)
+        pictures += attempt("pictures of classes, positions and the hardest rows", of_arrays, [])
     if pictures:
         exhibit.store(run_dir / "plots", pictures)
     # TensorBoard compares a sample over epochs; after a recalibration the sample is another one.
@@ -222,8 +235,10 @@ def _finish_board(
     gaps = summary["distance"].get("gap_nats", {})
     results |= {f"final/{split}_gap_nats": value for split, value in gaps.items()}
     page = markdown(run_table(summary), verdict(summary))
-    images = {name: picture.content for name, picture in pictures}
-    fit.board.finish(fit.trainer, prepared.estimand.objective, settings, results, {"result": page}, images, seen)
+    images = {name: picture.content for name, picture in pictures if isinstance(picture, Picture)}
+    texts = {name: code_block(section.text) for name, section in pictures if isinstance(section, Section)}
+    pages = {"result": page, **texts}
+    fit.board.finish(fit.trainer, prepared.estimand.objective, settings, results, pages, images, seen)
 
 
 def _recalibrate(
@@ -248,6 +263,7 @@ def _recalibrate(
 def _unseen(data: build.Data) -> Sample:
     """A sample of rows for pictures after a recalibration: of the test rows, else of those that it was fitted on."""
     held = "test" if "test" in data.splits else recalibration.FITTED_ON
-    sample = Sample.of({held: data.splits[held]}, data.schema.target, data.schema.labels)
+    schema = data.schema
+    sample = Sample.of({held: data.splits[held]}, schema.target, schema.labels, schema.row_shape, data.units)
     note = "" if held == "test" else ", recalibrated on them"
     return replace(sample, description=sample.description.replace(")", f"{note})"))

@@ -53,13 +53,17 @@ def essentials(
 
 
 def _arrays(data: Data) -> Json:
-    """Of rows that are no rows of a table the shape, the number of observations, and the unit of standard errors."""
+    """Of arrays the shape of a row, what an observation is and their number, and the unit of standard errors.
+
+    The unit is `rows`, or by split the number and kind of units, such as `41 blocks`.
+    """
     shape = data.schema.row_shape
+    unit = {"nll_se_unit": {split: units.name for split, units in data.units.items()} or "rows"}
     if shape.is_table:
-        return {}
+        return unit if data.units else {}
     counts = {split: rows.population for split, rows in data.splits.items()}
-    unit = {"nll_se_unit": "rows"} if shape.positions else {}
-    return {"input_shape": list(shape.input_shape), "num_observations": counts, **unit}
+    facts = {"input_shape": list(shape.input_shape), "observation": shape.observation, "num_observations": counts}
+    return facts | unit
 
 
 def _inputs(config: Settings, prepared: Prepared) -> Json | None:

@@ -10,11 +10,15 @@ from matplotlib.figure import Figure
 from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
 from mlefw.errors import StorageError
+from mlefw.objective.objective import Evaluation, Objective
 from mlefw.plot.style import png
 from mlefw.report.forecast import Forecast, Sample
-from mlefw.report.page import Picture
+from mlefw.report.observation import observation
+from mlefw.report.page import Picture, Section
 from mlefw.report.pictures import CoefficientPath, predictive_shapes, training_curves, way_of_coefficients
 from mlefw.report.run import failure_report, run_report
+from mlefw.run import exhibit_arrays
+from mlefw.run.build import Data
 from mlefw.run.fitting import Fit
 from mlefw.schema.kinds import RowSchema
 from mlefw.system.atomic import write_bytes, write_text
@@ -22,8 +26,8 @@ from mlefw.system.attempt import attempt
 from mlefw.system.own_folder import replace_links
 from mlefw.system.warning import collected, warn
 
-Exhibit = tuple[str, Picture]
-"""The name of a picture's file without `.png`, and the picture with title and caption."""
+Exhibit = tuple[str, Picture | Section]
+"""The name of a file without its end, and a picture with title and caption, or a section of text."""
 
 CAPTIONS = {
     "learning_curves": "Mean NLL after each epoch, with the exact estimates as flat lines.",
@@ -33,11 +37,14 @@ CAPTIONS = {
     "pit": "Histogram of the probability integral transform: flat where predictive distributions are right.",
     "coverage": "Share of observations in central prediction intervals against the share that was promised.",
     "predictions": "Predicted mean and 90 % interval beside each observation.",
+    "confusion": "Counts of the observed class and of the likeliest class of the forecast, coloured by share.",
+    "nll_by_position": "Mean NLL at each position of a row, beside the null model and the exact estimate.",
+    "hardest": "The images with the largest NLL, with what was observed and what was forecast.",
     "residuals": "Quantile residuals against the predicted mean, and their normal quantile-quantile plot.",
 }
 
 
-def of_training(fit: Fit, summary: Mapping[str, Any], schema: RowSchema, with_path: bool) -> list[Exhibit]:
+def of_training(fit: Fit, summary: Mapping[str, Any], schema: RowSchema, with_path: bool) -> list[tuple[str, Picture]]:
     """The pictures of the training over epochs; `with_path` adds the path of a linear model's coefficients.
 
     Where the model was recalibrated, captions say that they show it before that, and gaps have no error bars: the
@@ -46,32 +53,41 @@ def of_training(fit: Fit, summary: Mapping[str, Any], schema: RowSchema, with_pa
     recalibrated = "calibration" in summary
     errors = {} if recalibrated else summary["distance"].get("gap_se", {})
     best = fit.keeper.best_epoch
-    pictures = attempt("pictures of the training", lambda: _curves(fit.log, best, errors), [])
+    pictures = attempt("pictures of the training", lambda: _curves(fit.log, best, errors, observation(summary)), [])
     if with_path and fit.recorder is not None:
         recorder = fit.recorder
         pictures += attempt("the picture of the coefficients", lambda: _coefficients(recorder, schema, best), [])
     if not recalibrated:
         return pictures
-    return [(n, replace(picture, caption=f"{picture.caption} Before recalibration.")) for n, picture in pictures]
+    return [(name, replace(one, caption=f"{one.caption} Before recalibration.")) for name, one in pictures]
 
 
-def _curves(log: LogFigures, best_epoch: int, errors: Mapping[str, float]) -> list[Exhibit]:
+def _curves(log: LogFigures, best_epoch: int, errors: Mapping[str, float], word: str) -> list[tuple[str, Picture]]:
     lines, reference = log.yardstick.mean_nll, log.yardstick.exact.reference
     name = None if reference is None else reference[0]
-    return _as_exhibits(training_curves(log.history, lines, best_epoch, name, errors))
+    return _as_exhibits(training_curves(log.history, lines, best_epoch, name, errors, word))
 
 
-def _coefficients(recorder: RecordCoefficients, schema: RowSchema, best_epoch: int) -> list[Exhibit]:
+def _coefficients(recorder: RecordCoefficients, schema: RowSchema, best_epoch: int) -> list[tuple[str, Picture]]:
     way = CoefficientPath(recorder.epochs, recorder.thetas)
     return _as_exhibits(way_of_coefficients(way, recorder.solution, schema.names, best_epoch + 1, schema.labels))
 
 
-def predictive(sample: Sample, seen: Forecast, figures: Mapping[str, float]) -> list[Exhibit]:
+def predictive(sample: Sample, seen: Forecast, figures: Mapping[str, float]) -> list[tuple[str, Picture]]:
     """The pictures of the predictive distributions; `figures` are the metrics on the split of the sample."""
     return _as_exhibits(predictive_shapes(sample, seen, figures))
 
 
-def _as_exhibits(drawn: Mapping[str, Figure]) -> list[Exhibit]:
+def of_arrays(
+    final: Objective, evaluations: Mapping[str, Evaluation], data: Data, summary: Mapping[str, Any]
+) -> list[Exhibit]:
+    """What a run on arrays shows of its forecasts; the arguments are as for `exhibit_arrays.pictures`."""
+    found = exhibit_arrays.pictures(final, evaluations, data, summary)
+    texts = [(name, one) for name, one in found.items() if isinstance(one, Section)]
+    return [*_as_exhibits({name: one for name, one in found.items() if not isinstance(one, Section)}), *texts]
+
+
+def _as_exhibits(drawn: Mapping[str, Figure]) -> list[tuple[str, Picture]]:
     return [
         (name, Picture(png(figure), figure.get_suptitle().replace("\n", " ").replace(r"\$", "$"), CAPTIONS[name]))
         for name, figure in drawn.items()
@@ -79,11 +95,14 @@ def _as_exhibits(drawn: Mapping[str, Figure]) -> list[Exhibit]:
 
 
 def store(folder: Path, pictures: Sequence[Exhibit]) -> None:
-    """Write each picture to `<name>.png` in a folder; where that fails there is a warning, and no error."""
+    """Write each picture to `<name>.png`, and each text to `<name>.txt`; where that fails there is a warning alone."""
     try:
         replace_links(folder).mkdir(mode=0o755, exist_ok=True)
         for name, picture in pictures:
-            write_bytes(folder / f"{name}.png", picture.content)
+            if isinstance(picture, Picture):
+                write_bytes(folder / f"{name}.png", picture.content)
+            else:
+                write_text(folder / f"{name}.txt", picture.text)
     except (OSError, StorageError) as error:
         warn(f"not every picture could be written: {error}")
 
@@ -102,7 +121,8 @@ def report(run_dir: Path, summary: Mapping[str, Any], baseline: Any, pictures: S
     """Write `report.html`; where that fails there is a warning, and no error."""
     try:
         configuration = (run_dir / "config.yaml").read_text(encoding="utf-8")
-        shown = [picture for _, picture in pictures]
-        write_text(run_dir / "report.html", run_report(run_dir.name, summary, baseline, configuration, shown))
+        shown = [picture for _, picture in pictures if isinstance(picture, Picture)]
+        texts = [section for _, section in pictures if isinstance(section, Section)]
+        write_text(run_dir / "report.html", run_report(run_dir.name, summary, baseline, configuration, shown, texts))
     except (OSError, StorageError) as error:
         warn(f"the report could not be written: {error}")

@@ -87,7 +87,7 @@ def run_callbacks(
     log = LogFigures(run_dir / "metrics.csv", yardstick)
     keep = KeepCheckpoints(run_dir / "checkpoints", **vars(config.checkpoint), before=log.flush)
     resumable = Resumable(content, run_dir / "summary.json")
-    sample = Sample.of(data.splits, data.schema.target, data.schema.labels)
+    sample = Sample.of(data.splits, data.schema.target, data.schema.labels, data.schema.row_shape, data.units)
     text = {"settings": "    " + as_yaml(config.plain).replace("\n", "\n    ")}
     recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
     return RunCallbacks(resumable, log, WriteBoard(text, sample, log), keep, recorder, _stopping(config, prepared.rows))

@@ -24,7 +24,12 @@ _LARGE = 0.05
 
 
 def judge(
-    config: Settings, objective: Objective, splits: Mapping[str, Rows], metrics: Mapping[str, Mapping[str, float]]
+    config: Settings,
+    objective: Objective,
+    splits: Mapping[str, Rows],
+    metrics: Mapping[str, Mapping[str, float]],
+    observation: str = "row",
+    num_units: Mapping[str, float] | None = None,
 ) -> Json | None:
     """The `misfit` of `summary.json`, or None where predictions are calibrated.
 
@@ -33,10 +38,15 @@ def judge(
         objective: the model that predicts.
         splits: rows by split; their features are not read.
         metrics: the figures of the model by split.
+        observation: what one observation is, in a word.
+        num_units: by split the number of units that are independent of each other, where observations are not. Chance
+            is judged as if there were so many observations, since there may be no more information in all of them.
     """
     population = {"train": objective.population} | {split: rows.population for split, rows in splits.items()}
     held = population.get(FITTED_ON, 0.0)
-    return misfit(metrics, population, lambda target: _chosen(config, objective, list(splits.values()), held, target))
+    population |= num_units or {}
+    parts = list(splits.values())
+    return misfit(metrics, population, lambda target: _chosen(config, objective, parts, held, target), observation)
 
 
 def _chosen(config: Settings, objective: Objective, rows: Sequence[Rows], held: float, target: str) -> Chosen:

@@ -103,6 +103,8 @@ def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Sour
         given = {**own, **given}
     check_parts({"data": {"_target_": f"{kind.__module__}.{kind.__name__}", **given}}, trusted())
     source = trained.schema.reading(kind(**given), prediction)
+    if isinstance(source, TensorSource) and not prediction:
+        source.group, source.is_new = trained.config.data.get("group"), True
     # There is a warning of columns that training did not have, unless `data.features` named those to take.
     source.warns_of_unused = trained.config.data.get("features") is None
     roles = [trained.config.data.get(role) for role in ("group", "time")]

@@ -154,7 +154,7 @@ def estimate(config: Settings, prepared: Prepared) -> ExactEstimates:
         left_out = dropped(exact.mle, prepared.data.schema.names, prepared.estimand.baseline_features)
         if left_out:
             warn(f"constant or collinear features are left out of the linear MLE: {shortened(left_out)}")
-    flat = prepared.estimand.objective.prior.flat
+    flat, word = prepared.estimand.objective.prior.flat, prepared.data.schema.row_shape.observation
     for name, solution in exact.solutions.items():
         if name == "mle" and not flat:
             continue
@@ -164,15 +164,15 @@ def estimate(config: Settings, prepared: Prepared) -> ExactEstimates:
         if not solution.may_exist:
             warn(f"no finite {NAMES[name]}: {solution.reason}. {remedy(solution)}")
         elif not solution.converged:
-            warn(f"the {NAMES[name]} is not certified: {_doubt(solution)}")
+            warn(f"the {NAMES[name]} is not certified: {_doubt(solution, word)}")
     return exact
 
 
-def _doubt(solution: Solution) -> str:
+def _doubt(solution: Solution, observation: str) -> str:
     """Why an estimate is not certified."""
     why = f"{solution.reason}, " if solution.reason else ""
     if solution.gap is not None:
-        return f"{why}at most {solution.gap:.2g} nats per row above its minimum"
+        return f"{why}at most {solution.gap:.2g} nats per {observation} above its minimum"
     return f"{why}its residual is {solution.residual:.2g}"
 
 

@@ -12,6 +12,7 @@ import torch
 
 from mlefw.baseline.distance import Decisive, decisive, paired
 from mlefw.objective.objective import Evaluation
+from mlefw.rows.clustered import Units
 from mlefw.rows.rows import Rows
 from mlefw.system.atomic import write_atomically
 
@@ -37,23 +38,33 @@ class RowScores:
         weight: (n,); where rows have positions, the number of observations of the row.
         rows: a hash by which other runs with these rows are known.
         clustered: whether rows have positions, so that a row is one unit whatever its weight.
+        unit: the unit of each row, (n,) int64, over which standard errors are taken; None where each row is one.
     """
 
     nll: torch.Tensor
     weight: torch.Tensor
     rows: str
     clustered: bool = False
+    unit: torch.Tensor | None = None
 
     def behind(self, best: "RowScores") -> tuple[float, float] | None:
-        """Mean NLL minus that of `best` in nats per row, and the paired standard error; None unless on equal rows."""
+        """Mean NLL minus that of `best` in nats, and the paired standard error; None unless on equal rows.
+
+        The error is over the units of either run, where one of them has units of several rows.
+        """
         if self.rows != best.rows:
             return None
-        mean, error = paired(self.nll - best.nll, self.weight, self.clustered)
+        mean, error = paired(self.nll - best.nll, self.weight, self.clustered, self._unit_beside(best))
         return (mean, error) if abs(mean) < float("inf") and error < float("inf") else None
 
     def decisive(self, best: "RowScores") -> Decisive | None:
         """The few rows that carry nearly all of the difference from `best`; None without any, or on other rows."""
-        return decisive(self.nll - best.nll, self.weight, self.clustered) if self.rows == best.rows else None
+        if self.rows != best.rows:
+            return None
+        return decisive(self.nll - best.nll, self.weight, self.clustered, self._unit_beside(best))
+
+    def _unit_beside(self, best: "RowScores") -> torch.Tensor | None:
+        return best.unit if self.unit is None else self.unit
 
 
 def store(
@@ -62,6 +73,7 @@ def store(
     splits: Mapping[str, Rows],
     labels: Sequence[str] | None,
     baseline: torch.Tensor | None = None,
+    units: Mapping[str, Units] | None = None,
 ) -> None:
     """Write the NLL of each row of the held-out splits, or of the training rows if there are no others.
 
@@ -71,6 +83,7 @@ def store(
         splits: the rows by split.
         labels: the labels of the target; None for numbers or several targets.
         baseline: NLL of each test row, (n,), under the exact estimate that the model is compared with.
+        units: the units of standard errors by split, where they are not the rows.
     """
     arrays: dict[str, np.ndarray] = {} if baseline is None else {BASELINE_KEY: baseline.double().numpy()}
     for split in [name for name in splits if name != "train"] or ["train"]:
@@ -81,6 +94,8 @@ def store(
             arrays[f"{split}_weight"] = weight.double().numpy()
         if rows.positions:
             arrays[f"{split}_positions"] = np.array(rows.positions)
+        if units and split in units:
+            arrays[f"{split}_unit"] = units[split].of_row.numpy()
     write_atomically(run_dir / NAME, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
@@ -91,7 +106,8 @@ def read(run_dir: Path, split: str) -> RowScores | None:
             nll = torch.from_numpy(arrays[f"{split}_nll_nats"])
             weight = arrays.get(f"{split}_weight", np.ones(len(nll)))
             rows, clustered = str(arrays[f"{split}_rows"]), f"{split}_positions" in arrays
-            return RowScores(nll, torch.from_numpy(weight), rows, clustered)
+            unit = torch.from_numpy(arrays[f"{split}_unit"]) if f"{split}_unit" in arrays else None
+            return RowScores(nll, torch.from_numpy(weight), rows, clustered, unit)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

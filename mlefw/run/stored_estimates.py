@@ -1,6 +1,6 @@
 """The exact estimates of a run in its checkpoint: storing them, and evaluating them on new rows beside the model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mlefw.baseline.predictor import Estimate
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
 from mlefw.report.references import KEYS
-from mlefw.rows.clustered import cluster_error, cluster_sums
+from mlefw.rows.clustered import Units, UnitTally, cluster_error, cluster_sums
 from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.rows.shape import RowShape
 from mlefw.rows.tokens import TokenRows
@@ -63,12 +63,20 @@ class EstimateTally:
         model: the objective without a recalibration, to whose head the estimates belong.
         final: the objective that is evaluated.
         path: the checkpoint, for messages.
+        units: as for `UnitTally`, where standard errors are over units of several rows.
 
     Raises:
         UsageError: the stored estimates do not fit the model.
     """
 
-    def __init__(self, content: Json, model: Objective, final: Objective, path: Path) -> None:
+    def __init__(
+        self,
+        content: Json,
+        model: Objective,
+        final: Objective,
+        path: Path,
+        units: Callable[[Tensor, Tensor], Units] | None = None,
+    ) -> None:
         self.final, self.reference = final, content.get("reference")
         self.ridge_scale = content.get("ridge_scale")
         self.models: dict[str, ExactModel] = {
@@ -77,17 +85,17 @@ class EstimateTally:
         if self.reference is not None and self.reference not in self.models:
             raise UsageError(f"{path}: its exact estimates name {self.reference!r} as a reference, and it is not there")
         self._means = {name: _WeightedMean() for name in self.models}
-        self._gaps = {name: _WeightedMean() for name in ("null", self.reference) if name in self.models}
+        self._gaps = {name: _WeightedMean(units) for name in ("null", self.reference) if name in self.models}
 
     @torch.no_grad()
-    def add(self, rows: Rows) -> None:
-        """Add a block of rows."""
+    def add(self, rows: Rows, code: Tensor | None = None) -> None:
+        """Add a block of rows; `code` tells their units apart, (n,), where units have several rows."""
         nll, weight, clustered = _row_nll(self.final, rows).double(), rows.row_weight, bool(rows.positions)
         for name, model in self.models.items():
             other = _row_nll(model, rows)
             self._means[name].add(other, weight, clustered)
             if name in self._gaps:
-                self._gaps[name].add(nll - other, weight, clustered)
+                self._gaps[name].add(nll - other, weight, clustered, code)
 
     def figures(self) -> Json:
         """Finite figures, in nats per row: NLL of each estimate by its key in `summary.json`, and `distance`.
@@ -118,16 +126,18 @@ def _row_nll(model: ExactModel, rows: Rows) -> Tensor:
 class _WeightedMean:
     """A weighted mean over blocks of values, and its standard error; weights are frequencies.
 
-    Of values that are means over the observations of a row, each row is one unit (see `distance.paired`).
+    Of values that are means over the observations of a row, each row is one unit (see `distance.paired`). `units`: as
+    for `UnitTally`, where units have several rows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, units: Callable[[Tensor, Tensor], Units] | None = None) -> None:
+        self._tally = None if units is None else UnitTally(units)
         self._near: float | None = None
         self._count = self._sum = self._square = 0.0
         self._units, self._clusters = 0, torch.zeros(3, dtype=torch.float64)
 
-    def add(self, values: Tensor, weight: Tensor, clustered: bool = False) -> None:
-        """Add a block of values, (n,), with weights, (n,); `clustered` as for `distance.paired`."""
+    def add(self, values: Tensor, weight: Tensor, clustered: bool = False, code: Tensor | None = None) -> None:
+        """Add a block of values, (n,), with weights, (n,); `clustered` as for `distance.paired`, `code` of units."""
         count = float(weight.sum())
         if not count:
             return
@@ -138,7 +148,9 @@ class _WeightedMean:
         self._count += count
         self._sum += float(weighted_sum(weight, away))
         self._square += float(weighted_sum(weight, away.square()))
-        if clustered:
+        if self._tally is not None and code is not None:
+            self._tally.add(weight * values, weight, code)
+        elif clustered:
             self._units += int((weight > 0).sum())
             self._clusters += cluster_sums(torch.where(weight > 0, weight * away, 0.0), weight).cpu()
 
@@ -149,7 +161,9 @@ class _WeightedMean:
 
     @property
     def error(self) -> float:
-        """The standard error of the mean; NaN for a single row."""
+        """The standard error of the mean; NaN for a single row or unit."""
+        if self._tally is not None and not self._tally.is_empty:
+            return self._tally.result()[0].error
         if self._units:
             mean, units = self._sum / self._count, self._units
             return float(cluster_error(self._clusters, mean, units, self._count)) if units > 1 else float("nan")

@@ -99,11 +99,11 @@ def _gap(split: str, rows: Rows, evaluations: Mapping[str, Evaluation], yardstic
     Figures that are not finite are left out.
     """
     difference = distance.differences(evaluations[split], yardstick.at_reference(split, rows), rows)
-    weight, clustered = rows.row_weight, bool(rows.positions)
-    mean, error = distance.paired(difference, weight, clustered)
+    weight, clustered, unit = rows.row_weight, bool(rows.positions), yardstick.unit(split)
+    mean, error = distance.paired(difference, weight, clustered, unit)
     values = {"gap_nats": mean, "gap_se": error, "skill": distance.skill(mean, 0.0, *yardstick.null_gap[split])}
     found: Json = {key: v for key, v in values.items() if v is not None and abs(v) < float("inf")}
-    few = distance.decisive(difference, weight, clustered)
+    few = distance.decisive(difference, weight, clustered, unit)
     if few is not None and max(abs(few.mean), few.error) < float("inf"):
         found["decisive"] = few._asdict()
     return found
@@ -113,16 +113,19 @@ def _null_gaps(evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows]
     """Mean NLL minus that of the null model, in nats per row, and its paired standard error, by split."""
     content: dict[str, dict[str, float]] = {"null_gap_nats": {}, "null_gap_se": {}}
     for split, rows in splits.items():
-        null = partial(evaluate_exact, yardstick.null, rows)
-        found = attempt(f"the gap to the null model on {split}", partial(_pair, evaluations[split], null, rows), ())
+        null, unit = partial(evaluate_exact, yardstick.null, rows), yardstick.unit(split)
+        pair = partial(_pair, evaluations[split], null, rows, unit)
+        found = attempt(f"the gap to the null model on {split}", pair, ())
         for key, value in zip(content, found, strict=False):
             if abs(value) < float("inf"):
                 content[key][split] = value
     return {key: values for key, values in content.items() if values}
 
 
-def _pair(evaluation: Evaluation, null: Callable[[], Evaluation], rows: Rows) -> tuple[float, ...]:
-    return distance.gap(evaluation, null(), rows)
+def _pair(
+    evaluation: Evaluation, null: Callable[[], Evaluation], rows: Rows, unit: torch.Tensor | None
+) -> tuple[float, ...]:
+    return distance.gap(evaluation, null(), rows, unit)
 
 
 def _divergence(predicts: Objective, evaluation: Evaluation, rows: Rows, yardstick: Yardstick) -> float | None:

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
 from mlefw.baseline.ngram.estimate import NgramEstimate
 from mlefw.baseline.ngram.ngram import Ngram
 from mlefw.objective.objective import Evaluation, Objective
+from mlefw.rows.clustered import Units
 from mlefw.rows.rows import Rows
 from mlefw.score.exact_model import ExactModel, evaluate_exact, model_of, unseen
 from mlefw.system.atomic import Json
@@ -83,9 +86,11 @@ class Yardstick:
         exact: the estimates.
         objective: the objective of the run, whose head and prior the estimates share.
         splits: rows by split.
+        units: the units of standard errors by split, where they are not the rows.
 
     Attributes:
         exact: the estimates.
+        units: the units of standard errors by split, where they are not the rows.
         null: the null model.
         reference: the model of the estimate from which gaps are measured; None where there is none.
         optimum: the estimate that training would reach with a linear model; None unless it exists and is certified.
@@ -95,8 +100,15 @@ class Yardstick:
         null_gap: by split, mean NLL of the null model minus that of the reference, and its paired standard error.
     """
 
-    def __init__(self, exact: ExactEstimates, objective: Objective, splits: dict[str, Rows]) -> None:
+    def __init__(
+        self,
+        exact: ExactEstimates,
+        objective: Objective,
+        splits: dict[str, Rows],
+        units: Mapping[str, Units] | None = None,
+    ) -> None:
         self.exact, self.null_gap = exact, dict[str, tuple[float, float]]()
+        self.units = units or {}
         optimum = exact.optimum
         self.optimum = optimum if optimum is not None and optimum.may_exist and optimum.converged else None
         self.measure = None if self.optimum is None else distance.parameter_measure(objective, self.optimum)
@@ -113,9 +125,14 @@ class Yardstick:
                 if abs(value := evaluation.mean(rows)) < float("inf"):
                     self.mean_nll[name][split] = value
             if exact.reference is not None:
-                self.null_gap[split] = distance.gap(evaluations["null"], evaluations[exact.reference[0]], rows)
+                pair = evaluations["null"], evaluations[exact.reference[0]]
+                self.null_gap[split] = distance.gap(*pair, rows, self.unit(split))
                 if rows.num_rows <= _MAX_KEPT_ROWS:
                     self._at_reference[split] = evaluations[exact.reference[0]]
+
+    def unit(self, split: str) -> Tensor | None:
+        """The unit of each row of a split, (n,), over which standard errors are taken; None where each row is one."""
+        return self.units[split].of_row if split in self.units else None
 
     def at_reference(self, split: str, rows: Rows) -> Evaluation:
         """The reference evaluated on `rows`, which are those of the split."""

@@ -79,7 +79,7 @@ class Progress:
         place = f"[{self.count:{len(str(total))}}/{total}] " if total > 1 else ""
         words = [f"{place}{job.status:<8}  {job.run_dir.name}"]
         if job.nll_nats is not None:
-            words.append(f"{number(job.nll_nats)} nats per row on {job.split}")
+            words.append(f"{number(job.nll_nats)} {job.unit} on {job.split}")
         if job.seconds is not None:
             words.append(f"{job.seconds:.1f} s")
         if job.reason and job.is_skipped:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mlefw.report.observation import nats
 from mlefw.run.directory import SUPERSEDED, summary_of
 from mlefw.system.atomic import Json, write_json, write_text
 from mlefw.system.inert_text import spreadsheet_cell
@@ -50,6 +51,11 @@ class Job:
     nll_nats: float | None = None
     split: str | None = None
     seconds: float | None = None
+
+    @property
+    def unit(self) -> str:
+        """The unit of `nll_nats` in words, from the summary of the run."""
+        return nats(summary_of(self.run_dir))
 
     @property
     def is_done(self) -> bool:

@@ -73,7 +73,7 @@ def blocks_are_the_rows_in_order(case: SourceCase) -> Iterator[str]:
 
 
 def splits_share_out_the_rows(case: SourceCase) -> Iterator[str]:
-    """Random splits contain every row once, and are equal for equal seeds; those of a text score a token once at most."""
+    """Random splits hold every row once, and equal seeds equal ones; those of a text score a token once at most."""
     table = case.source.read()
     parts = case.source.parts(table)
     if isinstance(table, TextTable):
