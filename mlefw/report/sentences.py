@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from mlefw.report.observation import nats
+from mlefw.report.observation import nats, observation
 from mlefw.report.references import REFERENCES, against, compared, exact_names
 from mlefw.system.number_format import number, robust_difference
 
@@ -13,7 +13,12 @@ from mlefw.system.number_format import number, robust_difference
 def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
     """Lines with the figures of an evaluation, after those of the null model and the exact estimates if known."""
     on = f"{content['split']} rows" if "split" in content else "rows"
-    lines = [f"{content['run']}: {content['num_rows']} {on}"]
+    sizes = [f"{content['num_rows']} {on}"]
+    if observation(content) != "row":
+        sizes.append(f"{content['num_observations']:.10g} {observation(content)}s")
+    if content.get("nll_se_unit", "rows") != "rows":
+        sizes.append(content["nll_se_unit"])
+    lines = [f"{content['run']}: {', '.join(sizes)}"]
     rows = [(name, content[key].get("nll_nats")) for key, name in exact_names(content).items() if key in content]
     if "calibration" in content:
         rows.append(("before recalibration", content["calibration"]["before"].get("nll_nats")))

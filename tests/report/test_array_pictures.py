@@ -229,6 +229,7 @@ def test_a_run_on_series_counts_by_position(mlefw: Run, tmp_path: Path) -> None:
     assert by["null"][1:] == pytest.approx((-np.log(share))[y[test][:, 1:]].mean(0), rel=1e-6)
     done = mlefw("evaluate", "run=r", "output=e.json", "--plugin", "nets")
     assert done.returncode == 0 and "nats per position" in done.stdout and "per row" not in done.stdout
+    assert "16 test rows, 80 positions" in done.stdout.replace("\n", " ")
     scored = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))
     assert scored["observation"] == "position" and scored["num_observations"] == 80
     done = mlefw("check", *data, "model=steps", "head=categorical", *plugin)
