@@ -17,7 +17,7 @@ REFERENCES = {"mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge M
 
 def exact_names(summary: Mapping[str, Any]) -> dict[str, str]:
     """Words for the null model and the exact estimates, by their key in a summary."""
-    if _has_tables(summary):
+    if has_tables(summary):
         order = summary.get("baseline_longer", {}).get("order")
         longer = {2: "trigram"}.get(order, f"{order + 1 if order else ''}-gram")
         return {
@@ -36,7 +36,7 @@ def exact_names(summary: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _has_tables(summary: Mapping[str, Any]) -> bool:
+def has_tables(summary: Mapping[str, Any]) -> bool:
     """Whether the exact estimates are tables of the next token."""
     return "order" in summary.get("baseline_map", {})
 
@@ -44,7 +44,7 @@ def _has_tables(summary: Mapping[str, Any]) -> bool:
 def reference_name(summary: Mapping[str, Any], reference: str) -> str:
     """Words for the estimate that gaps are measured from, `reference` being its name in `distance`."""
     name = REFERENCES[reference]
-    return name.replace("linear", "bigram") if _has_tables(summary) else name
+    return name.replace("linear", "bigram") if has_tables(summary) else name
 
 
 def _ridge_scale(summary: Mapping[str, Any]) -> list[str]:

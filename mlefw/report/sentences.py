@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 
 from mlefw.report.observation import nats, observation
-from mlefw.report.references import REFERENCES, against, compared, exact_names
+from mlefw.report.references import REFERENCES, against, compared, exact_names, has_tables
 from mlefw.system.number_format import number, robust_difference
 
 
@@ -68,7 +68,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     distance = summary.get("distance", {})
     baseline = summary.get("baseline") or {}
     sentences = []
-    if baseline.get("exists") is False:
+    if baseline.get("exists") is False and not has_tables(summary):
         sentences.append(f"The linear model has no finite MLE: {baseline.get('reason')}.")
     for key, name in compared(summary):
         gaps, errors = distance.get(f"{key}_nats", {}), distance.get(f"{key}_se", {})
