@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mlefw.baseline.base import Solution
+from mlefw.baseline.linear import StandardErrors
 from mlefw.command import choose_inputs
 from mlefw.configuration.read import as_yaml
 from mlefw.configuration.settings import Settings
@@ -230,17 +232,21 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     `left_out` has the reason of each estimate that was left out, by its name. Where that is the MLE or MAP itself,
     `exists` is null and only the nested estimates are known.
     """
-    schema, baseline_features = prepared.data.schema, prepared.estimand.baseline_features
     kind = config.baseline["standard_errors"]
-    contents = {
-        name: baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, baseline_features)
-        for name, solution in exact.solutions.items()
-    }
+    contents = {name: _content(prepared, solution, kind, exact.null) for name, solution in exact.solutions.items()}
     if "ridge" in contents:
         contents["ridge"] = {"scale": config.baseline["ridge_scale"], **contents["ridge"]}
     rows, wanted = prepared.data.train, "mle" if prepared.estimand.objective.prior.flat else "map"
     missing = {"num_rows": rows.num_rows, "population": rows.population, "exists": None}
     top = contents.pop(wanted, missing)
-    chosen = {"head": config.choice("head"), "prior": config.choice("prior"), "target": schema.target}
+    chosen = {"head": config.choice("head"), "prior": config.choice("prior"), "target": prepared.data.schema.target}
     left_out = {"left_out": dict(exact.left_out)} if exact.left_out else {}
     return {**chosen, **top, **left_out, **contents}
+
+
+def _content(prepared: Prepared, solution: Solution, kind: StandardErrors, null: Solution) -> Json:
+    """The part of `baseline.json` of one estimate; of arrays it says of which features."""
+    schema, features = prepared.data.schema, solution.problem.features
+    names, asked = prepared.estimand.named(solution, schema.names)
+    content = baseline_content(solution, names, schema.all_labels, kind, null, asked)
+    return content if features is None else {"features": features.words, **content}

@@ -7,8 +7,10 @@ from dataclasses import replace
 from torch import Tensor
 
 from mlefw.baseline.base import Solution
+from mlefw.baseline.feature_map import FEW
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.work import TooMuchError
 from mlefw.errors import UsageError
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
@@ -25,39 +27,59 @@ NAMES = {"mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge MAP"}
 def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> ExactEstimates:
     """The linear MLE; under a prior also the MAP; and a ridge MAP where neither of them can be compared with.
 
+    A MAP of all inputs of arrays that takes too many multiplications is replaced by one of principal components.
+
     Raises:
         UsageError: there is no exact solver for the head and the prior.
     """
     clock = time.monotonic()
     left_out: dict[str, str] = {}
+    replaced: dict[str, str] = {}
 
-    def solved(name: str, problem: Callable[[], Problem], start: Tensor | None = None) -> Solution | None:
+    def once(name: str, problem: Callable[[], Problem], start: Tensor | None = None) -> Solution:
         left = baseline.max_seconds - (time.monotonic() - clock)
+        with progress_line(NAMES[name]) as watch:
+            return baseline.solve(problem(), watch, start, left)
+
+    def solved(name: str, problem: Callable[[str | None], Problem], start: Tensor | None = None) -> Solution | None:
         try:
-            with progress_line(NAMES[name]) as watch:
-                return baseline.solve(problem(), watch, start, left)
+            try:
+                return once(name, lambda: problem(None), start)
+            except TooMuchError as error:
+                if estimand.arrays is None or not estimand.arrays.is_whole(estimand.objective.head.eta_dim):
+                    raise
+                replaced[name] = f"{error}; {FEW} is used"
+                return once(name, lambda: problem(FEW))
         except UsageError:
             raise
         except Exception as error:  # noqa: BLE001 - a solver may fail in any way; the run goes on without this estimate
             left_out[name] = reason(error)
             return None
 
-    mle = solved("mle", lambda: estimand.problem(train, NoPrior()))
+    mle = solved("mle", lambda setting: estimand.problem(train, NoPrior(), setting))
     prior = estimand.objective.prior
-    posterior = None if prior.flat else solved("map", lambda: estimand.problem(train, prior))
+    posterior = None if prior.flat else solved("map", lambda setting: estimand.problem(train, prior, setting))
     # The model is trained on all features: an estimate from some of them is not where training leads to.
     optimum = None if estimand.is_subset else mle if prior.flat else posterior
+    optimum = None if optimum is not None and _is_reduced(optimum) else optimum
     exact = ExactEstimates(estimand.null, mle, posterior, None, optimum)
     if exact.reference is None:
-        ridge = solved("ridge", lambda: _ridge(baseline, estimand, train), _near(estimand, train, mle))
+        start = _near(estimand, train, mle)
+        ridge = solved("ridge", lambda setting: _ridge(baseline, estimand, train, setting), start)
         exact = replace(exact, ridge=ridge)
-    return replace(exact, seconds=time.monotonic() - clock, left_out=left_out)
+    return replace(exact, seconds=time.monotonic() - clock, left_out=left_out, replaced=replaced)
 
 
-def _ridge(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Problem:
+def _is_reduced(solution: Solution) -> bool:
+    """Whether an estimate is of other columns than all inputs of a row of arrays."""
+    features = solution.problem.features
+    return features is not None and not features.is_whole
+
+
+def _ridge(baseline: LinearBaseline, estimand: Estimand, train: Rows, setting: str | None) -> Problem:
     """The linear problem with a Gaussian prior on the weights, on standardised features whatever the settings say."""
     mean, scale = estimand.statistics(train)
-    return replace(estimand, mean=mean, scale=scale).problem(train, L2Prior(baseline.ridge_scale))
+    return replace(estimand, mean=mean, scale=scale).problem(train, L2Prior(baseline.ridge_scale), setting)
 
 
 def _near(estimand: Estimand, train: Rows, mle: Solution | None) -> Tensor | None:

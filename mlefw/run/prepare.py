@@ -146,10 +146,10 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
 def estimate(config: Settings, prepared: Prepared) -> ExactEstimates:
     """The exact estimates beside the run; a warning for each that is left out, does not exist or is not certified."""
     exact = prepared.exact or _solve(config, prepared.data, prepared.estimand)
-    for name, why in exact.left_out.items():
+    for name, why in {**exact.replaced, **exact.left_out}.items():
         warn(f"{NAMES[name]} left out: {why}")
     if exact.mle is not None:
-        left_out = dropped(exact.mle, prepared.data.schema.names, prepared.estimand.baseline_features)
+        left_out = dropped(exact.mle, *prepared.estimand.named(exact.mle, prepared.data.schema.names))
         if left_out:
             warn(f"constant or collinear features are left out of the linear MLE: {shortened(left_out)}")
     flat = prepared.estimand.objective.prior.flat

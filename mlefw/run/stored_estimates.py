@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mlefw.baseline.feature_map import LAST_LAYER, FeatureMap
 from mlefw.baseline.predictor import Estimate
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
@@ -20,6 +21,8 @@ from mlefw.system.atomic import Json
 
 ESTIMATES = "estimates"
 """The key of the exact estimates in a checkpoint."""
+FEATURES = "features"
+"""The key, among the exact estimates of arrays, of the feature map of each one."""
 
 
 def keep(path: Path, exact: ExactEstimates, objective: Objective, settings: Mapping[str, Any]) -> None:
@@ -33,6 +36,8 @@ def stored(exact: ExactEstimates, objective: Objective, ridge_scale: float | Non
     content: Json = {
         name: Estimate.of(solution, objective)._asdict() for name, solution in {"null": exact.null, **kept}.items()
     }
+    maps = {name: one.problem.features.state() for name, one in kept.items() if one.problem.features is not None}
+    content |= {FEATURES: maps} if maps else {}
     reference = exact.reference
     content |= {} if reference is None else {"reference": reference[0]}
     return content | ({"ridge_scale": float(ridge_scale)} if "ridge" in content and ridge_scale is not None else {})
@@ -54,8 +59,13 @@ class EstimateTally:
     def __init__(self, content: Json, model: Objective, final: Objective, path: Path) -> None:
         self.final, self.reference = final, content.get("reference")
         self.ridge_scale = content.get("ridge_scale")
+        self.features = _feature_maps(content, model, path)
         self.objectives = {
-            name: _estimate(content[name], model, path).as_objective(model).eval() for name in KEYS if name in content
+            name: _estimate(content[name], model, path, self.features.get(name))
+            .as_objective(model, self.features.get(name))
+            .eval()
+            for name in KEYS
+            if name in content
         }
         if self.reference is not None and self.reference not in self.objectives:
             raise UsageError(f"{path}: its exact estimates name {self.reference!r} as a reference, and it is not there")
@@ -81,6 +91,8 @@ class EstimateTally:
         for name, mean in self._means.items():
             if abs(mean.value) < float("inf"):
                 content[KEYS[name]] = {"nll_nats": mean.value}
+        for name in self.features.keys() & self._means.keys():
+            content.setdefault(KEYS[name], {})["features"] = self.features[name].words
         if self.ridge_scale is not None and KEYS["ridge"] in content:
             content[KEYS["ridge"]]["scale"] = self.ridge_scale
         distance: Json = {} if self.reference is None else {"reference": self.reference}
@@ -135,14 +147,31 @@ class _WeightedMean:
         return (max(variance, 0.0) / (self._count - 1)) ** 0.5
 
 
-def _estimate(content: Any, model: Objective, path: Path) -> Estimate:
+def _feature_maps(content: Json, model: Objective, path: Path) -> dict[str, FeatureMap]:
+    """The stored feature map of each exact estimate of rows of arrays, by the name of the estimate."""
+    shape, maps = getattr(model.model, "shape", None), content.get(FEATURES, {})
+    if not maps:
+        return {}
+    if not isinstance(maps, dict) or not isinstance(shape, RowShape):
+        raise UsageError(f"{path}: the features of its exact estimates are not described")
+    try:
+        return {name: FeatureMap.restore(state, shape) for name, state in maps.items() if name in KEYS}
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _estimate(content: Any, model: Objective, path: Path, features: FeatureMap | None) -> Estimate:
     """A stored estimate, after checking the shape of each tensor against the model."""
     head = model.head
     shape = getattr(model.model, "shape", None)
-    if isinstance(shape, RowShape):
-        # The null model of rows that are no rows of a table has no inputs.
-        given = content.get("mean") if isinstance(content, dict) else None
-        width = 0 if isinstance(given, Tensor) and not given.numel() else shape.num_features
+    if features is not None and features.setting == LAST_LAYER:
+        last = getattr(model.model.model, "last", None)
+        if not isinstance(last, nn.Linear) or last.bias is None:
+            raise UsageError(f"{path}: its exact estimates are of a last layer, and its model names none")
+        width = last.in_features
+    elif isinstance(shape, RowShape):
+        # The null model of rows that are no rows of a table has no columns.
+        width = 0 if features is None else features.num_columns
     else:
         width = len(model.model.mean)  # type: ignore[arg-type]
     columns = head.eta_dim + head.shared_dim

@@ -31,6 +31,8 @@ class ExactEstimates:
             estimates use a part of the features only.
         seconds: time that the estimates took.
         left_out: for each estimate that was not computed, by name, the reason.
+        replaced: for each estimate of arrays that was computed of other features than those asked for, by name, the
+            reason and the features.
     """
 
     null: Solution
@@ -40,6 +42,7 @@ class ExactEstimates:
     optimum: Solution | None = None
     seconds: float = 0.0
     left_out: Mapping[str, str] = field(default_factory=dict)
+    replaced: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_requested(self) -> bool:
@@ -137,7 +140,8 @@ def describe(solution: Solution | None, mean_nll: dict[str, float] | None) -> Js
     """
     if solution is None:
         return None
-    content: Json = {"exists": solution.exists}
+    features = solution.problem.features
+    content: Json = {"exists": solution.exists} | ({} if features is None else {"features": features.words})
     if not solution.may_exist:
         content["reason"] = solution.reason
         if solution.infimum is not None:
