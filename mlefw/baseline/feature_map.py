@@ -85,15 +85,18 @@ class FeatureMap:
     def words(self) -> str:
         """The columns in words: `50 principal components`."""
         if self.setting == LAST_LAYER:
-            return "the features of the last layer"
+            return "the last layer's features"
         if self.vectors is None:
             return f"{self.num_columns:,} {'pixels' if len(self.shape.input_shape) > 2 else 'inputs'}"
         averages = f" of means of {self.pool} x {self.pool} pixels" if self.pool > 1 else ""
         return f"{self.num_columns:,} principal component{'' if self.num_columns == 1 else 's'}{averages}"
 
-    def names(self, inputs: Sequence[str]) -> list[str]:
-        """A name for each column, given the names of the inputs of a row."""
-        return list(inputs) if self.is_whole else [f"component {k + 1}" for k in range(self.num_columns)]
+    def names(self, inputs: Sequence[str], count: int) -> list[str]:
+        """A name for each of `count` columns, given the names of the inputs of a row."""
+        if self.is_whole:
+            return list(inputs)
+        kind = "feature" if self.setting == LAST_LAYER else "component"
+        return [f"{kind} {k + 1}" for k in range(count)]
 
     def columns(self, x: Tensor) -> Tensor:
         """The columns, (n, num_columns), of inputs x (n, *input_shape), in 64 bit."""

@@ -13,6 +13,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.feature_map import AUTO
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.refit import last_layer_problem
 from mlefw.baseline.work import MAX_WORK
 from mlefw.calibrate.base import Calibration
 from mlefw.configuration.instantiate import instantiate
@@ -174,6 +175,8 @@ class Estimand:
         Raises:
             LeftOutError: rows are no rows of a table, and there is no linear problem of them.
         """
+        if self.arrays is not None and self.arrays.is_of_network:
+            return last_layer_problem(self.objective, train, prior)
         if self.arrays is not None:
             return self.arrays.problem(self.objective.head, train, self.mean, self.scale, prior, setting)
         problem = Problem.of(self.objective.head, train, self.mean, self.scale, prior)
@@ -184,7 +187,8 @@ class Estimand:
         features = solution.problem.features
         if features is None or features.is_whole:
             return names, self.baseline_features
-        return features.names(names), list(range(features.num_columns))
+        count = solution.problem.rows.x.shape[1]
+        return features.names(names, count), list(range(count))
 
     def statistics(self, train: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         """Means and standard deviations of the features in the training rows, whatever the settings say."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
@@ -56,16 +57,19 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
             left_out[name] = reason(error)
             return None
 
-    mle = solved("mle", lambda setting: estimand.problem(train, NoPrior(), setting))
     prior = estimand.objective.prior
-    posterior = None if prior.flat else solved("map", lambda setting: estimand.problem(train, prior, setting))
+    priors = {"mle": NoPrior()} if prior.flat else {"mle": NoPrior(), "map": prior}
+    # Of arrays the estimate that was asked for comes first, since the other may take all the time.
+    order = list(priors) if estimand.arrays is None else list(priors)[::-1]
+    found = {name: solved(name, partial(estimand.problem, train, priors[name])) for name in order}
+    mle, posterior = found["mle"], found.get("map")
     # The model is trained on all features: an estimate from some of them is not where training leads to.
     optimum = None if estimand.is_subset else mle if prior.flat else posterior
     optimum = None if optimum is not None and _is_reduced(optimum) else optimum
     exact = ExactEstimates(estimand.null, mle, posterior, None, optimum)
     if exact.reference is None:
         start = _near(estimand, train, mle)
-        ridge = solved("ridge", lambda setting: _ridge(baseline, estimand, train, setting), start)
+        ridge = solved("ridge", partial(_ridge, baseline, estimand, train), start)
         exact = replace(exact, ridge=ridge)
     return replace(exact, seconds=time.monotonic() - clock, left_out=left_out, replaced=replaced)
 
@@ -87,6 +91,8 @@ def _near(estimand: Estimand, train: Rows, mle: Solution | None) -> Tensor | Non
 
     None where there is no such point, or it has other features or another standardisation.
     """
-    if mle is None or not mle.matrix_free or mle.problem.num_active != len(estimand.baseline_features):
+    if mle is None or not mle.matrix_free or _is_reduced(mle):
+        return None
+    if mle.problem.num_active != len(estimand.baseline_features):
         return None
     return mle.theta if bool((estimand.scale == estimand.statistics(train)[1]).all()) else None

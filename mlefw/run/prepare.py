@@ -123,6 +123,12 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
             f"{model} starts at the exact linear estimate, which is one of the standardised features: expected "
             f"inputs=standard in place of inputs={config.choice('inputs')}, or model=mlp"
         )
+    arrays = prepared.estimand.arrays
+    if arrays is not None and arrays.is_of_network:
+        raise UsageError(
+            f"{model} starts at the exact linear estimate, and baseline.features=last_layer is known after training "
+            "alone: expected auto, pixels or pca:50"
+        )
     exact = _solve(config, prepared.data, prepared.estimand)
     solution = exact.mle if objective.prior.flat else exact.map
     if solution is None:
@@ -146,6 +152,12 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
 def estimate(config: Settings, prepared: Prepared) -> ExactEstimates:
     """The exact estimates beside the run; a warning for each that is left out, does not exist or is not certified."""
     exact = prepared.exact or _solve(config, prepared.data, prepared.estimand)
+    tell(prepared, exact)
+    return exact
+
+
+def tell(prepared: Prepared, exact: ExactEstimates) -> None:
+    """Warn of each estimate that is left out or of other features, does not exist, or is not certified."""
     for name, why in {**exact.replaced, **exact.left_out}.items():
         warn(f"{NAMES[name]} left out: {why}")
     if exact.mle is not None:
@@ -160,7 +172,6 @@ def estimate(config: Settings, prepared: Prepared) -> ExactEstimates:
             warn(f"no finite {NAMES[name]}: {solution.reason}. {remedy(solution)}")
         elif not solution.converged:
             warn(f"the {NAMES[name]} is not certified: {_doubt(solution)}")
-    return exact
 
 
 def _doubt(solution: Solution) -> str:
@@ -189,7 +200,7 @@ def _solve(config: Settings, data: Data, estimand: Estimand) -> ExactEstimates:
 
 def _solve_anew(config: Settings, train: Rows, estimand: Estimand) -> ExactEstimates:
     baseline = build.build_baseline(config.baseline)
-    if baseline is None:
+    if baseline is None or (estimand.arrays is not None and estimand.arrays.is_of_network):
         return ExactEstimates(estimand.null)
     return estimates(baseline, estimand, train)
 
