@@ -105,7 +105,8 @@ def _misfit(config: Settings, prepared: Prepared, solution: Solution, content: J
 def show(content: Json, out: Console) -> None:
     """Print the content of `baseline.json` as tables and sentences."""
     name = "MLE" if content["prior"] == "none" else "MAP"
-    out.print(Text(f"Exact linear {name} of {content['target']}", style="bold"))
+    on = f" on {content['features']}" if "features" in content else ""
+    out.print(Text(f"Exact linear {name} of {content['target']}{on}", style="bold"))
     out.print(facts(_facts(content)))
     out.print()
     wanted = name.lower()

@@ -202,7 +202,7 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     Raises:
         UsageError: the parts do not fit each other or the data.
     """
-    baseline_features, setting = _baseline_features(config, data.schema)
+    positions, setting = baseline_features(config, data.schema)
     head = head_of(config.head, data.schema.targets)
     shape = data.schema.row_shape
     observed = data.train if shape.is_table else null_rows(head, data.train)
@@ -232,11 +232,15 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     if setting is not None:
         most = config.baseline.get("max_work", MAX_WORK)
         arrays = ArrayFeatures(data.schema.row_shape, setting, columns[1], most)
-    return Estimand(objective.train(), null, *columns, baseline_features, data.schema.row_shape, arrays)
+    return Estimand(objective.train(), null, *columns, positions, data.schema.row_shape, arrays)
 
 
-def _baseline_features(config: Settings, schema: RowSchema) -> tuple[list[int], str | None]:
-    """Positions of the features of the linear problem of a table; and for arrays the setting that says which."""
+def baseline_features(config: Settings, schema: RowSchema) -> tuple[list[int], str | None]:
+    """Positions of the features of the linear problem of a table; and for arrays the setting that says which.
+
+    Raises:
+        UsageError: names of columns for arrays, a feature map for a table, or a name that is not a feature.
+    """
     asked = config.baseline.get("features")
     if schema.row_shape.is_table:
         if isinstance(asked, str) and asked != AUTO:
