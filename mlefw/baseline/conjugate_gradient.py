@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 from torch import Tensor
@@ -16,6 +16,7 @@ from mlefw.baseline.starts import is_unimodal, origin
 from mlefw.baseline.work import LeftOutError, pass_work
 from mlefw.prior.base import Prior
 from mlefw.prior.l2 import L2Prior
+from mlefw.system.signals import stoppable
 
 _NAME = "newton with conjugate gradients"
 _ENOUGH = 1e-9
@@ -65,19 +66,30 @@ class NewtonCG(Solver):
         Raises:
             LeftOutError: the work was spent under an intermediate prior.
         """
-        descent = Descent(problem, self.max_work)
-        theta = origin(problem) if start is None else _centred(problem, start)
-        for scale in _intermediate_scales(problem.prior) if start is None else ():
-            descent.turn_to(replace(problem, prior=L2Prior(scale)), theta)
-            while descent.bound() > _COARSE and descent.step():
-                if problem.prior.flat and is_separating(problem, descent.here.theta):
-                    return _separated(problem, descent.here.theta, descent)
-            theta = descent.here.theta
-        descent.turn_to(problem, theta)
+        # Of arrays a first Ctrl-C ends the estimate with the bound reached; of tables it ends the command.
+        with nullcontext() if problem.features is None else stoppable() as is_stopped:
+            descent = Descent(problem, self.max_work)
+            descent.is_stopped = is_stopped
+            return self._descended(problem, descent, start)
+
+    def _descended(self, problem: Problem, descent: Descent, start: Tensor | None) -> Solution:
         gap, stopped = None, None
         try:
+            theta = origin(problem) if start is None else _centred(problem, start)
+            for scale in _intermediate_scales(problem.prior) if start is None else ():
+                descent.turn_to(replace(problem, prior=L2Prior(scale)), theta)
+                while descent.bound() > _COARSE and descent.step():
+                    if problem.prior.flat and is_separating(problem, descent.here.theta):
+                        return _separated(problem, descent.here.theta, descent)
+                theta = descent.here.theta
+            descent.turn_to(problem, theta)
             gap = _without_prior(descent) if problem.prior.flat else _under_prior(descent)
         except LeftOutError as error:
+            if descent.problem.prior is not problem.prior:
+                if problem.features is None or problem.prior.flat or descent.num_passes < 2:
+                    raise
+                descent.unlimited()
+                descent.turn_to(replace(problem, meter=None), descent.here.theta)
             stopped = str(error)
         if problem.prior.flat and is_separating(problem, descent.here.theta):
             return _separated(problem, descent.here.theta, descent)

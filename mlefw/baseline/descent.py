@@ -1,5 +1,7 @@
 """Newton steps of a linear problem by preconditioned conjugate gradients, and bounds on the excess of a point."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -35,6 +37,7 @@ class Descent:
     Attributes:
         here: the present point.
         num_passes: number of passes over the rows so far.
+        is_stopped: asked at each pass, whether the descent is to end; it then ends as one whose work is spent.
         decrement: squared Newton decrement at the last step: twice its predicted gain, in nats per row.
     """
 
@@ -45,6 +48,7 @@ class Descent:
         self._precondition = preconditioner(problem)
         self._etas: list[Tensor] = []
         self.here: Point
+        self.is_stopped: Callable[[], bool] | None = None
 
     def turn_to(self, problem: Problem, theta: Tensor) -> None:
         """Continue with another problem, which differs in its prior only, from theta."""
@@ -91,8 +95,8 @@ class Descent:
         return False
 
     def polish(self) -> None:
-        """Solve for the biases at fixed weights, as `bound` assumes; these few passes ignore the limit of work."""
-        self.max_work = float("inf")
+        """Solve for the biases at fixed weights, as `bound` assumes; these few passes ignore the limits."""
+        self.unlimited()
         for _ in range(8):
             bias = self.problem.split(self.here.gradient)[1]
             if float(bias.abs().max()) <= _SHARP:
@@ -100,6 +104,10 @@ class Descent:
             theta = self.here.theta.clone()
             self.problem.split(theta)[1].sub_(self._bias_step(bias))
             self._arrive(theta)
+
+    def unlimited(self) -> None:
+        """Ignore the limits of work and time from now on."""
+        self.max_work, self.is_stopped, self.problem = float("inf"), None, replace(self.problem, meter=None)
 
     def _bias_step(self, gradient: Tensor) -> Tensor:
         """The Newton step in the biases only, (eta_dim,), from a Hessian product with each of their unit vectors."""
@@ -149,5 +157,7 @@ class Descent:
         self.num_passes += 1
         if self._spent > self.max_work:
             raise LeftOutError(f"it was stopped after baseline.max_work={self.max_work:g} multiplications")
+        if self.is_stopped is not None and self.is_stopped():
+            raise LeftOutError("it was stopped by Ctrl-C")
         if self.problem.meter is not None:
             self.problem.meter.tell(lambda: f"pass {self.num_passes}")

@@ -16,6 +16,7 @@ from mlefw.objective.objective import Evaluation, Objective, etas
 from mlefw.rows.clustered import clustered_mean
 from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.rows.standardize import Standardized
+from mlefw.rows.tensor_inputs import StandardizedChannels
 
 _NEGLIGIBLE = 1e-6
 """Difference of one row, in nats, below which the row is never decisive."""
@@ -142,7 +143,8 @@ def parameters(objective: Objective, problem: Problem) -> Tensor | None:
     """Theta of a linear model of the features in the layout of a problem over all features; None otherwise."""
     model = objective.model
     # On other inputs the weights are no coefficients of the features.
-    linear = model.model if isinstance(model, Standardized) and model.inputs is None else None
+    is_known = isinstance(model, Standardized | StandardizedChannels) and model.inputs is None
+    linear = model.model if is_known else None
     if not isinstance(linear, Linear):
         return None
     layer = linear.layer

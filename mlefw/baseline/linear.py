@@ -13,6 +13,7 @@ from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.collinear import independent_columns
 from mlefw.baseline.conjugate_gradient import NewtonCG
 from mlefw.baseline.existence import examine, perfect_fit
+from mlefw.baseline.feature_map import check_name
 from mlefw.baseline.frequencies import Frequencies
 from mlefw.baseline.kinked import Kinked
 from mlefw.baseline.least_absolute import LeastAbsolute
@@ -36,6 +37,7 @@ from mlefw.baseline.work import (
     check,
     products_work,
 )
+from mlefw.baseline.work_plan import announcement, check_plan, planned_work
 from mlefw.errors import UsageError
 from mlefw.head.multitask import MultitaskHead
 from mlefw.prior.base import check_scale
@@ -61,8 +63,10 @@ class LinearBaseline:
         max_work: most multiplications of an estimate.
         ridge_scale: scale of the Gaussian prior of a weight of standardised features, under which a MAP estimate
             replaces an MLE that does not exist; biases have no prior.
-        features: names of the columns to use, a categorical one with all its levels; by default all. `run/build.py`
-            restricts the problem to them.
+        features: names of the columns to use, a categorical one with all its levels; by default all. Of arrays
+            `pixels` (all inputs), principal components (`pca:50`), `last_layer` (the inputs of the last layer of the
+            trained network), or `auto`: all inputs if these have few coefficients, else `pca:50`. `run/build.py`
+            makes the problem of them.
         solvers: exact solvers, usually of plugins, that are tried before the built-in ones.
         order: most tokens of context of the tables of a text.
         smoothing: what the tables of a text add to each count, or `unigram`: a prior centred at the shares of tokens,
@@ -75,7 +79,7 @@ class LinearBaseline:
         max_seconds: float = MAX_SECONDS,
         max_work: float = MAX_WORK,
         ridge_scale: float = 1.0,
-        features: list[str] | None = None,
+        features: list[str] | str | None = None,
         solvers: Sequence[Solver] | None = None,
         order: int = 2,
         smoothing: float | Literal["unigram"] = "unigram",
@@ -86,6 +90,8 @@ class LinearBaseline:
         for name, value in (("max_seconds", max_seconds), ("max_work", max_work)):
             if not value > 0:
                 raise UsageError(f"baseline.{name}={value}: expected a positive number")
+        if isinstance(features, str):
+            check_name(features)
         self.ridge_scale = check_scale("baseline.ridge_scale", ridge_scale)
         self.features, self.standard_errors, self.solvers = features, standard_errors, tuple(solvers or ())
         self.max_seconds, self.max_work = max_seconds, max_work
@@ -124,6 +130,10 @@ class LinearBaseline:
         is_own = solver in self.solvers
         if not is_own and without.supports(problem) and not (fits and work <= self.max_work):
             check(without.work(problem), self.max_work)
+            if problem.features is not None and (plan := planned_work(problem)) is not None:
+                check_plan(plan, self.max_work)
+                meter.announce(announcement(size, plan))
+                return NewtonCG(plan).solve(problem, start)
             meter.announce(
                 f"{size:,} coefficients without a matrix of them: at most {self.max_work:.2g} multiplications"
             )

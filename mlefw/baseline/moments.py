@@ -91,7 +91,7 @@ def weighted_products(problem: Problem, with_target: bool = False, exact: bool =
     if with_target:
         near[p] = raw_target(problem, sample.y, sample.offset).mean()
     products = torch.zeros(p + 2, p + 2, dtype=torch.float64)
-    copied = moved or weighted
+    copied = moved or weighted or problem.is_copied
     block = problem.block if copied else max(problem.block, 2**16)
     shape = (2, min(block, problem.rows.num_rows) if copied else 0, p)
     centred, scratch = torch.empty(shape, dtype=torch.float64)

@@ -1,6 +1,7 @@
 """Reasons why an estimate is not finite, in words, and what the user can do."""
 
 from mlefw.baseline.base import Solution
+from mlefw.baseline.feature_map import FEW, num_components
 from mlefw.baseline.problem import Problem
 from mlefw.head.base import FactorizedHead
 from mlefw.head.gaussian import GaussianHead
@@ -80,4 +81,7 @@ def remedy(solution: Solution) -> str:
         return f"A given {name} ({setting}) bounds it; check the target, too"
     if one_value(solution.problem) is not None or not solution.problem.prior.flat:
         return "Only rows with other values of the target can tell: a prior on the weights leaves intercepts free"
-    return "A prior on the weights (prior=l2) makes it finite"
+    features = solution.problem.features
+    has_many = features is not None and features.is_whole and features.num_columns > (num_components(FEW) or 0)
+    fewer = f", and fewer features (baseline.features={FEW}) may" if has_many else ""
+    return f"A prior on the weights (prior=l2) makes it finite{fewer}"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mlefw.baseline.arrays import LinearOfArrays
 from mlefw.baseline.base import Solution
+from mlefw.baseline.feature_map import LAST_LAYER, FeatureMap
 from mlefw.baseline.linear import full_weight
 from mlefw.model.linear import Linear
 from mlefw.objective.objective import Objective
@@ -48,8 +49,13 @@ class Estimate(NamedTuple):
         parts = (weight, bias, shared, problem.mean, problem.scale, problem.head.center, problem.head.gain, floor)
         return cls(*(part.detach().double().cpu().clone() for part in parts))
 
-    def as_objective(self, objective: Objective) -> Objective:
-        """The objective of a run with its network replaced by the linear model, in float64 on the CPU."""
+    def as_objective(self, objective: Objective, features: FeatureMap | None = None) -> Objective:
+        """The objective of a run with its network replaced by the linear model, in float64 on the CPU.
+
+        Args:
+            objective: the objective of the run.
+            features: the map whose columns the estimate is of, for rows of arrays; None without columns.
+        """
         eta_dim, num_features = self.weight.shape
         linear = Linear(num_features, eta_dim).double()
         linear.load(self.weight, self.bias)
@@ -61,14 +67,25 @@ class Estimate(NamedTuple):
             head.shared.copy_(self.shared)
         model: nn.Module = Standardized(linear, self.mean, self.scale)
         shape = getattr(objective.model, "shape", None)
-        if isinstance(shape, RowShape):
-            model = LinearOfArrays(linear, self.mean, self.scale, shape.positions)
+        if features is not None and features.setting == LAST_LAYER:
+            model = self._refitted(objective)
+        elif isinstance(shape, RowShape):
+            model = LinearOfArrays(linear, self.mean, self.scale, shape.positions, features)
         return Objective(model, head, objective.prior, objective.population).requires_grad_(False)
+
+    @torch.no_grad()
+    def _refitted(self, objective: Objective) -> nn.Module:
+        """The network of a run with the estimate in place of its last layer, in float64 on the CPU."""
+        model = deepcopy(objective.model).double().cpu().eval()
+        last = model.model.last  # type: ignore[union-attr]
+        last.weight.copy_(self.weight / self.scale)  # type: ignore[operator, union-attr]
+        last.bias.copy_(self.bias - self.weight @ (self.mean / self.scale))  # type: ignore[operator, union-attr]
+        return model
 
 
 def as_objective(solution: Solution, objective: Objective) -> Objective:
     """The objective of a run with its network replaced by the linear model of a solution."""
-    return Estimate.of(solution, objective).as_objective(objective)
+    return Estimate.of(solution, objective).as_objective(objective, solution.problem.features)
 
 
 def _floor(solution: Solution) -> Tensor:

@@ -19,6 +19,7 @@ from mlefw.baseline.derivatives import (
     row_products,
     row_slopes,
 )
+from mlefw.baseline.feature_map import FeatureMap
 from mlefw.baseline.work import Meter
 from mlefw.head.base import Head
 from mlefw.prior.base import Prior
@@ -37,7 +38,8 @@ class Problem:
     float64 on the CPU; x is read block by block and never copied whole.
 
     Shapes: mean and scale, which standardise the features, (num_features,); active, the indices of the features in
-    use, (num_active,). `population` is Σ w of the rows, `meter` the time limit of the solver at work.
+    use, (num_active,). `population` is Σ w of the rows, `meter` the time limit of the solver at work. `features` is the
+    map that made the columns from rows of arrays; None for tables, and without columns.
     """
 
     head: Head
@@ -49,9 +51,18 @@ class Problem:
     population: float
     block_rows: int | None = None
     meter: Meter | None = None
+    features: FeatureMap | None = None
 
     @classmethod
-    def of(cls, head: Head, rows: Rows, mean: Tensor, scale: Tensor, prior: Prior) -> "Problem":
+    def of(
+        cls,
+        head: Head,
+        rows: Rows,
+        mean: Tensor,
+        scale: Tensor,
+        prior: Prior,
+        features: FeatureMap | None = None,
+    ) -> "Problem":
         """The problem over all features, with a copy of the head whose shared values are zero.
 
         The floor of the scales is removed, unless the head has no maximum without it.
@@ -62,7 +73,8 @@ class Problem:
         torch.nn.init.zeros_(free.shared)
         rows = rows if rows.x.device.type == "cpu" else rows.to("cpu")
         active = torch.arange(rows.x.shape[1])
-        return cls(free, rows, mean.double().cpu(), scale.double().cpu(), prior, active, rows.population)
+        mean, scale = mean.double().cpu(), scale.double().cpu()
+        return cls(free, rows, mean, scale, prior, active, rows.population, features=features)
 
     def restricted(self, active: Tensor) -> "Problem":
         """The problem with the features `active` (indices) only; without any it is the null model."""
@@ -121,6 +133,11 @@ class Problem:
         """Whether some feature is so far from zero, relative to its spread, that products with it would lose digits."""
         return bool(((self.mean / self.scale)[self.active].abs() > _FAR).any())
 
+    @property
+    def is_copied(self) -> bool:
+        """Whether the features of a block are copied, to be centred or converted to 64 bit."""
+        return self.is_far or self.rows.x.dtype != torch.float64
+
     def etas(self, theta: Tensor) -> Iterator[tuple[Rows, Tensor, Tensor]]:
         """Blocks of rows, their active features (n, num_active) and complete eta (n, eta_dim + shared_dim).
 
@@ -144,7 +161,7 @@ class Problem:
         start = origin[:eta_dim] + gain[:eta_dim] * bias - (0.0 if self.is_far else slope @ mean)
         tail = origin[eta_dim:] + gain[eta_dim:] * shared
         # Features that are not copied need not stay in the cache, and longer blocks take fewer calls.
-        block = self.block if self.is_far else self.block_rows or max(2**16 // eta_dim, self.block)
+        block = self.block if self.is_copied else self.block_rows or max(2**16 // eta_dim, self.block)
         buffer = torch.empty(min(block, self.rows.num_rows) if self.is_far else 0, self.num_active, dtype=torch.float64)
         for rows in self.blocks(block):
             x = self.active_features(rows)
@@ -185,8 +202,8 @@ class Problem:
             yield rows, design, eta
 
     def active_features(self, rows: Rows) -> Tensor:
-        """The active columns of x, unstandardised, (n, num_active)."""
-        return rows.x if self.num_active == rows.x.shape[1] else rows.x[:, self.active]
+        """The active columns of x, unstandardised, (n, num_active), in 64 bit."""
+        return (rows.x if self.num_active == rows.x.shape[1] else rows.x[:, self.active]).double()
 
     def value(self, theta: Tensor) -> float:
         """The objective at theta, in nats per observation."""

@@ -1,5 +1,6 @@
 """The optimisation error of a network's last layer, by refitting it exactly on the frozen features before it."""
 
+import math
 from copy import deepcopy
 from dataclasses import replace
 
@@ -7,14 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from mlefw.baseline.collinear import independent_columns
+from mlefw.baseline.feature_map import LAST_LAYER, FeatureMap
 from mlefw.baseline.linear import LinearBaseline, solver_for
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.starts import is_unimodal
+from mlefw.baseline.work import LeftOutError
 from mlefw.model.base import HasLastLayer
 from mlefw.objective.objective import Objective
+from mlefw.prior.base import Prior
 from mlefw.rows.rows import Rows
+from mlefw.rows.shape import RowShape
 from mlefw.rows.standardize import Standardized, feature_statistics
+from mlefw.rows.tensor_inputs import StandardizedChannels
 
 _MAX_WORK = 5e8
 """Most multiplications of one solver step, rows · (size of theta)², for which a refit is attempted."""
@@ -40,38 +46,71 @@ def head_refit_gap(objective: Objective, train: Rows, max_work: float = _MAX_WOR
     None if the model names no `last` layer with a bias, adds terms to the layer's output in more than one eta column,
     or needs more than `max_work`; or if neither a certified minimum nor the infimum is known.
     """
-    model = objective.model.model if isinstance(objective.model, Standardized) else objective.model
-    if not isinstance(model, HasLastLayer) or not isinstance(model.last, nn.Linear) or model.last.bias is None:
+    try:
+        problem = last_layer_problem(objective, train, objective.prior, max_work)
+    except LeftOutError:
         return None
-    if train.positions:
-        return None
-    head = objective.head
-    work = train.num_rows * (head.eta_dim * (model.last.in_features + 1) + head.shared_dim) ** 2
-    work *= 1 if head.convex or head.eta_dim == 1 else _STEPS
-    if work > max_work or model.last.out_features != head.eta_dim:
-        return None
-    split = last_layer_features(objective.model, model.last, train)
-    if split is None:
-        return None
-    phi, rest = split
-    if head.eta_dim > 1 and float(torch.stack(rest.aminmax()).abs().max()) > _ROUNDING:
-        return None
-    rows = train._replace(x=phi, y=head.as_target(train.y), offset=rest[:, 0].mul_(head.gain[0]).add_(train.offset))
-    if len(train.input_shape) != 1:
-        rows = rows._replace(weight=train.weight.contiguous())
-    mean, scale = feature_statistics(rows, True)
-    if not objective.prior.flat:
-        # The prior is on unscaled weights; features may be centred, because biases have a flat prior.
-        scale = torch.ones_like(scale)
-    problem = Problem.of(head, rows, mean, scale, objective.prior)
     # The network's own objective has its floor of the scales; the minimum has none.
     bound = replace(problem, head=deepcopy(problem.head))
-    bound.head.floor.copy_(head.floor)
-    theta = _theta(model.last, head.shared, mean, scale)
+    bound.head.floor.copy_(objective.head.floor)
+    theta = _theta(_last(objective), objective.head.shared, problem.mean, problem.scale)
     now, least = bound.value(theta), _least(problem, theta)
     if least is None or now - least < -_ROUNDING * max(1.0, abs(now)) or not now < float("inf"):
         return None
     return max(now - least, 0.0)
+
+
+def last_layer_problem(objective: Objective, train: Rows, prior: Prior, max_work: float = math.inf) -> Problem:
+    """The linear problem on the inputs of the last layer of a network, all other weights of which are fixed.
+
+    Under the network's own prior, which is on unscaled weights, the features are centred only; under another one they
+    are standardised.
+
+    Args:
+        objective: the objective with the network.
+        train: the training rows.
+        prior: prior of the weights of the last layer.
+        max_work: most multiplications of one solver step.
+
+    Raises:
+        LeftOutError: there is no such problem, or it takes too much.
+    """
+    last, head = _last(objective), objective.head
+    if train.positions:
+        raise LeftOutError("rows have positions")
+    work = train.num_rows * (head.eta_dim * (last.in_features + 1) + head.shared_dim) ** 2
+    work *= 1 if head.convex or head.eta_dim == 1 else _STEPS
+    if work > max_work or last.out_features != head.eta_dim:
+        raise LeftOutError("the last layer is too large, or has not one output for each column of eta")
+    split = last_layer_features(objective.model, last, train)
+    if split is None:
+        raise LeftOutError("a row does not pass through the last layer exactly once")
+    phi, rest = split
+    if head.eta_dim > 1 and float(torch.stack(rest.aminmax()).abs().max()) > _ROUNDING:
+        raise LeftOutError("the model adds to the output of its last layer")
+    rows = train._replace(x=phi, y=head.as_target(train.y), offset=rest[:, 0].mul_(head.gain[0]).add_(train.offset))
+    shape = getattr(objective.model, "shape", None)
+    if len(train.input_shape) != 1:
+        rows = rows._replace(weight=train.weight.contiguous())
+    mean, scale = feature_statistics(rows, True)
+    if not prior.flat and prior is objective.prior:
+        # The prior is on unscaled weights; features may be centred, because biases have a flat prior.
+        scale = torch.ones_like(scale)
+    features = FeatureMap(LAST_LAYER, shape) if isinstance(shape, RowShape) else None
+    return Problem.of(head, rows, mean, scale, prior, features)
+
+
+def _last(objective: Objective) -> nn.Linear:
+    """The last layer of a network.
+
+    Raises:
+        LeftOutError: the model names no `last` layer with a bias.
+    """
+    is_wrapped = isinstance(objective.model, Standardized | StandardizedChannels)
+    model = objective.model.model if is_wrapped else objective.model
+    if not isinstance(model, HasLastLayer) or not isinstance(model.last, nn.Linear) or model.last.bias is None:
+        raise LeftOutError("the model names no linear layer `last` with a bias")
+    return model.last
 
 
 def _least(problem: Problem, theta: Tensor) -> float | None:

@@ -117,4 +117,4 @@ class WideMoments:
         active = problem.active[columns]
         whole = problem.num_active == problem.rows.x.shape[1]
         x = problem.rows.x[:, columns] if whole else problem.rows.x[:, active]
-        return (x - problem.mean[active]).div_(problem.scale[active])
+        return (x.double() - problem.mean[active]).div_(problem.scale[active])

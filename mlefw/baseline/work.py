@@ -4,6 +4,7 @@ The count decides whether an estimate is attempted, so that the decision does no
 The clock only stops an estimate that exceeds the time limit, which is reported.
 """
 
+import re
 import time
 from collections.abc import Callable
 
@@ -28,6 +29,15 @@ Watch = Callable[[str, bool], None]
 
 class LeftOutError(NumericalError):
     """An estimate was not attempted, or was stopped; the message says why, as the end of a sentence."""
+
+
+class TooMuchError(LeftOutError):
+    """An estimate was not attempted, since it takes more multiplications than `baseline.max_work`."""
+
+
+def amount(work: float) -> str:
+    """A number of multiplications in two digits: `1.6e11`."""
+    return re.sub(r"e\+?0*", "e", f"{work:.1e}").replace(".0e", "e")
 
 
 def pass_work(num_rows: int, num_features: int, num_columns: int) -> float:
@@ -63,10 +73,10 @@ def check(work: float, max_work: float) -> None:
     """Check the work of an estimate against its limit.
 
     Raises:
-        LeftOutError: the work exceeds the limit.
+        TooMuchError: the work exceeds the limit.
     """
     if work > max_work:
-        raise LeftOutError(f"it takes {work:.2g} multiplications, more than baseline.max_work={max_work:g}")
+        raise TooMuchError(f"it takes {work:.2g} multiplications, more than baseline.max_work={max_work:g}")
 
 
 class Meter:

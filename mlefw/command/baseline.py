@@ -63,6 +63,10 @@ def run(config: Settings, run_dir: Path) -> Json:
     if not config.baseline.get("_target_"):
         raise UsageError("baseline=none: there is nothing to estimate; expected baseline=linear")
     prepared = prepare(config, run_dir)
+    if prepared.estimand.arrays is not None and prepared.estimand.arrays.is_of_network:
+        raise UsageError(
+            "baseline.features=last_layer is of a trained network: expected mlefw train, or pixels or pca:50 here"
+        )
     exact = estimate(config, prepared)
     wanted = "mle" if prepared.estimand.objective.prior.flat else "map"
     if wanted in exact.left_out and all(not solution.may_exist for solution in exact.solutions.values()):
@@ -105,7 +109,8 @@ def show(content: Json, out: Console) -> None:
         _show_tables(content, out)
         return
     name = "MLE" if content["prior"] == "none" else "MAP"
-    out.print(Text(f"Exact linear {name} of {content['target']}", style="bold"))
+    on = f" on {content['features']}" if "features" in content else ""
+    out.print(Text(f"Exact linear {name} of {content['target']}{on}", style="bold"))
     out.print(facts(_facts(content)))
     out.print()
     wanted = name.lower()

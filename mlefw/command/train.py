@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mlefw.baseline.base import Solution
+from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.ngram.estimate import NgramEstimate
 from mlefw.command import choose_inputs
 from mlefw.configuration.read import as_yaml
@@ -242,14 +244,8 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     `left_out` has the reason of each estimate that was left out, by its name. Where that is the MLE or MAP itself,
     `exists` is null and only the nested estimates are known.
     """
-    schema, baseline_features = prepared.data.schema, prepared.estimand.baseline_features
     kind = config.baseline["standard_errors"]
-    contents = {
-        name: solution.content()
-        if isinstance(solution, NgramEstimate)
-        else baseline_content(solution, schema.names, schema.all_labels, kind, exact.null, baseline_features)
-        for name, solution in exact.solutions.items()
-    }
+    contents = {name: _content(prepared, solution, kind, exact.null) for name, solution in exact.solutions.items()}
     if "ridge" in contents:
         contents["ridge"] = {"scale": config.baseline["ridge_scale"], **contents["ridge"]}
     rows, wanted = prepared.data.train, "mle" if prepared.estimand.objective.prior.flat else "map"
@@ -257,8 +253,19 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     top = contents.pop(wanted, {**counts, "exists": None})
     if isinstance(exact.map, NgramEstimate):
         top = {**counts, "null": {"nll_nats": exact.null_nll(rows)}, **top}
+    schema = prepared.data.schema
     chosen = {"head": config.choice("head"), "prior": config.choice("prior"), "target": schema.target}
     left_out = {"left_out": dict(exact.left_out)} if exact.left_out else {}
     observation = schema.row_shape.observation
     chosen |= {} if observation == "row" else {"observation": observation}
     return {**chosen, **top, **left_out, **contents}
+
+
+def _content(prepared: Prepared, solution: Solution | NgramEstimate, kind: StandardErrors, null: Solution) -> Json:
+    """The part of `baseline.json` of one estimate; of arrays it says of which features."""
+    if isinstance(solution, NgramEstimate):
+        return solution.content()
+    schema, features = prepared.data.schema, solution.problem.features
+    names, asked = prepared.estimand.named(solution, schema.names)
+    content = baseline_content(solution, names, schema.all_labels, kind, null, asked)
+    return content if features is None else {"features": features.words, **content}

@@ -97,6 +97,10 @@ def _are_weights(value: Any) -> bool:
     return isinstance(value, list) and value != [] and all(_is_number(one) and one >= 0 for one in value)
 
 
+def _are_features(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"auto|pixels|last_layer|pca:[1-9]\d{0,5}", value) is not None
+
+
 _BATCHES = either(
     NULL,
     Range(lambda v: isinstance(v, float) and 0 < v <= 1, "a share of the batches above 0 and up to 1.0"),
@@ -147,6 +151,12 @@ RANGES: Mapping[str, Range] = {
     "early_stopping.min_delta": number(),
     "checkpoint.min_seconds": number(),
     "checkpoint.every_steps": whole(0),
+    "baseline.features": either(
+        NULL,
+        Range(lambda v: isinstance(v, list) and all(map(_COLUMN.holds, v)), "a list of columns, such as [age,region]"),
+        Range(_are_features, "auto, pixels, last_layer or pca:50 for arrays"),
+    ),
+    "baseline.max_work": number(above=True),
     "baseline.max_seconds": number(above=True),
     "baseline.order": whole(1),
     "baseline.smoothing": either(one_of("unigram"), number(above=True)),

@@ -17,7 +17,9 @@ _LEAST_REST = 1e-8
 
 
 def supports(config: Settings, data: Data) -> bool:
-    """Whether the formula applies: the head is Gaussian with one learnt scale, and there is no prior."""
+    """Whether the formula applies: rows of a table, a Gaussian head with one learnt scale, and no prior."""
+    if not data.schema.row_shape.is_table:
+        return False
     head = build.head_of(config.head, data.schema.targets)
     plain = type(head) is GaussianHead and head.eta_names == ("loc",) and "scale" not in head.fixed
     return plain and type(instantiate("prior", config.prior)) is NoPrior
@@ -32,7 +34,7 @@ def leave_one_out(config: Settings, data: Data) -> tuple[np.ndarray, np.ndarray,
         coefficient, and rows of weight 0, have a NaN NLL and are left out of PRESS.
     """
     rows = data.train
-    asked = data.schema.columns_of(config.baseline.get("features"), "baseline.features")
+    asked, _ = build.baseline_features(config, data.schema)
     x, weight = rows.x.numpy()[:, asked], rows.weight.numpy()
     y = (rows.y - rows.offset).numpy()
     nll, residual = _left_out(x, y, weight)

@@ -19,7 +19,8 @@ def progress_line(name: str) -> Iterator[Watch]:
     def watch(text: str, passing: bool) -> None:
         nonlocal shown
         if not passing:
-            sys.stderr.write(f"mlefw: {name}: {text}\n")
+            # "linear MAP on 7,850 coefficients: …" reads as one sentence.
+            sys.stderr.write(f"mlefw: {name}{'' if text.startswith('on ') else ':'} {text}\n")
             sys.stderr.flush()
         elif sys.stderr.isatty():
             shown = True

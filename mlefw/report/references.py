@@ -28,11 +28,12 @@ def exact_names(summary: Mapping[str, Any]) -> dict[str, str]:
         }
     part = _part(summary)
     exact = f"exact, {part}" if part else "exact"
+    on = {key: f" on {words}" if (words := _features(summary, key)) else "" for key in EXACT}
     return {
         "null": "null model (intercept only)",
-        "baseline": f"linear MLE ({exact})",
-        "baseline_map": f"linear MAP ({exact})",
-        "baseline_ridge": f"linear ridge MAP ({', '.join([*_ridge_scale(summary), exact])})",
+        "baseline": f"linear MLE{on['baseline']} ({exact})",
+        "baseline_map": f"linear MAP{on['baseline_map']} ({exact})",
+        "baseline_ridge": f"linear ridge MAP{on['baseline_ridge']} ({', '.join([*_ridge_scale(summary), exact])})",
     }
 
 
@@ -52,6 +53,11 @@ def _ridge_scale(summary: Mapping[str, Any]) -> list[str]:
     return [] if scale is None else [f"prior scale {scale:g}"]
 
 
+def _features(summary: Mapping[str, Any], key: str) -> str:
+    """Words for the features of an exact estimate of arrays; empty for tables."""
+    return str((summary.get(key) or {}).get("features", ""))
+
+
 def _part(summary: Mapping[str, Any]) -> str:
     """Words for the number of features of the exact estimates; empty if it is all of them."""
     count = summary.get("baseline_num_features")
@@ -64,7 +70,8 @@ def compared(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if reference is not None:
         scale = _ridge_scale(summary) if reference == "ridge" else []
         words = [reference_name(summary, reference), *(f"({part})" for part in scale)]
-        found.append(("gap", " ".join(words) + (f" on {_part(summary)}" if _part(summary) else "")))
+        part = _part(summary) or _features(summary, KEYS[reference])
+        found.append(("gap", " ".join(words) + (f" on {part}" if part else "")))
     if reference in (None, "ridge"):
         found.append(("null_gap", "null model"))
     return found

@@ -162,6 +162,7 @@ def _estimates(baseline: Mapping[str, Any]) -> list[Section]:
 
 
 def _estimate(title: str, content: Mapping[str, Any]) -> Section:
+    title += f" on {content['features']}" if "features" in content else ""
     if content["exists"] is False:
         return Section(title, note=f"There is none: {content['reason']}.")
     statistic = "t" if "t quantiles" in content["standard_errors"] else "z"

@@ -16,6 +16,7 @@ from mlefw.rows.rows import Rows
 from mlefw.run import archive, build, exhibit, exhibit_arrays, fitting, judgement, row_scores, stored_estimates
 from mlefw.run.directory import checkpoint_of
 from mlefw.run.essentials import essentials
+from mlefw.run.last_layer import at_end
 from mlefw.run.posterior import keep_posterior
 from mlefw.run.prepare import Prepared
 from mlefw.run.units import independent_units, over_units
@@ -76,6 +77,7 @@ def conclude(
         seen: evaluations before a recalibration, where they are known.
     """
     data, objective = prepared.data, prepared.estimand.objective.eval()
+    yardstick = attempt("the estimates of the last layer", partial(at_end, config, prepared, yardstick), yardstick)
     _warn_of_first_epoch(fit, objective, data.splits)
     before = seen.evaluations if seen else {split: evaluate(objective, rows) for split, rows in data.splits.items()}
     final, evaluations, calibration = attempt(

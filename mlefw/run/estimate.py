@@ -3,14 +3,16 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
 from mlefw.baseline.base import Solution
+from mlefw.baseline.feature_map import FEW
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.ngram.estimate import ngram_estimates, null_table, takes_tokens
 from mlefw.baseline.problem import Problem
-from mlefw.baseline.work import LeftOutError
+from mlefw.baseline.work import LeftOutError, TooMuchError
 from mlefw.errors import UsageError
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
@@ -27,6 +29,8 @@ NAMES = {"mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge MAP"}
 def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> ExactEstimates:
     """The linear MLE; under a prior also the MAP; and a ridge MAP where neither of them can be compared with.
 
+    A MAP of all inputs of arrays that takes too many multiplications is replaced by one of principal components.
+
     Raises:
         UsageError: there is no exact solver for the head and the prior.
     """
@@ -34,28 +38,43 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
     if takes_tokens(estimand.shape, estimand.objective.head):
         return replace(_tables(baseline, estimand, train), seconds=time.monotonic() - clock)
     left_out: dict[str, str] = {}
+    replaced: dict[str, str] = {}
 
-    def solved(name: str, problem: Callable[[], Problem], start: Tensor | None = None) -> Solution | None:
+    def once(name: str, problem: Callable[[], Problem], start: Tensor | None = None) -> Solution:
         left = baseline.max_seconds - (time.monotonic() - clock)
+        with progress_line(NAMES[name]) as watch:
+            return baseline.solve(problem(), watch, start, left)
+
+    def solved(name: str, problem: Callable[[str | None], Problem], start: Tensor | None = None) -> Solution | None:
         try:
-            with progress_line(NAMES[name]) as watch:
-                return baseline.solve(problem(), watch, start, left)
+            try:
+                return once(name, lambda: problem(None), start)
+            except TooMuchError as error:
+                if estimand.arrays is None or not estimand.arrays.is_whole(estimand.objective.head.eta_dim):
+                    raise
+                replaced[name] = f"{error}; {FEW} is used"
+                return once(name, lambda: problem(FEW))
         except UsageError:
             raise
         except Exception as error:  # noqa: BLE001 - a solver may fail in any way; the run goes on without this estimate
             left_out[name] = reason(error)
             return None
 
-    mle = solved("mle", lambda: estimand.problem(train, NoPrior()))
     prior = estimand.objective.prior
-    posterior = None if prior.flat else solved("map", lambda: estimand.problem(train, prior))
+    priors = {"mle": NoPrior()} if prior.flat else {"mle": NoPrior(), "map": prior}
+    # Of arrays the estimate that was asked for comes first, since the other may take all the time.
+    order = list(priors) if estimand.arrays is None else list(priors)[::-1]
+    found = {name: solved(name, partial(estimand.problem, train, priors[name])) for name in order}
+    mle, posterior = found["mle"], found.get("map")
     # The model is trained on all features: an estimate from some of them is not where training leads to.
     optimum = None if estimand.is_subset else mle if prior.flat else posterior
+    optimum = None if optimum is not None and _is_reduced(optimum) else optimum
     exact = ExactEstimates(estimand.null, mle, posterior, None, optimum)
     if exact.reference is None:
-        ridge = solved("ridge", lambda: _ridge(baseline, estimand, train), _near(estimand, train, mle))
+        start = _near(estimand, train, mle)
+        ridge = solved("ridge", partial(_ridge, baseline, estimand, train), start)
         exact = replace(exact, ridge=ridge)
-    return replace(exact, seconds=time.monotonic() - clock, left_out=left_out)
+    return replace(exact, seconds=time.monotonic() - clock, left_out=left_out, replaced=replaced)
 
 
 def _tables(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> ExactEstimates:
@@ -70,10 +89,16 @@ def _tables(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> ExactE
     return replace(exact, mle=found.mle, map=found.map, longer=found.longer)
 
 
-def _ridge(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Problem:
+def _is_reduced(solution: Solution) -> bool:
+    """Whether an estimate is of other columns than all inputs of a row of arrays."""
+    features = solution.problem.features
+    return features is not None and not features.is_whole
+
+
+def _ridge(baseline: LinearBaseline, estimand: Estimand, train: Rows, setting: str | None) -> Problem:
     """The linear problem with a Gaussian prior on the weights, on standardised features whatever the settings say."""
     mean, scale = estimand.statistics(train)
-    return replace(estimand, mean=mean, scale=scale).problem(train, L2Prior(baseline.ridge_scale))
+    return replace(estimand, mean=mean, scale=scale).problem(train, L2Prior(baseline.ridge_scale), setting)
 
 
 def _near(estimand: Estimand, train: Rows, mle: Solution | None) -> Tensor | None:
@@ -81,6 +106,8 @@ def _near(estimand: Estimand, train: Rows, mle: Solution | None) -> Tensor | Non
 
     None where there is no such point, or it has other features or another standardisation.
     """
-    if mle is None or not mle.matrix_free or mle.problem.num_active != len(estimand.baseline_features):
+    if mle is None or not mle.matrix_free or _is_reduced(mle):
+        return None
+    if mle.problem.num_active != len(estimand.baseline_features):
         return None
     return mle.theta if bool((estimand.scale == estimand.statistics(train)[1]).all()) else None

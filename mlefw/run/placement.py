@@ -2,6 +2,7 @@
 
 import torch
 
+from mlefw.baseline.arrays import as_columns
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import full_weight
 from mlefw.head.base import Head
@@ -45,6 +46,9 @@ def start_at(objective: Objective, solution: Solution) -> None:
     Weights and bias go into the model, and `center` is moved so that zero is the estimate of each shared parameter.
     """
     weight, bias, shared = full_weight(solution)
+    if (features := solution.problem.features) is not None:
+        mean, scale = (as_columns(one, features.shape) for one in (objective.model.mean, objective.model.scale))  # type: ignore[arg-type]
+        weight, bias = features.on_inputs(weight, bias, mean, scale)
     objective.model.model.start_at(weight, bias)  # type: ignore[operator, union-attr]
     _move_center(objective.head, torch.cat([torch.zeros_like(bias), shared]))
 

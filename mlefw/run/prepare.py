@@ -125,6 +125,12 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
             f"{model} starts at the exact linear estimate, which is one of the standardised features: expected "
             f"inputs=standard in place of inputs={config.choice('inputs')}, or model=mlp"
         )
+    arrays = prepared.estimand.arrays
+    if arrays is not None and arrays.is_of_network:
+        raise UsageError(
+            f"{model} starts at the exact linear estimate, and baseline.features=last_layer is known after training "
+            "alone: expected auto, pixels or pca:50"
+        )
     exact = _solve(config, prepared.data, prepared.estimand)
     solution = exact.mle if objective.prior.flat else exact.map
     if not isinstance(solution, Solution):
@@ -148,10 +154,16 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
 def estimate(config: Settings, prepared: Prepared) -> ExactEstimates:
     """The exact estimates beside the run; a warning for each that is left out, does not exist or is not certified."""
     exact = prepared.exact or _solve(config, prepared.data, prepared.estimand)
-    for name, why in exact.left_out.items():
+    tell(prepared, exact)
+    return exact
+
+
+def tell(prepared: Prepared, exact: ExactEstimates) -> None:
+    """Warn of each estimate that is left out or of other features, does not exist, or is not certified."""
+    for name, why in {**exact.replaced, **exact.left_out}.items():
         warn(f"{NAMES[name]} left out: {why}")
     if isinstance(exact.mle, Solution):
-        left_out = dropped(exact.mle, prepared.data.schema.names, prepared.estimand.baseline_features)
+        left_out = dropped(exact.mle, *prepared.estimand.named(exact.mle, prepared.data.schema.names))
         if left_out:
             warn(f"constant or collinear features are left out of the linear MLE: {shortened(left_out)}")
     flat, word = prepared.estimand.objective.prior.flat, prepared.data.schema.row_shape.observation
@@ -165,7 +177,6 @@ def estimate(config: Settings, prepared: Prepared) -> ExactEstimates:
             warn(f"no finite {NAMES[name]}: {solution.reason}. {remedy(solution)}")
         elif not solution.converged:
             warn(f"the {NAMES[name]} is not certified: {_doubt(solution, word)}")
-    return exact
 
 
 def _doubt(solution: Solution, observation: str) -> str:
@@ -194,7 +205,7 @@ def _solve(config: Settings, data: Data, estimand: Estimand) -> ExactEstimates:
 
 def _solve_anew(config: Settings, train: Rows, estimand: Estimand) -> ExactEstimates:
     baseline = build.build_baseline(config.baseline)
-    if baseline is None:
+    if baseline is None or (estimand.arrays is not None and estimand.arrays.is_of_network):
         return ExactEstimates(estimand.null)
     return estimates(baseline, estimand, train)
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlefw.baseline.base import Solution
+from mlefw.baseline.feature_map import LAST_LAYER, FeatureMap
 from mlefw.baseline.ngram.estimate import NgramEstimate
 from mlefw.baseline.ngram.ngram import Ngram
 from mlefw.baseline.predictor import Estimate
@@ -25,6 +26,8 @@ from mlefw.system.atomic import Json
 
 ESTIMATES = "estimates"
 """The key of the exact estimates in a checkpoint."""
+FEATURES = "features"
+"""The key, among the exact estimates of arrays, of the feature map of each one."""
 
 TABLE = "table"
 """The key of the arrays of a table of the next token."""
@@ -40,6 +43,9 @@ def stored(exact: ExactEstimates, objective: Objective, ridge_scale: float | Non
     kept = {name: solution for name, solution in exact.solutions.items() if solution.may_exist}
     content: Json = {name: _stored(found, objective) for name, found in {"null": exact.null, **kept}.items()}
     content |= {} if exact.null_table is None else {"null": _table(exact.null_table)}
+    linear = {name: one for name, one in kept.items() if isinstance(one, Solution)}
+    maps = {name: one.problem.features.state() for name, one in linear.items() if one.problem.features is not None}
+    content |= {FEATURES: maps} if maps else {}
     reference = exact.reference
     content |= {} if reference is None else {"reference": reference[0]}
     return content | ({"ridge_scale": float(ridge_scale)} if "ridge" in content and ridge_scale is not None else {})
@@ -79,8 +85,9 @@ class EstimateTally:
     ) -> None:
         self.final, self.reference = final, content.get("reference")
         self.ridge_scale = content.get("ridge_scale")
+        self.features = _feature_maps(content, model, path)
         self.models: dict[str, ExactModel] = {
-            name: _restored(content[name], model, path) for name in KEYS if name in content
+            name: _restored(content[name], model, path, self.features.get(name)) for name in KEYS if name in content
         }
         if self.reference is not None and self.reference not in self.models:
             raise UsageError(f"{path}: its exact estimates name {self.reference!r} as a reference, and it is not there")
@@ -106,6 +113,8 @@ class EstimateTally:
         for name, mean in self._means.items():
             if abs(mean.value) < float("inf"):
                 content[KEYS[name]] = {"nll_nats": mean.value}
+        for name in self.features.keys() & self._means.keys():
+            content.setdefault(KEYS[name], {})["features"] = self.features[name].words
         if self.ridge_scale is not None and KEYS["ridge"] in content:
             content[KEYS["ridge"]]["scale"] = self.ridge_scale
         distance: Json = {} if self.reference is None else {"reference": self.reference}
@@ -173,7 +182,20 @@ class _WeightedMean:
         return (max(variance, 0.0) / (self._count - 1)) ** 0.5
 
 
-def _restored(content: Any, model: Objective, path: Path) -> ExactModel:
+def _feature_maps(content: Json, model: Objective, path: Path) -> dict[str, FeatureMap]:
+    """The stored feature map of each exact estimate of rows of arrays, by the name of the estimate."""
+    shape, maps = getattr(model.model, "shape", None), content.get(FEATURES, {})
+    if not maps:
+        return {}
+    if not isinstance(maps, dict) or not isinstance(shape, RowShape):
+        raise UsageError(f"{path}: the features of its exact estimates are not described")
+    try:
+        return {name: FeatureMap.restore(state, shape) for name, state in maps.items() if name in KEYS}
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _restored(content: Any, model: Objective, path: Path, features: FeatureMap | None) -> ExactModel:
     """The model of a stored estimate.
 
     Raises:
@@ -181,7 +203,7 @@ def _restored(content: Any, model: Objective, path: Path) -> ExactModel:
     """
     table = content.get(TABLE) if isinstance(content, dict) else None
     if table is None:
-        return _estimate(content, model, path).as_objective(model).eval()
+        return _estimate(content, model, path, features).as_objective(model, features).eval()
     try:
         ngram = Ngram.from_arrays({name: value.numpy() for name, value in table.items()})
         ngram.check()
@@ -192,14 +214,18 @@ def _restored(content: Any, model: Objective, path: Path) -> ExactModel:
     return ngram
 
 
-def _estimate(content: Any, model: Objective, path: Path) -> Estimate:
+def _estimate(content: Any, model: Objective, path: Path, features: FeatureMap | None) -> Estimate:
     """A stored estimate, after checking the shape of each tensor against the model."""
     head = model.head
     shape = getattr(model.model, "shape", None)
-    if isinstance(shape, RowShape):
-        # The null model of rows that are no rows of a table has no inputs.
-        given = content.get("mean") if isinstance(content, dict) else None
-        width = 0 if isinstance(given, Tensor) and not given.numel() else shape.num_features
+    if features is not None and features.setting == LAST_LAYER:
+        last = getattr(model.model.model, "last", None)
+        if not isinstance(last, nn.Linear) or last.bias is None:
+            raise UsageError(f"{path}: its exact estimates are of a last layer, and its model names none")
+        width = last.in_features
+    elif isinstance(shape, RowShape):
+        # The null model of rows that are no rows of a table has no columns.
+        width = 0 if features is None else features.num_columns
     else:
         width = len(model.model.mean)  # type: ignore[arg-type]
     columns = head.eta_dim + head.shared_dim

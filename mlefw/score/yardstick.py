@@ -42,6 +42,8 @@ class ExactEstimates:
         left_out: for each estimate that was not computed, by name, the reason.
         longer: table of a text by more than one token of context.
         null_table: the null model of a text as a table without context.
+        replaced: for each estimate of arrays that was computed of other features than those asked for, by name, the
+            reason and the features.
     """
 
     null: Solution
@@ -51,6 +53,7 @@ class ExactEstimates:
     optimum: Solution | None = None
     seconds: float = 0.0
     left_out: Mapping[str, str] = field(default_factory=dict)
+    replaced: Mapping[str, str] = field(default_factory=dict)
     longer: NgramEstimate | None = None
     null_table: Ngram | None = None
 
@@ -174,7 +177,10 @@ def describe(
     if solution is None:
         return None
     content: Json = {"exists": solution.exists}
-    content |= solution.facts() if isinstance(solution, NgramEstimate) else {}
+    if isinstance(solution, NgramEstimate):
+        content |= solution.facts()
+    elif solution.problem.features is not None:
+        content["features"] = solution.problem.features.words
     if not solution.may_exist:
         content["reason"] = solution.reason
         if solution.infimum is not None:

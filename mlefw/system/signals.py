@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -67,6 +67,28 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _state["deferred"] = False
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Let a first Ctrl-C end the work of the block early, instead of the command.
+
+    Gives a function that says whether the work is to end. A second signal raises `Stopped` at once; any other signal
+    than that of Ctrl-C does so at the end of the block.
+
+    Raises:
+        Stopped: naming the signal.
+    """
+    before = _state["deferred"]
+    _state["deferred"] = True
+    try:
+        yield is_pending
+    finally:
+        _state["deferred"] = before
+    if not before:
+        if pending() not in (0, signal.SIGINT):
+            raise_pending()
+        _pending.clear()
 
 
 def is_handled() -> bool:
