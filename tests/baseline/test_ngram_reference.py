@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import gammaln
-from tiny_shakespeare import NAMES, codes, folder, reference
+from tiny_shakespeare import NAMES, codes, reference, text
 
 from mlefw.baseline.ngram.bigram_mle import BigramMle
 from mlefw.baseline.ngram.ngram import Ngram, fit_ngram, residual
 from mlefw.baseline.ngram.scores import score, token_nll
 from mlefw.baseline.ngram.unigram import Unigram
-from mlefw.reading.documents import read_documents
+from mlefw.reading.documents import as_documents
 from mlefw.reading.token_split import split_tokens
 from mlefw.rows.clustered import clustered_mean, sequence_units
 from mlefw.rows.scored_tokens import scored_counts
@@ -29,7 +29,7 @@ def known() -> dict:
 
 @cache
 def rows() -> dict[str, TokenRows]:
-    documents = read_documents(str(folder() / "tinyshakespeare.txt"), "chars")
+    documents = as_documents(text())
     schema = TokenSchema.learn(documents, "chars", 64)
     stream = schema.code(documents)
     assert schema.num_tokens == K
@@ -180,7 +180,7 @@ def test_standard_errors() -> None:
 
 def test_four_classes() -> None:
     """With vowels, other letters, blanks and all else as tokens each pair occurs, so that the MLE exists."""
-    raw = (folder() / "tinyshakespeare.txt").read_bytes()
+    raw = text().encode()
     classes = np.full(256, 3, dtype=np.uint8)
     letters = [ord(one) for one in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"]
     classes[letters], classes[[ord(one) for one in "aeiouAEIOU"]], classes[[ord(" "), ord("\n")]] = 1, 0, 2

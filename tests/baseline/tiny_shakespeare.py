@@ -1,7 +1,9 @@
-"""The text for which `reference.json` states closed forms, where it lies beside the checkout."""
+"""The text for which `reference.json` states closed forms, where these lie beside the checkout."""
 
 import json
+import lzma
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,14 @@ import pytest
 NAMES = ("train", "validation", "test")
 
 
+def text() -> str:
+    """The text, which comes with the package."""
+    raw = resources.files("mlefw.data").joinpath("tinyshakespeare.txt.xz").read_bytes()
+    return lzma.decompress(raw).decode()
+
+
 def folder() -> Path:
-    """The folder of the text and its reference values; skips the test where there is none."""
+    """The folder of the reference values; skips the test where there is none."""
     for parent in Path(__file__).resolve().parents:
         found = parent / "shared" / "data" / "tensors"
         if (found / "reference.json").is_file():
@@ -29,7 +37,7 @@ def reference() -> dict[str, Any]:
 @cache
 def codes() -> dict[str, np.ndarray]:
     """The text by split, each character as its place among all 65, straight from the bytes."""
-    raw = np.frombuffer((folder() / "tinyshakespeare.txt").read_bytes(), np.uint8)
+    raw = np.frombuffer(text().encode(), np.uint8)
     code = np.unique(raw, return_inverse=True)[1]
     held = round(0.1 * len(raw))
     return dict(zip(NAMES, np.split(code, [len(raw) - 2 * held, len(raw) - held]), strict=True))
