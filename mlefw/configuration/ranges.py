@@ -122,6 +122,14 @@ RANGES: Mapping[str, Range] = {
     },
     "data.x": _COLUMN,
     "data.vocabulary": either(NULL, whole(2)),
+    "data.size": either(
+        NULL,
+        Range(
+            lambda v: isinstance(v, list) and len(v) == 2 and all(_is_whole(one) and 1 <= one < 2**20 for one in v),
+            "height and width in pixels, such as [64,64]",
+        ),
+    ),
+    "data.max_pixels": number(1.0),
     "data.split": one_of(None, "random", "stratified", "group", "time"),
     "data.test_fraction": number(below=1.0),
     "data.validation_fraction": number(below=1.0),

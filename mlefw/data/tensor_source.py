@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -89,11 +89,22 @@ class TensorSource(Source):
                 )
         y = table.columns.get(self.targets[0])
         if self.prediction and y is not None and y.ndim == 1 and y.dtype.kind == "f" and (hole := np.isnan(y)).any():
-            table = replace(table, holes={self.targets[0]: hole})
-        num_bytes = sum(array.nbytes for array in table.columns.values())
+            table = replace(table, holes={**table.holes, self.targets[0]: hole})
+        self._choose_store(sum(array.nbytes for array in table.columns.values()))
+        return table
+
+    def new_array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An array to be filled: in temporary files where rows are streamed, else in memory.
+
+        Raises:
+            StorageError: the disk has no room for it.
+        """
+        self._choose_store(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        return np.empty(shape, dtype) if self.store is None else self.store.array(shape, dtype)
+
+    def _choose_store(self, num_bytes: int) -> None:
         if self.store is None and (num_bytes > memory_limit() / 2 if self.stream == "auto" else self.stream):
             self.store = Store(self.cache)
-        return table
 
     def _check(self) -> None:
         """Refuse settings that arrays do not have.

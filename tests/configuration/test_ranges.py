@@ -60,7 +60,10 @@ RIGHT: dict[str, set[str]] = {
     },
     **{f"data.{name}": {"[]"} for name in ("features", "categorical", "labels")},
     # A path means what it says, whatever it looks like.
-    **{f"data.{name}": {*ENDLESS, *WRONG} - {"true"} for name in ("path", "test_path", "validation_path", "cache")},
+    **{
+        f"data.{name}": {*ENDLESS, *WRONG} - {"true"}
+        for name in ("path", "test_path", "validation_path", "cache", "table")
+    },
     **{f"data.{name}": {"true"} for name in ("standardize", "standardize_target", "header", "stream")},
     **{f"data.{name}": {"0"} for name in ("test_fraction", "validation_fraction", "seed", "draw_seed")},
     "data.intercept": {"-1", "0", "-0.5"},

@@ -10,6 +10,7 @@ import pandas
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from PIL import Image
 
 import mlefw.data
 from mlefw.data.base import Source
@@ -17,6 +18,7 @@ from mlefw.data.bundled import Bundled
 from mlefw.data.csv import Csv
 from mlefw.data.digits_images import DigitsImages
 from mlefw.data.frame import Frame, offered
+from mlefw.data.images import Images
 from mlefw.data.npz import Npz
 from mlefw.data.parquet import Parquet
 from mlefw.data.synthetic import KINDS, Synthetic
@@ -41,11 +43,20 @@ def arrays(folder: Path) -> str:
     return str(folder / "d.npz")
 
 
+def photos(folder: Path) -> str:
+    """Eleven images of two labels."""
+    for k, pixels in enumerate(np.random.default_rng(0).integers(0, 255, (11, 5, 4, 3)).astype(np.uint8)):
+        (folder / "photos" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / "photos" / "ab"[k % 2] / f"{k}.png")
+    return str(folder / "photos")
+
+
 SOURCES: dict[str, Callable[[Path], Source]] = {
     **{name: lambda _, name=name: Bundled(name=name) for name in get_args(get_type_hints(Bundled)["name"])},
     **{kind: lambda _, kind=kind: Synthetic(kind=kind) for kind in KINDS},
     "csv": lambda folder: Csv(path=file(folder, "csv"), target="y", missing="impute"),
     "digits_images": lambda _: DigitsImages(),
+    "images": lambda folder: Images(path=photos(folder)),
     "npz": lambda folder: Npz(path=arrays(folder), weight="w"),
     "parquet": lambda folder: Parquet(path=file(folder, "parquet"), target="y", missing="drop"),
 }
