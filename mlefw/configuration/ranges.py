@@ -130,6 +130,13 @@ RANGES: Mapping[str, Range] = {
         ),
     ),
     "data.max_pixels": number(1.0),
+    "data.dataset": either(
+        NULL,
+        Range(
+            lambda v: isinstance(v, str) and re.fullmatch(r"[\w.]+:\w+", v) is not None,
+            "module:function, which returns a dataset",
+        ),
+    ),
     "data.split": one_of(None, "random", "stratified", "group", "time"),
     "data.test_fraction": number(below=1.0),
     "data.validation_fraction": number(below=1.0),

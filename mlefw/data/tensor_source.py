@@ -10,6 +10,7 @@ import numpy as np
 from mlefw.data.base import Block, Source
 from mlefw.errors import UsageError
 from mlefw.reading.arrays import ArrayTable
+from mlefw.reading.datasets import read_dataset
 from mlefw.reading.table import Table
 from mlefw.rows.stored import Store, memory_limit
 
@@ -101,6 +102,20 @@ class TensorSource(Source):
         """
         self._choose_store(int(np.prod(shape)) * np.dtype(dtype).itemsize)
         return np.empty(shape, dtype) if self.store is None else self.store.array(shape, dtype)
+
+    def of_dataset(self, dataset: Any, origin: str, is_training: bool) -> ArrayTable:
+        """The items of a map-style dataset of torch as arrays; weights of a training dataset get their role.
+
+        Raises:
+            UsageError: as `read_dataset`, or another dataset has weights where that of training has none.
+        """
+        name = self.weight or "weight"
+        table = read_dataset(dataset, origin, (self.x, self.targets[0], name), self.new_array)
+        if is_training and name in table.columns:
+            self.weight = name
+        elif name in table.columns and self.weight is None:
+            raise UsageError(f"{origin}: items have weights, and those of training have none\n  expected: (x, y)")
+        return table
 
     def _choose_store(self, num_bytes: int) -> None:
         if self.store is None and (num_bytes > memory_limit() / 2 if self.stream == "auto" else self.stream):

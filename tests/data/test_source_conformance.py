@@ -1,8 +1,10 @@
 """What every data source must do: the public checks over all of them."""
 
 import pkgutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -10,7 +12,9 @@ import pandas
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+import torch
 from PIL import Image
+from torch.utils.data import TensorDataset
 
 import mlefw.data
 from mlefw.data.base import Source
@@ -22,6 +26,8 @@ from mlefw.data.images import Images
 from mlefw.data.npz import Npz
 from mlefw.data.parquet import Parquet
 from mlefw.data.synthetic import KINDS, Synthetic
+from mlefw.data.torch import Torch
+from mlefw.system import trust
 from mlefw.testing.source import check_source
 
 
@@ -51,6 +57,18 @@ def photos(folder: Path) -> str:
     return str(folder / "photos")
 
 
+@pytest.fixture(autouse=True)
+def _admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module with a dataset, as `--plugin` admits one."""
+    random = np.random.default_rng(0)
+    parts = (random.normal(size=(57, 3, 4)), random.integers(0, 2, 57), random.uniform(size=57))
+    module = ModuleType("stored_set")
+    exec("def make(): return made", vars(module))
+    vars(module)["made"] = TensorDataset(*map(torch.from_numpy, parts))
+    monkeypatch.setitem(sys.modules, "stored_set", module)
+    monkeypatch.setattr(trust, "_in_process", {"stored_set": None})
+
+
 SOURCES: dict[str, Callable[[Path], Source]] = {
     **{name: lambda _, name=name: Bundled(name=name) for name in get_args(get_type_hints(Bundled)["name"])},
     **{kind: lambda _, kind=kind: Synthetic(kind=kind) for kind in KINDS},
@@ -58,6 +76,7 @@ SOURCES: dict[str, Callable[[Path], Source]] = {
     "digits_images": lambda _: DigitsImages(),
     "images": lambda folder: Images(path=photos(folder)),
     "npz": lambda folder: Npz(path=arrays(folder), weight="w"),
+    "torch": lambda _: Torch(dataset="stored_set:make"),
     "parquet": lambda folder: Parquet(path=file(folder, "parquet"), target="y", missing="drop"),
 }
 
