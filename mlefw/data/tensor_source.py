@@ -110,7 +110,9 @@ class TensorSource(Source):
             UsageError: as `read_dataset`, or another dataset has weights where that of training has none.
         """
         name = self.weight or "weight"
-        table = read_dataset(dataset, origin, (self.x, self.targets[0], name), self.new_array)
+        table = read_dataset(
+            dataset, origin, (self.x, self.targets[0], name), self.new_array, 1 if self.prediction else 2
+        )
         if is_training and name in table.columns:
             self.weight = name
         elif name in table.columns and self.weight is None:

@@ -45,7 +45,11 @@ def by_split(made: Any, origin: str, stage: Callable[[], Any]) -> dict[str, Any]
 
 
 def read_dataset(
-    dataset: Any, origin: str, names: tuple[str, str, str], new_array: Callable[[tuple[int, ...], Any], np.ndarray]
+    dataset: Any,
+    origin: str,
+    names: tuple[str, str, str],
+    new_array: Callable[[tuple[int, ...], Any], np.ndarray],
+    fewest: int = 2,
 ) -> ArrayTable:
     """The items (x, y) or (x, y, weight) of a map-style dataset as arrays, in its order.
 
@@ -54,23 +58,24 @@ def read_dataset(
         origin: where it comes from, for messages.
         names: names of the arrays of inputs, targets and weights.
         new_array: makes an array to be filled, of a shape and type.
+        fewest: fewest values of an item; 1 where targets may be missing.
 
     Raises:
         UsageError: no such dataset, items of other kinds, shapes or types than the first, or items drawn at random.
     """
     count = _length(dataset, origin)
-    first = _item(dataset, 0, origin)
+    first = _item(dataset, 0, origin, fewest)
     arrays = [
         np.empty(count, object) if value.dtype == object else new_array((count, *value.shape), value.dtype)
         for value in first
     ]
     for index in range(count):
-        values = first if index == 0 else _item(dataset, index, origin)
+        values = first if index == 0 else _item(dataset, index, origin, fewest)
         _check_alike(values, first, index, origin)
         for array, value in zip(arrays, values, strict=True):
             array[index] = value[()]
     for index in range(min(count, _AGAIN)):
-        values = _item(dataset, index, origin)
+        values = _item(dataset, index, origin, fewest)
         _check_alike(values, first, index, origin)
         for part, array, value in zip(_PARTS, arrays, values, strict=False):
             if not np.array_equal(array[index], value, equal_nan=value.dtype.kind == "f"):
@@ -96,7 +101,7 @@ def numpy_array(value: Any, where: str) -> np.ndarray:
         return np.array(value, dtype=object)
     if np.ma.isMaskedArray(value):
         raise UsageError(f"{where} is a masked array\n  expected: an array, and a weight of 0 where it is masked")
-    if not isinstance(value, np.ndarray | np.generic | bool | int | float | list | tuple):
+    if not isinstance(value, bool | int | float | list | tuple) and not hasattr(value, "__array__"):
         kind = f"{type(value).__module__.split('.')[0]}.{type(value).__name__}"
         hint = "; of a picture numpy.asarray(image), or torchvision's ToTensor" if kind.startswith("PIL.") else ""
         raise UsageError(f"{where} is a {kind}\n  expected: a tensor, an array or a number{hint}")
@@ -112,6 +117,8 @@ def plain_array(array: np.ndarray, origin: str, name: str, setting: str) -> np.n
     Raises:
         UsageError: it holds anything else.
     """
+    if array.dtype.kind == "U":
+        return array.astype(object)
     is_text = array.dtype == object and all(isinstance(value, str) for value in array.ravel().tolist())
     return array if is_text else native(array, origin, name, setting)
 
@@ -129,9 +136,9 @@ def _length(dataset: Any, origin: str) -> int:
     return len(dataset)
 
 
-def _item(dataset: Any, index: int, origin: str) -> list[np.ndarray]:
+def _item(dataset: Any, index: int, origin: str, fewest: int) -> list[np.ndarray]:
     item = dataset[index]
-    if not isinstance(item, tuple | list) or len(item) not in (2, 3):
+    if not isinstance(item, tuple | list) or not fewest <= len(item) <= 3:
         what = f"{len(item)} values" if isinstance(item, tuple | list) else f"a {type(item).__name__}"
         named = f" with {', '.join(map(repr, list(item)[:5]))}" if isinstance(item, Mapping) else ""
         raise UsageError(f"{origin}: item {index} is {what}{named}\n  expected: (x, y) or (x, y, weight)")

@@ -100,7 +100,7 @@ def plain() -> Iterator[tuple[str, str]]:
     for group in GROUPS:
         for file in sorted((CONF / group).glob("*.yaml")):
             node = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-            for name in node if file.stem not in ("multitask", "frame") else ():
+            for name in node if file.stem not in ("multitask", "frame", "arrays") else ():
                 if name not in ("defaults", "tasks", "component") and not name.startswith("_"):
                     yield f"{group}.{name}", f"{group}={file.stem}"
 

@@ -17,6 +17,7 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 import mlefw.data
+from mlefw.data.arrays import Arrays, as_arrays
 from mlefw.data.base import Source
 from mlefw.data.bundled import Bundled
 from mlefw.data.csv import Csv
@@ -92,7 +93,16 @@ def test_the_public_checks_on_a_frame(tmp_path: Path) -> None:
         check_source(Frame(target="y"))
 
 
+def test_the_public_checks_on_arrays_in_memory() -> None:
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(57, 4, 2)), random.integers(0, 3, (57, 4))
+    with offered(rows=as_arrays(x, y, "x", "y")):
+        check_source(Arrays())
+    with offered(rows=TensorDataset(torch.from_numpy(x), torch.from_numpy(y))):
+        check_source(Arrays())
+
+
 def test_every_source_is_tried(tmp_path: Path) -> None:
-    tried = {type(make(tmp_path)).__module__ for make in SOURCES.values()} | {"mlefw.data.frame"}
+    tried = {type(make(tmp_path)).__module__ for make in SOURCES.values()} | {"mlefw.data.frame", "mlefw.data.arrays"}
     modules = {f"mlefw.data.{info.name}" for info in pkgutil.iter_modules(mlefw.data.__path__)}
     assert tried == modules - {"mlefw.data.base", "mlefw.data.tensor_source"}
