@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +17,10 @@ from mlefw.command.outermost import take_over_signals
 from mlefw.configuration.groups import register_plugins
 from mlefw.configuration.read import located, read_settings
 from mlefw.configuration.settings import Settings
+from mlefw.data.arrays import are_arrays, as_arrays, is_dataset
 from mlefw.data.frame import as_arrow, offered, with_target
 from mlefw.errors import Stopped, UsageError
+from mlefw.reading.arrays import ArrayTable
 from mlefw.run.directory import default_path, run_of
 from mlefw.run.held_out import is_ensemble
 from mlefw.run.resume import settings as settings_of
@@ -37,24 +40,31 @@ def fit(
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
     plugins: Sequence[str] = (),
+    config_dirs: Sequence[str | Path] = (),
 ) -> Model:
     """Train as `mlefw train` does, on rows in memory, and return the model with the best validation NLL.
 
         model = fit(frame, "claims", "head=poisson", "data.exposure=years", run_dir="claims")
         model = fit(x, y, "model.hidden=[64,64]")
         model.predict(new), model.summary["metrics"]["test"]["nll_nats"]
+        model = fit(images, labels, "model=cnn", "head=categorical")  # images (n, C, H, W)
+        model = fit(dataset, None, "model=cnn", "head=categorical")  # a Dataset of torch, or a LightningDataModule
 
     Args:
         data: a frame of pandas, polars or Arrow, a mapping of arrays (n,), or a matrix (n, num_features), whose
-            columns are named x0, x1, ….
+            columns are named x0, x1, …. Or an array or tensor (n, …) of more dimensions, or of ids (n, length) with
+            `data.vocabulary`; a mapping of arrays of which some have more dimensions than one; or a map-style dataset
+            of items (x, y) or (x, y, weight), a mapping of such datasets by split, or a LightningDataModule.
         target: the name of a column of `data`, or a list of names for a head of several columns; or the values, (n,),
-            whose column is named by their attribute `name`, or y.
+            or (n, *positions) of arrays, whose column is named by their attribute `name`, or y. None for datasets.
         settings: settings as on the command line, such as `head=poisson` or `model.hidden=[64,64]`.
         validation: validation rows instead of a random share: anything that `data` may be, or a pair (data, target).
-        test: test rows instead of a random share: anything that `data` may be, or a pair (data, target).
+            Of datasets a dataset.
+        test: test rows instead of a random share, alike.
         run_dir: the directory of the run; by default `outputs/<date>/<time>`.
         resume: the directory of a run on the same rows, which is continued.
         plugins: packages from which heads, models and other parts may come, like those of `--plugin`.
+        config_dirs: folders with YAML files of such parts, like those of `--config-dir`.
 
     Raises:
         UsageError: settings or data are wrong; nothing was written.
@@ -64,17 +74,20 @@ def fit(
     """
     is_named = isinstance(target, str) or (isinstance(target, list | tuple) and all(isinstance(t, str) for t in target))
     name = target if is_named else str(getattr(target, "name", None) or "y")
-    rows = as_arrow(data) if is_named else with_target(data, target, name)
-    parts = {split: _part(value, name) for split, value in (("validation", validation), ("test", test))}
+    source = _source(data, target, settings)
+    read = {"frame": partial(_part, target=name), "arrays": partial(_arrays, name=name)}.get(source, lambda data: data)
+    rows = read(data if is_named or source == "datasets" else (data, target))
+    dirs = [str(folder) for folder in config_dirs]
+    parts = {split: read(value) for split, value in (("validation", validation), ("test", test))}
     with _as_program(), offered(rows=rows, **parts):
         if resume is not None:
             if run_dir is not None:
                 raise UsageError(f"run_dir={run_dir}: resume= goes on in the run's own directory")
             folder = run_of(str(resume))
-            config = settings_of(folder, list(settings), [], plugins)
+            config = settings_of(folder, list(settings), dirs, plugins)
         else:
             folder = (default_path() if run_dir is None else local_path(run_dir, "run_dir")).absolute()
-            config = _composed(settings, name, folder, plugins)
+            config = _composed("frame" if source == "frame" else "arrays", settings, name, folder, plugins, dirs)
         if is_ensemble(config):
             # Members are not forked here: forks of a process with threads of other libraries may deadlock.
             ensemble.run(config, folder)
@@ -83,13 +96,28 @@ def fit(
     return load(folder, plugins=plugins)
 
 
-def _composed(settings: Sequence[str], target: str | Sequence[str], folder: Path, plugins: Sequence[str]) -> Settings:
+def _source(data: Any, target: Any, settings: Sequence[str]) -> str:
+    """What data are: a `frame`, `arrays` of any shape, or `datasets`."""
+    if target is None and is_dataset(data):
+        return "datasets"
+    are_ids = any(item.startswith("data.vocabulary=") and not item.endswith("=null") for item in settings)
+    return "arrays" if are_arrays(data, are_ids) else "frame"
+
+
+def _composed(
+    source: str,
+    settings: Sequence[str],
+    target: str | Sequence[str],
+    folder: Path,
+    plugins: Sequence[str],
+    dirs: Sequence[str],
+) -> Settings:
     register_plugins()
     for item in settings:
         if item.startswith(("data=", "data.target=", "run_dir=", "resume=")):
             raise UsageError(f"{item}: expected as an argument of fit, not among its settings")
     admitted = (*plugins, *trust.installed())
-    config = read_settings("train", ["data=frame", *settings], [], admitted)
+    config = read_settings("train", [f"data={source}", *settings], dirs, admitted)
     plain = located(config, folder).plain
     # The target is set afterwards, because names of columns may hold characters that overrides cannot.
     named = {**plain["data"], "target": target if isinstance(target, str) else list(target)}
@@ -120,11 +148,19 @@ def _as_program() -> Iterator[None]:
 
 
 def _part(data: Any, target: Any) -> pa.Table | None:
-    """Validation or test rows as a table; None if they are not given."""
+    """Rows as a table, of a frame or a pair (data, target); None if they are not given."""
     if data is None:
         return None
     is_pair = isinstance(data, tuple) and len(data) == 2 and isinstance(target, str)
     return with_target(data[0], data[1], target) if is_pair else as_arrow(data)
+
+
+def _arrays(data: Any, name: Any) -> ArrayTable | None:
+    """Rows as arrays, of a mapping or a pair (inputs, target); None if they are not given."""
+    if data is None:
+        return None
+    inputs, target = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
+    return as_arrays(inputs, target, "x", str(name))
 
 
 class _Callable(ModuleType):

@@ -12,12 +12,14 @@ import torch
 from torch.distributions import Distribution
 
 from mlefw.configuration.groups import member_settings
+from mlefw.data.arrays import Arrays, as_arrays, is_dataset
+from mlefw.data.base import Source
 from mlefw.data.frame import Frame, as_arrow, offered, with_target
 from mlefw.errors import UsageError
-from mlefw.objective.objective import evaluate
+from mlefw.objective.objective import etas, evaluate
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
-from mlefw.run import build, pooled
+from mlefw.run import build, pooled, predict_positions
 from mlefw.run.checkpoint import Trained
 from mlefw.run.new_data import adapted
 from mlefw.run.pooled import Pooled
@@ -25,6 +27,7 @@ from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
 from mlefw.schema.reach import FarRows, warn_of_far_rows
 from mlefw.schema.support import check_support
+from mlefw.schema.tensors import TensorSchema
 from mlefw.score.figures import figures_on
 from mlefw.system.atomic import Json
 from mlefw.system.process_state import preserved
@@ -65,7 +68,8 @@ class Model:
     """A trained model, which takes frames of pandas, polars or Arrow, mappings of arrays (n,), or a matrix.
 
     Columns are matched by name, in any order; the columns of a matrix are the features in the order of `features`. Rows
-    are counted from zero in messages.
+    are counted from zero in messages. A model that was trained on arrays takes an array or tensor (n, *input_shape) of
+    the type that it was trained on, a mapping of arrays by the names of training, or a dataset of torch.
     """
 
     def __init__(self, trained: Trained, loaded: Trained | None = None) -> None:
@@ -117,13 +121,15 @@ class Model:
         Returns:
             The columns mean, median, sd, lower, upper and further quantiles, in units of the target; or for classes the
             class and the probabilities. With a target in `data` also `nll_nats`. It is a frame of the kind of `data`
-            (of pandas with its index); for arrays a dict of arrays, (n,).
+            (of pandas with its index); for arrays a dict of arrays, (n,), or (n, *positions) where rows have positions.
 
         Raises:
             UsageError: columns are missing, or the model cannot take a value.
         """
         check_probabilities(self._trained, level, quantiles)
         posterior = self._uncertain(uncertainty)
+        if isinstance(self._trained.schema, TensorSchema):
+            return self._predict_arrays(data, level, quantiles, posterior)
         table = self._table(data, prediction=True)
         row = table.row_numbers(np.arange(table.num_rows))
         far = FarRows(self._trained.schema)
@@ -138,7 +144,7 @@ class Model:
     @isolated("prediction")
     @torch.no_grad()
     def distribution(self, data: Any) -> Distribution:
-        """The predictive distribution of the rows, of batch shape (n,), in units of the target.
+        """The predictive distribution of the rows, of batch shape (n, *positions), in units of the target.
 
         Values of a class are codes: positions in the sorted list of labels.
 
@@ -147,6 +153,9 @@ class Model:
         """
         objective = self._trained.objective
         rows = self._rows(self._table(data, prediction=True), target_required=False)
+        if isinstance(self._trained.schema, TensorSchema):
+            # Blocks bound the memory that a network takes for its layers.
+            return objective.head(torch.cat([eta for _, eta in etas(objective, rows)]))
         return objective.head(objective.eta(rows.x, rows.offset))
 
     @preserved()
@@ -156,7 +165,7 @@ class Model:
 
         Args:
             data: rows, with the target among the columns unless it is given.
-            target: the values of the target, (n,).
+            target: the values of the target, (n,) or (n, *positions).
 
         Raises:
             UsageError: columns are missing, or the model cannot take a value.
@@ -184,7 +193,33 @@ class Model:
     def _rows(self, table: Table, target_required: bool) -> Rows:
         return self._trained.rows(table, target_required)
 
+    def _predict_arrays(
+        self, data: Any, level: float, quantiles: Sequence[float], posterior: Uncertain | None
+    ) -> dict[str, np.ndarray]:
+        """Predictions of arrays, each (n, *positions), by name."""
+        trained, (source, given) = self._trained, self._arrays(data, prediction=True)
+        if trained.schema.row_shape.positions:
+            predict_positions.check_format(trained, ".npz", "predict", posterior is not None)
+        with offered(rows=given):
+            blocks = source.read_blocks()
+            if trained.schema.row_shape.positions:
+                return predict_positions.arrays(trained, blocks, level, quantiles)
+            parts = [predictions(trained, block.table, block.row, level, quantiles, posterior) for block in blocks]
+        found = pa.concat_tables(parts, promote_options="default")
+        return {name: found.column(name).to_numpy() for name in found.column_names}
+
+    def _arrays(self, data: Any, prediction: bool, target: Any = None) -> tuple[Source, Any]:
+        """The source of arrays, and what it is to be offered."""
+        schema = self._trained.schema
+        assert isinstance(schema, TensorSchema)
+        given = data if is_dataset(data) and target is None else as_arrays(data, target, schema.x, schema.target)
+        return schema.reading(Arrays(), prediction), given
+
     def _table(self, data: Any, prediction: bool, target: Any = None) -> Table:
+        if isinstance(self._trained.schema, TensorSchema):
+            source, given = self._arrays(data, prediction, target)
+            with offered(rows=given):
+                return source.read()
         rows = (
             as_arrow(data, self.features) if target is None else with_target(data, target, self.target, self.features)
         )

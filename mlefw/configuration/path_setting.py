@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-_NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|\w*path)")
+_NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|table|\w*path)")
 """Keys of settings that hold a path."""
 _WORDS = ("", "null", "true", "false")
 """Values of such settings that are no path."""

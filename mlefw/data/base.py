@@ -107,6 +107,8 @@ class Source(ABC):
     """Columns that have to hold numbers, in addition to offset, exposure and weight."""
     store: Store | None = field(default=None, init=False)
     """The files that hold the columns, where rows are streamed; None where columns are in memory."""
+    input_shape: tuple[int, ...] | None = field(default=None, init=False)
+    """The shape of a row that a trained model takes, where it reads arrays; None in training."""
     warns_of_unused: bool = field(default=False, init=False)
     """Whether `wanted` warns of columns without a role; it does so once."""
 

@@ -16,12 +16,12 @@ from mlefw.reading.arrow import check_names, to_table
 from mlefw.reading.table import Table
 
 # A context variable, since settings, by which a source is built, hold no tables, and threads may train at once.
-_offered: ContextVar[Mapping[str, pa.Table]] = ContextVar("_offered")
+_offered: ContextVar[Mapping[str, Any]] = ContextVar("_offered")
 
 
 @contextmanager
-def offered(**tables: pa.Table | None) -> Iterator[None]:
-    """Let every `Frame` read these tables while the block runs.
+def offered(**tables: Any) -> Iterator[None]:
+    """Let every `Frame` read these tables, and every other source of rows in memory what it takes, in the block.
 
     `tables`: under `rows`, and where they are given under `validation` and `test`.
     """
@@ -30,6 +30,11 @@ def offered(**tables: pa.Table | None) -> Iterator[None]:
         yield
     finally:
         _offered.reset(token)
+
+
+def handed_over(name: str) -> Any:
+    """What the program offers under a name; None where it offers nothing."""
+    return _offered.get({}).get(name)
 
 
 @dataclass(kw_only=True)
@@ -42,7 +47,7 @@ class Frame(Source):
         Raises:
             UsageError: there are none, since the run was started by another program.
         """
-        arrow = _offered.get({}).get("rows")
+        arrow = handed_over("rows")
         if arrow is None:
             raise UsageError(
                 "data=frame: the rows of this run came from Python, and no file has them"
@@ -60,7 +65,7 @@ class Frame(Source):
         return self._given("test")
 
     def _given(self, split: str) -> Table | None:
-        arrow = _offered.get({}).get(split)
+        arrow = handed_over(split)
         return None if arrow is None else self._table(arrow, f"the {split} frame")
 
     def _table(self, arrow: pa.Table, origin: str) -> Table:
@@ -73,6 +78,8 @@ class Frame(Source):
 def as_arrow(data: Any, names: Sequence[str] | None = None) -> pa.Table:
     """A frame of pandas, polars or Arrow, a mapping of arrays (n,), or a matrix (n, num_columns) as an Arrow table.
 
+    A matrix may be a tensor of torch.
+
     Masked entries of numpy's masked arrays are missing values.
 
     Args:
@@ -83,6 +90,8 @@ def as_arrow(data: Any, names: Sequence[str] | None = None) -> pa.Table:
         UsageError: `data` is of another kind, or has values that no column can hold.
     """
     try:
+        if type(data).__module__ == "torch":
+            data = data.numpy(force=True)
         if isinstance(data, np.ndarray):
             data = _by_name(data, names)
         if isinstance(data, Mapping):

@@ -3,13 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from mlefw.data.base import Block, Source
 from mlefw.errors import UsageError
 from mlefw.reading.arrays import ArrayTable
+from mlefw.reading.datasets import read_dataset
 from mlefw.reading.table import Table
 from mlefw.rows.stored import Store, memory_limit
 
@@ -91,11 +92,38 @@ class TensorSource(Source):
                 )
         y = table.columns.get(self.targets[0])
         if self.prediction and y is not None and y.ndim == 1 and y.dtype.kind == "f" and (hole := np.isnan(y)).any():
-            table = replace(table, holes={self.targets[0]: hole})
-        num_bytes = sum(array.nbytes for array in table.columns.values())
+            table = replace(table, holes={**table.holes, self.targets[0]: hole})
+        self._choose_store(sum(array.nbytes for array in table.columns.values()))
+        return table
+
+    def new_array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An array to be filled: in temporary files where rows are streamed, else in memory.
+
+        Raises:
+            StorageError: the disk has no room for it.
+        """
+        self._choose_store(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        return np.empty(shape, dtype) if self.store is None else self.store.array(shape, dtype)
+
+    def of_dataset(self, dataset: Any, origin: str, is_training: bool) -> ArrayTable:
+        """The items of a map-style dataset of torch as arrays; weights of a training dataset get their role.
+
+        Raises:
+            UsageError: as `read_dataset`, or another dataset has weights where that of training has none.
+        """
+        name = self.weight or "weight"
+        table = read_dataset(
+            dataset, origin, (self.x, self.targets[0], name), self.new_array, 1 if self.prediction else 2
+        )
+        if is_training and name in table.columns:
+            self.weight = name
+        elif name in table.columns and self.weight is None:
+            raise UsageError(f"{origin}: items have weights, and those of training have none\n  expected: (x, y)")
+        return table
+
+    def _choose_store(self, num_bytes: int) -> None:
         if self.store is None and (num_bytes > memory_limit() / 2 if self.stream == "auto" else self.stream):
             self.store = Store(self.cache)
-        return table
 
     def _check(self) -> None:
         """Refuse settings that arrays do not have.

@@ -132,12 +132,16 @@ def _selected(
             objects = "pickle" in str(error) or "Python objects" in str(error)
             what = "holds Python objects, which are never unpickled" if objects else f"is damaged: {_line(error)}"
             raise UsageError(f"{origin}: array {name!r} {what}\n  expected: an array of numbers") from None
-        columns[name] = _native(array, str(origin), name, setting)
+        columns[name] = native(array, str(origin), name, setting)
     return ArrayTable(columns, str(origin))
 
 
-def _native(array: np.ndarray, origin: str, name: str, setting: str) -> np.ndarray:
-    """An array in the machine's byte order and a type that torch has."""
+def native(array: np.ndarray, origin: str, name: str, setting: str) -> np.ndarray:
+    """An array in the machine's byte order and a type that torch has; names of rows or groups may be text.
+
+    Raises:
+        UsageError: it holds text, complex numbers, or other objects.
+    """
     is_name = setting in ("data.id", "data.group")
     if is_name and array.dtype.kind in "US":
         return np.array(np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array, dtype=object)

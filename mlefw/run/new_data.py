@@ -100,7 +100,8 @@ def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Sour
     elif issubclass(kind, Csv):
         given = {**{name: own[name] for name in _READING if name in own}, **given}
     else:
-        given = {**own, **given}
+        known = {one.name for one in fields(kind)}
+        given = {**{name: value for name, value in own.items() if name in known}, **given}
     check_parts({"data": {"_target_": f"{kind.__module__}.{kind.__name__}", **given}}, trusted())
     source = trained.schema.reading(kind(**given), prediction)
     if isinstance(source, TensorSource) and not prediction:
@@ -122,6 +123,9 @@ def _kind(trained: Trained, path: str) -> type[Source]:
 
 
 def _own_settings(trained: Trained) -> Node:
-    """The settings of the training's source that only its class has; rows and roles of columns are not among them."""
-    shared = {one.name for one in fields(Source)} | {"_target_"}
+    """The settings of the training's source that only its class has; rows and roles of columns are not among them.
+
+    Nor are the names of files and folders, since new rows are elsewhere.
+    """
+    shared = {one.name for one in fields(Source)} | {"_target_", "table", "validation_path", "test_path"}
     return {name: value for name, value in trained.config.data.items() if name not in shared}

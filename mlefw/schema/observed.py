@@ -64,7 +64,9 @@ def position_weights(table: Table, name: str | None, shape: tuple[int, ...], who
 
 
 def known_weights(table: Table, name: str, weight: torch.Tensor) -> torch.Tensor:
-    """The weights, but zero where a target is not a number (NaN)."""
+    """The weights, but zero where a target is missing: a hole, or a number that is none (NaN)."""
+    if name in table.holes:
+        return weight * torch.from_numpy(~table.holes[name])
     array = table.columns.get(name)
     if array is None or array.dtype.kind != "f" or array.shape != tuple(weight.shape) or not np.isnan(array).any():
         return weight
@@ -113,9 +115,9 @@ def position_codes(
         return codes(table.by_position(name), name, labels, "data.target").astype(wanted).reshape(array.shape)
     # A masked cell gets a label that is known, so that what it holds does not matter.
     some = array[counted]
-    filled = np.where(counted, array, some[0] if len(some) else array.dtype.type(0))
     if not len(some):
         return np.zeros(array.shape, wanted)
+    filled = np.where(counted, array, some[0])
     alike = ArrayTable({name: filled}, table.origin, table.first_row, table.numbers, table.files)
     found = codes(alike.by_position(name), name, labels, "data.target").reshape(array.shape)
     return np.where(counted, found, 0).astype(wanted)

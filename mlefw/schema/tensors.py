@@ -77,7 +77,11 @@ class TensorSchema:
         x, name = str(getattr(source, "x", "x")), ", ".join(source.targets)
         if not isinstance(kind, str) or len(source.targets) != 1:
             raise MisfitError(f"data.target={source.target}: expected the name of one array, and a head of one target")
-        array, y = _array(table, x, "data.x"), _array(table, name, "data.target")
+        require([x], table.columns, table.origin, "data.x")
+        require([name], table.columns, table.origin, "data.target")
+        array, y = table.columns[x], table.columns[name]
+        if array.dtype == object:
+            raise UsageError(f"{table.origin}: array {x!r} (data.x) holds text\n  expected: numbers")
         if y.ndim > 1 and set(y.shape[1:]) == {1}:
             raise UsageError(
                 f"{table.origin}: array {name!r} (data.target) has shape {y.shape}"
@@ -185,9 +189,11 @@ class TensorSchema:
                 f"data.path={getattr(source, 'path', None)}: the model takes rows of {self.row_shape}, and this is read"
                 " as a table\n  expected: an .npz file, or a folder of .npy files"
             )
-        roles = {"target": self.target, "x": self.x, "vocabulary": self.vocabulary, "offset": self.offset}
-        reading = replace(source, **roles, weight=self.weight, id=self.id)  # type: ignore[arg-type]
-        reading.prediction = prediction
+        roles: dict[str, Any] = {"target": self.target, "x": self.x, "vocabulary": self.vocabulary}
+        # Scores need no names of rows.
+        roles |= {"id": self.id if prediction else None, "labels": self.all_labels}
+        reading = replace(source, **roles, weight=self.weight, offset=self.offset)
+        reading.prediction, reading.input_shape = prediction, self.input_shape
         return reading
 
     def rows(self, table: Table, log_link: bool, target_required: bool = True, whole: bool = True) -> Rows:
@@ -269,14 +275,6 @@ class TensorSchema:
             UsageError: the content is not that of a schema.
         """
         return typed(cls, plain, "schema")
-
-
-def _array(table: Table, name: str, setting: str) -> np.ndarray:
-    require([name], table.columns, table.origin, setting)
-    array = table.columns[name]
-    if array.dtype == object:
-        raise UsageError(f"{table.origin}: array {name!r} ({setting}) holds text\n  expected: numbers")
-    return array
 
 
 def _arrays(table: Table) -> ArrayTable:

@@ -60,7 +60,10 @@ RIGHT: dict[str, set[str]] = {
     },
     **{f"data.{name}": {"[]"} for name in ("features", "categorical", "labels")},
     # A path means what it says, whatever it looks like.
-    **{f"data.{name}": {*ENDLESS, *WRONG} - {"true"} for name in ("path", "test_path", "validation_path", "cache")},
+    **{
+        f"data.{name}": {*ENDLESS, *WRONG} - {"true"}
+        for name in ("path", "test_path", "validation_path", "cache", "table")
+    },
     **{f"data.{name}": {"true"} for name in ("standardize", "standardize_target", "header", "stream", "shift")},
     **{f"data.{name}": {"0"} for name in ("test_fraction", "validation_fraction", "seed", "draw_seed")},
     "data.intercept": {"-1", "0", "-0.5"},
@@ -97,7 +100,7 @@ def plain() -> Iterator[tuple[str, str]]:
     for group in GROUPS:
         for file in sorted((CONF / group).glob("*.yaml")):
             node = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-            for name in node if file.stem not in ("multitask", "frame") else ():
+            for name in node if file.stem not in ("multitask", "frame", "arrays") else ():
                 if name not in ("defaults", "tasks", "component") and not name.startswith("_"):
                     yield f"{group}.{name}", f"{group}={file.stem}"
 

@@ -48,6 +48,14 @@ def signs(summary: dict[str, Any]) -> bool:
     return nll < null and len(Path("run/figures.jsonl").read_text(encoding="utf-8").splitlines()) >= 9
 
 
+def shapes(summary: dict[str, Any]) -> bool:
+    """The network tells squares from discs, on the splits that the dataset names."""
+    nll, null = (at(summary, f"{who}.test.nll_nats") for who in ("metrics", "null"))
+    lines = Path("predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert summary["num_rows"] == {"train": 400, "validation": 100, "test": 200} and len(lines) == 201
+    return summary["input_shape"] == [1, 16, 16] and nll < 0.75 * null
+
+
 def whitened(summary: dict[str, Any]) -> bool:
     """A map as wide as the features, and predictions from a checkpoint that has it."""
     nll, null = (at(summary, f"{who}.train.nll_nats") for who in ("metrics", "null"))
@@ -78,6 +86,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "by_target": signs,
     "testing": lambda s: s["head"] == "waiting" and at(s, "baseline.is_global") is True,
     "uncertainty": lambda s: abs(at(s, "weight_noise.test.nll_nats") - at(s, "metrics.test.nll_nats")) < 0.1,
+    "images": shapes,
     "inputs": whitened,
     "augment": lambda s: s["augment"] == "cutout(side=2)",
     "model": lambda s: s["num_parameters"] == 102 and at(s, "distance.head_refit_gap") > 0,
