@@ -19,6 +19,7 @@ from mlefw.configuration.read import located, read_settings
 from mlefw.configuration.settings import Settings
 from mlefw.data.arrays import are_arrays, as_arrays, is_dataset
 from mlefw.data.frame import as_arrow, offered, with_target
+from mlefw.data.strings import token_kind
 from mlefw.errors import Stopped, UsageError
 from mlefw.reading.arrays import ArrayTable
 from mlefw.run.directory import default_path, run_of
@@ -49,14 +50,17 @@ def fit(
         model.predict(new), model.summary["metrics"]["test"]["nll_nats"]
         model = fit(images, labels, "model=cnn", "head=categorical")  # images (n, C, H, W)
         model = fit(dataset, None, "model=cnn", "head=categorical")  # a Dataset of torch, or a LightningDataModule
+        model = fit(text, None, "model=transformer")  # str, bytes, or a vector of ids with data.vocabulary
 
     Args:
         data: a frame of pandas, polars or Arrow, a mapping of arrays (n,), or a matrix (n, num_features), whose
             columns are named x0, x1, …. Or an array or tensor (n, …) of more dimensions, or of ids (n, length) with
             `data.vocabulary`; a mapping of arrays of which some have more dimensions than one; or a map-style dataset
-            of items (x, y) or (x, y, weight), a mapping of such datasets by split, or a LightningDataModule.
+            of items (x, y) or (x, y, weight), a mapping of such datasets by split, or a LightningDataModule. Or a text,
+            for the likelihood of the next token: str, bytes, a vector of ids, or a list of these, each a document.
         target: the name of a column of `data`, or a list of names for a head of several columns; or the values, (n,),
-            or (n, *positions) of arrays, whose column is named by their attribute `name`, or y. None for datasets.
+            or (n, *positions) of arrays, whose column is named by their attribute `name`, or y. None for datasets
+            and text.
         settings: settings as on the command line, such as `head=poisson` or `model.hidden=[64,64]`.
         validation: validation rows instead of a random share: anything that `data` may be, or a pair (data, target).
             Of datasets a dataset.
@@ -76,7 +80,7 @@ def fit(
     name = target if is_named else str(getattr(target, "name", None) or "y")
     source = _source(data, target, settings)
     read = {"frame": partial(_part, target=name), "arrays": partial(_arrays, name=name)}.get(source, lambda data: data)
-    rows = read(data if is_named or source == "datasets" else (data, target))
+    rows = read(data if is_named or source in ("datasets", "strings") else (data, target))
     dirs = [str(folder) for folder in config_dirs]
     parts = {split: read(value) for split, value in (("validation", validation), ("test", test))}
     with _as_program(), offered(rows=rows, **parts):
@@ -87,7 +91,10 @@ def fit(
             config = settings_of(folder, list(settings), dirs, plugins)
         else:
             folder = (default_path() if run_dir is None else local_path(run_dir, "run_dir")).absolute()
-            config = _composed("frame" if source == "frame" else "arrays", settings, name, folder, plugins, dirs)
+            if source == "strings":
+                name, settings = [], (f"data.tokens={token_kind(data)}", *settings)
+            member = "arrays" if source == "datasets" else source
+            config = _composed(member, settings, name, folder, plugins, dirs)
         if is_ensemble(config):
             # Members are not forked here: forks of a process with threads of other libraries may deadlock.
             ensemble.run(config, folder)
@@ -97,7 +104,9 @@ def fit(
 
 
 def _source(data: Any, target: Any, settings: Sequence[str]) -> str:
-    """What data are: a `frame`, `arrays` of any shape, or `datasets`."""
+    """What data are: a `frame`, `arrays` of any shape, `datasets`, or `strings`, which are text."""
+    if target is None and token_kind(data) is not None:
+        return "strings"
     if target is None and is_dataset(data):
         return "datasets"
     are_ids = any(item.startswith("data.vocabulary=") and not item.endswith("=null") for item in settings)
@@ -120,7 +129,7 @@ def _composed(
     config = read_settings("train", [f"data={source}", *settings], dirs, admitted)
     plain = located(config, folder).plain
     # The target is set afterwards, because names of columns may hold characters that overrides cannot.
-    named = {**plain["data"], "target": target if isinstance(target, str) else list(target)}
+    named = {**plain["data"], "target": target if isinstance(target, str) else list(target) or None}
     return Settings.of({**plain, "data": named})
 
 

@@ -15,6 +15,7 @@ from mlefw.configuration.groups import member_settings
 from mlefw.data.arrays import Arrays, as_arrays, is_dataset
 from mlefw.data.base import Source
 from mlefw.data.frame import Frame, as_arrow, offered, with_target
+from mlefw.data.strings import Strings
 from mlefw.errors import UsageError
 from mlefw.objective.objective import etas, evaluate
 from mlefw.reading.table import Table
@@ -28,6 +29,7 @@ from mlefw.run.predict import check_probabilities, predictions
 from mlefw.schema.reach import FarRows, warn_of_far_rows
 from mlefw.schema.support import check_support
 from mlefw.schema.tensors import TensorSchema
+from mlefw.schema.tokens import TokenSchema
 from mlefw.score.figures import figures_on
 from mlefw.system.atomic import Json
 from mlefw.system.process_state import preserved
@@ -153,7 +155,7 @@ class Model:
         """
         objective = self._trained.objective
         rows = self._rows(self._table(data, prediction=True), target_required=False)
-        if isinstance(self._trained.schema, TensorSchema):
+        if isinstance(self._trained.schema, TensorSchema | TokenSchema):
             # Blocks bound the memory that a network takes for its layers.
             return objective.head(torch.cat([eta for _, eta in etas(objective, rows)]))
         return objective.head(objective.eta(rows.x, rows.offset))
@@ -216,6 +218,9 @@ class Model:
         return schema.reading(Arrays(), prediction), given
 
     def _table(self, data: Any, prediction: bool, target: Any = None) -> Table:
+        if isinstance(self._trained.schema, TokenSchema):
+            with offered(rows=data):
+                return self._trained.schema.reading(Strings(), prediction).read()
         if isinstance(self._trained.schema, TensorSchema):
             source, given = self._arrays(data, prediction, target)
             with offered(rows=given):

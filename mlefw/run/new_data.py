@@ -15,6 +15,7 @@ from mlefw.data.csv import Csv
 from mlefw.data.npz import Npz
 from mlefw.data.parquet import BLOCK_CELLS, Parquet
 from mlefw.data.tensor_source import TensorSource
+from mlefw.data.text import Text
 from mlefw.errors import UsageError
 from mlefw.reading.table import Table
 from mlefw.run.checkpoint import Trained
@@ -117,9 +118,8 @@ def _kind(trained: Trained, path: str) -> type[Source]:
     """The class of source for a file or folder: the class used in training if it reads such files, else by the name."""
     known: type[Source] = class_of(admit("data", trained.config.data))
     file = str(local_path(path, "data.path"))
-    return next(
-        (kind for kind in (known, Parquet) if kind.reads(file)), Npz if issubclass(known, TensorSource) else Csv
-    )
+    others: dict[str, type[Source]] = {"tensors": Npz, "tokens": Text}
+    return next((kind for kind in (known, Parquet) if kind.reads(file)), others.get(known.form, Csv))
 
 
 def _own_settings(trained: Trained) -> Node:

@@ -27,6 +27,7 @@ from mlefw.data.images import Images
 from mlefw.data.npz import Npz
 from mlefw.data.parquet import Parquet
 from mlefw.data.shakespeare import Shakespeare
+from mlefw.data.strings import Strings
 from mlefw.data.synthetic import KINDS, Synthetic
 from mlefw.data.text import Text
 from mlefw.data.torch import Torch
@@ -105,6 +106,11 @@ def test_the_public_checks_on_a_frame(tmp_path: Path) -> None:
         check_source(Frame(target="y"))
 
 
+def test_the_public_checks_on_text_in_memory() -> None:
+    with offered(rows=["one and the other " * 9, "über alles"]):
+        check_source(Strings(length=5))
+
+
 def test_the_public_checks_on_arrays_in_memory() -> None:
     random = np.random.default_rng(0)
     x, y = random.normal(size=(57, 4, 2)), random.integers(0, 3, (57, 4))
@@ -115,6 +121,8 @@ def test_the_public_checks_on_arrays_in_memory() -> None:
 
 
 def test_every_source_is_tried(tmp_path: Path) -> None:
-    tried = {type(make(tmp_path)).__module__ for make in SOURCES.values()} | {"mlefw.data.frame", "mlefw.data.arrays"}
+    tried = {type(make(tmp_path)).__module__ for make in SOURCES.values()} | {
+        f"mlefw.data.{name}" for name in ("frame", "arrays", "strings")
+    }
     modules = {f"mlefw.data.{info.name}" for info in pkgutil.iter_modules(mlefw.data.__path__)}
     assert tried == modules - {"mlefw.data.base", "mlefw.data.tensor_source", "mlefw.data.text_source"}

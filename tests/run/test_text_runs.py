@@ -11,6 +11,7 @@ from conftest import Run, summary_of
 from torch.nn.functional import cross_entropy
 
 import mlefw
+from mlefw.fit import fit
 
 LETTERS = "abcé"
 SMALL = ("data=text", "data.length=8", "model.width=8", "model.layers=1", "model.heads=2", "batch.size=32")
@@ -154,3 +155,20 @@ def test_what_a_text_cannot_take_is_said_before_anything_is_written(
     done = mlefw("train", "data=text", "data.length=8", f"data.path={text}", *settings, "run_dir=r")
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+def test_text_in_memory_is_that_of_its_file(mlefw: Run, text: Path, tmp_path: Path) -> None:
+    small = (*SMALL[1:], *QUIET, "trainer.max_epochs=1")
+    assert mlefw("train", "data=text", f"data.path={text}", *small, "run_dir=file").returncode == 0
+    model = fit(text.read_text(encoding="utf-8"), None, *small, run_dir=tmp_path / "memory")
+    assert model.summary["metrics"] == summary_of(tmp_path / "file")["metrics"]
+    ids = np.concatenate(list(parts(text).values())).astype(np.uint16)
+    coded = fit(ids, None, "data.vocabulary=4", *small, run_dir=tmp_path / "ids")
+    found = {name: value for name, value in coded.summary["metrics"]["test"].items() if name != "bits_per_byte"}
+    known = {name: value for name, value in model.summary["metrics"]["test"].items() if name != "bits_per_byte"}
+    assert found == known
+    # As a document of its own the test text is scored as before.
+    own = "".join(LETTERS[k] for k in parts(text)["test"])
+    assert model.evaluate(own)["nll_nats"] == pytest.approx(known["nll_nats"], rel=1e-12)
+    assert model.distribution(own[:20]).probs.shape == (3, 8, 4)
