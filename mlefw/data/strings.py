@@ -15,7 +15,7 @@ from mlefw.reading.text_table import TextTable
 
 @dataclass(kw_only=True)
 class Strings(TextSource):
-    """Text that a Python program hands over (`mlefw.fit`): `str`, bytes, a vector of ids, or several, each a document."""
+    """Text that a Python program hands over: `str`, bytes, a vector of ids, or several of these, each a document."""
 
     def load(self) -> Sequence[Document]:
         """The documents to split.
