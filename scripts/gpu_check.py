@@ -73,6 +73,8 @@ class Machine:
             RuntimeError: it failed.
         """
         given = {setting.partition("=")[0] for setting in settings}
+        # The width is that of the default model.
+        given |= {"model.hidden"} if "model" in given else set()
         small = [setting for setting in SMALL if setting.partition("=")[0] not in given]
         place = [] if "resume" in given else [f"run_dir={self.folder / name}", *small]
         arguments = [f"trainer.accelerator={device or self.device}", *place, *settings]
@@ -193,6 +195,24 @@ def streaming(machine: Machine) -> dict[str, Any]:
     return compared(found["false"], 1e-8, files=found["true"])
 
 
+def tensors(machine: Machine) -> dict[str, Any]:
+    """The largest difference in NLL of images, and of a text, between the device and the CPU, in 64 bit."""
+    text = machine.folder / "text.txt"
+    random = np.random.default_rng(0)
+    text.write_text("".join("abcd"[k] for k in np.cumsum(random.integers(0, 3, 6000)) % 4), encoding="utf-8")
+    kinds = {
+        "images": ("data=digits_images", "head=categorical", "model=cnn"),
+        "text": ("data=text", f"data.path={text}", "model=transformer", "model.width=16", "data.length=16"),
+    }
+    few, found = ("trainer.precision=64-true", "trainer.max_epochs=2"), {}
+    for kind, settings in kinds.items():
+        expected = nll_of(machine.train(f"{kind}_cpu", *settings, *few, device="cpu"))
+        found[kind] = abs(nll_of(machine.train(f"{kind}_there", *settings, *few)) - expected)
+    # Random shifts differ between devices: only that they can be trained on is checked.
+    machine.train("shifted", *kinds["images"], "augment=shift", "trainer.max_epochs=2", "trainer.precision=bf16-mixed")
+    return {"passed": max(found.values()) < 1e-6, "tolerance": 1e-6, **found}
+
+
 def speed(machine: Machine) -> dict[str, Any]:
     """Rows per second by batch size and variant; more is faster."""
     table = {
@@ -204,7 +224,7 @@ def speed(machine: Machine) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[Machine], dict[str, Any]]] = {
-    part.__name__: part for part in (heads, resume, mixed, ddp, streaming, speed)
+    part.__name__: part for part in (heads, resume, mixed, ddp, streaming, tensors, speed)
 }
 
 
