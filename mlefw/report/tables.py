@@ -129,7 +129,7 @@ def _statistic(value: float) -> str:
 def _unseen(figures: Mapping[str, Any]) -> str:
     """The cell of an estimate that does not exist, on rows that it was not fitted to."""
     unseen = figures.get("unseen")
-    return "-" if unseen is None else f"inf: {unseen['tokens']:,} unseen"
+    return number(figures.get("nll_nats")) if unseen is None else f"inf: {unseen['tokens']:,} unseen"
 
 
 def _cells(figures: Mapping[str, Mapping[str, float]], key: str) -> list[str]:

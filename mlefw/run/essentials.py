@@ -42,7 +42,7 @@ def essentials(
         "metrics": figures,
         "null": {split: {"nll_nats": value} for split, value in lines["null"].items()},
         "baseline_num_features": len(estimand.baseline_features) if estimand.is_subset else None,
-        "baseline": describe(exact.mle, lines.get("mle"), yardstick.unseen),
+        "baseline": describe(exact.mle, lines.get("mle"), yardstick.absent),
         "baseline_map": describe(exact.map, lines.get("map")),
         "baseline_longer": describe(exact.longer, lines.get("longer")),
         "baseline_ridge": _ridge(config, yardstick),

@@ -15,6 +15,7 @@ from mlefw.objective.objective import Objective
 from mlefw.report.misfit import misfit
 from mlefw.report.remedy import Chosen
 from mlefw.rows.rows import Rows
+from mlefw.rows.tokens import TokenRows
 from mlefw.run import build
 from mlefw.score.recalibration import FITTED_ON
 from mlefw.system.atomic import Json
@@ -52,7 +53,8 @@ def judge(
 def _chosen(config: Settings, objective: Objective, rows: Sequence[Rows], held: float, target: str) -> Chosen:
     """The choices of a run for one target, from which a remedy is derived; `held`: weight of the validation rows."""
     head, node, setting = objective.head, config.head, "head"
-    y = torch.cat([part.y for part in rows])
+    # The tokens of a text are labels, of which no sign matters, and all of them may not fit into memory.
+    y = torch.cat([part.y.double() for part in rows if not isinstance(part, TokenRows)] or [torch.zeros(1)])
     recalibrations: tuple[str, ...] = ()
     if isinstance(head, JointHead):
         y = y[:, list(head.targets).index(target)] if target in head.targets else y

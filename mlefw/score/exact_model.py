@@ -52,9 +52,11 @@ def position_nll(model: ExactModel, rows: Rows, eta: Tensor | None = None) -> It
             yield torch.from_numpy(nll), torch.from_numpy(weight)
 
 
-def unseen(solution: Solution | NgramEstimate | None, rows: Rows) -> Json | None:
-    """Number and share of the tokens of rows that a table gives no probability, so that its NLL is infinite."""
+def of_absent(solution: Solution | NgramEstimate | None, rows: Rows) -> Json:
+    """The figures on rows of a table whose logits are not finite; empty for any other estimate.
+
+    They are `nll_nats`; or `unseen`, number and share of tokens of probability zero, for which it is infinite.
+    """
     if not isinstance(solution, NgramEstimate) or solution.exists:
-        return None
-    found = score(solution.ngram, rows).figures().get("unseen")
-    return dict(found) if isinstance(found, dict) else None
+        return {}
+    return dict(score(solution.ngram, rows).figures())

@@ -12,7 +12,7 @@ from mlefw.baseline.ngram.ngram import Ngram
 from mlefw.objective.objective import Evaluation, Objective
 from mlefw.rows.clustered import Units
 from mlefw.rows.rows import Rows
-from mlefw.score.exact_model import ExactModel, evaluate_exact, model_of, unseen
+from mlefw.score.exact_model import ExactModel, evaluate_exact, model_of, of_absent
 from mlefw.system.atomic import Json
 
 _MAX_KEPT_ROWS = 100_000
@@ -99,7 +99,7 @@ class Yardstick:
         optimum: the estimate that training would reach with a linear model; None unless it exists and is certified.
         measure: gives the distances between an objective's parameters and `optimum`; None where that is not defined.
         mean_nll: mean NLL in nats per row, by name of the estimate and by split; only finite ones.
-        unseen: by split, number and share of tokens to which the table of the MLE gives no probability.
+        absent: by split, figures of the table of an MLE that does not exist (see `of_absent`).
         null_gap: by split, mean NLL of the null model minus that of the reference, and its paired standard error.
     """
 
@@ -119,7 +119,7 @@ class Yardstick:
         models |= {name: model_of(found, objective) for name, found in exact.solutions.items() if found.may_exist}
         self.null = models["null"]
         self.mean_nll: dict[str, dict[str, float]] = {name: {} for name in models}
-        self.unseen = {split: unseen(exact.mle, rows) for split, rows in splits.items()}
+        self.absent = {split: of_absent(exact.mle, rows) for split, rows in splits.items()}
         self.reference = None if exact.reference is None else models[exact.reference[0]]
         self._at_reference: dict[str, Evaluation] = {}
         for split, rows in splits.items():
@@ -165,14 +165,14 @@ class Yardstick:
 
 
 def describe(
-    solution: Estimate | None, mean_nll: dict[str, float] | None, unseen: Mapping[str, Json | None] | None = None
+    solution: Estimate | None, mean_nll: dict[str, float] | None, absent: Mapping[str, Json] | None = None
 ) -> Json | None:
     """The entry of an exact estimate in `summary.json`.
 
     Args:
         solution: the estimate.
         mean_nll: its mean NLL by split, in nats per row.
-        unseen: of an MLE that does not exist, by split what makes its NLL infinite.
+        absent: of a table that does not exist, its figures by split.
     """
     if solution is None:
         return None
@@ -185,7 +185,7 @@ def describe(
         content["reason"] = solution.reason
         if solution.infimum is not None:
             content["nll_infimum"] = solution.infimum
-        return content | {split: {"unseen": some} for split, some in (unseen or {}).items() if some}
+        return content | {split: some for split, some in (absent or {}).items() if some}
     content |= {"converged": solution.converged, "solver": solution.solver}
     content |= {"residual": solution.residual} if abs(solution.residual) < float("inf") else {}
     content |= {"is_global": solution.is_global}
