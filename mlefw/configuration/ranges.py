@@ -132,21 +132,6 @@ RANGES: Mapping[str, Range] = {
     "data.length": whole(1),
     "data.stride": either(NULL, whole(1)),
     "data.bytes_per_token": either(NULL, number(above=True)),
-    "data.size": either(
-        NULL,
-        Range(
-            lambda v: isinstance(v, list) and len(v) == 2 and all(_is_whole(one) and 1 <= one < 2**20 for one in v),
-            "height and width in pixels, such as [64,64]",
-        ),
-    ),
-    "data.max_pixels": number(1.0),
-    "data.dataset": either(
-        NULL,
-        Range(
-            lambda v: isinstance(v, str) and re.fullmatch(r"[\w.]+:\w+", v) is not None,
-            "module:function, which returns a dataset",
-        ),
-    ),
     "data.test_fraction": number(below=1.0),
     "data.validation_fraction": number(below=1.0),
     "data.seed": whole(0),

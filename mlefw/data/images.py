@@ -63,10 +63,12 @@ class Images(TensorSource):
         """Check the settings.
 
         Raises:
-            UsageError: a size that is not two positive numbers, or ids in place of images.
+            UsageError: a size that is not two positive numbers, no pixels, or ids in place of images.
         """
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise UsageError(f"data.size={self.size}: expected [height,width] in pixels, or null")
+        if self.max_pixels < 1:
+            raise UsageError(f"data.max_pixels={self.max_pixels}: expected a number of at least 1")
         if self.vocabulary is not None:
             raise UsageError(f"data.vocabulary={self.vocabulary} is for ids: expected null with images")
         self._shape: tuple[int, ...] | None = None
@@ -170,7 +172,8 @@ class Images(TensorSource):
         source.prediction = True
         content = source.read()
         needed = {} if self.prediction else {"data.target": self.targets[0], "data.weight": self.weight}
-        needed |= {"data.table": _FILE, "data.offset": self.offset, "data.group": self.group, "data.id": source.id}
+        needed |= {"data.table": _FILE, "data.offset": self.offset, "data.id": source.id}
+        needed |= {} if self.is_new else {"data.group": self.group}
         for asked, name in needed.items():
             require([name] if name else [], content.columns, content.origin, asked)
         for asked, name in (("data.target", self.targets[0]), ("data.weight", self.weight)):

@@ -14,6 +14,9 @@ from mlefw.reading.table import Table
 from mlefw.system.random_state import RandomStream
 from mlefw.system.trust import trusted
 
+_ADDRESS = r"(?:[^\W\d]\w*\.)*[^\W\d]\w*:[^\W\d]\w*"
+_EXPECTED = "expected module:function, which returns a dataset, and --plugin module"
+
 
 @dataclass(kw_only=True)
 class Torch(TensorSource):
@@ -29,7 +32,13 @@ class Torch(TensorSource):
     dataset: str | None = None
 
     def __post_init__(self) -> None:
-        """No dataset has been made yet."""
+        """Check the address.
+
+        Raises:
+            UsageError: it is none.
+        """
+        if self.dataset is not None and not re.fullmatch(_ADDRESS, self.dataset):
+            raise UsageError(f"data.dataset={self.dataset}: {_EXPECTED}")
         self._made: dict[str, Any] | None = None
 
     def load(self) -> ArrayTable:
@@ -68,10 +77,8 @@ def _function(address: str | None) -> Any:
     Raises:
         UsageError: it is not admitted, or there is no such function.
     """
-    if not address or not re.fullmatch(r"(?:[^\W\d]\w*\.)*[^\W\d]\w*:[^\W\d]\w*", address):
-        raise UsageError(
-            f"data.dataset={address or 'null'}: expected module:function, which returns a dataset, and --plugin module"
-        )
+    if address is None:
+        raise UsageError(f"data.dataset is not set: {_EXPECTED}")
     module, _, name = address.partition(":")
     if not _is_admitted(module):
         package = module.split(".")[0]

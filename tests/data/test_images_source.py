@@ -172,6 +172,12 @@ def test_a_table_gives_numbers_labels_weights_and_groups(tmp_path: Path) -> None
     assert table.columns["id"][3] == "files/all/003.png"
     parts = [set(table.columns["g"][index]) for _, index in source.parts(table).values()]
     assert sum(map(len, parts)) == 3
+    new = tabled(tmp_path, "file,age\nfiles/all/000.png,1\n", group="g")
+    with pytest.raises(UsageError, match=r"'g' \(data.group\)"):
+        new.read()
+    new.is_new = True  # of rows that are scored groups may be unknown
+    assert loaded(new).num_rows == 1
+    tabled(tmp_path)
     named = Images(table=str(tmp_path / "t.csv"), target="kind", id="g", path=str(tmp_path))
     table = loaded(named)
     assert learn_schema(table, named, "labels").labels == ("a", "b") and table.columns["g"][4] == "g1"

@@ -206,7 +206,7 @@ def test_a_module_of_several_loaders_or_none_is_refused(source: Any) -> None:
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        (None, r"data.dataset=null: expected module:function, .*--plugin"),
+        (None, r"data.dataset is not set: expected module:function, .*--plugin"),
         ("strangers", r"data.dataset=strangers: expected module:function"),
         ("os:getcwd", r"os is not admitted\n  expected: --plugin os"),
         ("strangersother:make", "strangersother is not admitted"),
