@@ -45,8 +45,8 @@ def check_name(setting: str) -> str:
     """
     if setting not in (AUTO, PIXELS, LAST_LAYER) and num_components(setting) is None:
         raise UsageError(
-            f"baseline.features={setting!r}: expected auto, pixels, last_layer, or a number of principal components "
-            "such as pca:50 for arrays, and a list of columns such as [age,region] for tables"
+            f"baseline.features={setting!r}: expected a list of text or null, and of arrays also auto, pixels, "
+            "last_layer or pca:50"
         )
     return setting
 

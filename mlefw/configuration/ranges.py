@@ -98,7 +98,10 @@ def _are_weights(value: Any) -> bool:
 
 
 def _are_features(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"auto|pixels|last_layer|pca:[1-9]\d{0,5}", value) is not None
+    """Whether a value is a list of names, null, or the name of a feature map of arrays."""
+    if isinstance(value, str):
+        return re.fullmatch(r"auto|pixels|last_layer|pca:[1-9]\d{0,5}", value) is not None
+    return value is None or (isinstance(value, list) and all(isinstance(name, str) and name for name in value))
 
 
 _BATCHES = either(
@@ -151,10 +154,8 @@ RANGES: Mapping[str, Range] = {
     "early_stopping.min_delta": number(),
     "checkpoint.min_seconds": number(),
     "checkpoint.every_steps": whole(0),
-    "baseline.features": either(
-        NULL,
-        Range(lambda v: isinstance(v, list) and all(map(_COLUMN.holds, v)), "a list of columns, such as [age,region]"),
-        Range(_are_features, "auto, pixels, last_layer or pca:50 for arrays"),
+    "baseline.features": Range(
+        _are_features, "a list of text or null, and of arrays also auto, pixels, last_layer or pca:50"
     ),
     "baseline.max_work": number(above=True),
     "baseline.max_seconds": number(above=True),

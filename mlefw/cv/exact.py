@@ -11,6 +11,7 @@ from mlefw.head.gaussian import GaussianHead
 from mlefw.prior.none import NoPrior
 from mlefw.run import build
 from mlefw.run.build import Data
+from mlefw.run.estimand import baseline_features
 
 _LEAST_REST = 1e-8
 """Least value of 1 - leverage; below it a row alone determines a coefficient, and the other rows cannot predict it."""
@@ -34,7 +35,7 @@ def leave_one_out(config: Settings, data: Data) -> tuple[np.ndarray, np.ndarray,
         coefficient, and rows of weight 0, have a NaN NLL and are left out of PRESS.
     """
     rows = data.train
-    asked, _ = build.baseline_features(config, data.schema)
+    asked, _ = baseline_features(config, data.schema)
     x, weight = rows.x.numpy()[:, asked], rows.weight.numpy()
     y = (rows.y - rows.offset).numpy()
     nll, residual = _left_out(x, y, weight)

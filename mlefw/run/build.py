@@ -8,13 +8,9 @@ import numpy as np
 import torch
 
 from mlefw.average.base import Average
-from mlefw.baseline.arrays import ArrayFeatures, as_columns, null_rows
-from mlefw.baseline.base import Solution
-from mlefw.baseline.feature_map import AUTO
+from mlefw.baseline.arrays import as_columns, null_rows
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
-from mlefw.baseline.refit import last_layer_problem
-from mlefw.baseline.work import MAX_WORK
 from mlefw.calibrate.base import Calibration
 from mlefw.configuration.instantiate import instantiate
 from mlefw.configuration.settings import Node, Settings
@@ -30,13 +26,13 @@ from mlefw.metric.adapter import OfPrediction
 from mlefw.metric.base import Metric, OfTarget
 from mlefw.metric.nll import Nll
 from mlefw.objective.objective import Objective
-from mlefw.prior.base import Prior
 from mlefw.prior.none import NoPrior
 from mlefw.reading.table import Table
 from mlefw.rows.clustered import Units
 from mlefw.rows.rows import Rows
 from mlefw.rows.shape import RowShape
 from mlefw.rows.tensor_inputs import row_statistics
+from mlefw.run.estimand import Estimand, array_features, baseline_features
 from mlefw.run.held_out import Parts, parts_of
 from mlefw.run.network import build_augment, build_model, surrounded
 from mlefw.run.placement import place, set_units
@@ -143,74 +139,13 @@ def head_of(node: Node, targets: Sequence[Target]) -> Head:
     return MultitaskHead(parts, node.get("start", "null"))
 
 
-@dataclass(frozen=True)
-class Estimand:
-    """What is estimated: the objective of the run, its null model, and the linear problem beside it.
-
-    Attributes:
-        objective: what training descends.
-        null: the exact estimate of the intercept-only model.
-        mean: means of the features, (num_features,), in 64 bit.
-        scale: standard deviations of the features, (num_features,), in 64 bit.
-        baseline_features: positions of the features that take part in the linear problem.
-        shape: the shape of a row.
-        token_bytes: bytes of text of each token, (num_tokens,); None where rows hold none, or it is not known.
-        arrays: the features of the linear problem of rows of arrays; None for tables.
-    """
-
-    objective: Objective
-    null: Solution
-    mean: torch.Tensor
-    scale: torch.Tensor
-    baseline_features: list[int]
-    shape: RowShape
-    arrays: ArrayFeatures | None = None
-    token_bytes: np.ndarray | None = None
-
-    @property
-    def is_subset(self) -> bool:
-        """Whether the linear problem has fewer features than the network."""
-        return len(self.baseline_features) < len(self.mean)
-
-    def problem(self, train: Rows, prior: Prior, setting: str | None = None) -> Problem:
-        """The linear problem with the head of the run, on the training rows with standardised features.
-
-        Args:
-            train: the training rows.
-            prior: the prior of the weights.
-            setting: of arrays, features in place of those that `baseline.features` asks for.
-
-        Raises:
-            LeftOutError: rows are no rows of a table, and there is no linear problem of them.
-        """
-        if self.arrays is not None and self.arrays.is_of_network:
-            return last_layer_problem(self.objective, train, prior)
-        if self.arrays is not None:
-            return self.arrays.problem(self.objective.head, train, self.mean, self.scale, prior, setting)
-        problem = Problem.of(self.objective.head, train, self.mean, self.scale, prior)
-        return problem.restricted(torch.tensor(self.baseline_features, dtype=torch.long)) if self.is_subset else problem
-
-    def named(self, solution: Solution, names: list[str]) -> tuple[list[str], list[int]]:
-        """Names of the columns of an estimate, given those of the inputs of a row, and positions of those asked for."""
-        features = solution.problem.features
-        if features is None or features.is_whole:
-            return names, self.baseline_features
-        count = solution.problem.rows.x.shape[1]
-        return features.names(names, count), list(range(count))
-
-    def statistics(self, train: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-        """Means and standard deviations of the features in the training rows, whatever the settings say."""
-        mean, scale = row_statistics(train, self.shape, True)
-        return as_columns(mean, self.shape), as_columns(scale, self.shape)
-
-
 def build_estimand(config: Settings, data: Data) -> Estimand:
     """The objective of a run before training: a raw output of zero is the null model, in the units of the target.
 
     Raises:
         UsageError: the parts do not fit each other or the data.
     """
-    positions, setting = baseline_features(config, data.schema)
+    positions, _ = baseline_features(config, data.schema)
     head = head_of(config.head, data.schema.targets)
     shape = data.schema.row_shape
     observed = data.train if shape.is_table else null_rows(head, data.train)
@@ -236,32 +171,8 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     objective = Objective(network, head, prior, data.train.population, loss)
     parts = ("data", "head", "inputs", "augment", "model", "prior", "loss", "metric")
     compute_once("row", config.plain, parts, lambda: _try_one_row(config, objective, data))
-    arrays = None
-    if setting is not None:
-        most = config.baseline.get("max_work", MAX_WORK)
-        arrays = ArrayFeatures(data.schema.row_shape, setting, columns[1], most)
-    return Estimand(
-        objective.train(), null, *columns, positions, data.schema.row_shape, arrays, data.schema.token_bytes
-    )
-
-
-def baseline_features(config: Settings, schema: RowSchema) -> tuple[list[int], str | None]:
-    """Positions of the features of the linear problem of a table; and for arrays the setting that says which.
-
-    Raises:
-        UsageError: names of columns for arrays, a feature map for a table, or a name that is not a feature.
-    """
-    asked = config.baseline.get("features")
-    if schema.row_shape.is_table:
-        if isinstance(asked, str) and asked != AUTO:
-            raise UsageError(f"baseline.features={asked} is for arrays: expected null, or a list of columns")
-        return schema.columns_of(None if asked == AUTO else asked, "baseline.features"), None
-    if asked is not None and not isinstance(asked, str):
-        raise UsageError(
-            f"baseline.features={asked} names columns of a table, and rows hold {schema.row_shape}: expected auto, "
-            "pixels, last_layer, or a number of principal components such as pca:50"
-        )
-    return schema.columns_of(None, "baseline.features"), asked or AUTO
+    arrays, token_bytes = array_features(config, data.schema, columns[1]), data.schema.token_bytes
+    return Estimand(objective.train(), null, *columns, positions, data.schema.row_shape, arrays, token_bytes)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.report.progress_line import progress_line
 from mlefw.rows.rows import Rows
-from mlefw.run.build import Estimand
+from mlefw.run.estimand import Estimand
 from mlefw.score.yardstick import ExactEstimates
 from mlefw.system.attempt import reason
 

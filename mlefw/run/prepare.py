@@ -18,8 +18,9 @@ from mlefw.model.base import StartsAtEstimate
 from mlefw.report.coefficient_table import dropped, shortened
 from mlefw.rows.rows import Rows
 from mlefw.run import build, placement
-from mlefw.run.build import Data, Estimand
+from mlefw.run.build import Data
 from mlefw.run.directory import check_free
+from mlefw.run.estimand import Estimand
 from mlefw.run.estimate import NAMES, estimates
 from mlefw.run.trainer import build_datamodule, check_optimization, precision
 from mlefw.score import recalibration

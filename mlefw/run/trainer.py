@@ -23,7 +23,8 @@ from mlefw.head.base import Head
 from mlefw.objective.objective import Objective, rows_at_once
 from mlefw.rows.standardize import Standardized
 from mlefw.run.archive import Archive
-from mlefw.run.build import Data, Estimand, build_average, build_metrics
+from mlefw.run.build import Data, build_average, build_metrics
+from mlefw.run.estimand import Estimand
 from mlefw.system.own_folder import replace_links
 from mlefw.system.trust import trusted
 from mlefw.training.averaging import Averaging

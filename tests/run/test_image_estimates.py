@@ -165,7 +165,7 @@ def test_separated_pixels_name_what_helps(tmp_path: Path) -> None:
 REFUSED: list[tuple[Callable[[Path], list[str]], str]] = [
     (lambda path: ["data=digits_images", "baseline.features=[a]"], "names columns of a table"),
     (lambda path: ["data=digits", "baseline.features=pca:5"], "is for arrays"),
-    (lambda path: ["data=digits_images", "baseline.features=pca:0"], "expected null or a list of columns"),
+    (lambda path: ["data=digits_images", "baseline.features=pca:0"], "expected a list of text or null"),
     (lambda path: ["data=digits_images", "baseline.features=all"], "auto, pixels, last_layer or pca:50"),
     (lambda path: ["data=digits_images", "model=residual", "baseline.features=last_layer"], "known after training"),
 ]
