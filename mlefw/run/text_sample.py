@@ -93,7 +93,7 @@ def forecasts(objective: Objective, tokens: Tensor, temperature: float = 1.0) ->
         x[:, :size] = tokens[:, -size:]
         offset = torch.zeros(len(tokens), window, dtype=torch.float64, device=device)
         eta = objective.eta(x.to(device), offset)[:, size - 1]
-    p = _probabilities(head(eta)).double().cpu()
+    p = probabilities(head(eta)).double().cpu()
     return p if temperature == 1 else (p.log() / temperature).softmax(-1)
 
 
@@ -129,7 +129,7 @@ def check_draws(length: int, seed: int, temperature: float) -> None:
         )
 
 
-def _probabilities(distribution: Distribution) -> Tensor:
+def probabilities(distribution: Distribution) -> Tensor:
     """Probabilities of all tokens, (n, K)."""
     probs = getattr(distribution, "probs", None)
     if not isinstance(probs, Tensor) or probs.ndim != 2:
