@@ -63,8 +63,8 @@ def posterior_of(trained: Trained, method: Method | None, stored: bool = False) 
         stored: whether to take the uncertainty that the checkpoint holds where no method is asked for.
 
     Raises:
-        UsageError: rows have positions; or the run is recalibrated; or it is an ensemble; or the checkpoint does not hold the uncertainty, and
-            the training rows cannot be read again or have changed.
+        UsageError: rows have positions; or the run is recalibrated; or it is an ensemble; or the checkpoint does not
+            hold the uncertainty, and the training rows cannot be read again or have changed.
     """
     if method is not None and (positions := trained.schema.row_shape.positions):
         raise UsageError(
