@@ -16,6 +16,7 @@ COMMANDS = {
     "baseline": "only the exact estimate: a table of coefficients",
     "evaluate": "score a trained run on data: run=DIR [data.path=FILE]",
     "predict": "predictive distributions of new rows: run=DIR data.path=FILE output=FILE",
+    "sample": "a text that a run on text draws: run=DIR prompt=TEXT length=500 [output=FILE]",
     "compare": "one ranked table over runs or a sweep: runs=DIR [report=FILE.html]",
     "check": "compose and validate configuration and data; train nothing",
     "app": "a page on this machine: SGD on the way to the exact estimate, with sliders [port=8000]",
@@ -26,28 +27,12 @@ EXAMPLES = """\
   mlefw train head=poisson data=csv data.path=claims.csv data.target=n data.exposure=years
   mlefw train model=linear batch=full optimizer=lbfgs             training that reaches the exact MLE
   mlefw train resume=outputs/… trainer.max_epochs=800             go on with a run that was interrupted, or longer
-  mlefw predict run=outputs/… data.path=new.csv output=predictions.csv level=0.9
 
 flags: -m sweep (-m head=gaussian,laplace seed=0,1), --cfg job show all settings, --config-dir DIR, --plugin PACKAGE"""
 
 GROUPS = (
-    "head",
-    "prior",
-    "loss",
-    "batch",
-    "inputs",
-    "augment",
-    "model",
-    "data",
-    "baseline",
-    "optimizer",
-    "scheduler",
-    "average",
-    "calibrate",
-    "uncertainty",
-    "cv",
-    "ensemble",
-    "experiment",
+    *("head", "prior", "loss", "batch", "inputs", "augment", "model", "data", "baseline", "optimizer", "scheduler"),
+    *("average", "calibrate", "uncertainty", "cv", "ensemble", "experiment"),
 )
 
 
@@ -129,7 +114,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     config = read_settings(command, flags.with_defaults_of_many_runs(command, overrides), config_dirs, admitted)
     if config.get("resume"):
         raise UsageError(f"resume={config['resume']}: expected only on the command line of mlefw train")
-    if command in ("evaluate", "predict"):
+    if command in ("evaluate", "predict", "sample"):
         return _apply(command, resolve(config), admitted)
     return _run(command, config, resolve(config)["run_dir"])
 
@@ -169,21 +154,23 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
 
 def _apply(command: str, config: Node, plugins: tuple[str, ...]) -> int:
-    """Run `evaluate` or `predict`."""
-    from mlefw.command import evaluate, predict
+    """Run `evaluate`, `predict` or `sample`."""
+    from mlefw.command import evaluate, predict, sample
     from mlefw.command.outermost import finish_imports
-    from mlefw.configuration.settings import EvaluationSettings, PredictionSettings
+    from mlefw.configuration.settings import EvaluationSettings, PredictionSettings, SampleSettings
     from mlefw.report.sentences import evaluation_lines
     from mlefw.system.terminal import console
 
     finish_imports()
     if command == "predict":
-        console().print(f"written: {predict.run(PredictionSettings.of(config), plugins)}", soft_wrap=True, markup=False)
-        return 0
-    content = evaluate.run(EvaluationSettings.of(config), plugins)
+        lines = [f"written: {predict.run(PredictionSettings.of(config), plugins)}"]
+    elif command == "sample":
+        lines = [sample.run(SampleSettings.of(config), plugins)]
+    else:
+        lines = evaluation_lines(evaluate.run(EvaluationSettings.of(config), plugins))
     out = console()
-    for line in evaluation_lines(content):
-        out.print(line, soft_wrap=True, markup=False)
+    for line in lines:
+        out.print(line, soft_wrap=True, markup=False, emoji=False)
     return 0
 
 
@@ -242,7 +229,7 @@ def help_page(command: str | None = None) -> str:
     )
     if command is not None:
         intro = f"mlefw {command}: {COMMANDS[command]}\n\nusage: mlefw {command} [setting=value …]"
-    if command in ("evaluate", "predict"):
+    if command in ("evaluate", "predict", "sample"):
         lines = (config_root() / f"{command}.yaml").read_text(encoding="utf-8").split("hydra_logging: none\n", 1)[1]
         return f"{intro}\n\nsettings{lines.rstrip()}"
     if command == "compare":

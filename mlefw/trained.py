@@ -26,6 +26,7 @@ from mlefw.run.new_data import adapted
 from mlefw.run.pooled import Pooled
 from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
+from mlefw.run.text_sample import text_sample, text_schema
 from mlefw.schema.reach import FarRows, warn_of_far_rows
 from mlefw.schema.support import check_support
 from mlefw.schema.tensors import TensorSchema
@@ -181,6 +182,27 @@ class Model:
         warn_of_far_rows(self._trained.schema, rows, table)
         metrics = self._trained.metrics()
         return dict(figures_on(objective, evaluate(objective, rows), rows, metrics))
+
+    @preserved()
+    def sample(
+        self, length: int = 500, prompt: Any = "", seed: int = 0, temperature: float = 1.0
+    ) -> str | bytes | np.ndarray:
+        """A text that a model of the next token draws, the prompt first, as `mlefw sample` writes it.
+
+        Args:
+            length: number of tokens to draw behind the prompt.
+            prompt: str; of a model of bytes also bytes; of ids whole numbers, (m,).
+            seed: of the draws, which depend on it alone.
+            temperature: 1 draws from the model's distribution p, any other from p to the power 1/temperature.
+
+        Returns:
+            A str of characters, bytes, or ids (n,) int64, as the run was trained on.
+
+        Raises:
+            UsageError: the run is not one on text, a setting is out of range, or the prompt holds what the training
+                text does not.
+        """
+        return text_sample(self._trained.objective, text_schema(self._trained), length, prompt, seed, temperature)
 
     def _uncertain(self, uncertainty: str | Method) -> Uncertain | None:
         """The posterior of a method, or of the method of a name, which is computed once; None for `none`."""

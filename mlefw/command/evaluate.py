@@ -16,7 +16,7 @@ from mlefw.report.references import EXACT
 from mlefw.rows.rows import Rows
 from mlefw.run import archive, build, exhibit, judgement, pooled
 from mlefw.run.checkpoint import Trained
-from mlefw.run.new_data import adapted, check_output, read_blocks
+from mlefw.run.new_data import adapted, check_output, num_unseen, read_blocks
 from mlefw.run.pooled import MemberTally, Pooled
 from mlefw.run.posterior import AveragedTally, posterior_of
 from mlefw.run.stored_estimates import ESTIMATES, EstimateTally
@@ -61,6 +61,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     split = config.split or "test"
     if config.data.path is None:
         pooled.check_split(trained, split)
+    unseen = 0
     read = read_blocks(trained, config.data, split, prediction=False)
     with progress(in_pieces(read, posterior), "scoring") as blocks:
         for block in (block for block in blocks if block.table.num_rows):
@@ -69,15 +70,17 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
             for part in parts:
                 part.add(rows)
             code = scores.codes(block.table)
-            scores.add(rows, code)
+            nll = scores.add(rows, code)
             if estimates is not None:
-                estimates.add(rows, code)
+                estimates.add(rows, code, nll)
+            unseen = num_unseen(rows)
     far.warn()
     if not tally.population:
         what = "every weight is zero" if tally.num_rows else "0 data rows"
         raise UsageError(f"{config.data.path or trained.path}: {what}: there is nothing to score")
     content = _content(config, trained, tally, before, scores)
     content |= {} if estimates is None else estimates.figures()
+    content |= {"num_unseen": unseen} if unseen else {}
     if members is not None:
         content["ensemble"] = members.figures(content["metrics"].get("nll_nats"))
     if averaged is not None:

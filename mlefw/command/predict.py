@@ -13,7 +13,7 @@ from rich.progress import Progress
 from mlefw.configuration.settings import PredictionSettings
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
-from mlefw.run import build, pooled, predict_positions
+from mlefw.run import build, pooled, predict_positions, predict_tokens
 from mlefw.run.new_data import adapted, check_output, read_blocks
 from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
@@ -63,7 +63,10 @@ def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
                 arrays = predict_positions.arrays(trained, blocks, level, quantiles)
                 np.savez(file, allow_pickle=False, **arrays)
                 return
-            tables = (predictions(trained, *b[:2], level, quantiles, posterior, far) for b in blocks)
+            if trained.schema.row_shape.is_sequential:
+                tables = predict_tokens.tables(trained, blocks)
+            else:
+                tables = (predictions(trained, *b[:2], level, quantiles, posterior, far) for b in blocks)
             _write(file, output.suffix == ".csv", tables)
 
     write_atomically(output, write)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 _NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|table|\w*path)")
 """Keys of settings that hold a path."""
+TEXT = "prompt="
+"""The beginning of an override whose value is text as it stands, quotes and commas included."""
 _WORDS = ("", "null", "true", "false")
 """Values of such settings that are no path."""
 _SWEEPS = re.compile(r"[,()\[\]]")
@@ -23,15 +25,17 @@ def escaped(text: str) -> str:
 
 
 def with_quoted_path(override: str, sweeps: bool = False) -> str:
-    """An override `key=path` with its path in quotes; any other override unchanged.
+    """An override `key=path` with its path in quotes, and a `prompt` with its text; any other override unchanged.
 
-    A value that is in quotes already, or refers to other settings, stays, unless there is a file of that very name.
+    A path that is in quotes already, or refers to other settings, stays, unless there is a file of that very name.
 
     Args:
         override: of the command line.
         sweeps: whether commas and brackets separate swept values, and so are not part of a path.
     """
     key, sign, text = override.partition("=")
+    if override.startswith(TEXT):
+        return f"{key}={quoted(text)}"
     if not sign or text.lower() in _WORDS or not _NAMES.fullmatch(key.lstrip("+")):
         return override
     has_meaning = _is_quoted(text) or "${" in text or (sweeps and _SWEEPS.search(text))

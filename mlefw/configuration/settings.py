@@ -254,3 +254,32 @@ class PredictionSettings(AppliedSettings):
     output: str = "predictions.parquet"
     level: float = 0.9
     quantiles: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """The settings of `mlefw sample`.
+
+    Args:
+        run: a run directory or a checkpoint file; empty if none is given.
+        prompt: what the sample goes on from.
+        length: number of tokens to draw.
+        seed: of the draws.
+        temperature: 1 for the model's own distribution.
+        output: a file for the sample.
+        overwrite: whether an existing file may be replaced.
+    """
+
+    run: str
+    prompt: str = ""
+    length: int = 500
+    seed: int = 0
+    temperature: float = 1.0
+    output: str | None = None
+    overwrite: bool = False
+
+    @classmethod
+    def of(cls, plain: Node) -> Self:
+        """The record of a resolved configuration in plain containers; null stands for the default."""
+        known = {name: plain[name] for name in cls.__dataclass_fields__ if plain.get(name) is not None}
+        return cls(**{**known, "run": plain.get("run") or ""})

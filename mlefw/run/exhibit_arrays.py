@@ -11,18 +11,28 @@ from mlefw.plot.by_position import nll_by_position as picture_by_position
 from mlefw.plot.confusion import MAX_CLASSES, confusion
 from mlefw.report.hardest import View, hardest
 from mlefw.report.hardest_images import VIEW as IMAGES
+from mlefw.report.hardest_text import VIEW as PASSAGES
 from mlefw.report.observation import observation, sizes
 from mlefw.report.page import Section
 from mlefw.report.references import KEYS, exact_names
 from mlefw.report.sentences import model_name
 from mlefw.rows.rows import Rows
 from mlefw.run.build import Data
+from mlefw.run.text_sample import text_sample
+from mlefw.schema.tokens import TokenSchema
 from mlefw.score.breakdown import class_counts, nll_by_position
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.atomic import Json
+from mlefw.system.inert_text import escaped
 
-VIEWS: tuple[View, ...] = (IMAGES,)
+VIEWS: tuple[View, ...] = (IMAGES, PASSAGES)
 """The ways to show the hardest rows; the first one that suits the rows is taken."""
+
+SAMPLE_TOKENS = 500
+"""Most tokens of the sample in a report."""
+
+SAMPLE_WORK = 10**11
+"""Most products of parameters, positions and tokens of the sample in a report: some ten seconds of a processor."""
 
 MOST_POSITIONS = 4096
 """Most positions whose NLL is kept one by one."""
@@ -84,7 +94,20 @@ def pictures(
     if view is not None and hard is not None:
         shown = view.show(hard, data.schema)
         found[view.name] = Section(view.title, text=shown, open=True) if isinstance(shown, str) else shown
+    if isinstance(data.schema, TokenSchema) and data.schema.tokens != "ids":
+        found["sample"] = _sample(final, data.schema, int(summary["seed"]))
     return found
+
+
+def _sample(final: Objective, schema: TokenSchema, seed: int) -> Section:
+    """A text that the model draws: fewer tokens of a large model, so that it takes some seconds at most."""
+    size = sum(weight.numel() for weight in final.model.parameters()) * schema.length
+    length = max(50, min(SAMPLE_TOKENS, SAMPLE_WORK // max(1, size)))
+    drawn = text_sample(final, schema, length, seed=seed)
+    text = drawn if isinstance(drawn, str) else bytes(drawn).decode("utf-8", "replace")
+    word = "characters" if schema.tokens == "chars" else "bytes"
+    note = f"{length} {word} that the model draws one after another, seed {seed}, without a prompt"
+    return Section("A sample of text", text=escaped(text), note=note, open=True)
 
 
 def _lines(summary: Mapping[str, Any], split: str, what: str) -> Figure:

@@ -18,6 +18,8 @@ from mlefw.data.tensor_source import TensorSource
 from mlefw.data.text import Text
 from mlefw.errors import UsageError
 from mlefw.reading.table import Table
+from mlefw.rows.rows import Rows
+from mlefw.rows.tokens import TokenRows
 from mlefw.run.checkpoint import Trained
 from mlefw.run.held_out import parts_of
 from mlefw.system.local_path import local_path
@@ -46,6 +48,11 @@ def adapted(trained: Trained, missing: str | None, unseen: str | None) -> Traine
     given: Node = {name: way for name, way in (("missing", missing), ("unseen", unseen)) if way is not None}
     check_parts({"data": {"_target_": "mlefw.data.csv.Csv", **given}})
     return trained.adapted(**given)
+
+
+def num_unseen(rows: Rows) -> int:
+    """Number of tokens of a new text that training never saw, which no figure counts; 0 of other rows."""
+    return int(rows.hidden.sum()) if isinstance(rows, TokenRows) and rows.hidden is not None else 0
 
 
 def read_table(trained: Trained, settings: TableSettings, split: str) -> tuple[Table, np.ndarray]:

@@ -13,7 +13,7 @@ from mlefw.metric.base import Metric
 from mlefw.metric.nll import Nll
 from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
-from mlefw.rows.standardize import feature_statistics
+from mlefw.rows.tensor_inputs import row_statistics
 from mlefw.run import archive, build
 from mlefw.run.checkpoint import Trained
 from mlefw.run.directory import checkpoint_of
@@ -63,9 +63,14 @@ def posterior_of(trained: Trained, method: Method | None, stored: bool = False) 
         stored: whether to take the uncertainty that the checkpoint holds where no method is asked for.
 
     Raises:
-        UsageError: the run is recalibrated; or it is an ensemble; or the checkpoint does not hold the uncertainty, and
-            the training rows cannot be read again or have changed.
+        UsageError: rows have positions; or the run is recalibrated; or it is an ensemble; or the checkpoint does not
+            hold the uncertainty, and the training rows cannot be read again or have changed.
     """
+    if method is not None and (positions := trained.schema.row_shape.positions):
+        raise UsageError(
+            f"uncertainty={method.name} averages forecasts of rows of one observation, and rows have {positions}: "
+            "expected uncertainty=none"
+        )
     if isinstance(trained, Pooled) and method is not None:
         raise UsageError(
             f"uncertainty={method.name}: it is found about the parameters of one run, and an ensemble mixes "
@@ -110,8 +115,9 @@ def _are_training_rows(trained: Trained, data: build.Data) -> bool:
     if data.schema.to_dict() != trained.schema.to_dict() or data.train.population != trained.objective.population:
         return False
     model: Any = trained.objective.model
-    found = feature_statistics(data.train, data.source.standardize)
-    known = (model.mean, model.scale)
+    found = row_statistics(data.train, trained.schema.row_shape, data.source.standardize)
+    # A model of tokens has none.
+    known = (getattr(model, "mean", found[0]), getattr(model, "scale", found[1]))
     return all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(found, known, strict=True))
 
 

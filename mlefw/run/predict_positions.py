@@ -24,10 +24,14 @@ def check_format(trained: Trained, suffix: str, output: Any, averaged: bool) -> 
         averaged: whether predictions are averaged over the parameters.
 
     Raises:
-        UsageError: a table of rows with positions, arrays of other rows, or an average over parameters.
+        UsageError: a table of rows with positions that are no tokens of a text, arrays of other rows, or an average
+            over parameters.
     """
     positions = trained.schema.row_shape.positions
-    if positions and suffix != ".npz":
+    is_text = trained.schema.row_shape.is_sequential
+    if is_text and suffix == ".npz":
+        raise UsageError(f"output={output}: expected a file that ends in .parquet or .csv, with a line for each token")
+    if positions and suffix != ".npz" and not is_text:
         raise UsageError(
             f"output={output}: the model predicts {positions} values for each row, which are no cells of a table"
             f"\n  expected: a file that ends in .npz"

@@ -95,11 +95,18 @@ class EstimateTally:
         self._gaps = {name: _WeightedMean(units) for name in ("null", self.reference) if name in self.models}
 
     @torch.no_grad()
-    def add(self, rows: Rows, code: Tensor | None = None) -> None:
-        """Add a block of rows; `code` tells their units apart, (n,), where units have several rows."""
-        nll, weight, clustered = _row_nll(self.final, rows).double(), rows.row_weight, bool(rows.positions)
+    def add(self, rows: Rows, code: Tensor | None = None, nll: Tensor | None = None) -> None:
+        """Add a block of rows.
+
+        Args:
+            rows: the rows.
+            code: what tells their units apart, (n,), where units have several rows.
+            nll: the NLL of each row under the objective that is evaluated, (n,), if known.
+        """
+        nll = (row_nll(self.final, rows) if nll is None else nll).double()
+        weight, clustered = rows.row_weight, bool(rows.positions)
         for name, model in self.models.items():
-            other = _row_nll(model, rows)
+            other = row_nll(model, rows)
             self._means[name].add(other, weight, clustered)
             if name in self._gaps:
                 self._gaps[name].add(nll - other, weight, clustered, code)
@@ -113,6 +120,9 @@ class EstimateTally:
         for name, mean in self._means.items():
             if abs(mean.value) < float("inf"):
                 content[KEYS[name]] = {"nll_nats": mean.value}
+                model = self.models[name]
+                if name != "null" and isinstance(model, Ngram):
+                    content[KEYS[name]]["order"] = model.order
         for name in self.features.keys() & self._means.keys():
             content.setdefault(KEYS[name], {})["features"] = self.features[name].words
         if self.ridge_scale is not None and KEYS["ridge"] in content:
@@ -125,7 +135,7 @@ class EstimateTally:
         return content | {"distance": distance}
 
 
-def _row_nll(model: ExactModel, rows: Rows) -> Tensor:
+def row_nll(model: ExactModel, rows: Rows) -> Tensor:
     """The NLL of each row, (n,); of windows of tokens some at a time, since they are gathered when they are read."""
     if isinstance(model, Objective) and not isinstance(rows, TokenRows):
         return rows.row_means(model.nll(rows))

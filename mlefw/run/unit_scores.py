@@ -1,4 +1,4 @@
-"""The error of the NLL of a trained model on new rows that are in groups."""
+"""The error of the NLL of a trained model on new rows that depend on each other: in groups, or windows of a text."""
 
 from collections.abc import Mapping
 
@@ -7,29 +7,36 @@ from torch import Tensor
 
 from mlefw.reading.levels import factorize
 from mlefw.reading.table import Table
-from mlefw.rows.clustered import UnitTally, group_units
+from mlefw.reading.text_table import TextTable
+from mlefw.rows.clustered import Units, UnitTally, group_units, sequence_units
 from mlefw.rows.rows import Rows
 from mlefw.run.checkpoint import Trained
+from mlefw.run.stored_estimates import row_nll
 from mlefw.run.units import with_error
 from mlefw.schema.schema import Schema
 from mlefw.system.warning import warn
 
 
 class UnitScores:
-    """The mean NLL of a trained model on blocks of new rows, with its standard error over groups of rows.
+    """The mean NLL of a trained model on blocks of new rows, with its standard error over units of several rows.
+
+    Units are groups of rows (`data.group`), or documents or blocks of a text, as `sequence_units` says.
 
     Args:
         trained: the model; `data.group` of its training names the array of groups.
     """
 
     def __init__(self, trained: Trained) -> None:
-        self.trained, self.tally = trained, UnitTally(group_units)
+        is_text = trained.schema.row_shape.is_sequential
+        self.trained, self.tally = trained, UnitTally(_text_units if is_text else group_units)
         is_table = isinstance(trained.schema, Schema)
         self.group = None if is_table else trained.config.data.get("group")
         self._position: dict[str, int] = {}
 
     def codes(self, table: Table) -> Tensor | None:
-        """The group of each row of a block as a number, (n,) int64; None where rows are units themselves."""
+        """The group or document of each row of a block, (n,) int64; None where rows are units themselves."""
+        if isinstance(table, TextTable):
+            return table.windows.origin
         if self.group is None:
             return None
         if self.group not in table.columns:
@@ -44,22 +51,30 @@ class UnitScores:
         return torch.tensor(known, dtype=torch.int64)[torch.from_numpy(code)]
 
     @torch.no_grad()
-    def add(self, rows: Rows, code: Tensor | None) -> None:
-        """Add a block of rows with the numbers of their groups."""
-        if code is not None:
-            weight = rows.row_weight
-            self.tally.add(weight * rows.row_means(self.trained.objective.nll(rows)), weight, code)
+    def add(self, rows: Rows, code: Tensor | None) -> Tensor | None:
+        """Add a block of rows with what `codes` gave; the NLL of each, (n,), or None where rows are units."""
+        if code is None:
+            return None
+        weight, nll = rows.row_weight, row_nll(self.trained.objective, rows)
+        self.tally.add(weight * nll, weight, code)
+        return nll
 
     def applied(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """Figures over all blocks with the error over groups, where rows have groups."""
-        return dict(figures) if self.tally.is_empty else with_error(figures, self.tally.result()[0].error)
+        """Figures over all blocks with the error over units, where these are not the rows."""
+        if self.tally.is_empty:
+            return dict(figures)
+        return with_error(figures, self.tally.result()[0].error, self.trained.schema.row_shape.is_sequential)
 
     @property
     def count(self) -> int:
-        """The number of groups; 0 where each row is a unit."""
+        """The number of units; 0 where each row is a unit."""
         return 0 if self.tally.is_empty else self.tally.result()[0].num_units
 
     @property
     def name(self) -> str:
         """The number and kind of units, such as `12 groups`; or `rows`."""
         return "rows" if self.tally.is_empty else self.tally.result()[1]
+
+
+def _text_units(document: Tensor, weight: Tensor) -> Units:
+    return sequence_units(document)

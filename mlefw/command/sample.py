@@ -1,0 +1,57 @@
+"""mlefw sample: a text that a trained run draws."""
+
+import numpy as np
+
+from mlefw.configuration.settings import SampleSettings
+from mlefw.errors import UsageError
+from mlefw.run import pooled
+from mlefw.run.new_data import check_output
+from mlefw.run.text_sample import check_draws, text_sample, text_schema
+from mlefw.system.atomic import write_bytes
+from mlefw.system.local_path import local_path
+from mlefw.system.own_folder import mark_own
+from mlefw.system.random_state import isolated
+
+_UNITS = {"chars": "characters", "bytes": "bytes", "ids": "ids"}
+
+
+@isolated("sampling")
+def run(config: SampleSettings, plugins: tuple[str, ...] = ()) -> str:
+    """Draw a text from a trained run, and write it to `output`, if set; what is to be printed.
+
+    That is the text, with U+FFFD for bytes that are no UTF-8, or the file, and a line on what was drawn and how.
+
+    Raises:
+        UsageError: a mistake in settings, prompt or checkpoint, or the run is not one on text.
+    """
+    if not config.run:
+        raise UsageError("run= is missing: expected a run directory or a .ckpt file")
+    check_draws(config.length, config.seed, config.temperature)
+    output = local_path(config.output, "output") if config.output else None
+    if output is not None:
+        check_output(output, config.overwrite)
+        if not output.absolute().parent.is_dir():
+            raise UsageError(f"output={output}: there is no directory {output.absolute().parent}")
+    trained = pooled.load(config.run, plugins)
+    for path in pooled.paths_of(config.run):
+        mark_own(path)
+    schema = text_schema(trained)
+    given = (config.length, config.prompt, config.seed, config.temperature)
+    found = text_sample(trained.objective, schema, *given)
+    note = f"{config.length} {_UNITS[schema.tokens]} drawn by {trained.path}, seed {config.seed}"
+    if config.temperature != 1:
+        note += f", temperature {config.temperature:g} (the model's own distribution has 1)"
+    if output is None:
+        return f"{_shown(found)}\n({note})"
+    write_bytes(output, _raw(found))
+    return f"written: {output.absolute()}\n({note})"
+
+
+def _shown(found: str | bytes | np.ndarray) -> str:
+    if isinstance(found, np.ndarray):
+        return " ".join(map(str, found.tolist()))
+    return found if isinstance(found, str) else found.decode("utf-8", "replace")
+
+
+def _raw(found: str | bytes | np.ndarray) -> bytes:
+    return found if isinstance(found, bytes) else _shown(found).encode()
