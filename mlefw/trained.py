@@ -20,7 +20,7 @@ from mlefw.errors import UsageError
 from mlefw.objective.objective import etas, evaluate
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
-from mlefw.run import build, pooled, predict_positions
+from mlefw.run import build, pooled, predict_positions, predict_tokens
 from mlefw.run.checkpoint import Trained
 from mlefw.run.new_data import adapted
 from mlefw.run.pooled import Pooled
@@ -125,6 +125,8 @@ class Model:
             The columns mean, median, sd, lower, upper and further quantiles, in units of the target; or for classes the
             class and the probabilities. With a target in `data` also `nll_nats`. It is a frame of the kind of `data`
             (of pandas with its index); for arrays a dict of arrays, (n,), or (n, *positions) where rows have positions.
+            For text a dict of columns with an entry for each scored token: document, position, token, nll_nats, prob,
+            top and entropy_nats.
 
         Raises:
             UsageError: columns are missing, or the model cannot take a value.
@@ -133,6 +135,8 @@ class Model:
         posterior = self._uncertain(uncertainty)
         if isinstance(self._trained.schema, TensorSchema):
             return self._predict_arrays(data, level, quantiles, posterior)
+        if isinstance(self._trained.schema, TokenSchema):
+            return self._predict_text(data)
         table = self._table(data, prediction=True)
         row = table.row_numbers(np.arange(table.num_rows))
         far = FarRows(self._trained.schema)
@@ -216,6 +220,13 @@ class Model:
 
     def _rows(self, table: Table, target_required: bool) -> Rows:
         return self._trained.rows(table, target_required)
+
+    def _predict_text(self, data: Any) -> dict[str, np.ndarray]:
+        """The forecast of each scored token of a text, as columns by name."""
+        with offered(rows=data):
+            blocks = self._trained.schema.reading(Strings(), True).read_blocks()
+            found = pa.concat_tables(predict_tokens.tables(self._trained, blocks))
+        return {name: found.column(name).to_numpy() for name in found.column_names}
 
     def _predict_arrays(
         self, data: Any, level: float, quantiles: Sequence[float], posterior: Uncertain | None

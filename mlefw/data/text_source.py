@@ -20,6 +20,11 @@ _REFUSED = (
 )
 """Settings of columns of a table."""
 
+FEWEST_TOKENS = 2
+"""A token and the one that follows it."""
+
+_LONGER = "a longer text, or a smaller data.length"
+
 _BLOCK_TOKENS = 2**20
 """Tokens of a block of windows."""
 
@@ -76,11 +81,15 @@ class TextSource(Source):
         """The windows of all of some documents, as evaluation takes them.
 
         Raises:
-            UsageError: settings that a text does not have, or fewer tokens than a window needs.
+            UsageError: settings that a text does not have, or no token that another one precedes.
         """
         self.check_split()
         corpus = Corpus(tuple(documents))
-        check_long_enough(corpus.spans, self.length, corpus.origin, "a longer text, or a smaller data.length")
+        # A text to score may be shorter than a window.
+        if int((corpus.spans[:, 1] - corpus.spans[:, 0]).max()) < FEWEST_TOKENS:
+            raise UsageError(
+                f"{corpus.origin} holds one token alone\n  expected: two or more, since one is scored by another"
+            )
         return TextTable.of(corpus, corpus.spans, self.length, self.stride)
 
     def read_blocks(self) -> Iterator[Block]:
@@ -107,7 +116,10 @@ class TextSource(Source):
             )
             for name, part in pieces.items()
         }
-        found |= {name: other for name, other in given.items() if other is not None}
+        for name, other in given.items():
+            if isinstance(other, TextTable):
+                check_long_enough(other.corpus.spans, self.length, other.origin, _LONGER)
+                found[name] = other
         return {
             name: (found[name], np.arange(found[name].num_rows))
             for name in ("train", "validation", "test")

@@ -172,3 +172,6 @@ def test_text_in_memory_is_that_of_its_file(mlefw: Run, text: Path, tmp_path: Pa
     own = "".join(LETTERS[k] for k in parts(text)["test"])
     assert model.evaluate(own)["nll_nats"] == pytest.approx(known["nll_nats"], rel=1e-12)
     assert model.distribution(own[:20]).probs.shape == (3, 8, 4)
+    lines = model.predict(own[:6])
+    assert list(lines["token"]) == list(own[1:6])
+    assert lines["nll_nats"].mean() == pytest.approx(model.evaluate(own[:6])["nll_nats"], rel=1e-12)
