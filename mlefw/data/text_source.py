@@ -12,7 +12,7 @@ from mlefw.errors import UsageError
 from mlefw.reading.documents import Document, TokenKind
 from mlefw.reading.table import Table
 from mlefw.reading.text_table import Corpus, TextTable
-from mlefw.reading.token_split import TokenRule, check_long_enough, split_tokens
+from mlefw.reading.token_split import TokenRule, check_long_enough, check_scored, split_tokens
 
 _REFUSED = (
     *("target", "event", "event_code", "features", "categorical", "offset", "exposure", "weight", "labels", "id"),
@@ -72,20 +72,27 @@ class TextSource(Source):
         """The windows of all documents."""
         return self.whole(self.load())
 
-    def whole(self, documents: Sequence[Document]) -> TextTable:
+    def whole(self, documents: Sequence[Document], is_new: bool = False) -> TextTable:
         """The windows of all of some documents, as evaluation takes them.
+
+        Args:
+            documents: the documents.
+            is_new: whether a trained model is applied to them, so that they may be shorter than a window.
 
         Raises:
             UsageError: settings that a text does not have, or fewer tokens than a window needs.
         """
         self.check_split()
         corpus = Corpus(tuple(documents))
-        check_long_enough(corpus.spans, self.length, corpus.origin, "a longer text, or a smaller data.length")
+        if is_new:
+            check_scored(corpus.spans, corpus.origin)
+        else:
+            check_long_enough(corpus.spans, self.length, corpus.origin, "a longer text, or a smaller data.length")
         return TextTable.of(corpus, corpus.spans, self.length, self.stride)
 
     def read_blocks(self) -> Iterator[Block]:
-        """The windows of `read`, about a million tokens at a time."""
-        table, size = self.read(), max(1, _BLOCK_TOKENS // self.length)
+        """The windows of a new text, about a million tokens at a time."""
+        table, size = self.whole(self.load(), is_new=True), max(1, _BLOCK_TOKENS // self.length)
         for start in range(0, table.num_rows, size):
             row = np.arange(start, min(start + size, table.num_rows))
             yield Block(table.take(row), row, (start + len(row)) / table.num_rows)

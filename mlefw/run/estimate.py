@@ -9,6 +9,7 @@ from torch import Tensor
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.ngram.estimate import ngram_estimates, null_table, takes_tokens
+from mlefw.baseline.ngram.keys import check_order as check_keys
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.work import LeftOutError
 from mlefw.errors import UsageError
@@ -56,6 +57,17 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
         ridge = solved("ridge", lambda: _ridge(baseline, estimand, train), _near(estimand, train, mle))
         exact = replace(exact, ridge=ridge)
     return replace(exact, seconds=time.monotonic() - clock, left_out=left_out)
+
+
+def check_order(baseline: LinearBaseline | None, estimand: Estimand) -> None:
+    """Check before a run begins that tables of the next token can be counted.
+
+    Raises:
+        UsageError: there are too many contexts of `baseline.order` tokens.
+    """
+    shape = estimand.shape
+    if baseline is not None and shape.is_sequential and shape.num_tokens is not None:
+        check_keys(shape.num_tokens, baseline.order)
 
 
 def _tables(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> ExactEstimates:

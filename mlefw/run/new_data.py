@@ -15,6 +15,8 @@ from mlefw.data.csv import Csv
 from mlefw.data.npz import Npz
 from mlefw.data.parquet import BLOCK_CELLS, Parquet
 from mlefw.data.tensor_source import TensorSource
+from mlefw.data.text import Text
+from mlefw.data.text_source import TextSource
 from mlefw.errors import UsageError
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
@@ -122,6 +124,8 @@ def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Sour
 def _kind(trained: Trained, path: str) -> type[Source]:
     """The class of source for a file or folder: the class used in training if it reads such files, else by the name."""
     known: type[Source] = class_of(admit("data", trained.config.data))
+    if issubclass(known, TextSource) and not known.reads(path):
+        return Text
     file = str(local_path(path, "data.path"))
     return next(
         (kind for kind in (known, Parquet) if kind.reads(file)), Npz if issubclass(known, TensorSource) else Csv
