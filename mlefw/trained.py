@@ -252,8 +252,10 @@ class Model:
 
     def _table(self, data: Any, prediction: bool, target: Any = None) -> Table:
         if isinstance(self._trained.schema, TokenSchema):
+            source = self._trained.schema.reading(Strings(), prediction)
+            assert isinstance(source, Strings)
             with offered(rows=data):
-                return self._trained.schema.reading(Strings(), prediction).read()
+                return source.whole(source.load(), is_new=True)
         if isinstance(self._trained.schema, TensorSchema):
             source, given = self._arrays(data, prediction, target)
             with offered(rows=given):

@@ -12,18 +12,13 @@ from mlefw.errors import UsageError
 from mlefw.reading.documents import Document, TokenKind
 from mlefw.reading.table import Table
 from mlefw.reading.text_table import Corpus, TextTable
-from mlefw.reading.token_split import TokenRule, check_long_enough, split_tokens
+from mlefw.reading.token_split import TokenRule, check_long_enough, check_scored, split_tokens
 
 _REFUSED = (
     *("target", "event", "event_code", "features", "categorical", "offset", "exposure", "weight", "labels", "id"),
     *("group", "time"),
 )
 """Settings of columns of a table."""
-
-FEWEST_TOKENS = 2
-"""A token and the one that follows it."""
-
-_LONGER = "a longer text, or a smaller data.length"
 
 _BLOCK_TOKENS = 2**20
 """Tokens of a block of windows."""
@@ -77,24 +72,27 @@ class TextSource(Source):
         """The windows of all documents."""
         return self.whole(self.load())
 
-    def whole(self, documents: Sequence[Document]) -> TextTable:
+    def whole(self, documents: Sequence[Document], is_new: bool = False) -> TextTable:
         """The windows of all of some documents, as evaluation takes them.
+
+        Args:
+            documents: the documents.
+            is_new: whether a trained model is applied to them, so that they may be shorter than a window.
 
         Raises:
             UsageError: settings that a text does not have, or no token that another one precedes.
         """
         self.check_split()
         corpus = Corpus(tuple(documents))
-        # A text to score may be shorter than a window.
-        if int((corpus.spans[:, 1] - corpus.spans[:, 0]).max()) < FEWEST_TOKENS:
-            raise UsageError(
-                f"{corpus.origin} holds one token alone\n  expected: two or more, since one is scored by another"
-            )
+        if is_new:
+            check_scored(corpus.spans, corpus.origin)
+        else:
+            check_long_enough(corpus.spans, self.length, corpus.origin, "a longer text, or a smaller data.length")
         return TextTable.of(corpus, corpus.spans, self.length, self.stride)
 
     def read_blocks(self) -> Iterator[Block]:
-        """The windows of `read`, about a million tokens at a time."""
-        table, size = self.read(), max(1, _BLOCK_TOKENS // self.length)
+        """The windows of a new text, about a million tokens at a time."""
+        table, size = self.whole(self.load(), is_new=True), max(1, _BLOCK_TOKENS // self.length)
         for start in range(0, table.num_rows, size):
             row = np.arange(start, min(start + size, table.num_rows))
             yield Block(table.take(row), row, (start + len(row)) / table.num_rows)
@@ -116,10 +114,7 @@ class TextSource(Source):
             )
             for name, part in pieces.items()
         }
-        for name, other in given.items():
-            if isinstance(other, TextTable):
-                check_long_enough(other.corpus.spans, self.length, other.origin, _LONGER)
-                found[name] = other
+        found |= {name: other for name, other in given.items() if other is not None}
         return {
             name: (found[name], np.arange(found[name].num_rows))
             for name in ("train", "validation", "test")

@@ -28,8 +28,14 @@ class Folds(Ensemble):
 
         Raises:
             UsageError: there are fewer rows or groups than members, a member would train on no row of a class,
-                `data.time` orders the rows, validation rows come from another file, or rows are streamed from disk.
+                `data.time` orders the rows, validation rows come from another file, or rows are streamed from disk or
+                windows of a text.
         """
+        if source.form == "tokens":
+            raise UsageError(
+                "ensemble=folds shares out single rows, and those of a text are windows that go on from each other"
+                "\n  expected: ensemble=none"
+            )
         if "validation" in parts and parts["validation"][0] is not parts["train"][0]:
             raise UsageError(
                 "ensemble=folds takes validation rows from data.path, and data.validation_path gives others\n"

@@ -101,11 +101,18 @@ def _in_memory(text: str | bytes | np.ndarray, name: str) -> Document:
 
 
 def _files(path: str | None, setting: str) -> list[Path]:
-    if path and Path(path).expanduser().is_dir():
+    if not path:
+        raise UsageError(
+            f"{setting} is not set\n  expected: a text file, a folder or a pattern, e.g. {setting}=book.txt"
+        )
+    if Path(path).expanduser().is_dir():
         folder = Path(path).expanduser()
         found = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] not in "._")
         if not found:
-            raise UsageError(f"{folder} is a directory without files ({setting})\n  expected: text files")
+            raise UsageError(
+                f"{folder} is a directory without files ({setting})"
+                "\n  expected: text files in it, or a pattern for those of its sub-folders, such as folder/*/*.txt"
+            )
         return [regular_file(str(file), setting) for file in found]
     return regular_files(path, setting, ())
 

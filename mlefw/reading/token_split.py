@@ -49,7 +49,16 @@ def check_long_enough(documents: np.ndarray, length: int, what: str, remedy: str
             f"{what} has {count} tokens, and one window needs {length + 1} (data.length={length} and the one after it)"
             f"\n  expected: {remedy}"
         )
-    if int(sizes.max()) < 2:
+    check_scored(documents, what)
+
+
+def check_scored(documents: np.ndarray, what: str) -> None:
+    """Check that one of some documents holds two tokens, of which the second can be scored.
+
+    Raises:
+        UsageError: none does.
+    """
+    if int((documents[:, 1] - documents[:, 0]).max()) < 2:
         raise UsageError(f"{what} holds documents of one token only, which none precedes\n  expected: longer documents")
 
 

@@ -11,6 +11,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.feature_map import FEW
 from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.ngram.estimate import ngram_estimates, null_table, takes_tokens
+from mlefw.baseline.ngram.keys import check_order as check_keys
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.work import LeftOutError, TooMuchError
 from mlefw.errors import UsageError
@@ -75,6 +76,17 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
         ridge = solved("ridge", partial(_ridge, baseline, estimand, train), start)
         exact = replace(exact, ridge=ridge)
     return replace(exact, seconds=time.monotonic() - clock, left_out=left_out, replaced=replaced)
+
+
+def check_order(baseline: LinearBaseline | None, estimand: Estimand) -> None:
+    """Check before a run begins that tables of the next token can be counted.
+
+    Raises:
+        UsageError: there are too many contexts of `baseline.order` tokens.
+    """
+    shape = estimand.shape
+    if baseline is not None and shape.is_sequential and shape.num_tokens is not None:
+        check_keys(shape.num_tokens, baseline.order)
 
 
 def _tables(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> ExactEstimates:

@@ -72,8 +72,14 @@ def all_folds(cv: Node, source: Source, table: Table) -> list[Any]:
     """The folds of a cross-validation (`mlefw.cv.base.Fold`), in order.
 
     Raises:
-        UsageError: validation or test rows are in a file of their own, or the scheme does not go with `data.split`.
+        UsageError: rows are windows of a text; or validation or test rows are in a file of their own; or the scheme
+            does not go with `data.split`.
     """
+    if source.form == "tokens":
+        raise UsageError(
+            "cv= shares out single rows, and those of a text are windows that go on from each other"
+            "\n  expected: cv=none; data.split=documents holds out whole documents, data.split=tail the end of the text"
+        )
     for name, given in (("validation", source.read_validation()), ("test", source.read_test())):
         if given is not None:
             raise UsageError(

@@ -21,7 +21,7 @@ from mlefw.run import build, placement
 from mlefw.run.build import Data
 from mlefw.run.directory import check_free
 from mlefw.run.estimand import Estimand
-from mlefw.run.estimate import NAMES, estimates
+from mlefw.run.estimate import NAMES, check_order, estimates
 from mlefw.run.trainer import build_datamodule, check_optimization, precision
 from mlefw.score import recalibration
 from mlefw.score.yardstick import ExactEstimates
@@ -86,6 +86,7 @@ def prepare(config: Settings, run_dir: Path | None) -> Prepared:
 def _prepare(config: Settings) -> Prepared:
     data = build.build_data(config)
     estimand = build.build_estimand(config, data)
+    check_order(build.build_baseline(config.baseline), estimand)
     check_optimization(config, estimand.objective)
     calibration = build.build_calibration(config.calibrate)
     uncertainty = build.build_uncertainty(config.uncertainty)

@@ -6,6 +6,7 @@ from mlefw.configuration.admission import admit
 from mlefw.configuration.instantiate import class_of, instantiate
 from mlefw.configuration.settings import Node, Settings
 from mlefw.data.base import Source
+from mlefw.errors import MisfitError
 from mlefw.head.censored import CensoredHead
 from mlefw.schema.support import check_targets
 
@@ -19,10 +20,14 @@ def open_source(config: Settings) -> Source:
     """The data source of a run, with bounds, partial targets and classes as the head takes them.
 
     Raises:
+        MisfitError: the source is a text, and the head takes no labels.
         UsageError: the roles of its columns do not fit the head, or contradict each other.
     """
     source: Source = instantiate("data", config.data)
     kind, tasks = head_kind(config.head), config.head.get("tasks") or {}
+    if source.form == "tokens" and getattr(kind, "target", "numeric") != "labels":
+        # Heads of several targets would ask for columns, which a text has none of.
+        raise MisfitError("the next token is one of many labels: expected head=categorical")
     check_targets(source, kind, tasks)
     source.bounds = issubclass(kind, CensoredHead) and not source.event
     source.partial = getattr(kind, "partial", False) and not source.event

@@ -212,6 +212,18 @@ def test_each_token_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert figures["metrics"]["nll_nats"] == pytest.approx(expected["nll_nats"].mean(), rel=1e-5)
 
 
+def test_a_new_text_may_be_shorter_than_a_window() -> None:
+    alphabet = sorted(set(Path("chars.txt").read_text(encoding="utf-8")))
+    Path("cat.txt").write_text("cat", encoding="utf-8")
+    expected = by_hand("chars", {"cat.txt": [alphabet.index(one) for one in "cat"]})
+    expected[["token", "top"]] = expected[["token", "top"]].map(lambda code: alphabet[code])
+    assert told("predict", "run=chars", "data.path=cat.txt", "output=c.csv") == 0
+    agree(pd.read_csv("c.csv"), expected)
+    assert told("evaluate", "run=chars", "data.path=cat.txt", "output=c.json") == 0
+    nll = json.loads(Path("c.json").read_text(encoding="utf-8"))["metrics"]["nll_nats"]
+    assert nll == pytest.approx(expected["nll_nats"].mean(), rel=1e-5)
+
+
 def test_tokens_that_are_bytes_or_ids_have_lines_too() -> None:
     alphabet = sorted(set(Path("bytes.txt").read_bytes()))
     raw = bytes(alphabet) * 2
@@ -254,7 +266,7 @@ def test_tokens_that_training_never_saw_have_no_line_and_are_counted(capsys: pyt
         (("output=x.csv", "data.missing=drop"), "data.missing=drop is for columns of a table"),
         (("output=x.csv", "data.unseen=reference"), "expected error or ignore with a text"),
         (("output=x.csv", "data.path=empty.txt"), "empty.txt is empty (0 bytes)"),
-        (("output=x.csv", "data.path=short.txt"), "has 3 tokens, and one window needs 9"),
+        (("output=x.csv", "data.path=short.txt"), "holds documents of one token only"),
         (("output=x.csv", "data.path=latin.txt"), "byte 0xE4 at byte offset 9"),
     ],
 )
@@ -262,7 +274,7 @@ def test_what_cannot_be_predicted(
     given: tuple[str, ...], words: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("empty.txt").write_bytes(b"")
-    Path("short.txt").write_bytes(b"cat")
+    Path("short.txt").write_bytes(b"c")
     Path("latin.txt").write_bytes(b"the cat, \xe4 dog ran to the mat")
     before = sorted(folder.iterdir())
     path = () if given[-1].startswith("data.path") else ("data.path=chars.txt",)
