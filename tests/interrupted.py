@@ -11,6 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,20 @@ from mlefw.callback.checkpoints import KeepCheckpoints
 from mlefw.cli import run
 
 QUIET = ("logger=none", "report=false", "checkpoint.min_seconds=0")
+
+TEXT = (
+    *("data=text", "data.path=text.txt", "data.length=8", "model.width=8", "model.layers=1", "model.heads=2"),
+    *("model.dropout=0.1", "scheduler.warmup=5", "batch.size=16", "trainer.max_epochs=3"),
+)
+"""A transformer on the text of `write_text`: 81 windows of 8 characters or 82, by the place at which they begin."""
+
+
+def write_text(folder: Path) -> None:
+    """A text of 800 characters, each of which is one of 11 that depend on the one before."""
+    random, letters, found = np.random.default_rng(0), "etaoin shr\n", [0]
+    for draw in random.integers(0, 4, 799):
+        found.append(int(found[-1] * 3 + draw) % len(letters))
+    (folder / "text.txt").write_text("".join(letters[one] for one in found), encoding="utf-8")
 
 
 def stopping_after(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals = signal.SIGTERM) -> None:

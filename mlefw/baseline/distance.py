@@ -139,6 +139,11 @@ def predictive_kl(model: ModelEta, exact: ModelEta, rows: Rows) -> float | None:
     return value if value < float("inf") else None
 
 
+def is_linear(objective: Objective) -> bool:
+    """Whether the model of a run on arrays or tokens is linear in them, or a table of logits by token."""
+    return isinstance(getattr(objective.model, "model", None), Linear)
+
+
 def parameters(objective: Objective, problem: Problem) -> Tensor | None:
     """Theta of a linear model of the features in the layout of a problem over all features; None otherwise."""
     model = objective.model

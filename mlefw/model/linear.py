@@ -1,5 +1,7 @@
 """The linear model, with which a head makes a generalised linear model."""
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
@@ -21,7 +23,10 @@ class Linear(nn.Module):
     def __init__(self, num_features: int, eta_dim: int, num_tokens: int | None = None) -> None:
         super().__init__()
         self.takes_tokens = num_tokens is not None
-        self.layer = nn.Linear(num_features, eta_dim)
+        with warnings.catch_warnings():
+            # The null model has no weights, of which torch would warn.
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.layer = nn.Linear(num_features, eta_dim)
         nn.init.zeros_(self.layer.weight)
         nn.init.zeros_(self.layer.bias)
 

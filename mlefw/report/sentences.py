@@ -93,10 +93,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
         )
     elif loss != "plain":
         pass
-    elif "parameter" in distance:
-        excess = distance["excess_objective"] if abs(distance["excess_objective"]) > 1e-12 else 0.0
-        end = "reached the exact optimum" if abs(excess) < 1e-6 else "stopped short of the exact optimum"
-        sentences.append(f"Training {end} ({excess:.2g} {nats(summary)} above it).")
+    elif "parameter" in distance or ("excess_objective" in distance and has_tables(summary)):
+        sentences.append(_of_excess(distance["excess_objective"], summary))
     elif "head_refit_gap" in distance:
         refit = distance["head_refit_gap"]
         sentences.append(f"Refitting the last layer exactly would gain {refit:.2g} {nats(summary)} on train.")
@@ -105,6 +103,15 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if "ensemble" in summary:
         sentences.append(of_members(summary["ensemble"]))
     return " ".join(sentences)
+
+
+def _of_excess(excess: float, summary: Mapping[str, Any]) -> str:
+    """Whether the training of a linear model reached the exact estimate."""
+    excess = excess if abs(excess) > 1e-12 else 0.0
+    # Of a table with pairs that never occur no logits attain the infimum.
+    least = "infimum" if has_tables(summary) and not summary["baseline"]["exists"] else "optimum"
+    end = f"reached the exact {least}" if abs(excess) < 1e-6 else f"stopped short of the exact {least}"
+    return f"Training {end} ({excess:.2g} {nats(summary)} above it)."
 
 
 def of_members(content: Mapping[str, Any]) -> str:

@@ -99,6 +99,10 @@ class Rows(NamedTuple):
             return Rows(*(column.view(*index.shape, *column.shape[1:]) for column in flat))
         return Rows(*(column[index] for column in self))
 
+    def gathered(self) -> "Rows":
+        """The rows with their own tensors x, y, weight and offset: as they are, but for rows that keep a stream."""
+        return self
+
     def new_empty(self, shape: Sequence[int], dtype: torch.dtype = torch.float64) -> Tensor:
         """An uninitialised tensor, (num_rows, *shape), on the device of the rows."""
         return self.x.new_empty((self.num_rows, *shape), dtype=dtype)

@@ -110,17 +110,17 @@ class TokenRows(Rows):
     @property
     def x(self) -> Tensor:
         """All tokens that are read, (n, length)."""
-        return self._gathered().x
+        return self.gathered().x
 
     @property
     def y(self) -> Tensor:
         """All tokens that follow, (n, length)."""
-        return self._gathered().y
+        return self.gathered().y
 
     @property
     def weight(self) -> Tensor:
         """1 at scored positions, 0 elsewhere, (n, length)."""
-        return self._gathered().weight
+        return self.gathered().weight
 
     @property
     def offset(self) -> Tensor:
@@ -166,7 +166,8 @@ class TokenRows(Rows):
     def _replace(self, **columns: Tensor) -> NoReturn:
         raise TypeError("token rows have no columns to replace: take rows first")
 
-    def _gathered(self) -> Rows:
+    def gathered(self) -> Rows:
+        """All rows with their own tensors, as for a recorded step, which reads them anew in each replay."""
         return self.take(torch.arange(self.num_rows, device=self.device))
 
     def _tokens(self, stream: Tensor, start: Tensor) -> Tensor:

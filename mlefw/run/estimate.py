@@ -7,6 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
+from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
 from mlefw.baseline.feature_map import FEW
 from mlefw.baseline.linear import LinearBaseline
@@ -22,6 +23,7 @@ from mlefw.rows.rows import Rows
 from mlefw.run.estimand import Estimand
 from mlefw.score.yardstick import ExactEstimates
 from mlefw.system.attempt import reason
+from mlefw.system.warning import warn
 
 NAMES = {"mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge MAP"}
 """Names of the estimates for messages."""
@@ -98,7 +100,16 @@ def _tables(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> ExactE
             found = ngram_estimates(train, estimand.shape, num_labels, baseline.order, baseline.smoothing)
     except LeftOutError as error:
         return replace(exact, left_out={"mle": str(error)})
-    return replace(exact, mle=found.mle, map=found.map, longer=found.longer)
+    exact = replace(exact, mle=found.mle, map=found.map, longer=found.longer)
+    if not distance.is_linear(estimand.objective):
+        return exact
+    if estimand.objective.prior.flat:
+        return replace(exact, least=found.mle.objective)
+    warn(
+        f"the MAP over the {estimand.shape.num_tokens} x {num_labels} logits of the linear model under this prior has "
+        "no closed form: excess_objective is left out, and the MAP of the tables is under a Dirichlet prior"
+    )
+    return exact
 
 
 def _is_reduced(solution: Solution) -> bool:

@@ -40,7 +40,7 @@ def distances(
             divergence are then those of this model, the other figures still those of `objective`.
     """
     content: Json = {}
-    if yardstick.optimum is not None and _is_comparable(objective):
+    if yardstick.least is not None and _is_comparable(objective):
         content |= attempt(
             "the distance from the exact optimum", lambda: _excess(objective, evaluations, splits, yardstick), {}
         )
@@ -82,10 +82,10 @@ def _excess(
     objective: Objective, evaluations: Mapping[str, Evaluation], splits: Mapping[str, Rows], yardstick: Yardstick
 ) -> Json:
     """How far a linear model is from the optimum of its objective: excess in nats per row, distance of parameters."""
-    assert yardstick.optimum is not None
+    assert yardstick.least is not None
     value = evaluations["train"].mean(splits["train"]) + float(objective.penalty()) / objective.population
-    content: Json = {"excess_objective": value - yardstick.optimum.objective}
-    if yardstick.measure is not None:
+    content: Json = {"excess_objective": value - yardstick.least}
+    if yardstick.measure is not None and yardstick.optimum is not None:
         content["parameter"] = Json(yardstick.measure(objective))
         if objective.prior.flat:
             inside = distance.inside_95_region(yardstick.optimum, content["excess_objective"])

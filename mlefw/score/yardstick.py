@@ -44,6 +44,7 @@ class ExactEstimates:
         null_table: the null model of a text as a table without context.
         replaced: for each estimate of arrays that was computed of other features than those asked for, by name, the
             reason and the features.
+        least: the infimum of the objective of a linear model of tokens, where no logits have to attain it.
     """
 
     null: Solution
@@ -56,6 +57,7 @@ class ExactEstimates:
     replaced: Mapping[str, str] = field(default_factory=dict)
     longer: NgramEstimate | None = None
     null_table: Ngram | None = None
+    least: float | None = None
 
     def null_nll(self, rows: Rows) -> float:
         """The mean NLL of the null model on rows, in nats per observation; only for tables of tokens."""
@@ -97,6 +99,8 @@ class Yardstick:
         null: the null model.
         reference: the model of the estimate from which gaps are measured; None where there is none.
         optimum: the estimate that training would reach with a linear model; None unless it exists and is certified.
+        least: the least value, or infimum, of the objective that training would reach with a linear model; None where
+            `optimum` is, but for a linear model of tokens, which has no `optimum`.
         measure: gives the distances between an objective's parameters and `optimum`; None where that is not defined.
         mean_nll: mean NLL in nats per row, by name of the estimate and by split; only finite ones.
         absent: by split, figures of the table of an MLE that does not exist (see `of_absent`).
@@ -115,6 +119,7 @@ class Yardstick:
         optimum = exact.optimum
         self.optimum = optimum if optimum is not None and optimum.may_exist and optimum.converged else None
         self.measure = None if self.optimum is None else distance.parameter_measure(objective, self.optimum)
+        self.least = exact.least if self.optimum is None else self.optimum.objective
         models: dict[str, ExactModel] = {"null": exact.null_table or model_of(exact.null, objective)}
         models |= {name: model_of(found, objective) for name, found in exact.solutions.items() if found.may_exist}
         self.null = models["null"]
@@ -158,8 +163,9 @@ class Yardstick:
             gap = figures["nll_nats"] - self.mean_nll[self.exact.reference[0]][split]
             skill = distance.skill(gap, 0.0, *self.null_gap[split])
             values |= {"gap_nats": gap} | ({} if skill is None else {"skill": skill})
-        if split == "train" and self.optimum is not None and self.measure is not None:
-            values["excess_objective"] = figures["objective"] - self.optimum.objective
+        if split == "train" and self.least is not None and (self.measure is not None or self.optimum is None):
+            values["excess_objective"] = figures["objective"] - self.least
+        if split == "train" and self.measure is not None:
             values |= {f"parameter_{name}": value for name, value in self.measure(objective).items()}
         return {name: value for name, value in values.items() if abs(value) < float("inf")}
 

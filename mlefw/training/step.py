@@ -91,6 +91,7 @@ class Step:
         """Take the step by replaying recorded kernels; its loss, or None if that is not possible: nothing was done."""
         if type(optimizer) not in _REPLAYABLE or 0 < self.max_rows < batch.rows.num_rows:
             return None
+        batch = batch._replace(rows=batch.rows.gathered())
         if self.compiled is not None and (loss := self.compiled(batch, self.clip_norm, optimizer)) is not None:
             return loss
         found = self.gradient(batch, self.clip_norm)

@@ -1,6 +1,6 @@
 """Every benchmark of speed and memory, as one table of ratios.
 
-    python scripts/bench/all.py [--quick] [--parts steps evaluation startup sweeps peers stream] [--rounds N]
+    python scripts/bench/all.py [--quick] [--parts steps arrays evaluation startup sweeps peers stream] [--rounds N]
         [--python peers/bin/python]
 
 Each part is a script of this folder, whose docstring says what is measured; a ratio is the median over rounds in which
@@ -28,6 +28,7 @@ import startup
 import step
 import stream
 import sweep
+import tensors
 import torch
 from process import Cost
 from rich.console import Console
@@ -62,6 +63,16 @@ def steps(rounds: int, quick: bool, python: str) -> Iterator[Ratio]:
         for name, seconds in found.items():
             if name != "bare":
                 yield Ratio("training", case.name, name, shown, median_ratio(seconds, found["bare"]))
+
+
+def arrays(rounds: int, quick: bool, python: str) -> Iterator[Ratio]:
+    """An epoch on text and on images."""
+    for kind in tensors.BATCH:
+        found = tensors.measure(kind, rounds, 0.2 if quick else 1.0, [])
+        base = f"bare loop, {1e3 * statistics.median(found['bare']):.1f} ms a step"
+        for name, seconds in found.items():
+            if name != "bare":
+                yield Ratio("arrays", kind, name, base, median_ratio(seconds, found["bare"]))
 
 
 def evaluation(rounds: int, quick: bool, python: str) -> Iterator[Ratio]:
@@ -134,6 +145,7 @@ def streaming(rounds: int, quick: bool, python: str) -> Iterator[Ratio]:
 
 PARTS = {
     "steps": steps,
+    "arrays": arrays,
     "evaluation": evaluation,
     "startup": start_up,
     "sweeps": sweeps,

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from conftest import summary_of
+from interrupted import TEXT, write_text
 
 from mlefw.callback.short_steps import WarnOfShortSteps
 from mlefw.command.outermost import guarded
@@ -57,6 +58,18 @@ def test_a_sweep_of_runs_in_two_processes_has_the_numbers_of_one(mlefw, tmp_path
         one, two = (jobs[f"trainer.devices-{count}_batch-{batch}"] for count in (1, 2))
         assert_same(one, two)
         assert files(one) == files(two)
+
+
+@pytest.mark.slow
+def test_a_text_in_two_processes_has_the_numbers_of_one(mlefw, tmp_path):
+    write_text(tmp_path)
+    given = [one for one in TEXT if "dropout" not in one and "scheduler" not in one]
+    fixed = (*given, "scheduler=none", "trainer.precision=64-true", "report=false", "plots=false")
+    for name, more in (("one", ()), ("two", TWO)):
+        for command in ((f"run_dir={name}", *fixed, *more), (f"resume={name}", "trainer.max_epochs=4")):
+            done = mlefw("train", *command)
+            assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow

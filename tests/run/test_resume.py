@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import summary_of
-from interrupted import QUIET, assert_same_run, stopping_after, train
+from interrupted import QUIET, TEXT, assert_same_run, stopping_after, train, write_text
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlefw.callback.checkpoints import KeepCheckpoints
@@ -39,6 +39,9 @@ CASES = {
     "full-lbfgs-laplace": ("head=laplace", "model=linear", "batch=full", "optimizer=lbfgs", "trainer.max_epochs=6"),
     "coded-adam": (*SMALL, "inputs=piecewise_linear", "inputs.bins=5"),
     "mini-adam-scheduled": (*SMALL, "optimizer=adam_scheduled", "scheduler.warmup=5", "batch.size=40"),
+    "text-moving": TEXT,
+    "text-fixed-replacement": (*TEXT, "batch=replacement", "data.shift=false", "data.stride=4"),
+    "text-growing": (*TEXT, "batch=growing", "batch.every=1", "model.tied=true"),
     "full-adam": ("batch=full", *SMALL, "trainer.precision=64"),
 }
 
@@ -46,6 +49,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    write_text(tmp_path)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -10,7 +10,7 @@ import torch
 
 from mlefw.objective.tape import Tape
 from mlefw.run import archive
-from tests.interrupted import QUIET, train
+from tests.interrupted import QUIET, TEXT, train, write_text
 
 SMALL = ("model.hidden=[9]", "model.dropout=0.2", "batch.size=11", "trainer.max_epochs=3", "seed=3", *QUIET)
 """266 training rows of 10 features: 25 steps an epoch, the last one of 2 rows, none of whole cache lines."""
@@ -19,6 +19,7 @@ SMALL = ("model.hidden=[9]", "model.dropout=0.2", "batch.size=11", "trainer.max_
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    write_text(tmp_path)
 
 
 def content(run_dir: str) -> dict[str, Any]:
@@ -67,6 +68,27 @@ def test_results_do_not_depend_on_recorded_steps(monkeypatch):
     monkeypatch.setattr(Tape, "__init__", refused)
     assert train(*settings, "step.replay=false", "run_dir=anew") == 0
     assert same(state("recorded"), state("anew"))
+
+
+@pytest.mark.parametrize("regime", ["mini", "replacement"])
+def test_the_windows_of_a_text_do_not_depend_on_the_chunk_or_on_recorded_steps(regime):
+    settings = (*TEXT, f"batch={regime}", "seed=3", *QUIET)
+    others = {"k4": ("step.per_chunk=4",), "auto": (), "anew": ("step.replay=false",)}
+    for name, more in {"k1": ("step.per_chunk=1",), **others}.items():
+        assert train(*settings, *more, f"run_dir={name}") == 0
+    for name in others:
+        assert same(state("k1"), state(name))
+
+
+def test_slices_of_windows_add_up_to_the_gradient_of_all():
+    given = {"batch.size=16", "model.dropout=0.1", "trainer.max_epochs=3"}
+    settings = (*(one for one in TEXT if one not in given), "batch=full", "trainer.precision=64-true", *QUIET)
+    settings = (*settings, "trainer.max_epochs=6")
+    for size in ("30", "1000"):
+        assert train(*settings, f"batch.max_rows={size}", f"run_dir=of{size}") == 0
+    one, other = (archive.read(Path(name) / "checkpoints" / "last.ckpt")["state_dict"] for name in ("of30", "of1000"))
+    for name, value in one.items():
+        assert torch.allclose(value, other[name], rtol=1e-9, atol=1e-11), name
 
 
 def refused(*_: object) -> None:
