@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 
 from mlefw.report.observation import nats, observation
-from mlefw.report.references import REFERENCES, against, compared, exact_names, has_tables
+from mlefw.report.references import REFERENCES, against, compared, exact_names, has_tables, reference_name
 from mlefw.system.number_format import number, robust_difference
 
 
@@ -32,7 +32,8 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
         beside = f"{number(averaged[name]):>14}" if name in averaged else ""
         lines.append(f"  {name:<{width}}{number(value):>14}{beside}")
     distance = content.get("distance", {})
-    names = {"gap": REFERENCES.get(distance.get("reference", ""), ""), "null_gap": "null model"}
+    reference = distance.get("reference", "")
+    names = {"gap": reference_name(content, reference) if reference in REFERENCES else "", "null_gap": "null model"}
     for key, name in names.items():
         if f"{key}_nats" in distance:
             error = number(distance.get(f"{key}_se"))

@@ -80,13 +80,13 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
 def _tables(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> ExactEstimates:
     """The tables of the next token by the tokens before it, in closed form."""
     num_labels = estimand.objective.head.eta_dim
-    exact = ExactEstimates(estimand.null, null_table=null_table(train, num_labels))
+    exact = ExactEstimates(estimand.null, null_table=null_table(train, num_labels, estimand.shape))
     try:
         with progress_line("tables of tokens"):
             found = ngram_estimates(train, estimand.shape, num_labels, baseline.order, baseline.smoothing)
     except LeftOutError as error:
         return replace(exact, left_out={"mle": str(error)})
-    return replace(exact, mle=found.mle, map=found.map, longer=found.longer)
+    return replace(exact, mle=found.mle, map=found.map, longer=found.longer, further=found.further)
 
 
 def _is_reduced(solution: Solution) -> bool:

@@ -17,9 +17,11 @@ from mlefw.report.references import KEYS, exact_names
 from mlefw.report.sentences import model_name
 from mlefw.rows.rows import Rows
 from mlefw.run.build import Data
+from mlefw.run.sample_pixels import shown_sample
 from mlefw.score.breakdown import class_counts, nll_by_position
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.atomic import Json
+from mlefw.system.random_state import generator
 
 VIEWS: tuple[View, ...] = (IMAGES,)
 """The ways to show the hardest rows; the first one that suits the rows is taken."""
@@ -79,6 +81,9 @@ def pictures(
             found["confusion"] = confusion(count, data.schema.labels, what)
     if "nll_by_position" in summary:
         found["nll_by_position"] = _lines(summary, split, what)
+    sample = shown_sample(final, data.schema, generator(int(summary["seed"]), "sample"))
+    if sample is not None:
+        found["sample"] = sample
     view = next((view for view in VIEWS if view.suits(data.schema)), None)
     hard = None if view is None else hardest(final, evaluation.nll, rows, split, view.most)
     if view is not None and hard is not None:

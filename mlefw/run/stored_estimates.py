@@ -112,7 +112,9 @@ class EstimateTally:
         content: Json = {}
         for name, mean in self._means.items():
             if abs(mean.value) < float("inf"):
-                content[KEYS[name]] = {"nll_nats": mean.value}
+                model = self.models[name]
+                order = {"order": model.order} if isinstance(model, Ngram) and name != "null" else {}
+                content[KEYS[name]] = {"nll_nats": mean.value, **order}
         for name in self.features.keys() & self._means.keys():
             content.setdefault(KEYS[name], {})["features"] = self.features[name].words
         if self.ridge_scale is not None and KEYS["ridge"] in content:

@@ -30,7 +30,7 @@ def test_builds(name: str) -> None:
 def test_defaults_agree(name: str) -> None:
     config = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     assert isinstance(config, dict)
-    defaults = {f.name: f.default for f in fields(get_class(config["_target_"]))}
+    defaults = {f.name: f.default for f in fields(get_class(config["_target_"])) if f.init}
     common = {f.name for f in fields(Source)}
     given = {str(key): value for key, value in config.items() if key not in ("_target_", "defaults")}
     assert set(given) <= set(defaults)
