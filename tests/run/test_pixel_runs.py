@@ -13,7 +13,11 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
 import mlefw
+from mlefw.data.arrays import as_arrays
 from mlefw.fit import fit
+from mlefw.objective.objective import evaluate
+from mlefw.report.hardest import hardest
+from mlefw.report.hardest_images import VIEW
 from mlefw.run.checkpoint import load
 from mlefw.run.sample_pixels import sample_pixels
 
@@ -101,6 +105,21 @@ def test_the_report_shows_samples_and_the_hardest_images(done: Path) -> None:
         "16 images drawn",
     ):
         assert words in page
+
+
+def test_the_hardest_images_are_those_of_largest_nll_as_levels(done: Path) -> None:
+    trained, images = load(done), digits()["test"]
+    table = as_arrays({"x": (16 * images).astype(np.uint8)[:, np.newaxis]}, None, "x", "y")
+    rows = trained.rows(table)
+    each = cross_entropy(logits_by_hand(done, images).mT, rows.y.long(), reduction="none").mean(1)
+    hard = hardest(trained.objective, evaluate(trained.objective, rows).nll, rows, "test", 5)
+    assert hard is not None and VIEW.suits(trained.schema)
+    figure = VIEW.show(hard, trained.schema)
+    order = each.argsort(descending=True)[:5].tolist()
+    assert not isinstance(figure, str) and len(figure.axes) == 5
+    for axes, index in zip(figure.axes, order, strict=True):
+        assert (np.asarray(axes.images[0].get_array()) == images[index]).all()
+        assert axes.get_xlabel().startswith(f"row {index}: {float(each[index]):.3g} nats")
 
 
 def test_new_images_are_scored_and_forecast(done: Path, mlefw: Run, tmp_path: Path) -> None:
