@@ -20,29 +20,29 @@ from mlefw.baseline.problem import Problem
 from mlefw.baseline.work import MAX_WORK, LeftOutError
 from mlefw.head.base import Head
 from mlefw.prior.base import Prior
+from mlefw.rows.label_counts import label_counts
 from mlefw.rows.rows import Rows, observation_rows
-from mlefw.rows.scored_tokens import scored_counts
 from mlefw.rows.shape import RowShape
 from mlefw.rows.tokens import TokenRows
 
 
-def null_rows(head: Head, rows: Rows) -> Rows:
+def null_rows(head: Head, rows: Rows, shape: RowShape) -> Rows:
     """The observations of rows of any shape as rows without inputs, with targets as the head takes them.
 
-    Of tokens each kind is one row, and its weight is how often it occurs. Where some token does not, ½ is added to each
-    number, so that held-out rows have a finite NLL (Krichevsky & Trofimov, 1981).
+    Of tokens and pixels each kind is one row, and its weight is how often it occurs. Where some kind does not, ½ is
+    added to each number, so that held-out rows have a finite NLL (Krichevsky & Trofimov, 1981).
     """
-    if isinstance(rows, TokenRows):
-        return _token_kinds(rows, head.eta_dim)
+    if isinstance(rows, TokenRows) or shape.picture is not None:
+        return _label_kinds(rows, head.eta_dim)
     flat = observation_rows(rows)
     # A column in the memory of one number becomes one of its own, which matrix products read faster.
     return flat._replace(y=head.as_target(flat.y), weight=flat.weight.contiguous(), offset=flat.offset.contiguous())
 
 
-def _token_kinds(rows: TokenRows, num_tokens: int) -> Rows:
-    unigram = Unigram(scored_counts(rows, num_tokens))
+def _label_kinds(rows: Rows, num_labels: int) -> Rows:
+    unigram = Unigram(label_counts(rows, num_labels))
     weight = torch.from_numpy(unigram.share * unigram.total)
-    return Rows(weight.new_empty(num_tokens, 0), torch.arange(num_tokens), weight, torch.zeros_like(weight))
+    return Rows(weight.new_empty(num_labels, 0), torch.arange(num_labels), weight, torch.zeros_like(weight))
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class ArrayFeatures:
         features = self.map(train, setting or self.chosen(head.eta_dim))
         if not features.is_whole:
             mean, scale = mean.new_zeros(features.num_columns), scale.new_ones(features.num_columns)
-        rows = null_rows(head, train)._replace(x=features.rows(train).x)
+        rows = null_rows(head, train, self.shape)._replace(x=features.rows(train).x)
         return Problem.of(head, rows, mean, scale, prior, features)
 
 

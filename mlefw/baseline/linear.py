@@ -68,7 +68,8 @@ class LinearBaseline:
             trained network), or `auto`: all inputs if these have few coefficients, else `pca:50`. `run/build.py`
             makes the problem of them.
         solvers: exact solvers, usually of plugins, that are tried before the built-in ones.
-        order: most tokens of context of the tables of a text.
+        order: most tokens of context of the tables of a text, by default 2; or most pixels that those of pixels are by,
+            by default 10, or fewer where there are many levels.
         smoothing: what the tables of a text add to each count, or `unigram`: a prior centred at the shares of tokens,
             with the strength of largest evidence.
     """
@@ -81,7 +82,7 @@ class LinearBaseline:
         ridge_scale: float = 1.0,
         features: list[str] | str | None = None,
         solvers: Sequence[Solver] | None = None,
-        order: int = 2,
+        order: int | None = None,
         smoothing: float | Literal["unigram"] = "unigram",
     ) -> None:
         known = get_args(StandardErrors)
@@ -95,7 +96,7 @@ class LinearBaseline:
         self.ridge_scale = check_scale("baseline.ridge_scale", ridge_scale)
         self.features, self.standard_errors, self.solvers = features, standard_errors, tuple(solvers or ())
         self.max_seconds, self.max_work = max_seconds, max_work
-        if order < 1:
+        if order is not None and order < 1:
             raise UsageError(f"baseline.order={order}: expected a whole number of at least 1")
         self.order, self.smoothing = order, None if smoothing == "unigram" else float(smoothing)
 

@@ -15,6 +15,7 @@ from mlefw.errors import NumericalError, UsageError
 from mlefw.objective.objective import evaluate
 from mlefw.report.coefficient_table import shortened
 from mlefw.report.observation import observation
+from mlefw.report.references import KEYS, exact_names
 from mlefw.report.tables import coefficient_table, facts, token_tables
 from mlefw.run import build, judgement, row_scores
 from mlefw.run.directory import claim
@@ -105,7 +106,7 @@ def _misfit(config: Settings, prepared: Prepared, solution: Solution, content: J
 
 def show(content: Json, out: Console) -> None:
     """Print the content of `baseline.json` as tables and sentences."""
-    if content["target"] == "token" and "null" in content:
+    if "null" in content:
         _show_tables(content, out)
         return
     name = "MLE" if content["prior"] == "none" else "MAP"
@@ -141,11 +142,14 @@ def show(content: Json, out: Console) -> None:
 
 
 def _show_tables(content: Json, out: Console) -> None:
-    """Print the tables of the next token by the tokens before it."""
+    """Print the tables of the next token by the tokens before it, or of pixels."""
+    word = observation(content)
     tables = {("map" if content["prior"] != "none" else "mle"): content, **content}
-    out.print(Text("Exact tables of the next token", style="bold"))
-    out.print(token_tables(content["null"], tables["mle"], tables["map"], tables.get("longer")))
-    out.print(Text(f"{content['population']:,.0f} tokens. {content['solver']}: residual {content['residual']:.1e}"))
+    out.print(Text(f"Exact tables of the next {word}", style="bold"))
+    known = {KEYS[name]: line for name, line in tables.items() if name in KEYS}
+    names = exact_names({"observation": word, **known})
+    out.print(token_tables({name: known[key] for key, name in names.items() if key in known}))
+    out.print(Text(f"{content['population']:,.0f} {word}s. {content['solver']}: residual {content['residual']:.1e}"))
     if tables["mle"].get("reason"):
         out.print(Text(f"The MLE has an infimum only: {tables['mle']['reason']}."))
 

@@ -129,6 +129,14 @@ RANGES: Mapping[str, Range] = {
     },
     "data.x": _COLUMN,
     "data.vocabulary": either(NULL, whole(2)),
+    "data.levels": either(NULL, Range(lambda v: _is_whole(v) and 2 <= v <= 4096, "a whole number from 2 to 4096")),
+    "data.range": either(
+        NULL,
+        Range(
+            lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_number, v)) and v[0] < v[1],
+            "[lowest,highest], such as [0,255]",
+        ),
+    ),
     "data.split": one_of(None, "random", "stratified", "group", "time", "tail", "documents"),
     "data.tokens": one_of("chars", "bytes", "ids"),
     "data.dtype": one_of("uint8", "uint16", "uint32", "int32", "int64"),
@@ -159,7 +167,7 @@ RANGES: Mapping[str, Range] = {
     ),
     "baseline.max_work": number(above=True),
     "baseline.max_seconds": number(above=True),
-    "baseline.order": whole(1),
+    "baseline.order": either(NULL, whole(1)),
     "baseline.smoothing": either(one_of("unigram"), number(above=True)),
     "trainer.max_epochs": either(NULL, whole(1, (-1,))),
     "trainer.min_epochs": either(NULL, whole(0)),

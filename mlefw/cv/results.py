@@ -16,7 +16,7 @@ from mlefw.data.base import Source
 from mlefw.head.base import Head
 from mlefw.reading.split import Split
 from mlefw.reading.table import Table
-from mlefw.report.references import REFERENCES
+from mlefw.report.references import REFERENCES, reference_name
 from mlefw.report.sentences import model_name
 from mlefw.rows.shape import RowShape
 from mlefw.run import build, row_scores
@@ -209,8 +209,12 @@ def _baseline(plan: Plan, jobs: Sequence[Job]) -> str:
     """The name of what the model is compared with, which differs between folds if an estimate exists in some only."""
     if plan.command == "baseline":
         return "null model"
-    found = {summary_of(job.run_dir).get("distance", {}).get("reference") for job in jobs if job.is_done}
-    return REFERENCES.get(found.pop(), "linear estimate") if len(found) == 1 else "linear MLE, MAP or ridge MAP"
+    done = [summary_of(job.run_dir) for job in jobs if job.is_done]
+    found = {summary.get("distance", {}).get("reference") for summary in done}
+    if len(found) != 1:
+        return "linear MLE, MAP or ridge MAP"
+    name = found.pop()
+    return reference_name(done[0], name) if name in REFERENCES else "linear estimate"
 
 
 def _figures(plan: Plan, scored: Mapping[int, Scores], baseline: str) -> Json:

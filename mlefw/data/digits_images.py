@@ -18,6 +18,11 @@ class DigitsImages(TensorSource):
 
     target: str | list[str] | None = "digit"
 
+    @property
+    def pixel_range(self) -> list[float]:
+        """The values of pixels, 0 and 16, unless others are asked for."""
+        return self.range or [0, 16]
+
     def load(self) -> ArrayTable:
         """All images, as bytes."""
         data = datasets.load_digits()

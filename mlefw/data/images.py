@@ -148,7 +148,7 @@ class Images(TensorSource):
             if not self.prediction:
                 raise UsageError(f"{file} is a file ({setting})\n  expected: a folder, or a table that ends in .csv")
             return [file], [text(file.name)], self._content([text(file.name)], None, str(file))
-        if self.prediction:
+        if not self.needs_target:
             found = new_files(folder, setting, known or ())
         else:
             found = labelled_files(folder, setting, known, few=setting != "data.path")
@@ -171,13 +171,14 @@ class Images(TensorSource):
         # Missing cells are kept, since what mends them in a table of numbers does not mend them here.
         source.prediction = True
         content = source.read()
-        needed = {} if self.prediction else {"data.target": self.targets[0], "data.weight": self.weight}
+        needed: dict[str, str | None] = {"data.target": self.targets[0]} if self.needs_target else {}
+        needed |= {} if self.prediction else {"data.weight": self.weight}
         needed |= {"data.table": _FILE, "data.offset": self.offset, "data.id": source.id}
         needed |= {} if self.is_new else {"data.group": self.group}
         for asked, name in needed.items():
             require([name] if name else [], content.columns, content.origin, asked)
         for asked, name in (("data.target", self.targets[0]), ("data.weight", self.weight)):
-            if name in content.holes and not self.prediction:
+            if name in content.holes and name in needed.values():
                 raise UsageError(
                     f"{file}: column {name!r} ({asked}) has missing values\n  {content.where(content.holes[name])}"
                     "\n  expected: a value in each row, or no row for the file"

@@ -43,6 +43,7 @@ class Npz(TensorSource):
         return self.accepted(lambda: self._load(path, "data.test_path")) if path else None
 
     def _load(self, path: str | None, setting: str) -> ArrayTable:
-        optional = [name for name in (self.targets[0], self.weight, self.id) if name] if self.prediction else []
+        optional = [name for name in (self.weight, self.id) if name] if self.prediction else []
+        optional += [] if self.needs_target else [self.targets[0]]
         optional += [self.group] if self.group and self.is_new else []
         return read_arrays(path, setting, self.roles, optional)

@@ -31,6 +31,11 @@ class TensorSource(Source):
         x: name of the array of inputs, (n, *input_shape).
         target: name of the array of targets, (n,), or (n, *positions) with one for each position of a row.
         vocabulary: the number of distinct ids, where inputs are ids from 0 on; null where they are numbers.
+        levels: number of levels to which the values of grey images (1, height, width) or (height, width) are rounded;
+            the target of a row is then each pixel given those before it, and no array of targets is needed. Null where
+            images are inputs.
+        range: lowest and highest value of a pixel, between which levels are equally wide; null for 0 and 255 of bytes,
+            and else for the least and greatest of the training images. Values outside get the outermost levels.
         stream: whether coded rows are kept in temporary files rather than in memory; `auto` does so where they would
             take more than half of the memory.
         cache: directory of these temporary files, which have no name; by default the system's temporary directory.
@@ -41,6 +46,8 @@ class TensorSource(Source):
     x: str = "x"
     target: str | list[str] | None = "y"
     vocabulary: int | None = None
+    levels: int | None = None
+    range: list[float] | None = None
     stream: bool | Literal["auto"] = "auto"
     cache: str | None = None
     is_new: bool = field(default=False, init=False)
@@ -66,6 +73,16 @@ class TensorSource(Source):
         for start in range(0, max(1, table.num_rows), size):
             row = np.arange(start, min(start + size, table.num_rows))
             yield Block(table.take(row), row, (start + len(row)) / max(1, table.num_rows))
+
+    @property
+    def pixel_range(self) -> list[float] | None:
+        """Lowest and highest value of a pixel, where they are known before any image is read."""
+        return self.range
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether there has to be an array of targets: not for predictions, nor where images are their own target."""
+        return not self.prediction and self.levels is None
 
     @property
     def roles(self) -> dict[str, str]:
@@ -112,9 +129,8 @@ class TensorSource(Source):
             UsageError: as `read_dataset`, or another dataset has weights where that of training has none.
         """
         name = self.weight or "weight"
-        table = read_dataset(
-            dataset, origin, (self.x, self.targets[0], name), self.new_array, 1 if self.prediction else 2
-        )
+        fewest = 2 if self.needs_target else 1
+        table = read_dataset(dataset, origin, (self.x, self.targets[0], name), self.new_array, fewest)
         if is_training and name in table.columns:
             self.weight = name
         elif name in table.columns and self.weight is None:
@@ -144,3 +160,15 @@ class TensorSource(Source):
                 raise UsageError(f"data.{name}={getattr(self, name)} is for columns of a table: expected error")
         if self.vocabulary is not None and self.vocabulary < 2:
             raise UsageError(f"data.vocabulary={self.vocabulary}: expected the number of distinct ids, at least 2")
+        self._check_levels()
+
+    def _check_levels(self) -> None:
+        low, high = self.range or (0, 1)
+        if self.levels is None and self.range is not None:
+            raise UsageError(f"data.range={self.range} is for the pixels of images (data.levels): expected null")
+        if self.levels is not None and self.vocabulary is not None:
+            raise UsageError(f"data.levels={self.levels} is for images, and data.vocabulary for ids: expected one")
+        if self.levels is not None and self.offset:
+            raise UsageError(f"data.offset={self.offset} belongs to one eta, and pixels have several alike")
+        if not low < high:
+            raise UsageError(f"data.range={self.range}: expected [lowest,highest], such as [0,255]")

@@ -6,6 +6,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution
 
 from mlefw.plot.image_grid import Tile, image_grid
 from mlefw.report.hardest import Hardest, View
+from mlefw.rows.shape import RowShape
 from mlefw.schema.kinds import RowSchema
 from mlefw.system.number_format import percent
 
@@ -14,15 +15,18 @@ _LETTERS = 12
 
 
 def is_image(schema: RowSchema) -> bool:
-    """Whether rows are images that can be drawn: (channels, height, width), grey, in colour, or with transparency."""
+    """Whether rows are images that can be drawn: grey, in colour, or with transparency; or their pixels as tokens."""
     shape = schema.row_shape
+    return shape.picture is not None or _has_channels(shape)
+
+
+def _has_channels(shape: RowShape) -> bool:
     return shape.num_tokens is None and len(shape.input_shape) == 3 and shape.input_shape[0] in (1, 3, 4)
 
 
 def show(hard: Hardest, schema: RowSchema) -> Figure:
     """Each image with its row, its NLL, what was observed and what was forecast; misclassified ones are framed."""
-    images = np.moveaxis(hard.rows.x.cpu().numpy(), 1, -1)
-    images = images[..., 0] if images.shape[-1] == 1 else images[..., :3]
+    images = _images(hard, schema.row_shape)
     words = _words(hard, schema)
     tiles = [
         Tile(image, [f"row {row}: {nll:.3g} nats", *lines], wrong)
@@ -40,6 +44,14 @@ def show(hard: Hardest, schema: RowSchema) -> Figure:
     if schema.labels is not None and not hard.rows.positions:
         subtitle += "; in brackets the forecast probability; framed where another class is likelier"
     return image_grid(tiles, title, subtitle)
+
+
+def _images(hard: Hardest, shape: RowShape) -> np.ndarray:
+    """The images, (k, height, width), in colour (k, height, width, 3); of pixels as tokens their levels."""
+    if shape.picture is not None:
+        return np.asarray(hard.rows.y.cpu().numpy().reshape(-1, *shape.picture))
+    images = np.moveaxis(hard.rows.x.cpu().numpy(), 1, -1)
+    return images[..., 0] if images.shape[-1] == 1 else images[..., :3]
 
 
 def _words(hard: Hardest, schema: RowSchema) -> list[tuple[list[str], bool]]:

@@ -5,6 +5,8 @@ from typing import Any
 
 KEYS = {
     **{"null": "null", "mle": "baseline", "map": "baseline_map", "ridge": "baseline_ridge"},
+    "position": "baseline_position",
+    **{f"nearest_{count}": f"baseline_nearest_{count}" for count in (1, 4)},
     "longer": "baseline_longer",
 }
 """The null model and the exact estimates, with their keys in `summary.json`."""
@@ -17,6 +19,8 @@ REFERENCES = {"mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge M
 
 def exact_names(summary: Mapping[str, Any]) -> dict[str, str]:
     """Words for the null model and the exact estimates, by their key in a summary."""
+    if has_tables(summary) and _is_of_pixels(summary):
+        return _pixel_names(summary)
     if has_tables(summary):
         order = summary.get("baseline_longer", {}).get("order")
         longer = {2: "trigram"}.get(order, f"{order + 1 if order else ''}-gram")
@@ -37,6 +41,24 @@ def exact_names(summary: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _pixel_names(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Words for the null model and the tables of the levels of pixels, by their key in a summary."""
+    order = summary.get("baseline_longer", {}).get("order", "")
+    names = {
+        "null": "null model (shares of levels)",
+        "baseline": "MLE by the previous pixel (exact)",
+        "baseline_map": "MAP by the previous pixel (exact)",
+        "baseline_position": "MAP by position (exact)",
+    }
+    nearest = {"baseline_nearest_1": 1, "baseline_nearest_4": 4, "baseline_longer": order}
+    words = {key: f"{count} nearest pixels" if count != 1 else "nearest pixel" for key, count in nearest.items()}
+    return names | {key: f"MAP by the {some} (exact)" for key, some in words.items()}
+
+
+def _is_of_pixels(summary: Mapping[str, Any]) -> bool:
+    return summary.get("observation") == "pixel"
+
+
 def has_tables(summary: Mapping[str, Any]) -> bool:
     """Whether the exact estimates are tables of the next token."""
     return "order" in summary.get("baseline_map", {})
@@ -45,7 +67,11 @@ def has_tables(summary: Mapping[str, Any]) -> bool:
 def reference_name(summary: Mapping[str, Any], reference: str) -> str:
     """Words for the estimate that gaps are measured from, `reference` being its name in `distance`."""
     name = REFERENCES[reference]
-    return name.replace("linear", "bigram") if has_tables(summary) else name
+    if not has_tables(summary):
+        return name
+    if _is_of_pixels(summary):
+        return f"{name.removeprefix('linear ')} by the previous pixel"
+    return name.replace("linear", "bigram")
 
 
 def _ridge_scale(summary: Mapping[str, Any]) -> list[str]:

@@ -84,25 +84,21 @@ def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: 
     return Group(Text(title, style="bold"), table)
 
 
-def token_tables(
-    null: Mapping[str, Any], mle: Mapping[str, Any], posterior: Mapping[str, Any], longer: Mapping[str, Any] | None
-) -> Table:
-    """The exact tables of the next token, as `baseline.json` describes them.
+def token_tables(lines: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The exact tables of the next token or pixel, as `baseline.json` describes them, by their names.
 
     The length of the code is that of one that learns while it goes: the tables need not be sent before.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("", "NLL, nats", "bits", "contexts", "prior strength", "code length, bits"):
         table.add_column(heading, justify="right" if heading else "left")
-    names = {"unigram": null, "bigram MLE": mle, "bigram MAP": posterior}
-    names |= {f"{longer['order'] + 1}-gram MAP".replace("3-gram", "trigram"): longer} if longer else {}
-    for name, line in names.items():
+    for name, line in lines.items():
         nats = line.get("nll_nats", line.get("nll_infimum"))
         cells = [number(nats), number(nats / math.log(2)), f"{line.get('num_contexts', 1):,}"]
         length = line.get("code_length_nats")
         strength = number(line.get("concentration"))
         cells += [strength, number(None if length is None else length / math.log(2))]
-        table.add_row(name + (" (infimum)" if "nll_infimum" in line else ""), *cells)
+        table.add_row(name.removesuffix(" (exact)") + (" (infimum)" if "nll_infimum" in line else ""), *cells)
     return table
 
 

@@ -15,12 +15,15 @@ class RowShape:
         num_tokens: number of distinct tokens where x holds tokens, whole numbers below it; else None.
         is_sequential: whether y at a position is given what x holds up to it (the next token): a model must not look
             at later positions.
+        picture: height and width of the image whose pixels, row by row, are the targets of a row (`data.levels`); else
+            None.
     """
 
     input_shape: tuple[int, ...]
     positions: tuple[int, ...] = ()
     num_tokens: int | None = None
     is_sequential: bool = False
+    picture: tuple[int, int] | None = None
 
     @property
     def num_features(self) -> int:
@@ -42,6 +45,8 @@ class RowShape:
         """What one observation is, in a word: `row`, or a `token`, `pixel` or other `position` of a row."""
         if not self.positions:
             return "row"
+        if self.picture is not None:
+            return "pixel"
         if self.num_tokens is not None and self.is_sequential:
             return "token"
         is_image = len(self.input_shape) == 3 and self.input_shape[1:] == self.positions
@@ -64,6 +69,8 @@ class RowShape:
 
     def __str__(self) -> str:
         """In words, for messages: `images or series of shape (1, 28, 28)`."""
+        if self.picture is not None and self.num_tokens is not None:
+            return f"the {self.positions[0]} pixels of an image as tokens of {self.num_tokens} kinds"
         if self.num_tokens is not None:
             return f"{self.input_shape[0]} tokens of {self.num_tokens} kinds"
         return f"{self.input_shape[0]} features" if self.is_table else f"numbers of shape {self.input_shape}"

@@ -148,7 +148,7 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     positions, _ = baseline_features(config, data.schema)
     head = head_of(config.head, data.schema.targets)
     shape = data.schema.row_shape
-    observed = data.train if shape.is_table else null_rows(head, data.train)
+    observed = data.train if shape.is_table else null_rows(head, data.train, shape)
     if data.source.standardize_target:
         set_units(head, observed)
     mean, scale = row_statistics(data.train, shape, data.source.standardize)

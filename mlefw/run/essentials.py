@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from mlefw.configuration.settings import Settings
 from mlefw.head.base import Head
+from mlefw.report.references import KEYS
 from mlefw.run import archive
 from mlefw.run.build import Data
 from mlefw.run.prepare import Prepared
@@ -44,6 +45,7 @@ def essentials(
         "baseline_num_features": len(estimand.baseline_features) if estimand.is_subset else None,
         "baseline": describe(exact.mle, lines.get("mle"), yardstick.absent),
         "baseline_map": describe(exact.map, lines.get("map")),
+        **{KEYS[name]: describe(table, lines.get(name)) for name, table in exact.further.items()},
         "baseline_longer": describe(exact.longer, lines.get("longer")),
         "baseline_ridge": _ridge(config, yardstick),
         "distance": {},

@@ -11,7 +11,7 @@ from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
 from mlefw.baseline.feature_map import FEW
 from mlefw.baseline.linear import LinearBaseline
-from mlefw.baseline.ngram.estimate import ngram_estimates, null_table, takes_tokens
+from mlefw.baseline.ngram.estimate import TEXT_ORDER, ngram_estimates, null_table, takes_tokens
 from mlefw.baseline.ngram.keys import check_order as check_keys
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.work import LeftOutError, TooMuchError
@@ -87,20 +87,20 @@ def check_order(baseline: LinearBaseline | None, estimand: Estimand) -> None:
         UsageError: there are too many contexts of `baseline.order` tokens.
     """
     shape = estimand.shape
-    if baseline is not None and shape.is_sequential and shape.num_tokens is not None:
-        check_keys(shape.num_tokens, baseline.order)
+    if baseline is not None and shape.is_sequential and shape.num_tokens is not None and shape.picture is None:
+        check_keys(shape.num_tokens, baseline.order or TEXT_ORDER)
 
 
 def _tables(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> ExactEstimates:
     """The tables of the next token by the tokens before it, in closed form."""
     num_labels = estimand.objective.head.eta_dim
-    exact = ExactEstimates(estimand.null, null_table=null_table(train, num_labels))
+    exact = ExactEstimates(estimand.null, null_table=null_table(train, num_labels, estimand.shape))
     try:
         with progress_line("tables of tokens"):
             found = ngram_estimates(train, estimand.shape, num_labels, baseline.order, baseline.smoothing)
     except LeftOutError as error:
         return replace(exact, left_out={"mle": str(error)})
-    exact = replace(exact, mle=found.mle, map=found.map, longer=found.longer)
+    exact = replace(exact, mle=found.mle, map=found.map, longer=found.longer, further=found.further)
     if not distance.is_linear(estimand.objective):
         return exact
     if estimand.objective.prior.flat:

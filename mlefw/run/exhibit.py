@@ -40,6 +40,7 @@ CAPTIONS = {
     "confusion": "Counts of the observed class and of the likeliest class of the forecast, coloured by share.",
     "nll_by_position": "Mean NLL at each position of a row, beside the null model and the exact estimate.",
     "hardest": "The images with the largest NLL, with what was observed and what was forecast.",
+    "sample": "Images drawn from the model, pixel by pixel; by chance, for the seed of the run.",
     "residuals": "Quantile residuals against the predicted mean, and their normal quantile-quantile plot.",
 }
 

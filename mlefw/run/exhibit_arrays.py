@@ -1,6 +1,7 @@
 """What a run on arrays shows beside the pictures that every run has: by class, by position, and the hardest rows."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,15 @@ from mlefw.report.references import KEYS, exact_names
 from mlefw.report.sentences import model_name
 from mlefw.rows.rows import Rows
 from mlefw.run.build import Data
+from mlefw.run.sample_pixels import shown_sample
 from mlefw.run.text_sample import text_sample
 from mlefw.schema.tokens import TokenSchema
 from mlefw.score.breakdown import class_counts, nll_by_position
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.atomic import Json
+from mlefw.system.attempt import attempt
 from mlefw.system.inert_text import escaped
+from mlefw.system.random_state import generator
 
 VIEWS: tuple[View, ...] = (IMAGES, PASSAGES)
 """The ways to show the hardest rows; the first one that suits the rows is taken."""
@@ -89,6 +93,11 @@ def pictures(
             found["confusion"] = confusion(count, data.schema.labels, what)
     if "nll_by_position" in summary:
         found["nll_by_position"] = _lines(summary, split, what)
+    draw = partial(shown_sample, final, data.schema, generator(int(summary["seed"]), "sample"))
+    # A plugin may take whole rows alone, and drawing gives it the beginning of a row.
+    sample = attempt("images drawn from the model", draw, None)
+    if sample is not None:
+        found["sample"] = sample
     view = next((view for view in VIEWS if view.suits(data.schema)), None)
     hard = None if view is None else hardest(final, evaluation.nll, rows, split, view.most)
     if view is not None and hard is not None:

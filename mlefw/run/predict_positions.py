@@ -11,6 +11,7 @@ from mlefw.errors import UsageError
 from mlefw.reading.table import Table
 from mlefw.run.checkpoint import Trained
 from mlefw.run.predict import figure_columns
+from mlefw.schema.pixels import PixelSchema
 from mlefw.schema.support import check_support
 
 
@@ -64,7 +65,9 @@ def _of_block(trained: Trained, table: Table, level: float, quantiles: Sequence[
     columns = figure_columns(trained, objective.head(eta), level, quantiles)
     arrays = {name: np.asarray(column.to_numpy(zero_copy_only=False)) for name, column in columns.items()}
     found = {name: (a.astype(str) if a.dtype == object else a).reshape(shape) for name, a in arrays.items()}
-    if schema.target in table.columns:
+    if isinstance(schema, PixelSchema):
+        found["nll_nats"] = objective.head.nll(eta, y).numpy().reshape(shape)
+    elif schema.target in table.columns:
         check_support(objective.head, rows, table, schema.target)
         nll = torch.where(weight > 0, objective.head.nll(eta, y), torch.nan)
         found["nll_nats"] = nll.numpy().reshape(shape)

@@ -119,10 +119,9 @@ class EstimateTally:
         content: Json = {}
         for name, mean in self._means.items():
             if abs(mean.value) < float("inf"):
-                content[KEYS[name]] = {"nll_nats": mean.value}
                 model = self.models[name]
-                if name != "null" and isinstance(model, Ngram):
-                    content[KEYS[name]]["order"] = model.order
+                order = {"order": model.order} if isinstance(model, Ngram) and name != "null" else {}
+                content[KEYS[name]] = {"nll_nats": mean.value, **order}
         for name in self.features.keys() & self._means.keys():
             content.setdefault(KEYS[name], {})["features"] = self.features[name].words
         if self.ridge_scale is not None and KEYS["ridge"] in content:

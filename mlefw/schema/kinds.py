@@ -11,6 +11,7 @@ from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
 from mlefw.rows.shape import RowShape
 from mlefw.schema.feature import Feature
+from mlefw.schema.pixels import PixelSchema
 from mlefw.schema.schema import Schema
 from mlefw.schema.target import Target, TargetKind
 from mlefw.schema.tensors import TensorSchema
@@ -103,6 +104,8 @@ def learn_schema(table: Table, source: Source, kind: TargetKind | Mapping[str, T
     """
     if source.form == "tokens":
         return TokenSchema.learn_source(table, source, kind)
+    if source.form == "tensors" and getattr(source, "levels", None) is not None:
+        return PixelSchema.learn(table, source, kind)
     if source.form == "tensors":
         return TensorSchema.learn(table, source, kind)
     return Schema.learn(table, source, kind)
@@ -117,8 +120,10 @@ def schema_from(plain: Any) -> RowSchema:
     form = plain.get("form", "columns") if isinstance(plain, dict) else "columns"
     if form == "tensors":
         return TensorSchema.from_dict(plain)
+    if form == "pixels":
+        return PixelSchema.from_dict(plain)
     if form == "tokens":
         return TokenSchema.from_dict(plain)
     if form != "columns":
-        raise UsageError(f"schema.form is {form!r}: expected columns, tensors or tokens")
+        raise UsageError(f"schema.form is {form!r}: expected columns, tensors, pixels or tokens")
     return Schema.from_dict(plain)

@@ -56,7 +56,7 @@ class TensorSchema:
     offset: str | None = None
     weight: str | None = None
     id: str | None = None
-    form: Literal["tensors"] = "tensors"
+    form: Literal["tensors", "pixels"] = "tensors"
     partial: bool = field(default=False, init=False)
     bounds: bool = field(default=False, init=False)
 

@@ -40,8 +40,9 @@ class ExactEstimates:
             estimates use a part of the features only.
         seconds: time that the estimates took.
         left_out: for each estimate that was not computed, by name, the reason.
-        longer: table of a text by more than one token of context.
-        null_table: the null model of a text as a table without context.
+        longer: table of a text by more than one token of context, or of pixels by the most nearest ones.
+        further: further tables of pixels, by name.
+        null_table: the null model of a text or of pixels as a table without context.
         replaced: for each estimate of arrays that was computed of other features than those asked for, by name, the
             reason and the features.
         least: the infimum of the objective of a linear model of tokens, where no logits have to attain it.
@@ -56,6 +57,7 @@ class ExactEstimates:
     left_out: Mapping[str, str] = field(default_factory=dict)
     replaced: Mapping[str, str] = field(default_factory=dict)
     longer: NgramEstimate | None = None
+    further: Mapping[str, NgramEstimate] = field(default_factory=dict)
     null_table: Ngram | None = None
     least: float | None = None
 
@@ -73,14 +75,15 @@ class ExactEstimates:
         """Name and solution of the estimate that gaps are measured from: the first usable of MLE, MAP and ridge MAP."""
         for name, solution in self.solutions.items():
             is_certain = solution.converged or (solution.gap is not None and solution.gap < _SMALL_GAP)
-            if name != "longer" and solution.may_exist and is_certain:
+            if name in ("mle", "map", "ridge") and solution.may_exist and is_certain:
                 return name, solution
         return None
 
     @property
     def solutions(self) -> dict[str, Estimate]:
         """The estimates that were computed, without the null model, by name."""
-        found = {"mle": self.mle, "map": self.map, "ridge": self.ridge, "longer": self.longer}
+        linear = {"mle": self.mle, "map": self.map, "ridge": self.ridge}
+        found: dict[str, Estimate | None] = {**linear, **self.further, "longer": self.longer}
         return {name: solution for name, solution in found.items() if solution is not None}
 
 

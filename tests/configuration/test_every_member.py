@@ -116,6 +116,18 @@ def test_no_member_would_be_refused_or_warned_of_if_it_were_a_plugin(
     prepare(chosen(group, member, tmp_path), None)
 
 
+@pytest.mark.parametrize("member", ["linear", "transformer"])
+def test_a_model_of_tokens_takes_pixels_and_is_held_to_the_rules_of_plugins(
+    member: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "is_plugin", lambda part: True)
+    overrides = ["data=digits_images", "data.levels=3", "head=categorical", f"model={member}"]
+    settings = {**read_settings("train", overrides, [], []), "run_dir": str(tmp_path)}
+    prepared = prepare(settings_of(settings), None)
+    assert prepared.data.train.positions == (64,)
+    assert prepared.estimand.objective.head.eta_dim == 3
+
+
 def tensors(group: str, member: str, file: Path) -> list[str]:
     """Settings of images, or for a transformer of sequences of ids; none for members that take tables."""
     if (group, member) not in OF_TENSORS:

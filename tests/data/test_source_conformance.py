@@ -116,6 +116,8 @@ def test_the_public_checks_on_arrays_in_memory() -> None:
     x, y = random.normal(size=(57, 4, 2)), random.integers(0, 3, (57, 4))
     with offered(rows=as_arrays(x, y, "x", "y")):
         check_source(Arrays())
+    with offered(rows=as_arrays({"x": random.integers(0, 9, (57, 4, 2))}, None, "x", "y")):
+        check_source(Arrays(levels=3))
     with offered(rows=TensorDataset(torch.from_numpy(x), torch.from_numpy(y))):
         check_source(Arrays())
 

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from mlefw.baseline.ngram.keys import check_order, has_context, keys
+from mlefw.baseline.ngram.pixels import PixelContext
 from mlefw.rows.rows import Rows
 from mlefw.rows.scored_tokens import scored_tokens
 from mlefw.rows.tokens import TokenRows
@@ -111,15 +112,18 @@ def count_ngrams(rows: TokenRows, num_tokens: int, order: int) -> Counts:
     return Counts(order, num_tokens, *_tally(_key_blocks(rows, num_tokens, order), num_tokens ** (order + 1)))
 
 
-def count_pairs(rows: Rows, num_inputs: int, num_tokens: int) -> Counts:
+def count_pairs(rows: Rows, num_inputs: int, num_tokens: int, context: PixelContext | None = None) -> Counts:
     """The counts of pairs of an id that is read and the label at its position, for rows of any source.
+
+    With `context` it stands for the id.
 
     Args:
         rows: x (n, *positions), whole numbers below `num_inputs`, and y (n, *positions), below `num_tokens`.
         num_inputs: number of different ids.
         num_tokens: number of different labels, K.
+        context: what labels of pixels are counted by, in place of x.
     """
-    blocks = _pair_blocks(rows, num_tokens)
+    blocks = _pair_blocks(rows, num_tokens, context)
     key, count = _tally(blocks, num_inputs * num_tokens)
     is_whole = bool((count == np.round(count)).all())
     return Counts(1, num_tokens, key, count.astype(np.int64) if is_whole else count, num_inputs)
@@ -135,12 +139,12 @@ def _key_blocks(rows: TokenRows, num_tokens: int, order: int) -> _Blocks:
         yield keys(rows, position if known.all() else position[known], num_tokens, order), None
 
 
-def _pair_blocks(rows: Rows, num_tokens: int) -> _Blocks:
+def _pair_blocks(rows: Rows, num_tokens: int, context: PixelContext | None) -> _Blocks:
     size = max(1, _BLOCK // max(1, rows.weight[:1].numel()))
     for part in rows.blocks(size):
         kept = part.weight > 0
         # Converted first: torch indexes no uint16.
-        key = part.x.long() * num_tokens + part.y.long()
+        key = (part.x.long() if context is None else context.ids(part)) * num_tokens + part.y.long()
         yield key[kept].numpy(), part.weight[kept].double().numpy()
 
 

@@ -1,20 +1,28 @@
 """Tables of the next token as exact estimates with their certificates."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from mlefw.baseline.ngram.bigram_mle import BigramMle
 from mlefw.baseline.ngram.counts import count_ngrams, count_pairs
 from mlefw.baseline.ngram.ngram import Ngram, fit_longer, fit_table, residual
+from mlefw.baseline.ngram.pixels import PixelContext, orders
 from mlefw.baseline.ngram.scores import score
 from mlefw.baseline.ngram.unigram import Unigram
 from mlefw.baseline.work import LeftOutError
 from mlefw.head.base import Head
 from mlefw.head.categorical import CategoricalHead
+from mlefw.rows.label_counts import label_counts
 from mlefw.rows.rows import Rows
-from mlefw.rows.scored_tokens import scored_counts
 from mlefw.rows.shape import RowShape
 from mlefw.rows.tokens import TokenRows
+
+TEXT_ORDER = 2
+"""Tokens of context of the longest tables of a text."""
+
+_HALF = 0.5
+"""Added to each count of a level of a pixel (Krichevsky & Trofimov, 1981)."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +84,15 @@ class NgramEstimates:
     Attributes:
         mle: MLE by the previous token.
         map: MAP by the previous token, under a Dirichlet prior.
-        longer: MAP by more tokens; None where they are not asked for, or rows are no text.
+        longer: MAP by more tokens, or of pixels by the largest number of nearest ones; None where they are not asked
+            for, or rows are no text.
+        further: further tables of pixels by name: `position`, `nearest_1` and `nearest_4`.
     """
 
     mle: NgramEstimate
     map: NgramEstimate
     longer: NgramEstimate | None = None
+    further: Mapping[str, NgramEstimate] = field(default_factory=dict)
 
 
 def takes_tokens(shape: RowShape, head: Head) -> bool:
@@ -89,13 +100,15 @@ def takes_tokens(shape: RowShape, head: Head) -> bool:
     return shape.num_tokens is not None and shape.positions == shape.input_shape and isinstance(head, CategoricalHead)
 
 
-def null_table(rows: Rows, num_tokens: int) -> Ngram | None:
-    """The null model of a text as a table without context; None for other rows."""
-    return Ngram(Unigram(scored_counts(rows, num_tokens)).share, ()) if isinstance(rows, TokenRows) else None
+def null_table(rows: Rows, num_tokens: int, shape: RowShape) -> Ngram | None:
+    """The null model of a text or of pixels as a table without context; None for other rows."""
+    if not isinstance(rows, TokenRows) and shape.picture is None:
+        return None
+    return Ngram(Unigram(label_counts(rows, num_tokens)).share, ())
 
 
 def ngram_estimates(
-    rows: Rows, shape: RowShape, num_labels: int, order: int, smoothing: float | None
+    rows: Rows, shape: RowShape, num_labels: int, order: int | None, smoothing: float | None
 ) -> NgramEstimates:
     """The tables of the next token, or of the label at each token.
 
@@ -103,7 +116,8 @@ def ngram_estimates(
         rows: the training rows, of which `takes_tokens` holds.
         shape: their shape.
         num_labels: number of different labels.
-        order: most tokens of context, which only windows of a text have more than one of.
+        order: most tokens of context, which only windows of a text have more than one of (None for 2); or the largest
+            number of nearest pixels (None for 10, or fewer where there are many levels).
         smoothing: added to each count, or None for a prior centred at the null model with the largest evidence.
 
     Raises:
@@ -122,7 +136,29 @@ def ngram_estimates(
         infimum=None if mle.exists else mle.nll,
     )
     second = NgramEstimate(ngram, score(ngram, rows).mean, residual(ngram))
+    if shape.picture is not None:
+        tables = _pixel_tables(rows, shape.picture, num_labels, order, smoothing)
+        return NgramEstimates(first, second, tables.pop("longer"), tables)
     if not isinstance(rows, TokenRows) or order == 1:
         return NgramEstimates(first, second)
-    longer = fit_longer(ngram, rows, order)
+    longer = fit_longer(ngram, rows, order or TEXT_ORDER)
     return NgramEstimates(first, second, NgramEstimate(longer, score(longer, rows).mean, residual(longer)))
+
+
+def _pixel_tables(
+    rows: Rows, picture: tuple[int, int], num_levels: int, order: int | None, smoothing: float | None
+) -> dict[str, NgramEstimate]:
+    """The tables of the level of a pixel by its position, and by its nearest earlier pixels; the largest is `longer`.
+
+    To each count ½ is added, or `smoothing`: (c + s) / (n + K s), the posterior mean under a symmetric Dirichlet prior.
+    """
+    *smaller, largest = orders(num_levels, order)
+    asked = {"position": 0, **{f"nearest_{m}": m for m in smaller}, "longer": largest}
+    found = {}
+    for name, count in asked.items():
+        context = PixelContext(*picture, num_levels, count)
+        context.check()
+        counts = count_pairs(rows, context.num_inputs, num_levels, context)
+        ngram = replace(fit_table(counts, _HALF if smoothing is None else smoothing), context=context)
+        found[name] = NgramEstimate(ngram, score(ngram, rows).mean, residual(ngram))
+    return found

@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from mlefw.baseline.ngram.counts import Counts, count_ngrams
 from mlefw.baseline.ngram.evidence import log_evidence, maximise_evidence
 from mlefw.baseline.ngram.keys import check_order, has_context, keys
+from mlefw.baseline.ngram.pixels import PixelContext
 from mlefw.baseline.ngram.unigram import Unigram
 from mlefw.errors import UsageError
+from mlefw.rows.rows import Rows
 from mlefw.rows.tokens import TokenRows
 
 
@@ -50,15 +53,21 @@ class Ngram:
     Attributes:
         base: probabilities without context, (K,).
         levels: tables for contexts of 1, 2, … tokens.
+        context: what the one table of levels of pixels is by; None where it is the tokens before.
     """
 
     base: np.ndarray
     levels: tuple[Level, ...]
+    context: PixelContext | None = None
 
     @property
     def order(self) -> int:
         """Number of tokens of the longest contexts."""
-        return len(self.levels)
+        return len(self.levels) if self.context is None else self.context.order
+
+    def ids(self, rows: Rows) -> Tensor:
+        """What the label at each position of rows is forecast from, (n, *positions): the id there, or its context."""
+        return rows.x.long() if self.context is None else self.context.ids(rows)
 
     def of_keys(self, key: np.ndarray, order: int) -> np.ndarray:
         """p(token | context) of keys (n,) of contexts of `order` tokens or more, by the first `order` levels, (n,)."""
@@ -84,6 +93,8 @@ class Ngram:
         for level in self.levels:
             parts[f"key_{level.counts.order}"] = level.counts.key
             parts[f"count_{level.counts.order}"] = level.counts.count
+        if self.context is not None:
+            parts["picture"] = np.array([self.context.height, self.context.width, self.context.order], dtype=np.int64)
         return parts
 
     def check(self) -> None:
@@ -101,6 +112,9 @@ class Ngram:
                 raise ValueError("counts that are not positive, or of another number than their keys")
             if len(counts.key) and (counts.key[0] < 0 or counts.key[-1] >= size or (np.diff(counts.key) <= 0).any()):
                 raise ValueError("keys that do not ascend, or that are no tokens")
+        sizes = [level.counts.num_contexts for level in self.levels]
+        if self.context is not None and sizes != [self.context.num_inputs]:
+            raise ValueError("a table of pixels with another number of contexts")
 
     @classmethod
     def from_arrays(cls, parts: Mapping[str, np.ndarray]) -> "Ngram":
@@ -110,7 +124,12 @@ class Ngram:
         for order, (concentration, num_contexts) in enumerate(each, 1):
             key, count = (np.asarray(parts[f"{name}_{order}"]) for name in ("key", "count"))
             levels.append(Level(Counts(order, len(base), key, count, num_contexts), concentration))
-        return cls(base, tuple(levels))
+        picture = parts.get("picture")
+        context = None
+        if picture is not None:
+            height, width, order = np.asarray(picture).tolist()
+            context = PixelContext(height, width, len(base), order)
+        return cls(base, tuple(levels), context)
 
 
 def fit_ngram(rows: TokenRows, num_tokens: int, order: int = 1, smoothing: float | None = None) -> Ngram:

@@ -63,14 +63,14 @@ def token_nll(ngram: Ngram, rows: TokenRows) -> Iterator[tuple[np.ndarray, np.nd
 
 
 def pair_nll(ngram: Ngram, rows: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The NLL of each label y given the id x at its position, in nats, and its weight, for consecutive blocks of rows.
+    """The NLL of each label y given the id x, or the context, at its position, in nats, and its weight, in blocks.
 
     Both are (b, *positions), as x and y are; the NLL is 0 where the weight is. Only the first level is used.
     """
     size = max(1, _BLOCK // max(1, rows.weight[:1].numel()))
     for part in rows.blocks(size):
         weight = part.weight.double().numpy()
-        key = (part.x.long() * len(ngram.base) + part.y.long()).numpy()[weight > 0]
+        key = (ngram.ids(part) * len(ngram.base) + part.y.long()).numpy()[weight > 0]
         nll = np.zeros(weight.shape)
         with np.errstate(divide="ignore"):
             nll[weight > 0] = -np.log(ngram.of_keys(key, 1))
