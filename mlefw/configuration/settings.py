@@ -263,7 +263,8 @@ class SampleSettings:
     Args:
         run: a run directory or a checkpoint file; empty if none is given.
         prompt: what the sample goes on from.
-        length: number of tokens to draw.
+        length: number of tokens of text to draw.
+        num: number of images to draw.
         seed: of the draws.
         temperature: 1 for the model's own distribution.
         output: a file for the sample.
@@ -273,6 +274,7 @@ class SampleSettings:
     run: str
     prompt: str = ""
     length: int = 500
+    num: int = 16
     seed: int = 0
     temperature: float = 1.0
     output: str | None = None
