@@ -311,7 +311,18 @@ def test_help_is_short_and_imports_no_torch(mlefw: Run) -> None:
     done = mlefw("--help")
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) <= 40
-    for word in ("train", "baseline", "evaluate", "predict", "compare", "check", "head=", "poisson", "examples"):
+    for word in (
+        "train",
+        "baseline",
+        "evaluate",
+        "predict",
+        "sample",
+        "compare",
+        "check",
+        "head=",
+        "poisson",
+        "examples",
+    ):
         assert word in done.stdout
     code = "import sys; from mlefw.cli import run; run(['--help']); sys.exit('torch' in sys.modules)"
     import subprocess

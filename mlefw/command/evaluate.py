@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from mlefw.report.references import EXACT
 from mlefw.rows.rows import Rows
 from mlefw.run import archive, build, exhibit, judgement, pooled
 from mlefw.run.checkpoint import Trained
+from mlefw.run.evaluated_arrays import of_new_arrays
 from mlefw.run.new_data import adapted, check_output, num_unseen, read_blocks
 from mlefw.run.pooled import MemberTally, Pooled
 from mlefw.run.posterior import AveragedTally, posterior_of
@@ -61,7 +62,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     split = config.split or "test"
     if config.data.path is None:
         pooled.check_split(trained, split)
-    unseen = 0
+    unseen, arrays = 0, list[Rows]()
     read = read_blocks(trained, config.data, split, prediction=False)
     with progress(in_pieces(read, posterior), "scoring") as blocks:
         for block in (block for block in blocks if block.table.num_rows):
@@ -74,6 +75,8 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
             if estimates is not None:
                 estimates.add(rows, code, nll)
             unseen = num_unseen(rows)
+            if config.plots and not trained.schema.row_shape.is_table:
+                arrays.append(rows)
     far.warn()
     if not tally.population:
         what = "every weight is zero" if tally.num_rows else "0 data rows"
@@ -88,7 +91,8 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     if config.output:
         write_json(local_path(config.output, "output"), content)
     if config.plots:
-        _draw(local_path(config.plots, "plots"), trained, tally, content)
+        more = of_new_arrays(trained, arrays, content, estimates)
+        _draw(local_path(config.plots, "plots"), trained, tally, content, more)
     return content
 
 
@@ -167,18 +171,21 @@ def _checked_rows(trained: Trained, table: Table) -> Rows:
     return rows
 
 
-def _draw(folder: Path, trained: Trained, tally: StreamedFigures, content: Json) -> None:
-    """Write the pictures of the predictive distributions; a warning if there are none for such a distribution."""
+def _draw(
+    folder: Path, trained: Trained, tally: StreamedFigures, content: Json, more: Sequence[exhibit.Exhibit] = ()
+) -> None:
+    """Write the pictures of the predictive distributions, and more; a warning if there are none at all."""
     eta, rows = tally.kept()
     split = content.get("split", "test")
     sample = Sample.of({split: rows}, trained.schema.target, trained.schema.labels, trained.schema.row_shape)
     if "split" not in content:
         sample = replace(sample, description=sample.description.removeprefix("test "))
     seen = forecast(trained.objective, eta[sample.index], sample.rows)
-    if seen is None:
+    if seen is None and not more:
         warn(f"plots={folder}: there are no pictures of such distributions")
         return
-    exhibit.store(folder, exhibit.predictive(sample, seen, content["metrics"]))
+    shown = [] if seen is None else exhibit.predictive(sample, seen, content["metrics"])
+    exhibit.store(folder, [*shown, *more])
 
 
 def _stored_estimates(run: Path, content: Json) -> Json:

@@ -1,6 +1,6 @@
 """Rows that are windows of a stream of tokens: x the tokens but the last, y the tokens but the first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -49,6 +49,13 @@ class TokenRows(Rows):
     def moving(self, pieces: Tensor) -> "TokenRows":
         """The rows, of which training draws others in each epoch: windows of `pieces`, (m, 2)."""
         return TokenRows(self.stream, self.windows, self.length, self.hidden, pieces)
+
+    def joined(self, others: Sequence["TokenRows"]) -> "TokenRows":
+        """The rows with those of other windows of the stream behind them."""
+        windows = Windows(
+            *(torch.cat(column) for column in zip(self.windows, *(o.windows for o in others), strict=True))
+        )
+        return TokenRows(self.stream, windows, self.length, self.hidden)
 
     @property
     def is_moving(self) -> bool:

@@ -82,8 +82,22 @@ def predictive(sample: Sample, seen: Forecast, figures: Mapping[str, float]) -> 
 def of_arrays(
     final: Objective, evaluations: Mapping[str, Evaluation], data: Data, summary: Mapping[str, Any]
 ) -> list[Exhibit]:
-    """What a run on arrays shows of its forecasts; the arguments are as for `exhibit_arrays.pictures`."""
-    found = exhibit_arrays.pictures(final, evaluations, data, summary)
+    """What a run on arrays shows of its forecasts.
+
+    Args:
+        final: the model that forecasts.
+        evaluations: the model on each split.
+        data: the rows.
+        summary: the content of `summary.json`.
+    """
+    split = exhibit_arrays.shown_split(data.splits)
+    rows = data.splits[split]
+    found = exhibit_arrays.pictures(final, evaluations[split], rows, data.schema, split, summary)
+    return as_exhibits(found | exhibit_arrays.sample(final, data.schema, int(summary["seed"])))
+
+
+def as_exhibits(found: Mapping[str, Figure | Section]) -> list[Exhibit]:
+    """Pictures with their titles and captions, then sections of text."""
     texts = [(name, one) for name, one in found.items() if isinstance(one, Section)]
     return [*_as_exhibits({name: one for name, one in found.items() if not isinstance(one, Section)}), *texts]
 

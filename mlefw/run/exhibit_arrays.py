@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from mlefw.objective.objective import Evaluation, Objective
 from mlefw.plot.by_position import nll_by_position as picture_by_position
@@ -21,8 +22,10 @@ from mlefw.rows.rows import Rows
 from mlefw.run.build import Data
 from mlefw.run.sample_pixels import shown_sample
 from mlefw.run.text_sample import text_sample
+from mlefw.schema.kinds import RowSchema
 from mlefw.schema.tokens import TokenSchema
 from mlefw.score.breakdown import class_counts, nll_by_position
+from mlefw.score.exact_model import ExactModel
 from mlefw.score.yardstick import Yardstick
 from mlefw.system.atomic import Json
 from mlefw.system.attempt import attempt
@@ -48,10 +51,7 @@ def shown_split(splits: Mapping[str, Rows]) -> str:
 
 
 def by_position(final: Objective, evaluations: Mapping[str, Evaluation], data: Data, yardstick: Yardstick) -> Json:
-    """`nll_by_position` of `summary.json`: the NLL at each position of the rows that are shown; else empty.
-
-    Lists of the mean NLL in nats of the `model`, the `null` model and the exact estimate that gaps are measured from,
-    with null where no row observes the position.
+    """`nll_by_position` of `summary.json`, of the rows that are shown (see `nll_at_positions`).
 
     Args:
         final: the model that forecasts.
@@ -59,64 +59,84 @@ def by_position(final: Objective, evaluations: Mapping[str, Evaluation], data: D
         data: the rows.
         yardstick: the exact estimates.
     """
-    positions = data.schema.row_shape.positions
+    split, reference = shown_split(data.splits), yardstick.exact.reference
+    models: dict[str, ExactModel] = {"model": final, "null": yardstick.null}
+    if reference is not None and yardstick.reference is not None:
+        models[reference[0]] = yardstick.reference
+    return nll_at_positions(data.schema, data.splits[split], split, models, evaluations[split].eta)
+
+
+def nll_at_positions(
+    schema: RowSchema, rows: Rows, split: str, models: Mapping[str, ExactModel], eta: Tensor | None = None
+) -> Json:
+    """The NLL at each position of rows, as `nll_by_position`; empty where rows have no or too many positions.
+
+    Lists of the mean NLL in nats of each model, with null where no row observes the position.
+
+    Args:
+        schema: what rows are.
+        rows: the rows.
+        split: name of their split.
+        models: by name `model`, `null` and the exact estimate that gaps are measured from.
+        eta: eta of the rows under `model`, if known.
+    """
+    positions = schema.row_shape.positions
     if len(positions) != 1 or not 1 < positions[0] <= MOST_POSITIONS:
         return {}
-    split = shown_split(data.splits)
-    rows, reference = data.splits[split], yardstick.exact.reference
-    found = {"model": nll_by_position(final, rows, evaluations[split].eta)}
-    found["null"] = nll_by_position(yardstick.null, rows)
-    if reference is not None and yardstick.reference is not None:
-        found[reference[0]] = nll_by_position(yardstick.reference, rows)
+    found = {name: nll_by_position(one, rows, eta if name == "model" else None) for name, one in models.items()}
     listed = {name: [v if np.isfinite(v) else None for v in values.tolist()] for name, values in found.items()}
     return {"nll_by_position": {"split": split, **listed}}
 
 
 def pictures(
-    final: Objective, evaluations: Mapping[str, Evaluation], data: Data, summary: Mapping[str, Any]
+    final: Objective, evaluation: Evaluation, rows: Rows, schema: RowSchema, split: str, summary: Mapping[str, Any]
 ) -> dict[str, Figure | Section]:
     """Pictures, and sections of text, by name.
 
     Args:
         final: the model that forecasts.
-        evaluations: the model on each split.
-        data: the rows.
-        summary: the content of `summary.json`.
+        evaluation: the model on the rows.
+        rows: the rows.
+        schema: what rows are.
+        split: name of their split.
+        summary: as the content of `summary.json`.
     """
-    split = shown_split(data.splits)
-    rows, evaluation = data.splits[split], evaluations[split]
     found: dict[str, Figure | Section] = {}
     what = f"{'training' if split == 'train' else split}: {', '.join(sizes(summary, split))}"
-    if data.schema.labels is not None and len(data.schema.labels) <= MAX_CLASSES:
-        count = class_counts(final, rows, len(data.schema.labels), evaluation.eta)
+    if schema.labels is not None and len(schema.labels) <= MAX_CLASSES:
+        count = class_counts(final, rows, len(schema.labels), evaluation.eta)
         if count is not None:
-            found["confusion"] = confusion(count, data.schema.labels, what)
+            found["confusion"] = confusion(count, schema.labels, what)
     if "nll_by_position" in summary:
         found["nll_by_position"] = _lines(summary, split, what)
-    draw = partial(shown_sample, final, data.schema, generator(int(summary["seed"]), "sample"))
-    # A plugin may take whole rows alone, and drawing gives it the beginning of a row.
-    sample = attempt("images drawn from the model", draw, None)
-    if sample is not None:
-        found["sample"] = sample
-    view = next((view for view in VIEWS if view.suits(data.schema)), None)
+    view = next((view for view in VIEWS if view.suits(schema)), None)
     hard = None if view is None else hardest(final, evaluation.nll, rows, split, view.most)
     if view is not None and hard is not None:
-        shown = view.show(hard, data.schema)
+        shown = view.show(hard, schema)
         found[view.name] = Section(view.title, text=shown, open=True) if isinstance(shown, str) else shown
-    if isinstance(data.schema, TokenSchema) and data.schema.tokens != "ids":
-        found["sample"] = _sample(final, data.schema, int(summary["seed"]))
     return found
 
 
-def _sample(final: Objective, schema: TokenSchema, seed: int) -> Section:
-    """A text that the model draws: fewer tokens of a large model, so that it takes some seconds at most."""
+def sample(final: Objective, schema: RowSchema, seed: int) -> dict[str, Section | Figure]:
+    """A text, or images, that the model draws, by name; empty where it forecasts neither.
+
+    Of a large model of text there are fewer tokens, so that it takes some seconds at most.
+    """
+    # A plugin may take whole rows alone, and drawing gives it the beginning of a row.
+    images = attempt(
+        "images drawn from the model", lambda: shown_sample(final, schema, generator(seed, "sample")), None
+    )
+    if images is not None:
+        return {"sample": images}
+    if not isinstance(schema, TokenSchema) or schema.tokens == "ids":
+        return {}
     size = sum(weight.numel() for weight in final.model.parameters()) * schema.length
     length = max(50, min(SAMPLE_TOKENS, SAMPLE_WORK // max(1, size)))
     drawn = text_sample(final, schema, length, seed=seed)
     text = drawn if isinstance(drawn, str) else bytes(drawn).decode("utf-8", "replace")
     word = "characters" if schema.tokens == "chars" else "bytes"
     note = f"{length} {word} that the model draws one after another, seed {seed}, without a prompt"
-    return Section("A sample of text", text=escaped(text), note=note, open=True)
+    return {"sample": Section("A sample of text", text=escaped(text), note=note, open=True)}
 
 
 def _lines(summary: Mapping[str, Any], split: str, what: str) -> Figure:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
@@ -346,6 +347,23 @@ def test_the_runs_own_rows_have_the_figures_of_training(capsys: pytest.CaptureFi
         assert "null model (unigram), in nats" in said and "minus bigram MAP: " in said and "linear" not in said
     assert told("evaluate", "run=chars", "uncertainty=laplace") == 2
     assert "averages forecasts of rows of one observation" in capsys.readouterr().err
+
+
+def test_pictures_of_the_runs_own_rows_are_those_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_source, "_BLOCK_TOKENS", 3 * T)
+    assert told("evaluate", "run=chars", "plots=own") == 0
+    names = {file.name for file in Path("own").iterdir()}
+    assert names == {"reliability.png", "confusion.png", "nll_by_position.png", "hardest.txt"}
+    for name in ("confusion.png", "nll_by_position.png"):
+        own, known = (matplotlib.image.imread(folder / name) for folder in (Path("own"), Path("chars/plots")))
+        assert own.shape == known.shape and (np.abs(own - known).max(-1) > 0.1).mean() < 1e-3, name
+    assert Path("own/hardest.txt").read_bytes() == Path("chars/plots/hardest.txt").read_bytes()
+    # The test text as a file of its own: other words, and passages in several blocks.
+    text = Path("chars.txt").read_text(encoding="utf-8")
+    Path("tail.txt").write_text(text[len(text) - round(0.1 * len(text)) :], encoding="utf-8")
+    assert told("evaluate", "run=chars", "data.path=tail.txt", "plots=tail") == 0
+    shown = Path("tail/hardest.txt").read_text(encoding="utf-8")
+    assert shown.replace(" new passages", " test passages") == Path("own/hardest.txt").read_text(encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------------------------------ report

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pytest
 import scipy.stats
@@ -42,6 +43,13 @@ def masked(y: torch.Tensor) -> tuple[Rows, np.ndarray]:
     weight[:, 2] = 0
     x = torch.from_numpy(random.normal(size=(N, T, K)))
     return Rows(x, y, torch.from_numpy(weight), constant(0.0, (N, T))), weight
+
+
+def changed(one: Path, other: Path) -> float:
+    """The share of pixels in which two pictures differ visibly."""
+    pixels = [matplotlib.image.imread(file) for file in (one, other)]
+    assert pixels[0].shape == pixels[1].shape
+    return float((np.abs(pixels[0] - pixels[1]).max(-1) > 0.1).mean())
 
 
 def model(head: torch.nn.Module) -> Objective:
@@ -170,6 +178,11 @@ def test_a_run_on_images_shows_classes_and_the_hardest_images(tmp_path: Path, mo
     assert {"confusion", "hardest"} <= set(events.Tags()["images"])
     found = summary_of(tmp_path / "r")
     assert found["observation"] == "row" and found["nll_se_unit"] == "rows" and "nll_by_position" not in found
+
+    assert run(["evaluate", "run=r", "plots=new"]) == 0
+    for name in ("confusion.png", "hardest.png"):
+        # Classes that are all but equally likely may change places between blocks of other sizes.
+        assert changed(tmp_path / "new" / name, tmp_path / "r" / "plots" / name) < 1e-3
 
     monkeypatch.setattr(exhibit_arrays, "VIEWS", (View("passages", "Hardest rows", 10, text_view, passages),))
     assert run([*few, "baseline=none", "run_dir=t"]) == 0

@@ -214,3 +214,14 @@ def test_the_python_door_takes_images_alone(tmp_path: Path) -> None:
     assert figures["nll_nats"] == pytest.approx(predicted["nll_nats"].mean(), abs=1e-9)
     assert model.distribution(x[:20]).batch_shape == (20, 64)
     assert mlefw.load(tmp_path / "r").target == "pixel"
+
+
+def test_the_command_draws_a_picture_or_arrays(done: Path, mlefw: Run, tmp_path: Path) -> None:
+    for name in ("s.png", "s.npz"):
+        assert mlefw("sample", f"run={done}", "num=3", f"output={name}").returncode == 0
+    with np.load(tmp_path / "s.npz", allow_pickle=False) as arrays:
+        assert arrays["x"].shape == (3, 1, 8, 8) and set(np.unique(arrays["x"])) <= {0, 255}
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    for given, said in (((), "ends in .png or .npz"), (("prompt=a", "output=t.npz"), "no prompt")):
+        refused = mlefw("sample", f"run={done}", *given)
+        assert refused.returncode == 2 and said in refused.stderr
