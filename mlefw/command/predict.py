@@ -18,6 +18,7 @@ from mlefw.run.new_data import adapted, check_output, read_blocks
 from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
 from mlefw.schema.reach import FarRows
+from mlefw.schema.tokens import TokenSchema
 from mlefw.system.atomic import write_atomically
 from mlefw.system.inert_text import escaped, spreadsheet_cell
 from mlefw.system.local_path import local_path
@@ -63,7 +64,7 @@ def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
                 arrays = predict_positions.arrays(trained, blocks, level, quantiles)
                 np.savez(file, allow_pickle=False, **arrays)
                 return
-            if trained.schema.row_shape.is_sequential:
+            if isinstance(trained.schema, TokenSchema):
                 tables = predict_tokens.tables(trained, blocks)
             else:
                 tables = (predictions(trained, *b[:2], level, quantiles, posterior, far) for b in blocks)

@@ -1,7 +1,6 @@
 """What a run on arrays shows beside the pictures that every run has: by class, by position, and the hardest rows."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np

@@ -13,6 +13,7 @@ from mlefw.run.checkpoint import Trained
 from mlefw.run.predict import figure_columns
 from mlefw.schema.pixels import PixelSchema
 from mlefw.schema.support import check_support
+from mlefw.schema.tokens import TokenSchema
 
 
 def check_format(trained: Trained, suffix: str, output: Any, averaged: bool) -> None:
@@ -29,7 +30,7 @@ def check_format(trained: Trained, suffix: str, output: Any, averaged: bool) -> 
             over parameters.
     """
     positions = trained.schema.row_shape.positions
-    is_text = trained.schema.row_shape.is_sequential
+    is_text = isinstance(trained.schema, TokenSchema)
     if is_text and suffix == ".npz":
         raise UsageError(f"output={output}: expected a file that ends in .parquet or .csv, with a line for each token")
     if positions and suffix != ".npz" and not is_text:

@@ -14,6 +14,7 @@ from mlefw.run.checkpoint import Trained
 from mlefw.run.stored_estimates import row_nll
 from mlefw.run.units import with_error
 from mlefw.schema.schema import Schema
+from mlefw.schema.tokens import TokenSchema
 from mlefw.system.warning import warn
 
 
@@ -27,7 +28,7 @@ class UnitScores:
     """
 
     def __init__(self, trained: Trained) -> None:
-        is_text = trained.schema.row_shape.is_sequential
+        is_text = isinstance(trained.schema, TokenSchema)
         self.trained, self.tally = trained, UnitTally(_text_units if is_text else group_units)
         is_table = isinstance(trained.schema, Schema)
         self.group = None if is_table else trained.config.data.get("group")
