@@ -9,7 +9,8 @@ from matplotlib.ticker import NullFormatter
 
 from mlefw.plot.style import GREY, SPLITS, drawn, epoch_axis, legend, sheet
 
-_NAMES = {"null": "null model", "mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge MAP"}
+NAMES = {"null": "null model", "mle": "linear MLE", "map": "linear MAP", "ridge": "linear ridge MAP"}
+"""Words for the exact estimates in the legend, by their names."""
 
 History = Sequence[Mapping[str, float]]
 """Rows of `metrics.csv`, with `epoch` and `<split>/nll_nats`."""
@@ -23,7 +24,12 @@ _Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 @drawn
 def learning_curves(
-    history: History, lines: Lines, best_epoch: int, errors: Errors | None = None, observation: str = "row"
+    history: History,
+    lines: Lines,
+    best_epoch: int,
+    errors: Errors | None = None,
+    observation: str = "row",
+    names: Mapping[str, str] = NAMES,
 ) -> Figure:
     """NLL over epochs, with the exact estimates as horizontal lines and the kept epoch marked.
 
@@ -33,10 +39,11 @@ def learning_curves(
         best_epoch: the epoch whose state was kept.
         errors: standard error of the gap to the exact estimate.
         observation: what one observation is, in a word.
+        names: words for the exact estimates.
     """
     curves = _curves(history)
     watched = "validation" if "validation" in curves else "train"
-    conclusion = _conclusion(curves, lines, watched, best_epoch, errors or {}, observation)
+    conclusion = _conclusion(curves, lines, watched, best_epoch, errors or {}, observation, names)
     figure = sheet(conclusion, "Mean negative log-likelihood after each epoch")
     axes = figure.add_subplot()
     shown: list[float] = []
@@ -48,7 +55,7 @@ def learning_curves(
         for split in dict.fromkeys(("train", watched)):
             if split in lines.get(name, {}):
                 value = lines[name][split]
-                text = f"{_NAMES[name]}, {split}: {value:.3f}"
+                text = f"{names[name]}, {split}: {value:.3f}"
                 axes.axhline(value, color=SPLITS[split], linestyle=style, linewidth=1, label=text)
                 shown.append(value)
     _mark(axes, best_epoch)
@@ -69,6 +76,7 @@ def gap_curve(
     reference: str,
     errors: Errors | None = None,
     observation: str = "row",
+    names: Mapping[str, str] = NAMES,
 ) -> Figure:
     """NLL minus that of the exact estimate over epochs, on a logarithmic axis (symmetric if it crosses zero).
 
@@ -79,13 +87,14 @@ def gap_curve(
         errors: standard error of the gap.
         reference: the exact estimate, a name in `lines`.
         observation: what one observation is, in a word.
+        names: words for the exact estimates.
     """
     curves = {
         split: (epochs, values - lines[reference][split])
         for split, (epochs, values) in _curves(history).items()
         if split in lines[reference]
     }
-    name = _NAMES[reference]
+    name = names[reference]
     conclusion = _reached(curves, best_epoch, name, errors or {}, observation)
     figure = sheet(conclusion, f"Mean NLL of the model minus that of the exact {name}")
     axes = figure.add_subplot()
@@ -129,16 +138,24 @@ def _mark(axes: Axes, best_epoch: int) -> None:
     axes.annotate(f" kept: {kept} ", at, xycoords=("data", "axes fraction"), va="bottom", ha=side, fontsize=9)
 
 
-def _conclusion(curves: _Curves, lines: Lines, split: str, best_epoch: int, errors: Errors, observation: str) -> str:
+def _conclusion(
+    curves: _Curves,
+    lines: Lines,
+    split: str,
+    best_epoch: int,
+    errors: Errors,
+    observation: str,
+    names: Mapping[str, str],
+) -> str:
     name = next((name for name in ("mle", "map", "ridge", "null") if split in lines.get(name, {})), None)
     if split not in curves or name is None:
         return "Training as maximum likelihood"
     gap = _kept(curves[split], best_epoch) - lines[name][split]
     if abs(gap) < 1e-9:
-        return f"{split.capitalize()} NLL equals that of the {_NAMES[name]}"
+        return f"{split.capitalize()} NLL equals that of the {names[name]}"
     amount = f"{abs(gap):.3g}" + (f" ± {errors[split]:.2g}" if split in errors and name != "null" else "")
     amount += f" nats a {observation} {'better' if gap < 0 else 'worse'}"
-    return f"{split.capitalize()} NLL is {amount} than the {_NAMES[name]}"
+    return f"{split.capitalize()} NLL is {amount} than the {names[name]}"
 
 
 def _reached(curves: _Curves, best_epoch: int, name: str, errors: Errors, observation: str) -> str:

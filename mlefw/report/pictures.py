@@ -14,7 +14,7 @@ from mlefw.plot.path import coefficient_path
 from mlefw.plot.pit import coverage_curve, pit_histogram, randomised
 from mlefw.plot.prediction import predictions, residuals
 from mlefw.plot.reliability import reliability, reliability_by_class
-from mlefw.plot.training import Errors, History, Lines, gap_curve, learning_curves
+from mlefw.plot.training import NAMES, Errors, History, Lines, gap_curve, learning_curves
 from mlefw.report.forecast import Forecast, Sample
 
 
@@ -27,7 +27,13 @@ class CoefficientPath:
 
 
 def training_curves(
-    history: History, lines: Lines, best_epoch: int, reference: str | None, errors: Errors, observation: str = "row"
+    history: History,
+    lines: Lines,
+    best_epoch: int,
+    reference: str | None,
+    errors: Errors,
+    observation: str = "row",
+    names: Mapping[str, str] = NAMES,
 ) -> dict[str, Figure]:
     """Pictures of the training over epochs, by name.
 
@@ -38,12 +44,13 @@ def training_curves(
         reference: the estimate that gaps are measured from, if any.
         errors: standard error of the gap, by split.
         observation: what one observation is, in a word.
+        names: words for the exact estimates, by name.
     """
     if not history:
         return {}
-    drawn = {"learning_curves": learning_curves(history, lines, best_epoch, errors, observation)}
+    drawn = {"learning_curves": learning_curves(history, lines, best_epoch, errors, observation, names)}
     if reference is not None and "train" in lines.get(reference, {}):
-        drawn["gap"] = gap_curve(history, lines, best_epoch, reference, errors, observation)
+        drawn["gap"] = gap_curve(history, lines, best_epoch, reference, errors, observation, names)
     return drawn
 
 

@@ -12,10 +12,12 @@ from mlefw.callback.figures import LogFigures
 from mlefw.errors import StorageError
 from mlefw.objective.objective import Evaluation, Objective
 from mlefw.plot.style import png
+from mlefw.plot.training import NAMES
 from mlefw.report.forecast import Forecast, Sample
 from mlefw.report.observation import observation
 from mlefw.report.page import Picture, Section
 from mlefw.report.pictures import CoefficientPath, predictive_shapes, training_curves, way_of_coefficients
+from mlefw.report.references import REFERENCES, reference_name
 from mlefw.report.run import failure_report, run_report
 from mlefw.run import exhibit_arrays
 from mlefw.run.build import Data
@@ -54,7 +56,7 @@ def of_training(fit: Fit, summary: Mapping[str, Any], schema: RowSchema, with_pa
     recalibrated = "calibration" in summary
     errors = {} if recalibrated else summary["distance"].get("gap_se", {})
     best = fit.keeper.best_epoch
-    pictures = attempt("pictures of the training", lambda: _curves(fit.log, best, errors, observation(summary)), [])
+    pictures = attempt("pictures of the training", lambda: _curves(fit.log, best, errors, summary), [])
     if with_path and fit.recorder is not None:
         recorder = fit.recorder
         pictures += attempt("the picture of the coefficients", lambda: _coefficients(recorder, schema, best), [])
@@ -63,10 +65,14 @@ def of_training(fit: Fit, summary: Mapping[str, Any], schema: RowSchema, with_pa
     return [(name, replace(one, caption=f"{one.caption} Before recalibration.")) for name, one in pictures]
 
 
-def _curves(log: LogFigures, best_epoch: int, errors: Mapping[str, float], word: str) -> list[tuple[str, Picture]]:
+def _curves(
+    log: LogFigures, best_epoch: int, errors: Mapping[str, float], summary: Mapping[str, Any]
+) -> list[tuple[str, Picture]]:
     lines, reference = log.yardstick.mean_nll, log.yardstick.exact.reference
     name = None if reference is None else reference[0]
-    return _as_exhibits(training_curves(log.history, lines, best_epoch, name, errors, word))
+    words = NAMES | {one: reference_name(summary, one) for one in REFERENCES}
+    word = observation(summary)
+    return _as_exhibits(training_curves(log.history, lines, best_epoch, name, errors, word, words))
 
 
 def _coefficients(recorder: RecordCoefficients, schema: RowSchema, best_epoch: int) -> list[tuple[str, Picture]]:

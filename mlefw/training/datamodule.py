@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
+from math import prod
 
 import lightning
 import torch
@@ -65,7 +66,9 @@ class RowsModule(lightning.LightningDataModule):
         super().__init__()
         self.splits, self.regime, self.seed, self.chunk, self.block = splits, regime, seed, chunk, block
         self.num_per_epoch = splits["train"].num_per_epoch
-        self.evaluation_schedule = EvaluationSchedule(regime, self.num_per_epoch, "validation" in splits, every)
+        self.evaluation_schedule = EvaluationSchedule(
+            regime, self.num_per_epoch, "validation" in splits, every, _row_cost(splits["train"])
+        )
         self.is_counted = is_counted
         if isinstance(splits["train"], StoredRows):
             regime.group, regime.max_rows = _ROWS_PER_READ, min(regime.max_rows or _ROWS_PER_PASS, _ROWS_PER_PASS)
@@ -247,3 +250,9 @@ class Blocks:
     def __len__(self) -> int:
         """Number of blocks."""
         return max(1, -(-self.rows.num_rows // self.size))
+
+
+def _row_cost(rows: Rows) -> int:
+    """The number of pixels or positions of a row that is no row of a table, on which the work grows; else 1."""
+    is_table = len(rows.input_shape) == 1 and not rows.positions
+    return 1 if is_table else max(prod(rows.input_shape), prod(rows.positions))

@@ -12,10 +12,11 @@ _WORK_DIVISOR = 20
 """Evaluating the training rows may cost one part in twenty of the work of the steps."""
 
 _STEP_COST = 800
-"""Cost of a step apart from its rows, in units of the cost of evaluating one row: starting the kernels."""
+"""Cost of a step apart from its rows, in units of the cost of evaluating one row of a table: starting the
+kernels."""
 
 _STEP_ROW_COST = 2
-"""Cost of each row of a step, in the unit of `_STEP_COST`."""
+"""Cost of each row of a step, in units of the cost of evaluating it."""
 
 
 class EvaluationSchedule:
@@ -31,12 +32,18 @@ class EvaluationSchedule:
         num_rows: number of training rows.
         has_validation: whether there are validation rows; without any, every evaluation is of the training rows.
         every: a fixed number of epochs from one evaluation to the next, each then of all rows; None for the above.
+        row_cost: cost of evaluating one row, in units of that of a row of a table: the number of pixels or positions.
     """
 
     def __init__(
-        self, regime: BatchRegime, num_rows: int, has_validation: bool = True, every: int | None = None
+        self,
+        regime: BatchRegime,
+        num_rows: int,
+        has_validation: bool = True,
+        every: int | None = None,
+        row_cost: int = 1,
     ) -> None:
-        self.regime, self.num_rows = regime, num_rows
+        self.regime, self.num_rows, self.row_cost = regime, num_rows, row_cost
         self.has_validation, self.every = has_validation, every
 
     def is_due(self, num_epochs: int) -> bool:
@@ -65,8 +72,9 @@ class EvaluationSchedule:
         """Whether the evaluation after `num_epochs` epochs includes the training rows."""
         if self.every is not None or not self.has_validation or num_epochs <= 1:
             return True
-        work = _STEP_COST * self.num_steps(num_epochs) + _STEP_ROW_COST * self.num_rows
-        period = -(-_WORK_DIVISOR * self.num_rows // work)
+        rows = self.row_cost * self.num_rows
+        work = _STEP_COST * self.num_steps(num_epochs) + _STEP_ROW_COST * rows
+        period = -(-_WORK_DIVISOR * rows // work)
         return num_epochs // period > (num_epochs - self.gap(num_epochs)) // period
 
     def num_steps(self, num_epochs: int) -> int:

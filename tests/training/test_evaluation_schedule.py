@@ -61,6 +61,17 @@ def test_training_rows_cost_a_small_part_of_the_steps(regime):
     assert len(passes) > 10
 
 
+@each
+def test_rows_of_many_positions_cost_more_beside_the_start_of_a_step(regime):
+    # A pass over n windows of 64 tokens costs 64 n, a step of b windows 1000 + 3 · 64 b.
+    schedule = EvaluationSchedule(regime, 4000, row_cost=64)
+    work = sum(1000 * regime.num_batches(4000, epoch - 1) + 3 * 64 * 4000 for epoch in range(1, 401))
+    passes = [epoch for epoch in range(1, 401) if schedule.is_due(epoch) and schedule.has_train(epoch)]
+    assert passes[0] == 1
+    assert (len(passes) - 1) * 64 * 4000 <= work / 20
+    assert len(passes) > 5
+
+
 def test_small_batches_evaluate_training_rows_after_each_epoch():
     evaluation_schedule = EvaluationSchedule(MiniBatch(32), 266)
     assert all(evaluation_schedule.has_train(epochs) for epochs in range(1, 100))
