@@ -8,9 +8,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Categorical
 
+from mlefw.baseline.work import Watch
 from mlefw.errors import UsageError
 from mlefw.objective.objective import Objective
 from mlefw.plot.image_grid import Tile, image_grid
+from mlefw.report.progress_line import progress_line
 from mlefw.run.checkpoint import Trained
 from mlefw.schema.kinds import RowSchema
 from mlefw.schema.pixels import PixelSchema
@@ -20,6 +22,9 @@ NUM_SHOWN = 16
 
 MOST_PIXELS = 1024
 """Most pixels of an image of which a report draws a grid: each takes a pass of the network over those before it."""
+
+_EVERY = 16
+"""Pixels between two messages of progress."""
 
 
 def sample_pixels(
@@ -50,11 +55,12 @@ def sample_levels(
     num: int,
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
+    watch: Watch | None = None,
 ) -> np.ndarray:
     """The levels of images drawn by ancestral sampling in evaluation mode, (num, height, width), in the smallest type.
 
     Each pixel takes a pass of the network over those before it, for all images together: of T pixels, the work of
-    num · T / 2 rows. Arguments and errors are as for `sample_pixels`.
+    num · T / 2 rows. Arguments and errors are as for `sample_pixels`; `watch` is told the progress.
     """
     if num < 1:
         raise UsageError(f"number of images {num}: expected 1 or more")
@@ -66,6 +72,8 @@ def sample_levels(
     objective.eval()
     try:
         for position in range(length):
+            if watch is not None and position % _EVERY == 0:
+                watch(f"pixel {position:,} of {length:,}", True)
             x = tokens[:, : position + 1].to(device)
             eta = objective.eta(x, torch.zeros(x.shape, dtype=torch.float64, device=device))
             tokens[:, position + 1] = _draw(objective.head(eta[:, -1]), generator, temperature)
@@ -92,7 +100,8 @@ def shown_sample(objective: Objective, schema: RowSchema, generator: torch.Gener
     """The grid of images of a report; None where rows are no pixels, or so many that drawing them takes long."""
     if not isinstance(schema, PixelSchema) or schema.positions[0] > MOST_PIXELS:
         return None
-    levels = sample_levels(objective, schema, NUM_SHOWN, generator)
+    with progress_line("images drawn from the model") as watch:
+        levels = sample_levels(objective, schema, NUM_SHOWN, generator, watch=watch)
     title = f"{NUM_SHOWN} images drawn from the model"
     words = f"Pixel by pixel from the top left, each given those before it, at one of {schema.levels} levels"
     return grid(schema.grey(levels)[:, np.newaxis], title, words)
