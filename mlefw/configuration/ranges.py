@@ -97,6 +97,10 @@ def _are_weights(value: Any) -> bool:
     return isinstance(value, list) and value != [] and all(_is_number(one) and one >= 0 for one in value)
 
 
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
+
+
 def _are_features(value: Any) -> bool:
     """Whether a value is a list of names, null, or the name of a feature map of arrays."""
     if isinstance(value, str):
@@ -130,13 +134,7 @@ RANGES: Mapping[str, Range] = {
     "data.x": _COLUMN,
     "data.vocabulary": either(NULL, whole(2)),
     "data.levels": either(NULL, Range(lambda v: _is_whole(v) and 2 <= v <= 4096, "a whole number from 2 to 4096")),
-    "data.range": either(
-        NULL,
-        Range(
-            lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_number, v)) and v[0] < v[1],
-            "[lowest,highest], such as [0,255]",
-        ),
-    ),
+    "data.range": either(NULL, Range(_is_interval, "[lowest,highest], such as [0,255]")),
     "data.split": one_of(None, "random", "stratified", "group", "time", "tail", "documents"),
     "data.tokens": one_of("chars", "bytes", "ids"),
     "data.dtype": one_of("uint8", "uint16", "uint32", "int32", "int64"),
