@@ -106,10 +106,21 @@ def _prepare(config: Settings) -> Prepared:
             )
         uncertainty.check(estimand.objective)
     rows = build_datamodule(config, data, estimand.objective.head)
+    _warn_of_no_epoch(config.trainer.max_steps, rows)
     metrics = build.build_metrics(config, estimand.objective.head, estimand.token_bytes)
     check_plugins(estimand.objective, rows.regime, metrics, data.train)
     count = sum(p.numel() for p in estimand.objective.parameters() if p.requires_grad)
     return Prepared(data, estimand, rows, count, calibration)
+
+
+def _warn_of_no_epoch(max_steps: int, rows: RowsModule) -> None:
+    """Warn of a training that ends before its first evaluation, so that the state before training is kept."""
+    num_steps = rows.evaluation_schedule.num_steps(1)
+    if "validation" in rows.splits and 0 < max_steps < num_steps:
+        warn(
+            f"trainer.max_steps={max_steps} ends within the first epoch, of {num_steps} steps: states are evaluated at "
+            f"the end of an epoch, so that the one before training is kept. Expected {num_steps} steps or more"
+        )
 
 
 def start(config: Settings, prepared: Prepared) -> Prepared:
