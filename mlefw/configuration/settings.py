@@ -194,6 +194,7 @@ class TableSettings:
     header: bool | None = None
     missing: str | None = None
     unseen: str | None = None
+    stride: int | None = None
 
     @property
     def given(self) -> Node:

@@ -103,8 +103,13 @@ GROUPS = {
     "marginal": ["normal"],
     "ordinal": ["ordered"],
     "several": ["normal"],
+    "tokens": ["categorical"],
 }
-FACTS = {"scale_floor": {"floor": 0.7}, "classwise_error": {"num_classes": 4}}
+FACTS = {
+    "scale_floor": {"floor": 0.7},
+    "classwise_error": {"num_classes": 4},
+    "bits_per_byte": {"token_bytes": [1.0, 2.0, 1.0, 3.0]},
+}
 
 YAMLS = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in sorted(CONF.glob("*.yaml"))}
 CASES = [
