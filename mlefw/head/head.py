@@ -50,6 +50,8 @@ class Head(nn.Module, ABC):
     """Whether the exact side keeps the floor of the scales, because the likelihood is always unbounded without it."""
     takes_offset: ClassVar[bool] = True
     """Whether an offset of the data may be added to the first eta."""
+    has_narrow_nll: ClassVar[bool] = False
+    """Whether `narrow_nll` is there."""
     outside: ClassVar[str] = ""
     """What a user can do about a target outside the support: one clause for the error message."""
     also_known_as: ClassVar[str] = ""
@@ -164,6 +166,15 @@ class Head(nn.Module, ABC):
             return self.nll(eta, y)
         with torch.autocast(eta.device.type, enabled=False):
             return self.rounded_nll(self.complete(eta), self.as_target(y))
+
+    def narrow_nll(self, eta: Tensor, y: Tensor) -> Tensor:
+        """The NLL of each observation, (*batch,), in 32 bit, for training steps with very many numbers of eta.
+
+        Args:
+            eta: (*batch, eta_dim), float32; the head has no shared columns.
+            y: targets, (*batch,).
+        """
+        raise NotImplementedError
 
     def rounded_nll(self, eta: Tensor, y: Tensor) -> Tensor:
         """The NLL for a complete eta, (*batch,), its kinks, if it has any, smoothed over a width of `kink`."""

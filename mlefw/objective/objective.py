@@ -18,6 +18,8 @@ from mlefw.rows.rows import Rows, weighted_sum
 
 _CELLS = 2**20
 """Number of eta values, and of inputs that are arrays, in a block of rows: eight megabytes in 64 bit."""
+_MOST_WIDE = 2**20
+"""Number of eta values of a step up to which the likelihood is computed in the widest float."""
 _MOST_KEPT = 2**24
 """Number of eta values up to which the eta of all rows is kept."""
 
@@ -46,16 +48,20 @@ class Objective(nn.Module):
             ValueError: the model returned another shape than (*batch, eta_dim).
         """
         center, gain = self.head.center[: self.head.eta_dim], self.head.gain[: self.head.eta_dim]
-        raw: Tensor = self.model.model(x) if standardized else self.model(x)  # type: ignore[operator]
-        if raw.shape != (*offset.shape, self.head.eta_dim):
-            inner = getattr(self.model, "model", self.model)
-            expected = (*offset.shape, self.head.eta_dim)
-            raise ValueError(f"{type(inner).__name__} returned shape {tuple(raw.shape)}, expected {expected}")
+        raw = self._raw(x, offset, standardized)
         if self.head.eta_dim <= FEW_COLUMNS:
             return center + gain * raw + pad(offset.unsqueeze(-1), (0, self.head.eta_dim - 1))
         eta = torch.addcmul(center, gain, raw.to(center.dtype))
         eta[..., 0] += offset
         return eta
+
+    def _raw(self, x: Tensor, offset: Tensor, standardized: bool) -> Tensor:
+        raw: Tensor = self.model.model(x) if standardized else self.model(x)  # type: ignore[operator]
+        if raw.shape != (*offset.shape, self.head.eta_dim):
+            inner = getattr(self.model, "model", self.model)
+            expected = (*offset.shape, self.head.eta_dim)
+            raise ValueError(f"{type(inner).__name__} returned shape {tuple(raw.shape)}, expected {expected}")
+        return raw
 
     def nll(self, rows: Rows, standardized: bool = False) -> Tensor:
         """NLL of each observation, (n, *positions), unweighted."""
@@ -87,8 +93,27 @@ class Objective(nn.Module):
     def descent_fit(self, batch: Batch) -> Tensor:
         """The part of `descent` without the prior: scale / population · Σ w · loss over the batch, a scalar."""
         rows = batch.rows
-        loss = self.loss(self.head, self.eta(rows.x, rows.offset, batch.standardized), rows.y)
+        if self._is_narrow(rows):
+            loss = self._narrow_nll(batch)
+        else:
+            loss = self.loss(self.head, self.eta(rows.x, rows.offset, batch.standardized), rows.y)
         return batch.scale / self.population * (rows.weight * loss).sum()
+
+    def _is_narrow(self, rows: Rows) -> bool:
+        """Whether a step computes the likelihood in 32 bit: 64 bit takes five times as long for very many logits.
+
+        Only of rows with positions; the sums over observations are in 64 bit all the same.
+        """
+        if not rows.positions or rows.weight.numel() * self.head.eta_dim <= _MOST_WIDE:
+            return False
+        parts = (p.dtype for p in self.model.parameters())
+        return self.head.has_narrow_nll and isinstance(self.loss, Plain) and torch.float64 not in parts
+
+    def _narrow_nll(self, batch: Batch) -> Tensor:
+        rows, head = batch.rows, self.head
+        raw = self._raw(rows.x, rows.offset, batch.standardized)
+        with torch.autocast(raw.device.type, enabled=False):
+            return head.narrow_nll(torch.addcmul(head.center.float(), head.gain.float(), raw.float()), rows.y)
 
     def smooth_penalty(self) -> Tensor:
         """The smooth part of the penalty per observation, a scalar."""
