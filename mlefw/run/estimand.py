@@ -93,6 +93,11 @@ def baseline_features(config: Settings, schema: RowSchema) -> tuple[list[int], s
         if isinstance(asked, str) and asked != AUTO:
             raise UsageError(f"baseline.features={asked} is for arrays: expected null, or a list of columns")
         return schema.columns_of(None if asked == AUTO else asked, "baseline.features"), None
+    if schema.row_shape.is_sequential and asked not in (None, AUTO):
+        raise UsageError(
+            f"baseline.features={asked} is for a linear model: expected null with a text or pixels, whose exact "
+            "estimates are tables"
+        )
     if asked is not None and not isinstance(asked, str):
         raise UsageError(
             f"baseline.features={asked} names columns of a table, and rows hold {schema.row_shape}: expected auto, "
