@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from mlefw.augment.base import Augment
 from mlefw.configuration.admission import admit
 from mlefw.configuration.instantiate import class_of, instantiate, make
-from mlefw.configuration.settings import Node
+from mlefw.configuration.settings import Node, Settings
+from mlefw.distributed import topology
 from mlefw.errors import UsageError
 from mlefw.inputs.base import Inputs
 from mlefw.rows.shape import RowShape
 from mlefw.rows.standardize import Standardized
 from mlefw.rows.tensor_inputs import StandardizedChannels, Tokens
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 _MEANING = {
     "input_shape": "the shape of x of a row",
@@ -41,6 +44,25 @@ def build_model(node: Node, shape: RowShape, eta_dim: int) -> nn.Module:
     _check(part.target, constructor(node), {**part.settings}, facts, shape)
     model: nn.Module = make(part, **{name: fact for name, fact in facts.items() if fact is not None})
     return model
+
+
+def check_batch_norm(config: Settings, model: nn.Module) -> None:
+    """Refuse batch normalisation where a batch is computed in parts, each of which would be normalised by itself.
+
+    Raises:
+        UsageError: naming the layer.
+    """
+    layer = next((type(one).__name__ for one in model.modules() if isinstance(one, _BATCH_NORMS)), None)
+    parts = {
+        f"batch.max_rows={config.batch.get('max_rows')}": bool(config.batch.get("max_rows")),
+        f"trainer.devices={config.trainer.node.get('devices')}": topology.is_ddp(config.trainer),
+    }
+    for setting, is_set in parts.items():
+        if layer is not None and is_set:
+            raise UsageError(
+                f"{setting} computes each batch in parts, and {layer} would normalise each part by itself"
+                "\n  expected: another normalisation, such as GroupNorm or LayerNorm, or whole batches in one process"
+            )
 
 
 def build_augment(node: Node, shape: RowShape) -> Augment | None:

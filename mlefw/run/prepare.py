@@ -22,6 +22,7 @@ from mlefw.run.build import Data
 from mlefw.run.directory import check_free
 from mlefw.run.estimand import Estimand
 from mlefw.run.estimate import NAMES, check_order, estimates
+from mlefw.run.network import check_batch_norm
 from mlefw.run.trainer import build_datamodule, check_optimization, precision
 from mlefw.score import recalibration
 from mlefw.score.yardstick import ExactEstimates
@@ -105,6 +106,7 @@ def _prepare(config: Settings) -> Prepared:
                 f"{tuple(data.train.positions)}: expected uncertainty=none"
             )
         uncertainty.check(estimand.objective)
+    check_batch_norm(config, estimand.objective.model)
     rows = build_datamodule(config, data, estimand.objective.head)
     _warn_of_no_epoch(config.trainer.max_steps, rows)
     metrics = build.build_metrics(config, estimand.objective.head, estimand.token_bytes)

@@ -9,12 +9,13 @@ from torch import nn
 
 from mlefw.augment.shift import Shift
 from mlefw.configuration.admission import admitted
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 from mlefw.rows.shape import RowShape
 from mlefw.rows.standardize import Standardized
 from mlefw.rows.tensor_inputs import StandardizedChannels, Tokens, unit_statistics
-from mlefw.run.network import build_augment, build_model, surrounded, takes_flat_rows
+from mlefw.run.network import build_augment, build_model, check_batch_norm, surrounded, takes_flat_rows
 
 TABLE, IMAGES = RowShape((13,)), RowShape((3, 4, 5))
 TEXT, SERIES = RowShape((6,), (6,), 65, is_sequential=True), RowShape((6, 2), (6,))
@@ -147,3 +148,17 @@ def test_an_augmentation_of_rows_that_are_no_images_is_refused() -> None:
     for shape in (TABLE, TEXT, SERIES):
         with pytest.raises(UsageError, match="expected an image"):
             build_augment(shift, shape)
+
+
+@pytest.mark.parametrize("given", ["batch.max_rows=5", "trainer.devices=2"])
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm])
+def test_batch_normalisation_is_refused_where_a_batch_is_computed_in_parts(layer: type[nn.Module], given: str) -> None:
+    more = ("trainer.strategy=ddp",) if "devices" in given else ("batch=full",)
+    settings = settings_of(read_settings("train", [*more, given], [], []))
+    model = nn.Sequential(nn.Linear(2, 4), layer(4) if layer is not nn.GroupNorm else nn.GroupNorm(2, 4))
+    check_batch_norm(settings_of(read_settings("train", [], [], [])), model)
+    if layer is nn.GroupNorm:
+        check_batch_norm(settings, model)
+        return
+    with pytest.raises(UsageError, match=f"(?s){given.split('=')[0]}.*{layer.__name__}.*GroupNorm"):
+        check_batch_norm(settings, model)
