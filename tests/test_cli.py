@@ -111,6 +111,7 @@ def test_sweep_runs_every_job_in_a_directory_of_its_own(mlefw: Run, tmp_path: Pa
     assert ranked.stdout.count("laplace") >= 4
 
 
+@pytest.mark.slow  # tests/sweep tries that launcher, with a job that is killed
 def test_joblib_launcher(mlefw: Run, tmp_path: Path) -> None:
     """Its jobs compose heads inside heads and skip heads that are not for the target, as those of forks do."""
     grid = ("head=mixture,beta", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")

@@ -56,7 +56,7 @@ def test_every_page_and_module_is_on_the_site(site: Path) -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
     text = (site / "api" / "interfaces.html").read_text(encoding="utf-8")
-    assert "Negative log-likelihood of each row, (*batch,), in nats." in text
+    assert "Negative log-likelihood of each observation, (*batch,), in nats." in text
 
 
 def test_internal_links_resolve_and_nothing_comes_from_elsewhere(site: Path) -> None:

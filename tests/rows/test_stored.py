@@ -385,7 +385,7 @@ def wide(name: str, num_rows: int, num_features: int = 20) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what is a process's own")
-@pytest.mark.parametrize("regime", ["mini", "full"])
+@pytest.mark.parametrize("regime", ["mini", pytest.param("full", marks=pytest.mark.slow)])
 def test_memory_grows_by_a_few_numbers_a_row(regime: str) -> None:
     small, large = 400_000, 1_200_000
     wide("small.parquet", small), wide("large.parquet", large)
