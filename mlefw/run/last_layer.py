@@ -23,4 +23,4 @@ def at_end(config: Settings, prepared: Prepared, yardstick: Yardstick) -> Yardst
         return yardstick
     exact = estimates(baseline, prepared.estimand, prepared.data.train)
     tell(prepared, exact)
-    return Yardstick(exact, prepared.estimand.objective, prepared.data.splits)
+    return Yardstick(exact, prepared.estimand.objective, prepared.data.splits, yardstick.units)

@@ -11,11 +11,16 @@ import torch
 from conftest import Run, summary_of
 from pyarrow import parquet
 
+from mlefw.configuration.read import read_settings, settings_of
 from mlefw.data.synthetic import Synthetic
+from mlefw.objective.objective import evaluate
 from mlefw.report.misfit import departures
 from mlefw.rows.tokens import TokenRows
 from mlefw.rows.windows import windows
+from mlefw.run.last_layer import at_end
+from mlefw.run.prepare import prepare
 from mlefw.run.units import units_of
+from mlefw.score.yardstick import ExactEstimates, Yardstick
 
 QUIET = ("report=false", "plots=false", "logger=none", "callback=none")
 
@@ -221,3 +226,22 @@ def test_a_row_of_a_series_is_one_unit_of_a_cross_validation(mlefw: Run, tmp_pat
     assert found["nats"] == pytest.approx(np.average(nll[seen], weights=weight[seen]), rel=1e-12)
     error = cluster(nll[seen], weight[seen], np.arange(seen.sum()))
     assert found["naive_se"] == pytest.approx(error, rel=1e-10)
+
+
+def test_estimates_on_the_last_layer_are_over_groups(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    x, group = random.integers(0, 255, (90, 1, 4, 4)).astype(np.uint8), np.repeat(np.arange(30), 3)
+    np.savez(tmp_path / "d.npz", x=x, y=(x.mean((1, 2, 3)) > 127).astype(int), g=group)
+    given = ("data=npz", f"data.path={tmp_path / 'd.npz'}", "data.group=g", "head=categorical", "model=cnn")
+    more = ("model.channels=[4]", "baseline.features=last_layer", "prior=l2")
+    config = settings_of(read_settings("train", [*given, *more], [], []))
+    prepared = prepare(config, None)
+    objective, data = prepared.estimand.objective, prepared.data
+    before = Yardstick(ExactEstimates(prepared.estimand.null), objective, data.splits, data.units)
+    after = at_end(config, prepared, before)
+    rows, unit = data.splits["train"], data.units["train"].of_row.numpy()
+    null = evaluate(after.null, rows).nll.numpy()
+    gap = null - after.at_reference("train", rows).nll.numpy()
+    residual = np.array([(gap[unit == one] - gap.mean()).sum() for one in np.unique(unit)])
+    error = np.sqrt(len(residual) / (len(residual) - 1) * (residual**2).sum()) / len(gap)
+    assert after.null_gap["train"] == pytest.approx((gap.mean(), error), rel=1e-10)
