@@ -13,7 +13,7 @@ from mlefw.report.observation import nats
 from mlefw.report.sentences import model_name
 from mlefw.run import row_scores
 from mlefw.run.directory import MEMBERS, SUPERSEDED
-from mlefw.run.new_data import check_output
+from mlefw.run.new_data import check_folder, check_output
 from mlefw.system.atomic import Json, write_text
 from mlefw.system.local_path import local_path
 from mlefw.system.number_format import number
@@ -165,8 +165,7 @@ def check_report(path: Path, overwrite: bool) -> None:
         UsageError: the file exists and may not be overwritten, or there is no such folder.
     """
     check_output(path, overwrite, "report")
-    if not path.parent.is_dir():
-        raise UsageError(f"report={path}: there is no directory {path.parent.absolute()}")
+    check_folder(path, "report")
 
 
 def _summaries_below(root: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from mlefw.rows.rows import Rows
 from mlefw.run import archive, build, exhibit, judgement, pooled
 from mlefw.run.checkpoint import Trained
 from mlefw.run.evaluated_arrays import of_new_arrays
-from mlefw.run.new_data import adapted, check_output, num_unseen, read_blocks
+from mlefw.run.new_data import adapted, check_folder, check_output, num_unseen, read_blocks
 from mlefw.run.pooled import MemberTally, Pooled
 from mlefw.run.posterior import AveragedTally, posterior_of
 from mlefw.run.stored_estimates import ESTIMATES, EstimateTally
@@ -105,8 +105,7 @@ def _check(config: EvaluationSettings) -> None:
     if config.plots:
         folder = local_path(config.plots, "plots")
         check_output(folder, config.overwrite, "plots")
-        if not folder.absolute().parent.is_dir():
-            raise UsageError(f"plots={folder}: there is no directory {folder.absolute().parent}")
+        check_folder(folder, "plots")
     if config.split is not None and config.data.path is not None:
         raise UsageError("split= is for the run's own data; all rows of data.path are scored")
 

@@ -14,7 +14,7 @@ from mlefw.configuration.settings import PredictionSettings
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
 from mlefw.run import build, pooled, predict_positions, predict_tokens
-from mlefw.run.new_data import adapted, check_output, read_blocks
+from mlefw.run.new_data import adapted, check_folder, check_output, read_blocks
 from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
 from mlefw.schema.reach import FarRows
@@ -44,8 +44,7 @@ def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
     output, level, quantiles = local_path(config.output, "output"), config.level, config.quantiles
     if output.suffix not in (".parquet", ".csv", ".npz"):
         raise UsageError(f"output={output}: expected a file that ends in .parquet or .csv")
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"output={output}: there is no directory {output.absolute().parent}")
+    check_folder(output)
     check_output(output, config.overwrite)
     if not 0 < level < 1:
         raise UsageError(f"level={level}: expected a probability between 0 and 1, such as 0.9")

@@ -9,7 +9,7 @@ from mlefw.errors import UsageError
 from mlefw.plot.style import png
 from mlefw.run import pooled
 from mlefw.run.checkpoint import Trained
-from mlefw.run.new_data import check_output
+from mlefw.run.new_data import check_folder, check_output
 from mlefw.run.sample_pixels import grid, sample_pixels
 from mlefw.run.text_sample import check_draws, text_sample, text_schema
 from mlefw.schema.pixels import PixelSchema
@@ -37,8 +37,7 @@ def run(config: SampleSettings, plugins: tuple[str, ...] = ()) -> str:
     output = local_path(config.output, "output") if config.output else None
     if output is not None:
         check_output(output, config.overwrite)
-        if not output.absolute().parent.is_dir():
-            raise UsageError(f"output={output}: there is no directory {output.absolute().parent}")
+        check_folder(output)
     trained = pooled.load(config.run, plugins)
     for path in pooled.paths_of(config.run):
         mark_own(path)

@@ -39,6 +39,17 @@ def check_output(path: Path, overwrite: bool, setting: str = "output") -> None:
         raise UsageError(f"{setting}={path} exists: expected a new file, or overwrite=true")
 
 
+def check_folder(path: Path, setting: str = "output") -> None:
+    """Check that a file or folder can be written at `path`.
+
+    Raises:
+        UsageError: the directory that it would be in is not there.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"{setting}={path}: there is no directory {folder}")
+
+
 def adapted(trained: Trained, missing: str | None, unseen: str | None) -> Trained:
     """The model with other ways to treat missing and unseen values; None keeps the way of the training.
 

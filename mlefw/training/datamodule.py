@@ -140,7 +140,7 @@ class RowsModule(lightning.LightningDataModule):
                 own_rows = self._of_epoch(rows, epoch)
 
     def _of_epoch(self, rows: Rows, epoch: int) -> Rows:
-        return rows.of_epoch(random_state.generator(self.seed, f"windows of epoch {epoch}")) if rows.is_moving else rows
+        return rows.of_epoch(random_state.generator(self.seed, f"windows of epoch {epoch}"))
 
     def steps(self, epochs: range) -> Iterator[tuple[Tensor, float, bool]]:
         """For each step of some epochs: positions of its rows, scale, and whether it ends an epoch but the last one.
