@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -69,6 +70,9 @@ class Solution:
 
 class Solver(ABC):
     """Finds the theta that minimises a problem's objective."""
+
+    takes_terms: ClassVar[bool] = False
+    """Whether it also solves problems whose eta columns differ in their features, intercepts or offsets."""
 
     @abstractmethod
     def supports(self, problem: Problem) -> bool:

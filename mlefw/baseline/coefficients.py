@@ -37,9 +37,12 @@ def coefficient_tables(
     tables: dict[str, list[Json]] = {}
     for k, title in _columns(problem.head, labels):
         estimates, variances = _original(solution, k, errors)
+        # The intercept comes first in a table, and last in a design.
+        there = {(j + 1) % (problem.num_active + 1) for j in problem.design_columns(k).tolist()}
         tables[title] = [
             _row(name, float(estimate), variance, errors)
-            for name, estimate, variance in zip(active, estimates, variances, strict=True)
+            for j, (name, estimate, variance) in enumerate(zip(active, estimates, variances, strict=True))
+            if j in there
         ]
     if problem.head.target == "ordered":
         tables[THRESHOLDS] = _thresholds(solution, labels, errors)

@@ -53,7 +53,9 @@ def collapse(problem: Problem, seconds: float) -> Collapse | None:
     if line is not None and exact.all():
         line[-1] += at.middle - float(head.center[0] / head.gain[0])
         reason = nonexistence.perfect_fit(bool((problem.rows.y == problem.rows.y[0]).all()))
-        return Collapse(reason, line=torch.from_numpy(line))
+        whole = torch.zeros(problem.num_active + 1, dtype=torch.float64)
+        whole[problem.design_columns(0)] = torch.from_numpy(line)
+        return Collapse(reason, line=whole)
     if line is not None:
         return _within_bounds(z, low, at.high, line, seconds)
     if isinstance(head, StudentTHead):
@@ -101,8 +103,10 @@ def _targets(problem: Problem) -> _Targets | None:
     between = head.fitted_between(problem.rows.y)
     if head.floored or between is None:
         return None
-    z = problem.design(problem.rows).numpy()
-    low, high = (((eta - problem.rows.offset) / head.gain[0]).numpy() for eta in between)
+    z = problem.design(problem.rows)[:, problem.design_columns(0)].numpy()
+    low, high = (((eta - problem.rows.first_offset) / head.gain[0]).numpy() for eta in between)
+    if not bool(problem.has_intercept[0]):
+        return _Targets(z, low, high, _EPS * np.abs(low), float(head.center[0] / head.gain[0]))
     # Centre on a target value, to keep digits: the head's center is arbitrary where the null model has no maximum.
     both = np.concatenate([low, high])
     middle = float(np.median(both[np.isfinite(both)]))
@@ -178,12 +182,14 @@ def _of_majority(problem: Problem, z: Array, y: Array, noise: Array) -> Collapse
 
 def _of_group(problem: Problem, z: Array, y: Array, noise: Array, exact: Array) -> Collapse | None:
     """Predicted dispersion: a feature with two values, where all rows with one of them are fitted exactly."""
-    for column in range(problem.num_active):
-        values = np.unique(z[:, column])
+    design = problem.design(problem.rows).numpy()
+    own = {int(j) for k in range(1, problem.head.eta_dim) for j in problem.design_columns(k)} - {problem.num_active}
+    for column in sorted(own):
+        values = np.unique(design[:, column])
         if len(values) != 2:
             continue
         for value in values:
-            group = z[:, column] == value
+            group = design[:, column] == value
             if exact[group].all() and fitted(z[group], y[group], noise[group]) is not None:
                 which = f"{int(group.sum())} of {len(y)} rows are fitted exactly"
                 return Collapse(f"{which}: the likelihood is unbounded as their scale goes to 0")

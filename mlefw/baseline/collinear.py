@@ -22,13 +22,43 @@ def independent_columns(problem: Problem) -> tuple[Tensor, Tensor]:
     mean, gram = weighted_products(problem, exact=True)
     unit = problem.scale[problem.active]
     mean, gram = (mean - problem.mean[problem.active]) / unit, gram / unit / unit.unsqueeze(1)
+    kept = _kept(problem, mean, gram)
+    return problem.active[kept], problem.active[~kept]
+
+
+def _kept(problem: Problem, mean: Tensor, gram: Tensor) -> Tensor:
+    """Which of the active features to keep, (num_active,), from the mean and the products of the standardised ones."""
+    unit = problem.scale[problem.active]
     size = gram.diagonal() / problem.population
     # Rounding error of a standardised column: eps times its mean before centring, in units of its spread.
     noise = (1e-14 * (1 + (problem.mean[problem.active] / unit).abs() + mean.abs())) ** 2
     varies = size > noise
     root = torch.where(varies, gram.diagonal().clamp(min=1e-300).rsqrt(), torch.zeros_like(size))
-    kept = _sequential(root.unsqueeze(1) * gram * root, varies, problem, mean)
-    return problem.active[kept], problem.active[~kept]
+    return _sequential(root.unsqueeze(1) * gram * root, varies, problem, mean)
+
+
+def without_collinear(problem: Problem) -> Problem:
+    """The problem without features that are collinear with others; where columns of eta differ, in each of these.
+
+    A feature that no column has any more is no longer active.
+    """
+    if problem.mask is None:
+        return problem.restricted(independent_columns(problem)[0])
+    used, dropped = problem.used.clone(), list(problem.dropped)  # type: ignore[union-attr]
+    mean, gram = weighted_products(problem, exact=True)
+    unit = problem.scale[problem.active]
+    mean, gram = (mean - problem.mean[problem.active]) / unit, gram / unit / unit.unsqueeze(1)
+    for k, mask in enumerate(problem.mask):
+        own = mask[:-1].nonzero().squeeze(1)
+        part = problem.restricted(problem.active[own])
+        centre = mean[own] if bool(mask[-1]) else torch.zeros(len(own), dtype=torch.float64)
+        products = gram[own][:, own] + problem.population * torch.outer(mean[own] - centre, mean[own] - centre)
+        kept = _kept(part, centre, products)
+        lost = part.active[~kept]
+        used[k, lost] = False
+        dropped += [(k, int(j)) for j in lost]
+    left = used[:, problem.active].any(0)
+    return replace(problem, used=used, dropped=tuple(dropped), active=problem.active[left])
 
 
 def _sample_decides(problem: Problem) -> bool:

@@ -74,7 +74,7 @@ def covariance(solution: Solution, kind: StandardErrors = "default") -> Covarian
     if not problem.prior.flat:
         return Covariance(inverse, f"posterior ({name} and prior)")
     width = head.eta_dim * (problem.num_active + 1)
-    left = problem.population - problem.num_active - 1
+    left = problem.population - len(problem.design_columns(0))
     if kind == "default" and _is_least_squares(problem) and left > 0:
         inverse[:width, :width] *= problem.population / left
         return Covariance(inverse, "RSS / (n - p), t quantiles", left)
@@ -95,6 +95,9 @@ def _is_least_squares(problem: Problem) -> bool:
     """Whether means are estimated by least squares, with a shared scale or covariance."""
     head = problem.head
     if isinstance(head, GaussianHead):
+        if head.eta_names == ("loc", "scale"):
+            # A scale whose only term is 1 is one learnt value, also where rows have variance weights.
+            return problem.mask is not None and problem.design_columns(1).tolist() == [problem.num_active]
         return head.eta_names == ("loc",) and bool(head.shared_dim)
     return isinstance(head, MultivariateGaussianHead) and bool(head.shared_dim)
 
@@ -158,7 +161,13 @@ def _by_qr(solution: Solution, information: Tensor, expected: bool) -> Tensor | 
         return None
     root = information.diagonal().rsqrt()
     apart = (root.unsqueeze(1) * information * root)[:width, width:]
-    if head.eta_dim > 1 or head.shared_dim > 1 or not problem.prior.flat or bool((apart.abs() > 1e-6).any()):
+    if (
+        head.eta_dim > 1
+        or head.shared_dim > 1
+        or not problem.prior.flat
+        or not problem.is_plain
+        or bool((apart.abs() > 1e-6).any())
+    ):
         return None
     triangle = torch.zeros(0, width, dtype=torch.float64)
     for rows, design, eta in problem.designs(solution.theta):

@@ -12,6 +12,7 @@ from mlefw.baseline.linear import full_weight
 from mlefw.baseline.problem import Problem
 from mlefw.distribution.reference import chi2_quantile
 from mlefw.model.linear import Linear
+from mlefw.model.terms import TermsModel
 from mlefw.objective.objective import Evaluation, Objective, etas
 from mlefw.rows.clustered import clustered_mean
 from mlefw.rows.rows import Rows, weighted_sum
@@ -150,10 +151,12 @@ def parameters(objective: Objective, problem: Problem) -> Tensor | None:
     # On other inputs the weights are no coefficients of the features.
     is_known = isinstance(model, Standardized | StandardizedChannels) and model.inputs is None
     linear = model.model if is_known else None
-    if not isinstance(linear, Linear):
+    if isinstance(linear, TermsModel) and linear.network is None:
+        table = linear.table()
+    elif isinstance(linear, Linear):
+        table = torch.cat([linear.layer.weight, linear.layer.bias.unsqueeze(1)], 1)
+    else:
         return None
-    layer = linear.layer
-    table = torch.cat([layer.weight, layer.bias.unsqueeze(1)], 1)
     return torch.cat([table.reshape(-1), objective.head.shared]).detach().double().cpu()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mlefw.baseline.base import Solution, Solver
-from mlefw.baseline.collinear import independent_columns
+from mlefw.baseline.collinear import without_collinear
 from mlefw.baseline.conjugate_gradient import NewtonCG
 from mlefw.baseline.existence import examine, perfect_fit
 from mlefw.baseline.feature_map import check_name
@@ -126,10 +126,11 @@ class LinearBaseline:
         if problem.prior.flat:
             # The products of features are needed first, to find collinear ones.
             work += products_work(problem.rows.num_rows, problem.num_active)
-        fits = size <= (MOST_DENSE if without.supports(problem) else MOST_DENSE_ALONE)
+        is_free = problem.is_plain and without.supports(problem)
+        fits = size <= (MOST_DENSE if is_free else MOST_DENSE_ALONE)
         fits = fits or (isinstance(solver, LeastSquares) and is_wide(problem) and not problem.prior.flat)
         is_own = solver in self.solvers
-        if not is_own and without.supports(problem) and not (fits and work <= self.max_work):
+        if not is_own and is_free and not (fits and work <= self.max_work):
             check(without.work(problem), self.max_work)
             if problem.features is not None and (plan := planned_work(problem)) is not None:
                 check_plan(plan, self.max_work)
@@ -147,7 +148,7 @@ class LinearBaseline:
         if work > NOTICEABLE:
             meter.announce(f"{size:,} coefficients: at most {work:.2g} multiplications")
         if problem.prior.flat and problem.num_active:
-            problem = problem.restricted(independent_columns(problem)[0])
+            problem = without_collinear(problem)
         return examine(_solution(problem, self.solvers), min(max(meter.seconds_left, 0.0), _PROOF_SECONDS))
 
     def _interpolated(self, problem: Problem, solver: Solver) -> Solution | None:
@@ -170,13 +171,17 @@ def solve_null(problem: Problem) -> Solution:
     problem = problem.restricted(torch.zeros(0, dtype=torch.long))
     if isinstance(problem.head, MultitaskHead):
         return together(problem, [solve_null(part) for part in parts(problem)])
-    if Frequencies().supports(problem):
+    if problem.is_plain and Frequencies().supports(problem):
         return Frequencies().solve(problem)
     return examine(_solution(problem))
 
 
 def _solution(problem: Problem, first: Sequence[Solver] = ()) -> Solution:
     """The solution of the first solver that supports the problem; if its arithmetic fails, the start and the reason."""
+    if not bool(problem.free.any()):
+        theta = torch.zeros(problem.size, dtype=torch.float64)
+        value = problem.value(theta)
+        return Solution(problem, theta, value, 0.0, "nothing to estimate", 0, is_global=True, exists=True)
     solver = solver_for(problem, first)
     sees_it = isinstance(solver, LeastSquares | LeastAbsolute) or solver in first
     if not sees_it and (found := perfect_fit(problem)) is not None:
@@ -196,7 +201,7 @@ def solver_for(problem: Problem, first: Sequence[Solver] = ()) -> Solver:
         UsageError: no solver supports the problem.
     """
     for solver in (*first, *_SOLVERS):
-        if solver.supports(problem):
+        if (problem.is_plain or solver.takes_terms) and solver.supports(problem):
             return solver
     raise UsageError(f"no exact solver for {type(problem.head).__name__} with {type(problem.prior).__name__}")
 

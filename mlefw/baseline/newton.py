@@ -1,6 +1,7 @@
 """Damped Newton method for any head and smooth prior."""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ class Newton(Solver):
     Otherwise it uses the head's expected information (Fisher scoring), or if the head states none, the Hessian with
     the absolute values of its eigenvalues.
     """
+
+    takes_terms: ClassVar = True
 
     def __init__(self, max_steps: int = 200) -> None:
         self.max_steps = max_steps

@@ -23,7 +23,7 @@ from mlefw.baseline.feature_map import FeatureMap
 from mlefw.baseline.work import Meter
 from mlefw.head.base import Head
 from mlefw.prior.base import Prior
-from mlefw.rows.rows import Rows
+from mlefw.rows.rows import Rows, add_offset
 
 _FAR = 100.0
 """Mean of a feature, in units of its spread, above which it is centred before products rather than afterwards."""
@@ -39,7 +39,11 @@ class Problem:
 
     Shapes: mean and scale, which standardise the features, (num_features,); active, the indices of the features in
     use, (num_active,). `population` is Σ w of the rows, `meter` the time limit of the solver at work. `features` is the
-    map that made the columns from rows of arrays; None for tables, and without columns.
+    map that made the columns from rows of arrays; None for tables, and without columns. `used` says which features,
+    and in its last column whether an intercept, each predicted eta column has, (eta_dim, num_features + 1) booleans;
+    None where all have all. What a column has not is zero in theta and not free; where a column has no intercept, the
+    head's center and the means of its features are zero. `dropped` holds pairs of an eta column and a feature that were
+    left out as collinear there.
     """
 
     head: Head
@@ -52,6 +56,8 @@ class Problem:
     block_rows: int | None = None
     meter: Meter | None = None
     features: FeatureMap | None = None
+    used: Tensor | None = None
+    dropped: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(
@@ -62,6 +68,7 @@ class Problem:
         scale: Tensor,
         prior: Prior,
         features: FeatureMap | None = None,
+        used: Tensor | None = None,
     ) -> "Problem":
         """The problem over all features, with a copy of the head whose shared values are zero.
 
@@ -74,7 +81,7 @@ class Problem:
         rows = rows if rows.x.device.type == "cpu" else rows.to("cpu")
         active = torch.arange(rows.x.shape[1])
         mean, scale = mean.double().cpu(), scale.double().cpu()
-        return cls(free, rows, mean, scale, prior, active, rows.population, features=features)
+        return cls(free, rows, mean, scale, prior, active, rows.population, features=features, used=used)
 
     def restricted(self, active: Tensor) -> "Problem":
         """The problem with the features `active` (indices) only; without any it is the null model."""
@@ -84,6 +91,34 @@ class Problem:
     def num_active(self) -> int:
         """Number of features in use."""
         return len(self.active)
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """`used` of the active features and the intercept, (eta_dim, num_active + 1); None where all is used."""
+        if self.used is None:
+            return None
+        mask = self.used[:, torch.cat([self.active, torch.tensor([self.used.shape[1] - 1])])]
+        return None if bool(mask.all()) else mask
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every eta column has all active features and an intercept, and only the first has an offset."""
+        return self.mask is None and self.rows.offset.ndim == 1
+
+    def design_columns(self, k: int) -> Tensor:
+        """Positions in a design of the columns that eta column k has; of a shared parameter the intercept, (count,)."""
+        if k >= self.head.eta_dim:
+            return torch.tensor([self.num_active])
+        every = torch.arange(self.num_active + 1)
+        return every if self.mask is None else every[self.mask[k]]
+
+    @cached_property
+    def has_intercept(self) -> Tensor:
+        """Whether each column of the complete eta has an intercept, (eta_dim + shared_dim,)."""
+        has = torch.ones(self.head.eta_dim + self.head.shared_dim, dtype=torch.bool)
+        if self.mask is not None:
+            has[: self.head.eta_dim] = self.mask[:, -1]
+        return has
 
     @property
     def size(self) -> int:
@@ -101,6 +136,8 @@ class Problem:
         table = free[: self.head.eta_dim * (self.num_active + 1)].view(self.head.eta_dim, -1)
         for reference, _ in self.head.shifts:
             table[reference, 0 if self.prior.flat else self.num_active :] = False
+        if self.mask is not None:
+            table &= self.mask
         return free
 
     def split(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,7 +182,7 @@ class Problem:
         """
         for rows, features, eta in self.columns(theta, self.head.center):
             if self.has_offset:
-                eta[:, 0] += rows.offset
+                add_offset(eta, rows.offset)
             yield rows, features, eta
 
     def movements(self, direction: Tensor) -> Iterator[Tensor]:
@@ -198,7 +235,7 @@ class Problem:
             design[:, :-1] *= unit
             movement = torch.cat([design @ table.T, shared.expand(len(design), -1)], 1)
             eta = self.head.center + self.head.gain * movement
-            eta[:, 0] += rows.offset
+            add_offset(eta, rows.offset)
             yield rows, design, eta
 
     def active_features(self, rows: Rows) -> Tensor:
@@ -271,4 +308,10 @@ class Problem:
 
     def penalty(self, theta: Tensor) -> Penalty:
         """The penalty at theta, in nats per observation."""
-        return penalty(self.prior, theta, lambda leaf: self.split(leaf)[0], self.population)
+        mask = self.mask
+
+        def weights(leaf: Tensor) -> Tensor:
+            table = self.split(leaf)[0]
+            return table if mask is None else table[mask[:, :-1]]
+
+        return penalty(self.prior, theta, weights, self.population)

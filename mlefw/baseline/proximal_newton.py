@@ -1,6 +1,7 @@
 """Proximal Newton method for priors with a kink at zero, which gives estimates with exact zeros."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ class ProximalNewton(Solver):
     a sweep changes nothing. With a learnt scale the objective is not convex: descents start from several scales below
     that of the null model, and the best end is kept.
     """
+
+    takes_terms: ClassVar = True
 
     def __init__(self, max_steps: int = 100) -> None:
         self.max_steps = max_steps

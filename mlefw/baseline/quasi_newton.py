@@ -39,7 +39,7 @@ def approach(problem: Problem, theta: Tensor) -> Approach | None:
     Kronecker product for several eta columns. None if there are too few rows for it to pay, or the sample has no
     optimum.
     """
-    if not pays(problem):
+    if not pays(problem) or not problem.is_plain:
         return None
     step = problem.rows.num_rows // max(20 * problem.size, problem.rows.num_rows // 16)
     if step < 4:

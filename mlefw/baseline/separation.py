@@ -122,7 +122,8 @@ def _of_column(solution: Solution, free: Problem, k: int, deadline: float) -> Se
         return Search(None, none, True)
     head, rows = solution.problem.head, solution.problem.rows
     predicted = k < head.eta_dim
-    z = free.design(rows).numpy() if predicted else np.ones((rows.num_rows, 1))
+    at = free.design_columns(k).numpy()
+    z = free.design(rows).numpy()[:, at] if predicted else np.ones((rows.num_rows, 1))
     one_way = up != down
     grows = z[one_way] * np.where(up, 1.0, -1.0)[one_way, None]
     found = search(z[~up & ~down], grows, z[:0], deadline - time.monotonic())
@@ -131,7 +132,7 @@ def _of_column(solution: Solution, free: Problem, k: int, deadline: float) -> Se
     width = free.num_active + 1
     whole = np.zeros(free.size)
     start = k * width if predicted else head.eta_dim * width + k - head.eta_dim
-    whole[start : start + z.shape[1]] = found.direction
+    whole[start + at if predicted else [start]] = found.direction
     return found._replace(direction=whole)
 
 

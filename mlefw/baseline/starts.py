@@ -60,19 +60,26 @@ def origin(problem: Problem) -> Tensor:
     head, rows = problem.head, problem.rows
     theta = torch.zeros(problem.size, dtype=torch.float64)
     share = rows.weight / rows.weight.sum()
-    offset = float(share @ rows.offset)
+    offset = float(share @ rows.first_offset)
     rough = _rough(head, rows, share)
     if not rough:
         middle = float(head.center[0] + offset)
-        if head.reference is None and abs(middle) > _FAR:
+        if head.reference is None and abs(middle) > _FAR and bool(problem.has_intercept[0]):
             problem.split(theta)[1][0] = -middle / float(head.gain[0])
         return theta
     raw = intercepts(problem, theta)
     for k, name in enumerate(head.eta_names + head.shared_names):
         if name in rough:
-            eta = rough[name] - (offset if k == 0 and head.log_link else 0.0)
+            eta = rough[name] - (_mean_offset(rows, share, k) if k or head.log_link else 0.0)
             raw[k] = (eta - head.center[k]) / head.gain[k]
     return with_intercepts(problem, theta, raw)
+
+
+def _mean_offset(rows: Rows, share: Tensor, k: int) -> float:
+    """The weighted mean of the offset of eta column k."""
+    if rows.offset.ndim == 1:
+        return float(share @ rows.offset) if k == 0 else 0.0
+    return float(share @ rows.offset[:, k]) if k < rows.offset.shape[1] else 0.0
 
 
 def intercepts(problem: Problem, theta: Tensor) -> Tensor:
@@ -81,10 +88,11 @@ def intercepts(problem: Problem, theta: Tensor) -> Tensor:
 
 
 def with_intercepts(problem: Problem, theta: Tensor, raw: Tensor) -> Tensor:
-    """Theta with biases and shared raw values replaced by `raw` (eta_dim + shared_dim,)."""
+    """Theta with its biases, where there are any, and shared raw values replaced by `raw` (eta_dim + shared_dim,)."""
     moved = theta.clone()
     _, bias, shared = problem.split(moved)
-    bias.copy_(raw[: problem.head.eta_dim])
+    has = problem.has_intercept[: problem.head.eta_dim]
+    bias.copy_(torch.where(has, raw[: problem.head.eta_dim], bias))
     shared.copy_(raw[problem.head.eta_dim :])
     return moved
 
@@ -106,7 +114,7 @@ def _rough(head: Head, rows: Rows, share: Tensor) -> dict[str, float]:
         y, head = head.points(y), head.component
     if not isinstance(head, FactorizedHead):
         return {}
-    y = y - (0.0 if head.log_link else rows.offset)
+    y = y - (0.0 if head.log_link else rows.first_offset)
     mean = float(share @ y)
     rough = head.rough(mean, float(share @ (y - mean).square()) ** 0.5)
     links = head.inverse_links
@@ -118,7 +126,7 @@ def _shifted(problem: Problem, theta: Tensor, shift: float) -> Tensor:
     moved = theta.clone()
     _, bias, shared = problem.split(moved)
     head = problem.head
-    bias[1:] += shift / head.gain[1 : head.eta_dim]
+    bias[1:] += shift / head.gain[1 : head.eta_dim] * problem.has_intercept[1 : head.eta_dim]
     shared += shift / head.gain[head.eta_dim :]
     return moved
 
@@ -130,6 +138,8 @@ def _staged(problem: Problem, first: Tensor) -> Tensor | None:
         return None
     if head.inverse_links[head.eta_names[0]] is not inverse_link.identity or not problem.num_active:
         return None
+    if not problem.is_plain:
+        return _staged_terms(problem, first)
     fit = moments(problem)
     if fit.is_perfect:
         return None
@@ -146,3 +156,28 @@ def _staged(problem: Problem, first: Tensor) -> Tensor | None:
     ridge = 1e-8 * products.diagonal().max() * torch.eye(width, dtype=torch.float64)
     theta[width : 2 * width] = torch.linalg.solve(products + ridge, cross)
     return theta
+
+
+def _staged_terms(problem: Problem, first: Tensor) -> Tensor | None:
+    """The fit of `_staged` where location and log scale have their own features, intercepts or offsets."""
+    head, theta = problem.head, first.clone()
+    width, gain = problem.num_active + 1, head.gain
+    table = theta[: 2 * width].view(2, width)
+    share = problem.rows.weight / problem.population
+    least = float(share @ (problem.rows.y - problem.rows.first_offset).square()) ** 0.5 * 1e-6
+    for k in (0, 1):
+        at = problem.design_columns(k)
+        if not len(at):
+            continue
+        table[k] = 0.0
+        products, cross = torch.zeros(len(at), len(at), dtype=torch.float64), torch.zeros(len(at), dtype=torch.float64)
+        for rows, design, eta in problem.designs(theta):
+            z = design[:, at]
+            response = rows.y - eta[:, 0]
+            if k == 1:
+                response = response.abs().clamp(min=least).log() + _LOG_NORMAL - eta[:, 1]
+            products += z.T @ (rows.weight.unsqueeze(1) * z)
+            cross += (rows.weight * response / gain[k]) @ z
+        ridge = 1e-8 * products.diagonal().max() * torch.eye(len(at), dtype=torch.float64)
+        table[k, at] = torch.linalg.solve(products + ridge, cross)
+    return theta if bool(torch.isfinite(theta).all()) and least > 0 else None

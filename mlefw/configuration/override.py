@@ -32,11 +32,11 @@ def for_hydra(overrides: Sequence[str], sweeps: bool = False) -> list[str]:
     for item in overrides:
         if item.startswith(("hydra.run.dir=", "hydra.sweep.dir=")):
             raise UsageError(f"{item}: expected run_dir=…, which says where runs and sweeps are written")
-        if not item.startswith(path_setting.TEXT):
+        if not item.startswith(path_setting.TEXT) and not path_setting.is_formula(item):
             check_depth(item)
     # A shell strips the quotes from data.delimiter=';', which Hydra's grammar needs.
     quoted = [re.sub(r"^(?!prompt=)([\w.]+)=([;|,\s]+)$", r"\1='\2'", item) for item in overrides]
-    quoted = [path_setting.with_quoted_path(item, sweeps) for item in quoted]
+    quoted = [path_setting.with_quoted_path(path_setting.with_quoted_formula(item), sweeps) for item in quoted]
     return [f"++{item}" if re.match(r"(?!hydra\.)\w+\.[\w.]+=", item) else item for item in quoted]
 
 

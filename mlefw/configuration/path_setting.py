@@ -5,6 +5,8 @@ from pathlib import Path
 
 _NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|table|\w*path)")
 """Keys of settings that hold a path."""
+_FORMULA = re.compile(r"\+*(?:formula|head\.terms\.\w+|data\.terms\.\w+)=")
+"""The beginning of an override whose value is a formula."""
 TEXT = "prompt="
 """The beginning of an override whose value is text as it stands, quotes and commas included."""
 _WORDS = ("", "null", "true", "false")
@@ -41,6 +43,19 @@ def with_quoted_path(override: str, sweeps: bool = False) -> str:
     has_meaning = _is_quoted(text) or "${" in text or (sweeps and _SWEEPS.search(text))
     is_there = _exists(text) or any("${" in str(folder) and _exists(str(folder)) for folder in Path(text).parents)
     return override if has_meaning and not is_there else f"{key}={quoted(text)}"
+
+
+def is_formula(override: str) -> bool:
+    """Whether an override sets a formula."""
+    return _FORMULA.match(override) is not None
+
+
+def with_quoted_formula(override: str) -> str:
+    """An override of a formula with its text in quotes, unless it has them already; any other override unchanged."""
+    key, _, text = override.partition("=")
+    if not is_formula(override) or text.lower() in _WORDS or _is_quoted(text):
+        return override
+    return f"{key}={quoted(text)}"
 
 
 def literal(text: str) -> str:

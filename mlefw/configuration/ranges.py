@@ -126,10 +126,11 @@ RANGES: Mapping[str, Range] = {
     "compile": one_of(True, False),
     # In `mlefw evaluate` it is a folder.
     "plots": either(one_of(None, True, False), Range(lambda v: isinstance(v, str), "the name of a folder")),
+    "formula": either(NULL, Range(lambda v: isinstance(v, str) and "~" in v, "a formula such as y ~ x + z")),
     "data.target": either(NULL, _COLUMN, _COLUMNS),
     **{
         f"data.{name}": either(NULL, _COLUMN)
-        for name in ("offset", "exposure", "weight", "id", "event", "group", "time")
+        for name in ("offset", "exposure", "weight", "variance_weight", "id", "event", "group", "time")
     },
     "data.x": _COLUMN,
     "data.vocabulary": either(NULL, whole(2)),

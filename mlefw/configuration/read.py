@@ -19,6 +19,7 @@ from mlefw.configuration.groups import known_settings
 from mlefw.configuration.override import for_hydra
 from mlefw.configuration.resolvers import admitted_resolvers
 from mlefw.configuration.settings import Node, Settings
+from mlefw.configuration.terms import insert_terms
 from mlefw.configuration.yaml_folder import config_root, members
 from mlefw.errors import UsageError
 from mlefw.system.warning import warn
@@ -54,6 +55,7 @@ def read_settings(command: str, overrides: Sequence[str], config_dirs: Sequence[
         raise UsageError(
             "\n".join(f"{name} is missing: expected {name}={' | '.join(members(name))}" for name in missing)
         )
+    insert_terms(plain)
     touched = {match[1] for item in overrides if (match := re.match(r"[+~]*(\w+)\.[\w.]+=", item))}
     check(resolve(plain), known, plugins, touched)
     if "head" in known:

@@ -12,6 +12,7 @@ from mlefw.errors import UsageError
 from mlefw.reading.arrow import is_index_name
 from mlefw.reading.cells import Cells
 from mlefw.reading.columns import shown
+from mlefw.reading.formula import read_shift, read_terms
 from mlefw.reading.split import Rule, Split
 from mlefw.reading.table import Table
 from mlefw.rows.stored import Store
@@ -67,6 +68,12 @@ class Source(ABC):
             mean of the training rows, or the reference level, and adds a feature that says where.
         unseen: what happens to a level of a categorical feature that no training row has: `error`; `reference` codes
             it as the reference level; `ignore` sets its codes to their means over the training rows.
+        terms: the right side of a formula for each distribution parameter that the head predicts, in its order; None
+            for a parameter that has all features. `formula` and `head.terms` set it.
+        shifts: for a distribution parameter, expressions of columns that are added to its eta. `data.offset` of several
+            parameters and `variance_weight` set it.
+        variance_weight: positive column by which the dispersion of each row is divided: a row that is a mean of w
+            observations has weight w. The likelihood and the number of rows stay those of one observation a row.
     """
 
     form: ClassVar[Literal["columns", "tensors", "tokens"]] = "columns"
@@ -93,6 +100,9 @@ class Source(ABC):
     standardize_target: bool = True
     missing: Literal["error", "drop", "impute"] = "error"
     unseen: Literal["error", "reference", "ignore"] = "error"
+    terms: dict[str, str | None] | None = None
+    shifts: dict[str, list[str]] | None = None
+    variance_weight: str | None = None
     prediction: bool = field(default=False, init=False)
     """Whether rows are read for prediction alone: targets and weights may be missing, in cells or as whole columns."""
     partial: bool = field(default=False, init=False)
@@ -116,6 +126,17 @@ class Source(ABC):
     def targets(self) -> tuple[str, ...]:
         """Names of the columns to predict."""
         return tuple(self.target) if isinstance(self.target, list) else (self.target,) if self.target else ()
+
+    @property
+    def term_columns(self) -> set[str]:
+        """The columns that formulas read."""
+        given = [read_terms(text, f"terms.{name}") for name, text in (self.terms or {}).items() if text is not None]
+        return {column for terms in given for column in terms.columns} - {"."} | self.shift_columns
+
+    @property
+    def shift_columns(self) -> set[str]:
+        """The columns that are added to eta with a coefficient of one by `shifts`."""
+        return {c for parts in (self.shifts or {}).values() for part in parts for c in read_shift(part).columns}
 
     @property
     def splitter(self) -> Split:
@@ -217,7 +238,7 @@ class Source(ABC):
             return list(names)
         names = list(names)
         roles = {*self.features, *self.targets, self.event, self.offset, self.exposure, self.weight, self.id}
-        roles |= {self.group, self.time}
+        roles |= {self.group, self.time, *self.term_columns}
         named = [name for name in names if name in roles]
         extra = [
             name for name in names if name not in roles and name not in self.expected_unused and not is_index_name(name)

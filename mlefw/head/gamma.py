@@ -59,6 +59,7 @@ class GammaHead(FactorizedHead):
     maximum likelihood estimate.
     """
 
+    variance_parameter: ClassVar = ("dispersion", -1.0)
     also_known_as: ClassVar = "gamma deviance; the gamma generalised linear model with log link"
     inverse_links: ClassVar = {"mean": inverse_link.exp, "dispersion": inverse_link.exp}
     collapsible: ClassVar = frozenset({"dispersion"})

@@ -32,6 +32,7 @@ class GaussianHead(LocationScaleHead):
 
     also_known_as: ClassVar = "mean squared error (MSE), least squares; with a predicted scale the Gaussian NLL loss"
     scale_information: ClassVar = 2.0
+    variance_parameter: ClassVar = ("scale", -0.5)
     support = constraints.real
 
     def build(self, loc: Tensor, scale: Tensor) -> Gaussian:  # type: ignore[override]

@@ -54,6 +54,8 @@ class Head(nn.Module, ABC):
     """Whether `narrow_nll` is there."""
     outside: ClassVar[str] = ""
     """What a user can do about a target outside the support: one clause for the error message."""
+    variance_parameter: ClassVar[tuple[str, float] | None] = None
+    """The parameter that a variance weight w of a row divides, and the power of w that multiplies it; None if none."""
     also_known_as: ClassVar[str] = ""
     """Usual names of the loss or model, for the documentation."""
 

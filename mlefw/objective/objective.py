@@ -41,7 +41,8 @@ class Objective(nn.Module):
     def eta(self, x: Tensor, offset: Tensor, standardized: bool = False) -> Tensor:
         """Center + gain · model(x), plus the offset (*batch,) on the first column: (*batch, eta_dim).
 
-        The batch shape is that of the offset: (n,) for rows of one observation, else (n, *positions). With
+        The batch shape is that of the offset: (n,) for rows of one observation, else (n, *positions). An offset of
+        shape (*batch, eta_dim) is added to all columns. With
         `standardized`, x has already been standardised, and the inner model of `Standardized` is called.
 
         Raises:
@@ -49,6 +50,8 @@ class Objective(nn.Module):
         """
         center, gain = self.head.center[: self.head.eta_dim], self.head.gain[: self.head.eta_dim]
         raw = self._raw(x, offset, standardized)
+        if offset.ndim == raw.ndim:
+            return center + gain * raw + offset
         if self.head.eta_dim <= FEW_COLUMNS:
             return center + gain * raw + pad(offset.unsqueeze(-1), (0, self.head.eta_dim - 1))
         eta = torch.addcmul(center, gain, raw.to(center.dtype))
@@ -57,9 +60,11 @@ class Objective(nn.Module):
 
     def _raw(self, x: Tensor, offset: Tensor, standardized: bool) -> Tensor:
         raw: Tensor = self.model.model(x) if standardized else self.model(x)  # type: ignore[operator]
-        if raw.shape != (*offset.shape, self.head.eta_dim):
+        # An offset of each column has the shape of eta itself.
+        batch = offset.shape[:-1] if offset.ndim == raw.ndim else offset.shape
+        if raw.shape != (*batch, self.head.eta_dim):
             inner = getattr(self.model, "model", self.model)
-            expected = (*offset.shape, self.head.eta_dim)
+            expected = (*batch, self.head.eta_dim)
             raise ValueError(f"{type(inner).__name__} returned shape {tuple(raw.shape)}, expected {expected}")
         return raw
 

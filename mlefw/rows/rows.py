@@ -22,7 +22,8 @@ class Rows(NamedTuple):
             an array in a type of its own.
         y: targets, (n, *positions, *event_shape): float64, codes in int64, or an array in a type of its own.
         weight: weights, (n, *positions), float64, which are frequencies: weight 2 counts as the observation twice.
-        offset: term added to the first column of eta, (n, *positions), float64.
+        offset: term added to the first column of eta, (n, *positions), float64; in rows of a table also one term for
+            each column of eta, (n, eta_dim).
     """
 
     x: Tensor
@@ -68,6 +69,11 @@ class Rows(NamedTuple):
     def population(self) -> float:
         """Sum of the weights: the number of observations, since weights are frequencies."""
         return float(self.weight.sum())
+
+    @property
+    def first_offset(self) -> Tensor:
+        """The offset of the first column of eta, (n, *positions)."""
+        return self.offset if self.offset.ndim == self.weight.ndim else self.offset[..., 0]
 
     @property
     def row_weight(self) -> Tensor:
@@ -149,6 +155,15 @@ def observation_rows(rows: Rows) -> Rows:
     seen = rows.weight > 0
     offset = rows.offset[seen]
     return Rows(offset.new_empty(len(offset), 0), rows.y[seen], rows.weight[seen], offset)
+
+
+def add_offset(eta: Tensor, offset: Tensor) -> Tensor:
+    """Add the offset of rows of one observation, (n,) or (n, eta_dim), to eta (n, columns) in place; eta itself."""
+    if offset.ndim == 1:
+        eta[:, 0] += offset
+    else:
+        eta[:, : offset.shape[1]] += offset
+    return eta
 
 
 def constant(value: float, shape: Sequence[int]) -> Tensor:

@@ -1,7 +1,7 @@
 """The composition root: builds data, head, model, prior, loss and metrics from a configuration."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from mlefw.loss.plain import Plain
 from mlefw.metric.adapter import OfPrediction
 from mlefw.metric.base import Metric, OfTarget
 from mlefw.metric.nll import Nll
+from mlefw.model.terms import TermsModel, network_features
 from mlefw.objective.objective import Objective
 from mlefw.prior.none import NoPrior
 from mlefw.reading.table import Table
@@ -34,14 +35,15 @@ from mlefw.rows.shape import RowShape
 from mlefw.rows.tensor_inputs import row_statistics
 from mlefw.run.estimand import Estimand, array_features, baseline_features
 from mlefw.run.held_out import Parts, parts_of
-from mlefw.run.network import build_augment, build_model, surrounded
-from mlefw.run.placement import place, set_units
+from mlefw.run.network import build_augment, build_model, owned_columns, surrounded
+from mlefw.run.placement import place, set_units, through_origin
 from mlefw.run.source import head_kind, open_source
 from mlefw.run.units import units_of
 from mlefw.schema.coarse import warn_of_coarse_target
 from mlefw.schema.encode import coded
 from mlefw.schema.kinds import RowSchema, learn_schema
 from mlefw.schema.reach import far_rows, warn_of_far_rows, with_spans
+from mlefw.schema.schema import Schema
 from mlefw.schema.target import Target
 from mlefw.system.random_state import RandomStream
 from mlefw.system.shared_work import compute_once
@@ -153,15 +155,14 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
         set_units(head, observed)
     mean, scale = row_statistics(data.train, shape, data.source.standardize)
     columns = as_columns(mean, shape), as_columns(scale, shape)
+    used = data.schema.used(head.eta_dim) if isinstance(data.schema, Schema) else None
+    if used is not None:
+        mean = through_origin(head, mean, used)
+        columns = mean, scale
     problem = Problem.of(head, observed, *(columns if shape.is_table else (mean.new_zeros(0),) * 2), NoPrior())
-    null = compute_once("null", config.plain, ("data", "head"), lambda: solve_null(problem))
+    null = compute_once("null", config.plain, ("data", "head"), lambda: solve_null(replace(problem, used=used)))
     head = place(head, null)
-    inputs = build_inputs(config, shape)
-    if inputs is not None:
-        learn(inputs, data.train, mean, scale)
-    shape = shape if inputs is None else shape.with_inputs(inputs.num_inputs)
-    with RandomStream(config.seed, "initial weights"):
-        model = build_model(config.model, shape, head.eta_dim)
+    model, inputs = build_network(config, shape, head.eta_dim, used, lambda one, at: _learn(one, data, mean, scale, at))
     prior = instantiate("prior", config.prior)
     loss = build_loss(config.loss)
     loss.check(head)
@@ -172,7 +173,45 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     parts = ("data", "head", "inputs", "augment", "model", "prior", "loss", "metric")
     compute_once("row", config.plain, parts, lambda: _try_one_row(config, objective, data))
     arrays, token_bytes = array_features(config, data.schema, columns[1]), data.schema.token_bytes
-    return Estimand(objective.train(), null, *columns, positions, data.schema.row_shape, arrays, token_bytes)
+    return Estimand(objective.train(), null, *columns, positions, data.schema.row_shape, arrays, token_bytes, used)
+
+
+def _learn(inputs: Inputs, data: Data, mean: torch.Tensor, scale: torch.Tensor, at: torch.Tensor | None) -> None:
+    """Learn a map of inputs from the training rows, of the features at some positions only, by default of all."""
+    if at is None:
+        learn(inputs, data.train, mean, scale)
+    else:
+        learn(inputs, data.train._replace(x=data.train.x[:, at]), mean[at], scale[at])
+
+
+def build_network(
+    config: Settings,
+    shape: RowShape,
+    eta_dim: int,
+    used: torch.Tensor | None,
+    learn_map: Callable[[Inputs, torch.Tensor | None], None],
+) -> tuple[torch.nn.Module, Inputs | None]:
+    """The model of the settings, and the map before it; with formulas their linear terms beside the model.
+
+    Args:
+        config: the settings of the run.
+        shape: the shape of a row.
+        eta_dim: number of columns of eta.
+        used: which features and intercepts each column of eta has; None without formulas.
+        learn_map: gives the map its state; gets the positions of its features, None for all.
+    """
+    owned = owned_columns(config, used)
+    if used is not None and not owned:
+        return TermsModel(used), None
+    at = None if used is None else network_features(used, owned)
+    part = shape if at is None else RowShape((len(at),))
+    inputs = build_inputs(config, part)
+    if inputs is not None:
+        learn_map(inputs, at)
+    part = part if inputs is None else part.with_inputs(inputs.num_inputs)
+    with RandomStream(config.seed, "initial weights"):
+        model = build_model(config.model, part, eta_dim if used is None else len(owned))
+    return (model, inputs) if used is None else (TermsModel(used, model, owned, inputs), None)
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ from mlefw.run import archive, build, network
 from mlefw.run.build import Data
 from mlefw.run.directory import checkpoint_of
 from mlefw.schema.kinds import RowSchema, schema_from
+from mlefw.schema.schema import Schema
 from mlefw.score.recalibration import recalibrated
 from mlefw.system.random_state import isolated
 from mlefw.system.warning import warn
@@ -187,10 +188,16 @@ def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, tor
     """Build the objective that a checkpoint describes, and load its tensors."""
     schema = described.schema
     head = build.head_of(config.head, schema.targets)
-    inputs = _inputs(config, schema.row_shape, state)
-    shape = schema.row_shape if inputs is None else schema.row_shape.with_inputs(inputs.num_inputs)
-    _check_size(path, config, shape, head.eta_dim, state)
-    model = network.build_model(config.model, shape, head.eta_dim)
+    used, shape = schema.used(head.eta_dim) if isinstance(schema, Schema) else None, schema.row_shape
+    if used is None:
+        inputs = _inputs(config, shape, state)
+        shape = shape if inputs is None else shape.with_inputs(inputs.num_inputs)
+        _check_size(path, config, shape, head.eta_dim, state)
+        model = network.build_model(config.model, shape, head.eta_dim)
+    else:
+        known = _below("model.model.inputs.", state)
+        restore = lambda one, _: one.restore(known)  # noqa: E731
+        model, inputs = build.build_network(config, shape, head.eta_dim, used, restore)
     prior = instantiate("prior", config.prior)
     whole = network.surrounded(model, config.model, shape, *unit_statistics(schema.row_shape), inputs)
     objective = Objective(whole, head, prior, described.population, build.build_loss(config.loss))
@@ -205,10 +212,15 @@ def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, tor
 
 def _inputs(config: Settings, shape: RowShape, state: dict[str, torch.Tensor]) -> Inputs | None:
     """The learnt map of features to inputs of the model, with its tensors; None for `inputs=standard`."""
-    inputs, prefix = build.build_inputs(config, shape), "model.inputs."
+    inputs = build.build_inputs(config, shape)
     if inputs is not None:
-        inputs.restore({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
+        inputs.restore(_below("model.inputs.", state))
     return inputs
+
+
+def _below(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _check_size(path: Path, config: Settings, shape: RowShape, eta_dim: int, state: dict[str, torch.Tensor]) -> None:
@@ -217,9 +229,7 @@ def _check_size(path: Path, config: Settings, shape: RowShape, eta_dim: int, sta
         return
     with torch.device("meta"):
         model = network.build_model(config.model, shape, eta_dim)
-    prefix = "model.model."
-    known = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    check_tensors(path, model.state_dict(), known)
+    check_tensors(path, model.state_dict(), _below("model.model.", state))
 
 
 @torch.no_grad()

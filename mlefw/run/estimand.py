@@ -34,6 +34,7 @@ class Estimand:
         shape: the shape of a row.
         arrays: the features of the linear problem of rows of arrays; None for tables.
         token_bytes: bytes of text of each token, (num_tokens,); None where rows hold none, or it is not known.
+        used: which features and intercepts each column of eta has, (eta_dim, num_features + 1); None for all.
     """
 
     objective: Objective
@@ -44,6 +45,7 @@ class Estimand:
     shape: RowShape
     arrays: ArrayFeatures | None = None
     token_bytes: np.ndarray | None = None
+    used: torch.Tensor | None = None
 
     @property
     def is_subset(self) -> bool:
@@ -65,7 +67,7 @@ class Estimand:
             return last_layer_problem(self.objective, train, prior)
         if self.arrays is not None:
             return self.arrays.problem(self.objective.head, train, self.mean, self.scale, prior, setting)
-        problem = Problem.of(self.objective.head, train, self.mean, self.scale, prior)
+        problem = Problem.of(self.objective.head, train, self.mean, self.scale, prior, used=self.used)
         return problem.restricted(torch.tensor(self.baseline_features, dtype=torch.long)) if self.is_subset else problem
 
     def named(self, solution: Solution, names: list[str]) -> tuple[list[str], list[int]]:

@@ -13,6 +13,7 @@ from mlefw.configuration.settings import Node, Settings
 from mlefw.distributed import topology
 from mlefw.errors import UsageError
 from mlefw.inputs.base import Inputs
+from mlefw.model.linear import Linear
 from mlefw.rows.shape import RowShape
 from mlefw.rows.standardize import Standardized
 from mlefw.rows.tensor_inputs import StandardizedChannels, Tokens
@@ -44,6 +45,20 @@ def build_model(node: Node, shape: RowShape, eta_dim: int) -> nn.Module:
     _check(part.target, constructor(node), {**part.settings}, facts, shape)
     model: nn.Module = make(part, **{name: fact for name, fact in facts.items() if fact is not None})
     return model
+
+
+def owned_columns(config: Settings, used: Tensor | None) -> tuple[int, ...]:
+    """The columns of eta that the network gives where formulas give others; none for model=linear.
+
+    They are those of parameters without a formula. If each has one, it is the first parameter: its formula then says
+    which columns the network sees, and the exact linear estimate beside the run is of that formula.
+    """
+    if used is None or class_of(admit("model", config.model)) is Linear:
+        return ()
+    terms = list((config.data.get("terms") or {}).values())
+    if len(terms) == 1:
+        return tuple(range(len(used)))
+    return tuple(k for k, text in enumerate(terms) if text is None) or (0,)
 
 
 def check_batch_norm(config: Settings, model: nn.Module) -> None:

@@ -26,6 +26,21 @@ def set_units(head: Head, train: Rows) -> None:
         head.set_units(*target_statistics(rows))
 
 
+def through_origin(head: Head, mean: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+    """Means of the features, zero for those of a column of eta without an intercept, whose center becomes zero.
+
+    Centred features would give such a column an intercept.
+
+    Args:
+        head: the head, whose center is changed.
+        mean: means of the features, (num_features,).
+        used: which features, and in its last column whether an intercept, each column of eta has.
+    """
+    bare = ~used[:, -1]
+    head.center[: head.eta_dim][bare] = 0.0
+    return torch.where(used[bare, :-1].any(0), torch.zeros_like(mean), mean)
+
+
 def place(head: Head, null: Solution) -> Head:
     """Set `center` so that a raw output of zero is the null model (eta = 0 for `head.start=zero`); the head itself."""
     if head.start == "zero":

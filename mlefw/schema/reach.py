@@ -122,7 +122,7 @@ def _columns(schema: RowSchema, rows: Rows) -> Iterator[tuple[str, np.ndarray]]:
     if not isinstance(schema, Schema):
         return
     position = 0
-    for feature in schema.features:
+    for feature in schema.plain_features:
         if feature.kind == "numeric":
             yield feature.name, rows.x[:, position].numpy()
         position += len(feature.names)
@@ -131,7 +131,7 @@ def _columns(schema: RowSchema, rows: Rows) -> Iterator[tuple[str, np.ndarray]]:
         if target.labels is None:
             # A time with an event is encoded as two bounds, of which the first is the time.
             yield target.name, y if y.ndim == 1 else y[:, k]
-    if shift := schema.offset or schema.exposure:
+    if (shift := schema.offset or schema.exposure) and rows.offset.ndim == 1:
         yield shift, rows.offset.numpy()
 
 

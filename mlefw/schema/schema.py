@@ -10,13 +10,14 @@ import torch
 
 from mlefw.configuration.record import typed
 from mlefw.data.base import Source
-from mlefw.errors import MisfitError
+from mlefw.errors import MisfitError, UsageError
 from mlefw.reading.cells import Missing
 from mlefw.reading.columns import require, warn_of_constants, warn_of_copies
 from mlefw.reading.levels import BOOLEANS
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
 from mlefw.rows.shape import RowShape
+from mlefw.schema.design import Design
 from mlefw.schema.event import Event, as_bounds, learn_event
 from mlefw.schema.feature import Feature, Unseen, check_design_names, learn_feature
 from mlefw.schema.identifier import check_numbered
@@ -46,6 +47,8 @@ class Schema:
     partial: bool = False
     bounds: bool = False
     event: Event | None = None
+    design: Design | None = None
+    """The formulas of the distribution parameters, where any has one."""
     spans: dict[str, tuple[float, float]] = field(default_factory=dict)
     """The lowest and highest value of each numeric column in the training rows."""
 
@@ -64,15 +67,20 @@ class Schema:
         """
         check_roles(table, source)
         roles = {*source.targets, source.event, source.offset, source.exposure, source.weight, source.id}
-        roles |= {source.group, source.time}
+        roles |= {source.group, source.time, source.variance_weight, *source.shift_columns}
         names = source.features if source.features is not None else [n for n in table.columns if n not in roles]
+        design = None
+        if source.terms:
+            design = Design.of(source.terms, source.shifts or {}, names, list(table.columns), table.origin)
+            _check_response(design, source)
+            names = list(dict.fromkeys([*(names if design.has_plain else ()), *design.columns]))
         listed = set(source.categorical or ())
         require(listed - {*source.targets}, names, table.origin, "data.categorical, not a feature")
-        insisted = set(source.features or ()) | (set(names) if source.weight else set())
+        insisted = set(source.features or ()) | (set(names) if source.weight or design else set())
         features = tuple(
             learn_feature(table, name, name in listed, name in insisted) for name in table.one_by_one(names)
         )
-        if source.features is None:
+        if source.features is None and design is None:
             numeric = [feature.name for feature in features if feature.kind == "numeric"]
             for name in table.one_by_one(name for name in numeric if name not in table.holes):
                 check_numbered(table, name, len(names) == 1, source.weight is not None)
@@ -88,6 +96,7 @@ class Schema:
             source.partial,
             source.bounds,
             learn_event(table, source.event, source.event_code) if source.event else None,
+            design,
         )
         if not features:
             warnings.warn(f"{table.origin}: no feature: the model is an intercept", UserWarning, stacklevel=2)
@@ -115,8 +124,10 @@ class Schema:
 
         impute = self.missing == "impute"
         schema = replace(self, features=tuple(f.learn_means(blocks(f.name), impute) for f in self.features))
-        check_design_names(schema.features, table.origin)
-        return schema
+        check_design_names(schema.plain_features, table.origin)
+        if self.design is None:
+            return schema
+        return replace(schema, design=self.design.learn(schema.features, table, index))
 
     @property
     def target(self) -> str:
@@ -146,8 +157,33 @@ class Schema:
 
     @property
     def names(self) -> list[str]:
-        """Names of the design columns: the column, or `column=level` for a level that is not the reference."""
-        return [name for feature in self.features for name in feature.names]
+        """Names of the design columns: the column, or `column=level` for a level that is not the reference.
+
+        Those of formulas come after them.
+        """
+        return self.plain_names + ([] if self.design is None else self.design.names)
+
+    @property
+    def plain_features(self) -> tuple[Feature, ...]:
+        """The features that are coded without a formula: all, unless every parameter has a formula."""
+        if self.design is None:
+            return self.features
+        return tuple(f for f in self.features if self.design.has_plain and f.name in self.design.plain)
+
+    @property
+    def plain_names(self) -> list[str]:
+        """Names of the design columns of the features that are coded without a formula."""
+        return [name for feature in self.plain_features for name in feature.names]
+
+    def used(self, eta_dim: int) -> torch.Tensor | None:
+        """Whether each column of eta has each design column, and an intercept, (eta_dim, num_features + 1) booleans.
+
+        None where all have all, as without a formula.
+        """
+        if self.design is None:
+            return None
+        used = torch.from_numpy(self.design.used(self.plain_names, eta_dim))
+        return None if bool(used.all()) else used
 
     @property
     def row_shape(self) -> RowShape:
@@ -173,10 +209,11 @@ class Schema:
         Raises:
             UsageError: a name is not a feature; the message suggests the nearest one.
         """
-        present = [feature.name for feature in self.features]
+        present = [feature.name for feature in self.plain_features]
         wanted = list(present if features is None else features)
         require(wanted, present, "the model", setting)
-        chosen = [feature.name in wanted for feature in self.features for _ in feature.names]
+        chosen = [feature.name in wanted for feature in self.plain_features for _ in feature.names]
+        chosen += [] if self.design is None else [True] * len(self.design.names)
         return [j for j, taken in enumerate(chosen) if taken]
 
     def reading(self, source: Source, prediction: bool = False) -> Source:
@@ -231,7 +268,7 @@ class Schema:
         else:
             y = coded_together(table, self.targets, target_required, self.partial)
         weight = self._weight(table, whole) if target_required else np.ones(table.num_rows)
-        columns = (self._x(table), y, weight, offsets(table, self.offset, self.exposure))
+        columns = (self._x(table), y, weight, self._offset(table))
         # torch does not support the read-only arrays that a memory-mapped file gives.
         return Rows(*(torch.from_numpy(np.require(column, None, ["C", "W"])) for column in columns))
 
@@ -252,14 +289,32 @@ class Schema:
     def _x(self, table: Table) -> np.ndarray:
         x = np.zeros((table.num_rows, self.num_features))
         start = 0
-        for feature in self.features:
+        for feature in self.plain_features:
             stop = start + len(feature.names)
             feature.fill(x[:, start:stop], table, self.unseen)
             start = stop
+        if self.design is not None:
+            self.design.fill(x[:, start:], self.features, table, self.unseen)
         return x
+
+    def _offset(self, table: Table) -> np.ndarray:
+        known = offsets(table, self.offset, self.exposure)
+        of_terms = None if self.design is None else self.design.offsets(self.features, table, self.unseen)
+        if of_terms is None:
+            return known
+        if of_terms.ndim == 1:
+            return np.asarray(known + of_terms)
+        of_terms[:, 0] += known
+        return of_terms
 
     def _weight(self, table: Table, whole: bool = True) -> np.ndarray:
         return weights(table, self.weight, whole)
+
+
+def _check_response(design: Design, source: Source) -> None:
+    for one in design.parameters:
+        for name in {*source.targets, source.event} & {*one.columns}:
+            raise UsageError(f"terms.{one.parameter}: column {name!r} is the target, and stands among the terms")
 
 
 def _listed(value: Any) -> Any:

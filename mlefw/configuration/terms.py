@@ -1,0 +1,136 @@
+"""Settings of formulas: `formula=` and `head.terms` become `data.terms`, a right side for each parameter."""
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from mlefw.configuration.admission import admit
+from mlefw.configuration.instantiate import class_of
+from mlefw.configuration.settings import Node
+from mlefw.errors import UsageError
+from mlefw.reading.formula import quoted, read_terms, split_formula
+
+ETA = "eta"
+"""The name under which all columns of eta have one formula, for heads without named parameters."""
+
+
+def insert_terms(config: Node) -> None:
+    """Read `formula` and `head.terms`, and set `data.terms`, target and features, and what the head predicts.
+
+    A parameter with a formula is predicted; in `formula` the parts stand for the parameters in their order. A part that
+    is missing is 1, an intercept, where the head would predict the parameter from all features.
+
+    Args:
+        config: a configuration in plain containers, which is changed. One that was changed before stays as it is.
+
+    Raises:
+        UsageError: a formula cannot be read, or stands for a parameter that the head has not.
+    """
+    head, data, text = config.get("head") or {}, config.get("data") or {}, config.get("formula")
+    given: dict[str, Any] = dict(head.pop("terms", None) or {})
+    shifts, variance = data.get("offset"), data.get("variance_weight")
+    if not isinstance(text, str | None) or not isinstance(variance, str | None):
+        return  # A value of a wrong type is told with all others (`ranges`).
+    if not text and not given and not variance and not (isinstance(shifts, dict) and shifts):
+        return
+    names = parameters(head)
+    added = _shifts(head, data, names)
+    parts: dict[str, str] = {}
+    if text:
+        parts = dict(zip(names, _parts(str(text), names, data), strict=False))
+    for name, part in given.items():
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"head.terms.{name}: the head has no parameter {name!r}, but {', '.join(names)}{hint}")
+        if name in parts:
+            raise UsageError(f"head.terms.{name} and formula={text!r} both hold terms of {name}: expected one of them")
+        parts[name] = str(part)
+    terms = {name: parts.get(name) for name in names if name in parts or _is_predicted(head, name)}
+    if text:
+        terms = {name: part or "1" for name, part in terms.items()}
+    for name in added:
+        terms.setdefault(name, "1")
+    terms = {name: terms[name] for name in names if name in terms}
+    for name, part in terms.items():
+        if part is not None:
+            read_terms(part, f"formula={text!r}" if text and name not in given else f"head.terms.{name}")
+            _predict(head, name)
+    if data.get("terms") not in (None, terms):
+        raise UsageError("data.terms is set by formula= and head.terms: expected one of those in its place")
+    data["terms"] = terms
+    if added:
+        data["shifts"] = added
+
+
+def _shifts(head: Node, data: Node, names: list[str]) -> dict[str, list[str]]:
+    """What is added to the eta of each parameter: `data.offset` of several, and `data.variance_weight`."""
+    found: dict[str, list[str]] = {}
+    if isinstance(data.get("offset"), dict) and data["offset"]:
+        for name, column in data["offset"].items():
+            if name not in names:
+                raise UsageError(f"data.offset.{name}: the head has no parameter {name!r}, but {', '.join(names)}")
+            found.setdefault(name, []).append(quoted(str(column)))
+        data["offset"] = None
+    weight = data.get("variance_weight")
+    if weight:
+        known = getattr(class_of(admit("head", head)), "variance_parameter", None)
+        if known is None or not isinstance(head.get(known[0], "shared"), str):
+            raise UsageError(
+                f"data.variance_weight={weight} divides the dispersion of a row, and this head has none to learn: "
+                "expected head=gaussian or head=gamma, or data.weight for frequencies"
+            )
+        name, power = known
+        found.setdefault(name, []).append(f"{power:g}*log({quoted(str(weight))})")
+    return found or dict(data.get("shifts") or {})
+
+
+def _parts(text: str, names: list[str], data: Node) -> list[str]:
+    """The right sides of a formula, whose left side becomes the target."""
+    targets, parts = split_formula(text)
+    if len(parts) > len(names):
+        raise UsageError(
+            f"formula={text!r} has {len(parts)} parts, and the head has {len(names)} parameters: {', '.join(names)}"
+        )
+    target = targets[0] if len(targets) == 1 else targets
+    if data.get("target") not in (None, target):
+        raise UsageError(
+            f"formula={text!r} has the target {target!r}, and data.target={data['target']}: expected one of them"
+        )
+    data["target"] = target
+    return parts
+
+
+def parameters(head: Node) -> list[str]:
+    """Names of the distribution parameters of a head that terms may stand for, in its order."""
+    kind: Any = class_of(admit("head", head))
+    links: Mapping[str, Any] | None = getattr(kind, "inverse_links", None)
+    if links is not None:
+        return list(links)
+    component = head.get("component")
+    return parameters(component) if isinstance(component, dict) and "_target_" in component else [ETA]
+
+
+def _signature(head: Node) -> Mapping[str, Any]:
+    return inspect.signature(class_of(admit("head", head))).parameters
+
+
+def _is_predicted(head: Node, name: str) -> bool:
+    """Whether a head predicts a parameter by its settings."""
+    known = _signature(head)
+    if name in known:
+        return bool(head.get(name, known[name].default) == "predicted")
+    component = head.get("component")
+    if isinstance(component, dict) and "_target_" in component and name in parameters(component):
+        return _is_predicted(component, name)
+    # What no setting can make shared or a number is predicted.
+    return True
+
+
+def _predict(head: Node, name: str) -> None:
+    """Make a head predict a parameter."""
+    if name in _signature(head):
+        head[name] = "predicted"
+    elif isinstance(component := head.get("component"), dict) and "_target_" in component:
+        _predict(component, name)

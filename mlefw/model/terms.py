@@ -1,0 +1,66 @@
+"""Linear terms of each column of eta, beside a network for the columns that have no formula of their own."""
+
+import torch
+from torch import Tensor, nn
+
+
+class TermsModel(nn.Module):
+    """raw_k = Σ_j β_kj x_j + intercept_k for the columns k of a formula; a network of its own features for the others.
+
+    Coefficients start at zero, so that training starts at the null model.
+
+    Shapes: x (*batch, num_features) → raw (*batch, eta_dim).
+
+    Args:
+        used: which features, and in its last column whether an intercept, each column of eta has,
+            (eta_dim, num_features + 1) booleans.
+        network: maps the features of `owned` columns to their raw output, (*batch, len(owned)); None where all columns
+            are linear.
+        owned: the columns of eta that the network gives.
+        inputs: a map of these features to the inputs of the network, an `mlefw.inputs.base.Inputs`; None for none.
+    """
+
+    used: Tensor
+    features: Tensor
+
+    def __init__(
+        self,
+        used: Tensor,
+        network: nn.Module | None = None,
+        owned: tuple[int, ...] = (),
+        inputs: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        linear = used.clone()
+        linear[list(owned)] = False
+        self.owned, self.network, self.inputs = owned, network, inputs
+        self.register_buffer("used", linear, persistent=False)
+        self.register_buffer("features", network_features(used, owned), persistent=False)
+        # Two dimensions, because priors are on weights, which have two or more.
+        self.weight = nn.Parameter(torch.zeros(1, int(linear[:, :-1].sum())))
+        self.bias = nn.Parameter(torch.zeros(int(linear[:, -1].sum())))
+
+    def table(self) -> Tensor:
+        """All coefficients with the intercepts last, (eta_dim, num_features + 1); zero where a column has none."""
+        table = self.weight.new_zeros(self.used.shape)
+        table[:, :-1] = table[:, :-1].masked_scatter(self.used[:, :-1], self.weight)
+        table[:, -1] = table[:, -1].masked_scatter(self.used[:, -1], self.bias)
+        return table
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The raw output, (*batch, eta_dim)."""
+        table = self.table()
+        raw = nn.functional.linear(x, table[:, :-1], table[:, -1])
+        if self.network is None:
+            return raw
+        z = x[..., self.features]
+        found = self.network(z if self.inputs is None else self.inputs(z.double()).to(z.dtype))
+        columns = list(raw.unbind(-1))
+        for k, column in zip(self.owned, found.unbind(-1), strict=True):
+            columns[k] = column.to(raw.dtype)
+        return torch.stack(columns, -1)
+
+
+def network_features(used: Tensor, owned: tuple[int, ...]) -> Tensor:
+    """Positions of the features that some of the columns `owned` has."""
+    return used[list(owned), :-1].any(0).nonzero().squeeze(1)

@@ -1,0 +1,254 @@
+"""The design columns of a formula for each distribution parameter, learnt from the training rows."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mlefw.errors import UsageError
+from mlefw.reading.formula import Terms, check_columns, quoted, read_shift, read_terms
+from mlefw.reading.levels import codes, numbers
+from mlefw.reading.table import Table
+from mlefw.schema.feature import Feature, Unseen
+from mlefw.schema.formula_state import FormulaState, evaluated, learn_state
+
+BLOCK = 2**15
+"""Rows whose columns are made at a time, since the library needs several copies of them."""
+
+
+@dataclass(frozen=True)
+class ParameterTerms:
+    """The formula of one distribution parameter.
+
+    Attributes:
+        parameter: its name; or `eta` for all columns of eta of a head without named parameters.
+        text: the right side of the formula, such as `1 + x + C(g)`; None where the parameter has all features, coded as
+            without a formula.
+        shifts: expressions of columns that are added to eta beside those of `offset(…)` in the text.
+        state: what the training rows taught; None before, and without columns.
+    """
+
+    parameter: str
+    text: str | None
+    shifts: tuple[str, ...] = ()
+    state: FormulaState | None = None
+
+    @cached_property
+    def terms(self) -> Terms:
+        """The terms, read and checked anew, since a stored text may have been changed."""
+        return Terms("") if self.text is None else read_terms(self.text, f"terms.{self.parameter}")
+
+    @property
+    def offsets(self) -> tuple[str, ...]:
+        """Expressions of columns that are added to eta with a coefficient of one."""
+        return self.terms.offsets + tuple(read_shift(one).offsets[0] for one in self.shifts)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that terms and shifts read, in order."""
+        parts = [self.terms, *(read_shift(one) for one in self.shifts)]
+        return list(dict.fromkeys(name for part in parts for name in part.columns))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the design columns, without the intercept."""
+        return () if self.state is None else self.state.names
+
+
+@dataclass(frozen=True)
+class Design:
+    """The formulas of the parameters that a head predicts.
+
+    Attributes:
+        parameters: the formulas, one for each column of eta in its order; or a single one for all columns.
+        plain: names of the features of parameters without a formula, which are coded as without one.
+        numbers: values of numeric columns that `C(…)` makes categories of.
+    """
+
+    parameters: tuple[ParameterTerms, ...]
+    plain: tuple[str, ...] = ()
+    numbers: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        texts: Mapping[str, str | None],
+        shifts: Mapping[str, Sequence[str]],
+        plain: Sequence[str],
+        known: Sequence[str],
+        origin: str,
+    ) -> "Design":
+        """The formulas of a run, `.` replaced by all features.
+
+        Args:
+            texts: the right side of the formula of each parameter.
+            shifts: expressions that are added to the eta of some parameters.
+            plain: the features of parameters without a formula, and those that `.` stands for.
+            known: the columns of the table.
+            origin: where the table comes from, for messages.
+
+        Raises:
+            UsageError: a formula cannot be read, or names a column that does not exist.
+        """
+        found = []
+        for parameter, text in texts.items():
+            one = ParameterTerms(parameter, text, tuple(shifts.get(parameter, ())))
+            if text is not None and "." in one.terms.columns:
+                everything = " + ".join(map(quoted, plain)) or "1"
+                one = replace(one, text=_without_dot(text, everything))
+            check_columns(one.columns, known, f"terms.{parameter}", origin)
+            found.append(one)
+        return cls(tuple(found), tuple(plain))
+
+    @property
+    def has_plain(self) -> bool:
+        """Whether some parameter has no formula, and so all features."""
+        return any(one.text is None for one in self.parameters)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the formulas read, in order."""
+        return list(dict.fromkeys(name for one in self.parameters for name in one.columns))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the design columns of all formulas, each once: equal terms of two parameters share their columns."""
+        return list(dict.fromkeys(name for one in self.parameters for name in one.names))
+
+    def learn(self, features: Sequence[Feature], table: Table, index: np.ndarray) -> "Design":
+        """The design with what its terms take from the training rows at `index`: means, knots, levels.
+
+        Levels and the range of splines come from all rows, so that no split has an unknown one.
+
+        Raises:
+            UsageError: a term cannot be computed.
+        """
+        by_name = {feature.name: feature for feature in features}
+        listed = dict.fromkeys(name for one in self.parameters for name in one.terms.categories)
+        known = {
+            name: tuple(float(value) for value in np.unique(numbers(table.present(name)[0], name, "C()")))
+            for name in listed
+            if by_name[name].kind == "numeric"
+        }
+        whole = replace(self, numbers=known)
+        found = []
+        for one in self.parameters:
+            state = None
+            if one.terms.text:
+                whole_frame = whole.frame(features, table, None, one.terms.columns)
+                levels = {name: whole.categories(by_name[name]) for name in one.terms.columns}
+                where = f"terms.{one.parameter}"
+                state = learn_state(one.terms, whole_frame, index, levels, where)
+            found.append(replace(one, state=state))
+        return replace(whole, parameters=tuple(found))
+
+    def categories(self, feature: Feature) -> list[Any] | None:
+        """The levels of a column as the library sees them; None for a number that is no category."""
+        if feature.kind == "category":
+            return list(feature.levels)
+        values = self.numbers.get(feature.name)
+        if values is None:
+            return None
+        return [int(value) if all(float(v).is_integer() for v in values) else value for value in values]
+
+    def frame(
+        self, features: Iterable[Feature], table: Table, unseen: Unseen | None, only: Sequence[str] | None = None
+    ) -> Any:
+        """A frame of pandas with the columns of the formulas, missing values replaced as `data.missing` says.
+
+        Args:
+            features: the features of the schema.
+            table: the rows.
+            unseen: what to do with unknown levels; None where there are none by construction.
+            only: the columns to take; by default those of all formulas.
+
+        Raises:
+            UsageError: a level is unknown, or a value is missing.
+        """
+        import pandas as pd
+
+        wanted = set(self.columns if only is None else only)
+        taken = {f.name: self._values(f, table, unseen) for f in features if f.name in wanted}
+        return pd.DataFrame(taken, index=np.arange(table.num_rows), copy=False)
+
+    def _values(self, feature: Feature, table: Table, unseen: Unseen | None) -> Any:
+        import pandas as pd
+
+        present, index = table.present(feature.name)
+        if feature.kind == "category":
+            if unseen == "ignore":
+                unseen = "reference"
+            code = codes(present, feature.name, feature.levels, "a category", unseen == "reference")
+            whole = np.zeros(table.num_rows, dtype=np.int64)
+            whole[index] = np.maximum(code, 0)
+            return pd.Categorical.from_codes(whole, categories=list(feature.levels))
+        values = np.full(table.num_rows, feature.means[0] if feature.means else np.nan)
+        values[index] = numbers(present, feature.name, "a numeric feature")
+        known = self.numbers.get(feature.name)
+        if known is None:
+            return values
+        strange = ~np.isin(values, known)
+        if strange.any() and unseen is not None:
+            value = values[strange][0]
+            near = min(known, key=lambda one: abs(one - value))
+            raise UsageError(
+                f"{table.origin}: column {feature.name!r}, which C({feature.name}) makes a category of, holds values "
+                f"that the training data do not, such as {value:g} (the nearest is {near:g}); {table.where(strange)}"
+            )
+        return values.astype(np.int64) if all(float(v).is_integer() for v in known) else values
+
+    def fill(self, x: np.ndarray, features: Sequence[Feature], table: Table, unseen: Unseen) -> None:
+        """Write the design columns of all formulas into x, (n, len(names)), in blocks of rows.
+
+        Raises:
+            UsageError: a level is unknown, or a term is not finite in some rows.
+        """
+        position = {name: k for k, name in enumerate(self.names)}
+        for start in range(0, table.num_rows, BLOCK):
+            index = np.arange(start, min(start + BLOCK, table.num_rows))
+            part = table if len(index) == table.num_rows else table.take(index)
+            frame = self.frame(features, part, unseen)
+            for one in self.parameters:
+                if one.state is None:
+                    continue
+                block = one.state.columns(one.terms, frame, part, f"terms.{one.parameter}")
+                x[index[:, None], [position[name] for name in one.names]] = block
+
+    def offsets(self, features: Sequence[Feature], table: Table, unseen: Unseen) -> np.ndarray | None:
+        """What `offset(…)` adds to eta: (n,) for its first column, (n, num_parameters) for several; None without any.
+
+        Raises:
+            UsageError: an offset is not finite in some rows.
+        """
+        if not any(one.offsets for one in self.parameters):
+            return None
+        found = np.zeros((table.num_rows, len(self.parameters)))
+        frame = self.frame(features, table, unseen)
+        for column, one in enumerate(self.parameters):
+            for expression in one.offsets:
+                where = f"terms.{one.parameter}, offset({expression})"
+                found[:, column] += evaluated(expression, frame, table, where)
+        return found if any(one.offsets for one in self.parameters[1:]) else found[:, 0].copy()
+
+    def used(self, plain_names: Sequence[str], eta_dim: int) -> np.ndarray:
+        """Whether each column of eta has each design column, (eta_dim, num_columns + 1); the last is the intercept.
+
+        Args:
+            plain_names: names of the design columns of parameters without a formula, which come first.
+            eta_dim: number of columns of eta.
+        """
+        count, names = len(plain_names), self.names
+        used = np.zeros((len(self.parameters), count + len(names) + 1), dtype=bool)
+        for row, one in zip(used, self.parameters, strict=True):
+            row[:count] = one.text is None
+            row[count:-1] = [name in one.names for name in names]
+            row[-1] = one.text is None or one.terms.intercept
+        return np.broadcast_to(used, (eta_dim, used.shape[1])).copy() if len(used) == 1 else used
+
+
+def _without_dot(text: str, everything: str) -> str:
+    """A formula with its `.` written out."""
+    return re.sub(r"(?<![\w.)`])\.(?![\w.])", f"({everything})", text)
