@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mlefw.baseline.derivatives import Derivatives
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.quadratic import Smoothing
 from mlefw.baseline.work import dense_work
 
 _STEPS = 12
@@ -36,6 +37,7 @@ class Solution:
         gap: duality gap in nats per observation, if the solver has one.
         matrix_free: whether there are too many coefficients to form a Hessian.
         parts: for several targets that are independent given x, the solution of each.
+        smoothing: scales of smooth terms and effects of groups, with their certificate; None without such terms.
         known: the derivatives at theta, if the solver has them.
     """
 
@@ -55,6 +57,7 @@ class Solution:
     gap: float | None = None
     matrix_free: bool = False
     parts: tuple["Solution", ...] = ()
+    smoothing: Smoothing | None = None
     known: Derivatives | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -71,6 +71,8 @@ def covariance(solution: Solution, kind: StandardErrors = "default") -> Covarian
         label += ", expected information" if name.startswith("expected") else ""
         of_map = "" if problem.prior.flat else " of the MAP"
         return Covariance(factor * inverse @ meat @ inverse, f"sandwich ({label}){of_map}")
+    if problem.blocks_of_terms:
+        return Covariance(inverse, f"Bayesian ({name} and priors of terms)")
     if not problem.prior.flat:
         return Covariance(inverse, f"posterior ({name} and prior)")
     width = head.eta_dim * (problem.num_active + 1)

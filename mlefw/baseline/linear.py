@@ -22,6 +22,7 @@ from mlefw.baseline.newton import Newton
 from mlefw.baseline.per_target import parts, together
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton
+from mlefw.baseline.smoothing import solve_smooth
 from mlefw.baseline.starts import origin
 from mlefw.baseline.varying_laplace import VaryingLaplace
 from mlefw.baseline.wide_moments import is_wide
@@ -72,6 +73,8 @@ class LinearBaseline:
             by default 10, or fewer where there are many levels.
         smoothing: what the tables of a text add to each count, or `unigram`: a prior centred at the shares of tokens,
             with the strength of largest evidence.
+        scales: how the scales of smooth terms and effects of groups are found, by restricted (`reml`) or plain (`ml`)
+            maximum likelihood; or the precision of each term by its name, in nats.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class LinearBaseline:
         solvers: Sequence[Solver] | None = None,
         order: int | None = None,
         smoothing: float | Literal["unigram"] = "unigram",
+        scales: Literal["reml", "ml"] | dict[str, float] = "reml",
     ) -> None:
         known = get_args(StandardErrors)
         if standard_errors not in known:
@@ -98,6 +102,9 @@ class LinearBaseline:
         self.max_seconds, self.max_work = max_seconds, max_work
         if order is not None and order < 1:
             raise UsageError(f"baseline.order={order}: expected a whole number of at least 1")
+        if scales not in ("reml", "ml") and not isinstance(scales, dict):
+            raise UsageError(f"baseline.scales={scales!r}: expected reml, ml, or a precision for each term")
+        self.scales = scales
         self.order, self.smoothing = order, None if smoothing == "unigram" else float(smoothing)
 
     def solve(
@@ -120,6 +127,8 @@ class LinearBaseline:
     def _solve(self, problem: Problem, meter: Meter, start: Tensor | None) -> Solution:
         if isinstance(problem.head, MultitaskHead):
             return together(problem, [self._solve(part, meter, None) for part in parts(problem)])
+        if problem.blocks_of_terms:
+            return solve_smooth(problem, self.scales)
         size, without = problem.size, NewtonCG(self.max_work)
         solver = solver_for(problem, self.solvers)
         work = solver.work(problem)
@@ -168,7 +177,7 @@ def _without_meter(solution: Solution) -> Solution:
 
 def solve_null(problem: Problem) -> Solution:
     """The intercept-only estimate of a problem."""
-    problem = problem.restricted(torch.zeros(0, dtype=torch.long))
+    problem = replace(problem.restricted(torch.zeros(0, dtype=torch.long)), blocks_of_terms=())
     if isinstance(problem.head, MultitaskHead):
         return together(problem, [solve_null(part) for part in parts(problem)])
     if problem.is_plain and Frequencies().supports(problem):

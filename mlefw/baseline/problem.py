@@ -20,6 +20,7 @@ from mlefw.baseline.derivatives import (
     row_slopes,
 )
 from mlefw.baseline.feature_map import FeatureMap
+from mlefw.baseline.quadratic import RandomBlock, whole_precision
 from mlefw.baseline.work import Meter
 from mlefw.head.base import Head
 from mlefw.prior.base import Prior
@@ -43,7 +44,8 @@ class Problem:
     and in its last column whether an intercept, each predicted eta column has, (eta_dim, num_features + 1) booleans;
     None where all have all. What a column has not is zero in theta and not free; where a column has no intercept, the
     head's center and the means of its features are zero. `dropped` holds pairs of an eta column and a feature that were
-    left out as collinear there.
+    left out as collinear there. `blocks_of_terms` are the coefficients with a normal prior of their own, in units of
+    their columns, and `rho` the logarithms of its precisions, (sum of num_scales,); without them it is not there.
     """
 
     head: Head
@@ -58,6 +60,8 @@ class Problem:
     features: FeatureMap | None = None
     used: Tensor | None = None
     dropped: tuple[tuple[int, int], ...] = ()
+    blocks_of_terms: tuple[RandomBlock, ...] = ()
+    rho: Tensor | None = None
 
     @classmethod
     def of(
@@ -103,7 +107,25 @@ class Problem:
     @property
     def is_plain(self) -> bool:
         """Whether every eta column has all active features and an intercept, and only the first has an offset."""
-        return self.mask is None and self.rows.offset.ndim == 1
+        return self.mask is None and self.rows.offset.ndim == 1 and not self.blocks_of_terms
+
+    def places(self) -> list[Tensor]:
+        """Positions in theta of the penalised coefficients of each of `blocks_of_terms`."""
+        at = {int(j): k for k, j in enumerate(self.active)}
+        width = self.num_active + 1
+        return [torch.tensor([block.column * width + at[j] for j in block.features]) for block in self.blocks_of_terms]
+
+    @cached_property
+    def precision(self) -> Tensor | None:
+        """The precision of theta under the priors of `blocks_of_terms`, (size, size), in nats; None without any."""
+        if self.rho is None or not self.blocks_of_terms:
+            return None
+        found = whole_precision(self.blocks_of_terms, self.rho, self.places(), self.size)
+        units = torch.ones(self.size, dtype=torch.float64)
+        table = units[: self.size - self.head.shared_dim].view(self.head.eta_dim, -1)
+        # A coefficient in its own units is gain · raw / scale.
+        table[:, :-1] = self.head.gain[: self.head.eta_dim].unsqueeze(1) / self.scale[self.active]
+        return units * found * units.unsqueeze(1)
 
     def design_columns(self, k: int) -> Tensor:
         """Positions in a design of the columns that eta column k has; of a shared parameter the intercept, (count,)."""
@@ -272,7 +294,8 @@ class Problem:
         for rows, features, movement in self.columns(direction, torch.zeros_like(self.head.center)):
             product = row_products(self.head, next(known), rows.y, movement)
             sums.add(features, rows.weight.unsqueeze(1) * product if self.is_weighted else product)
-        return sums.theta() / self.population + self.penalty(theta).curvature * direction
+        found = sums.theta() / self.population + self.penalty(theta).curvature * direction
+        return found if self.precision is None else found + self.precision @ direction / self.population
 
     def backward(self) -> Backward:
         """A sum of gradients in theta, to which blocks of rows can be added."""
@@ -303,6 +326,8 @@ class Problem:
         penalty = self.penalty(theta)
         hessian /= self.population
         hessian.diagonal().add_(penalty.curvature)
+        if self.precision is not None:
+            hessian += self.precision / self.population
         gradient = gradient / self.population + penalty.gradient
         return Derivatives(total / self.population + penalty.value, gradient, hessian)
 
@@ -314,4 +339,8 @@ class Problem:
             table = self.split(leaf)[0]
             return table if mask is None else table[mask[:, :-1]]
 
-        return penalty(self.prior, theta, weights, self.population)
+        found = penalty(self.prior, theta, weights, self.population)
+        if self.precision is None:
+            return found
+        slope = self.precision @ theta / self.population
+        return Penalty(found.value + 0.5 * float(theta @ slope), found.gradient + slope, found.curvature)

@@ -30,15 +30,30 @@ def insert_terms(config: Node) -> None:
     head, data, text = config.get("head") or {}, config.get("data") or {}, config.get("formula")
     given: dict[str, Any] = dict(head.pop("terms", None) or {})
     shifts, variance = data.get("offset"), data.get("variance_weight")
+    if data.get("terms"):
+        return  # A stored configuration, in which they were inserted before.
     if not isinstance(text, str | None) or not isinstance(variance, str | None):
         return  # A value of a wrong type is told with all others (`ranges`).
     if not text and not given and not variance and not (isinstance(shifts, dict) and shifts):
         return
     names = parameters(head)
     added = _shifts(head, data, names)
-    parts: dict[str, str] = {}
-    if text:
-        parts = dict(zip(names, _parts(str(text), names, data), strict=False))
+    parts = _by_parameter(text, given, names, data)
+    terms = {name: parts.get(name) for name in names if name in parts or name in added or _is_predicted(head, name)}
+    for name, part in terms.items():
+        if part is None and (text or not _is_predicted(head, name)):
+            terms[name] = part = "1"
+        if part is not None:
+            read_terms(part, f"formula={text!r}" if text and name not in given else f"head.terms.{name}")
+            _predict(head, name)
+    data["terms"] = terms
+    if added:
+        data["shifts"] = added
+
+
+def _by_parameter(text: str | None, given: Node, names: list[str], data: Node) -> dict[str, str]:
+    """The right sides that `formula` and `head.terms` state, by parameter."""
+    parts = dict(zip(names, _parts(text, names, data), strict=False)) if text else {}
     for name, part in given.items():
         if name not in names:
             near = difflib.get_close_matches(str(name), names, n=1)
@@ -47,21 +62,7 @@ def insert_terms(config: Node) -> None:
         if name in parts:
             raise UsageError(f"head.terms.{name} and formula={text!r} both hold terms of {name}: expected one of them")
         parts[name] = str(part)
-    terms = {name: parts.get(name) for name in names if name in parts or _is_predicted(head, name)}
-    if text:
-        terms = {name: part or "1" for name, part in terms.items()}
-    for name in added:
-        terms.setdefault(name, "1")
-    terms = {name: terms[name] for name in names if name in terms}
-    for name, part in terms.items():
-        if part is not None:
-            read_terms(part, f"formula={text!r}" if text and name not in given else f"head.terms.{name}")
-            _predict(head, name)
-    if data.get("terms") not in (None, terms):
-        raise UsageError("data.terms is set by formula= and head.terms: expected one of those in its place")
-    data["terms"] = terms
-    if added:
-        data["shifts"] = added
+    return parts
 
 
 def _shifts(head: Node, data: Node, names: list[str]) -> dict[str, list[str]]:

@@ -11,6 +11,7 @@ from mlefw.average.base import Average
 from mlefw.baseline.arrays import as_columns, null_rows
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.quadratic import RandomBlock
 from mlefw.calibrate.base import Calibration
 from mlefw.configuration.instantiate import instantiate
 from mlefw.configuration.settings import Node, Settings
@@ -158,7 +159,11 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     used = data.schema.used(head.eta_dim) if isinstance(data.schema, Schema) else None
     if used is not None:
         mean = through_origin(head, mean, used)
-        columns = mean, scale
+    blocks = _random_blocks(data.schema, head)
+    for block in blocks:
+        # The prior of a smooth term or of effects of groups is on coefficients in the units of their columns.
+        mean[list(block.features)], scale[list(block.features)] = 0.0, 1.0
+    columns = (mean, scale) if shape.is_table else columns
     problem = Problem.of(head, observed, *(columns if shape.is_table else (mean.new_zeros(0),) * 2), NoPrior())
     null = compute_once("null", config.plain, ("data", "head"), lambda: solve_null(replace(problem, used=used)))
     head = place(head, null)
@@ -173,7 +178,25 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     parts = ("data", "head", "inputs", "augment", "model", "prior", "loss", "metric")
     compute_once("row", config.plain, parts, lambda: _try_one_row(config, objective, data))
     arrays, token_bytes = array_features(config, data.schema, columns[1]), data.schema.token_bytes
-    return Estimand(objective.train(), null, *columns, positions, data.schema.row_shape, arrays, token_bytes, used)
+    whole = Estimand(objective.train(), null, *columns, positions, data.schema.row_shape, arrays, token_bytes)
+    return replace(whole, used=used, blocks_of_terms=blocks)
+
+
+def _random_blocks(schema: RowSchema, head: Head) -> tuple[RandomBlock, ...]:
+    """The coefficients of smooth terms and effects of groups, by column of eta.
+
+    Raises:
+        UsageError: all columns of eta share one formula, and there are several.
+    """
+    if not isinstance(schema, Schema) or schema.design is None:
+        return ()
+    found = schema.design.penalised(len(schema.plain_names))
+    if found and len(schema.design.parameters) == 1 and head.eta_dim > 1:
+        raise UsageError(
+            f"{found[0][1].label}: {type(head).__name__} has {head.eta_dim} columns of eta alike; smooth terms and "
+            "effects of groups are for heads with named parameters"
+        )
+    return tuple(RandomBlock(term.label, head.eta_names[k], k, tuple(at), term.effects) for k, term, at in found)
 
 
 def _learn(inputs: Inputs, data: Data, mean: torch.Tensor, scale: torch.Tensor, at: torch.Tensor | None) -> None:

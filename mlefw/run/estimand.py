@@ -1,6 +1,6 @@
 """`Estimand`, what a run estimates, and the features of the linear problem beside it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from mlefw.baseline.arrays import ArrayFeatures, as_columns
 from mlefw.baseline.base import Solution
 from mlefw.baseline.feature_map import AUTO
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.quadratic import RandomBlock
 from mlefw.baseline.refit import last_layer_problem
 from mlefw.baseline.work import MAX_WORK
 from mlefw.configuration.settings import Settings
@@ -35,6 +36,7 @@ class Estimand:
         arrays: the features of the linear problem of rows of arrays; None for tables.
         token_bytes: bytes of text of each token, (num_tokens,); None where rows hold none, or it is not known.
         used: which features and intercepts each column of eta has, (eta_dim, num_features + 1); None for all.
+        blocks_of_terms: the coefficients of smooth terms and effects of groups.
     """
 
     objective: Objective
@@ -46,6 +48,7 @@ class Estimand:
     arrays: ArrayFeatures | None = None
     token_bytes: np.ndarray | None = None
     used: torch.Tensor | None = None
+    blocks_of_terms: tuple[RandomBlock, ...] = ()
 
     @property
     def is_subset(self) -> bool:
@@ -68,6 +71,7 @@ class Estimand:
         if self.arrays is not None:
             return self.arrays.problem(self.objective.head, train, self.mean, self.scale, prior, setting)
         problem = Problem.of(self.objective.head, train, self.mean, self.scale, prior, used=self.used)
+        problem = replace(problem, blocks_of_terms=self.blocks_of_terms)
         return problem.restricted(torch.tensor(self.baseline_features, dtype=torch.long)) if self.is_subset else problem
 
     def named(self, solution: Solution, names: list[str]) -> tuple[list[str], list[int]]:

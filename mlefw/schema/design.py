@@ -14,6 +14,7 @@ from mlefw.reading.levels import codes, numbers
 from mlefw.reading.table import Table
 from mlefw.schema.feature import Feature, Unseen
 from mlefw.schema.formula_state import FormulaState, evaluated, learn_state
+from mlefw.schema.random_terms import RandomTerm, learn_random_terms
 
 BLOCK = 2**15
 """Rows whose columns are made at a time, since the library needs several copies of them."""
@@ -29,12 +30,14 @@ class ParameterTerms:
             without a formula.
         shifts: expressions of columns that are added to eta beside those of `offset(…)` in the text.
         state: what the training rows taught; None before, and without columns.
+        random: smooth terms and effects of groups; empty before the training rows are known.
     """
 
     parameter: str
     text: str | None
     shifts: tuple[str, ...] = ()
     state: FormulaState | None = None
+    random: tuple[RandomTerm, ...] = ()
 
     @cached_property
     def terms(self) -> Terms:
@@ -55,7 +58,8 @@ class ParameterTerms:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the design columns, without the intercept."""
-        return () if self.state is None else self.state.names
+        plain = () if self.state is None else self.state.names
+        return plain + tuple(name for term in self.random for name in term.names)
 
 
 @dataclass(frozen=True)
@@ -118,10 +122,11 @@ class Design:
         """Names of the design columns of all formulas, each once: equal terms of two parameters share their columns."""
         return list(dict.fromkeys(name for one in self.parameters for name in one.names))
 
-    def learn(self, features: Sequence[Feature], table: Table, index: np.ndarray) -> "Design":
+    def learn(self, features: Sequence[Feature], table: Table, index: np.ndarray, weight: np.ndarray) -> "Design":
         """The design with what its terms take from the training rows at `index`: means, knots, levels.
 
-        Levels and the range of splines come from all rows, so that no split has an unknown one.
+        Levels and the range of splines come from all rows, so that no split has an unknown one. `weight` holds the
+        weights of the training rows.
 
         Raises:
             UsageError: a term cannot be computed.
@@ -136,13 +141,12 @@ class Design:
         whole = replace(self, numbers=known)
         found = []
         for one in self.parameters:
-            state = None
-            if one.terms.text:
-                whole_frame = whole.frame(features, table, None, one.terms.columns)
-                levels = {name: whole.categories(by_name[name]) for name in one.terms.columns}
-                where = f"terms.{one.parameter}"
-                state = learn_state(one.terms, whole_frame, index, levels, where)
-            found.append(replace(one, state=state))
+            terms, where = one.terms, f"terms.{one.parameter}"
+            frame = whole.frame(features, table, None, terms.columns)
+            levels = {name: whole.categories(by_name[name]) for name in terms.columns}
+            state = learn_state(terms, frame, index, levels, where) if terms.text else None
+            random = learn_random_terms(terms, frame, table, index, weight, levels, where)
+            found.append(replace(one, state=state, random=random))
         return replace(whole, parameters=tuple(found))
 
     def categories(self, feature: Feature) -> list[Any] | None:
@@ -212,10 +216,12 @@ class Design:
             part = table if len(index) == table.num_rows else table.take(index)
             frame = self.frame(features, part, unseen)
             for one in self.parameters:
-                if one.state is None:
-                    continue
-                block = one.state.columns(one.terms, frame, part, f"terms.{one.parameter}")
-                x[index[:, None], [position[name] for name in one.names]] = block
+                where, blocks = f"terms.{one.parameter}", []
+                if one.state is not None:
+                    blocks.append(one.state.columns(one.terms, frame, part, where))
+                blocks += [term.columns(frame, part, where) for term in one.random]
+                if blocks:
+                    x[index[:, None], [position[name] for name in one.names]] = np.concatenate(blocks, 1)
 
     def offsets(self, features: Sequence[Feature], table: Table, unseen: Unseen) -> np.ndarray | None:
         """What `offset(…)` adds to eta: (n,) for its first column, (n, num_parameters) for several; None without any.
@@ -232,6 +238,19 @@ class Design:
                 where = f"terms.{one.parameter}, offset({expression})"
                 found[:, column] += evaluated(expression, frame, table, where)
         return found if any(one.offsets for one in self.parameters[1:]) else found[:, 0].copy()
+
+    def penalised(self, num_plain: int) -> list[tuple[int, RandomTerm, list[int]]]:
+        """For each smooth term and effect of groups its column of eta, the term, and positions of penalised columns.
+
+        Args:
+            num_plain: number of design columns that come before those of formulas.
+        """
+        position = {name: num_plain + k for k, name in enumerate(self.names)}
+        return [
+            (k, term, [position[name] for name in term.names[: term.num_penalised]])
+            for k, one in enumerate(self.parameters)
+            for term in one.random
+        ]
 
     def used(self, plain_names: Sequence[str], eta_dim: int) -> np.ndarray:
         """Whether each column of eta has each design column, (eta_dim, num_columns + 1); the last is the intercept.

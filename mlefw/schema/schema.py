@@ -127,7 +127,8 @@ class Schema:
         check_design_names(schema.plain_features, table.origin)
         if self.design is None:
             return schema
-        return replace(schema, design=self.design.learn(schema.features, table, index))
+        weight = self._weight(table.take(index), whole=False)
+        return replace(schema, design=self.design.learn(schema.features, table, index, weight))
 
     @property
     def target(self) -> str:

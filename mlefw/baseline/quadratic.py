@@ -1,0 +1,103 @@
+"""Normal priors of groups of coefficients whose scales are estimated: smooth terms and effects of groups."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Criterion = Literal["reml", "ml"]
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """The estimated scales of the penalised terms, with their certificate.
+
+    Attributes:
+        criterion: `reml`, `ml`, or `given`.
+        value: −log of the (restricted) likelihood at the estimate, in nats, the coefficients in their own units.
+        gradient: largest derivative of that value in a logarithm of a scale that is not at its limit.
+        num_optima: number of different optima that the searches from several starts found.
+        exact: whether the integral is exact, rather than Laplace's approximation.
+        at_limit: whether each of the scales has gone to its limit, (num_scales,).
+        edf: effective degrees of freedom of each term.
+    """
+
+    criterion: Literal["reml", "ml", "given"]
+    value: float
+    gradient: float
+    num_optima: int
+    exact: bool
+    at_limit: tuple[bool, ...]
+    edf: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RandomBlock:
+    """The penalised coefficients of one term.
+
+    Attributes:
+        label: the term, for tables.
+        parameter: name of the distribution parameter, for tables.
+        column: the column of eta.
+        features: positions of its columns among all features, the first effect of all groups first.
+        effects: names of the effects of each group; empty for a smooth term.
+    """
+
+    label: str
+    parameter: str
+    column: int
+    features: tuple[int, ...]
+    effects: tuple[str, ...] = ()
+
+    @property
+    def num_effects(self) -> int:
+        """Number of effects of each group that vary together; 1 for a smooth term."""
+        return max(len(self.effects), 1)
+
+    @property
+    def num_groups(self) -> int:
+        """Number of groups, or of coefficients of a smooth term."""
+        return len(self.features) // self.num_effects
+
+    @property
+    def num_scales(self) -> int:
+        """Number of numbers that describe the covariance of the effects of a group."""
+        return self.num_effects * (self.num_effects + 1) // 2
+
+    def precision(self, rho: Tensor) -> Tensor:
+        """The precision of the effects of one group, (num_effects, num_effects).
+
+        For one effect it is exp(rho). For several the covariance is L L', L having exponentials on its diagonal, which
+        come first in `rho`, (num_scales,), and then the entries below it by rows. So rho is unconstrained.
+        """
+        size = self.num_effects
+        if size == 1:
+            return rho[:1].exp().reshape(1, 1)
+        lower = torch.diag_embed((-0.5 * rho[:size]).exp())
+        rows, columns = torch.tril_indices(size, size, -1)
+        lower = lower.index_put((rows, columns), rho[size:])
+        return torch.cholesky_inverse(lower).contiguous()
+
+    def log_determinant(self, rho: Tensor) -> Tensor:
+        """Log det of the precision of all coefficients, a scalar."""
+        return self.num_groups * rho[: self.num_effects].sum()
+
+
+def whole_precision(blocks: tuple[RandomBlock, ...], rho: Tensor, places: list[Tensor], size: int) -> Tensor:
+    """The precision of all coefficients, (size, size), zero where a coefficient has no prior.
+
+    Args:
+        blocks: the terms.
+        rho: their scales one after the other.
+        places: positions of the coefficients of each block, in its order.
+        size: number of all coefficients.
+    """
+    found = torch.zeros(size, size, dtype=rho.dtype)
+    start = 0
+    for block, place in zip(blocks, places, strict=True):
+        own = rho[start : start + block.num_scales]
+        start += block.num_scales
+        inner = torch.kron(block.precision(own), torch.eye(block.num_groups, dtype=rho.dtype))
+        found = found.index_put((place.unsqueeze(1), place.unsqueeze(0)), inner)
+    return found

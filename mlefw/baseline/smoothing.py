@@ -1,0 +1,296 @@
+"""Scales of smooth terms and effects of groups by restricted maximum likelihood, or by maximum likelihood.
+
+The coefficients are integrated out. For a Gaussian with one standard deviation the integral is exact; for any other
+head it is Laplace's approximation at the penalised estimate (Wood, 2011).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from mlefw.baseline.base import Solution
+from mlefw.baseline.collinear import without_collinear
+from mlefw.baseline.newton import Newton, positive_inverse
+from mlefw.baseline.problem import Problem
+from mlefw.baseline.quadratic import Criterion, RandomBlock, Smoothing, whole_precision
+from mlefw.baseline.work import LeftOutError
+from mlefw.errors import UsageError
+from mlefw.head.gaussian import GaussianHead
+
+_STARTS = (-2.0, 2.0, 8.0)
+"""Logarithms of the precision of every term from which the search starts."""
+_FAR = 18.0
+"""Change of a logarithm of a precision beyond which a term has reached its limit: a straight line, or no effect."""
+_SAME = 1e-5
+"""Difference of the criterion within which two optima count as one."""
+
+
+def solve_smooth(problem: Problem, scales: Criterion | Mapping[str, float]) -> Solution:
+    """The estimate with the scales of its penalised terms, by a criterion, or with given precisions by term.
+
+    Raises:
+        LeftOutError: no inner estimate could be found.
+        UsageError: a precision is given for an unknown term, or not for all terms.
+    """
+    free_terms = _without_collinear(problem)
+    if not isinstance(scales, str):
+        rho = _given(free_terms, scales)
+        end = Newton().solve(replace(free_terms, rho=torch.tensor(rho)))
+        return _finished(end.problem, end.theta, "given", math.nan, np.zeros_like(rho), 1, rho, exact=False)
+    criterion = scales
+    if _is_exact(free_terms):
+        return _gaussian(free_terms, criterion)
+    return _laplace(free_terms, criterion)
+
+
+def _without_collinear(problem: Problem) -> Problem:
+    """The problem without collinear columns, which are sought among those that have no prior of their own."""
+    penalised = torch.zeros(problem.head.eta_dim, problem.rows.x.shape[1] + 1, dtype=torch.bool)
+    for block in problem.blocks_of_terms:
+        penalised[block.column, list(block.features)] = True
+    used = torch.ones_like(penalised) if problem.used is None else problem.used
+    bare = without_collinear(replace(problem, used=used & ~penalised, blocks_of_terms=()))
+    left = bare.used if bare.used is not None else used & ~penalised
+    kept = left | (used & penalised)
+    active = torch.arange(problem.rows.x.shape[1])[kept[:, :-1].any(0)]
+    return replace(problem, used=kept, dropped=bare.dropped, active=active)
+
+
+def _given(problem: Problem, scales: Mapping[str, float]) -> np.ndarray:
+    """The logarithms of given precisions."""
+    labels = [block.label for block in problem.blocks_of_terms]
+    for name in scales:
+        if name not in labels:
+            raise UsageError(f"baseline.scales names {name!r}: expected the terms {', '.join(labels)}")
+    found = []
+    for block in problem.blocks_of_terms:
+        if block.label not in scales or block.num_effects > 1 or not scales[block.label] > 0:
+            raise UsageError(f"baseline.scales: expected a positive precision for {block.label}, or reml or ml")
+        found.append(math.log(scales[block.label]))
+    return np.array(found)
+
+
+def _is_exact(problem: Problem) -> bool:
+    """Whether the head is a Gaussian with one learnt standard deviation, of which all rows have the same."""
+    return type(problem.head) is GaussianHead and problem.head.eta_names == ("loc",) and bool(problem.head.shared_dim)
+
+
+def _units(problem: Problem) -> Tensor:
+    """Log |d β / d θ| of each free entry of theta, β being coefficients in their own units, (num_free,)."""
+    gain, eta_dim = problem.head.gain, problem.head.eta_dim
+    units = torch.ones(eta_dim, problem.num_active + 1, dtype=torch.float64)
+    units[:, :-1] = 1 / problem.scale[problem.active]
+    units *= gain[:eta_dim].unsqueeze(1)
+    return torch.cat([units.reshape(-1), gain[eta_dim:]]).log()[problem.free]
+
+
+def _search(
+    value: Callable[[np.ndarray], tuple[float, np.ndarray]], blocks: tuple[RandomBlock, ...]
+) -> tuple[np.ndarray, float, np.ndarray, int]:
+    """The scales with the least criterion over several starts, its value and gradient, and the number of optima."""
+    ends: list[tuple[float, np.ndarray]] = []
+    for start in _STARTS:
+        rho = np.concatenate([_start(block, start) for block in blocks])
+        bounds = [(one - 30.0, one + 30.0) for one in rho]
+        found = minimize(value, rho, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 0, "gtol": 1e-9})
+        if math.isfinite(float(found.fun)):
+            ends.append((float(found.fun), found.x))
+    if not ends:
+        raise LeftOutError("no scale of the smooth terms gave an estimate")
+    least, best = min(ends, key=lambda end: end[0])
+    optima = {round((end - least) / _SAME) for end, _ in ends}
+    final, gradient = value(best)
+    return best, final, gradient, len(optima)
+
+
+def _start(block: RandomBlock, log_precision: float) -> np.ndarray:
+    off = block.num_scales - block.num_effects
+    return np.concatenate([np.full(block.num_effects, log_precision), np.zeros(off)])
+
+
+def _gaussian(problem: Problem, criterion: Criterion) -> Solution:
+    """The estimate of a Gaussian: scales relative to the standard deviation, which is profiled out."""
+    head, n = problem.head, problem.population
+    free = problem.free.clone()
+    free[-1] = False
+    width = problem.num_active + 1
+    gram, cross, square = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64), 0.0
+    zero = torch.zeros(problem.size, dtype=torch.float64)
+    for rows, design, eta in problem.designs(zero):
+        y = rows.y - eta[:, 0]
+        weighted = design * rows.weight.unsqueeze(1)
+        gram += weighted.T @ design
+        cross += y @ weighted
+        square += float((rows.weight * y) @ y)
+    at = free[:width]
+    unit = _units(problem)[: int(at.sum())].exp() / head.gain[0]
+    gram, cross = gram[at][:, at], cross[at]
+    order = at.cumsum(0) - 1
+    places = [order[place] for place in problem.places()]
+    num_free = int(at.sum()) - sum(len(place) for place in places)
+    left = n - num_free if criterion == "reml" else n
+    if left <= 0:
+        raise LeftOutError(f"{n:g} rows do not determine {num_free} coefficients and a standard deviation")
+    penalised = torch.zeros(len(cross), dtype=torch.bool)
+    for place in places:
+        penalised[place] = True
+
+    def fit(rho: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # Columns are standardised ones, whose coefficients are `unit` times smaller than those in their own units.
+        prior = whole_precision(problem.blocks_of_terms, rho, places, len(cross))
+        whole = gram + unit * prior * unit.unsqueeze(1)
+        factor = torch.linalg.cholesky(whole)
+        beta = torch.cholesky_solve(cross.unsqueeze(1), factor).squeeze(1)
+        residual = square - cross @ beta
+        inner = whole if criterion == "reml" else whole[penalised][:, penalised]
+        moved = 2 * unit.log() if criterion == "reml" else 2 * unit.log()[penalised]
+        determinant = torch.logdet(inner) - moved.sum()
+        known = _log_determinant(problem, rho)
+        sigma = residual / left
+        twice = left * ((2 * math.pi * sigma).log() + 1) + determinant - known
+        return 0.5 * twice, beta, sigma
+
+    def value(rho: np.ndarray) -> tuple[float, np.ndarray]:
+        leaf = torch.tensor(rho, dtype=torch.float64, requires_grad=True)
+        try:
+            with torch.enable_grad():
+                found = fit(leaf)[0]
+                (slope,) = torch.autograd.grad(found, leaf)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            return math.inf, np.zeros_like(rho)
+        return float(found.detach()), slope.numpy()
+
+    rho, least, gradient, num_optima = _search(value, problem.blocks_of_terms)
+    with torch.no_grad():
+        _, beta, sigma = fit(torch.tensor(rho))
+    theta = zero.clone()
+    theta[:width][at] = beta / head.gain[0]
+    theta[-1] = (0.5 * sigma.log() - head.center[1]) / head.gain[1]
+    whole = replace(problem, rho=_absolute(problem, torch.tensor(rho), float(sigma)))
+    return _finished(whole, theta, criterion, least, gradient, num_optima, rho, exact=True)
+
+
+def _log_determinant(problem: Problem, rho: Tensor) -> Tensor:
+    """Log det of the precision of all penalised coefficients, a scalar."""
+    parts = zip(problem.blocks_of_terms, _split(problem, rho), strict=True)
+    return torch.stack([block.log_determinant(part) for block, part in parts]).sum()
+
+
+def _split(problem: Problem, rho: Tensor) -> list[Tensor]:
+    return list(rho.split([block.num_scales for block in problem.blocks_of_terms]))
+
+
+def _absolute(problem: Problem, rho: Tensor, variance: float) -> Tensor:
+    """Scales of coefficients from scales relative to the standard deviation of the rows."""
+    found = []
+    for block, part in zip(problem.blocks_of_terms, _split(problem, rho), strict=True):
+        size = block.num_effects
+        found += [part[:size] - math.log(variance), part[size:] * math.sqrt(variance)]
+    return torch.cat(found)
+
+
+def _laplace(problem: Problem, criterion: Criterion) -> Solution:
+    """The estimate of any head by Laplace's approximation; derivatives of the criterion by differences."""
+    blocks, state = problem.blocks_of_terms, {"theta": Newton().solve(replace(problem, rho=_middle(problem))).theta}
+    units = _units(problem)
+    penalised = torch.zeros(problem.size, dtype=torch.bool)
+    for place in problem.places():
+        penalised[place] = True
+    inside = penalised[problem.free] if criterion == "ml" else torch.ones(len(units), dtype=torch.bool)
+    num_free = 0 if criterion == "ml" else len(units) - int(penalised.sum())
+
+    def solved(rho: np.ndarray) -> Solution:
+        return Newton().solve_from(replace(problem, rho=torch.tensor(rho)), state["theta"])
+
+    def criterion_at(rho: np.ndarray) -> float:
+        end = solved(rho)
+        if not math.isfinite(end.objective):
+            return math.inf
+        free = problem.free
+        hessian = problem.population * end.derivatives.hessian[free][:, free]
+        sign, determinant = torch.linalg.slogdet(hessian[inside][:, inside])
+        if float(sign) <= 0:
+            return math.inf
+        known = float(_log_determinant(problem, torch.tensor(rho)))
+        moved = 2 * float(units[inside].sum())
+        whole = problem.population * end.objective
+        state["theta"] = end.theta
+        return whole + 0.5 * (float(determinant) - moved - known) - 0.5 * num_free * math.log(2 * math.pi)
+
+    def value(rho: np.ndarray) -> tuple[float, np.ndarray]:
+        slope, step = np.zeros_like(rho), 1e-4
+        for k in range(len(rho)):
+            move = np.zeros_like(rho)
+            move[k] = step
+            slope[k] = (criterion_at(rho + move) - criterion_at(rho - move)) / (2 * step)
+        return criterion_at(rho), slope
+
+    rho, least, gradient, num_optima = _search(value, blocks)
+    end = solved(rho)
+    return _finished(end.problem, end.theta, criterion, least, gradient, num_optima, rho, exact=False)
+
+
+def _middle(problem: Problem) -> Tensor:
+    return torch.cat([torch.from_numpy(_start(block, 2.0)) for block in problem.blocks_of_terms])
+
+
+def _finished(
+    problem: Problem,
+    theta: Tensor,
+    criterion: Literal["reml", "ml", "given"],
+    value: float,
+    gradient: np.ndarray,
+    num_optima: int,
+    rho: np.ndarray,
+    exact: bool,
+) -> Solution:
+    here = problem.derivatives(theta)
+    free = problem.free.clone()
+    if exact:
+        # The standard deviation is that of the restricted likelihood, not the minimum over it given the coefficients.
+        free[-1] = False
+    residual = float(here.gradient[free].abs().max())
+    at_limit = _limits(problem, rho)
+    slope = float(np.abs(np.where(at_limit, 0.0, gradient)).max())
+    converged = residual < 1e-8 * max(1.0, abs(here.value)) and slope < 1e-3
+    found = Solution(
+        problem=problem,
+        theta=theta,
+        objective=here.value,
+        residual=residual,
+        solver="restricted likelihood" if criterion == "reml" else "marginal likelihood",
+        num_steps=1,
+        converged=converged,
+        exists=True if positive_inverse(here.hessian[problem.free][:, problem.free]) is not None else None,
+        is_global=(num_optima == 1 and exact) or None,
+        shown_by="the only optimum from 3 starts" if num_optima == 1 else None,
+        known=here,
+    )
+    smoothing = Smoothing(criterion, value, slope, num_optima, exact, tuple(at_limit.tolist()), _edf(found))
+    return replace(found, smoothing=smoothing)
+
+
+def _limits(problem: Problem, rho: np.ndarray) -> np.ndarray:
+    found = []
+    for block, part in zip(problem.blocks_of_terms, _split(problem, torch.tensor(rho)), strict=True):
+        size = block.num_effects
+        found += (np.abs(part[:size].numpy()) > _FAR).tolist() + [False] * (block.num_scales - size)
+    return np.array(found, dtype=bool)
+
+
+def _edf(solution: Solution) -> tuple[float, ...]:
+    """Effective degrees of freedom of each penalised term: the trace of its block of (H + S)⁻¹ H."""
+    problem = solution.problem
+    free = problem.free
+    assert problem.precision is not None
+    whole = solution.derivatives.hessian[free][:, free] * problem.population
+    prior = problem.precision[free][:, free]
+    diagonal = torch.ones(len(whole), dtype=torch.float64) - torch.linalg.solve(whole, prior).diagonal()
+    order = free.cumsum(0) - 1
+    return tuple(float(diagonal[order[place]].sum()) for place in problem.places())
