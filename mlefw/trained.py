@@ -19,6 +19,7 @@ from mlefw.data.strings import Strings
 from mlefw.errors import UsageError
 from mlefw.objective.objective import etas, evaluate
 from mlefw.reading.table import Table
+from mlefw.report.tidy import glance, tidy
 from mlefw.rows.rows import Rows
 from mlefw.run import build, pooled, predict_positions, predict_tokens
 from mlefw.run.checkpoint import Trained
@@ -91,6 +92,37 @@ class Model:
             return {}
         file = (self.path if self.path.is_dir() else self.path.parent.parent) / "summary.json"
         content: Json = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return content
+
+    def tidy(self) -> Any:
+        """The coefficients of the exact linear estimate of the run, a row for each, with the columns of `report.tidy`.
+
+        Returns:
+            A frame of pandas if that is installed, else a dict of lists by column.
+
+        Raises:
+            UsageError: the run has no `baseline.json`.
+        """
+        return _frame(tidy(self._baseline()))
+
+    def glance(self) -> Any:
+        """The figures of the exact linear estimate as a whole, in one row, with the columns of `report.tidy`.
+
+        Returns:
+            A frame of pandas if that is installed, else a dict of lists by column.
+
+        Raises:
+            UsageError: the run has no `baseline.json`.
+        """
+        return _frame({name: [value] for name, value in glance(self._baseline()).items()})
+
+    def _baseline(self) -> Json:
+        """The content of `baseline.json` of the run."""
+        folder = self.path if self.path.is_dir() else self.path.parent.parent
+        try:
+            content: Json = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{folder} has no baseline.json that can be read ({error}): expected a run") from None
         return content
 
     @property
@@ -265,6 +297,15 @@ class Model:
         )
         with offered(rows=rows):
             return self._trained.schema.reading(Frame(), prediction).read()
+
+
+def _frame(columns: dict[str, list[Any]]) -> Any:
+    """Columns as a frame of pandas; as they are where it is not installed."""
+    try:
+        from pandas import DataFrame  # type: ignore[import-untyped]
+    except ImportError:
+        return columns
+    return DataFrame(columns)
 
 
 def _like(data: Any, result: pa.Table) -> Any:

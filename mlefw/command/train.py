@@ -17,6 +17,7 @@ from mlefw.configuration.read import as_yaml
 from mlefw.configuration.settings import Settings
 from mlefw.errors import MlefwError, StorageError, UsageError
 from mlefw.report.coefficient_table import baseline_content
+from mlefw.report.tidy import glance
 from mlefw.run import checkpoint, conclude, exhibit, fitting, resume
 from mlefw.run.directory import claim, locked, summary_of
 from mlefw.run.prepare import Prepared, estimate, prepare, start
@@ -258,7 +259,8 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     left_out = {"left_out": dict(exact.left_out)} if exact.left_out else {}
     observation = schema.row_shape.observation
     chosen |= {} if observation == "row" else {"observation": observation}
-    return {**chosen, **top, **left_out, **contents}
+    whole = {"glance": glance(top)} if "coefficients" in top else {}
+    return {**chosen, **top, **whole, **left_out, **contents}
 
 
 def _content(prepared: Prepared, solution: Solution | NgramEstimate, kind: StandardErrors, null: Solution) -> Json:

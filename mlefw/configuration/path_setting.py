@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-_NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|table|\w*path)")
+_NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|table|glance|\w*path)")
 """Keys of settings that hold a path."""
 TEXT = "prompt="
 """The beginning of an override whose value is text as it stands, quotes and commas included."""

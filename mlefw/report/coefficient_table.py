@@ -6,7 +6,7 @@ from typing import Any
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.certificate import excess_bound
-from mlefw.baseline.coefficients import coefficient_tables, table_titles
+from mlefw.baseline.coefficients import coefficient_tables, table_links, table_titles
 from mlefw.baseline.covariance import Covariance, covariance
 from mlefw.baseline.fit_statistics import fit_statistics
 from mlefw.baseline.linear import StandardErrors
@@ -72,7 +72,7 @@ def _tables(solution: Solution, names: list[str], labels: Labels, kind: Standard
         }
         content: Json = {
             group: {f"{t}.{key}": value for t, table in tables.items() for key, value in table[group].items()}
-            for group in ("titles", "coefficients")
+            for group in ("titles", "links", "coefficients")
         }
         titles = [f"{target}: {title}" for target, table in tables.items() for title in table["titles"].values()]
         content["titles"] = dict(zip(content["titles"], titles, strict=True))
@@ -84,6 +84,7 @@ def _tables(solution: Solution, names: list[str], labels: Labels, kind: Standard
     return {
         "standard_errors": errors.kind if isinstance(errors, Covariance) else f"none: {errors}",
         "titles": table_titles(solution.problem.head, own),
+        "links": table_links(solution.problem.head, own),
         "coefficients": coefficient_tables(solution, names, own, stated),
     }
 
@@ -105,6 +106,7 @@ def _location(solution: Solution, names: list[str], labels: Labels) -> Json:
     tables = coefficient_tables(solution, names, own, None)
     return {
         "titles": table_titles(head, own),
+        "links": table_links(head, own),
         "coefficients": {key: rows for key, rows in tables.items() if key not in scales},
     }
 
