@@ -14,7 +14,7 @@ from mlefw.objective.objective import evaluate
 from mlefw.report.export import check_export, export
 from mlefw.report.observation import observation
 from mlefw.report.tidy import glance, tidy
-from mlefw.run import build, judgement, row_scores
+from mlefw.run import build, exact_checkpoint, judgement, row_scores
 from mlefw.run.directory import claim
 from mlefw.run.estimate import NAMES
 from mlefw.run.prepare import Prepared, estimate, prepare
@@ -55,6 +55,8 @@ def run(config: Settings, run_dir: Path) -> Json:
     if config.cv and isinstance(solution, Solution) and solution.exists is not False:
         _score(prepared, solution, run_dir)
     write_baseline(run_dir, content, exact)
+    if not config.cv and isinstance(solution, Solution) and solution.may_exist:
+        exact_checkpoint.write(config, run_dir, prepared, exact, wanted)
     _export(files, content)
     return content
 

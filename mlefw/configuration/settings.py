@@ -252,11 +252,13 @@ class PredictionSettings(AppliedSettings):
         output: a .parquet or .csv file for the predictions.
         level: probability of the predictive interval from `lower` to `upper`.
         quantiles: probabilities of further quantiles.
+        exact: whether the exact linear estimate beside the network predicts, in place of the network.
     """
 
     output: str = "predictions.parquet"
     level: float = 0.9
     quantiles: list[float] = field(default_factory=list)
+    exact: bool = False
 
 
 @dataclass(frozen=True)
