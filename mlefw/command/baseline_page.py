@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mlefw.baseline.coefficients import shown
+from mlefw.report.anova import term_table
 from mlefw.report.coefficient_table import shortened
 from mlefw.report.observation import observation
 from mlefw.report.references import KEYS, exact_names
@@ -62,6 +63,9 @@ def show(content: Json, out: Console) -> None:
     out.print(Text(_certificate(content)))
     statistic = "t" if "t quantiles" in content["standard_errors"] else "z"
     _show_coefficients(content, out, statistic)
+    if joint := [test for test in content.get("terms", []) if test["df"] > 1]:
+        out.print(Text("\nAll coefficients of a term together (Wald)", style="bold"))
+        out.print(term_table(joint[:_MAX_SHOWN]))
     out.print()
     for note in _notes(content):
         out.print(Text(note))

@@ -22,6 +22,7 @@ from mlefw.run import checkpoint, conclude, exhibit, fitting, resume
 from mlefw.run.directory import claim, locked, summary_of
 from mlefw.run.prepare import Prepared, estimate, prepare, start
 from mlefw.run.prepare import share as share_estimates
+from mlefw.schema.feature import term_columns
 from mlefw.score.yardstick import ExactEstimates, Yardstick
 from mlefw.system import error_origin
 from mlefw.system.atomic import Json, temporary_files, write_atomically, write_json, write_text
@@ -269,5 +270,6 @@ def _content(prepared: Prepared, solution: Solution | NgramEstimate, kind: Stand
         return solution.content()
     schema, features = prepared.data.schema, solution.problem.features
     names, asked = prepared.estimand.named(solution, schema.names)
-    content = baseline_content(solution, names, schema.all_labels, kind, null, asked)
+    terms = term_columns(schema.features) if schema.row_shape.is_table else {}
+    content = baseline_content(solution, names, schema.all_labels, kind, null, asked, terms)
     return content if features is None else {"features": features.words, **content}
