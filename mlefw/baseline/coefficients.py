@@ -129,6 +129,32 @@ def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Te
     return estimates, [float(v) for v in variances]
 
 
+def directions(solution: Solution, labels: list[str] | None) -> dict[str, list[tuple[Tensor, float]]]:
+    """For each row of the tables of coefficients, without thresholds, c (size,) and the rest: estimate − c'theta.
+
+    Of a parameter that all rows share it is the estimate of its eta.
+    """
+    problem, head = solution.problem, solution.problem.head
+    width, count = problem.num_active + 1, problem.num_active
+    mean, scale = problem.mean[problem.active], problem.scale[problem.active]
+    unit = torch.diag(1 / scale)
+    # The intercept in original units, then each slope, in the columns of a standardised design.
+    rows = torch.cat(
+        [torch.cat([-mean / scale, mean.new_ones(1)])[None], torch.cat([unit, unit.new_zeros(count, 1)], 1)]
+    )
+    found: dict[str, list[tuple[Tensor, float]]] = {}
+    for k, title in _columns(head, labels):
+        whole = torch.zeros(width, problem.size, dtype=torch.float64)
+        whole[:, k * width : (k + 1) * width] = head.gain[k] * rows
+        shift = head.center[k] - (0.0 if head.reference is None else head.center[head.reference])
+        found[title] = [(line, float(shift) if i == 0 else 0.0) for i, line in enumerate(whole)]
+    for s, name in enumerate(head.shared_names):
+        line = torch.zeros(problem.size, dtype=torch.float64)
+        line[problem.size - head.shared_dim + s] = head.gain[head.eta_dim + s]
+        found[name] = [(line, float(head.center[head.eta_dim + s]))]
+    return found
+
+
 def _thresholds(solution: Solution, labels: list[str] | None, errors: Covariance | None) -> list[Json]:
     """Thresholds with the intercept absorbed, as other programs state them (McCullagh, 1980), errors by delta method.
 

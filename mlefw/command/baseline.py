@@ -78,7 +78,7 @@ def _files(config: Settings) -> dict[str, Path]:
 
 def _export(files: Mapping[str, Path], content: Json) -> None:
     """Write the coefficients and the figures of the whole fit as frames."""
-    if files and "coefficients" not in content:
+    if files and not {"coefficients", "profile"} & {*content}:
         warn(f"{', '.join(files)}: not written, since there are no coefficients")
         return
     frames = {"table": tidy(content), "glance": {name: [value] for name, value in glance(content).items()}}

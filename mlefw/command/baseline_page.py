@@ -9,6 +9,7 @@ from mlefw.baseline.coefficients import shown
 from mlefw.report.anova import term_table
 from mlefw.report.coefficient_table import shortened
 from mlefw.report.observation import observation
+from mlefw.report.profile_table import PROFILE
 from mlefw.report.references import KEYS, exact_names
 from mlefw.report.tables import coefficient_table, facts, token_tables
 from mlefw.run.estimate import NAMES
@@ -109,6 +110,11 @@ def _show_absence(content: Json, out: Console) -> None:
     if "coefficients" in content:
         out.print(Text("\nAll parameters but the scale are determined; a perfect fit has no standard errors."))
         _show_coefficients(content, out, "t")
+    if "profile" in content:
+        out.print(Text("\nIntervals by profile likelihood, which need no finite estimate:"))
+        _show_coefficients(content["profile"], out, "z")
+    elif "intervals" in content:
+        out.print(Text(f"Intervals: {content['intervals']}."))
     if content["dropped"]:
         out.print(Text(f"left out (constant or collinear): {shortened(content['dropped'])}"))
 
@@ -144,10 +150,13 @@ def _heading(content: Json, key: str, rows: list[Json]) -> str:
 def _notes(content: Json) -> list[str]:
     """What a reader has to know of the errors and of values that all rows share, a sentence each."""
     notes = [f"Standard errors: {content['standard_errors']}."]
+    notes += [f"Intervals: {content['intervals']}."] if "intervals" in content else []
+    of_eta = content.get("intervals") != PROFILE
     tables = shown(content["coefficients"])
     links = content.get("links", {})
     for key in (key for key, rows in tables.items() if rows[0]["name"] == "(shared)" and "std_error" in rows[0]):
-        eta = "" if links.get(key, "identity") == "identity" else f" and its interval from that of its {links[key]}"
+        is_mapped = of_eta and links.get(key, "identity") != "identity"
+        eta = f" and its interval from that of its {links[key]}" if is_mapped else ""
         notes.append(f"{key}: in its own unit, its standard error by the delta method{eta}.")
     if "sigma" in content:
         notes.append(

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from mlefw.baseline.base import Solution
-from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.ngram.estimate import NgramEstimate
 from mlefw.command import choose_inputs
 from mlefw.configuration.read import as_yaml
-from mlefw.configuration.settings import Settings
+from mlefw.configuration.settings import Node, Settings
 from mlefw.errors import MlefwError, StorageError, UsageError
 from mlefw.report.coefficient_table import baseline_content
+from mlefw.report.profile_table import with_profiles
 from mlefw.report.tidy import glance
 from mlefw.run import checkpoint, conclude, exhibit, fitting, resume
 from mlefw.run.directory import claim, locked, summary_of
@@ -246,8 +246,9 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     `left_out` has the reason of each estimate that was left out, by its name. Where that is the MLE or MAP itself,
     `exists` is null and only the nested estimates are known.
     """
-    kind = config.baseline["standard_errors"]
-    contents = {name: _content(prepared, solution, kind, exact.null) for name, solution in exact.solutions.items()}
+    contents = {
+        name: _content(prepared, solution, config.baseline, exact.null) for name, solution in exact.solutions.items()
+    }
     if "ridge" in contents:
         contents["ridge"] = {"scale": config.baseline["ridge_scale"], **contents["ridge"]}
     rows, wanted = prepared.data.train, "mle" if prepared.estimand.objective.prior.flat else "map"
@@ -264,12 +265,15 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     return {**chosen, **top, **whole, **left_out, **contents}
 
 
-def _content(prepared: Prepared, solution: Solution | NgramEstimate, kind: StandardErrors, null: Solution) -> Json:
+def _content(prepared: Prepared, solution: Solution | NgramEstimate, settings: Node, null: Solution) -> Json:
     """The part of `baseline.json` of one estimate; of arrays it says of which features."""
     if isinstance(solution, NgramEstimate):
         return solution.content()
     schema, features = prepared.data.schema, solution.problem.features
     names, asked = prepared.estimand.named(solution, schema.names)
     terms = term_columns(schema.features) if schema.row_shape.is_table else {}
-    content = baseline_content(solution, names, schema.all_labels, kind, null, asked, terms)
+    kind, labels = settings["standard_errors"], schema.all_labels
+    content = baseline_content(solution, names, labels, kind, null, asked, terms)
+    if settings.get("intervals") == "profile" and solution.problem.prior.flat:
+        content = with_profiles(content, solution, names, labels, kind, settings["max_seconds"])
     return content if features is None else {"features": features.words, **content}

@@ -42,14 +42,16 @@ def tidy(content: Mapping[str, Any]) -> dict[str, list[Any]]:
 
     Parameters come in the order of the head, the terms of each in that of the data, then those that were left out. A
     parameter that all rows share has the term `(shared)` and is in its own unit; thresholds take the place of the gaps
-    between them. `df` are the degrees of freedom of t, None for the normal distribution. Intervals have 95 %.
+    between them. `df` are the degrees of freedom of t, None for the normal distribution. Intervals have 95 %; those by
+    profile likelihood may be infinite, and are there without a finite estimate, too.
 
     Args:
         content: of `baseline.json`.
     """
-    kind = str(content.get("standard_errors", ""))
+    kind = str(content.get("standard_errors", "none"))
+    known = content.get("coefficients") or content.get("profile", {}).get("coefficients", {})
     lines: list[dict[str, Any]] = []
-    for parameter, rows in shown(content.get("coefficients", {})).items():
+    for parameter, rows in shown(known).items():
         is_own = rows[0]["name"] == "(shared)" or parameter.rpartition(".")[2] == THRESHOLDS
         se_type = _by_delta_method(kind) if is_own else kind
         for row in rows:
