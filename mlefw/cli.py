@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "predictive distributions of new rows: run=DIR data.path=FILE output=FILE",
     "sample": "a text that a run on text draws: run=DIR prompt=TEXT length=500 [output=FILE]",
     "compare": "one ranked table over runs or a sweep: runs=DIR [report=FILE.html]",
+    "anova": "tests of nested models: runs=[A,B]; of the terms of one: runs=A [table=FILE]",
     "check": "compose and validate configuration and data; train nothing",
     "app": "a page on this machine: SGD on the way to the exact estimate, with sliders [port=8000]",
 }
@@ -85,6 +86,10 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     flags.admit_plugins(given.plugins)
     if command == "compare":
         return _compare(overrides)
+    if command == "anova":
+        from mlefw.command import anova
+
+        return anova.main(overrides, tuple(given.plugins))
     if command == "app":
         from mlefw.app import server
 
@@ -238,6 +243,11 @@ def help_page(command: str | None = None) -> str:
             "report=FILE.html: the same as a page with pictures (overwrite=true replaces a file)\n"
             "measure=density|mass: only runs with this measure, if directories hold both\n"
             "split=test|out_of_fold|validation|train: rows to rank by (default: the first of these that all runs have)"
+        )
+    if command == "anova":
+        return (
+            f"{intro}\n\nruns: directories of mlefw baseline or mlefw train without a prior, each tested against the "
+            "next smaller one\ntable=FILE.csv|.tex|.md|.parquet: the tests as a frame"
         )
     return f"{intro}\n\ngroups (choose one of each)\n{groups}\n\nexamples\n{EXAMPLES}"
 

@@ -42,6 +42,12 @@ def eta_words(link: Transform, name: str) -> str:
     return next((words for one, words in known if one is link), f"{name} before its {type(link).__name__}")
 
 
+def link_words(link: Transform) -> str:
+    """The name of the link whose inverse `link` is, from the parameter to eta: `log`."""
+    known = ((identity, "identity"), (exp, "log"), (sigmoid, "logit"), (above_one, "log of the excess over 1"))
+    return next((words for one, words in known if one is link), f"inverse of {type(link).__name__}")
+
+
 def codomain_words(link: Transform) -> str:
     """Which numbers a link gives: `a positive number`."""
     known = ((exp, "a positive number"), (sigmoid, "a number between 0 and 1"), (above_one, "a number above 1"))

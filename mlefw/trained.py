@@ -19,9 +19,11 @@ from mlefw.data.strings import Strings
 from mlefw.errors import UsageError
 from mlefw.objective.objective import etas, evaluate
 from mlefw.reading.table import Table
+from mlefw.report.tidy import glance, tidy
 from mlefw.rows.rows import Rows
 from mlefw.run import build, pooled, predict_positions, predict_tokens
 from mlefw.run.checkpoint import Trained
+from mlefw.run.exact_checkpoint import with_errors
 from mlefw.run.new_data import adapted
 from mlefw.run.pooled import Pooled
 from mlefw.run.posterior import posterior_of
@@ -93,6 +95,37 @@ class Model:
         content: Json = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         return content
 
+    def tidy(self) -> Any:
+        """The coefficients of the exact linear estimate of the run, a row for each, with the columns of `report.tidy`.
+
+        Returns:
+            A frame of pandas if that is installed, else a dict of lists by column.
+
+        Raises:
+            UsageError: the run has no `baseline.json`.
+        """
+        return _frame(tidy(self._baseline()))
+
+    def glance(self) -> Any:
+        """The figures of the exact linear estimate as a whole, in one row, with the columns of `report.tidy`.
+
+        Returns:
+            A frame of pandas if that is installed, else a dict of lists by column.
+
+        Raises:
+            UsageError: the run has no `baseline.json`.
+        """
+        return _frame({name: [value] for name, value in glance(self._baseline()).items()})
+
+    def _baseline(self) -> Json:
+        """The content of `baseline.json` of the run."""
+        folder = self.path if self.path.is_dir() else self.path.parent.parent
+        try:
+            content: Json = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{folder} has no baseline.json that can be read ({error}): expected a run") from None
+        return content
+
     @property
     def features(self) -> list[str]:
         """The names of the columns that the model predicts from."""
@@ -111,6 +144,7 @@ class Model:
         level: float = 0.9,
         quantiles: Sequence[float] = (),
         uncertainty: str | Method = "none",
+        exact: bool = False,
     ) -> Any:
         """Predictive distributions, as `mlefw predict` writes them.
 
@@ -120,11 +154,14 @@ class Model:
             quantiles: probabilities of further quantiles of an observation.
             uncertainty: `none` for distributions given the fitted parameters; `laplace` to average over a posterior of
                 the parameters; `mc_dropout` to average over dropout masks; or a `Method`.
+            exact: whether the exact linear estimate beside the network predicts, in place of the network.
 
         Returns:
             The columns mean, median, sd, lower, upper and further quantiles, in units of the target; or for classes the
-            class and the probabilities. With a target in `data` also `nll_nats`. It is a frame of the kind of `data`
-            (of pandas with its index); for arrays a dict of arrays, (n,), or (n, *positions) where rows have positions.
+            class and the probabilities. Of an exact estimate also mean_lower and mean_upper, or such ends for each
+            probability: an interval of the mean of the same level. With a target in `data` also `nll_nats`. It is a
+            frame of the kind of `data` (of pandas with its index); for arrays a dict of arrays, (n,), or
+            (n, *positions) where rows have positions.
             For text a dict of columns with an entry for each scored token: document, position, token, nll_nats, prob,
             top and entropy_nats.
 
@@ -133,6 +170,8 @@ class Model:
         """
         check_probabilities(self._trained, level, quantiles)
         posterior = self._uncertain(uncertainty)
+        if exact and isinstance(self._trained.schema, TensorSchema | TokenSchema):
+            raise UsageError("exact=True: predictions by the exact estimate are of columns of a table")
         if isinstance(self._trained.schema, TensorSchema):
             return self._predict_arrays(data, level, quantiles, posterior)
         if isinstance(self._trained.schema, TokenSchema):
@@ -140,8 +179,11 @@ class Model:
         table = self._table(data, prediction=True)
         row = table.row_numbers(np.arange(table.num_rows))
         far = FarRows(self._trained.schema)
+        if exact and posterior is not None:
+            raise UsageError("exact=True predicts by the exact estimate: expected uncertainty='none'")
+        trained, errors = with_errors(self._trained, exact) if posterior is None else (self._trained, None)
         parts = [
-            predictions(self._trained, table.take(index), row[index], level, quantiles, posterior, far)
+            predictions(trained, table.take(index), row[index], level, quantiles, posterior, far, errors)
             for index in np.split(np.arange(len(row)), range(BLOCK_ROWS, len(row), BLOCK_ROWS))
         ]
         far.warn()
@@ -265,6 +307,15 @@ class Model:
         )
         with offered(rows=rows):
             return self._trained.schema.reading(Frame(), prediction).read()
+
+
+def _frame(columns: dict[str, list[Any]]) -> Any:
+    """Columns as a frame of pandas; as they are where it is not installed."""
+    try:
+        from pandas import DataFrame
+    except ImportError:
+        return columns
+    return DataFrame(columns)
 
 
 def _like(data: Any, result: pa.Table) -> Any:

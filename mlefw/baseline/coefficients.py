@@ -58,37 +58,54 @@ def shown(coefficients: Mapping[str, Any]) -> Json:
 
 
 def table_titles(head: Head, labels: list[str] | None) -> dict[str, str]:
-    """The quantity that the coefficients of each table add up to: `log rate`, `log-odds of yes against no`."""
+    """The name of each table: the parameter whose link the coefficients add up to, or `log-odds of yes against no`."""
     titles = {key: _title(head, k, labels) for k, key in _columns(head, labels)}
     shared = {name: name for name in head.shared_names}
     if labels is not None and head.target == "ordered":
         between = zip(head.shared_names, labels[1:], labels[2:], strict=False)
         shared = {name: f"{name}, the width of {low} on that scale" for name, low, _ in between}
     if head.target == "ordered":
-        titles[THRESHOLDS] = "thresholds: log-odds of a label up to the first of the two, every feature at zero"
+        what = _words(link_of(head, head.eta_names[0]))
+        titles[THRESHOLDS] = f"thresholds: {what} of a label up to the first of the two, every feature at zero"
     return titles | shared
+
+
+def table_links(head: Head, labels: list[str] | None) -> dict[str, str]:
+    """The link of each table whose title does not name it, as that of a label does: `log` for `rate`."""
+    if labels is not None and head.target != "numeric":
+        return {}
+    names = {key: head.eta_names[k] for k, key in _columns(head, labels)} | {name: name for name in head.shared_names}
+    return {key: link_of(head, name) for key, name in names.items()}
+
+
+def link_of(head: Head, name: str) -> str:
+    """The name of the link of a distribution parameter: `identity`, `log`, `logit`."""
+    stated = getattr(head, "link_name", None)
+    if stated is not None and name == head.eta_names[0]:
+        return str(stated)
+    return "logit" if name in ("logit", "logits") else inverse_link.link_words(head.inverse_link_of(name))
+
+
+def _words(link: str) -> str:
+    """What a link makes of a probability, in words."""
+    return {"logit": "log-odds", "cloglog": "complementary log-log"}.get(link, link)
 
 
 def _title(head: Head, k: int, labels: list[str] | None) -> str:
     if labels is not None and head.reference is not None:
         return f"log-odds of {labels[k]} against {labels[head.reference]}"
     if labels is not None and head.target == "binary":
-        words = {"probit": "probit", "cloglog": "complementary log-log"}.get(getattr(head, "link_name", ""), "log-odds")
-        return f"{words} of {labels[1]} against {labels[0]}"
+        return f"{_words(link_of(head, head.eta_names[0]))} of {labels[1]} against {labels[0]}"
     if labels is not None and head.target == "ordered":
         order = labels if len(labels) <= _SHOWN else [*labels[:2], "…", labels[-1]]
-        return f"log-odds of a higher label ({' < '.join(order)})"
-    return _eta_words(head, head.eta_names[k])
+        return f"{_words(link_of(head, head.eta_names[0]))} of a higher label ({' < '.join(order)})"
+    return head.eta_names[k]
 
 
 def _columns(head: Head, labels: list[str] | None) -> list[tuple[int, str]]:
     """Each eta column with a table of its own, and the key of the table."""
     by_label = labels is not None and head.reference is not None
     return [(k, labels[k] if by_label and labels else n) for k, n in enumerate(head.eta_names) if k != head.reference]
-
-
-def _eta_words(head: Head, name: str) -> str:
-    return inverse_link.eta_words(head.inverse_link_of(name), name)
 
 
 def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Tensor, list[float | None]]:
@@ -113,6 +130,32 @@ def _original(solution: Solution, k: int, errors: Covariance | None) -> tuple[Te
             block += a * b * errors.matrix[parts[i], parts[j]]
     variances = torch.cat([(first @ block @ first).reshape(1), block.diagonal()[:-1] / scale.square()])
     return estimates, [float(v) for v in variances]
+
+
+def directions(solution: Solution, labels: list[str] | None) -> dict[str, list[tuple[Tensor, float]]]:
+    """For each row of the tables of coefficients, without thresholds, c (size,) and the rest: estimate − c'theta.
+
+    Of a parameter that all rows share it is the estimate of its eta.
+    """
+    problem, head = solution.problem, solution.problem.head
+    width, count = problem.num_active + 1, problem.num_active
+    mean, scale = problem.mean[problem.active], problem.scale[problem.active]
+    unit = torch.diag(1 / scale)
+    # The intercept in original units, then each slope, in the columns of a standardised design.
+    rows = torch.cat(
+        [torch.cat([-mean / scale, mean.new_ones(1)])[None], torch.cat([unit, unit.new_zeros(count, 1)], 1)]
+    )
+    found: dict[str, list[tuple[Tensor, float]]] = {}
+    for k, title in _columns(head, labels):
+        whole = torch.zeros(width, problem.size, dtype=torch.float64)
+        whole[:, k * width : (k + 1) * width] = head.gain[k] * rows
+        shift = head.center[k] - (0.0 if head.reference is None else head.center[head.reference])
+        found[title] = [(line, float(shift) if i == 0 else 0.0) for i, line in enumerate(whole)]
+    for s, name in enumerate(head.shared_names):
+        line = torch.zeros(problem.size, dtype=torch.float64)
+        line[problem.size - head.shared_dim + s] = head.gain[head.eta_dim + s]
+        found[name] = [(line, float(head.center[head.eta_dim + s]))]
+    return found
 
 
 def _thresholds(solution: Solution, labels: list[str] | None, errors: Covariance | None) -> list[Json]:
@@ -144,6 +187,7 @@ def _row(name: str, estimate: float, variance: float | None, errors: Covariance 
     error = variance**0.5
     z = estimate / error
     row |= {"std_error": error, "z": z, "p_value": float(2 * t_tail(abs(z), errors.df))}
+    row |= {} if errors.df is None else {"df": errors.df}
     half = float(t_quantile(0.975, errors.df)) * error
     return row | {"ci_low": estimate - half, "ci_high": estimate + half}
 

@@ -77,7 +77,7 @@ def covariance(solution: Solution, kind: StandardErrors = "default") -> Covarian
         return Covariance(inverse, f"posterior ({name} and prior)")
     width = head.eta_dim * (problem.num_active + 1)
     left = problem.population - len(problem.design_columns(0))
-    if kind == "default" and _is_least_squares(problem) and left > 0:
+    if kind == "default" and is_least_squares(problem) and left > 0:
         inverse[:width, :width] *= problem.population / left
         return Covariance(inverse, "RSS / (n - p), t quantiles", left)
     return Covariance(inverse, name)
@@ -93,7 +93,7 @@ def _score_products(problem: Problem, theta: Tensor) -> Tensor:
     return total
 
 
-def _is_least_squares(problem: Problem) -> bool:
+def is_least_squares(problem: Problem) -> bool:
     """Whether means are estimated by least squares, with a shared scale or covariance."""
     head = problem.head
     if isinstance(head, GaussianHead):

@@ -5,7 +5,7 @@ import math
 import torch
 
 from mlefw.baseline.base import Solution
-from mlefw.baseline.covariance import num_coefficients
+from mlefw.baseline.covariance import is_least_squares, num_coefficients
 from mlefw.distribution.reference import chi2_tail
 from mlefw.head.gaussian import GaussianHead
 
@@ -14,7 +14,8 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
     """Statistics by name, as far as they are defined for the estimate; weights are frequencies.
 
     `mcfadden_r2` (discrete targets) is 1 − ll / ll₀, `cox_snell_r2` is 1 − exp(2 (ll₀ − ll) / n), which equals R² for
-    least squares. Under a prior there is no AIC, BIC or likelihood ratio test, which assume maximum likelihood.
+    least squares, whose `sigma` is the residual standard error sqrt(RSS / (n − p)). Under a prior there is no AIC, BIC
+    or likelihood ratio test, which assume maximum likelihood.
 
     Args:
         solution: the MLE or MAP estimate.
@@ -34,6 +35,9 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
     deviance = _deviance(solution)
     if deviance is not None:
         content["deviance"] = deviance
+        left = n - num_coefficients(problem)
+        if isinstance(head, GaussianHead) and is_least_squares(problem) and problem.prior.flat and left > 0:
+            content["sigma"] = math.sqrt(deviance / left)
     if head.support.is_discrete and head.target == "numeric" and not head.event_shape:
         content |= _pearson(solution)
     if null is None or any(not end.may_exist or not end.converged for end in (solution, null)):

@@ -75,6 +75,8 @@ class LinearBaseline:
             with the strength of largest evidence.
         scales: how the scales of smooth terms and effects of groups are found, by restricted (`reml`) or plain (`ml`)
             maximum likelihood; or the precision of each term by its name, in nats.
+        intervals: of coefficients, `wald`, or `profile` for those by the likelihood maximised over all other
+            parameters, which are not symmetric, and infinite where the likelihood does not fall.
     """
 
     def __init__(
@@ -88,10 +90,19 @@ class LinearBaseline:
         order: int | None = None,
         smoothing: float | Literal["unigram"] = "unigram",
         scales: Literal["reml", "ml"] | dict[str, float] = "reml",
+        intervals: Literal["wald", "profile"] = "wald",
     ) -> None:
         known = get_args(StandardErrors)
         if standard_errors not in known:
             raise UsageError(f"baseline.standard_errors={standard_errors!r}: expected {', '.join(known)}")
+        if intervals not in ("wald", "profile"):
+            raise UsageError(f"baseline.intervals={intervals!r}: expected wald or profile")
+        if intervals == "profile" and standard_errors not in ("default", "observed", "expected"):
+            raise UsageError(
+                f"baseline.intervals=profile takes the noise model for right, and baseline.standard_errors="
+                f"{standard_errors} does not: expected intervals=wald, or default, observed or expected"
+            )
+        self.intervals = intervals
         for name, value in (("max_seconds", max_seconds), ("max_work", max_work)):
             if not value > 0:
                 raise UsageError(f"baseline.{name}={value}: expected a positive number")

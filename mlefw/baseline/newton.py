@@ -136,7 +136,7 @@ class Newton(Solver):
             except NotImplementedError:
                 step = None
         if step is None:
-            step = _absolute_solve(hessian[free][:, free], here.gradient[free])
+            step = absolute_solve(hessian[free][:, free], here.gradient[free])
         direction = torch.zeros_like(theta)
         direction[free] = -step
         return direction
@@ -195,7 +195,7 @@ def positive_inverse(hessian: Tensor) -> Tensor | None:
     return root.unsqueeze(1) * torch.cholesky_inverse(factor) * root
 
 
-def _absolute_solve(hessian: Tensor, gradient: Tensor) -> Tensor:
+def absolute_solve(hessian: Tensor, gradient: Tensor) -> Tensor:
     """|hessian|⁻¹ gradient, with the absolute eigenvalues of the Hessian scaled to a unit diagonal, bounded below."""
     hessian = torch.nan_to_num(hessian, nan=0.0, posinf=1e300, neginf=-1e300)
     root = hessian.diagonal().abs().clamp(min=1e-12).rsqrt()

@@ -14,6 +14,7 @@ from mlefw.configuration.settings import PredictionSettings
 from mlefw.data.base import Block
 from mlefw.errors import UsageError
 from mlefw.run import build, pooled, predict_positions, predict_tokens
+from mlefw.run.exact_checkpoint import with_errors
 from mlefw.run.new_data import adapted, check_folder, check_output, read_blocks
 from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
@@ -56,6 +57,10 @@ def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
     method = build.build_uncertainty(config.uncertainty)
     predict_positions.check_format(trained, output.suffix, output, method is not None)
     posterior, far = posterior_of(loaded, method), FarRows(trained.schema)
+    if config.exact and method is not None:
+        raise UsageError(f"exact=true predicts by the exact estimate: expected uncertainty=none, not {method.name}")
+    trained, errors = with_errors(trained, config.exact)
+    errors = None if method is not None else errors
 
     def write(file: Any) -> None:
         with progress(in_pieces(read_blocks(trained, config.data), posterior)) as blocks:
@@ -66,7 +71,7 @@ def run(config: PredictionSettings, plugins: tuple[str, ...] = ()) -> Path:
             if isinstance(trained.schema, TokenSchema):
                 tables = predict_tokens.tables(trained, blocks)
             else:
-                tables = (predictions(trained, *b[:2], level, quantiles, posterior, far) for b in blocks)
+                tables = (predictions(trained, *b[:2], level, quantiles, posterior, far, errors) for b in blocks)
             _write(file, output.suffix == ".csv", tables)
 
     write_atomically(output, write)

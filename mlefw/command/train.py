@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from mlefw.baseline.base import Solution
-from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.ngram.estimate import NgramEstimate
 from mlefw.command import choose_inputs
 from mlefw.configuration.read import as_yaml
-from mlefw.configuration.settings import Settings
+from mlefw.configuration.settings import Node, Settings
 from mlefw.errors import MlefwError, StorageError, UsageError
 from mlefw.report.coefficient_table import baseline_content
+from mlefw.report.profile_table import with_profiles
+from mlefw.report.tidy import glance
 from mlefw.run import checkpoint, conclude, exhibit, fitting, resume
 from mlefw.run.directory import claim, locked, summary_of
 from mlefw.run.prepare import Prepared, estimate, prepare, start
 from mlefw.run.prepare import share as share_estimates
+from mlefw.schema.feature import term_columns
 from mlefw.score.yardstick import ExactEstimates, Yardstick
 from mlefw.system import error_origin
 from mlefw.system.atomic import Json, temporary_files, write_atomically, write_json, write_text
@@ -244,8 +246,9 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     `left_out` has the reason of each estimate that was left out, by its name. Where that is the MLE or MAP itself,
     `exists` is null and only the nested estimates are known.
     """
-    kind = config.baseline["standard_errors"]
-    contents = {name: _content(prepared, solution, kind, exact.null) for name, solution in exact.solutions.items()}
+    contents = {
+        name: _content(prepared, solution, config.baseline, exact.null) for name, solution in exact.solutions.items()
+    }
     if "ridge" in contents:
         contents["ridge"] = {"scale": config.baseline["ridge_scale"], **contents["ridge"]}
     rows, wanted = prepared.data.train, "mle" if prepared.estimand.objective.prior.flat else "map"
@@ -258,14 +261,19 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     left_out = {"left_out": dict(exact.left_out)} if exact.left_out else {}
     observation = schema.row_shape.observation
     chosen |= {} if observation == "row" else {"observation": observation}
-    return {**chosen, **top, **left_out, **contents}
+    whole = {"glance": glance(top)} if "coefficients" in top else {}
+    return {**chosen, **top, **whole, **left_out, **contents}
 
 
-def _content(prepared: Prepared, solution: Solution | NgramEstimate, kind: StandardErrors, null: Solution) -> Json:
+def _content(prepared: Prepared, solution: Solution | NgramEstimate, settings: Node, null: Solution) -> Json:
     """The part of `baseline.json` of one estimate; of arrays it says of which features."""
     if isinstance(solution, NgramEstimate):
         return solution.content()
     schema, features = prepared.data.schema, solution.problem.features
     names, asked = prepared.estimand.named(solution, schema.names)
-    content = baseline_content(solution, names, schema.all_labels, kind, null, asked)
+    terms = term_columns(schema.features) if schema.row_shape.is_table else {}
+    kind, labels = settings["standard_errors"], schema.all_labels
+    content = baseline_content(solution, names, labels, kind, null, asked, terms)
+    if settings.get("intervals") == "profile" and solution.problem.prior.flat:
+        content = with_profiles(content, solution, names, labels, kind, settings["max_seconds"])
     return content if features is None else {"features": features.words, **content}

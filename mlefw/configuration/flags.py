@@ -30,6 +30,7 @@ _COMPOSING = ("--plugin", "--config-dir", "--package", "--resolve", *PAGES)
 _KNOWN: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("train", "baseline", "check"), ("--multirun", *_COMPOSING)),
     **dict.fromkeys(("evaluate", "predict", "sample"), _COMPOSING),
+    "anova": ("--plugin",),
 }
 
 
@@ -134,6 +135,8 @@ def _settings(command: str) -> list[str]:
     """Names of the settings of a command."""
     if command == "compare":
         return ["runs", "report", "measure", "overwrite"]
+    if command == "anova":
+        return ["runs", "table"]
     if command == "app":
         return ["port"]
     from mlefw.configuration.groups import known_settings

@@ -34,7 +34,10 @@ def known_settings(command: str) -> Node:
     """
     name = "train" if command in ("baseline", "check") else command
     content = OmegaConf.to_container(OmegaConf.load(config_root() / f"{name}.yaml"), resolve=False)
+    own = OmegaConf.to_container(OmegaConf.load(config_root() / f"{command}.yaml"), resolve=False)
     assert isinstance(content, dict)
+    assert isinstance(own, dict)
+    content |= {key: value for key, value in own.items() if key not in content}
     groups: Node = {
         str(name).split("@")[0].removeprefix("optional ").strip(): {}
         for entry in content.pop("defaults", [])

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-_NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|table|\w*path)")
+_NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|table|glance|\w*path)")
 """Keys of settings that hold a path."""
 _FORMULA = re.compile(r"\+*(?:formula|head\.terms\.\w+|data\.terms\.\w+)=")
 """The beginning of an override whose value is a formula."""

@@ -122,8 +122,7 @@ _COLUMNS = Range(
 
 RANGES: Mapping[str, Range] = {
     "seed": Range(lambda v: _is_whole(v) and 0 <= v < 2**32, f"a whole number from 0 to {2**32 - 1}"),
-    "report": one_of(True, False),
-    "compile": one_of(True, False),
+    **dict.fromkeys(("report", "compile", "exact"), one_of(True, False)),
     # In `mlefw evaluate` it is a folder.
     "plots": either(one_of(None, True, False), Range(lambda v: isinstance(v, str), "the name of a folder")),
     "formula": either(NULL, Range(lambda v: isinstance(v, str) and "~" in v, "a formula such as y ~ x + z")),

@@ -104,7 +104,7 @@ class Settings:
     A part that is not used (`loss`, `inputs`, `augment`, `baseline`, `calibrate`, `uncertainty`, `scheduler`,
     `average`, `cv`, `ensemble`, `experiment`) is an empty node. `metric`, `callback` and `logger` hold nodes by name.
     `choices` has the name of the member chosen in each group. `plain` is the whole configuration in plain containers,
-    as `config.yaml` and checkpoints store it.
+    as `config.yaml` and checkpoints store it. `table` and `glance` are files of `mlefw baseline`, else None.
     """
 
     plain: Node
@@ -139,6 +139,8 @@ class Settings:
     compile: bool = False
     resume: str | None = None
     run_dir: str | None = None
+    table: str | None = None
+    glance: str | None = None
 
     @classmethod
     def of(cls, plain: Node) -> "Settings":
@@ -148,7 +150,7 @@ class Settings:
             UsageError: `step`, `early_stopping` or `checkpoint` has an unknown setting or a value of a wrong type.
         """
         sections = {"step": StepSettings, "early_stopping": EarlyStopping, "checkpoint": CheckpointSettings}
-        single = ("seed", "report", "plots", "compile", "resume", "run_dir")
+        single = ("seed", "report", "plots", "compile", "resume", "run_dir", "table", "glance")
         nodes: dict[str, Any] = {name: plain.get(name) or {} for name in _NODES}
         own: dict[str, Any] = {
             name: typed(kind, plain[name], name) for name, kind in sections.items() if plain.get(name)
@@ -250,11 +252,13 @@ class PredictionSettings(AppliedSettings):
         output: a .parquet or .csv file for the predictions.
         level: probability of the predictive interval from `lower` to `upper`.
         quantiles: probabilities of further quantiles.
+        exact: whether the exact linear estimate beside the network predicts, in place of the network.
     """
 
     output: str = "predictions.parquet"
     level: float = 0.9
     quantiles: list[float] = field(default_factory=list)
+    exact: bool = False
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,11 @@ def chi2_tail(x: float, df: int) -> float:
     return float(gammaincc(_number(df / 2), _number(x / 2)))
 
 
+def f_tail(f: float, df: int, df_resid: float) -> float:
+    """P(X > f) for the F distribution with `df` and `df_resid` degrees of freedom."""
+    return float(special.fdtrc(df, df_resid, f))
+
+
 def beta_quantile(p: float, a: _Numbers, b: _Numbers) -> _Numbers:
     """Quantiles of the beta distribution with shapes a and b."""
     return special.betaincinv(a, b, p)

@@ -6,9 +6,10 @@ from typing import Any
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.certificate import excess_bound
-from mlefw.baseline.coefficients import coefficient_tables, table_titles
+from mlefw.baseline.coefficients import coefficient_tables, table_links, table_titles
 from mlefw.baseline.covariance import Covariance, covariance
 from mlefw.baseline.fit_statistics import fit_statistics
+from mlefw.baseline.hypothesis_tests import Statistic, term_tests
 from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.nonexistence import remedy
 from mlefw.head.base import FactorizedHead
@@ -26,6 +27,7 @@ def baseline_content(
     kind: StandardErrors,
     null: Solution | None = None,
     asked: Sequence[int] | None = None,
+    terms: Mapping[str, Sequence[int]] | None = None,
 ) -> Json:
     """The content of `baseline.json` for one estimate; what is not defined is absent.
 
@@ -36,6 +38,7 @@ def baseline_content(
         kind: kind of standard errors.
         null: the intercept-only estimate, the reference of the likelihood ratio test and of R².
         asked: positions of the features that the user asked for; by default all.
+        terms: positions of the features of each column of the data, whose coefficients are tested together.
     """
     problem = solution.problem
     content: Json = {
@@ -58,21 +61,23 @@ def baseline_content(
     if not problem.prior.flat:
         content["objective"] = solution.objective
     content |= fit_statistics(solution, null)
-    known: Json = _finite(content | _tables(solution, names, labels, kind))
+    known: Json = _finite(content | _tables(solution, names, labels, kind, terms or {}))
     return known
 
 
-def _tables(solution: Solution, names: list[str], labels: Labels, kind: StandardErrors) -> Json:
+def _tables(
+    solution: Solution, names: list[str], labels: Labels, kind: StandardErrors, terms: Mapping[str, Sequence[int]]
+) -> Json:
     """Tables of coefficients with standard errors, and their titles; for several targets prefixed by their names."""
     if solution.parts:
         assert isinstance(labels, Mapping)
         tables = {
-            target: _tables(part, names, own, kind)
+            target: _tables(part, names, own, kind, {})
             for (target, own), part in zip(labels.items(), solution.parts, strict=True)
         }
         content: Json = {
             group: {f"{t}.{key}": value for t, table in tables.items() for key, value in table[group].items()}
-            for group in ("titles", "coefficients")
+            for group in ("titles", "links", "coefficients")
         }
         titles = [f"{target}: {title}" for target, table in tables.items() for title in table["titles"].values()]
         content["titles"] = dict(zip(content["titles"], titles, strict=True))
@@ -81,11 +86,20 @@ def _tables(solution: Solution, names: list[str], labels: Labels, kind: Standard
     own = None if isinstance(labels, Mapping) else labels
     errors = covariance(solution, kind)
     stated = errors if isinstance(errors, Covariance) else None
+    tested = [] if stated is None or not solution.problem.prior.flat else term_tests(solution, stated, terms)
     return {
+        **({"terms": [_named(*test) for test in tested]} if tested else {}),
         "standard_errors": errors.kind if isinstance(errors, Covariance) else f"none: {errors}",
         "titles": table_titles(solution.problem.head, own),
+        "links": table_links(solution.problem.head, own),
         "coefficients": coefficient_tables(solution, names, own, stated),
     }
+
+
+def _named(parameter: str, term: str, test: Statistic) -> Json:
+    """The joint test of a term."""
+    known = {name: value for name, value in test._asdict().items() if value is not None}
+    return {"parameter": parameter, "term": term, **known}
 
 
 def _finite(node: Any) -> Any:
@@ -105,6 +119,7 @@ def _location(solution: Solution, names: list[str], labels: Labels) -> Json:
     tables = coefficient_tables(solution, names, own, None)
     return {
         "titles": table_titles(head, own),
+        "links": table_links(head, own),
         "coefficients": {key: rows for key, rows in tables.items() if key not in scales},
     }
 

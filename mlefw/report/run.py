@@ -172,7 +172,7 @@ def _estimate(title: str, content: Mapping[str, Any]) -> Section:
     for parameter, coefficients in shown(content["coefficients"]).items():
         rows = []
         for row in coefficients:
-            cells = ["-" if row.get(key) is None else f"{row[key]:.5g}" for key in keys]
+            cells = ["-" if row.get(key) is None else f"{float(row[key]):.5g}" for key in keys]
             if row.get("p_value") is not None:
                 cells[3] = p_value(row["p_value"])
             rows.append(Row(str(row["name"]), cells))

@@ -6,6 +6,7 @@ from itertools import zip_longest
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
@@ -64,8 +65,11 @@ def run_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: str) -> Group:
-    """A table of coefficients in original units with its title; columns that no row has are left out."""
+def coefficient_table(groups: Mapping[str, Sequence[Mapping[str, Any]]], statistic: str) -> Group:
+    """Coefficients in original units in groups under their titles, with numbers below each other in all of them.
+
+    Columns that no row has are left out.
+    """
     columns = {
         "estimate": ("coef", _digits),
         "std_error": ("std err", _digits),
@@ -74,14 +78,31 @@ def coefficient_table(title: str, rows: Sequence[Mapping[str, Any]], statistic: 
         "ci_low": ("[0.025", _digits),
         "ci_high": ("0.975]", _digits),
     }
-    known = [key for key in columns if any(key in row for row in rows)]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    table.add_column("", overflow="fold", min_width=11)
-    for key in known:
-        table.add_column(escape(columns[key][0]), justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(Text(str(row["name"])), *(columns[key][1](row[key]) if key in row else "-" for key in known))
-    return Group(Text(title, style="bold"), table)
+    known = [key for key in columns if any(key in row for rows in groups.values() for row in rows)]
+    cells = {
+        title: [[columns[key][1](float(row[key])) if key in row else "-" for key in known] for row in rows]
+        for title, rows in groups.items()
+    }
+    every = [[columns[key][0] for key in known], *(line for lines in cells.values() for line in lines)]
+    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
+    longest = max(11, *(cell_len(str(row["name"])) for rows in groups.values() for row in rows))
+
+    def table(lines: Sequence[Sequence[str]], names: Sequence[str], show_header: bool) -> Table:
+        made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+        made.show_header = show_header
+        made.add_column(" " * longest if show_header else "", overflow="fold")
+        for key, width in zip(known, widths, strict=True):
+            made.add_column(escape(columns[key][0]), justify="right", no_wrap=True, min_width=width)
+        for name, line in zip(names, lines, strict=True):
+            # Names of one width make the columns of all groups alike.
+            made.add_row(Text(name.ljust(longest)), *line)
+        return made
+
+    parts: list[Text | Table] = [table([], [], True)]
+    for title, rows in groups.items():
+        parts += [Text("")] if len(parts) > 1 else []
+        parts += [Text(title, style="bold"), table(cells[title], [str(row["name"]) for row in rows], False)]
+    return Group(*parts)
 
 
 def token_tables(lines: Mapping[str, Mapping[str, Any]]) -> Table:

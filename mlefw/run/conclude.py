@@ -13,7 +13,7 @@ from mlefw.report.page import Picture, Section
 from mlefw.report.sentences import verdict
 from mlefw.report.tables import code_block, markdown, run_table
 from mlefw.rows.rows import Rows
-from mlefw.run import archive, build, exhibit, exhibit_arrays, fitting, judgement, row_scores, stored_estimates
+from mlefw.run import archive, build, exact_checkpoint, exhibit, exhibit_arrays, fitting, judgement, row_scores
 from mlefw.run.directory import checkpoint_of
 from mlefw.run.essentials import essentials
 from mlefw.run.last_layer import at_end
@@ -103,7 +103,7 @@ def conclude(
         summary["misfit"] = misfit
     # What follows may take long, or run out of memory: what is known by now is written first.
     write_summary(config, run_dir, {**summary, "status": "failed", "reason": _UNFINISHED}, baseline, [])
-    kept = partial(stored_estimates.keep, checkpoint_of(run_dir), yardstick.exact, objective, config.baseline)
+    kept = partial(exact_checkpoint.keep, checkpoint_of(run_dir), yardstick.exact, objective, config.baseline)
     attempt("the exact estimates of the checkpoint", kept, None)
     summary |= attempt(
         "the uncertainty of the parameters", lambda: keep_posterior(config, run_dir, objective, data.splits), {}

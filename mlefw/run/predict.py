@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
+from mlefw.baseline.mean_interval import CoefficientCovariance, interval
 from mlefw.distribution import quantile
 from mlefw.distribution.censored import Censored
 from mlefw.errors import UsageError
@@ -49,6 +50,7 @@ def predictions(
     quantiles: Sequence[float] = (),
     posterior: Uncertain | None = None,
     far: FarRows | None = None,
+    errors: CoefficientCovariance | None = None,
 ) -> pa.Table:
     """The predictive distribution of each row of a table as columns; a value that is not defined is null.
 
@@ -60,6 +62,7 @@ def predictions(
         quantiles: probabilities of further quantiles.
         posterior: of the parameters, or masks, to average over; None for the fitted ones.
         far: collects rows that lie far outside the training rows, for a warning at the end.
+        errors: covariance of the coefficients of a linear model, for intervals of the mean.
 
     Raises:
         UsageError: a table that does not fit the schema, a target that the head cannot take, or rows whose prediction
@@ -67,15 +70,16 @@ def predictions(
     """
     if posterior is not None and table.num_rows > _AVERAGED_ROWS:
         parts = np.split(np.arange(table.num_rows), range(_AVERAGED_ROWS, table.num_rows, _AVERAGED_ROWS))
-        tables = [predictions(trained, table.take(k), row[k], level, quantiles, posterior, far) for k in parts]
+        tables = [predictions(trained, table.take(k), row[k], level, quantiles, posterior, far, errors) for k in parts]
         return pa.concat_tables(tables, promote_options="default")
     rows = trained.rows(table, target_required=False)
     if far is not None:
         far.add(rows, table)
     if table.num_rows == 0:
         blank = Rows(rows.x.new_zeros(1, *rows.input_shape), rows.y, torch.ones(1), torch.zeros(1))
-        return pa.table(_columns(trained, blank, table, np.zeros(1, dtype=np.int64), level, quantiles)).slice(0, 0)
-    return pa.table(_columns(trained, rows, table, row, level, quantiles, posterior))
+        none = np.zeros(1, dtype=np.int64)
+        return pa.table(_columns(trained, blank, table, none, level, quantiles, errors=errors)).slice(0, 0)
+    return pa.table(_columns(trained, rows, table, row, level, quantiles, posterior, errors))
 
 
 def _columns(
@@ -86,11 +90,14 @@ def _columns(
     level: float,
     quantiles: Sequence[float],
     posterior: Uncertain | None = None,
+    errors: CoefficientCovariance | None = None,
 ) -> dict[str, Any]:
     objective = trained.objective
     eta = objective.eta(rows.x, rows.offset)
     distribution = objective.head(eta) if posterior is None else posterior.predictive(objective, rows)
     figures = figure_columns(trained, distribution, level, quantiles)
+    if errors is not None:
+        figures |= _mean_interval(trained, rows, eta, level, errors)
     if isinstance(trained, Pooled):
         figures |= _uncertainty(trained, eta)
     if all(name in table.columns for name in trained.schema.observed):
@@ -121,6 +128,24 @@ def figure_columns(trained: Trained, distribution: Any, level: float, quantiles:
             own = _numbers(marginal, level, quantiles)
         figures |= own if len(targets) == 1 else {f"{target.name}_{key}": value for key, value in own.items()}
     return figures
+
+
+def _mean_interval(
+    trained: Trained, rows: Rows, eta: Tensor, level: float, errors: CoefficientCovariance
+) -> dict[str, Any]:
+    """Intervals of the mean, or of the probability of each label, from the covariance of the coefficients."""
+    head, labels = trained.objective.head, trained.schema.labels
+    covariance = errors.of_eta(head, rows.x)
+
+    def value(distribution: Distribution) -> Tensor:
+        if isinstance(distribution, Censored):
+            distribution = distribution.latent
+        return distribution.mean.unsqueeze(1) if labels is None else _probabilities(distribution)
+
+    low, high = interval(head, head.complete(eta.double()), covariance, errors.quantile(level), value)
+    names = ["mean"] if labels is None else [f"prob_{label}" for label in labels]
+    ends = {"lower": low, "upper": high}
+    return {f"{name}_{end}": _array(values[:, k]) for k, name in enumerate(names) for end, values in ends.items()}
 
 
 def _uncertainty(trained: Pooled, eta: Tensor) -> dict[str, Any]:
@@ -182,11 +207,15 @@ def _numbers(distribution: Distribution, level: float, quantiles: Sequence[float
 
 
 def _classes(distribution: Distribution, labels: list[str]) -> dict[str, Any]:
-    probs: Tensor = distribution.probs  # type: ignore[attr-defined]
-    if not isinstance(distribution, Categorical):
-        probs = torch.stack([1 - probs, probs], -1)
+    probs = _probabilities(distribution)
     columns: dict[str, Any] = {"class": pa.array([labels[k] for k in probs.argmax(-1).tolist()], pa.string())}
     return columns | {f"prob_{label}": _array(probs[:, k]) for k, label in enumerate(labels)}
+
+
+def _probabilities(distribution: Distribution) -> Tensor:
+    """The probability of each label, (n, number of labels)."""
+    probs: Tensor = distribution.probs  # type: ignore[attr-defined]
+    return probs if isinstance(distribution, Categorical) else torch.stack([1 - probs, probs], -1)
 
 
 def _array(values: Tensor) -> pa.Array:

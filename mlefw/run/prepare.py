@@ -88,6 +88,11 @@ def _prepare(config: Settings) -> Prepared:
     data = build.build_data(config)
     estimand = build.build_estimand(config, data)
     check_order(build.build_baseline(config.baseline), estimand)
+    if config.baseline.get("intervals") == "profile" and not estimand.objective.prior.flat:
+        raise UsageError(
+            "baseline.intervals=profile is of a likelihood, and intervals under a prior are of its posterior: expected "
+            "intervals=wald or prior=none"
+        )
     check_optimization(config, estimand.objective)
     calibration = build.build_calibration(config.calibrate)
     uncertainty = build.build_uncertainty(config.uncertainty)

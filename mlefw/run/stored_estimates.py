@@ -1,6 +1,6 @@
 """The exact estimates of a run in its checkpoint: storing them, and evaluating them on new rows beside the model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from mlefw.rows.clustered import Units, UnitTally, cluster_error, cluster_sums
 from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.rows.shape import RowShape
 from mlefw.rows.tokens import TokenRows
-from mlefw.run import archive
 from mlefw.score.exact_model import ExactModel, evaluate_exact
 from mlefw.score.yardstick import ExactEstimates
 from mlefw.system.atomic import Json
@@ -29,13 +28,11 @@ ESTIMATES = "estimates"
 FEATURES = "features"
 """The key, among the exact estimates of arrays, of the feature map of each one."""
 
+COVARIANCE = "covariance"
+"""The key, among the exact estimates of a table, of the covariance of the coefficients of each one."""
+
 TABLE = "table"
 """The key of the arrays of a table of the next token."""
-
-
-def keep(path: Path, exact: ExactEstimates, objective: Objective, settings: Mapping[str, Any]) -> None:
-    """Add the exact estimates to the checkpoint file at `path`; `settings` is the section `baseline`."""
-    archive.amend(path, **{ESTIMATES: stored(exact, objective, settings.get("ridge_scale"))})
 
 
 def stored(exact: ExactEstimates, objective: Objective, ridge_scale: float | None) -> Json:
@@ -202,6 +199,15 @@ def _feature_maps(content: Json, model: Objective, path: Path) -> dict[str, Feat
         return {name: FeatureMap.restore(state, shape) for name, state in maps.items() if name in KEYS}
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def restored(content: Json, name: str, model: Objective, path: Path) -> Objective:
+    """The objective of a stored linear estimate of a table.
+
+    Raises:
+        UsageError: it does not fit the model.
+    """
+    return _estimate(content.get(name), model, path, None).as_objective(model).eval()
 
 
 def _restored(content: Any, model: Objective, path: Path, features: FeatureMap | None) -> ExactModel:

@@ -135,6 +135,16 @@ def learn_feature(table: Table, name: str, listed: bool, insisted: bool = False)
     return Feature(name, "category", tuple(ordered if len(ordered) == len(levels) else levels))
 
 
+def term_columns(features: Iterable[Feature]) -> dict[str, list[int]]:
+    """Positions of the design columns of each feature, by its name: one for a number, several for a category."""
+    found: dict[str, list[int]] = {}
+    start = 0
+    for feature in features:
+        found[feature.name] = list(range(start, start + len(feature.names)))
+        start += len(feature.names)
+    return found
+
+
 def check_design_names(features: Iterable[Feature], origin: str) -> None:
     """Check that no two design columns have the same name, which tables of coefficients could not distinguish.
 

@@ -72,9 +72,10 @@ def test_it_says_what_was_fitted_and_how_sure_it_is() -> None:
     found = page(content(), 100)
     for words in ("Exact linear MLE of species", "sum of weights", "log-likelihood", "P>|z|", "[0.025", "0.975]"):
         assert words in found
-    assert "newton, 1 step: stationary, global optimum; residual 1.0e-15" in found
+    assert "certified: global optimum, residual 1.0e-15 (newton, 1 step)" in found
     local = page(content(converged=False, is_global=False), 100)
-    assert "NOT certified, a local optimum, perhaps not the global one" in local
+    assert "NOT certified: a local optimum, perhaps not the global one" in local
+    assert "within 2.0e-15 nats per row (newton" in page(content(excess_bound=2e-15))
 
 
 def test_t_where_quantiles_are_of_t() -> None:
@@ -107,7 +108,7 @@ def test_of_very_many_coefficients_the_first_are_shown() -> None:
     found = page(content(coefficients=many), 100)
     assert "x999 " in found
     assert "x1000 " not in found
-    assert "and 49,000 more (see baseline.json)" in found
+    assert "and 49,000 more of log-odds of versicolor against setosa (see baseline.json)" in found
 
 
 def test_where_there_is_no_finite_estimate() -> None:
