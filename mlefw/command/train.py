@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from mlefw.configuration.read import as_yaml
 from mlefw.configuration.settings import Settings
 from mlefw.errors import MlefwError, StorageError, UsageError
 from mlefw.report.coefficient_table import baseline_content
+from mlefw.rows.dependence import Dependence
 from mlefw.run import checkpoint, conclude, exhibit, fitting, resume
 from mlefw.run.directory import claim, locked, summary_of
 from mlefw.run.prepare import Prepared, estimate, prepare, start
@@ -244,8 +245,11 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     `left_out` has the reason of each estimate that was left out, by its name. Where that is the MLE or MAP itself,
     `exists` is null and only the nested estimates are known.
     """
-    kind = config.baseline["standard_errors"]
-    contents = {name: _content(prepared, solution, kind, exact.null) for name, solution in exact.solutions.items()}
+    kind, dependence = config.baseline["standard_errors"], prepared.data.dependence
+    dependence = replace(dependence, lag=config.baseline.get("lag"))
+    contents = {
+        name: _content(prepared, solution, kind, exact.null, dependence) for name, solution in exact.solutions.items()
+    }
     if "ridge" in contents:
         contents["ridge"] = {"scale": config.baseline["ridge_scale"], **contents["ridge"]}
     rows, wanted = prepared.data.train, "mle" if prepared.estimand.objective.prior.flat else "map"
@@ -261,11 +265,17 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     return {**chosen, **top, **left_out, **contents}
 
 
-def _content(prepared: Prepared, solution: Solution | NgramEstimate, kind: StandardErrors, null: Solution) -> Json:
+def _content(
+    prepared: Prepared,
+    solution: Solution | NgramEstimate,
+    kind: StandardErrors,
+    null: Solution,
+    dependence: Dependence,
+) -> Json:
     """The part of `baseline.json` of one estimate; of arrays it says of which features."""
     if isinstance(solution, NgramEstimate):
         return solution.content()
     schema, features = prepared.data.schema, solution.problem.features
     names, asked = prepared.estimand.named(solution, schema.names)
-    content = baseline_content(solution, names, schema.all_labels, kind, null, asked)
+    content = baseline_content(solution, names, schema.all_labels, kind, null, asked, dependence)
     return content if features is None else {"features": features.words, **content}

@@ -131,6 +131,7 @@ RANGES: Mapping[str, Range] = {
         f"data.{name}": either(NULL, _COLUMN)
         for name in ("offset", "exposure", "weight", "id", "event", "group", "time")
     },
+    "data.cluster": either(NULL, _COLUMN, _COLUMNS),
     "data.x": _COLUMN,
     "data.vocabulary": either(NULL, whole(2)),
     "data.levels": either(NULL, Range(lambda v: _is_whole(v) and 2 <= v <= 4096, "a whole number from 2 to 4096")),
@@ -165,6 +166,7 @@ RANGES: Mapping[str, Range] = {
     ),
     "baseline.max_work": number(above=True),
     "baseline.max_seconds": number(above=True),
+    "baseline.lag": either(NULL, whole(0)),
     "baseline.order": either(NULL, whole(1)),
     "baseline.smoothing": either(one_of("unigram"), number(above=True)),
     "trainer.max_epochs": either(NULL, whole(1, (-1,))),

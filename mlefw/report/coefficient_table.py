@@ -13,6 +13,8 @@ from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.nonexistence import remedy
 from mlefw.head.base import FactorizedHead
 from mlefw.head.censored import CensoredHead
+from mlefw.head.multitask import MultitaskHead
+from mlefw.rows.dependence import Dependence
 from mlefw.system.atomic import Json
 
 Labels = list[str] | None | Mapping[str, list[str] | None]
@@ -26,6 +28,7 @@ def baseline_content(
     kind: StandardErrors,
     null: Solution | None = None,
     asked: Sequence[int] | None = None,
+    dependence: Dependence | None = None,
 ) -> Json:
     """The content of `baseline.json` for one estimate; what is not defined is absent.
 
@@ -36,6 +39,7 @@ def baseline_content(
         kind: kind of standard errors.
         null: the intercept-only estimate, the reference of the likelihood ratio test and of R².
         asked: positions of the features that the user asked for; by default all.
+        dependence: clusters and times of the rows, for the kinds that take them.
     """
     problem = solution.problem
     content: Json = {
@@ -58,17 +62,20 @@ def baseline_content(
     if not problem.prior.flat:
         content["objective"] = solution.objective
     content |= fit_statistics(solution, null)
-    known: Json = _finite(content | _tables(solution, names, labels, kind))
+    known: Json = _finite(content | _tables(solution, names, labels, kind, dependence))
     return known
 
 
-def _tables(solution: Solution, names: list[str], labels: Labels, kind: StandardErrors) -> Json:
+def _tables(
+    solution: Solution, names: list[str], labels: Labels, kind: StandardErrors, dependence: Dependence | None
+) -> Json:
     """Tables of coefficients with standard errors, and their titles; for several targets prefixed by their names."""
     if solution.parts:
         assert isinstance(labels, Mapping)
+        of_parts = [None] * len(solution.parts) if dependence is None else _of_parts(solution, dependence)
         tables = {
-            target: _tables(part, names, own, kind)
-            for (target, own), part in zip(labels.items(), solution.parts, strict=True)
+            target: _tables(part, names, own, kind, of_rows)
+            for (target, own), part, of_rows in zip(labels.items(), solution.parts, of_parts, strict=True)
         }
         content: Json = {
             group: {f"{t}.{key}": value for t, table in tables.items() for key, value in table[group].items()}
@@ -79,13 +86,20 @@ def _tables(solution: Solution, names: list[str], labels: Labels, kind: Standard
         kinds = dict.fromkeys(table["standard_errors"] for table in tables.values())
         return {"standard_errors": "; ".join(kinds), **content}
     own = None if isinstance(labels, Mapping) else labels
-    errors = covariance(solution, kind)
+    errors = covariance(solution, kind, dependence)
     stated = errors if isinstance(errors, Covariance) else None
     return {
         "standard_errors": errors.kind if isinstance(errors, Covariance) else f"none: {errors}",
         "titles": table_titles(solution.problem.head, own),
         "coefficients": coefficient_tables(solution, names, own, stated),
     }
+
+
+def _of_parts(solution: Solution, dependence: Dependence) -> list[Dependence]:
+    """The dependence of the rows of each of several targets, which are those where it is observed."""
+    head, y = solution.problem.head, solution.problem.rows.y
+    assert isinstance(head, MultitaskHead)
+    return [dependence.take(head.of_target(y, index)[1]) for index in range(len(solution.parts))]
 
 
 def _finite(node: Any) -> Any:

@@ -64,7 +64,7 @@ class Schema:
         """
         check_roles(table, source)
         roles = {*source.targets, source.event, source.offset, source.exposure, source.weight, source.id}
-        roles |= {source.group, source.time}
+        roles |= {source.group, source.time, *source.clusters}
         names = source.features if source.features is not None else [n for n in table.columns if n not in roles]
         listed = set(source.categorical or ())
         require(listed - {*source.targets}, names, table.origin, "data.categorical, not a feature")
