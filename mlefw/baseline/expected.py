@@ -8,16 +8,17 @@ from scipy.special import ndtr
 from torch import Tensor
 from torch.distributions import Distribution
 
-from mlefw.baseline.derivatives import row_derivatives, row_slopes
+from mlefw.baseline.derivatives import row_slopes
 from mlefw.distribution.cdf import cdf
 from mlefw.distribution.quantile import quantile
 from mlefw.head.base import Head
-from mlefw.head.negative_binomial import NegativeBinomialHead
 
 _TAIL = 1e-13
 """Mass of counts in each tail that is left out of a sum."""
-_MOST_COUNTS = 1024
-"""Most counts over which a sum is taken; wider distributions are integrated over their quantiles."""
+_MOST_COUNTS, _FIRST = 2**15, 2**10
+"""Most counts over which a sum is taken; of wider distributions the first ones, where they may be steep."""
+_AT_ONCE = 2**16
+"""Likelihoods that are computed at a time."""
 _FAR = 8
 """Normal scores between which quantiles are integrated: beyond them is a mass of 1e-15."""
 _FINEST = 1 / 64
@@ -26,9 +27,6 @@ _AGREES = 1e-9
 """Change of an integral by half the step, relative to its size, below which it is accurate."""
 _WRONG = 3e-3
 """Mean of the score, in its standard deviations, above which an expectation is not accurate: it is zero in truth."""
-
-_Squares = Callable[[Tensor], Tensor]
-"""The score s and its products s sᵀ at targets y (n,) of all rows, flattened to (n, K + K²)."""
 
 
 def expected_information(head: Head, eta: Tensor) -> Tensor:
@@ -63,83 +61,70 @@ def expected_information(head: Head, eta: Tensor) -> Tensor:
     return square
 
 
-def bread_information(head: Head, eta: Tensor, y: Tensor) -> Tensor:
-    """The information of each row for `standard_errors=expected`, (n, K, K).
-
-    It is the expected one, but for a shared dispersion of a negative binomial the observed one, as in R's `glm.nb`,
-    where mean and dispersion are orthogonal.
-
-    Raises:
-        NotImplementedError: as `expected_information`.
-    """
-    information = expected_information(head, eta)
-    if isinstance(head, NegativeBinomialHead) and head.shared_names == ("dispersion",) and _is_nb2(head):
-        information = information.clone()
-        information[:, -1] = information[:, :, -1] = 0.0
-        information[:, -1, -1] = row_derivatives(head, eta, y)[2][:, -1, -1]
-    return information
-
-
-def _is_nb2(head: Head) -> bool:
-    return getattr(head, "variance", "nb2") in ("nb2", 2, 2.0)
-
-
-def _products(head: Head, eta: Tensor) -> _Squares:
-    def at(y: Tensor) -> Tensor:
-        score = row_slopes(head, eta, y)[1]
-        return torch.cat([score, (score.unsqueeze(2) * score.unsqueeze(1)).flatten(1)], 1)
-
-    return at
+def _products(head: Head, eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The log-likelihood of rows, (n, 1), and their score s with its products s sᵀ, flattened to (n, K + K²)."""
+    nll, score = row_slopes(head, eta, y)
+    return -nll.unsqueeze(1), torch.cat([score, (score.unsqueeze(2) * score.unsqueeze(1)).flatten(1)], 1)
 
 
 def _over_counts(head: Head, eta: Tensor, distribution: Distribution) -> Tensor:
     """E of the score and its products over the whole numbers between two far quantiles, (n, K + K²)."""
     low, high = (quantile(distribution, level).double() for level in (_TAIL, 1 - _TAIL))
-    total = eta.new_zeros(len(eta), eta.shape[1] * (eta.shape[1] + 1))
     is_wide = high - low > _MOST_COUNTS
+    total = _sum(head, eta, low, torch.where(is_wide, low + _FIRST, high))
     if bool(is_wide.any()):
-        total[is_wide] = _over_wide_counts(head, eta[is_wide])
-    dtype = torch.int64 if head.target in ("labels", "ordered") else torch.float64
-    left, step = (~is_wide).nonzero().squeeze(1), 0
-    while len(left):
-        y, here = (low[left] + step).to(dtype), eta[left]
-        mass = head.nll_complete(here, y).neg().exp().unsqueeze(1)
-        total[left] += torch.where(mass > 0, mass * _products(head, here)(y), 0.0)
-        step += 1
-        left = left[low[left] + step <= high[left]]
+        total[is_wide] += _over_wide_counts(head, eta[is_wide], low[is_wide] + _FIRST)
     return total
 
 
-def _over_wide_counts(head: Head, eta: Tensor) -> Tensor:
-    """As `_over_counts`, from a few counts of each row, the mass of each spread evenly about it.
+def _sum(head: Head, eta: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Σ mass · (s, s sᵀ) over the whole numbers from low to high, each (n,), (n, K + K²)."""
+    total = eta.new_zeros(len(eta), eta.shape[1] * (eta.shape[1] + 1))
+    dtype = torch.int64 if head.target in ("labels", "ordered") else torch.float64
+    left, start = torch.arange(len(eta)), 0
+    while len(left):
+        several = torch.arange(start, start + max(1, _AT_ONCE // len(left)))
+        y = low[left].unsqueeze(1) + several
+        inside = y <= high[left].unsqueeze(1)
+        row = left.unsqueeze(1).expand_as(y)[inside]
+        log_mass, products = _products(head, eta[row], y[inside].to(dtype))
+        total.index_add_(0, row, torch.where(log_mass > -math.inf, log_mass.exp() * products, 0.0))
+        start += len(several)
+        left = left[low[left] + start <= high[left]]
+    return total
+
+
+def _over_wide_counts(head: Head, eta: Tensor, low: Tensor) -> Tensor:
+    """∫ (s, s sᵀ) over the counts above low (n,), from some of them, the mass of each spread evenly about it.
 
     Between two counts the products are interpolated, for an error of 1/8 of their second difference.
     """
-    distribution, at = head.distribution(eta), _products(head, eta)
+    distribution = head.distribution(eta)
+    below_all = cdf(distribution, low)
 
     def spread(level: float) -> Tensor:
-        y = quantile(distribution, level).double()
+        u = below_all + (1 - below_all) * level
+        y = quantile(distribution, u).double()
         below, above = cdf(distribution, y - 1), cdf(distribution, y)
-        away = ((level - below) / (above - below)).nan_to_num(0.5).clamp(0, 1).unsqueeze(1) - 0.5
-        # A count below the least has no mass, and no likelihood.
-        beside = torch.where(away.squeeze(1) > 0, y + 1, (y - 1).clamp(min=0))
-        return at(y) * (1 - away.abs()) + at(beside) * away.abs()
+        away = ((u - below) / (above - below)).nan_to_num(0.5).clamp(0, 1).unsqueeze(1) - 0.5
+        beside = torch.where(away.squeeze(1) > 0, y + 1, y - 1)
+        return _products(head, eta, y)[1] * (1 - away.abs()) + _products(head, eta, beside)[1] * away.abs()
 
-    return _trapezoid(spread)
+    return (1 - below_all).unsqueeze(1) * _trapezoid(spread)
 
 
 def _over_quantiles(head: Head, eta: Tensor, distribution: Distribution) -> Tensor:
     """E of the score and its products over the quantiles of a density, (n, K + K²)."""
-    at = _products(head, eta)
     lowest = getattr(head.support, "lower_bound", None)
     atom = torch.zeros(len(eta), dtype=eta.dtype)
     if lowest is not None and math.isfinite(lowest) and bool(head.support.check(atom + lowest).all()):
         atom = cdf(distribution, atom + lowest)
     if not bool((atom > 0).any()):
-        return _trapezoid(lambda level: at(quantile(distribution, level)))
+        return _trapezoid(lambda level: _products(head, eta, quantile(distribution, level))[1])
     assert lowest is not None
-    above = _trapezoid(lambda level: at(quantile(distribution, atom + (1 - atom) * level)))
-    return atom.unsqueeze(1) * at(torch.full_like(atom, lowest)) + (1 - atom).unsqueeze(1) * above
+    above = _trapezoid(lambda level: _products(head, eta, quantile(distribution, atom + (1 - atom) * level))[1])
+    at_atom = _products(head, eta, torch.full_like(atom, lowest))[1]
+    return atom.unsqueeze(1) * at_atom + (1 - atom).unsqueeze(1) * above
 
 
 def _trapezoid(function: Callable[[float], Tensor]) -> Tensor:

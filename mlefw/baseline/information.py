@@ -1,16 +1,13 @@
 """The information matrix of an estimate, observed or expected, and its inverse."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mlefw.baseline.base import Solution
-from mlefw.baseline.derivatives import add_hessian, row_derivatives
-from mlefw.baseline.expected import bread_information
-from mlefw.baseline.problem import Problem
-from mlefw.rows.rows import Rows
+from mlefw.baseline.derivatives import add_hessian
+from mlefw.baseline.row_information import Kind, RowInformation, row_information
 
 _DOUBTFUL = 1e-3
 """Cholesky pivot of the information, scaled to a unit diagonal, below which its inverse loses more than six digits."""
@@ -27,12 +24,14 @@ class Information:
     Attributes:
         matrix: the information, (size, size).
         inverse: its inverse over the entries that are free, zero elsewhere, (size, size).
+        of_rows: the information of each row.
         kind: whether it is the observed information, or the expected one.
     """
 
     matrix: Tensor
     inverse: Tensor
-    kind: Literal["observed", "expected"]
+    of_rows: RowInformation
+    kind: Kind
 
     @property
     def words(self) -> str:
@@ -40,9 +39,7 @@ class Information:
         return f"{self.kind} information"
 
 
-def find_information(
-    solution: Solution, kind: Literal["observed", "expected"] | None = None, by_rows: bool = True
-) -> Information | str:
+def find_information(solution: Solution, kind: Kind | None = None, by_rows: bool = True) -> Information | str:
     """The information at an estimate; or a clause that says why it has none with an inverse.
 
     Args:
@@ -53,9 +50,11 @@ def find_information(
     """
     problem, name = solution.problem, type(solution.problem.head).__name__
     free = problem.free
-    for one in ("observed", "expected") if kind is None else (kind,):
+    kinds: tuple[Kind, ...] = ("observed", "expected") if kind is None else (kind,)
+    for one in kinds:
         try:
-            matrix = expected_matrix(solution) if one == "expected" else solution.derivatives.hessian
+            of_rows = row_information(problem, solution.theta, one)
+            matrix = _summed(solution, of_rows) if one == "expected" else solution.derivatives.hessian
         except NotImplementedError as error:
             return str(error)
         matrix = problem.population * matrix
@@ -64,40 +63,28 @@ def find_information(
             continue
         inverse, pivot = invert(information)
         if pivot < _DOUBTFUL and by_rows:
-            better = _by_qr(solution, information, one == "expected")
+            better = _by_qr(solution, information, of_rows)
             inverse = better if better is not None else inverse
         if inverse is None:
             return "the information is singular, or too near to it for 64 bits"
         whole = torch.zeros(problem.size, problem.size, dtype=torch.float64)
         index = free.nonzero().squeeze(1)
         whole[index.unsqueeze(1), index] = inverse
-        return Information(matrix, whole, "expected" if one == "expected" else "observed")
+        return Information(matrix, whole, of_rows, one)
     return f"the observed information of {name} is zero in some direction; standard_errors=expected may exist"
 
 
-def expected_matrix(solution: Solution) -> Tensor:
-    """The expected information at an estimate with the curvature of the prior, in nats per observation, (size, size).
-
-    Raises:
-        NotImplementedError: the head has none (see `expected_information`).
-    """
+def _summed(solution: Solution, of_rows: RowInformation) -> Tensor:
+    """The sum of the information of all rows with the curvature of the prior, in nats per observation, (size, size)."""
     problem, theta = solution.problem, solution.theta
     gain = problem.head.gain
     matrix = torch.zeros(problem.size, problem.size, dtype=torch.float64)
     for rows, design, eta in problem.designs(theta):
-        curvature = row_information(problem, rows, eta, "expected")
-        weighted = rows.weight.view(-1, 1, 1) * curvature * (gain * gain.unsqueeze(1))
+        weighted = rows.weight.view(-1, 1, 1) * of_rows(rows, eta) * (gain * gain.unsqueeze(1))
         add_hessian(matrix, design, weighted, problem.head.eta_dim, torch.empty_like(design))
     matrix /= problem.population
     matrix.diagonal().add_(problem.penalty(theta).curvature)
     return matrix
-
-
-def row_information(problem: Problem, rows: Rows, eta: Tensor, kind: Literal["observed", "expected"]) -> Tensor:
-    """The information of each row in its complete eta (n, K), (n, K, K)."""
-    if kind == "expected":
-        return bread_information(problem.head, eta, rows.y)
-    return row_derivatives(problem.head, eta, rows.y)[2]
 
 
 def invert(information: Tensor) -> tuple[Tensor | None, float]:
@@ -113,7 +100,7 @@ def invert(information: Tensor) -> tuple[Tensor | None, float]:
     return root.unsqueeze(1) * torch.cholesky_inverse(factor) * root, pivot
 
 
-def _by_qr(solution: Solution, information: Tensor, expected: bool) -> Tensor | None:
+def _by_qr(solution: Solution, information: Tensor, of_rows: RowInformation) -> Tensor | None:
     """The inverse information by QR of the weighted rows, which does not square the condition number.
 
     It serves one eta column that is orthogonal to a shared parameter, without a prior, and is None otherwise. It is
@@ -130,8 +117,7 @@ def _by_qr(solution: Solution, information: Tensor, expected: bool) -> Tensor | 
         return None
     triangle = torch.zeros(0, width, dtype=torch.float64)
     for rows, design, eta in problem.designs(solution.theta):
-        curvature = row_information(problem, rows, eta, "expected" if expected else "observed")
-        share = rows.weight * curvature[:, 0, 0] * head.gain[0].square()
+        share = rows.weight * of_rows(rows, eta)[:, 0, 0] * head.gain[0].square()
         if bool((share < 0).any()):
             return None
         weighted = share.sqrt().unsqueeze(1) * (design if width == len(own) else design[:, own])

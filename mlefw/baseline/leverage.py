@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mlefw.baseline.information import Information, invert, row_information
+from mlefw.baseline.information import Information, invert
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.score_products import Adjust
 from mlefw.rows.rows import Rows
@@ -66,8 +66,7 @@ def adjustment(kind: str, problem: Problem, information: Information, num_coeffi
         for k in range(head.eta_dim):
             for j in range(k + 1):
                 spread[:, k, j] = spread[:, j, k] = ((design @ blocks[k, :, j]) * design).sum(1)
-        curvature = row_information(problem, rows, eta, information.kind)[:, : head.eta_dim, : head.eta_dim]
-        curvature = curvature * gain * gain.unsqueeze(1)
+        curvature = information.of_rows(rows, eta)[:, : head.eta_dim, : head.eta_dim] * gain * gain.unsqueeze(1)
 
         def factor(leverage: Tensor) -> Tensor:
             too_high = (leverage >= 1 - _WHOLE).any(1) & (rows.weight > 0)
