@@ -81,7 +81,7 @@ def lagged(problem: Problem, theta: Tensor, time: Tensor, lag: int) -> Tensor:
     for scores in _scores(problem, theta, order):
         together = torch.cat([before, scores])
         total += scores.T @ scores
-        for distance in range(1, lag + 1):
+        for distance in range(1, min(lag, len(together) - 1) + 1):
             # Pairs whose later row is in this block.
             first = max(len(before), distance)
             product = together[first:].T @ together[first - distance : len(together) - distance]
