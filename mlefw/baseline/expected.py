@@ -6,12 +6,13 @@ from collections.abc import Callable
 import torch
 from scipy.special import ndtr
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, MixtureSameFamily
 
 from mlefw.baseline.derivatives import row_slopes
 from mlefw.distribution.cdf import cdf
 from mlefw.distribution.quantile import quantile
 from mlefw.head.base import Head
+from mlefw.head.censored import CensoredHead
 
 _TAIL = 1e-13
 """Mass of counts in each tail that is left out of a sum."""
@@ -27,6 +28,10 @@ _AGREES = 1e-9
 """Change of an integral by half the step, relative to its size, below which it is accurate."""
 _WRONG = 3e-3
 """Mean of the score, in its standard deviations, above which an expectation is not accurate: it is zero in truth."""
+
+
+class NotAccurateError(Exception):
+    """An integral is not accurate, as where the score jumps."""
 
 
 def expected_information(head: Head, eta: Tensor) -> Tensor:
@@ -45,6 +50,8 @@ def expected_information(head: Head, eta: Tensor) -> Tensor:
     if known is not None:
         return known
     name = type(head).__name__
+    if isinstance(head, CensoredHead):
+        raise NotImplementedError("censored numbers have no expected information: bounds of exact ones are not known")
     if head.event_shape:
         raise NotImplementedError(f"{name} states no expected information, and its targets are not single numbers")
     with torch.no_grad():
@@ -53,6 +60,8 @@ def expected_information(head: Head, eta: Tensor) -> Tensor:
             total = (_over_counts if head.support.is_discrete else _over_quantiles)(head, eta, distribution)
         except NotImplementedError:
             raise NotImplementedError(f"{name} states no expected information, and has no quantiles") from None
+        except NotAccurateError:
+            raise NotImplementedError(f"the expected information of {name} was not found to three digits") from None
     num_columns = eta.shape[1]
     score, square = total[:, :num_columns], total[:, num_columns:].unflatten(1, (num_columns, num_columns))
     deviation = square.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
@@ -110,11 +119,21 @@ def _over_wide_counts(head: Head, eta: Tensor, low: Tensor) -> Tensor:
         beside = torch.where(away.squeeze(1) > 0, y + 1, y - 1)
         return _products(head, eta, y)[1] * (1 - away.abs()) + _products(head, eta, beside)[1] * away.abs()
 
-    return (1 - below_all).unsqueeze(1) * _trapezoid(spread)
+    # Rounding to whole numbers limits what can be reached.
+    return (1 - below_all).unsqueeze(1) * _trapezoid(spread, 1e-6)
 
 
 def _over_quantiles(head: Head, eta: Tensor, distribution: Distribution) -> Tensor:
     """E of the score and its products over the quantiles of a density, (n, K + K²)."""
+    if isinstance(distribution, MixtureSameFamily):
+        # By components, since quantiles jump between modes that are far apart.
+        part, shares = distribution.component_distribution, distribution.mixture_distribution.probs
+
+        def of_components(level: float) -> Tensor:
+            places = zip(shares.unbind(-1), quantile(part, level).unbind(-1), strict=True)
+            return torch.stack([share.unsqueeze(1) * _products(head, eta, y)[1] for share, y in places]).sum(0)
+
+        return _trapezoid(of_components)
     lowest = getattr(head.support, "lower_bound", None)
     atom = torch.zeros(len(eta), dtype=eta.dtype)
     if lowest is not None and math.isfinite(lowest) and bool(head.support.check(atom + lowest).all()):
@@ -127,7 +146,7 @@ def _over_quantiles(head: Head, eta: Tensor, distribution: Distribution) -> Tens
     return atom.unsqueeze(1) * at_atom + (1 - atom).unsqueeze(1) * above
 
 
-def _trapezoid(function: Callable[[float], Tensor]) -> Tensor:
+def _trapezoid(function: Callable[[float], Tensor], agrees: float = _AGREES) -> Tensor:
     """∫ function(u) du over 0 < u < 1 by the trapezoidal rule in normal scores, its step halved until it agrees."""
 
     def weighted(t: float) -> Tensor:
@@ -142,6 +161,9 @@ def _trapezoid(function: Callable[[float], Tensor]) -> Tensor:
         nodes = int(_FAR / step)
         finer = step * sum((weighted(k * step) for k in range(1 - nodes, nodes, 2)), torch.zeros_like(total))
         total, before = total / 2 + finer, total
-        if bool(((total - before).abs() <= _AGREES * (total.abs() + total.abs().amax(1, keepdim=True))).all()):
-            break
+        change = (total - before).abs() / total.abs().amax(1, keepdim=True).clamp(min=torch.finfo(total.dtype).tiny)
+        if bool((change <= agrees).all()):
+            return total
+    if not bool((change <= _WRONG).all()):
+        raise NotAccurateError
     return total

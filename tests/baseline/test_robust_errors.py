@@ -184,8 +184,9 @@ def points(head: str) -> Sample:
         "heteroscedastic": lambda: line + np.exp(0.3 * x[:, 0]) * rng.normal(size=60),
         "beta": lambda: rng.beta(4 / (1 + np.exp(-line)), 4 / (1 + np.exp(line))),
         "categorical": lambda: rng.integers(0, 3, 60),
-        "zero_inflated_negative_binomial": lambda: rng.negative_binomial(2, 2 / (2 + np.exp(1.5 + line)))
-        * (rng.random(60) > 0.3),
+        "zero_inflated_negative_binomial": lambda: (
+            rng.negative_binomial(2, 2 / (2 + np.exp(1.5 + line))) * (rng.random(60) > 0.3)
+        ),
         "ordinal": lambda: np.digitize(line + rng.logistic(size=60), [-1.0, 0.5]),
         "weibull": lambda: np.exp(line) * rng.weibull(1.7, 60),
     }
