@@ -57,7 +57,8 @@ def without_closed_form(head: Head, monkeypatch: pytest.MonkeyPatch) -> Head:
 @pytest.mark.parametrize("make", CLOSED, ids=lambda make: type(make()).__name__)
 def test_a_closed_form_is_found_again(make: Callable[[], Head], monkeypatch: pytest.MonkeyPatch) -> None:
     head = make()
-    eta = etas(head.eta_dim + head.shared_dim)
+    # A share within 1e-10 of one has few digits, so that of beta the precision is not small.
+    eta = etas(head.eta_dim + head.shared_dim) + (2.0 if isinstance(head, BetaHead) else 0.0)
     known = head.information(eta)
     assert known is not None
     found = expected_information(without_closed_form(head, monkeypatch), eta)
