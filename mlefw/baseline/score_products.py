@@ -5,6 +5,7 @@ All go over the rows in blocks: no array has an entry for each row and coefficie
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -77,17 +78,16 @@ def lagged(problem: Problem, theta: Tensor, time: Tensor, lag: int) -> Tensor:
     """
     order = _seen(problem, time.argsort(stable=True))
     total = torch.zeros(problem.size, problem.size, dtype=torch.float64)
-    before = total[:0]
-    for scores in _scores(problem, theta, order):
+    # The weights are those of Σ B Bᵀ / (lag + 1) over sums B of lag + 1 successive scores, with zeros at both ends.
+    ends = torch.zeros(lag, problem.size, dtype=torch.float64)
+    before = ends
+    for scores in chain(_scores(problem, theta, order), [ends]):
         together = torch.cat([before, scores])
-        total += scores.T @ scores
-        for distance in range(1, min(lag, len(together) - 1) + 1):
-            # Pairs whose later row is in this block.
-            first = max(len(before), distance)
-            product = together[first:].T @ together[first - distance : len(together) - distance]
-            total += (1 - distance / (lag + 1)) * (product + product.T)
-        before = together[max(len(together) - lag, 0) :]
-    return total
+        sums = torch.cat([total.new_zeros(1, problem.size), together.cumsum(0)])
+        sums = sums[lag + 1 :] - sums[: len(scores)]
+        total += sums.T @ sums
+        before = together[len(scores) :]
+    return total / (lag + 1)
 
 
 def _seen(problem: Problem, order: Tensor) -> Tensor:
