@@ -1,25 +1,24 @@
-"""The covariance of an estimate: inverse information, or the sandwich that is robust to a wrong noise model."""
+"""The covariance of an estimate: inverse information, or a sandwich that is robust to a wrong noise model."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from mlefw import inverse_link
+from mlefw.baseline import score_products
 from mlefw.baseline.base import Solution
-from mlefw.baseline.derivatives import add_hessian, row_derivatives, row_slopes
+from mlefw.baseline.information import Information, find_information, invert
+from mlefw.baseline.leverage import LeverageError, adjustment
 from mlefw.baseline.linear import StandardErrors
+from mlefw.baseline.pearson import pearson_ratio
 from mlefw.baseline.problem import Problem
 from mlefw.head.gaussian import GaussianHead
 from mlefw.head.multivariate_gaussian import MultivariateGaussianHead
+from mlefw.rows.dependence import Dependence
 
-ROBUST = ("sandwich", "hc0", "hc1")
+ROBUST = ("sandwich", "hc0", "hc1", "hc2", "hc3", "hc4", "cluster", "hac")
 """Kinds of standard errors that are robust to a wrong noise model."""
-_DOUBTFUL = 1e-3
-"""Cholesky pivot of the information, scaled to a unit diagonal, below which its inverse loses more than six digits."""
-_SINGULAR = 3e-6
-"""Cholesky pivot of the information, scaled to a unit diagonal, below which its inverse is rounding error."""
-_DEPENDENT = 1e-13
-"""Share of a column left unexplained by the others below which it is rounding error."""
 
 
 @dataclass(frozen=True)
@@ -30,163 +29,216 @@ class Covariance:
         matrix: the covariance (size, size), zero for entries that are not free.
         kind: how it was computed, for reports.
         df: degrees of freedom for t quantiles; None for normal quantiles.
+        max_rank: the most that the rank of the matrix can be, where that is less than the number of free entries, so
+            that not all of these can be tested together; None where it has full rank.
     """
 
     matrix: Tensor
     kind: str
     df: float | None = None
+    max_rank: int | None = None
 
 
-def covariance(solution: Solution, kind: StandardErrors = "default") -> Covariance | str:
+def covariance(
+    solution: Solution, kind: StandardErrors = "default", dependence: Dependence | None = None
+) -> Covariance | str:
     """The covariance of theta, or a clause that says why there is none.
 
     The default for a Gaussian with a constant scale is RSS / (n − p) with t quantiles; for other heads it is observed
     information, or expected information where the observed one is zero (Laplace: Bassett & Koenker, 1978). Under a
-    Gaussian prior its curvature is included, which gives posterior standard deviations.
+    Gaussian prior its curvature is included, which gives posterior standard deviations. `pearson` multiplies the
+    inverse expected information of the coefficients by Pearson's Σ w (y − mean)² / variance over n − p, with t
+    quantiles: McCullagh & Nelder (1989).
 
     `sandwich` (or `hc0`) is A⁻¹ Σ w·s sᵀ A⁻¹ with A the information and s the score of a row (Huber, 1967; White,
-    1980), which is valid also under a wrong noise model; `hc1` multiplies it by n / (n − p).
+    1980), which is valid also under a wrong noise model; `hc1` multiplies it by n / (n − p), and `hc2`, `hc3` and `hc4`
+    correct the scores for leverage (see `leverage.adjustment`). `cluster` allows for dependence within clusters (Liang
+    & Zeger, 1986; in two ways: Cameron, Gelbach & Miller, 2011), `hac` for dependence in time (Newey & West, 1987).
+
+    Args:
+        solution: the estimate.
+        kind: kind of standard errors.
+        dependence: clusters and times of the rows of the problem, and names of rows for messages.
     """
     problem = solution.problem
+    reason = _no_matrix(solution)
+    if reason is not None:
+        return reason
+    if kind == "pearson":
+        return _by_pearson(solution)
+    left = problem.population - num_coefficients(problem)
+    if kind == "hc1" and left <= 0:
+        return f"hc1 divides by n - p, which is {left:g}"
+    asked = kind if kind in ("observed", "expected") else None
+    found = find_information(solution, asked, by_rows=kind not in ROBUST)
+    if isinstance(found, str):
+        return found
+    if kind in ROBUST:
+        return _sandwich(solution, found, kind, dependence or Dependence())
+    if problem.blocks_of_terms:
+        return Covariance(found.inverse, f"Bayesian ({found.words} and priors of terms)")
+    if not problem.prior.flat:
+        return Covariance(found.inverse, f"posterior ({found.words} and prior)")
+    predicted = problem.head.eta_dim * (problem.num_active + 1)
+    left = problem.population - int(problem.free[: problem.num_active + 1].sum())
+    if kind == "default" and is_least_squares(problem) and left > 0:
+        found.inverse[:predicted, :predicted] *= problem.population / left
+        return Covariance(found.inverse, "RSS / (n - p), t quantiles", left)
+    return Covariance(found.inverse, found.words)
+
+
+def _no_matrix(solution: Solution) -> str | None:
+    """A clause that says why an estimate has no covariance; None where it may have one."""
     if not solution.may_exist:
         return "the estimate does not exist"
     if not solution.converged:
         return "the estimate is not certified"
     if solution.matrix_free:
-        return f"the information of {problem.size} coefficients is not formed"
-    if not problem.prior.smooth:
+        return f"the information of {solution.problem.size} coefficients is not formed"
+    if not solution.problem.prior.smooth:
         return "the prior has a kink at zero, where a coefficient has no curvature"
+    return None
+
+
+def _by_pearson(solution: Solution) -> Covariance | str:
+    """The inverse expected information of the coefficients, times Pearson's dispersion over the one of the model."""
+    problem, head = solution.problem, solution.problem.head
+    if not problem.prior.flat:
+        return "Pearson's dispersion is for estimates without a prior"
+    if head.eta_dim > 1 or head.event_shape:
+        return "Pearson's dispersion is for one predicted parameter, a mean"
     left = problem.population - num_coefficients(problem)
-    if kind == "hc1" and left <= 0:
-        return f"hc1 divides by n - p, which is {left:g}"
-    found = _information(solution, kind)
+    if left <= 0:
+        return f"Pearson's dispersion divides by n - p, which is {left:g}"
+    ratio = pearson_ratio(solution, left)
+    if isinstance(ratio, str):
+        return ratio
+    found = find_information(solution, "expected")
     if isinstance(found, str):
         return found
-    inverse, name = found
-    head = problem.head
-    if kind in ROBUST:
-        factor = problem.population / left if kind == "hc1" else 1.0
-        meat = _score_products(problem, _off_kinks(solution) if name.startswith("expected") else solution.theta)
-        label = "HC1" if kind == "hc1" else "HC0"
-        label += ", expected information" if name.startswith("expected") else ""
-        of_map = "" if problem.prior.flat else " of the MAP"
-        return Covariance(factor * inverse @ meat @ inverse, f"sandwich ({label}){of_map}")
-    if problem.blocks_of_terms:
-        return Covariance(inverse, f"Bayesian ({name} and priors of terms)")
-    if not problem.prior.flat:
-        return Covariance(inverse, f"posterior ({name} and prior)")
-    width = head.eta_dim * (problem.num_active + 1)
-    left = problem.population - len(problem.design_columns(0))
-    if kind == "default" and is_least_squares(problem) and left > 0:
-        inverse[:width, :width] *= problem.population / left
-        return Covariance(inverse, "RSS / (n - p), t quantiles", left)
-    return Covariance(inverse, name)
+    # The coefficients given the shared parameters, of which a dispersion has no error of its own.
+    own = problem.free[: problem.num_active + 1].nonzero().squeeze(1)
+    inverse, _ = invert(found.matrix[own.unsqueeze(1), own])
+    if inverse is None:
+        return "the information is singular, or too near to it for 64 bits"
+    matrix = torch.zeros_like(found.inverse)
+    matrix[own.unsqueeze(1), own] = ratio * inverse
+    words = f"Pearson dispersion, {ratio:.5g} times that of the model, t quantiles"
+    return Covariance(matrix, words, left)
 
 
-def _score_products(problem: Problem, theta: Tensor) -> Tensor:
-    """Σ w·s sᵀ over rows, (size, size), s being the gradient of a row's NLL in theta; weights are frequencies."""
+def _sandwich(
+    solution: Solution, information: Information, kind: StandardErrors, dependence: Dependence
+) -> Covariance | str:
+    """A⁻¹ M A⁻¹ with M a sum of products of scores, by the kind of errors."""
+    problem = solution.problem
+    theta = _off_kinks(solution) if information.kind == "expected" else solution.theta
+    found: Covariance | str
+    if kind == "cluster":
+        found = _by_cluster(problem, theta, dependence)
+    elif kind == "hac":
+        found = _by_time(problem, theta, dependence)
+    else:
+        found = _by_row(problem, theta, information, kind, dependence)
+    if isinstance(found, str):
+        return found
+    label = found.kind + (", expected information" if information.kind == "expected" else "")
+    of_map = "" if problem.prior.flat else " of the MAP"
+    t = "" if found.df is None else f", t quantiles with {found.df:g} df"
+    matrix = information.inverse @ found.matrix @ information.inverse
+    if bool((matrix.diagonal() < 0).any()):
+        t += ", not positive semi-definite"
+    size = int(problem.free.sum())
+    rank = found.max_rank if found.max_rank is not None and found.max_rank < size else None
+    return Covariance(matrix, f"sandwich ({label}){of_map}{t}", found.df, rank)
+
+
+def _by_row(
+    problem: Problem, theta: Tensor, information: Information, kind: str, dependence: Dependence
+) -> Covariance | str:
+    """The middle of the sandwich for independent rows: HC0 to HC4."""
+    label, factor, adjust = "HC0" if kind == "sandwich" else kind.upper(), 1.0, None
+    if kind == "hc1":
+        factor = problem.population / (problem.population - num_coefficients(problem))
+    if kind in ("hc2", "hc3", "hc4"):
+        adjust = adjustment(kind, problem, information, num_coefficients(problem))
+        if adjust is None:
+            return "the information is singular, or too near to it for 64 bits"
+    try:
+        return Covariance(factor * score_products.independent(problem, theta, adjust), label)
+    except LeverageError as error:
+        name = dependence.row_name(error.row)
+        return f"{kind} divides by 1 - h, and the leverage h of row {name} is 1: it alone determines a coefficient"
+
+
+def _by_cluster(problem: Problem, theta: Tensor, dependence: Dependence) -> Covariance | str:
+    """The middle of the sandwich for clusters in one or two ways, with t quantiles of one less than their number.
+
+    The factor is G / (G − 1), for least squares also (n − 1) / (n − p); the intersection of two ways has none.
+    """
+    codes = dependence.clusters
+    if not codes:
+        return "there are no clusters: expected data.cluster"
+    if len(codes[0]) != problem.rows.num_rows:
+        return "clusters are of rows, and rows have several observations"
+    counts = dependence.num_clusters(problem.rows.weight)
+    if min(counts) < 2:
+        where = dependence.names[counts.index(min(counts))]
+        return f"one cluster ({where}) says nothing about how clusters differ: two are needed"
+    small = 1.0
+    if _has_least_squares_mean(problem) or is_least_squares(problem):
+        left = problem.population - num_coefficients(problem) / problem.head.eta_dim
+        if left <= 0:
+            return f"the errors of least squares in clusters divide by n - p, which is {left:g}"
+        small = (problem.population - 1) / left
     total = torch.zeros(problem.size, problem.size, dtype=torch.float64)
-    for rows, design, eta in problem.designs(theta):
-        slope = row_slopes(problem.head, eta, rows.y)[1] * problem.head.gain
-        products = rows.weight.view(-1, 1, 1) * slope.unsqueeze(2) * slope.unsqueeze(1)
-        add_hessian(total, design, products, problem.head.eta_dim, torch.empty_like(design))
-    return total
+    for code, count in zip(codes, counts, strict=True):
+        total += small * count / (count - 1) * score_products.clustered(problem, theta, code)
+    if len(codes) > 1:
+        total -= score_products.clustered(problem, theta, dependence.intersection())
+    words = " and ".join(f"{count} of {name}" for count, name in zip(counts, dependence.names, strict=True))
+    return Covariance(total, f"cluster: {words}", float(min(counts) - 1), counts[0] if len(counts) == 1 else None)
+
+
+def _by_time(problem: Problem, theta: Tensor, dependence: Dependence) -> Covariance | str:
+    """The middle of the sandwich for rows in time, with Bartlett weights and without a factor."""
+    time, weight = dependence.time, problem.rows.weight
+    if time is None:
+        return "rows have no order in time: expected data.time"
+    if len(time) != problem.rows.num_rows:
+        return "times are of rows, and rows have several observations"
+    seen = weight > 0
+    if bool((weight[seen] != 1).any()):
+        return "hac takes each row for one moment, and weights say that some are several"
+    if len(time[seen].unique()) < int(seen.sum()):
+        return "hac takes rows in their order, and several have one time: expected standard_errors=cluster"
+    lag = dependence.lag_of(int(seen.sum()))
+    if lag >= int(seen.sum()):
+        return f"a lag of {lag} is not below the number of rows"
+    return Covariance(score_products.lagged(problem, theta, time, lag), f"HAC: Bartlett, lag {lag}")
 
 
 def is_least_squares(problem: Problem) -> bool:
-    """Whether means are estimated by least squares, with a shared scale or covariance."""
+    """Whether means are estimated by least squares, with one learnt scale or covariance."""
+    head = problem.head
+    if isinstance(head, GaussianHead) and head.eta_names == ("loc", "scale"):
+        # A scale whose only term is 1 is one learnt value, also where rows have variance weights.
+        is_one = problem.mask is not None and problem.design_columns(1).tolist() == [problem.num_active]
+        return is_one and head.inverse_link_of("loc") is inverse_link.identity
+    return _has_least_squares_mean(problem) and bool(head.shared_dim)
+
+
+def _has_least_squares_mean(problem: Problem) -> bool:
+    """Whether means are estimated by least squares: a linear mean with a scale or covariance that is not predicted."""
     head = problem.head
     if isinstance(head, GaussianHead):
-        if head.eta_names == ("loc", "scale"):
-            # A scale whose only term is 1 is one learnt value, also where rows have variance weights.
-            return problem.mask is not None and problem.design_columns(1).tolist() == [problem.num_active]
-        return head.eta_names == ("loc",) and bool(head.shared_dim)
+        return head.eta_names == ("loc",) and head.inverse_link_of("loc") is inverse_link.identity
     return isinstance(head, MultivariateGaussianHead) and bool(head.shared_dim)
 
 
 def num_coefficients(problem: Problem) -> int:
     """Number of free coefficients, without shared parameters."""
     return int(problem.free.sum()) - problem.head.shared_dim
-
-
-def _information(solution: Solution, kind: StandardErrors) -> tuple[Tensor, str] | str:
-    """The inverse information of theta, (size, size), and its kind; or a clause that says why there is none."""
-    problem = solution.problem
-    name = type(problem.head).__name__
-    for expected in (False, True):
-        if kind == ("observed" if expected else "expected"):
-            continue
-        try:
-            here = problem.derivatives(solution.theta, expected=True) if expected else solution.derivatives
-        except NotImplementedError:
-            return f"{name} states no expected information"
-        free = problem.free
-        information = problem.population * here.hessian[free][:, free]
-        if not expected and not bool((information.diagonal() > 0).all()):
-            # Absolute deviations have no curvature anywhere.
-            continue
-        inverse, pivot = _by_cholesky(information)
-        if pivot < _DOUBTFUL and kind not in ROBUST:
-            better = _by_qr(solution, information, expected)
-            inverse = better if better is not None else inverse
-        if inverse is None:
-            return "the information is singular, or too near to it for 64 bits"
-        matrix = torch.zeros(problem.size, problem.size, dtype=torch.float64)
-        index = free.nonzero().squeeze(1)
-        matrix[index.unsqueeze(1), index] = inverse
-        return matrix, "expected information" if expected else "observed information"
-    return f"the observed information of {name} is zero in some direction; standard_errors=expected may exist"
-
-
-def _by_cholesky(information: Tensor) -> tuple[Tensor | None, float]:
-    """The inverse of a positive definite matrix, None if it is rounding error; and the least scaled pivot."""
-    diagonal = information.diagonal()
-    if not bool((diagonal > 0).all()) or not bool(torch.isfinite(information).all()):
-        return None, 0.0
-    root = diagonal.rsqrt()
-    factor, failed = torch.linalg.cholesky_ex(root.unsqueeze(1) * information * root)
-    pivot = 0.0 if bool(failed) else float(factor.diagonal().min())
-    if pivot < _SINGULAR:
-        return None, pivot
-    return root.unsqueeze(1) * torch.cholesky_inverse(factor) * root, pivot
-
-
-def _by_qr(solution: Solution, information: Tensor, expected: bool) -> Tensor | None:
-    """The inverse information by QR of the weighted rows, which does not square the condition number.
-
-    It serves one eta column that is orthogonal to a shared parameter, without a prior, and is None otherwise. It is
-    needed for polynomials in raw powers (Filip of NIST: 1e10), whose Gram matrix has no Cholesky factor in 64 bits.
-    """
-    problem, head = solution.problem, solution.problem.head
-    width = problem.num_active + 1
-    if not bool((information.diagonal() > 0).all()):
-        return None
-    root = information.diagonal().rsqrt()
-    apart = (root.unsqueeze(1) * information * root)[:width, width:]
-    if (
-        head.eta_dim > 1
-        or head.shared_dim > 1
-        or not problem.prior.flat
-        or not problem.is_plain
-        or bool((apart.abs() > 1e-6).any())
-    ):
-        return None
-    triangle = torch.zeros(0, width, dtype=torch.float64)
-    for rows, design, eta in problem.designs(solution.theta):
-        curvature = head.information(eta) if expected else row_derivatives(head, eta, rows.y)[2]
-        assert curvature is not None
-        share = rows.weight * curvature[:, 0, 0] * head.gain[0].square()
-        if bool((share < 0).any()):
-            return None
-        triangle = torch.linalg.qr(torch.cat([triangle, share.sqrt().unsqueeze(1) * design]), mode="r").R
-    norm = triangle.norm(dim=0)
-    if len(triangle) < width or float((triangle / norm).diagonal().abs().min()) < _DEPENDENT:
-        return None
-    back = torch.linalg.solve_triangular(triangle / norm, torch.eye(width, dtype=torch.float64), upper=True)
-    back /= norm.unsqueeze(1)
-    inverse = torch.diag(1 / information.diagonal())
-    inverse[:width, :width] = back @ back.T
-    return inverse
 
 
 def _off_kinks(solution: Solution) -> Tensor:

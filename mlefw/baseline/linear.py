@@ -43,7 +43,9 @@ from mlefw.errors import UsageError
 from mlefw.head.multitask import MultitaskHead
 from mlefw.prior.base import check_scale
 
-StandardErrors = Literal["default", "observed", "expected", "sandwich", "hc0", "hc1"]
+StandardErrors = Literal[
+    "default", "observed", "expected", "pearson", "sandwich", "hc0", "hc1", "hc2", "hc3", "hc4", "cluster", "hac"
+]
 
 _SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), VaryingLaplace(), Kinked(), ProximalNewton(), Newton())
 
@@ -58,8 +60,12 @@ class LinearBaseline:
     Hessian, a matrix-free method is used; an estimate that needs more than `max_work` is left out.
 
     Args:
-        standard_errors: `observed` or `expected` information, `sandwich` (also `hc0`) or `hc1` against a wrong noise
-            model, or `default`: the usual choice for the head.
+        standard_errors: `observed` or `expected` information; `pearson`, expected information with Pearson's estimate
+            of the dispersion; against a wrong noise model `sandwich` (also `hc0`), or with corrections for few rows
+            `hc1`, `hc2`, `hc3` or `hc4`; `cluster` for rows that depend on each other within clusters (`data.cluster`),
+            `hac` in time (`data.time`); or `default`: the usual choice for the head.
+        lag: most rows between two that depend on each other, of `standard_errors=hac`; by default
+            ⌊4 (n / 100)^(2/9)⌋.
         max_seconds: time limit of an estimate, including the proof of its existence.
         max_work: most multiplications of an estimate.
         ridge_scale: scale of the Gaussian prior of a weight of standardised features, under which a MAP estimate
@@ -82,6 +88,7 @@ class LinearBaseline:
     def __init__(
         self,
         standard_errors: StandardErrors = "default",
+        lag: int | None = None,
         max_seconds: float = MAX_SECONDS,
         max_work: float = MAX_WORK,
         ridge_scale: float = 1.0,
@@ -103,6 +110,10 @@ class LinearBaseline:
                 f"{standard_errors} does not: expected intervals=wald, or default, observed or expected"
             )
         self.intervals = intervals
+        if lag is not None and lag < 0:
+            raise UsageError(f"baseline.lag={lag}: expected a whole number of at least 0")
+        if lag is not None and standard_errors != "hac":
+            raise UsageError(f"baseline.lag={lag} is for baseline.standard_errors=hac, which is {standard_errors}")
         for name, value in (("max_seconds", max_seconds), ("max_work", max_work)):
             if not value > 0:
                 raise UsageError(f"baseline.{name}={value}: expected a positive number")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from mlefw.errors import MlefwError, StorageError, UsageError
 from mlefw.report.coefficient_table import baseline_content
 from mlefw.report.profile_table import with_profiles
 from mlefw.report.tidy import glance
+from mlefw.rows.dependence import Dependence
 from mlefw.run import checkpoint, conclude, exhibit, fitting, resume
 from mlefw.run.directory import claim, locked, summary_of
 from mlefw.run.prepare import Prepared, estimate, prepare, start
@@ -246,8 +247,10 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     `left_out` has the reason of each estimate that was left out, by its name. Where that is the MLE or MAP itself,
     `exists` is null and only the nested estimates are known.
     """
+    dependence = replace(prepared.data.dependence, lag=config.baseline.get("lag"))
     contents = {
-        name: _content(prepared, solution, config.baseline, exact.null) for name, solution in exact.solutions.items()
+        name: _content(prepared, solution, config.baseline, exact.null, dependence)
+        for name, solution in exact.solutions.items()
     }
     if "ridge" in contents:
         contents["ridge"] = {"scale": config.baseline["ridge_scale"], **contents["ridge"]}
@@ -265,7 +268,13 @@ def baseline_file(config: Settings, prepared: Prepared, exact: ExactEstimates) -
     return {**chosen, **top, **whole, **left_out, **contents}
 
 
-def _content(prepared: Prepared, solution: Solution | NgramEstimate, settings: Node, null: Solution) -> Json:
+def _content(
+    prepared: Prepared,
+    solution: Solution | NgramEstimate,
+    settings: Node,
+    null: Solution,
+    dependence: Dependence,
+) -> Json:
     """The part of `baseline.json` of one estimate; of arrays it says of which features."""
     if isinstance(solution, NgramEstimate):
         return solution.content()
@@ -273,7 +282,7 @@ def _content(prepared: Prepared, solution: Solution | NgramEstimate, settings: N
     names, asked = prepared.estimand.named(solution, schema.names)
     terms = term_columns(schema.features) if schema.row_shape.is_table else {}
     kind, labels = settings["standard_errors"], schema.all_labels
-    content = baseline_content(solution, names, labels, kind, null, asked, terms)
+    content = baseline_content(solution, names, labels, kind, null, asked, terms, dependence)
     if settings.get("intervals") == "profile" and solution.problem.prior.flat:
         content = with_profiles(content, solution, names, labels, kind, settings["max_seconds"])
     return content if features is None else {"features": features.words, **content}

@@ -126,7 +126,7 @@ RANGES: Mapping[str, Range] = {
     # In `mlefw evaluate` it is a folder.
     "plots": either(one_of(None, True, False), Range(lambda v: isinstance(v, str), "the name of a folder")),
     "formula": either(NULL, Range(lambda v: isinstance(v, str) and "~" in v, "a formula such as y ~ x + z")),
-    "data.target": either(NULL, _COLUMN, _COLUMNS),
+    **dict.fromkeys(("data.target", "data.cluster"), either(NULL, _COLUMN, _COLUMNS)),
     **{
         f"data.{name}": either(NULL, _COLUMN)
         for name in ("offset", "exposure", "weight", "variance_weight", "id", "event", "group", "time")
@@ -163,14 +163,13 @@ RANGES: Mapping[str, Range] = {
     "baseline.features": Range(
         _are_features, "a list of text or null, and of arrays also auto, pixels, last_layer or pca:50"
     ),
-    "baseline.max_work": number(above=True),
-    "baseline.max_seconds": number(above=True),
+    **dict.fromkeys(("baseline.max_work", "baseline.max_seconds"), number(above=True)),
+    "baseline.lag": either(NULL, whole(0)),
     "baseline.order": either(NULL, whole(1)),
     "baseline.smoothing": either(one_of("unigram"), number(above=True)),
     "trainer.max_epochs": either(NULL, whole(1, (-1,))),
-    "trainer.min_epochs": either(NULL, whole(0)),
+    **dict.fromkeys(("trainer.min_epochs", "trainer.min_steps", "trainer.log_every_n_steps"), either(NULL, whole(0))),
     "trainer.max_steps": whole(1, (-1,)),
-    "trainer.min_steps": either(NULL, whole(0)),
     "trainer.max_time": either(
         NULL, Range(_is_time, "a positive time, such as 00:01:30:00 (days:hours:minutes:seconds)")
     ),
@@ -182,7 +181,6 @@ RANGES: Mapping[str, Range] = {
     "trainer.fast_dev_run": fixed(False, "expected trainer.max_epochs=1, or mlefw check, which trains nothing"),
     "trainer.check_val_every_n_epoch": whole(1),
     "trainer.num_sanity_val_steps": either(NULL, whole(0, (-1,))),
-    "trainer.log_every_n_steps": either(NULL, whole(0)),
     "trainer.gradient_clip_val": fixed(None, "expected step.clip_norm, a bound on the norm of the gradient"),
     "trainer.gradient_clip_algorithm": fixed(None, "expected step.clip_norm, a bound on the norm of the gradient"),
     "trainer.enable_checkpointing": fixed(True, "expected to be left out: the best and the last state are always kept"),

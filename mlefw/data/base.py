@@ -56,6 +56,8 @@ class Source(ABC):
             each class, or of each decile of a number; `group`, whole groups of rows; `time`, the latest rows to test.
             By default `group` where `group` names a column, `time` where `time` does, else `random`.
         group: column of groups; the rows of a group go to one split together. It is no feature.
+        cluster: column of clusters, within which rows may depend on each other, or a list of two: for
+            `baseline.standard_errors=cluster`. By default `group`. It is a feature only where `features` lists it.
         time: column of numbers or dates; rows of equal time go to one split together. It is a feature only where
             `features` lists it.
         test_fraction: share of all rows that is held out for the final evaluation.
@@ -92,6 +94,7 @@ class Source(ABC):
     id: str | None = None
     split: Rule | None = None
     group: str | None = None
+    cluster: str | list[str] | None = None
     time: str | None = None
     test_fraction: float = 0.2
     validation_fraction: float = 0.2
@@ -137,6 +140,12 @@ class Source(ABC):
     def shift_columns(self) -> set[str]:
         """The columns that are added to eta with a coefficient of one by `shifts`."""
         return {c for parts in (self.shifts or {}).values() for part in parts for c in read_shift(part).columns}
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """Names of the columns of clusters: `cluster`, else `group`; none where there is neither."""
+        named = self.cluster or self.group
+        return tuple(named) if isinstance(named, list) else (named,) if named else ()
 
     @property
     def splitter(self) -> Split:
@@ -238,7 +247,7 @@ class Source(ABC):
             return list(names)
         names = list(names)
         roles = {*self.features, *self.targets, self.event, self.offset, self.exposure, self.weight, self.id}
-        roles |= {self.group, self.time, *self.term_columns}
+        roles |= {self.group, self.time, *self.clusters, *self.term_columns}
         named = [name for name in names if name in roles]
         extra = [
             name for name in names if name not in roles and name not in self.expected_unused and not is_index_name(name)
@@ -259,12 +268,16 @@ class Source(ABC):
             if self.bounds and len(set(self.targets)) == 2
             else {}
         )
+        # A column of clusters that has another role keeps its type.
+        others = {*(self.features or ()), *self.targets, self.time, self.id, *numeric}
         text = (*(self.categorical or ()), *((self.group,) if self.group else ()))
+        text += tuple(name for name in self.clusters if name not in others)
         return Cells(text, numeric, self.id, self.missing, self.lenient(names), ends, self.time)
 
     def lenient(self, names: Iterable[str]) -> set[str]:
         """The columns among `names` whose missing cells are kept, neither an error nor a reason to drop the row."""
         roles = {self.offset, self.exposure, self.weight, self.event, self.group, self.time, *self.targets}
+        roles |= {*self.clusters}
         kept = {self.id, *(self.targets if self.prediction or self.partial else ())}
         kept |= {self.weight, self.event} if self.prediction else set()
         return {name for name in names if name in kept or (self.missing == "impute" and name not in roles)}

@@ -16,7 +16,7 @@ from mlefw.reading.token_split import TokenRule, check_long_enough, check_scored
 
 _REFUSED = (
     *("target", "event", "event_code", "features", "categorical", "offset", "exposure", "weight", "labels", "id"),
-    *("group", "time"),
+    *("group", "time", "cluster"),
 )
 """Settings of columns of a table."""
 

@@ -14,6 +14,8 @@ from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.nonexistence import remedy
 from mlefw.head.base import FactorizedHead
 from mlefw.head.censored import CensoredHead
+from mlefw.head.multitask import MultitaskHead
+from mlefw.rows.dependence import Dependence
 from mlefw.system.atomic import Json
 
 Labels = list[str] | None | Mapping[str, list[str] | None]
@@ -28,6 +30,7 @@ def baseline_content(
     null: Solution | None = None,
     asked: Sequence[int] | None = None,
     terms: Mapping[str, Sequence[int]] | None = None,
+    dependence: Dependence | None = None,
 ) -> Json:
     """The content of `baseline.json` for one estimate; what is not defined is absent.
 
@@ -39,6 +42,7 @@ def baseline_content(
         null: the intercept-only estimate, the reference of the likelihood ratio test and of R².
         asked: positions of the features that the user asked for; by default all.
         terms: positions of the features of each column of the data, whose coefficients are tested together.
+        dependence: clusters and times of the rows, for the kinds that take them.
     """
     problem = solution.problem
     content: Json = {
@@ -61,19 +65,25 @@ def baseline_content(
     if not problem.prior.flat:
         content["objective"] = solution.objective
     content |= fit_statistics(solution, null)
-    known: Json = _finite(content | _tables(solution, names, labels, kind, terms or {}))
+    known: Json = _finite(content | _tables(solution, names, labels, kind, terms or {}, dependence))
     return known
 
 
 def _tables(
-    solution: Solution, names: list[str], labels: Labels, kind: StandardErrors, terms: Mapping[str, Sequence[int]]
+    solution: Solution,
+    names: list[str],
+    labels: Labels,
+    kind: StandardErrors,
+    terms: Mapping[str, Sequence[int]],
+    dependence: Dependence | None,
 ) -> Json:
     """Tables of coefficients with standard errors, and their titles; for several targets prefixed by their names."""
     if solution.parts:
         assert isinstance(labels, Mapping)
+        of_parts = [None] * len(solution.parts) if dependence is None else _of_parts(solution, dependence)
         tables = {
-            target: _tables(part, names, own, kind, {})
-            for (target, own), part in zip(labels.items(), solution.parts, strict=True)
+            target: _tables(part, names, own, kind, {}, of_rows)
+            for (target, own), part, of_rows in zip(labels.items(), solution.parts, of_parts, strict=True)
         }
         content: Json = {
             group: {f"{t}.{key}": value for t, table in tables.items() for key, value in table[group].items()}
@@ -84,7 +94,7 @@ def _tables(
         kinds = dict.fromkeys(table["standard_errors"] for table in tables.values())
         return {"standard_errors": "; ".join(kinds), **content}
     own = None if isinstance(labels, Mapping) else labels
-    errors = covariance(solution, kind)
+    errors = covariance(solution, kind, dependence)
     stated = errors if isinstance(errors, Covariance) else None
     tested = [] if stated is None or not solution.problem.prior.flat else term_tests(solution, stated, terms)
     return {
@@ -100,6 +110,13 @@ def _named(parameter: str, term: str, test: Statistic) -> Json:
     """The joint test of a term."""
     known = {name: value for name, value in test._asdict().items() if value is not None}
     return {"parameter": parameter, "term": term, **known}
+
+
+def _of_parts(solution: Solution, dependence: Dependence) -> list[Dependence]:
+    """The dependence of the rows of each of several targets, which are those where it is observed."""
+    head, y = solution.problem.head, solution.problem.rows.y
+    assert isinstance(head, MultitaskHead)
+    return [dependence.take(head.of_target(y, index)[1]) for index in range(len(solution.parts))]
 
 
 def _finite(node: Any) -> Any:

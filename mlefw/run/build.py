@@ -31,9 +31,11 @@ from mlefw.objective.objective import Objective
 from mlefw.prior.none import NoPrior
 from mlefw.reading.table import Table
 from mlefw.rows.clustered import Units
+from mlefw.rows.dependence import Dependence
 from mlefw.rows.rows import Rows
 from mlefw.rows.shape import RowShape
 from mlefw.rows.tensor_inputs import row_statistics
+from mlefw.run.dependence import dependence_of
 from mlefw.run.estimand import Estimand, array_features, baseline_features
 from mlefw.run.held_out import Parts, parts_of
 from mlefw.run.network import build_augment, build_model, owned_columns, surrounded
@@ -55,13 +57,15 @@ from mlefw.uncertainty.base import Method
 class Data:
     """The data of a run: the source, the schema (what columns or arrays mean), and the coded rows by split.
 
-    `units` has the units of standard errors by split, where they are not the rows.
+    `units` has the units of standard errors by split, where they are not the rows; `dependence` the clusters and times
+    of the training rows, for standard errors of exact estimates.
     """
 
     source: Source
     schema: RowSchema
     splits: dict[str, Rows]
     units: dict[str, Units] = field(default_factory=dict)
+    dependence: Dependence = field(default_factory=Dependence)
 
     @property
     def train(self) -> Rows:
@@ -116,7 +120,7 @@ def coded_data(config: Settings, source: Source, table: Table, make_parts: Calla
     if source.store is None:
         for split, (part, index) in parts.items():
             warn_of_far_rows(schema, splits[split], part, index)
-    return Data(source, schema, splits, units_of(source, parts, splits))
+    return Data(source, schema, splits, units_of(source, parts, splits), dependence_of(source, *parts["train"]))
 
 
 def build_head(node: Node, num_classes: int | None) -> Head:

@@ -127,7 +127,9 @@ def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Sour
         source.group, source.is_new = trained.config.data.get("group"), True
     # There is a warning of columns that training did not have, unless `data.features` named those to take.
     source.warns_of_unused = trained.config.data.get("features") is None
+    clusters = trained.config.data.get("cluster") or []
     roles = [trained.config.data.get(role) for role in ("group", "time")]
+    roles += clusters if isinstance(clusters, list) else [clusters]
     source.expected_unused = tuple(str(column) for column in roles if column)
     return source
 

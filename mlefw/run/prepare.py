@@ -19,6 +19,7 @@ from mlefw.report.coefficient_table import dropped, shortened
 from mlefw.rows.rows import Rows
 from mlefw.run import build, placement
 from mlefw.run.build import Data
+from mlefw.run.dependence import check_errors
 from mlefw.run.directory import check_free
 from mlefw.run.estimand import Estimand
 from mlefw.run.estimate import NAMES, check_order, estimates
@@ -93,6 +94,7 @@ def _prepare(config: Settings) -> Prepared:
             "baseline.intervals=profile is of a likelihood, and intervals under a prior are of its posterior: expected "
             "intervals=wald or prior=none"
         )
+    check_errors(config, data.source, data.dependence, data.train)
     check_optimization(config, estimand.objective)
     calibration = build.build_calibration(config.calibrate)
     uncertainty = build.build_uncertainty(config.uncertainty)

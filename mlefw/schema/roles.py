@@ -59,6 +59,7 @@ def check_roles(table: Table, source: Source) -> None:
     roles = [("target", name) for name in targets] + [(role, name) for role, name in single if name]
     for role, name in roles:
         require([name], table.columns, table.origin, f"data.{role}")
+    require(source.clusters if source.cluster else (), table.columns, table.origin, "data.cluster")
     require(source.features or (), table.columns, table.origin, "data.features")
     # What names the group of a row may well be carried into predictions.
     several = Counter(name for role, name in roles if role != "group" or name != source.id)

@@ -67,7 +67,7 @@ class Schema:
         """
         check_roles(table, source)
         roles = {*source.targets, source.event, source.offset, source.exposure, source.weight, source.id}
-        roles |= {source.group, source.time, source.variance_weight, *source.shift_columns}
+        roles |= {source.group, source.time, source.variance_weight, *source.shift_columns, *source.clusters}
         names = source.features if source.features is not None else [n for n in table.columns if n not in roles]
         design = None
         if source.terms:

@@ -62,8 +62,12 @@ def rows_of(of: Sample, head: str) -> Rows:
 
 def problem_of(head: str, of: Sample, tau: float | None = None, scale: float = 1.0) -> Problem:
     """The linear problem in the units in which training would see it."""
-    rows = rows_of(of, head)
-    made = new_head(head, int(of.y.max()) + 1, scale)
+    return problem_with(new_head(head, int(of.y.max()) + 1, scale), of, tau)
+
+
+def problem_with(made: Head, of: Sample, tau: float | None = None) -> Problem:
+    """The linear problem of a head that is made already."""
+    rows = rows_of(of, "categorical" if made.target in ("labels", "ordered") else "")
     if made.target == "numeric":
         made.set_units(*target_statistics(rows))
     mean, spread = feature_statistics(rows, True)

@@ -56,7 +56,10 @@ RIGHT: dict[str, set[str]] = {
     # Names of columns and files are free, and looked for in the data; no features are an intercept alone.
     **{
         f"data.{name}": {"word"}
-        for name in ("target", "offset", "exposure", "weight", "variance_weight", "id", "event", "group", "time", "x")
+        for name in (
+            *("target", "offset", "exposure", "weight", "variance_weight"),
+            *("id", "event", "group", "cluster", "time", "x"),
+        )
     },
     **{f"data.{name}": {"[]"} for name in ("features", "categorical", "labels")},
     # A path means what it says, whatever it looks like.
