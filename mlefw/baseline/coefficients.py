@@ -38,7 +38,7 @@ def coefficient_tables(
     for k, title in _columns(problem.head, labels):
         estimates, variances = _original(solution, k, errors)
         # The intercept comes first in a table, and last in a design.
-        there = {(j + 1) % (problem.num_active + 1) for j in problem.design_columns(k).tolist()}
+        there = {(j + 1) % (problem.num_active + 1) for j in problem.plain_columns(k)}
         tables[title] = [
             _row(name, float(estimate), variance, errors)
             for j, (name, estimate, variance) in enumerate(zip(active, estimates, variances, strict=True))

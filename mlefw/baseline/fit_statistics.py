@@ -22,25 +22,36 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
         null: the intercept-only estimate on the rows and offsets of `solution`.
     """
     problem, head = solution.problem, solution.problem.head
-    n, count = problem.population, int(problem.free.sum())
+    n, count = problem.population, float(num_coefficients(problem) + head.shared_dim)
+    if solution.smoothing is not None:
+        # Of a penalised term its effective degrees of freedom count.
+        count += sum(solution.smoothing.edf) - sum(len(block.features) for block in problem.blocks_of_terms)
+    left = n - count + head.shared_dim
     log_likelihood = -n * problem.mean_nll(solution.theta)
     if not math.isfinite(log_likelihood):
         return {}
     content = {"log_likelihood": log_likelihood, "nll_nats": -log_likelihood / n}
     if problem.prior.flat:
         content["num_parameters"] = count
-        content |= {} if head.event_shape else {"df_resid": n - num_coefficients(problem)}
+        content |= {} if head.event_shape else {"df_resid": left}
         content["aic"] = 2 * (count - log_likelihood)
-        content["bic"] = count * math.log(n) - 2 * log_likelihood
+        if solution.smoothing is None:
+            content["bic"] = count * math.log(n) - 2 * log_likelihood
     deviance = _deviance(solution)
     if deviance is not None:
         content["deviance"] = deviance
-        left = n - num_coefficients(problem)
         if isinstance(head, GaussianHead) and is_least_squares(problem) and problem.prior.flat and left > 0:
             content["sigma"] = math.sqrt(deviance / left)
     if head.support.is_discrete and head.target == "numeric" and not head.event_shape:
         content |= _pearson(solution)
-    if null is None or any(not end.may_exist or not end.converged for end in (solution, null)):
+    return content if null is None else content | _against_null(solution, null, content, count)
+
+
+def _against_null(solution: Solution, null: Solution, known: dict[str, float], count: float) -> dict[str, float]:
+    """Statistics that compare an estimate of `count` parameters with the intercept-only one, by name."""
+    problem, head, n, content = solution.problem, solution.problem.head, solution.problem.population, dict[str, float]()
+    log_likelihood, deviance = known["log_likelihood"], known.get("deviance")
+    if any(not end.may_exist or not end.converged for end in (solution, null)):
         return content
     lowest = -n * null.problem.mean_nll(null.theta)
     content["null_log_likelihood"] = lowest
@@ -53,9 +64,9 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
         content["mcfadden_r2"] = 1 - log_likelihood / lowest
     content["cox_snell_r2"] = -math.expm1(2 * (lowest - log_likelihood) / n)
     df = count - int(null.problem.free.sum())
-    if problem.prior.flat and df > 0:
+    if problem.prior.flat and df > 0 and solution.smoothing is None:
         ratio = max(2 * (log_likelihood - lowest), 0.0)
-        content |= {"lr_chi2": ratio, "lr_df": df, "lr_p_value": chi2_tail(ratio, df)}
+        content |= {"lr_chi2": ratio, "lr_df": int(df), "lr_p_value": chi2_tail(ratio, int(df))}
     return content
 
 

@@ -134,6 +134,12 @@ class Problem:
         every = torch.arange(self.num_active + 1)
         return every if self.mask is None else every[self.mask[k]]
 
+    def plain_columns(self, k: int) -> list[int]:
+        """Positions in a design of the columns of eta column k that have no prior of their own."""
+        penalised = {j for block in self.blocks_of_terms if block.column == k for j in block.features}
+        active = [*self.active.tolist(), -1]
+        return [j for j in self.design_columns(k).tolist() if active[j] not in penalised]
+
     @cached_property
     def has_intercept(self) -> Tensor:
         """Whether each column of the complete eta has an intercept, (eta_dim + shared_dim,)."""

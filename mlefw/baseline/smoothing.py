@@ -27,6 +27,10 @@ _STARTS = (-2.0, 2.0, 8.0)
 """Logarithms of the precision of every term from which the search starts."""
 _FAR = 18.0
 """Change of a logarithm of a precision beyond which a term has reached its limit: a straight line, or no effect."""
+_INNER_STEPS = 60
+"""Most Newton steps of the penalised estimate at given scales, from that at other scales."""
+_STEP = 1e-4
+"""Step of differences of Hessians, as a share of the largest coefficient."""
 _SAME = 1e-5
 """Difference of the criterion within which two optima count as one."""
 
@@ -196,44 +200,81 @@ def _absolute(problem: Problem, rho: Tensor, variance: float) -> Tensor:
 
 
 def _laplace(problem: Problem, criterion: Criterion) -> Solution:
-    """The estimate of any head by Laplace's approximation; derivatives of the criterion by differences."""
-    blocks, state = problem.blocks_of_terms, {"theta": Newton().solve(replace(problem, rho=_middle(problem))).theta}
-    units = _units(problem)
-    penalised = torch.zeros(problem.size, dtype=torch.bool)
-    for place in problem.places():
-        penalised[place] = True
-    inside = penalised[problem.free] if criterion == "ml" else torch.ones(len(units), dtype=torch.bool)
-    num_free = 0 if criterion == "ml" else len(units) - int(penalised.sum())
-
-    def solved(rho: np.ndarray) -> Solution:
-        return Newton().solve_from(replace(problem, rho=torch.tensor(rho)), state["theta"])
-
-    def criterion_at(rho: np.ndarray) -> float:
-        end = solved(rho)
-        if not math.isfinite(end.objective):
-            return math.inf
-        free = problem.free
-        hessian = problem.population * end.derivatives.hessian[free][:, free]
-        sign, determinant = torch.linalg.slogdet(hessian[inside][:, inside])
-        if float(sign) <= 0:
-            return math.inf
-        known = float(_log_determinant(problem, torch.tensor(rho)))
-        moved = 2 * float(units[inside].sum())
-        whole = problem.population * end.objective
-        state["theta"] = end.theta
-        return whole + 0.5 * (float(determinant) - moved - known) - 0.5 * num_free * math.log(2 * math.pi)
-
-    def value(rho: np.ndarray) -> tuple[float, np.ndarray]:
-        slope, step = np.zeros_like(rho), 1e-4
-        for k in range(len(rho)):
-            move = np.zeros_like(rho)
-            move[k] = step
-            slope[k] = (criterion_at(rho + move) - criterion_at(rho - move)) / (2 * step)
-        return criterion_at(rho), slope
-
-    rho, least, gradient, num_optima = _search(value, blocks)
-    end = solved(rho)
+    """The estimate of any head by Laplace's approximation at the penalised estimate."""
+    search = _Laplace(problem, criterion)
+    rho, least, gradient, num_optima = _search(search.value, problem.blocks_of_terms)
+    end = search.solved(torch.tensor(rho))
     return _finished(end.problem, end.theta, criterion, least, gradient, num_optima, rho, exact=False)
+
+
+class _Laplace:
+    """The criterion of any head and its gradient, with the estimate of the last call as the start of the next."""
+
+    def __init__(self, problem: Problem, criterion: Criterion) -> None:
+        self.problem, self.free, units = problem, problem.free, _units(problem)
+        penalised = torch.zeros(problem.size, dtype=torch.bool)
+        for place in problem.places():
+            penalised[place] = True
+        own = penalised[self.free]
+        # Which coefficients are integrated out, among the free ones.
+        self.inside = own if criterion == "ml" else torch.ones_like(own)
+        self.constant = -float(units[self.inside].sum())
+        self.constant -= 0.5 * math.log(2 * math.pi) * (0 if criterion == "ml" else int((~own).sum()))
+        self.theta = Newton().solve(replace(problem, rho=_middle(problem))).theta
+
+    def solved(self, rho: Tensor) -> Solution:
+        """The penalised estimate at given scales."""
+        return Newton(_INNER_STEPS).solve_from(replace(self.problem, rho=rho), self.theta)
+
+    def value(self, rho: np.ndarray) -> tuple[float, np.ndarray]:
+        """The criterion and its gradient; infinity where the Hessian is not positive definite."""
+        scales = torch.tensor(rho)
+        end = self.solved(scales)
+        hessian, n = self._hessian(end.problem, end.theta), self.problem.population
+        factor, failed = torch.linalg.cholesky_ex(hessian[self.inside][:, self.inside])
+        if bool(failed) or not math.isfinite(end.objective):
+            return math.inf, np.zeros_like(rho)
+        self.theta = end.theta
+        determinant = 2 * float(factor.diagonal().log().sum())
+        known = float(_log_determinant(self.problem, scales))
+        value = n * end.objective + 0.5 * (determinant - known) + self.constant
+        inverse = torch.zeros_like(hessian)
+        inverse[self.inside.unsqueeze(1) & self.inside] = torch.cholesky_inverse(factor).reshape(-1)
+        return value, self._gradient(end, hessian, inverse, scales).numpy()
+
+    def _gradient(self, end: Solution, hessian: Tensor, inverse: Tensor, scales: Tensor) -> Tensor:
+        """The gradient of the criterion: that of the penalised NLL, and of the determinants (Wood, 2011, appendix A).
+
+        The estimate moves with the scales; how the Hessian changes with it is taken from differences of Hessians.
+        """
+        leaf = scales.clone().requires_grad_()
+        theta = end.theta[self.free]
+        with torch.enable_grad():
+            prior = replace(self.problem, rho=leaf).precision
+            assert prior is not None
+            prior = prior[self.free][:, self.free]
+            direct = 0.5 * (theta @ prior @ theta + (inverse * prior).sum() - _log_determinant(self.problem, leaf))
+            (gradient,) = torch.autograd.grad(direct, leaf)
+        pulls = torch.autograd.functional.jacobian(lambda at: self._pull(at, theta), scales)
+        for k, pull in enumerate(pulls.T):
+            move = torch.zeros_like(end.theta)
+            move[self.free] = -torch.linalg.solve(hessian, pull)
+            size = float(move.abs().max())
+            if size > 0:
+                step = _STEP * max(1.0, float(end.theta.abs().max())) / size
+                there = self._hessian(end.problem, end.theta + step * move)
+                here = self._hessian(end.problem, end.theta - step * move)
+                gradient[k] += 0.5 * (inverse * (there - here)).sum() / (2 * step)
+        return gradient
+
+    def _pull(self, scales: Tensor, theta: Tensor) -> Tensor:
+        """The gradient of the negative log-priors in the free coefficients."""
+        prior = replace(self.problem, rho=scales).precision
+        assert prior is not None
+        return prior[self.free][:, self.free] @ theta
+
+    def _hessian(self, problem: Problem, theta: Tensor) -> Tensor:
+        return problem.population * problem.derivatives(theta).hessian[self.free][:, self.free]
 
 
 def _middle(problem: Problem) -> Tensor:

@@ -10,6 +10,7 @@ from mlefw.report.anova import term_table
 from mlefw.report.coefficient_table import shortened
 from mlefw.report.observation import observation
 from mlefw.report.profile_table import PROFILE
+from mlefw.report.random_table import random_notes, random_table
 from mlefw.report.references import KEYS, exact_names
 from mlefw.report.tables import coefficient_table, facts, token_tables
 from mlefw.run.estimate import NAMES
@@ -64,6 +65,9 @@ def show(content: Json, out: Console) -> None:
     out.print(Text(_certificate(content)))
     statistic = "t" if "t quantiles" in content["standard_errors"] else "z"
     _show_coefficients(content, out, statistic)
+    if "random" in content:
+        out.print(Text("\nSmooth terms and effects of groups", style="bold"))
+        out.print(random_table(content["random"]))
     if joint := [test for test in content.get("terms", []) if test["df"] > 1]:
         out.print(Text("\nAll coefficients of a term together (Wald)", style="bold"))
         out.print(term_table(joint[:_MAX_SHOWN]))
@@ -158,7 +162,9 @@ def _notes(content: Json) -> list[str]:
         is_mapped = of_eta and links.get(key, "identity") != "identity"
         eta = f" and its interval from that of its {links[key]}" if is_mapped else ""
         notes.append(f"{key}: in its own unit, its standard error by the delta method{eta}.")
-    if "sigma" in content:
+    if "random" in content:
+        notes += random_notes(content)
+    elif "sigma" in content:
         notes.append(
             f"scale is the maximum likelihood value, sqrt(RSS / n); the residual standard error sqrt(RSS / (n - p)) is "
             f"{content['sigma']:.5g} on {content['df_resid']:g} degrees of freedom."

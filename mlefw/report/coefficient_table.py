@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from mlefw.baseline.base import Solution
@@ -12,6 +13,7 @@ from mlefw.baseline.fit_statistics import fit_statistics
 from mlefw.baseline.hypothesis_tests import Statistic, term_tests
 from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.nonexistence import remedy
+from mlefw.baseline.random_effects import random_tables
 from mlefw.head.base import FactorizedHead
 from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import MultitaskHead
@@ -99,10 +101,23 @@ def _tables(
     tested = [] if stated is None or not solution.problem.prior.flat else term_tests(solution, stated, terms)
     return {
         **({"terms": [_named(*test) for test in tested]} if tested else {}),
+        **_random(solution, names, stated),
         "standard_errors": errors.kind if isinstance(errors, Covariance) else f"none: {errors}",
         "titles": table_titles(solution.problem.head, own),
         "links": table_links(solution.problem.head, own),
         "coefficients": coefficient_tables(solution, names, own, stated),
+    }
+
+
+def _random(solution: Solution, names: list[str], errors: Covariance | None) -> Json:
+    """Smooth terms and effects of groups, and how their scales were found; empty without any."""
+    found = random_tables(solution, names, errors)
+    if not found or solution.smoothing is None:
+        return {}
+    how = asdict(solution.smoothing)
+    return {
+        "random": found,
+        "scales": {key: how[key] for key in ("criterion", "value", "gradient", "num_optima", "exact")},
     }
 
 
