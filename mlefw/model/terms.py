@@ -18,8 +18,13 @@ class TermsModel(nn.Module):
             are linear.
         owned: the columns of eta that the network gives.
         inputs: a map of these features to the inputs of the network, an `mlefw.inputs.base.Inputs`; None for none.
+        is_penalised: whether some coefficients have a normal prior of their own (smooth terms, effects of groups). It
+            is set before training; the weights of these coefficients are then in units in which the prior is standard,
+            so that training is as well conditioned where a term has nearly no effect.
     """
 
+    root: Tensor
+    penalised: Tensor
     used: Tensor
     features: Tensor
 
@@ -29,6 +34,7 @@ class TermsModel(nn.Module):
         network: nn.Module | None = None,
         owned: tuple[int, ...] = (),
         inputs: nn.Module | None = None,
+        is_penalised: bool = False,
     ) -> None:
         super().__init__()
         linear = used.clone()
@@ -39,13 +45,37 @@ class TermsModel(nn.Module):
         # Two dimensions, because priors are on weights, which have two or more.
         self.weight = nn.Parameter(torch.zeros(1, int(linear[:, :-1].sum())))
         self.bias = nn.Parameter(torch.zeros(int(linear[:, -1].sum())))
+        size = self.weight.numel() if is_penalised else 0
+        self.register_buffer("root", torch.eye(size, dtype=torch.float64))
+        self.register_buffer("penalised", torch.zeros(size, dtype=torch.bool))
 
     def table(self) -> Tensor:
         """All coefficients with the intercepts last, (eta_dim, num_features + 1); zero where a column has none."""
         table = self.weight.new_zeros(self.used.shape)
-        table[:, :-1] = table[:, :-1].masked_scatter(self.used[:, :-1], self.weight)
+        table[:, :-1] = table[:, :-1].masked_scatter(self.used[:, :-1], self.coefficients())
         table[:, -1] = table[:, -1].masked_scatter(self.used[:, -1], self.bias)
         return table
+
+    @torch.no_grad()
+    def set_precision(self, whole: Tensor) -> None:
+        """Set the priors from the precision of all coefficients, (eta_dim · (num_features + 1),) squared."""
+        at = torch.cat([self.used[:, :-1], torch.zeros_like(self.used[:, :1])], 1).reshape(-1)
+        precision = whole[: len(at), : len(at)][at][:, at]
+        self.penalised.copy_(precision.diagonal() > 0)
+        pairs = self.penalised.unsqueeze(1) & self.penalised
+        factor = torch.linalg.cholesky(precision[self.penalised][:, self.penalised])
+        self.root.copy_(torch.eye(len(self.root), dtype=torch.float64))
+        self.root[pairs] = torch.linalg.inv(factor).T.reshape(-1)
+
+    def coefficients(self) -> Tensor:
+        """The coefficients of the linear columns one after the other, (num_coefficients,)."""
+        if not self.root.numel():
+            return self.weight[0]
+        return (self.root @ self.weight[0].to(self.root.dtype)).to(self.weight.dtype)
+
+    def penalty(self) -> Tensor:
+        """−log of the normal priors of smooth terms and effects of groups without its constant, a scalar in nats."""
+        return 0.5 * self.weight[0][self.penalised].to(self.root.dtype).square().sum()
 
     def forward(self, x: Tensor) -> Tensor:
         """The raw output, (*batch, eta_dim)."""

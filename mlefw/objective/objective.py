@@ -12,6 +12,7 @@ from mlefw.distribution.precision import FEW_COLUMNS, promote
 from mlefw.head.base import Head
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
+from mlefw.model.terms import TermsModel
 from mlefw.prior.base import Prior
 from mlefw.rows.batch import Batch
 from mlefw.rows.rows import Rows, weighted_sum
@@ -36,6 +37,8 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.head, self.prior, self.population = model, head, prior, population
         self.loss = loss or Plain()
+        inner = getattr(model, "model", model)
+        self.has_terms = isinstance(inner, TermsModel) and inner.root.numel() > 0
         self.replayable = True
 
     def eta(self, x: Tensor, offset: Tensor, standardized: bool = False) -> Tensor:
@@ -89,11 +92,14 @@ class Objective(nn.Module):
     def penalty(self) -> Tensor:
         """−log prior of all weights, normalising constants included: a scalar in nats."""
         none = self.head.center.new_zeros(())
-        return none if self.prior.flat else sum((promote(self.prior(w)) for w in self.weights()), start=none)
+        own = none if self.prior.flat else sum((promote(self.prior(w)) for w in self.weights()), start=none)
+        return own + self.model.model.penalty() if self.has_terms else own  # type: ignore[operator, union-attr]
 
     def descent(self, batch: Batch) -> Tensor:
         """The part that autograd descends: an unbiased estimate, from a batch, of the objective's smooth part."""
-        return self.descent_fit(batch) if self.prior.flat else self.descent_fit(batch) + self.smooth_penalty()
+        if self.prior.flat and not self.has_terms:
+            return self.descent_fit(batch)
+        return self.descent_fit(batch) + self.smooth_penalty()
 
     def descent_fit(self, batch: Batch) -> Tensor:
         """The part of `descent` without the prior: scale / population · Σ w · loss over the batch, a scalar."""
@@ -123,7 +129,9 @@ class Objective(nn.Module):
     def smooth_penalty(self) -> Tensor:
         """The smooth part of the penalty per observation, a scalar."""
         parts = (self.prior.smooth_part(w) for w in self.weights())
-        return sum(parts, start=self.head.center.new_zeros(())) / self.population
+        own = sum(parts, start=self.head.center.new_zeros(()))
+        own = own + self.model.model.penalty() if self.has_terms else own  # type: ignore[operator, union-attr]
+        return own / self.population
 
     def forward(self, rows: Rows) -> Tensor:
         """The objective on all training rows, a scalar."""

@@ -171,8 +171,17 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     problem = Problem.of(head, observed, *(columns if shape.is_table else (mean.new_zeros(0),) * 2), NoPrior())
     null = compute_once("null", config.plain, ("data", "head"), lambda: solve_null(replace(problem, used=used)))
     head = place(head, null)
-    model, inputs = build_network(config, shape, head.eta_dim, used, lambda one, at: _learn(one, data, mean, scale, at))
+
+    def learn_map(one: Inputs, at: torch.Tensor | None) -> None:
+        _learn(one, data, mean, scale, at)
+
+    model, inputs = build_network(config, shape, head.eta_dim, used, learn_map, bool(blocks))
     prior = instantiate("prior", config.prior)
+    if blocks and not prior.flat:
+        raise UsageError(
+            f"prior={config.choice('prior')}: smooth terms and effects of groups have normal priors of their own, "
+            "whose scales are estimated: expected prior=none"
+        )
     loss = build_loss(config.loss)
     loss.check(head)
     loss.learn(observed)
@@ -217,6 +226,7 @@ def build_network(
     eta_dim: int,
     used: torch.Tensor | None,
     learn_map: Callable[[Inputs, torch.Tensor | None], None],
+    is_penalised: bool = False,
 ) -> tuple[torch.nn.Module, Inputs | None]:
     """The model of the settings, and the map before it; with formulas their linear terms beside the model.
 
@@ -226,10 +236,11 @@ def build_network(
         eta_dim: number of columns of eta.
         used: which features and intercepts each column of eta has; None without formulas.
         learn_map: gives the map its state; gets the positions of its features, None for all.
+        is_penalised: whether there are smooth terms or effects of groups.
     """
     owned = owned_columns(config, used)
     if used is not None and not owned:
-        return TermsModel(used), None
+        return TermsModel(used, is_penalised=is_penalised), None
     at = None if used is None else network_features(used, owned)
     part = shape if at is None else RowShape((len(at),))
     inputs = build_inputs(config, part)
@@ -238,7 +249,9 @@ def build_network(
     part = part if inputs is None else part.with_inputs(inputs.num_inputs)
     with RandomStream(config.seed, "initial weights"):
         model = build_model(config.model, part, eta_dim if used is None else len(owned))
-    return (model, inputs) if used is None else (TermsModel(used, model, owned, inputs), None)
+    if used is None:
+        return model, inputs
+    return TermsModel(used, model, owned, inputs, is_penalised), None
 
 
 @torch.no_grad()

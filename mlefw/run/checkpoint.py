@@ -197,7 +197,8 @@ def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, tor
     else:
         known = _below("model.model.inputs.", state)
         restore = lambda one, _: one.restore(known)  # noqa: E731
-        model, inputs = build.build_network(config, shape, head.eta_dim, used, restore)
+        penalised = isinstance(schema, Schema) and schema.is_penalised
+        model, inputs = build.build_network(config, shape, head.eta_dim, used, restore, penalised)
     prior = instantiate("prior", config.prior)
     whole = network.surrounded(model, config.model, shape, *unit_statistics(schema.row_shape), inputs)
     objective = Objective(whole, head, prior, described.population, build.build_loss(config.loss))

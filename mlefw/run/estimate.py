@@ -11,6 +11,7 @@ from mlefw.baseline import distance
 from mlefw.baseline.base import Solution
 from mlefw.baseline.feature_map import FEW
 from mlefw.baseline.linear import LinearBaseline
+from mlefw.baseline.newton import Newton
 from mlefw.baseline.ngram.estimate import TEXT_ORDER, ngram_estimates, null_table, takes_tokens
 from mlefw.baseline.ngram.keys import check_order as check_keys
 from mlefw.baseline.problem import Problem
@@ -72,6 +73,9 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
     # The model is trained on all features: an estimate from some of them is not where training leads to.
     optimum = None if estimand.is_subset else mle if prior.flat else posterior
     optimum = None if optimum is not None and _is_reduced(optimum) else optimum
+    if optimum is not None and optimum.smoothing is not None and optimum.smoothing.exact:
+        # Training minimises over the standard deviation too, which the restricted likelihood estimates otherwise.
+        optimum = Newton().solve_from(optimum.problem, optimum.theta)
     exact = ExactEstimates(estimand.null, mle, posterior, None, optimum)
     if exact.reference is None:
         start = _near(estimand, train, mle)

@@ -139,6 +139,8 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
         UsageError: there is no such estimate, with the reason; or `inputs` changes the features.
     """
     objective = prepared.estimand.objective
+    if objective.has_terms:
+        prepared = _with_scales(config, prepared)
     if not isinstance(objective.model.model, StartsAtEstimate):
         return prepared
     model = f"model={config.choice('model')}"
@@ -170,6 +172,23 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
             f"  {prior}model=mlp starts without it"
         )
     placement.start_at(objective, solution)
+    return replace(prepared, exact=exact)
+
+
+def _with_scales(config: Settings, prepared: Prepared) -> Prepared:
+    """Give smooth terms and effects of groups the scales that the exact estimate beside the run has found.
+
+    Raises:
+        UsageError: there is no such estimate, with the reason.
+    """
+    exact = _solve(config, prepared.data, prepared.estimand)
+    solution = exact.mle
+    if not isinstance(solution, Solution) or solution.problem.rho is None:
+        why = exact.left_out.get("mle", "expected baseline=linear")
+        raise UsageError(f"the scales of smooth terms and effects of groups come from the exact estimate: {why}")
+    precision = replace(solution.problem, active=torch.arange(solution.problem.rows.x.shape[1])).precision
+    assert precision is not None
+    prepared.estimand.objective.model.model.set_precision(precision)  # type: ignore[operator, union-attr]
     return replace(prepared, exact=exact)
 
 

@@ -179,12 +179,17 @@ class Schema:
     def used(self, eta_dim: int) -> torch.Tensor | None:
         """Whether each column of eta has each design column, and an intercept, (eta_dim, num_features + 1) booleans.
 
-        None where all have all, as without a formula.
+        None where all have all, as without a formula, and no coefficient has a prior of its own.
         """
         if self.design is None:
             return None
         used = torch.from_numpy(self.design.used(self.plain_names, eta_dim))
-        return None if bool(used.all()) else used
+        return None if bool(used.all()) and not self.is_penalised else used
+
+    @property
+    def is_penalised(self) -> bool:
+        """Whether a formula has smooth terms or effects of groups."""
+        return self.design is not None and any(one.random for one in self.design.parameters)
 
     @property
     def row_shape(self) -> RowShape:
