@@ -153,8 +153,10 @@ def _at_limit(solution: Solution, deadline: float) -> Solution | None:
         k, far = names.index(limit.name), math.copysign(_FAR, limit.end)
         move = far - float(head.center[k] + head.gain[k] * raw[k])
         if abs(far - move) > _BEYOND * abs(limit.end) and (far - move) * far > 0:
-            for column in {k, names.index(limit.beside) if limit.beside in names else k}:
-                raw[column] += move / head.gain[column]
+            raw[k] += move / head.gain[k]
+            if limit.beside in names:
+                beside = names.index(limit.beside)
+                raw[beside] += (-move if limit.opposite else move) / head.gain[beside]
             reasons.append(limit.reason)
     if not reasons or not bool(torch.isfinite(raw).all()):
         return None

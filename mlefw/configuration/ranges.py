@@ -129,7 +129,7 @@ RANGES: Mapping[str, Range] = {
     "data.target": either(NULL, _COLUMN, _COLUMNS),
     **{
         f"data.{name}": either(NULL, _COLUMN)
-        for name in ("offset", "exposure", "weight", "id", "event", "group", "time")
+        for name in ("offset", "exposure", "weight", "id", "event", "trials", "group", "time")
     },
     "data.x": _COLUMN,
     "data.vocabulary": either(NULL, whole(2)),
@@ -147,7 +147,10 @@ RANGES: Mapping[str, Range] = {
     "data.draw_seed": whole(0),
     "data.encoding": either(NULL, Range(_is_encoding, "the name of an encoding, such as utf-8 or latin-1")),
     "data.thousands": either(NULL, Range(_is_sign, "one character that is no letter or digit, such as ,")),
-    "head.inflation": either(one_of("predicted", "shared"), number(above=True, below=1.0)),
+    **dict.fromkeys(
+        ("head.inflation", "head.correlation", "head.nonzero"),
+        either(one_of("predicted", "shared"), number(above=True, below=1.0)),
+    ),
     "head.num_components": whole(2),
     "loss.weights": either(one_of("balanced"), Range(_are_weights, "a list of finite numbers of at least 0")),
     "weights": either(one_of("equal", "stacked"), Range(_are_weights, "a list of numbers of at least 0")),

@@ -56,7 +56,7 @@ RIGHT: dict[str, set[str]] = {
     # Names of columns and files are free, and looked for in the data; no features are an intercept alone.
     **{
         f"data.{name}": {"word"}
-        for name in ("target", "offset", "exposure", "weight", "id", "event", "group", "time", "x")
+        for name in ("target", "offset", "exposure", "weight", "id", "event", "trials", "group", "time", "x")
     },
     **{f"data.{name}": {"[]"} for name in ("features", "categorical", "labels")},
     # A path means what it says, whatever it looks like.
