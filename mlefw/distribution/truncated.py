@@ -85,7 +85,8 @@ class Truncated(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density or log-mass, (*batch,)."""
-        return self.whole.log_prob(value) - self.log_mass
+        low, high = (-math.inf if self.lower is None else self.lower), (math.inf if self.upper is None else self.upper)
+        return torch.where((value < low) | (value > high), -math.inf, self.whole.log_prob(value) - self.log_mass)
 
     @property
     def mean(self) -> Tensor:
@@ -212,12 +213,13 @@ def _some(bound: Any) -> Any:
 @tail.register
 def _(distribution: Truncated, y: Tensor, above: bool) -> Tensor:
     whole, lower, upper = distribution.whole, distribution.lower, distribution.upper
-    before = y < (-math.inf if lower is None else lower)
-    after = y >= (math.inf if upper is None else upper)
+    support: Any = distribution.support
+    before = y < getattr(support, "lower_bound", -math.inf)
+    after = y >= getattr(support, "upper_bound", math.inf)
     if is_discrete(whole):
         inside = _tail_of_counts(distribution, y, above)
     else:
-        y = y.clamp(lower, upper)
+        y = y.clamp(getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf))
         end = upper if above else lower
         if end is None:
             log = log_tail(whole, y, above)

@@ -39,7 +39,12 @@ class ComponentHead(Head):
 
     def of_component(self, eta: Tensor) -> Tensor:
         """The complete eta of the component, from that of this head."""
-        return eta if self.eta_dim + self.shared_dim == len(self.columns) else eta[..., self.columns]
+        part = self.parts[0]
+        if self.eta_dim + self.shared_dim == part.eta_dim + part.shared_dim:
+            return eta
+        # Slices rather than a list of columns, of which a recorded step cannot read the values.
+        shared = eta[..., self.eta_dim : self.eta_dim + part.shared_dim]
+        return torch.cat([eta[..., : part.eta_dim], shared], -1)
 
     @property
     def log_link(self) -> bool:

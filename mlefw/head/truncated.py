@@ -91,6 +91,7 @@ class TruncatedHead(ComponentHead):
 
     def _bounds(self, component: Head, lower: Any, upper: Any) -> tuple[float | None, float | None]:
         """The bounds, None where the component has none of its values beyond."""
+        asked = lower
         for name, bound in (("lower", lower), ("upper", upper)):
             if bound is not None and (isinstance(bound, bool) or not math.isfinite(bound)):
                 raise UsageError(f"head.{name}={bound}: expected a number, or null for no bound")
@@ -100,6 +101,11 @@ class TruncatedHead(ComponentHead):
             raise UsageError(f"head.lower={lower} is not below head.upper={upper}: expected a range of values")
         if lower is not None and lower <= float(getattr(component.support, "lower_bound", -math.inf)):
             lower = None
+        if lower is None and upper is None:
+            raise UsageError(
+                f"head.lower={asked} leaves nothing out of what {type(component).__name__} allows, and there is no "
+                "head.upper: expected a bound, such as head.lower=1 around counts"
+            )
         return lower, upper
 
     def _check(self, component: Head) -> None:

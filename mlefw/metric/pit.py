@@ -12,8 +12,8 @@ from mlefw.metric.base import Metric, histogram, pit_bounds
 class Pit(Metric):
     """`pit_rmse`: root mean square of (share of a bin − 1/20) over 20 bins; `pit_p_value`: χ² test with 19 df.
 
-    Discrete targets, and zeros of a hurdle model: the non-randomised histogram, each row spread over [P(Y < y), P(Y <= y)] (Czado et al., 2009);
-    its bins are not multinomial counts, so there is no p-value.
+    Discrete targets, and zeros of a hurdle: the non-randomised histogram, each row spread over [P(Y < y), P(Y <= y)]
+    (Czado et al., 2009); its bins are not multinomial counts, so there is no p-value.
     """
 
     num_bins = 20

@@ -80,6 +80,8 @@ RIGHT: dict[str, set[str]] = {
     "model.layers": {"0"},
     "model.tied": {"true"},
     "head.scale_floor": {"0"},
+    "head.lower": {"-1", "0", "-0.5"},
+    "head.upper": {"-1", "0", "-0.5"},
     "baseline.features": {"[]"},
     "uncertainty.seed": {"0"},
     "loss.beta": {"0"},
