@@ -127,11 +127,13 @@ class Truncated(Distribution):
 
     def _moments_of_density(self) -> tuple[Tensor, Tensor]:
         """By integrals of the tails outwards from a bound."""
-        start, sign = (self.lower, 1.0) if self.lower is not None else (self.upper, -1.0)
+        support: Any = self.support
+        ends = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+        start, sign, stop = (ends[0], 1.0, ends[1]) if self.lower is not None else (ends[1], -1.0, ends[0])
         at = torch.full_like(self.whole.mean, _some(start))
-        far = None if self.lower is None or self.upper is None else torch.full_like(at, self.upper)
+        length = None if stop is None else (stop - at).abs()
         middle = (sign * (self.whole.mean - at)).clamp(min=0.0)
-        middle = middle if far is None else torch.minimum(middle, far - at)
+        middle = middle if length is None else torch.minimum(middle, length)
         # Far in a tail the density decays over the reciprocal of the hazard.
         hazard = (self.log_mass - self.whole.log_prob(at)).exp()
         scale = torch.where(middle > 0, self.whole.stddev, torch.minimum(hazard, self.whole.stddev))
@@ -141,8 +143,8 @@ class Truncated(Distribution):
 
         def integral(function: Callable[[Tensor], Tensor]) -> Tensor:
             inner = segment(function, middle, 0 * middle)
-            if far is not None:
-                return inner + segment(function, far - at - middle, middle)
+            if length is not None:
+                return inner + segment(function, length - middle, middle)
             return inner + half_line_heavy(lambda t: function(middle + t), scale)
 
         first, second = integral(beyond), 2 * integral(lambda t: t * beyond(t))

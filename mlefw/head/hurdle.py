@@ -97,13 +97,13 @@ class HurdleHead(ComponentHead):
 
     Domain: y = 0, or y in the domain of the component.
     Link: the component's, a log exposure is an offset of its first eta; P(y > 0) = sigmoid(eta) of the last predicted
-        column (`link=logit`; also probit and cloglog).
+        column (`zero=logit`; also probit and cloglog).
     NLL: −log(1 − P) at 0, else −log P + the component's NLL, of counts with log(1 − f(0)).
 
     Args:
         component: the head for the values above zero.
         nonzero: where the probability of a value above zero comes from: `predicted`, `shared` or a number.
-        link: maps its eta to the probability.
+        zero: link that maps its eta to the probability: `logit`, `probit` or `cloglog`.
         start: where training starts, `null` or `zero`.
 
     Source: Mullahy (1986); Cragg (1971) for positive numbers.
@@ -115,16 +115,16 @@ class HurdleHead(ComponentHead):
         self,
         component: Head,
         nonzero: ParameterSource = "predicted",
-        link: str = "logit",
+        zero: str = "logit",
         start: Start = "null",
     ) -> None:
         check_source("nonzero", nonzero, inverse_link.sigmoid)
-        if link not in LINKS:
-            raise UsageError(f"head.link={link!r}: expected one of {', '.join(LINKS)}")
+        if zero not in LINKS:
+            raise UsageError(f"head.zero={zero!r}: expected one of {', '.join(LINKS)}")
         part = self._positive(component)
         names = ("nonzero",)
         super().__init__(part, start, names * (nonzero == "predicted"), names * (nonzero == "shared"))
-        self.link_name, self.given = link, None if isinstance(nonzero, str) else float(nonzero)
+        self.link_name, self.given = zero, None if isinstance(nonzero, str) else float(nonzero)
         self.support = constraints.nonnegative_integer if part.support.is_discrete else constraints.nonnegative
         # The NLL is a sum of two, without a parameter in common.
         self.convex, self.unimodal = part.convex, part.unimodal
