@@ -19,6 +19,8 @@ class LocationScaleHead(FactorizedHead):
 
     inverse_links: ClassVar = {"loc": inverse_link.identity, "scale": inverse_link.exp}
     collapsible: ClassVar = frozenset({"scale"})
+    squared: ClassVar[bool] = False
+    """Whether the log-density is a quadratic function of y or its logarithm, so that the family is exponential."""
     scale_information: ClassVar[float]
     """Expected information on the logarithm of the scale in one row."""
 
@@ -27,6 +29,7 @@ class LocationScaleHead(FactorizedHead):
         self.convex = not isinstance(scale, str)
         # In (loc / scale, 1 / scale) the NLL of a log-concave density is convex (Burridge, 1981).
         self.unimodal = scale != "predicted"
+        self.natural = self.squared and scale != "predicted"
 
     def recession(self, y: Tensor) -> dict[str, Rises]:
         """The location of no row may go to infinity, on either side."""

@@ -67,6 +67,8 @@ def _chosen(config: Settings, objective: Objective, rows: Sequence[Rows], held: 
     elif not any("_target_" in node for node in (config.calibrate, config.uncertainty)):
         recalibrations = _recalibrations(head, held)
     if isinstance(node.get("component"), dict) and node["_target_"].endswith(_AROUND):
+        # The zeros of a hurdle are none of its component's.
+        y = y[y > 0] if node["_target_"].endswith("HurdleHead") else y
         node, setting = node["component"], "head.component"
     known = y[~y.isnan()]
     is_positive = bool((known > 0).all())

@@ -197,7 +197,7 @@ def some_table(head: str, file: Path) -> list[str]:
 @pytest.mark.parametrize("head", [head for head in members("head") if head not in ("multitask", "mixture", "censored")])
 def test_a_head_chooses_its_metrics(head: str) -> None:
     config = read_settings("train", [f"head={head}"], [], [])
-    kind = get_class(config["head"]["_target_"])
+    kind = get_class(config["head"].get("component", config["head"])["_target_"])
     labelled = kind.target != "numeric"
     assert ("classification" in config["metric"]) == labelled
     assert ("pit" in config["metric"]) != labelled
