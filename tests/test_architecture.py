@@ -28,6 +28,8 @@ def test_every_member_module_has_a_yaml(room: str) -> None:
         f"mlefw.{room}.{room}",  # what a member is, where that has a file of its own
         f"mlefw.{room}.__init__",
         "mlefw.head.location_scale",  # what three heads have in common
+        "mlefw.head.component",  # what heads around another one have in common
+        "mlefw.head.trials",  # what heads of counts out of trials have in common
         "mlefw.data.tensor_source",  # what sources of arrays have in common
         "mlefw.data.text_source",  # what sources of text have in common
     }

@@ -10,7 +10,7 @@ from mlefw.baseline.interior_point import Array, Deviations, interior_point
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.recession import null_space, search
 from mlefw.head.base import FactorizedHead
-from mlefw.head.censored import CensoredHead
+from mlefw.head.component import ComponentHead
 from mlefw.head.multivariate_gaussian import MultivariateGaussianHead
 from mlefw.head.student_t import StudentTHead
 
@@ -60,7 +60,7 @@ def collapse(problem: Problem, seconds: float) -> Collapse | None:
         return _within_bounds(z, low, at.high, line, seconds)
     if isinstance(head, StudentTHead):
         return _of_majority(problem, z, low, noise)
-    part = head.component if isinstance(head, CensoredHead) else head
+    part = head.component if isinstance(head, ComponentHead) else head
     assert isinstance(part, FactorizedHead)
     varies = (part.collapsible | part.sharpening) & set(head.eta_names)
     # A prior bounds the weights of a predicted dispersion, which then cannot go to zero for a group of rows only.

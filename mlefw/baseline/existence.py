@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from mlefw.baseline import nonexistence
+from mlefw.baseline import nonexistence, truncated_existence
 from mlefw.baseline.base import Solution
 from mlefw.baseline.collapse import Collapse, collapse, has_exact, on_a_plane
 from mlefw.baseline.convexity import is_convex
@@ -14,6 +14,7 @@ from mlefw.baseline.newton import on_floor, positive_inverse
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.separation import recession
 from mlefw.baseline.starts import intercepts, origin, sharpened, with_intercepts
+from mlefw.baseline.truncated_existence import exponential_limit
 from mlefw.baseline.witness import agrees, is_settled, lower_point, solve_from
 
 _FAR = 60.0
@@ -80,6 +81,9 @@ def perfect_fit(problem: Problem, max_seconds: float = 20.0) -> Solution | None:
 def _examine(solution: Solution, deadline: float) -> Solution:
     if solution.exists is not None:
         return solution
+    outside = exponential_limit(solution.problem)
+    if outside is not None:
+        return replace(solution, exists=False, is_global=None, reason=truncated_existence.REASON, infimum=outside)
     convex = is_convex(solution.problem, solution.theta)
     settled = solution.converged and is_settled(solution)
     if convex and settled:
@@ -153,8 +157,10 @@ def _at_limit(solution: Solution, deadline: float) -> Solution | None:
         k, far = names.index(limit.name), math.copysign(_FAR, limit.end)
         move = far - float(head.center[k] + head.gain[k] * raw[k])
         if abs(far - move) > _BEYOND * abs(limit.end) and (far - move) * far > 0:
-            for column in {k, names.index(limit.beside) if limit.beside in names else k}:
-                raw[column] += move / head.gain[column]
+            raw[k] += move / head.gain[k]
+            if limit.beside in names:
+                beside = names.index(limit.beside)
+                raw[beside] += (-move if limit.opposite else move) / head.gain[beside]
             reasons.append(limit.reason)
     if not reasons or not bool(torch.isfinite(raw).all()):
         return None

@@ -15,9 +15,12 @@ def perfect_fit(is_constant: bool) -> str:
 
 def one_value(problem: Problem) -> str | None:
     """What the intercept does if a discrete target takes one value only; None if it takes several."""
-    y = problem.rows.y[problem.rows.weight > 0]
+    y = problem.head.points(problem.rows.y[problem.rows.weight > 0])
     if not bool((y == y[0]).all()):
         return None
+    if problem.head.takes_trials and float(y[0]) in (0.0, 1.0):
+        every, where = ("no", "minus infinity") if y[0] == 0 else ("every", "infinity")
+        return f"{every} trial is a success: the intercept goes to {where}"
     if problem.head.target == "numeric" and not problem.head.support.is_discrete:
         return None
     if problem.head.target == "numeric":
@@ -48,6 +51,11 @@ def separation(problem: Problem, num_perfect: int) -> str:
         return (
             f"{num_perfect} of {problem.rows.num_rows} rows become certain in the limit: an intercept or a combination "
             "of the features, which no other row holds, goes to infinity"
+        )
+    if problem.head.takes_trials:
+        return (
+            "some coefficients go to infinity: a combination of the features (or their intercept) tells rows without "
+            "successes, or without failures, from the rest"
         )
     if problem.head.target == "numeric":
         return (

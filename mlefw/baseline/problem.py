@@ -321,7 +321,7 @@ class Problem:
         for rows, design, eta in self.designs(theta):
             nll, slope, curvature = row_derivatives(self.head, eta, rows.y)
             if expected:
-                information = self.head.information(eta)
+                information = self.head.information_given(eta, rows.y)
                 if information is None:
                     raise NotImplementedError(f"{type(self.head).__name__} states no expected information")
                 curvature = information

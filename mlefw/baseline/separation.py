@@ -42,8 +42,10 @@ def recession(solution: Solution, deadline: float) -> Recession:
 
     The last Newton step and theta itself are tried first, because without a maximum the descent follows such a
     direction. For labels and ordered classes, the cone of directions in which a row's NLL never rises is known; for
-    any other head each eta column is moved separately, and the NLL of each row is evaluated far out. That excludes all
-    directions if there is one column, or if the others are dispersions, whose limits `collapse` examines.
+    any other head each eta column is moved separately, in the directions that the head states (`Head.recession`), or
+    else in those in which the NLL of each row does not rise far out. That excludes all directions if there is one
+    column, if a row's NLL rises along several columns where it does along one, or if the others are dispersions, whose
+    limits `collapse` examines.
     """
     problem, theta = solution.problem, solution.theta
     held = prior_bounds_weights(problem)
@@ -137,8 +139,14 @@ def _of_column(solution: Solution, free: Problem, k: int, deadline: float) -> Se
 
 
 def _never_rises(solution: Solution, k: int, sign: float) -> Tensor | None:
-    """Whether a row's NLL never rises, (n,), as its k-th eta moves in the direction `sign`; None if a value is NaN."""
+    """Whether a row's NLL never rises, (n,), as its k-th eta moves in the direction `sign`; None if a value is NaN.
+
+    By what the head states, or else by the NLL at the estimate and far out.
+    """
     head, found = solution.problem.head, []
+    stated = head.recession(solution.problem.rows.y).get((head.eta_names + head.shared_names)[k])
+    if stated is not None:
+        return ~(stated.up if sign > 0 else stated.down)
     move = torch.zeros_like(head.center)
     move[k] = sign * head.gain[k]
     for rows, _, eta in solution.problem.etas(solution.theta):

@@ -11,7 +11,7 @@ from mlefw.baseline.mixture_starts import mixture_starts
 from mlefw.baseline.moments import moments
 from mlefw.baseline.problem import Problem
 from mlefw.head.base import FactorizedHead, Head
-from mlefw.head.censored import CensoredHead
+from mlefw.head.component import ComponentHead
 from mlefw.head.mixture import MixtureHead
 from mlefw.rows.rows import Rows
 
@@ -99,7 +99,7 @@ def with_intercepts(problem: Problem, theta: Tensor, raw: Tensor) -> Tensor:
 
 def sharpened(problem: Problem, theta: Tensor, share: float) -> Tensor:
     """Theta with every dispersion multiplied by `share`, and every shape or precision divided by it."""
-    head = problem.head.component if isinstance(problem.head, CensoredHead) else problem.head
+    head = problem.head.component if isinstance(problem.head, ComponentHead) else problem.head
     raw = intercepts(problem, theta)
     for k, name in enumerate(problem.head.eta_names + problem.head.shared_names):
         if isinstance(head, FactorizedHead) and name in head.collapsible | head.sharpening:
@@ -109,16 +109,14 @@ def sharpened(problem: Problem, theta: Tensor, share: float) -> Tensor:
 
 def _rough(head: Head, rows: Rows, share: Tensor) -> dict[str, float]:
     """The eta of the head's rough parameters for the moments of the target, by parameter name."""
-    y = rows.y.double()
-    if isinstance(head, CensoredHead):
-        y, head = head.points(y), head.component
-    if not isinstance(head, FactorizedHead):
+    y = head.points(rows.y.double())
+    if not isinstance(head, FactorizedHead | ComponentHead):
         return {}
     y = y - (0.0 if head.log_link else rows.first_offset)
     mean = float(share @ y)
     rough = head.rough(mean, float(share @ (y - mean).square()) ** 0.5)
-    links = head.inverse_links
-    return {name: float(links[name].inv(torch.tensor(value, dtype=torch.float64))) for name, value in rough.items()}
+    values = {name: torch.tensor(value, dtype=torch.float64) for name, value in rough.items()}
+    return {name: float(head.inverse_link_of(name).inv(value)) for name, value in values.items()}
 
 
 def _shifted(problem: Problem, theta: Tensor, shift: float) -> Tensor:

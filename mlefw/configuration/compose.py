@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 
-_NOT_WITHIN_A_HEAD = (None, "multitask", "multivariate_gaussian", "mixture", "censored")
+_NOT_WITHIN_A_HEAD = (None, "multitask", "multivariate_gaussian", "mixture", "censored", "truncated", "hurdle")
 """Heads that cannot be a component or a task of another head."""
 _LONGEST = 200
 """Most characters of a value that is put in place of a reference here; OmegaConf replaces longer ones within the limits

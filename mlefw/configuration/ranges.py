@@ -117,8 +117,10 @@ _UNUSED = "expected to be left out: mlefw evaluates all rows of a split at once"
 
 _COLUMN = Range(lambda v: isinstance(v, str) and v != "", "the name of a column")
 _COLUMNS = Range(
-    lambda v: isinstance(v, list) and v != [] and all(map(_COLUMN.holds, v)), "a list of names, such as [price,rent]"
+    lambda v: isinstance(v, list) and v != [] and all(map(_COLUMN.holds, v)), "names, such as [price,rent]"
 )
+_SHARE = either(one_of("predicted", "shared"), number(above=True, below=1.0))
+_ROLES = ("offset", "exposure", "weight", "variance_weight", "id", "event", "trials", "group", "time")
 
 RANGES: Mapping[str, Range] = {
     "seed": Range(lambda v: _is_whole(v) and 0 <= v < 2**32, f"a whole number from 0 to {2**32 - 1}"),
@@ -127,10 +129,7 @@ RANGES: Mapping[str, Range] = {
     "plots": either(one_of(None, True, False), Range(lambda v: isinstance(v, str), "the name of a folder")),
     "formula": either(NULL, Range(lambda v: isinstance(v, str) and "~" in v, "a formula such as y ~ x + z")),
     **dict.fromkeys(("data.target", "data.cluster"), either(NULL, _COLUMN, _COLUMNS)),
-    **{
-        f"data.{name}": either(NULL, _COLUMN)
-        for name in ("offset", "exposure", "weight", "variance_weight", "id", "event", "group", "time")
-    },
+    **dict.fromkeys([f"data.{name}" for name in _ROLES], either(NULL, _COLUMN)),
     "data.x": _COLUMN,
     "data.vocabulary": either(NULL, whole(2)),
     "data.levels": either(NULL, Range(lambda v: _is_whole(v) and 2 <= v <= 4096, "a whole number from 2 to 4096")),
@@ -147,7 +146,8 @@ RANGES: Mapping[str, Range] = {
     "data.draw_seed": whole(0),
     "data.encoding": either(NULL, Range(_is_encoding, "the name of an encoding, such as utf-8 or latin-1")),
     "data.thousands": either(NULL, Range(_is_sign, "one character that is no letter or digit, such as ,")),
-    "head.inflation": either(one_of("predicted", "shared"), number(above=True, below=1.0)),
+    **dict.fromkeys([f"head.{name}" for name in ("inflation", "correlation", "nonzero")], _SHARE),
+    "head.zero": one_of("logit", "probit", "cloglog"),
     "head.num_components": whole(2),
     "loss.weights": either(one_of("balanced"), Range(_are_weights, "a list of finite numbers of at least 0")),
     "weights": either(one_of("equal", "stacked"), Range(_are_weights, "a list of numbers of at least 0")),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlefw.configuration.admission import admit
-from mlefw.configuration.instantiate import class_of
+from mlefw.configuration.instantiate import class_of, instantiate
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 from mlefw.reading.formula import quoted, read_terms, split_formula
@@ -109,8 +109,10 @@ def parameters(head: Node) -> list[str]:
     links: Mapping[str, Any] | None = getattr(kind, "inverse_links", None)
     if links is not None:
         return list(links)
-    component = head.get("component")
-    return parameters(component) if isinstance(component, dict) and "_target_" in component else [ETA]
+    if not isinstance(head.get("component"), dict):
+        return [ETA]
+    built: Any = instantiate("head", head)
+    return [*built.eta_names, *built.shared_names]
 
 
 def _signature(head: Node) -> Mapping[str, Any]:

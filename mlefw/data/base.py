@@ -45,6 +45,7 @@ class Source(ABC):
             (head=censored).
         event_code: value of `event` where the event was observed; by default the larger of 0 and 1, of false and true,
             or of 1 and 2.
+        trials: column with the number of trials of which the target counts the successes (head=binomial).
         features: columns to predict from; by default all columns without another role.
         categorical: columns to one-hot code; by default every feature that is not numeric.
         offset: column that is added to the first column of eta.
@@ -85,6 +86,7 @@ class Source(ABC):
     target: str | list[str] | None = None
     event: str | None = None
     event_code: str | int | float | bool | None = None
+    trials: str | None = None
     features: list[str] | None = None
     categorical: list[str] | None = None
     offset: str | None = None
@@ -247,7 +249,7 @@ class Source(ABC):
             return list(names)
         names = list(names)
         roles = {*self.features, *self.targets, self.event, self.offset, self.exposure, self.weight, self.id}
-        roles |= {self.group, self.time, *self.clusters, *self.term_columns}
+        roles |= {self.trials, self.group, self.time, *self.clusters, *self.term_columns}
         named = [name for name in names if name in roles]
         extra = [
             name for name in names if name not in roles and name not in self.expected_unused and not is_index_name(name)
@@ -261,7 +263,7 @@ class Source(ABC):
 
     def cells(self, names: Iterable[str]) -> Cells:
         """How the cells of the columns `names` are read, by the settings of this source."""
-        numeric = {*self.numeric, *(name for name in (self.offset, self.exposure, self.weight) if name)}
+        numeric = {*self.numeric, *(name for name in (self.offset, self.exposure, self.weight, self.trials) if name)}
         # Where one column is both bounds, values are exact, and an infinite one is an error.
         ends = (
             dict(zip(self.targets, (-np.inf, np.inf), strict=True))
@@ -277,7 +279,7 @@ class Source(ABC):
     def lenient(self, names: Iterable[str]) -> set[str]:
         """The columns among `names` whose missing cells are kept, neither an error nor a reason to drop the row."""
         roles = {self.offset, self.exposure, self.weight, self.event, self.group, self.time, *self.targets}
-        roles |= {*self.clusters}
+        roles |= {self.trials, *self.clusters}
         kept = {self.id, *(self.targets if self.prediction or self.partial else ())}
         kept |= {self.weight, self.event} if self.prediction else set()
         return {name for name in names if name in kept or (self.missing == "impute" and name not in roles)}

@@ -17,7 +17,7 @@ from mlefw.rows.stored import Store, memory_limit
 BLOCK_CELLS = 2**22
 """Numbers of a block of rows."""
 
-_REFUSED = ("features", "categorical", "exposure", "event", "event_code", "time", "cluster")
+_REFUSED = ("features", "categorical", "exposure", "event", "event_code", "trials", "time", "cluster")
 """Settings of columns of a table."""
 
 

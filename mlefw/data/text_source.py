@@ -15,8 +15,8 @@ from mlefw.reading.text_table import Corpus, TextTable
 from mlefw.reading.token_split import TokenRule, check_long_enough, check_scored, split_tokens
 
 _REFUSED = (
-    *("target", "event", "event_code", "features", "categorical", "offset", "exposure", "weight", "labels", "id"),
-    *("group", "time", "cluster"),
+    *("target", "event", "event_code", "trials", "features", "categorical", "offset", "exposure", "weight", "labels"),
+    *("id", "group", "time", "cluster"),
 )
 """Settings of columns of a table."""
 

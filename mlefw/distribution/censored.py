@@ -104,7 +104,7 @@ class Censored(Distribution):
         density = self.latent.log_prob(torch.where(exact, lower, low))
         survival, below = log_tail(self.latent, a, True), log_tail(self.latent, b, False)
         ends = right | left | exact
-        inner = _log_between(self.latent, torch.where(ends, low, lower), torch.where(ends, high, upper))
+        inner = log_between(self.latent, torch.where(ends, low, lower), torch.where(ends, high, upper))
         return torch.where(exact, density, torch.where(right, survival, torch.where(left, below, inner)))
 
     def pit_bounds(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ class Censored(Distribution):
         return mean, mean + spread
 
 
-def _log_between(distribution: Distribution, a: Tensor, b: Tensor) -> Tensor:
+def log_between(distribution: Distribution, a: Tensor, b: Tensor) -> Tensor:
     """Logarithm of P(a < Y <= b), a < b, a difference in the tail nearer to the interval, to avoid cancellation."""
     above = (log_tail(distribution, a, True), log_tail(distribution, b, True))
     below = (log_tail(distribution, b, False), log_tail(distribution, a, False))

@@ -22,6 +22,7 @@ class Limit(NamedTuple):
         beside: a parameter whose eta goes to infinity at the same rate, if any.
         start: the eta from which training starts where the null model lies further out: steps there are large enough
             to come back, which they are no longer at `end`; by default `end` itself.
+        opposite: whether the eta of `beside` goes to the other infinity.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Limit(NamedTuple):
     reason: str
     beside: str | None = None
     start: float | None = None
+    opposite: bool = False
 
 
 def check_source(name: str, source: ParameterSource, link: Transform) -> None:

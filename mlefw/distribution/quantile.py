@@ -43,7 +43,7 @@ def quantile(distribution: Distribution, level: Level) -> Tensor:
             return distribution.icdf(_like(distribution.mean, level))
         except NotImplementedError:
             pass
-    return _bisect(distribution, level, *_cantelli(distribution, level))
+    return bisect(distribution, level, *cantelli(distribution, level))
 
 
 @quantile.register
@@ -82,13 +82,13 @@ def _(distribution: Beta, level: Level) -> Tensor:
 def _(distribution: Poisson, level: Level) -> Tensor:
     rate = distribution.rate
     if isinstance(level, Tensor):
-        return _bisect(distribution, level, *_cantelli(distribution, level))
+        return bisect(distribution, level, *cantelli(distribution, level))
     thresholds = _poisson_thresholds(level).to(rate.device)
     q = torch.searchsorted(thresholds, rate.double().contiguous()).to(rate.dtype)
     large = rate > thresholds[-1]
     if bool(large.any()):
         rest = Poisson(rate[large], validate_args=False)
-        q[large] = _bisect(rest, level, *_cantelli(rest, level))
+        q[large] = bisect(rest, level, *cantelli(rest, level))
     return q
 
 
@@ -110,7 +110,7 @@ def _(distribution: MixtureSameFamily, level: Level) -> Tensor:
     per_component = level.unsqueeze(-1) if isinstance(level, Tensor) else level
     each = quantile(distribution.component_distribution, per_component)
     margin = 1e-9 * (each.amax(-1) - each.amin(-1)) + (1.0 if is_discrete(distribution) else 0.0)
-    return _bisect(distribution, level, each.amin(-1) - margin, each.amax(-1) + margin)
+    return bisect(distribution, level, each.amin(-1) - margin, each.amax(-1) + margin)
 
 
 @quantile.register
@@ -137,9 +137,9 @@ def _like(parameter: Tensor, level: Level) -> Tensor:
     return level.expand_as(parameter) if isinstance(level, Tensor) else torch.full_like(promote(parameter), level)
 
 
-def _cantelli(distribution: Distribution, level: Level) -> tuple[Tensor, Tensor]:
+def cantelli(distribution: Distribution, level: Level) -> tuple[Tensor, Tensor]:
     """Lower and upper bounds on the quantile, each (*batch,), from mean and variance by Cantelli's inequality."""
-    p = _like(distribution.mean, level)
+    p = level if isinstance(level, Tensor) else _like(distribution.mean, level)
     low = distribution.mean - distribution.stddev * ((1 - p) / p).sqrt()
     high = distribution.mean + distribution.stddev * (p / (1 - p)).sqrt()
     if is_discrete(distribution):
@@ -148,7 +148,8 @@ def _cantelli(distribution: Distribution, level: Level) -> tuple[Tensor, Tensor]
     return (low if lowest is None else low.clamp(min=lowest)), high
 
 
-def _bisect(distribution: Distribution, level: Level, low: Tensor, high: Tensor) -> Tensor:
+def bisect(distribution: Distribution, level: Level, low: Tensor, high: Tensor) -> Tensor:
+    """The quantile between bounds that are known, (*batch,)."""
     num_steps, discrete = 100, is_discrete(distribution)
     if discrete:
         num_steps = math.ceil(math.log2(float(torch.nan_to_num(high - low).max()) + 1)) if low.numel() else 0

@@ -145,6 +145,22 @@ def stirling_error(a: Tensor) -> Tensor:
     return torch.where(a < 16.0, direct, series)
 
 
+def log_rising(log_step: Tensor, count: Tensor) -> Tensor:
+    """Σ log(1 + c j) over j = 0, …, count − 1, for a step c = exp(log_step); zero as c goes to zero.
+
+    With s = 1 / c it is lgamma(s + count) − lgamma(s) − count log s, in Stirling's form, free of cancellation.
+    """
+    some = count > 1
+    k = torch.where(some, count, torch.full_like(count, 2.0))
+    size = (-log_step).clamp(max=300.0).exp()
+    t = (log_step.clamp(min=-300.0) + k.log()).exp()
+    grown = torch.log1p(t)
+    # (1 + 1 / t) log(1 + t) − 1, to full relative precision also for small t.
+    rest = torch.where(t < 1e300, grown - _log1p_rest(t.clamp(max=1e300)) / t.clamp(max=1e300), grown - 1)
+    found = k * rest - 0.5 * grown + stirling_error(k + size) - stirling_error(size)
+    return torch.where(some, found, torch.zeros_like(found))
+
+
 def _deviance(excess: Tensor, ratio: Tensor) -> Tensor:
     """The divergence ratio − 1 − log(ratio), without cancellation near 1; `excess` is ratio − 1."""
     return torch.where(excess > -0.9, _log1p_rest(excess.clamp(min=-0.9)), excess - ratio.log())

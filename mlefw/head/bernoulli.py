@@ -14,7 +14,7 @@ from mlefw import inverse_link
 from mlefw.distribution.special import log_normal_cdf
 from mlefw.errors import UsageError
 from mlefw.head.base import FactorizedHead
-from mlefw.head.head import Start
+from mlefw.head.head import Rises, Start
 
 
 class LogitBernoulli(Bernoulli):
@@ -65,6 +65,13 @@ LINKS: Mapping[str, Transform] = {
 """The transform from eta to log-odds for each value of `link`."""
 
 
+def log_slope(link: str, eta: Tensor, logits: Tensor) -> Tensor:
+    """The logarithm of d log-odds / d eta under a link, (*batch,), for eta (*batch,) and its log-odds."""
+    if link == "probit":
+        return -0.5 * eta.square() - 0.5 * math.log(2 * math.pi) - logsigmoid(logits) - logsigmoid(-logits)
+    return eta - logsigmoid(logits) if link == "cloglog" else torch.zeros_like(eta)
+
+
 class BernoulliHead(FactorizedHead):
     """A binary target; eta is the log-odds of y = 1, or another function of its probability.
 
@@ -110,12 +117,11 @@ class BernoulliHead(FactorizedHead):
         column = eta[..., 0]
         logits = LINKS[self.link_name](column)
         log_variance = logsigmoid(logits) + logsigmoid(-logits)
-        log_slope = torch.zeros_like(column)
-        if self.link_name == "probit":
-            log_slope = -0.5 * column.square() - 0.5 * math.log(2 * math.pi) - log_variance
-        if self.link_name == "cloglog":
-            log_slope = column - logsigmoid(logits)
-        return (log_variance + 2 * log_slope).exp()[..., None, None]
+        return (log_variance + 2 * log_slope(self.link_name, column, logits)).exp()[..., None, None]
+
+    def recession(self, y: Tensor) -> dict[str, Rises]:
+        """Eta may go to infinity where y = 1, and to minus infinity where y = 0, whatever the link."""
+        return {"logits": Rises(y == 1, y == 0)}
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor:
         """Twice the NLL, (*batch,): the NLL of a perfect prediction of one outcome is 0."""

@@ -1,20 +1,19 @@
 """The censored head: a number for which some rows give bounds only."""
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions.transforms import Transform
 
 from mlefw.distribution import censored
 from mlefw.distribution.censored import Censored, log_tail
 from mlefw.errors import UsageError
-from mlefw.head.base import Head
-from mlefw.head.head import Start
+from mlefw.head.component import ComponentHead
+from mlefw.head.head import Head, Start
 
 
-class CensoredHead(Head):
+class CensoredHead(ComponentHead):
     """A left-, right- or interval-censored number, whose own distribution is another head: tobit, survival analysis.
 
     Choose it where some rows only say that y was above, below or between limits: an engine that still runs, a value
@@ -40,24 +39,18 @@ class CensoredHead(Head):
     outside: ClassVar = "the lower bound may not be above the upper one, and one of them has to be there"
 
     def __init__(self, component: Head, start: Start = "null") -> None:
-        super().__init__(component.eta_names, component.shared_names, start)
-        # A tuple hides the component from nn.Module: only the buffers and parameters of this head are trained,
-        # moved between devices and stored.
-        self.parts = (component,)
+        super().__init__(component, start)
         self.event_shape = torch.Size([2])
         self.support = censored.bounds(component.support)
         self.convex = component.convex
         # In (loc / scale, 1 / scale) the NLL of tails and intervals of a log-concave density is convex (Olsen, 1978).
         self.unimodal = component.unimodal
         self._check(component)
-        self._copy_units()
 
     @property
-    def component(self) -> Head:
-        """The head for the number itself, with the floor of this head."""
-        part = self.parts[0]
-        part.floor = self.floor
-        return part
+    def log_link(self) -> bool:
+        """False: no exposure is taken."""
+        return False
 
     def points(self, y: Tensor) -> Tensor:
         """A rough number for each pair of bounds (n, 2): the midpoint, or the only bound, (n,)."""
@@ -66,18 +59,12 @@ class CensoredHead(Head):
 
     def set_units(self, mean: float, spread: float) -> None:
         """Take the units of the component, and center its parameters at a rough fit of this mean and spread."""
-        part = self.parts[0]
-        part.set_units(mean, spread)
-        self._copy_units()
-        rough: dict[str, float] = getattr(part, "rough", lambda *_: {})(mean, spread)
+        super().set_units(mean, spread)
+        rough = self.rough(mean, spread)
         for column, name in enumerate(self.eta_names + self.shared_names):
             if name in rough:
                 value = torch.tensor(rough[name], dtype=torch.float64)
-                self.center[column] = part.inverse_link_of(name).inv(value)
-
-    def inverse_link_of(self, name: str) -> Transform:
-        """The component's inverse link of a parameter."""
-        return self.parts[0].inverse_link_of(name)
+                self.center[column] = self.inverse_link_of(name).inv(value)
 
     def fitted_between(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
         """The first eta at the lower and at the upper bound, each (*batch,), infinite where a bound is missing."""
@@ -87,23 +74,9 @@ class CensoredHead(Head):
             return None
         return low[0].masked_fill(lower.isnan(), -math.inf), high[1].masked_fill(upper.isnan(), math.inf)
 
-    def lowest(self) -> Tensor:
-        """The component's eta of each column at its floor, (columns,)."""
-        return self.component.lowest()
-
-    def least_scale(self, eta: Tensor) -> Tensor | None:
-        """The component's smallest collapsible scale of each row, in units of gain, (*batch,)."""
-        return self.component.least_scale(eta)
-
     def distribution(self, eta: Tensor) -> Censored:
         """The censored distribution for a complete eta."""
         return Censored(self.component.distribution(eta))
-
-    def _copy_units(self) -> None:
-        part: Any = self.parts[0]
-        self.center.copy_(part.center)
-        self.gain.copy_(part.gain)
-        self.floor = part.floor.clone()
 
     def _check(self, component: Head) -> None:
         if component.target != "numeric" or component.event_shape or component.support.is_discrete:

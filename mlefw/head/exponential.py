@@ -9,7 +9,7 @@ from torch.distributions import constraints
 
 from mlefw import inverse_link
 from mlefw.head.base import FactorizedHead
-from mlefw.head.head import Start
+from mlefw.head.head import Rises, Start
 
 
 class Exponential(TorchExponential):
@@ -54,6 +54,11 @@ class ExponentialHead(FactorizedHead):
     def build(self, mean: Tensor) -> Exponential:  # type: ignore[override]
         """The exponential distribution with this mean."""
         return Exponential(mean.log())
+
+    def recession(self, y: Tensor) -> dict[str, Rises]:
+        """The log mean of no row may go to infinity, on either side."""
+        always = torch.ones_like(y, dtype=torch.bool)
+        return {"mean": Rises(always, always)}
 
     def information(self, eta: Tensor) -> Tensor:
         """The expected information in log mean, which is 1 everywhere, (*batch, 1, 1)."""

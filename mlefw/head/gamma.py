@@ -12,7 +12,7 @@ from mlefw import inverse_link
 from mlefw.distribution.parameter import ParameterSource
 from mlefw.distribution.special import stirling_error
 from mlefw.head.base import FactorizedHead
-from mlefw.head.head import Start
+from mlefw.head.head import Rises, Start
 
 
 class Gamma(TorchGamma):
@@ -91,6 +91,11 @@ class GammaHead(FactorizedHead):
     def build(self, mean: Tensor, dispersion: Tensor) -> Gamma:  # type: ignore[override]
         """The gamma distribution with this mean and dispersion."""
         return Gamma(mean.log(), dispersion.expand_as(mean))
+
+    def recession(self, y: Tensor) -> dict[str, Rises]:
+        """The log mean of no row may go to infinity, on either side."""
+        always = torch.ones_like(y, dtype=torch.bool)
+        return {"mean": Rises(always, always)}
 
     def information(self, eta: Tensor) -> Tensor:
         """The expected information diag(k, k² ψ′(k) − k) in (log mean, log dispersion), k = 1 / dispersion."""

@@ -31,6 +31,7 @@ class GaussianHead(LocationScaleHead):
     """
 
     also_known_as: ClassVar = "mean squared error (MSE), least squares; with a predicted scale the Gaussian NLL loss"
+    squared: ClassVar = True
     scale_information: ClassVar = 2.0
     variance_parameter: ClassVar = ("scale", -0.5)
     support = constraints.real

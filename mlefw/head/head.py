@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, final
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,16 @@ from mlefw.errors import UsageError
 
 Start = Literal["null", "zero"]
 """Where training starts: at the intercept-only maximum likelihood estimate, or at eta = 0."""
+
+
+class Rises(NamedTuple):
+    """Whether the NLL of each row goes to infinity as one eta goes to minus infinity, and to infinity; bool (*batch,).
+
+    Where it does not, it falls, or stays as it is, all the way.
+    """
+
+    down: Tensor
+    up: Tensor
 
 
 class Head(nn.Module, ABC):
@@ -50,6 +61,11 @@ class Head(nn.Module, ABC):
     """Whether the exact side keeps the floor of the scales, because the likelihood is always unbounded without it."""
     takes_offset: ClassVar[bool] = True
     """Whether an offset of the data may be added to the first eta."""
+    takes_trials: bool = False
+    """Whether the target is a count out of a number of trials, which data.trials may hold."""
+    natural: bool = False
+    """Whether eta is linear in the natural parameters of an exponential family, in which the NLL of a truncated target
+    is convex as well; a dispersion that all rows share may divide eta."""
     has_narrow_nll: ClassVar[bool] = False
     """Whether `narrow_nll` is there."""
     outside: ClassVar[str] = ""
@@ -120,6 +136,27 @@ class Head(nn.Module, ABC):
         The solvers use it where the observed Hessian is not positive definite, or zero.
         """
         return None
+
+    def information_given(self, eta: Tensor, y: Tensor) -> Tensor | None:
+        """`information` in rows of which a part of y, such as a number of trials, is known beforehand."""
+        return self.information(eta)
+
+    def recession(self, y: Tensor) -> Mapping[str, Rises]:
+        """In which directions of the eta of a parameter the NLL of each row rises without bound, by parameter name.
+
+        For a head that is convex in the complete eta this decides whether a finite estimate exists: where the rows,
+        each in its direction, can be followed by one linear combination of the features, there is none (Rockafellar,
+        1970, theorem 27.1). A row's NLL must rise along a movement of several columns if it does along one of them.
+        The ways of a parameter that is left out are found numerically.
+
+        Args:
+            y: targets, (*batch, *event_shape).
+        """
+        return {}
+
+    def points(self, y: Tensor) -> Tensor:
+        """A number for each target from which rough parameters are computed, (*batch,): by default the target."""
+        return y
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor | None:
         """Twice the NLL less the NLL of a perfect prediction, (*batch,), for a complete eta; None where not defined.

@@ -8,7 +8,7 @@ from torch import Tensor
 from mlefw import inverse_link
 from mlefw.distribution.parameter import ParameterSource
 from mlefw.head.base import FactorizedHead
-from mlefw.head.head import Start
+from mlefw.head.head import Rises, Start
 
 
 class LocationScaleHead(FactorizedHead):
@@ -19,6 +19,8 @@ class LocationScaleHead(FactorizedHead):
 
     inverse_links: ClassVar = {"loc": inverse_link.identity, "scale": inverse_link.exp}
     collapsible: ClassVar = frozenset({"scale"})
+    squared: ClassVar[bool] = False
+    """Whether the log-density is a quadratic function of y or its logarithm, so that the family is exponential."""
     scale_information: ClassVar[float]
     """Expected information on the logarithm of the scale in one row."""
 
@@ -27,6 +29,12 @@ class LocationScaleHead(FactorizedHead):
         self.convex = not isinstance(scale, str)
         # In (loc / scale, 1 / scale) the NLL of a log-concave density is convex (Burridge, 1981).
         self.unimodal = scale != "predicted"
+        self.natural = self.squared and scale != "predicted"
+
+    def recession(self, y: Tensor) -> dict[str, Rises]:
+        """The location of no row may go to infinity, on either side."""
+        always = torch.ones_like(y, dtype=torch.bool)
+        return {"loc": Rises(always, always)}
 
     def information(self, eta: Tensor) -> Tensor:
         """diag(1 / scale², scale_information) in (loc, log scale): a location orthogonal to the scale, by symmetry."""

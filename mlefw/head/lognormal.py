@@ -32,6 +32,7 @@ class LognormalHead(LocationScaleHead):
     """
 
     also_known_as: ClassVar = "squared error of the logarithm (MSLE)"
+    squared: ClassVar = True
     scale_information: ClassVar = 2.0
     support = constraints.positive
     outside: ClassVar = (

@@ -12,8 +12,13 @@ from torch.nn.functional import logsigmoid
 from mlefw import inverse_link
 from mlefw.distribution.parameter import Limit, ParameterSource
 from mlefw.distribution.special import stirling_error
+from mlefw.errors import UsageError
 from mlefw.head.base import FactorizedHead
-from mlefw.head.head import Start
+from mlefw.head.head import Rises, Start
+
+_POWERS = {"nb1": 1.0, "nb2": 2.0}
+"""The power p in the variance mean + dispersion · mean^p, for each word of `variance`."""
+_MOST_POWER = 3.0
 
 _LEAST = -27.6
 """Least log dispersion, of 1e-12, that cdf and draws use; the log-mass uses the exact one."""
@@ -88,20 +93,22 @@ def _log1p_ratio(z: Tensor) -> Tensor:
 
 
 class NegativeBinomialHead(FactorizedHead):
-    """Counts whose variance exceeds their mean (NB2): mean + dispersion · mean².
+    """Counts whose variance exceeds their mean: mean + dispersion · mean² (NB2), or mean + dispersion · mean^p.
 
     Choose it over `poisson` where the dispersion among the figures of a Poisson fit is above one, as it is for most
-    counts of people and events. The Poisson distribution is its limit.
+    counts of people and events. The Poisson distribution is its limit. Where the ratio of variance and mean does not
+    grow with the mean, choose `variance=nb1`; a number between 1 and 2 lies between the two.
 
     Domain: y in {0, 1, 2, …}.
-    Link: mean = exp(eta_1), a log exposure is an offset of eta; dispersion α = exp(eta_2).
+    Link: mean = exp(eta_1), a log exposure is an offset of eta; dispersion α = exp(eta_2). With `variance=nb1` (p = 1)
+        or another power p, α below is exp(eta_2) · mean^(p − 2).
     NLL: −lgamma(y + 1/α) + lgamma(1/α) + lgamma(y + 1) + (y + 1/α) log(1 + α mean) − y log(α mean).
 
-    Source: Lawless (1987).
+    Source: Lawless (1987); Cameron & Trivedi (1986) for p = 1, Greene (2008) for other powers.
     """
 
     lone: ClassVar = True
-    also_known_as: ClassVar = "negative binomial (NB2) regression"
+    also_known_as: ClassVar = "negative binomial regression (NB2, NB1, NB-P)"
     inverse_links: ClassVar = {"mean": inverse_link.exp, "dispersion": inverse_link.exp}
     support = constraints.nonnegative_integer
     limits: ClassVar = (
@@ -110,28 +117,45 @@ class NegativeBinomialHead(FactorizedHead):
         ),
     )
 
-    def __init__(self, dispersion: ParameterSource = "shared", start: Start = "null") -> None:
+    def __init__(
+        self, dispersion: ParameterSource = "shared", variance: str | float = "nb2", start: Start = "null"
+    ) -> None:
+        power = _POWERS.get(variance) if isinstance(variance, str) else variance
+        if power is None or isinstance(power, bool) or not 0 < power <= _MOST_POWER:
+            raise UsageError(f"head.variance={variance!r}: expected nb1, nb2, or a power above 0 and up to 3")
         super().__init__(mean="predicted", dispersion=dispersion, start=start)
-        self.convex = not isinstance(dispersion, str)
+        self.power = float(power)
+        self.convex = not isinstance(dispersion, str) and self.power == _POWERS["nb2"]
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
         """Rough mean and dispersion by the method of moments."""
         mean = max(mean, 1e-6)
-        return {"mean": mean, "dispersion": min(max((spread**2 - mean) / mean**2, 0.02), 20.0)}
+        return {"mean": mean, "dispersion": min(max((spread**2 - mean) / mean**self.power, 0.02), 20.0)}
 
     def distribution(self, eta: Tensor) -> NegativeBinomial:
         """The negative binomial distribution for a complete eta, without forming mean and dispersion first."""
         given = math.log(self.fixed["dispersion"]) if "dispersion" in self.fixed else None
         log_dispersion = eta[..., 1] if given is None else torch.full_like(eta[..., 0], given)
-        return NegativeBinomial(eta[..., 0], log_dispersion)
+        return self._of_logs(eta[..., 0], log_dispersion)
 
     def build(self, mean: Tensor, dispersion: Tensor) -> NegativeBinomial:  # type: ignore[override]
         """The negative binomial distribution with this mean and dispersion."""
-        return NegativeBinomial(mean.log(), dispersion.expand_as(mean).log())
+        return self._of_logs(mean.log(), dispersion.expand_as(mean).log())
+
+    def _of_logs(self, log_mean: Tensor, log_dispersion: Tensor) -> NegativeBinomial:
+        if self.power == _POWERS["nb2"]:
+            return NegativeBinomial(log_mean, log_dispersion)
+        return NegativeBinomial(log_mean, log_dispersion + (self.power - 2) * log_mean)
+
+    def recession(self, y: Tensor) -> dict[str, Rises]:
+        """The log mean of a zero may go to minus infinity; for a power above 2 other ways are not known."""
+        if self.power > _POWERS["nb2"]:
+            return {}
+        return {"mean": Rises(y > 0, torch.ones_like(y, dtype=torch.bool))}
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor | None:
-        """The unit deviance at the shared or fixed dispersion; None where the dispersion is predicted."""
-        if "dispersion" in self.eta_names:
+        """The unit deviance at the shared or fixed dispersion; None where it is predicted, or grows with the mean."""
+        if "dispersion" in self.eta_names or self.power != _POWERS["nb2"]:
             return None
         here = self.distribution(eta)
         counted = half_deviance(here.log_mean, here.log_dispersion, y.clamp(min=1))

@@ -9,7 +9,7 @@ from torch.distributions import Poisson, constraints, register_kl
 
 from mlefw import inverse_link
 from mlefw.head.base import FactorizedHead
-from mlefw.head.head import Start
+from mlefw.head.head import Rises, Start
 
 _LARGE = 30.0
 """Count from which the log-mass is computed in saddle-point form."""
@@ -65,7 +65,7 @@ class PoissonHead(FactorizedHead):
     also_known_as: ClassVar = "Poisson loss (deviance); Poisson regression"
     inverse_links: ClassVar = {"rate": inverse_link.exp}
     support = constraints.nonnegative_integer
-    convex = True
+    convex = natural = True
 
     def __init__(self, start: Start = "null") -> None:
         super().__init__(rate="predicted", start=start)
@@ -81,6 +81,10 @@ class PoissonHead(FactorizedHead):
     def information(self, eta: Tensor) -> Tensor:
         """The rate, (*batch, 1, 1): the link is canonical, so the observed information equals the expected one."""
         return eta[..., 0].exp()[..., None, None]
+
+    def recession(self, y: Tensor) -> dict[str, Rises]:
+        """The log rate of a zero may go to minus infinity."""
+        return {"rate": Rises(y > 0, torch.ones_like(y, dtype=torch.bool))}
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor:
         """2 (y log(y / rate) − (y − rate)), (*batch,), in a form that loses no digits near rate = y."""

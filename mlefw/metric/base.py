@@ -86,7 +86,7 @@ class OfTarget(Metric):
 
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor, num_rows: int | None = None) -> None:
         """Add the observations of a block, of `num_rows` rows if given, to every metric."""
-        part = self._part(distribution, y, weight)
+        part = self.part(distribution, y, weight)
         self.population += promote(part[2]).sum()
         for metric in self.metrics:
             bare(metric.update)(*part, *([num_rows] if metric.takes_rows and num_rows is not None else []))
@@ -102,7 +102,7 @@ class OfTarget(Metric):
 
     def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """The exact figures of every metric over the given rows; empty if no row has the target."""
-        part = self._part(distribution, y, weight)
+        part = self.part(distribution, y, weight)
         return self._named(metric.exact(*part) for metric in self.metrics) if bool(part[2].any()) else {}
 
     def reset(self) -> None:
@@ -111,12 +111,31 @@ class OfTarget(Metric):
         for metric in self.metrics:
             metric.reset()
 
-    def _part(self, joint: Any, y: Tensor, weight: Tensor) -> tuple[Distribution, Tensor, Tensor]:
+    def part(self, joint: Any, y: Tensor, weight: Tensor) -> tuple[Distribution, Tensor, Tensor]:
+        """What the metrics get of the predictions, the targets and the weights of a block: those of one target."""
         column, observed = joint.of_target(y, self.index)
         return joint.marginals[self.index], column, weight * observed
 
     def _named(self, figures: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {f"{self.name}/{key}": value for some in figures for key, value in some.items()}
+
+
+class OfTrials(OfTarget):
+    """The figures of counts out of known numbers of trials, y (n, 2), under their own names.
+
+    Each metric gets the distribution of the count given the number of trials of its row.
+    """
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        super().__init__("", 0, metrics)
+
+    def part(self, joint: Any, y: Tensor, weight: Tensor) -> tuple[Distribution, Tensor, Tensor]:
+        """What the metrics get of a block: the distribution given the trials, the counts, and the weights."""
+        count, trials = y.unbind(-1)
+        return joint.given(trials), count.contiguous(), weight
+
+    def _named(self, figures: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {key: value for some in figures for key, value in some.items()}
 
 
 DEPENDENT = ("_p_value", "_z", "_null", "_debiased", "dispersion_se")
@@ -194,6 +213,8 @@ def log_prob(distribution: Distribution, y: Tensor) -> Tensor:
 def pit_bounds(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
     """P(Y < y) and P(Y <= y), each (n,), for y in the support; equal where the distribution is continuous."""
     upper = promote(cdf(distribution, y))
+    if getattr(distribution, "has_atom", False):
+        return torch.where(y == 0, torch.zeros_like(upper), upper), upper
     if not is_discrete(distribution):
         return upper, upper
     return (upper - log_prob(distribution, y).exp()).clamp(min=0), upper

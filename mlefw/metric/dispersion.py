@@ -4,9 +4,11 @@ from functools import singledispatch
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Poisson
+from torch.distributions import Binomial, Distribution, Poisson
 
 from mlefw.distribution.precision import promote
+from mlefw.distribution.truncated import Truncated
+from mlefw.head.hurdle import Hurdle
 from mlefw.head.negative_binomial import NegativeBinomial
 from mlefw.head.zero_inflated import ZeroInflated
 from mlefw.metric.base import Metric, sums
@@ -68,15 +70,34 @@ def moments(distribution: Distribution) -> Moments | None:
 
 
 @moments.register(Poisson)
+@moments.register(Binomial)
 @moments.register(NegativeBinomial)
 def _(distribution: Distribution) -> Moments:
-    """From the cumulants of the negative binomial distribution, of which the Poisson distribution is the limit."""
+    """From the cumulants of the negative binomial distribution, whose formulas hold for the other two as well."""
     mean, variance = promote(distribution.mean), promote(distribution.variance)
     ratio = variance / mean
     k3, k4 = variance * (2 * ratio - 1), variance * (1 + 6 * (ratio - 1) * ratio)
     second, third = variance + mean.square(), k3 + 3 * variance * mean + mean**3
     fourth = k4 + 4 * k3 * mean + 3 * variance.square() + 6 * variance * mean.square() + mean**4
     return mean, second, third, fourth
+
+
+@moments.register
+def _(distribution: Hurdle) -> Moments | None:
+    if (known := moments(distribution.positive)) is None:
+        return None
+    first, second, third, fourth = (distribution.logits.sigmoid() * moment for moment in known)
+    return first, second, third, fourth
+
+
+@moments.register
+def _(distribution: Truncated) -> Moments | None:
+    """Only without zeros, which add nothing to the moments about zero."""
+    known = moments(distribution.whole) if distribution.lower == 1 and distribution.upper is None else None
+    if known is None:
+        return None
+    first, second, third, fourth = (moment / distribution.log_mass.exp() for moment in known)
+    return first, second, third, fourth
 
 
 @moments.register

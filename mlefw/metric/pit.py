@@ -12,8 +12,8 @@ from mlefw.metric.base import Metric, histogram, pit_bounds
 class Pit(Metric):
     """`pit_rmse`: root mean square of (share of a bin − 1/20) over 20 bins; `pit_p_value`: χ² test with 19 df.
 
-    Discrete targets: the non-randomised histogram, each row spread over [P(Y < y), P(Y <= y)] (Czado et al., 2009);
-    its bins are not multinomial counts, so there is no p-value.
+    Discrete targets, and zeros of a hurdle: the non-randomised histogram, each row spread over [P(Y < y), P(Y <= y)]
+    (Czado et al., 2009); its bins are not multinomial counts, so there is no p-value.
     """
 
     num_bins = 20
@@ -32,7 +32,7 @@ class Pit(Metric):
         lower, upper = pit_bounds(distribution, y)
         weight = promote(weight)
         self.population = self.population + weight.sum()
-        if is_discrete(distribution):
+        if is_discrete(distribution) or getattr(distribution, "has_atom", False):
             self.discrete = self.discrete + 1
             edges = torch.linspace(0, 1, self.num_bins + 1, dtype=lower.dtype, device=lower.device).unsqueeze(-1)
             mass = (upper - lower).clamp(min=torch.finfo(lower.dtype).tiny)

@@ -15,7 +15,7 @@ from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.nonexistence import remedy
 from mlefw.baseline.random_effects import random_tables
 from mlefw.head.base import FactorizedHead
-from mlefw.head.censored import CensoredHead
+from mlefw.head.component import ComponentHead
 from mlefw.head.multitask import MultitaskHead
 from mlefw.rows.dependence import Dependence
 from mlefw.system.atomic import Json
@@ -145,7 +145,7 @@ def _finite(node: Any) -> Any:
 def _location(solution: Solution, names: list[str], labels: Labels) -> Json:
     """The coefficients of a perfect fit, without those of its scale and without standard errors."""
     head = solution.problem.head
-    of_one = head.component if isinstance(head, CensoredHead) else head
+    of_one = head.component if isinstance(head, ComponentHead) else head
     scales = of_one.collapsible | of_one.sharpening if isinstance(of_one, FactorizedHead) else frozenset()
     own = None if isinstance(labels, Mapping) else labels
     tables = coefficient_tables(solution, names, own, None)

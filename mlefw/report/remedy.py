@@ -67,6 +67,10 @@ def remedies(chosen: Chosen, signs: Mapping[str, int], is_overfit: bool) -> list
         found = [f"calibrate={name}" for name in chosen.recalibrations] + (
             ["prior=l2"] if chosen.is_large and not chosen.has_prior else []
         )
+    elif chosen.head == "binomial":
+        found = chosen.heads("beta_binomial") if signs.get("dispersion", 0) > 0 else []
+    elif chosen.setting == "head.component" and chosen.head in _COUNTS:
+        found = chosen.heads("negative_binomial") if chosen.head == "poisson" else chosen.predicted("dispersion")
     elif chosen.setting == "head.component":
         found = chosen.heads(*(_POSITIVE[1:] if chosen.is_positive else ("gaussian", "laplace")))
         found += chosen.predicted(*_SPREADS)

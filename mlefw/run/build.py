@@ -24,7 +24,7 @@ from mlefw.inputs.base import Inputs, learn
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
 from mlefw.metric.adapter import OfPrediction
-from mlefw.metric.base import Metric, OfTarget
+from mlefw.metric.base import Metric, OfTarget, OfTrials
 from mlefw.metric.nll import Nll
 from mlefw.model.terms import TermsModel, network_features
 from mlefw.objective.objective import Objective
@@ -288,7 +288,8 @@ def build_metrics(config: Settings, head: Head, token_bytes: np.ndarray | None =
         token_bytes: as `Estimand.token_bytes`.
     """
     if not isinstance(head, JointHead):
-        return _metrics(config.metric, head, head.floor, token_bytes)
+        found = _metrics(config.metric, head, head.floor, token_bytes)
+        return [OfTrials(found)] if head.takes_trials and head.event_shape else found
     metrics: list[Metric] = [Nll()]
     for index, name in enumerate(head.targets):
         part = head.parts[index] if isinstance(head, MultitaskHead) else head

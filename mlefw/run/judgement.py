@@ -24,6 +24,10 @@ _LARGE = 0.05
 """Parameters per row, from which on a prior is worth trying: with fewer it changes next to nothing."""
 
 
+_AROUND = ("CensoredHead", "TruncatedHead", "HurdleHead")
+"""Heads around another one, which is then the one to choose anew."""
+
+
 def judge(
     config: Settings,
     objective: Objective,
@@ -62,7 +66,9 @@ def _chosen(config: Settings, objective: Objective, rows: Sequence[Rows], held: 
         node, setting = (tasks[target], f"head.tasks.{target}") if target in tasks else (node, setting)
     elif not any("_target_" in node for node in (config.calibrate, config.uncertainty)):
         recalibrations = _recalibrations(head, held)
-    if isinstance(node.get("component"), dict) and node["_target_"].endswith("CensoredHead"):
+    if isinstance(node.get("component"), dict) and node["_target_"].endswith(_AROUND):
+        # The zeros of a hurdle are none of its component's.
+        y = y[y > 0] if node["_target_"].endswith("HurdleHead") else y
         node, setting = node["component"], "head.component"
     known = y[~y.isnan()]
     is_positive = bool((known > 0).all())

@@ -6,7 +6,6 @@ from mlefw.baseline.arrays import as_columns
 from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import full_weight
 from mlefw.head.base import Head
-from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import JointHead
 from mlefw.objective.objective import Objective
 from mlefw.rows.rows import Rows
@@ -22,8 +21,7 @@ def set_units(head: Head, train: Rows) -> None:
         mean, spread = zip(*(target_statistics(rows) for rows in known), strict=True)
         head.set_column_units(mean, spread)
     elif head.target == "numeric":
-        rows = train._replace(y=head.points(train.y)) if isinstance(head, CensoredHead) else train
-        head.set_units(*target_statistics(rows))
+        head.set_units(*target_statistics(train._replace(y=head.points(train.y))))
 
 
 def through_origin(head: Head, mean: torch.Tensor, used: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ from mlefw.system.atomic import Json
 from mlefw.uncertainty.pool import equal
 from mlefw.uncertainty.together import PooledHead, together
 
-_ROLES = ("offset", "exposure", "weight", "id", "partial", "bounds", "event")
+_ROLES = ("offset", "exposure", "weight", "id", "partial", "bounds", "event", "trials")
 """Attributes of a schema that have to agree among the runs of a mixture."""
 
 

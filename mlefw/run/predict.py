@@ -12,6 +12,7 @@ from torch.distributions import Categorical, Distribution
 from mlefw.baseline.mean_interval import CoefficientCovariance, interval
 from mlefw.distribution import quantile
 from mlefw.distribution.censored import Censored
+from mlefw.distribution.trials import GivenTrials
 from mlefw.errors import UsageError
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
@@ -76,7 +77,9 @@ def predictions(
     if far is not None:
         far.add(rows, table)
     if table.num_rows == 0:
-        blank = Rows(rows.x.new_zeros(1, *rows.input_shape), rows.y, torch.ones(1), torch.zeros(1))
+        blank = Rows(
+            rows.x.new_zeros(1, *rows.input_shape), torch.ones(1, *rows.y.shape[1:]), torch.ones(1), torch.zeros(1)
+        )
         none = np.zeros(1, dtype=np.int64)
         return pa.table(_columns(trained, blank, table, none, level, quantiles, errors=errors)).slice(0, 0)
     return pa.table(_columns(trained, rows, table, row, level, quantiles, posterior, errors))
@@ -95,7 +98,8 @@ def _columns(
     objective = trained.objective
     eta = objective.eta(rows.x, rows.offset)
     distribution = objective.head(eta) if posterior is None else posterior.predictive(objective, rows)
-    figures = figure_columns(trained, distribution, level, quantiles)
+    shown = distribution.given(rows.y[..., 1]) if isinstance(distribution, GivenTrials) else distribution
+    figures = figure_columns(trained, shown, level, quantiles)
     if errors is not None:
         figures |= _mean_interval(trained, rows, eta, level, errors)
     if isinstance(trained, Pooled):

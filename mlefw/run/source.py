@@ -16,6 +16,17 @@ def head_kind(node: Node) -> Any:
     return class_of(admit("head", node))
 
 
+_PAIR = 2
+"""Columns of a target with its number of trials."""
+
+
+def takes_trials(node: Node) -> bool:
+    """Whether a head, or that of its component, counts successes out of the trials of each row."""
+    if isinstance(node.get("component"), dict):
+        return takes_trials(node["component"])
+    return getattr(head_kind(node), "takes_trials", False) and node.get("trials") is None
+
+
 def open_source(config: Settings) -> Source:
     """The data source of a run, with bounds, partial targets and classes as the head takes them.
 
@@ -28,7 +39,10 @@ def open_source(config: Settings) -> Source:
     if source.form == "tokens" and getattr(kind, "target", "numeric") != "labels":
         # Heads of several targets would ask for columns, which a text has none of.
         raise MisfitError("the next token is one of many labels: expected head=categorical")
-    check_targets(source, kind, tasks)
+    trials = takes_trials(config.head)
+    if trials and source.trials is None and len(source.targets) == _PAIR:
+        source.target, source.trials = source.targets
+    check_targets(source, kind, tasks, trials)
     source.bounds = issubclass(kind, CensoredHead) and not source.event
     source.partial = getattr(kind, "partial", False) and not source.event
     source.classes = getattr(kind, "target", "numeric") != "numeric"

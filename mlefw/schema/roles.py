@@ -52,7 +52,7 @@ def check_roles(table: Table, source: Source) -> None:
     """
     if not source.target:
         raise UsageError(f"data.target is not set\n  {table.origin} has the columns {shown(table.columns)}")
-    names = ("event", "offset", "exposure", "weight", "id", "group", "time")
+    names = ("event", "trials", "offset", "exposure", "weight", "id", "group", "time")
     single = ((role, getattr(source, role)) for role in names)
     # One column may be both bounds, if all numbers are known exactly.
     targets = set(source.targets) if source.bounds else source.targets

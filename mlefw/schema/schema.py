@@ -23,6 +23,7 @@ from mlefw.schema.feature import Feature, Unseen, check_design_names, learn_feat
 from mlefw.schema.identifier import check_numbered
 from mlefw.schema.roles import check_roles, learn_targets, offsets, weights
 from mlefw.schema.target import Target, TargetKind, coded, coded_together
+from mlefw.schema.trials import with_trials
 
 _BLOCK = 2**18
 """Rows worked on at a time."""
@@ -33,7 +34,8 @@ class Schema:
     """Features, targets and roles by name of their columns.
 
     With `partial` a target may be missing in a row that has another; with `bounds` the two targets are the bounds of
-    one number. With `event` the target is a time, which has no upper bound if the event was not observed.
+    one number. With `event` the target is a time, which has no upper bound if the event was not observed. With `trials`
+    the target counts successes out of the number of trials in that column.
     """
 
     targets: tuple[Target, ...]
@@ -51,6 +53,7 @@ class Schema:
     """The formulas of the distribution parameters, where any has one."""
     spans: dict[str, tuple[float, float]] = field(default_factory=dict)
     """The lowest and highest value of each numeric column in the training rows."""
+    trials: str | None = None
 
     @classmethod
     def learn(cls, table: Table, source: Source, kind: TargetKind | Mapping[str, TargetKind]) -> "Schema":
@@ -68,6 +71,7 @@ class Schema:
         check_roles(table, source)
         roles = {*source.targets, source.event, source.offset, source.exposure, source.weight, source.id}
         roles |= {source.group, source.time, source.variance_weight, *source.shift_columns, *source.clusters}
+        roles.add(source.trials)
         names = source.features if source.features is not None else [n for n in table.columns if n not in roles]
         design = None
         if source.terms:
@@ -97,6 +101,7 @@ class Schema:
             source.bounds,
             learn_event(table, source.event, source.event_code) if source.event else None,
             design,
+            trials=source.trials,
         )
         if not features:
             warnings.warn(f"{table.origin}: no feature: the model is an intercept", UserWarning, stacklevel=2)
@@ -233,6 +238,7 @@ class Schema:
             source,
             target=[target.name for target in self.targets],
             event=None if self.event is None else self.event.name,
+            trials=self.trials,
             features=[feature.name for feature in self.features],
             categorical=text,
             offset=self.offset,
@@ -247,7 +253,7 @@ class Schema:
         return reading
 
     def rows(self, table: Table, log_link: bool, target_required: bool = True, whole: bool = True) -> Rows:
-        """Encoded rows: x (n, num_features), y (n,) or (n, num_targets), weight (n,), offset (n,).
+        """Encoded rows: x (n, num_features), y (n,), (n, num_targets) or (n, 2) with trials, weight (n,), offset (n,).
 
         Args:
             table: the table, with columns in any order; additional ones are ignored.
@@ -264,13 +270,16 @@ class Schema:
                 f"data.exposure={self.exposure} needs a head with a log link, e.g. head=poisson"
                 "\n  for other heads use data.offset, which is added to eta as it is"
             )
-        asked = [feature.name for feature in self.features] + [n for n in (self.offset, self.exposure) if n]
+        asked = [feature.name for feature in self.features]
+        asked += [name for name in (self.offset, self.exposure, self.trials) if name]
         asked += [name for name in (*self.observed, self.weight) if name and target_required]
         require(asked, table.columns, table.origin, "the model needs it")
         if len(self.targets) == 1:
             y = coded(table, self.target, self.kind, self.labels, target_required)
             if self.event is not None:
                 y = as_bounds(y, self.event.observed(table, target_required))
+            if self.trials is not None:
+                y = with_trials(table, y, self.target, self.trials)
         else:
             y = coded_together(table, self.targets, target_required, self.partial)
         weight = self._weight(table, whole) if target_required else np.ones(table.num_rows)

@@ -19,13 +19,14 @@ _NUM_BOUNDS = 2
 """Number of target columns of a censored number."""
 
 
-def check_targets(source: Source, kind: Any, tasks: Mapping[str, Any]) -> None:
+def check_targets(source: Source, kind: Any, tasks: Mapping[str, Any], trials: bool = False) -> None:
     """Check the number and names of the targets against the class of the head.
 
     Args:
         source: the source, which names the targets.
         kind: the class of the head.
         tasks: nodes of the heads of several targets, by name.
+        trials: whether the head takes a column of trials.
 
     Raises:
         UsageError: the tasks have other names than the targets, or several targets have an offset.
@@ -48,12 +49,26 @@ def check_targets(source: Source, kind: Any, tasks: Mapping[str, Any]) -> None:
         raise MisfitError(
             f"data.event={source.event} belongs to a censored time\n  expected: head=censored head.component=weibull"
         )
+    if trials != bool(source.trials):
+        raise MisfitError(_about_trials(source, kind, trials))
     if any("_target_" not in (node or {}) for node in tasks.values()):
         raise UsageError("head.tasks: expected the name of a head for each target, such as head.tasks.a=gaussian")
     if kind is MultitaskHead and not tasks:
         raise MisfitError("head.tasks is empty: expected a head for each target, such as head.tasks.a=gaussian")
     if source.offset or source.exposure:
         _check_offset(targets, kind)
+
+
+def _about_trials(source: Source, kind: Any, trials: bool) -> str:
+    if trials:
+        return (
+            f"{kind.__name__} counts successes out of trials: data.target={source.target} is not enough"
+            "\n  expected: data.trials=COLUMN, or data.target=[count,trials], or for all rows head.trials=NUMBER"
+        )
+    return (
+        f"data.trials={source.trials} belongs to a count of successes"
+        "\n  expected: head=binomial or head=beta_binomial, without head.trials"
+    )
 
 
 def _check_offset(targets: Sequence[str], kind: Any) -> None:

@@ -201,8 +201,7 @@ def _of_metrics(objective: Objective, metrics: Sequence[Metric], some: Rows) -> 
         for part in filter(is_plugin, parts):
             predict, y = _predictions(objective, some.num_rows), _targets(objective, some)
             if isinstance(each, OfTarget):
-                y = predict(torch.arange(some.num_rows)).of_target(y, each.index)[0]  # type: ignore[attr-defined]
-                predict = _marginal(predict, each.index)
+                predict, y = _part(each, predict, y, weight)
             yield Suite(part, metric.MetricCase(part, predict, y, weight, 1e-5), (), checks)
 
 
@@ -213,8 +212,12 @@ def _predictions(objective: Objective, num_rows: int) -> Callable[[Tensor], Dist
     return lambda index: head.distribution(eta[index])
 
 
-def _marginal(predict: Callable[[Tensor], Any], index: int) -> Callable[[Tensor], Distribution]:
-    return lambda rows: predict(rows).marginals[index]
+def _part(
+    each: OfTarget, predict: Callable[[Tensor], Distribution], y: Tensor, weight: Tensor
+) -> tuple[Callable[[Tensor], Distribution], Tensor]:
+    """The predictions of some rows and all targets as the metrics of one target get them."""
+    known = each.part(predict(torch.arange(len(y))), y, weight)[1]
+    return lambda index: each.part(predict(index), y[index], weight[index])[0], known
 
 
 def density_sums_to_one(case: HeadCase) -> Iterator[str]:

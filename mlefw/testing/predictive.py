@@ -8,6 +8,7 @@ from scipy.stats import kstest
 
 from mlefw.distribution import quantile
 from mlefw.distribution.cdf import cdf, is_discrete
+from mlefw.head.component import ComponentHead
 from mlefw.testing.conformance import Check
 from mlefw.testing.head_case import HeadCase
 from mlefw.testing.likelihood import at
@@ -72,8 +73,13 @@ def own_draws_have_a_uniform_pit(case: HeadCase) -> Iterator[str]:
 
 
 def log_link_is_true_if_exposure_multiplies_the_mean(case: HeadCase) -> Iterator[str]:
-    """`log_link` is True if and only if adding log c to the first eta multiplies the mean by c."""
+    """`log_link` is True if and only if adding log c to the first eta multiplies the mean by c.
+
+    Of a head around another one it is the mean of the component, without bounds.
+    """
     head = case.head
+    while isinstance(head, ComponentHead) and not head.event_shape:
+        head = head.component
     if head.event_shape or head.target in ("labels", "ordered"):
         return
     eta = torch.full((1, head.eta_dim), 0.3, dtype=torch.float64)

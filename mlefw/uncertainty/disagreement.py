@@ -12,6 +12,7 @@ from torch.distributions import Categorical as TorchCategorical
 from mlefw.distribution import quantile
 from mlefw.distribution.cdf import is_discrete
 from mlefw.distribution.censored import Censored
+from mlefw.distribution.trials import GivenTrials
 from mlefw.uncertainty.pool import SideBySide, log_probabilities
 
 _LEVELS = (0.25, 0.1, 0.03, 0.01, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8, 1e-10, 1e-12, 1e-14)
@@ -43,8 +44,11 @@ def split(members: Sequence[Distribution], log_weight: Tensor) -> Uncertainty:
     """The uncertainty of one target under members of one batch shape (n,), with log weights (number of members,).
 
     Exact sums over classes and counts; for densities Gauss-Legendre quadrature between the quantiles of all members,
-    with an error below 1e-9 for smooth densities. Of a number between bounds it is that of the number itself.
+    with an error below 1e-9 for smooth densities. Of a number between bounds it is that of the number itself, of
+    successes that of the count out of ten trials, whatever the number of trials of a row.
     """
+    if isinstance(members[0], GivenTrials):
+        return split([member.usual for member in members], log_weight)  # type: ignore[attr-defined]
     if isinstance(members[0], Censored):
         return split([member.latent for member in members], log_weight)  # type: ignore[attr-defined]
     if isinstance(members[0], Bernoulli | TorchCategorical):

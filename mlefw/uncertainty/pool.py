@@ -18,6 +18,7 @@ from mlefw.distribution import quantile
 from mlefw.distribution.cdf import is_discrete, tail
 from mlefw.distribution.censored import Censored
 from mlefw.distribution.joint import Joint
+from mlefw.distribution.trials import GivenTrials
 from mlefw.head.bernoulli import LogitBernoulli
 from mlefw.head.categorical import Categorical
 from mlefw.metric.dispersion import Moments, moments
@@ -51,6 +52,9 @@ def pooled(members: Sequence[Distribution], log_weight: Tensor) -> Distribution:
         return PooledJoint(members, log_weight)  # type: ignore[arg-type]
     if all(isinstance(member, Censored) for member in members):
         return PooledCensored(members, log_weight)  # type: ignore[arg-type]
+    if all(isinstance(member, GivenTrials) for member in members):
+        first = members[0].batch_shape
+        return GivenTrials(lambda trials: pooled([m.given(trials) for m in members], log_weight), first)  # type: ignore[attr-defined]
     component = SideBySide(members)
     return Pool(TorchCategorical(logits=log_weight.expand(component.batch_shape)), component, validate_args=False)
 

@@ -177,9 +177,14 @@ def some_table(head: str, file: Path) -> list[str]:
         low, high = np.sort(targets, axis=0)
         csv.write_csv(pa.table({"x": x, "y": low, "z": high}), file)
         return ["data=csv", f"data.path={file}", "data.target=[y,z]", *SEVERAL[head]]
-    drawn = {"share": random.beta(2, 3, 60), "count": random.negative_binomial(2, 0.3, 60)}
+    whole = random.negative_binomial(2, 0.3, 60) + (head == "truncated")
+    drawn = {"share": random.beta(2, 3, 60), "count": whole}
     node = read_settings("train", [f"head={head}"], [], [])["head"]
     kind = get_class(node.get("component", node)["_target_"])
+    if kind.takes_trials:
+        count, trials = random.binomial(9, 0.4, 60), random.integers(9, 20, 60)
+        csv.write_csv(pa.table({"x": random.normal(size=60), "y": count, "n": trials}), file)
+        return ["data=csv", f"data.path={file}", "data.target=y", "data.trials=n"]
     if kind.target != "numeric":
         csv.write_csv(pa.table({"x": random.normal(size=60), "y": random.integers(1, 4, 60)}), file)
         return ["data=csv", f"data.path={file}", "data.target=y"]
@@ -192,12 +197,12 @@ def some_table(head: str, file: Path) -> list[str]:
 @pytest.mark.parametrize("head", [head for head in members("head") if head not in ("multitask", "mixture", "censored")])
 def test_a_head_chooses_its_metrics(head: str) -> None:
     config = read_settings("train", [f"head={head}"], [], [])
-    kind = get_class(config["head"]["_target_"])
+    kind = get_class(config["head"].get("component", config["head"])["_target_"])
     labelled = kind.target != "numeric"
     assert ("classification" in config["metric"]) == labelled
     assert ("pit" in config["metric"]) != labelled
     # The perplexity of a density would have a unit.
-    assert ("perplexity" in config["metric"]) == (labelled or kind.support.is_discrete)
+    assert ("perplexity" in config["metric"]) == (labelled or kind.takes_trials or kind.support.is_discrete)
 
 
 def test_every_mistake_is_reported_at_once() -> None:

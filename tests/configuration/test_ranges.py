@@ -57,7 +57,7 @@ RIGHT: dict[str, set[str]] = {
     **{
         f"data.{name}": {"word"}
         for name in (
-            *("target", "offset", "exposure", "weight", "variance_weight"),
+            *("target", "offset", "exposure", "weight", "variance_weight", "trials"),
             *("id", "event", "group", "cluster", "time", "x"),
         )
     },
@@ -83,6 +83,8 @@ RIGHT: dict[str, set[str]] = {
     "model.layers": {"0"},
     "model.tied": {"true"},
     "head.scale_floor": {"0"},
+    "head.lower": {"-1", "0", "-0.5"},
+    "head.upper": {"-1", "0", "-0.5"},
     "baseline.features": {"[]"},
     "uncertainty.seed": {"0"},
     "loss.beta": {"0"},

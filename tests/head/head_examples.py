@@ -123,6 +123,19 @@ def weibull_nll(eta, y):
     return ratio**shape - eta[1] + eta[0] - (shape - 1) * mpmath.log(ratio)
 
 
+def binomial_nll(eta, y, trials=7):
+    ways = mpmath.loggamma(trials + 1) - mpmath.loggamma(y + 1) - mpmath.loggamma(trials - y + 1)
+    return y * mpmath.log1p(mpmath.exp(-eta[0])) + (trials - y) * mpmath.log1p(mpmath.exp(eta[0])) - ways
+
+
+def beta_binomial_nll(eta, y, trials=7):
+    mean, rest, g = 1 / (1 + mpmath.exp(-eta[0])), 1 / (1 + mpmath.exp(eta[0])), mpmath.exp(eta[1])
+    ways = mpmath.loggamma(trials + 1) - mpmath.loggamma(y + 1) - mpmath.loggamma(trials - y + 1)
+    ones = mpmath.fsum(mpmath.log(mean + g * j) for j in range(int(y)))
+    others = mpmath.fsum(mpmath.log(rest + g * j) for j in range(trials - int(y)))
+    return mpmath.fsum(mpmath.log1p(g * j) for j in range(trials)) - ones - others - ways
+
+
 def zero_inflated_nll(counts, eta, y):
     share, rest = 1 / (1 + mpmath.exp(-eta[-1])), 1 / (1 + mpmath.exp(eta[-1]))
     return -mpmath.log((share if y == 0 else 0) + rest * mpmath.exp(-counts(eta[:-1], y)))
@@ -132,6 +145,25 @@ def zero_inflated(counts, eta: Row) -> Any:
     """The scipy distribution of the mixture, by its masses up to 2000."""
     share, y = 1 / (1 + math.exp(-eta[-1])), np.arange(2001)
     return scipy.stats.rv_discrete(values=(y, share * (y == 0) + (1 - share) * counts(eta[:-1]).pmf(y)))
+
+
+def hurdle_nll(eta, y):
+    if y == 0:
+        return mpmath.log1p(mpmath.exp(eta[1]))
+    return mpmath.log1p(mpmath.exp(-eta[1])) + EXAMPLES["truncated"].nll(eta[:1], y)
+
+
+def given_positive(counts) -> Any:
+    """The scipy distribution of a count above zero, by its masses up to 2000."""
+    y = np.arange(1, 2001)
+    mass = counts.pmf(y) / counts.sf(0)
+    return scipy.stats.rv_discrete(values=(y, mass / mass.sum()))
+
+
+def hurdle(eta: Row) -> Any:
+    share, counts, y = 1 / (1 + math.exp(-eta[-1])), scipy.stats.poisson(math.exp(eta[0])), np.arange(2001)
+    mass = np.where(y == 0, 1 - share, share * counts.pmf(y) / counts.sf(0))
+    return scipy.stats.rv_discrete(values=(y, mass))
 
 
 class FrozenHuber:
@@ -398,6 +430,31 @@ EXAMPLES = {
         log_link=True,
         set_units=([0.0, 0.0], [1.0, 1.0]),
     ),
+    "binomial": Example(
+        binomial_nll,
+        lambda eta: scipy.stats.binom(7, 1 / (1 + math.exp(-eta[0]))),
+        [([0.3], 4.0), ([0.3], 0.0), ([-2.0], 1.0), ([4.0], 7.0), ([-1.0], 6.0)],
+        [([e], y) for e in (-700.0, -40.0, -1e-8, 20.0, 700.0) for y in (0.0, 1.0, 6.0, 7.0)],
+        facts={"trials": 7},
+        outside=(-1.0, 0.5, 8.0),
+        set_units=([0.0], [1.0]),
+    ),
+    "beta_binomial": Example(
+        beta_binomial_nll,
+        lambda eta: scipy.stats.betabinom(
+            7, math.exp(-eta[1]) / (1 + math.exp(-eta[0])), math.exp(-eta[1]) / (1 + math.exp(eta[0]))
+        ),
+        [([0.3, -1.0], 4.0), ([0.3, -1.0], 0.0), ([-2.0, 0.5], 1.0), ([2.0, -3.0], 7.0), ([-1.0, 1.0], 6.0)],
+        [
+            ([e, g], y)
+            for e in (-300.0, -20.0, 0.0, 20.0)
+            for g in (-700.0, -40.0, -12.0, 3.0, 40.0)
+            for y in (1.0, 3.0, 6.0)
+        ],
+        facts={"trials": 7},
+        outside=(-1.0, 0.5, 8.0),
+        set_units=([0.0, 0.0], [1.0, 1.0]),
+    ),
     "zero_inflated_poisson": Example(
         lambda eta, y: zero_inflated_nll(poisson_nll, eta, y),
         lambda eta: zero_inflated(EXAMPLES["poisson"].frozen, eta),
@@ -426,6 +483,35 @@ EXAMPLES = {
         outside=(-1.0, 0.5),
         log_link=True,
         set_units=([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
+    ),
+}
+
+EXAMPLES |= {
+    "truncated": Example(
+        lambda eta, y: poisson_nll(eta, y) + mpmath.log(-mpmath.expm1(-mpmath.exp(eta[0]))),
+        lambda eta: given_positive(scipy.stats.poisson(math.exp(eta[0]))),
+        [([0.3], 2.0), ([-2.0], 1.0), ([2.0], 8.0), ([2.0], 12.0), ([3.4], 31.0)],
+        [([e], y) for e in (-30.0, -5.0, 0.0, 40.0, 300.0) for y in (2.0, 29.0, 170.0, 1e6)],
+        facts={"component": {"_target_": "mlefw.head.poisson.PoissonHead"}},
+        inside=1.0,
+        outside=(0.0, -1.0, 1.5),
+        log_link=True,
+        set_units=([0.0], [1.0]),
+    ),
+    "hurdle": Example(
+        lambda eta, y: hurdle_nll(eta, y),
+        lambda eta: hurdle(eta),
+        [([0.3, 0.5], 2.0), ([-2.0, -1.0], 0.0), ([2.0, 2.0], 8.0), ([-2.0, 0.0], 1.0)],
+        [
+            ([e, p], y)
+            for e in (-30.0, 0.0, 40.0)
+            for p in (-600.0, -40.0, 0.0, 40.0, 600.0)
+            for y in (0.0, 2.0, 29.0, 1e6)
+        ],
+        facts={"component": {"_target_": "mlefw.head.poisson.PoissonHead"}},
+        outside=(-1.0, 0.5),
+        log_link=True,
+        set_units=([0.0, 0.0], [1.0, 1.0]),
     ),
 }
 
