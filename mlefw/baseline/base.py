@@ -34,6 +34,8 @@ class Solution:
         infimum: the infimum of the mean NLL where it has no minimum, if known.
         gap: duality gap in nats per observation, if the solver has one.
         matrix_free: whether there are too many coefficients to form a Hessian.
+        boundary: why there are no standard errors although the estimate exists: it lies on the boundary of the region
+            of its parameters; one clause.
         parts: for several targets that are independent given x, the solution of each.
         known: the derivatives at theta, if the solver has them.
     """
@@ -53,6 +55,7 @@ class Solution:
     infimum: float | None = None
     gap: float | None = None
     matrix_free: bool = False
+    boundary: str | None = None
     parts: tuple["Solution", ...] = ()
     known: Derivatives | None = field(default=None, repr=False, compare=False)
 

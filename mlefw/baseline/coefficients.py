@@ -10,6 +10,7 @@ from torch import Tensor
 from mlefw import inverse_link
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance
+from mlefw.distribution.link import SHARE
 from mlefw.distribution.reference import normal_quantile, t_quantile, t_tail
 from mlefw.head.base import Head
 from mlefw.system.atomic import Json
@@ -62,7 +63,8 @@ def table_titles(head: Head, labels: list[str] | None) -> dict[str, str]:
         between = zip(head.shared_names, labels[1:], labels[2:], strict=False)
         shared = {name: f"{name}, the width of {low} on that scale" for name, low, _ in between}
     if head.target == "ordered":
-        titles[THRESHOLDS] = "thresholds: log-odds of a label up to the first of the two, every feature at zero"
+        words = f"thresholds: {_outcome_words(head)} of a label up to the first of the two, every feature at zero"
+        titles[THRESHOLDS] = words
     return titles | shared
 
 
@@ -70,12 +72,17 @@ def _title(head: Head, k: int, labels: list[str] | None) -> str:
     if labels is not None and head.reference is not None:
         return f"log-odds of {labels[k]} against {labels[head.reference]}"
     if labels is not None and head.target == "binary":
-        words = {"probit": "probit", "cloglog": "complementary log-log"}.get(getattr(head, "link_name", ""), "log-odds")
-        return f"{words} of {labels[1]} against {labels[0]}"
+        return f"{_outcome_words(head)} of {labels[1]} against {labels[0]}"
     if labels is not None and head.target == "ordered":
         order = labels if len(labels) <= _SHOWN else [*labels[:2], "…", labels[-1]]
-        return f"log-odds of a higher label ({' < '.join(order)})"
+        return f"{_outcome_words(head)} of a higher label ({' < '.join(order)})"
     return _eta_words(head, head.eta_names[k])
+
+
+def _outcome_words(head: Head) -> str:
+    """What eta is of the probability of an outcome."""
+    name = getattr(head, "link_name", "logit")
+    return "log-odds" if name == "logit" else SHARE[name].words.replace("{}", "").strip()
 
 
 def _columns(head: Head, labels: list[str] | None) -> list[tuple[int, str]]:

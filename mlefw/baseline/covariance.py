@@ -52,6 +52,8 @@ def covariance(solution: Solution, kind: StandardErrors = "default") -> Covarian
         return "the estimate does not exist"
     if not solution.converged:
         return "the estimate is not certified"
+    if solution.boundary is not None:
+        return solution.boundary
     if solution.matrix_free:
         return f"the information of {problem.size} coefficients is not formed"
     if not problem.prior.smooth:
@@ -95,7 +97,7 @@ def _is_least_squares(problem: Problem) -> bool:
     """Whether means are estimated by least squares, with a shared scale or covariance."""
     head = problem.head
     if isinstance(head, GaussianHead):
-        return head.eta_names == ("loc",) and bool(head.shared_dim)
+        return head.is_linear and head.eta_names == ("loc",) and bool(head.shared_dim)
     return isinstance(head, MultivariateGaussianHead) and bool(head.shared_dim)
 
 

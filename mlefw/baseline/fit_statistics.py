@@ -43,7 +43,7 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
     null_deviance = _deviance(null)
     if deviance is not None and null_deviance is not None:
         content["null_deviance"] = null_deviance
-        if isinstance(head, GaussianHead) and null_deviance > 0:
+        if isinstance(head, GaussianHead) and head.is_linear and null_deviance > 0:
             content["r_squared"] = 1 - deviance / null_deviance
     if head.support.is_discrete and lowest < 0:
         content["mcfadden_r2"] = 1 - log_likelihood / lowest

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlefw.baseline.barrier import Barrier
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.collinear import independent_columns
 from mlefw.baseline.conjugate_gradient import NewtonCG
@@ -44,7 +45,15 @@ from mlefw.prior.base import check_scale
 
 StandardErrors = Literal["default", "observed", "expected", "sandwich", "hc0", "hc1"]
 
-_SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), VaryingLaplace(), Kinked(), ProximalNewton(), Newton())
+_SOLVERS: tuple[Solver, ...] = (
+    LeastSquares(),
+    LeastAbsolute(),
+    VaryingLaplace(),
+    Kinked(),
+    Barrier(),
+    ProximalNewton(),
+    Newton(),
+)
 
 _PROOF_SECONDS = 20.0
 """Seconds that a proof of existence may take, so that time is left for the MAP estimate if there is no maximum."""

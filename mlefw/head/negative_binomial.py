@@ -94,15 +94,16 @@ class NegativeBinomialHead(FactorizedHead):
     counts of people and events. The Poisson distribution is its limit.
 
     Domain: y in {0, 1, 2, …}.
-    Link: mean = exp(eta_1), a log exposure is an offset of eta; dispersion α = exp(eta_2).
+    Link: mean = exp(eta_1), a log exposure is an offset of eta, or by `link` eta_1 (identity), eta_1² (sqrt) and the
+        like, for which eta_1 has to be positive; dispersion α = exp(eta_2).
     NLL: −lgamma(y + 1/α) + lgamma(1/α) + lgamma(y + 1) + (y + 1/α) log(1 + α mean) − y log(α mean).
 
     Source: Lawless (1987).
     """
 
-    lone: ClassVar = True
     also_known_as: ClassVar = "negative binomial (NB2) regression"
     inverse_links: ClassVar = {"mean": inverse_link.exp, "dispersion": inverse_link.exp}
+    links: ClassVar = inverse_link.POSITIVE
     support = constraints.nonnegative_integer
     limits: ClassVar = (
         Limit(
@@ -110,9 +111,14 @@ class NegativeBinomialHead(FactorizedHead):
         ),
     )
 
-    def __init__(self, dispersion: ParameterSource = "shared", start: Start = "null") -> None:
-        super().__init__(mean="predicted", dispersion=dispersion, start=start)
-        self.convex = not isinstance(dispersion, str)
+    def __init__(self, dispersion: ParameterSource = "shared", start: Start = "null", link: str = "log") -> None:
+        super().__init__(mean="predicted", dispersion=dispersion, start=start, link=link)
+        self.lone = link == "log"
+        self.convex = link == "log" and not isinstance(dispersion, str)
+
+    def set_units(self, mean: float, spread: float) -> None:
+        """Set center and gain of a mean that has no log link; a dispersion has no unit."""
+        self._set_power_units(mean, spread if spread > 0 else mean or 1.0)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
         """Rough mean and dispersion by the method of moments."""
@@ -123,7 +129,7 @@ class NegativeBinomialHead(FactorizedHead):
         """The negative binomial distribution for a complete eta, without forming mean and dispersion first."""
         given = math.log(self.fixed["dispersion"]) if "dispersion" in self.fixed else None
         log_dispersion = eta[..., 1] if given is None else torch.full_like(eta[..., 0], given)
-        return NegativeBinomial(eta[..., 0], log_dispersion)
+        return NegativeBinomial(inverse_link.log_of(self.first_link, eta[..., 0]), log_dispersion)
 
     def build(self, mean: Tensor, dispersion: Tensor) -> NegativeBinomial:  # type: ignore[override]
         """The negative binomial distribution with this mean and dispersion."""
