@@ -46,7 +46,7 @@ class GaussianHead(LocationScaleHead):
         start: Start = "null",
         link: str = "identity",
     ) -> None:
-        super().__init__(scale, scale_floor, start, link)
+        super().__init__(scale, scale_floor, start, link=link)
 
     @property
     def is_linear(self) -> bool:

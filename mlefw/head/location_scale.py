@@ -29,6 +29,7 @@ class LocationScaleHead(FactorizedHead):
         scale: ParameterSource = "shared",
         scale_floor: float = 1e-3,
         start: Start = "null",
+        *,
         link: str | None = None,
     ) -> None:
         super().__init__(loc="predicted", scale=scale, scale_floor=scale_floor, start=start, link=link)

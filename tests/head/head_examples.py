@@ -107,6 +107,11 @@ def lognormal_nll(eta, y):
     return gaussian_nll([eta[0], eta[1]], mpmath.log(y)) + mpmath.log(y)
 
 
+def logistic_nll(eta, y):
+    u = (y - eta[0]) / mpmath.exp(eta[1])
+    return eta[1] + abs(u) + 2 * mpmath.log1p(mpmath.exp(-abs(u)))
+
+
 def beta_nll(eta, y):
     mean, rest = 1 / (1 + mpmath.exp(-eta[0])), 1 / (1 + mpmath.exp(eta[0]))
     a, b = mean * mpmath.exp(eta[1]), rest * mpmath.exp(eta[1])
@@ -199,6 +204,14 @@ EXAMPLES = {
         [*LOCATION_SCALE_EXTREMES, ([0.0, -700.0], 1.0), ([0.0, 0.0], -1e300)],
         location_scale=True,
         smooth=False,
+        set_units=([3.0, math.log(2)], [2.0, 1.0]),
+    ),
+    "logistic": Example(
+        logistic_nll,
+        lambda eta: scipy.stats.logistic(eta[0], math.exp(eta[1])),
+        LOCATION_SCALE_POINTS,
+        [*LOCATION_SCALE_EXTREMES, ([0.0, -700.0], 1.0), ([0.0, 0.0], -1e300)],
+        location_scale=True,
         set_units=([3.0, math.log(2)], [2.0, 1.0]),
     ),
     "bernoulli": Example(
@@ -353,6 +366,22 @@ EXAMPLES = {
         [([0.3, 0.2], 1.1), ([-2.0, -1.5], 0.1), ([5.0, -1.0], 3.0), ([0.0, 0.0], 0.5)],
         [
             *(([e, s], y) for e in (-700.0, 0.0) for s in (-300.0, -20.0, 0.0, 600.0) for y in (1e-300, 1.5, 1e300)),
+            *(([1e100, s], y) for s in (0.0, 600.0) for y in (1e-300, 1e300)),
+        ],
+        inside=1.0,
+        outside=(0.0, -1.0, math.nan),
+        log_link=True,
+        set_units=(
+            [math.log(3) - math.log(13 / 9) / 2, math.log(math.sqrt(math.log(13 / 9)))],
+            [math.sqrt(math.log(13 / 9)), 1.0],
+        ),
+    ),
+    "loglogistic": Example(
+        lambda eta, y: logistic_nll(eta, mpmath.log(y)) + mpmath.log(y),
+        lambda eta: scipy.stats.fisk(math.exp(-eta[1]), scale=math.exp(eta[0])),
+        [([0.3, -1.2], 1.1), ([-2.0, -1.5], 0.1), ([5.0, -1.0], 3.0), ([0.0, -2.0], 0.5)],
+        [
+            *(([e, s], y) for e in (-700.0, 0.0) for s in (-300.0, -20.0, 0.5, 600.0) for y in (1e-300, 1.5, 1e300)),
             *(([1e100, s], y) for s in (0.0, 600.0) for y in (1e-300, 1e300)),
         ],
         inside=1.0,
