@@ -33,6 +33,19 @@ class _AboveOne(Transform):
         return (y - 1).log()
 
 
+class _BetweenOneAndTwo(Transform):
+    """1.01 + 0.98 · sigmoid(eta): the power of a variance function between those of counts and of gamma variables."""
+
+    domain, codomain, bijective, sign = constraints.real, constraints.interval(1.01, 1.99), True, 1
+    words = "logit of ({} - 1.01) / 0.98,"
+
+    def _call(self, x: Tensor) -> Tensor:
+        return 1.01 + 0.98 * torch.sigmoid(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return (y - 1.01).log() - (1.99 - y).log()
+
+
 class Power(Transform):
     """A power of a positive eta, eta^exponent: the inverse link of a positive parameter that is not a logarithm.
 
@@ -85,6 +98,7 @@ identity: Transform = identity_transform
 exp: Transform = ExpTransform()
 sigmoid: Transform = _Sigmoid()
 above_one: Transform = _AboveOne()
+between_one_and_two: Transform = _BetweenOneAndTwo()
 reciprocal: Transform = _Reciprocal()
 
 REAL: Mapping[str, Transform] = {"identity": identity, "log": exp, "inverse": reciprocal}

@@ -31,7 +31,12 @@ POSITIVE = {
     "inverse_squared": LINKS.InverseSquared(),
 }
 SHARES = {"probit": LINKS.Probit(), "cloglog": LINKS.CLogLog(), "loglog": LINKS.LogLog(), "cauchit": LINKS.Cauchy()}
-CONVEX = {("gamma", "inverse"), *(("poisson", link) for link in ("identity", "sqrt"))}
+CONVEX = {
+    ("gamma", "inverse"),
+    ("inverse_gaussian", "inverse"),
+    ("inverse_gaussian", "inverse_squared"),
+    *(("poisson", link) for link in ("identity", "sqrt")),
+}
 
 
 def solve(head: str, of: Sample, **settings: object) -> Solution:
@@ -59,17 +64,19 @@ def drawn(head: str, link: str) -> tuple[Sample, np.ndarray]:
     random = np.random.default_rng(7)
     x, offset = random.uniform(size=(250, 2)), random.uniform(0, 0.2, 250)
     mean = POSITIVE[link].inverse(0.7 + x @ [0.8, 0.4] + offset)
-    y = random.gamma(2.0, mean / 2) if head == "gamma" else random.poisson(mean).astype(float)
+    y = {"gamma": random.gamma(2.0, mean / 2), "inverse_gaussian": random.wald(mean, 8.0)}.get(head)
+    y = random.poisson(mean).astype(float) if y is None else y
     return sample(x, y, offset=offset), sm.add_constant(x)
 
 
 @pytest.mark.parametrize("link", [link for link in POSITIVE if link != "log"])
-@pytest.mark.parametrize("head", ["gamma", "poisson", "negative_binomial"])
+@pytest.mark.parametrize("head", ["gamma", "inverse_gaussian", "poisson", "negative_binomial"])
 def test_means_under_other_links(head: str, link: str) -> None:
     of, design = drawn(head, link)
     alpha = {"dispersion": 0.1} if head == "negative_binomial" else {}
     kind = {
         "gamma": sm.families.Gamma,
+        "inverse_gaussian": sm.families.InverseGaussian,
         "poisson": sm.families.Poisson,
         "negative_binomial": sm.families.NegativeBinomial,
     }
@@ -82,7 +89,7 @@ def test_means_under_other_links(head: str, link: str) -> None:
     assert solution.exists
     assert bool(solution.is_global) >= ((head, link) in CONVEX)
     same(solution, "mean" if head != "poisson" else "rate", model.params)
-    if head != "gamma":
+    if head in ("poisson", "negative_binomial"):
         assert solution.objective == pytest.approx(-model.llf / 250, abs=1e-10)
 
 
