@@ -36,6 +36,8 @@ class Solution:
         infimum: the infimum of the mean NLL where it has no minimum, if known.
         gap: duality gap in nats per observation, if the solver has one.
         matrix_free: whether there are too many coefficients to form a Hessian.
+        boundary: why there are no standard errors although the estimate exists: it lies on the boundary of the region
+            of its parameters; one clause.
         parts: for several targets that are independent given x, the solution of each.
         smoothing: scales of smooth terms and effects of groups, with their certificate; None without such terms.
         known: the derivatives at theta, if the solver has them.
@@ -56,6 +58,7 @@ class Solution:
     infimum: float | None = None
     gap: float | None = None
     matrix_free: bool = False
+    boundary: str | None = None
     parts: tuple["Solution", ...] = ()
     smoothing: Smoothing | None = None
     known: Derivatives | None = field(default=None, repr=False, compare=False)

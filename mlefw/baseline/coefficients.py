@@ -10,6 +10,7 @@ from torch import Tensor
 from mlefw import inverse_link
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance
+from mlefw.distribution.link import SHARE
 from mlefw.distribution.reference import normal_quantile, t_quantile, t_tail
 from mlefw.head.base import Head
 from mlefw.system.atomic import Json
@@ -83,12 +84,16 @@ def link_of(head: Head, name: str) -> str:
     stated = getattr(head, "link_name", None)
     if stated is not None and name == head.eta_names[0]:
         return str(stated)
-    return "logit" if name in ("logit", "logits") else inverse_link.link_words(head.inverse_link_of(name))
+    link = head.inverse_link_of(name)
+    share = next((known for known, one in SHARE.items() if one is link), None)
+    return share or ("logit" if name in ("logit", "logits") else inverse_link.link_words(link))
 
 
 def _words(link: str) -> str:
     """What a link makes of a probability, in words."""
-    return {"logit": "log-odds", "cloglog": "complementary log-log"}.get(link, link)
+    if link == "logit":
+        return "log-odds"
+    return SHARE[link].words.replace("{}", "").strip() if link in SHARE else link
 
 
 def _title(head: Head, k: int, labels: list[str] | None) -> str:

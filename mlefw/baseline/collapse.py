@@ -48,6 +48,8 @@ def collapse(problem: Problem, seconds: float) -> Collapse | None:
     at = _targets(problem)
     if at is None:
         return None
+    if bool((at.exact & ~np.isfinite(at.low)).any()):
+        return _of_zeros(at, seconds)
     z, low, noise, exact = at.z, at.low, at.noise, at.exact
     line = fitted(z[exact], low[exact], noise[exact])
     if line is not None and exact.all():
@@ -73,9 +75,9 @@ def on_a_plane(problem: Problem) -> bool:
     If not, the exact rows keep a constant scale from going to zero. False for a head without a collapsible parameter.
     """
     at = _targets(problem)
-    if at is None or not at.exact.any():
+    if at is None or not (near := at.exact & np.isfinite(at.low)).any():
         return False
-    return fitted(at.z[at.exact], at.low[at.exact], at.noise[at.exact]) is not None
+    return fitted(at.z[near], at.low[near], at.noise[near]) is not None
 
 
 class _Targets(NamedTuple):
@@ -160,6 +162,22 @@ def _within_bounds(z: Array, low: Array, high: Array, line: Array, seconds: floa
     what = "a linear combination of the features lies within the bounds of every row"
     certain = 0.0 if bool(found.grown.all()) else None
     return Collapse(f"{what}: each becomes certain as scale goes to 0", certain)
+
+
+def _of_zeros(at: _Targets, seconds: float) -> Collapse | None:
+    """A head with a probability of zero: all positive rows fitted exactly, and all zeros told from them.
+
+    A zero is fitted by an infinite eta: along a direction that moves every zero there and no other row, zeros become
+    certain while the dispersion goes to 0.
+    """
+    near, far = np.isfinite(at.low), ~np.isfinite(at.low)
+    if not near.any() or fitted(at.z[near], at.low[near], at.noise[near]) is None:
+        return None
+    found = search(at.z[near], at.z[far] * np.sign(at.low[far])[:, None], at.z[:0], seconds)
+    if found.direction is None or not found.grown.all():
+        return None
+    what = "the linear model fits every positive row exactly, and tells all zeros from them"
+    return Collapse(f"{what}: the likelihood is unbounded as the dispersion goes to 0")
 
 
 def _of_majority(problem: Problem, z: Array, y: Array, noise: Array) -> Collapse | None:

@@ -93,6 +93,8 @@ def _no_matrix(solution: Solution) -> str | None:
         return "the estimate does not exist"
     if not solution.converged:
         return "the estimate is not certified"
+    if solution.boundary is not None:
+        return solution.boundary
     if solution.matrix_free:
         return f"the information of {solution.problem.size} coefficients is not formed"
     if not solution.problem.prior.smooth:

@@ -58,7 +58,7 @@ def _against_null(solution: Solution, null: Solution, known: dict[str, float], c
     null_deviance = _deviance(null)
     if deviance is not None and null_deviance is not None:
         content["null_deviance"] = null_deviance
-        if isinstance(head, GaussianHead) and null_deviance > 0:
+        if isinstance(head, GaussianHead) and head.is_linear and null_deviance > 0:
             content["r_squared"] = 1 - deviance / null_deviance
     if head.support.is_discrete and lowest < 0:
         content["mcfadden_r2"] = 1 - log_likelihood / lowest

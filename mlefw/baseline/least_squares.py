@@ -37,7 +37,7 @@ class LeastSquares(Solver):
         """Whether the head is Gaussian with a constant scale, and the prior flat or Gaussian."""
         head = problem.head
         # A subclass may have another density.
-        constant = type(head) is GaussianHead and head.eta_names == ("loc",)
+        constant = type(head) is GaussianHead and head.is_linear and head.eta_names == ("loc",)
         return constant and type(problem.prior) in (NoPrior, L2Prior)
 
     def work(self, problem: Problem) -> float:

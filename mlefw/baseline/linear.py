@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlefw.baseline.barrier import Barrier
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.collinear import without_collinear
 from mlefw.baseline.conjugate_gradient import NewtonCG
@@ -47,7 +48,15 @@ StandardErrors = Literal[
     "default", "observed", "expected", "pearson", "sandwich", "hc0", "hc1", "hc2", "hc3", "hc4", "cluster", "hac"
 ]
 
-_SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), VaryingLaplace(), Kinked(), ProximalNewton(), Newton())
+_SOLVERS: tuple[Solver, ...] = (
+    LeastSquares(),
+    LeastAbsolute(),
+    VaryingLaplace(),
+    Kinked(),
+    Barrier(),
+    ProximalNewton(),
+    Newton(),
+)
 
 _PROOF_SECONDS = 20.0
 """Seconds that a proof of existence may take, so that time is left for the MAP estimate if there is no maximum."""

@@ -101,7 +101,7 @@ class Newton(Solver):
             there = problem.derivatives(target)
             # If a parameter goes to infinity, the gradient falls slowly for ever: ask it to halve.
             enough = 0.5 if _norm(here, free) < _TOLERANCE else 1.0
-            if polishing and not _norm(there, free) < enough * _norm(here, free):
+            if not math.isfinite(there.value) or (polishing and not _norm(there, free) < enough * _norm(here, free)):
                 break
             theta, here = target, there
             if polishing and _norm(here, free) < 1e-14:

@@ -70,9 +70,20 @@ def origin(problem: Problem) -> Tensor:
     raw = intercepts(problem, theta)
     for k, name in enumerate(head.eta_names + head.shared_names):
         if name in rough:
-            eta = rough[name] - (_mean_offset(rows, share, k) if k or head.log_link else 0.0)
+            eta = rough[name] - (_mean_offset(rows, share, k) if k or _is_moved(head) else 0.0)
             raw[k] = (eta - head.center[k]) / head.gain[k]
-    return with_intercepts(problem, theta, raw)
+    return feasible(problem, with_intercepts(problem, theta, raw))
+
+
+def feasible(problem: Problem, theta: Tensor) -> Tensor:
+    """Theta with biases raised until the eta of every row is positive, where an inverse link asks for it."""
+    theta = theta.clone()
+    for k in problem.head.positive_columns:
+        column = torch.cat([eta[:, k] for _, _, eta in problem.etas(theta)])
+        least = float(column.min())
+        if k < problem.head.eta_dim and not least > 0:
+            problem.split(theta)[1][k] += (0.01 * float(problem.head.center[k].abs()) - least) / problem.head.gain[k]
+    return theta
 
 
 def _mean_offset(rows: Rows, share: Tensor, k: int) -> float:
@@ -107,16 +118,21 @@ def sharpened(problem: Problem, theta: Tensor, share: float) -> Tensor:
     return with_intercepts(problem, theta, raw)
 
 
+def _is_moved(head: Head) -> bool:
+    """Whether an offset moves the first eta rather than the target itself: under a log or power link."""
+    return head.log_link or 0 in head.positive_columns
+
+
 def _rough(head: Head, rows: Rows, share: Tensor) -> dict[str, float]:
     """The eta of the head's rough parameters for the moments of the target, by parameter name."""
     y = head.points(rows.y.double())
     if not isinstance(head, FactorizedHead | ComponentHead):
         return {}
-    y = y - (0.0 if head.log_link else rows.first_offset)
+    y = y - (0.0 if _is_moved(head) else rows.first_offset)
     mean = float(share @ y)
     rough = head.rough(mean, float(share @ (y - mean).square()) ** 0.5)
-    values = {name: torch.tensor(value, dtype=torch.float64) for name, value in rough.items()}
-    return {name: float(head.inverse_link_of(name).inv(value)) for name, value in values.items()}
+    at = {name: torch.tensor(value, dtype=torch.float64) for name, value in rough.items()}
+    return {name: float(head.inverse_link_of(name).inv(value)) for name, value in at.items()}
 
 
 def _shifted(problem: Problem, theta: Tensor, shift: float) -> Tensor:
@@ -134,7 +150,7 @@ def _staged(problem: Problem, first: Tensor) -> Tensor | None:
     head = problem.head
     if not isinstance(head, FactorizedHead) or head.eta_dim != 2 or head.eta_names[1] not in head.collapsible:
         return None
-    if head.inverse_links[head.eta_names[0]] is not inverse_link.identity or not problem.num_active:
+    if head.first_link is not inverse_link.identity or not problem.num_active:
         return None
     if not problem.is_plain:
         return _staged_terms(problem, first)

@@ -22,7 +22,7 @@ def supports(config: Settings, data: Data) -> bool:
     if not data.schema.row_shape.is_table:
         return False
     head = build.head_of(config.head, data.schema.targets)
-    plain = type(head) is GaussianHead and head.eta_names == ("loc",) and "scale" not in head.fixed
+    plain = type(head) is GaussianHead and head.is_linear and head.eta_names == ("loc",) and "scale" not in head.fixed
     return plain and type(instantiate("prior", config.prior)) is NoPrior
 
 

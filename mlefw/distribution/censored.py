@@ -5,12 +5,22 @@ from functools import singledispatch
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Exponential, Laplace, LogNormal, Normal, kl_divergence, register_kl
+from torch.distributions import (
+    Distribution,
+    Exponential,
+    Laplace,
+    LogNormal,
+    Normal,
+    StudentT,
+    kl_divergence,
+    register_kl,
+)
 from torch.distributions.constraints import Constraint
 from torch.types import _size
 
 from mlefw.distribution.cdf import cdf
-from mlefw.distribution.special import log_normal_cdf
+from mlefw.distribution.quadrature import half_line
+from mlefw.distribution.special import log_normal_cdf, stirling_error
 
 _LOG_2 = math.log(2)
 
@@ -46,6 +56,38 @@ def _(distribution: Laplace, y: Tensor, above: bool) -> Tensor:
 @log_tail.register
 def _(distribution: Exponential, y: Tensor, above: bool) -> Tensor:
     return log_tail_from_hazard(distribution.rate * y, above)
+
+
+@log_tail.register
+def _(distribution: StudentT, y: Tensor, above: bool) -> Tensor:
+    u = (y - distribution.loc) / distribution.scale
+    inside = -u if above else u
+    outer = _log_tail_of_t(distribution.df, inside.abs())
+    return torch.where(inside < 0, outer, torch.log1p(-outer.exp()))
+
+
+def _log_tail_of_t(df: Tensor, u: Tensor) -> Tensor:
+    """Logarithm of P(T > u) for u >= 0, by quadrature, which has derivatives in the degrees of freedom.
+
+    With u = √df · sinh(s) the density in s is proportional to cosh(s)^−df, whose logarithm is concave: it is integrated
+    relative to its value at the argument.
+    """
+    s = torch.asinh(u / df.sqrt())
+    slope = torch.tanh(s)
+    # log cosh(s + x) − log cosh(s), without cancellation for a small x.
+    scale = (1 / (df * slope + df.sqrt())).detach()
+
+    def relative(x: Tensor) -> Tensor:
+        near = x.clamp(max=20.0)
+        close = torch.log1p(2 * torch.sinh(near / 2).square() + torch.sinh(near) * slope)
+        return torch.exp(-df * (close + (x - near)))
+
+    half = df / 2
+    # lgamma(half + ½) − lgamma(half) − ½ log(half), whose leading terms by Stirling cancel for a large df.
+    ratio = half * torch.log1p(0.5 / half) - 0.5 + stirling_error(half + 0.5) - stirling_error(half)
+    log_cosh = torch.logaddexp(s, -s) - _LOG_2
+    constant = ratio + 0.5 * df.log() - 0.5 * math.log(2 * math.pi)
+    return constant - df * log_cosh + half_line(relative, scale).log()
 
 
 def log_tail_from_hazard(hazard: Tensor, above: bool) -> Tensor:

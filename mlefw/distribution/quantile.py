@@ -43,7 +43,12 @@ def quantile(distribution: Distribution, level: Level) -> Tensor:
             return distribution.icdf(_like(distribution.mean, level))
         except NotImplementedError:
             pass
-    return bisect(distribution, level, *cantelli(distribution, level))
+    return bisected(distribution, level)
+
+
+def bisected(distribution: Distribution, level: Level, num_steps: int = 100) -> Tensor:
+    """The quantile, (*batch,), by bisection of the cdf between bounds from mean and variance."""
+    return bisect(distribution, level, *cantelli(distribution, level), num_steps)
 
 
 @quantile.register
@@ -148,9 +153,9 @@ def cantelli(distribution: Distribution, level: Level) -> tuple[Tensor, Tensor]:
     return (low if lowest is None else low.clamp(min=lowest)), high
 
 
-def bisect(distribution: Distribution, level: Level, low: Tensor, high: Tensor) -> Tensor:
+def bisect(distribution: Distribution, level: Level, low: Tensor, high: Tensor, num_steps: int = 100) -> Tensor:
     """The quantile between bounds that are known, (*batch,)."""
-    num_steps, discrete = 100, is_discrete(distribution)
+    discrete = is_discrete(distribution)
     if discrete:
         num_steps = math.ceil(math.log2(float(torch.nan_to_num(high - low).max()) + 1)) if low.numel() else 0
     for _ in range(num_steps):
@@ -180,8 +185,13 @@ def sample(distribution: Distribution, generator: torch.Generator | None = None)
 
 
 def pit_bounds(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
-    """P(Y < y) and P(Y <= y), between which the PIT lies, each (*batch,); equal for a continuous distribution."""
+    """P(Y < y) and P(Y <= y), between which the PIT lies, each (*batch,); equal for a continuous distribution.
+
+    A continuous distribution with a probability at the lower end of its support names that value as its `atom`.
+    """
     upper = cdf(distribution, y)
+    if (atom := getattr(distribution, "atom", None)) is not None:
+        return torch.where(y <= atom, torch.zeros_like(upper), upper), upper
     return (cdf(distribution, y - 1), upper) if is_discrete(distribution) else (upper, upper)
 
 

@@ -98,7 +98,7 @@ def gamma_tails(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     )
     # The exponent sign · shape · t − x · expm1(sign · t), rearranged to avoid the cancellation of its two large terms.
     left = sign * (shape - inside)
-    tail = density * half_line(lambda t: torch.exp(left * t - inside * _expm1_rest(sign * t)), scale)
+    tail = density * half_line(lambda t: torch.exp(left * t - inside * expm1_rest(sign * t)), scale)
     tail = tail + torch.where(slow, density / shape * torch.exp(shape.log() - inside.log()), torch.zeros_like(tail))
     tail = torch.where(x <= 0, torch.zeros_like(tail), tail.clamp(max=1))
     return torch.where(sign < 0, tail, 1 - tail), torch.where(sign < 0, 1 - tail, tail)
@@ -126,7 +126,7 @@ def beta_tails(a: Tensor, b: Tensor, x: Tensor, other: Tensor) -> tuple[Tensor, 
 
     def integrand(t: Tensor) -> Tensor:
         near, moved = t.clamp(max=0.5), share * torch.expm1(sign * t.clamp(max=700.0))
-        close = -fall * near - size * (share * _expm1_rest(sign * near) - _log1p_rest(moved))
+        close = -fall * near - size * (share * expm1_rest(sign * near) - _log1p_rest(moved))
         return torch.exp(torch.where(t <= 0.5, close, shape * t - size * torch.log1p(moved)))
 
     tail = density * half_line(integrand, scale)
@@ -175,7 +175,7 @@ def _log1p_rest(u: Tensor) -> Tensor:
     return torch.where(u.abs() < 0.1, near * near * series, u - torch.log1p(u))
 
 
-def _expm1_rest(u: Tensor) -> Tensor:
+def expm1_rest(u: Tensor) -> Tensor:
     """The difference expm1(u) − u, to full relative precision."""
     near = u.clamp(-0.5, 0.5)
     series = torch.ones_like(u)

@@ -10,6 +10,7 @@ from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
 
 from mlefw import inverse_link
+from mlefw.distribution.link import SHARE
 from mlefw.distribution.parameter import ParameterSource
 from mlefw.distribution.special import stirling_error
 from mlefw.head.base import FactorizedHead
@@ -69,15 +70,16 @@ class BetaHead(FactorizedHead):
     number as weight.
 
     Domain: 0 < y < 1.
-    Link: mean = sigmoid(eta_1); precision φ = exp(eta_2); variance = mean (1 − mean) / (1 + φ).
+    Link: mean = sigmoid(eta_1), or by `link` Φ(eta_1) (probit), 1 − exp(−exp(eta_1)) (cloglog), exp(−exp(−eta_1))
+        (loglog) or ½ + atan(eta_1) / π (cauchit); precision φ = exp(eta_2); variance = mean (1 − mean) / (1 + φ).
     NLL: lgamma(a) + lgamma(b) − lgamma(φ) − (a − 1) log y − (b − 1) log(1 − y), a = mean φ, b = (1 − mean) φ.
 
     Source: Ferrari & Cribari-Neto (2004).
     """
 
-    lone: ClassVar = True
     also_known_as: ClassVar = "beta regression"
     inverse_links: ClassVar = {"mean": inverse_link.sigmoid, "precision": inverse_link.exp}
+    links: ClassVar = SHARE
     sharpening: ClassVar = frozenset({"precision"})
     support = OpenUnitInterval()
     outside: ClassVar = (
@@ -85,8 +87,9 @@ class BetaHead(FactorizedHead):
         "or move them inside, (y (n - 1) + 1/2) / n (Smithson & Verkuilen, 2006)"
     )
 
-    def __init__(self, precision: ParameterSource = "shared", start: Start = "null") -> None:
-        super().__init__(mean="predicted", precision=precision, start=start)
+    def __init__(self, precision: ParameterSource = "shared", start: Start = "null", link: str = "logit") -> None:
+        super().__init__(mean="predicted", precision=precision, start=start, link=link)
+        self.lone = SHARE[link].log_concave
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
         """Rough mean and precision by the method of moments."""
@@ -95,19 +98,21 @@ class BetaHead(FactorizedHead):
 
     def distribution(self, eta: Tensor) -> Beta:
         """The beta distribution for a complete eta, without forming the mean first."""
-        return Beta(eta[..., 0], self.params(eta)["precision"].expand(eta.shape[:-1]))
+        return Beta(SHARE[self.link_name].log_odds(eta[..., 0]), self.params(eta)["precision"].expand(eta.shape[:-1]))
 
     def build(self, mean: Tensor, precision: Tensor) -> Beta:  # type: ignore[override]
         """The beta distribution with this mean and precision."""
         return Beta(inverse_link.sigmoid.inv(mean), precision.expand_as(mean))
 
     def information(self, eta: Tensor) -> Tensor:
-        """The expected information in (logit mean, log precision), by trigamma functions."""
+        """The expected information in (eta_1, log precision), by trigamma functions."""
         here = self.distribution(eta)
         m, rest, phi = here.mean, (-here.logit_mean).sigmoid(), here.precision
         first, second = (torch.special.polygamma(1, a) for a in (here.concentration1, here.concentration0))
         located = (phi * m * rest).square() * (first + second)
         both = phi.square() * m * rest * (m * first - rest * second)
         spread = phi.square() * (m.square() * first + rest.square() * second - torch.special.polygamma(1, phi))
+        slope = SHARE[self.link_name].log_slope(eta[..., 0], here.logit_mean).exp()
+        located, both = slope.square() * located, slope * both
         whole = torch.stack([torch.stack([located, both], -1), torch.stack([both, spread], -1)], -1)
         return whole[..., : eta.shape[-1], : eta.shape[-1]]

@@ -102,7 +102,7 @@ class BetaBinomialHead(TrialsHead):
     Source: Skellam (1948); Prentice (1986).
     """
 
-    lone: ClassVar = True
+    lone = True
     also_known_as: ClassVar = "beta-binomial regression"
     inverse_links: ClassVar = {"mean": inverse_link.sigmoid, "correlation": inverse_link.sigmoid}
     limits: ClassVar = (

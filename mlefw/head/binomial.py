@@ -10,9 +10,9 @@ from torch.distributions import Distribution, register_kl
 from torch.nn.functional import logsigmoid
 
 from mlefw import inverse_link
+from mlefw.distribution.link import SHARE
 from mlefw.distribution.special import stirling_error
 from mlefw.errors import UsageError
-from mlefw.head.bernoulli import LINKS, log_slope
 from mlefw.head.head import Rises, Start
 from mlefw.head.trials import TrialsHead
 
@@ -76,8 +76,8 @@ class BinomialHead(TrialsHead):
     convex = True
 
     def __init__(self, link: str = "logit", trials: int | None = None, start: Start = "null") -> None:
-        if link not in LINKS:
-            raise UsageError(f"head.link={link!r}: expected one of {', '.join(LINKS)}")
+        if link not in SHARE:
+            raise UsageError(f"head.link={link!r}: expected one of {', '.join(SHARE)}")
         super().__init__(trials, start, logits="predicted")
         self.link_name = link
         self.natural = link == "logit"
@@ -89,7 +89,7 @@ class BinomialHead(TrialsHead):
 
     def distribution(self, eta: Tensor) -> Distribution:
         """The binomial distribution for a complete eta."""
-        return self.build(LINKS[self.link_name](eta[..., 0]))
+        return self.build(SHARE[self.link_name].log_odds(eta[..., 0]))
 
     def build(self, logits: Tensor) -> Distribution:  # type: ignore[override]
         """The binomial distribution with these log-odds."""
@@ -105,9 +105,9 @@ class BinomialHead(TrialsHead):
 
     def _information(self, eta: Tensor, trials: Tensor | float) -> Tensor:
         column = eta[..., 0]
-        logits = LINKS[self.link_name](column)
+        logits = SHARE[self.link_name].log_odds(column)
         log_variance = logsigmoid(logits) + logsigmoid(-logits)
-        return trials * (log_variance + 2 * log_slope(self.link_name, column, logits)).exp()[..., None, None]
+        return trials * (log_variance + 2 * SHARE[self.link_name].log_slope(column, logits)).exp()[..., None, None]
 
     def recession(self, y: Tensor) -> dict[str, Rises]:
         """Eta may go to infinity where there are no failures, and to minus infinity where there are no successes."""
@@ -115,7 +115,7 @@ class BinomialHead(TrialsHead):
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor:
         """2 (y log(y / mean) + (trials − y) log((trials − y) / (trials − mean))), (*batch,)."""
-        logits, (count, trials) = LINKS[self.link_name](eta[..., 0]), self.parted(y)
+        logits, (count, trials) = SHARE[self.link_name].log_odds(eta[..., 0]), self.parted(y)
         edge = (count == 0) | (count == trials)
         one = torch.ones_like(count)
         inside = half_deviance(logits, torch.where(edge, one, count), torch.where(edge, one, trials - count))

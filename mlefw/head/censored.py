@@ -86,5 +86,6 @@ class CensoredHead(ComponentHead):
             log_tail(example, torch.ones(1, dtype=torch.float64), True)
         except NotImplementedError as error:
             raise UsageError(
-                f"head.component: {error}: expected gaussian, laplace, lognormal, weibull or exponential"
+                f"head.component: {error}: expected gaussian, logistic, student_t, laplace, "
+                "lognormal, loglogistic, weibull or exponential"
             ) from error

@@ -51,7 +51,8 @@ class GammaHead(FactorizedHead):
     are consistent for the mean whatever the distribution. With `dispersion=1` it is the exponential distribution.
 
     Domain: y > 0.
-    Link: mean = exp(eta_1); dispersion = max(exp(eta_2), floor), variance = dispersion · mean². The shape is
+    Link: mean = exp(eta_1), or by `link` 1 / eta_1 (inverse, the canonical one), eta_1 (identity) and the like, for
+        which eta_1 has to be positive; dispersion = max(exp(eta_2), floor), variance = dispersion · mean². The shape is
         1 / dispersion. The floor is `scale_floor`²: a relative spread of `scale_floor`.
     NLL: lgamma(k) − k log k + k eta_1 − (k − 1) log y + k y exp(−eta_1), k = 1 / dispersion.
 
@@ -62,6 +63,7 @@ class GammaHead(FactorizedHead):
     variance_parameter: ClassVar = ("dispersion", -1.0)
     also_known_as: ClassVar = "gamma deviance; the gamma generalised linear model with log link"
     inverse_links: ClassVar = {"mean": inverse_link.exp, "dispersion": inverse_link.exp}
+    links: ClassVar = inverse_link.POSITIVE
     collapsible: ClassVar = frozenset({"dispersion"})
     support = constraints.positive
     outside: ClassVar = (
@@ -69,14 +71,21 @@ class GammaHead(FactorizedHead):
     )
 
     def __init__(
-        self, dispersion: ParameterSource = "shared", scale_floor: float = 1e-3, start: Start = "null"
+        self,
+        dispersion: ParameterSource = "shared",
+        scale_floor: float = 1e-3,
+        start: Start = "null",
+        link: str = "log",
     ) -> None:
-        super().__init__(mean="predicted", dispersion=dispersion, scale_floor=scale_floor, start=start)
-        self.convex = not isinstance(dispersion, str)
-        self.unimodal = dispersion != "predicted"
+        super().__init__(mean="predicted", dispersion=dispersion, scale_floor=scale_floor, start=start, link=link)
+        # The deviance is convex in eta under these links; where it is least does not depend on a shared dispersion.
+        is_convex = link in ("log", "inverse")
+        self.convex = is_convex and not isinstance(dispersion, str)
+        self.unimodal = is_convex and dispersion != "predicted"
 
     def set_units(self, mean: float, spread: float) -> None:
-        """Set the floor only: the dispersion has no unit, and the unit of y shifts the intercept of the log mean."""
+        """Set the floor: the dispersion has no unit, and the unit of y shifts the intercept of a log mean."""
+        self._set_power_units(mean, spread if spread > 0 else mean)
         if "dispersion" not in self.fixed:
             self.floor.fill_(self.scale_floor**2)
 
@@ -86,7 +95,9 @@ class GammaHead(FactorizedHead):
 
     def distribution(self, eta: Tensor) -> Gamma:
         """The gamma distribution for a complete eta, without forming the mean first."""
-        return Gamma(eta[..., 0], self.params(eta)["dispersion"].expand(eta.shape[:-1]))
+        return Gamma(
+            inverse_link.log_of(self.first_link, eta[..., 0]), self.params(eta)["dispersion"].expand(eta.shape[:-1])
+        )
 
     def build(self, mean: Tensor, dispersion: Tensor) -> Gamma:  # type: ignore[override]
         """The gamma distribution with this mean and dispersion."""
@@ -98,14 +109,18 @@ class GammaHead(FactorizedHead):
         return {"mean": Rises(always, always)}
 
     def information(self, eta: Tensor) -> Tensor:
-        """The expected information diag(k, k² ψ′(k) − k) in (log mean, log dispersion), k = 1 / dispersion."""
+        """The expected information diag(k, k² ψ′(k) − k) in (log mean, log dispersion), k = 1 / dispersion.
+
+        For another link the first entry is times (d log mean / d eta)².
+        """
         k = self.distribution(eta).concentration
         spread = k * (k * torch.special.polygamma(1, k) - 1)
-        return torch.diag_embed(torch.stack([k, spread], -1)[..., : eta.shape[-1]])
+        located = k * torch.exp(2 * inverse_link.log_slope(self.first_link, eta[..., 0]))
+        return torch.diag_embed(torch.stack([located, spread], -1)[..., : eta.shape[-1]])
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor | None:
         """2 (y / mean − 1 − log(y / mean)), divided by a fixed dispersion; None where the dispersion is predicted."""
         if "dispersion" in self.eta_names:
             return None
-        deviance = 2 * half_deviance(eta[..., 0], y)
+        deviance = 2 * half_deviance(inverse_link.log_of(self.first_link, eta[..., 0]), y)
         return deviance if "dispersion" in self.shared_names else deviance / self.params(eta)["dispersion"]

@@ -6,6 +6,9 @@ from typing import ClassVar
 from torch import Tensor
 from torch.distributions import Normal, constraints
 
+from mlefw import inverse_link
+from mlefw.distribution.parameter import ParameterSource
+from mlefw.head.head import Start
 from mlefw.head.location_scale import LocationScaleHead
 
 
@@ -26,7 +29,8 @@ class GaussianHead(LocationScaleHead):
     `student_t` or `huber`.
 
     Domain: y real.
-    Link: loc = eta_1; scale = max(exp(eta_2), floor), the floor being `scale_floor` · sd(y).
+    Link: loc = eta_1, or by `link` exp(eta_1) (log) or 1 / eta_1 (inverse); scale = max(exp(eta_2), floor), the floor
+        being `scale_floor` · sd(y).
     NLL: ½ log 2π + log scale + ½ ((y − loc) / scale)².
     """
 
@@ -34,7 +38,27 @@ class GaussianHead(LocationScaleHead):
     squared: ClassVar = True
     scale_information: ClassVar = 2.0
     variance_parameter: ClassVar = ("scale", -0.5)
+    links: ClassVar = inverse_link.REAL
     support = constraints.real
+
+    def __init__(
+        self,
+        scale: ParameterSource = "shared",
+        scale_floor: float = 1e-3,
+        start: Start = "null",
+        link: str = "identity",
+    ) -> None:
+        super().__init__(scale, scale_floor, start, link=link)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the location is eta itself, so that least squares fit it."""
+        return self.first_link is inverse_link.identity
+
+    def rough(self, mean: float, spread: float) -> dict[str, float]:
+        """Mean and standard deviation of the target; a mean that the link cannot give is replaced by the spread."""
+        given = mean > 0 if self.log_link else mean != 0
+        return super().rough(mean, spread) | ({} if self.is_linear else {"loc": mean if given else spread or 1.0})
 
     def build(self, loc: Tensor, scale: Tensor) -> Gaussian:  # type: ignore[override]
         """Normal(loc, scale)."""

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
@@ -15,6 +16,10 @@ from mlefw import inverse_link
 from mlefw.distribution.parameter import Limit
 from mlefw.distribution.precision import by_column, promote
 from mlefw.errors import UsageError
+from mlefw.inverse_link import Power
+
+_LEAST_ETA = 1e-6
+"""Least eta of training, as a share of that of the null model, where an inverse link asks for a positive one."""
 
 Start = Literal["null", "zero"]
 """Where training starts: at the intercept-only maximum likelihood estimate, or at eta = 0."""
@@ -50,7 +55,7 @@ class Head(nn.Module, ABC):
     """Whether the NLL is convex in the complete eta, so that a stationary point is the global optimum."""
     unimodal: bool = False
     """Whether a stationary point of a linear problem without a prior is its global optimum, convex or not."""
-    lone: ClassVar[bool] = False
+    lone: bool = False
     """Whether the exact side takes an optimum for the only one when descents from several starts all end there.
 
     For heads of which no linear problem with two optima is known.
@@ -84,6 +89,9 @@ class Head(nn.Module, ABC):
     kink: float = 0.0
     """Width over which `descent_nll` smooths the kinks of the density for a line search; set by the training step."""
 
+    wall: float = 0.0
+    """Weight of −log eta in the NLL, for columns that have to be positive; set by the exact solver (a barrier)."""
+
     def __init__(self, eta_names: tuple[str, ...], shared_names: tuple[str, ...] = (), start: Start = "null") -> None:
         super().__init__()
         if start not in ("null", "zero"):
@@ -113,10 +121,38 @@ class Head(nn.Module, ABC):
         if eta.ndim == 0 or eta.shape[-1] != self.eta_dim:
             raise ValueError(f"{type(self).__name__}: eta has shape {tuple(eta.shape)}, expected (*, {self.eta_dim})")
         eta = promote(eta)
+        eta = self.kept_inside(eta) if self.held_columns else eta
         if not self.shared_dim:
             return eta
         shared = self.center[self.eta_dim :] + self.gain[self.eta_dim :] * self.shared
         return torch.cat([eta, shared.to(eta.dtype).expand(*eta.shape[:-1], self.shared_dim)], dim=-1)
+
+    @cached_property
+    def held_columns(self) -> dict[int, Transform]:
+        """The columns of a complete eta whose inverse link is not defined, or overflows, somewhere; with that link."""
+        links = {k: self.inverse_link_of(name) for k, name in enumerate(self.eta_names + self.shared_names)}
+        return {k: link for k, link in links.items() if isinstance(link, Power) or link is inverse_link.reciprocal}
+
+    def kept_inside(self, eta: Tensor) -> Tensor:
+        """The predicted eta (*batch, eta_dim) of training and prediction, moved to where its links are defined.
+
+        It counts as a millionth of the null model's eta where it is below: a mean with an identity link is at least a
+        millionth of the null mean, and one with an inverse link at most a million times as large.
+        """
+        columns = list(eta.unbind(-1))
+        for k, link in self.held_columns.items():
+            if k < len(columns):
+                columns[k] = inverse_link.kept_inside(link, columns[k], _LEAST_ETA * self.center[k].abs())
+        return torch.stack(columns, -1)
+
+    def feasible(self, eta: Tensor) -> Tensor | None:
+        """Whether each complete eta, (*batch, columns), gives a distribution, (*batch,); None if any eta does."""
+        return (eta[..., self.positive_columns] > 0).all(-1) if self.positive_columns else None
+
+    @cached_property
+    def positive_columns(self) -> list[int]:
+        """The columns of a complete eta that have to be positive."""
+        return [k for k, link in self.held_columns.items() if isinstance(link, Power)]
 
     @abstractmethod
     def distribution(self, eta: Tensor) -> Distribution:
@@ -221,8 +257,18 @@ class Head(nn.Module, ABC):
 
     @final
     def nll_complete(self, eta: Tensor, y: Tensor) -> Tensor:
-        """The NLL of each row for a complete eta, (*batch,), in nats, without a check of shapes."""
-        return -self.distribution(eta).log_prob(y)
+        """The NLL of each row for a complete eta, (*batch,), in nats, without a check of shapes.
+
+        It is infinite for an eta that gives no distribution, so that no exact solver takes a step there.
+        """
+        inside = self.feasible(eta)
+        if inside is None:
+            return -self.distribution(eta).log_prob(y)
+        safe = torch.where(inside.unsqueeze(-1), eta, self.center.to(eta.dtype))
+        nll = -self.distribution(safe).log_prob(y)
+        if self.wall:
+            nll = nll - self.wall * safe[..., self.positive_columns].log().sum(-1)
+        return torch.where(inside, nll, math.inf)
 
     def inverse_link_of(self, name: str) -> Transform:
         """The inverse link of a parameter: the identity unless the head says otherwise."""

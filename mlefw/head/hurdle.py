@@ -14,9 +14,9 @@ from torch.types import _size
 from mlefw import inverse_link
 from mlefw.distribution import quantile
 from mlefw.distribution.cdf import is_discrete, tail
+from mlefw.distribution.link import SHARE
 from mlefw.distribution.parameter import ParameterSource, check_source
 from mlefw.errors import UsageError
-from mlefw.head.bernoulli import LINKS
 from mlefw.head.component import ComponentHead
 from mlefw.head.head import Head, Rises, Start
 from mlefw.head.truncated import TruncatedHead
@@ -40,9 +40,9 @@ class Hurdle(Distribution):
         return constraints.nonnegative_integer if is_discrete(self.positive) else constraints.nonnegative
 
     @property
-    def has_atom(self) -> bool:
-        """Whether zero has a probability among values with a density."""
-        return not is_discrete(self.positive)
+    def atom(self) -> float | None:
+        """Zero, where it has a probability among values with a density; None among counts."""
+        return None if is_discrete(self.positive) else 0.0
 
     @property
     def mean(self) -> Tensor:
@@ -119,8 +119,8 @@ class HurdleHead(ComponentHead):
         start: Start = "null",
     ) -> None:
         check_source("nonzero", nonzero, inverse_link.sigmoid)
-        if zero not in LINKS:
-            raise UsageError(f"head.zero={zero!r}: expected one of {', '.join(LINKS)}")
+        if zero not in SHARE:
+            raise UsageError(f"head.zero={zero!r}: expected one of {', '.join(SHARE)}")
         part = self._positive(component)
         names = ("nonzero",)
         super().__init__(part, start, names * (nonzero == "predicted"), names * (nonzero == "shared"))
@@ -160,7 +160,7 @@ class HurdleHead(ComponentHead):
     def _logits(self, eta: Tensor) -> Tensor:
         if self.given is not None:
             return inverse_link.sigmoid.inv(eta.new_tensor(self.given)).expand(eta.shape[:-1])
-        return LINKS[self.link_name](eta[..., (self.eta_names + self.shared_names).index("nonzero")])
+        return SHARE[self.link_name].log_odds(eta[..., (self.eta_names + self.shared_names).index("nonzero")])
 
     def _positive(self, component: Head) -> Head:
         if component.support.is_discrete and component.target == "numeric" and not component.takes_trials:

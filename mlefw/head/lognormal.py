@@ -42,11 +42,11 @@ class LognormalHead(LocationScaleHead):
 
     def set_units(self, mean: float, spread: float) -> None:
         """Set center, gain and floor from the moments of log y, obtained from those of y by the method of moments."""
-        super().set_units(*_moments_of_log(mean, spread))
+        super().set_units(*moments_of_log(mean, spread))
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
         """Rough location and scale of log y by the method of moments."""
-        return super().rough(*_moments_of_log(mean, spread))
+        return super().rough(*moments_of_log(mean, spread))
 
     def fitted_between(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
         """The first eta at which the density of y is centred, log y, as both ends; None if the scale is fixed."""
@@ -65,7 +65,7 @@ class LognormalHead(LocationScaleHead):
         return square if "scale" in self.shared_names else square / params["scale"].square()
 
 
-def _moments_of_log(mean: float, spread: float) -> tuple[float, float]:
+def moments_of_log(mean: float, spread: float) -> tuple[float, float]:
     """Mean and standard deviation of log y for a lognormal y with this mean and standard deviation."""
     variance = math.log1p((spread / mean) ** 2)
     return math.log(mean) - variance / 2, math.sqrt(variance)

@@ -2,11 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+from torch.distributions.transforms import Transform
 
 from mlefw.distribution.joint import Joint, one_target
 from mlefw.distribution.parameter import Limit
@@ -119,6 +121,12 @@ class MultitaskHead(JointHead):
     def columns(self, index: int) -> list[int]:
         """The columns of a complete eta that belong to one head, by its position."""
         return [column for span in self.spans[index] for column in range(span.start, span.stop)]
+
+    @cached_property
+    def held_columns(self) -> dict[int, Transform]:
+        """The columns of this head's complete eta whose inverse link is not defined, or overflows, somewhere."""
+        parts = enumerate(self.parts)
+        return {self.columns(index)[k]: link for index, part in parts for k, link in part.held_columns.items()}
 
     def distribution(self, eta: Tensor) -> Joint:
         """The distribution of all targets for a complete eta."""

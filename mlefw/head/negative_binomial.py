@@ -100,16 +100,17 @@ class NegativeBinomialHead(FactorizedHead):
     grow with the mean, choose `variance=nb1`; a number between 1 and 2 lies between the two.
 
     Domain: y in {0, 1, 2, …}.
-    Link: mean = exp(eta_1), a log exposure is an offset of eta; dispersion α = exp(eta_2). With `variance=nb1` (p = 1)
-        or another power p, α below is exp(eta_2) · mean^(p − 2).
+    Link: mean = exp(eta_1), a log exposure is an offset of eta, or by `link` eta_1 (identity), eta_1² (sqrt) and the
+        like, for which eta_1 has to be positive; dispersion α = exp(eta_2). With `variance=nb1` (p = 1) or another
+        power p, α below is exp(eta_2) · mean^(p − 2).
     NLL: −lgamma(y + 1/α) + lgamma(1/α) + lgamma(y + 1) + (y + 1/α) log(1 + α mean) − y log(α mean).
 
     Source: Lawless (1987); Cameron & Trivedi (1986) for p = 1, Greene (2008) for other powers.
     """
 
-    lone: ClassVar = True
     also_known_as: ClassVar = "negative binomial regression (NB2, NB1, NB-P)"
     inverse_links: ClassVar = {"mean": inverse_link.exp, "dispersion": inverse_link.exp}
+    links: ClassVar = inverse_link.POSITIVE
     support = constraints.nonnegative_integer
     limits: ClassVar = (
         Limit(
@@ -118,14 +119,23 @@ class NegativeBinomialHead(FactorizedHead):
     )
 
     def __init__(
-        self, dispersion: ParameterSource = "shared", variance: str | float = "nb2", start: Start = "null"
+        self,
+        dispersion: ParameterSource = "shared",
+        variance: str | float = "nb2",
+        start: Start = "null",
+        link: str = "log",
     ) -> None:
         power = _POWERS.get(variance) if isinstance(variance, str) else variance
         if power is None or isinstance(power, bool) or not 0 < power <= _MOST_POWER:
             raise UsageError(f"head.variance={variance!r}: expected nb1, nb2, or a power above 0 and up to 3")
-        super().__init__(mean="predicted", dispersion=dispersion, start=start)
+        super().__init__(mean="predicted", dispersion=dispersion, start=start, link=link)
         self.power = float(power)
-        self.convex = not isinstance(dispersion, str) and self.power == _POWERS["nb2"]
+        self.lone = link == "log"
+        self.convex = link == "log" and not isinstance(dispersion, str) and self.power == _POWERS["nb2"]
+
+    def set_units(self, mean: float, spread: float) -> None:
+        """Set center and gain of a mean that has no log link; a dispersion has no unit."""
+        self._set_power_units(mean, spread if spread > 0 else mean or 1.0)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
         """Rough mean and dispersion by the method of moments."""
@@ -136,7 +146,7 @@ class NegativeBinomialHead(FactorizedHead):
         """The negative binomial distribution for a complete eta, without forming mean and dispersion first."""
         given = math.log(self.fixed["dispersion"]) if "dispersion" in self.fixed else None
         log_dispersion = eta[..., 1] if given is None else torch.full_like(eta[..., 0], given)
-        return self._of_logs(eta[..., 0], log_dispersion)
+        return self._of_logs(inverse_link.log_of(self.first_link, eta[..., 0]), log_dispersion)
 
     def build(self, mean: Tensor, dispersion: Tensor) -> NegativeBinomial:  # type: ignore[override]
         """The negative binomial distribution with this mean and dispersion."""
@@ -149,7 +159,7 @@ class NegativeBinomialHead(FactorizedHead):
 
     def recession(self, y: Tensor) -> dict[str, Rises]:
         """The log mean of a zero may go to minus infinity; for a power above 2 other ways are not known."""
-        if self.power > _POWERS["nb2"]:
+        if self.power > _POWERS["nb2"] or not self.log_link:
             return {}
         return {"mean": Rises(y > 0, torch.ones_like(y, dtype=torch.bool))}
 

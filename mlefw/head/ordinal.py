@@ -9,6 +9,7 @@ from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, pad
 
 from mlefw import inverse_link
+from mlefw.distribution.link import SHARE
 from mlefw.errors import UsageError
 from mlefw.head.base import FactorizedHead
 from mlefw.head.head import Start
@@ -33,32 +34,37 @@ class Ordered(TorchCategorical):
 
 
 class OrdinalHead(FactorizedHead):
-    """A class among K ordered ones: proportional odds, with K − 1 thresholds on one latent logistic scale.
+    """A class among K ordered ones: proportional odds, with K − 1 thresholds on one latent scale.
 
     Choose it for grades, ratings and stages: each feature has one coefficient rather than K − 1, whose odds ratio
     holds at every threshold. The order of text labels is a setting: data.labels=[low, middle, high].
 
     Domain: y in {0, …, K − 1}, the position of the label in its order.
-    Link: P(y >= k) = sigmoid(eta − threshold_k); threshold_1 = 0, so that the intercept is minus the first threshold
-        of other programs; threshold_k = threshold_(k−1) + gap_k with gap_k = exp(eta_k).
-    NLL: −log(sigmoid(threshold_(y+1) − eta) − sigmoid(threshold_y − eta)), without a difference of near numbers.
+    Link: P(y < k) = F(threshold_k − eta), F being the logistic distribution function, or by `link` the normal one
+        (probit), that of least (cloglog) or greatest extreme values (loglog), or Cauchy's (cauchit); threshold_1 = 0,
+        so that the intercept is minus the first threshold of other programs; threshold_k = threshold_(k−1) + gap_k
+        with gap_k = exp(eta_k).
+    NLL: −log(F(threshold_(y+1) − eta) − F(threshold_y − eta)), without a difference of near numbers.
 
     Source: McCullagh (1980); convex in eta and thresholds (Pratt, 1981).
     """
 
-    also_known_as: ClassVar = "proportional odds, cumulative logit, ordered logit"
+    also_known_as: ClassVar = "proportional odds, cumulative logit, ordered logit, ordered probit"
     target: ClassVar = "ordered"
-    unimodal = True
 
-    def __init__(self, num_classes: int, start: Start = "null") -> None:
+    def __init__(self, num_classes: int, start: Start = "null", link: str = "logit") -> None:
+        if link not in SHARE:
+            raise UsageError(f"head.link={link!r}: expected one of {', '.join(SHARE)}")
         if num_classes < 2:
             raise UsageError(f"head=ordinal needs at least 2 classes, the target has {num_classes}")
         gaps = [f"gap_{k}" for k in range(2, num_classes)]
         self.inverse_links = {"logit": inverse_link.identity} | dict.fromkeys(gaps, inverse_link.exp)  # type: ignore[misc]
         sources: dict[str, Any] = {"logit": "predicted"} | dict.fromkeys(gaps, "shared")
         super().__init__(start=start, **sources)
-        self.num_classes = num_classes
-        self.convex = num_classes == 2
+        self.num_classes, self.link_name = num_classes, link
+        # Convex in eta and thresholds for a log-concave latent density (Pratt, 1981).
+        self.unimodal = SHARE[link].log_concave
+        self.convex = num_classes == 2 and self.unimodal
         self.support = constraints.integer_interval(0, num_classes - 1)
 
     def set_units(self, mean: float, spread: float) -> None:
@@ -71,16 +77,20 @@ class OrdinalHead(FactorizedHead):
     def build(self, logit: Tensor, **gaps: Tensor) -> Ordered:  # type: ignore[override]
         """The distribution for the latent location and the gaps between thresholds, each (*batch,)."""
         widths = torch.stack([gap.expand_as(logit) for gap in gaps.values()], -1) if gaps else logit[..., None][..., :0]
-        above = _thresholds(widths) - logit.unsqueeze(-1)
-        inner = logsigmoid(above[..., 1:]) + logsigmoid(-above[..., :-1]) + torch.log(-torch.expm1(-widths))
+        link = SHARE[self.link_name]
+        above = link.log_odds(_thresholds(widths) - logit.unsqueeze(-1))
+        # The gaps between log-odds; under a logit these are the widths themselves, without a difference.
+        apart = widths if self.link_name == "logit" else above.diff(dim=-1)
+        inner = logsigmoid(above[..., 1:]) + logsigmoid(-above[..., :-1]) + torch.log(-torch.expm1(-apart))
         ends = logsigmoid(above[..., :1]), logsigmoid(-above[..., -1:])
         return Ordered(torch.cat([ends[0], inner, ends[1]], -1))
 
     def information(self, eta: Tensor) -> Tensor:
         """The expected information Σ_k (∂p_k / ∂eta)(∂p_k / ∂eta)ᵀ / p_k in a complete eta."""
-        widths = eta[..., 1:].exp()
-        above = _thresholds(widths) - eta[..., :1]
-        density = torch.exp(logsigmoid(above) + logsigmoid(-above))
+        widths, link = eta[..., 1:].exp(), SHARE[self.link_name]
+        at = _thresholds(widths) - eta[..., :1]
+        above = link.log_odds(at)
+        density = torch.exp(logsigmoid(above) + logsigmoid(-above) + link.log_slope(at, above))
         lower = torch.ones(above.shape[-1], above.shape[-1], dtype=eta.dtype, device=eta.device).tril(-1)[:, :-1]
         moved = torch.cat([-torch.ones_like(above).unsqueeze(-1), widths.unsqueeze(-2) * lower], -1)
         slopes = pad(density.unsqueeze(-1) * moved, (0, 0, 1, 1)).diff(dim=-2)

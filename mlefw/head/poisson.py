@@ -58,36 +58,50 @@ class PoissonHead(FactorizedHead):
     `negative_binomial`.
 
     Domain: y in {0, 1, 2, …}.
-    Link: rate = exp(eta); a log exposure is an offset of eta.
+    Link: rate = exp(eta), a log exposure is an offset of eta; or by `link` eta (identity, of additive risks), eta²
+        (sqrt) and the like, for which eta has to be positive.
     NLL: exp(eta) − y eta + lgamma(y + 1).
     """
 
     also_known_as: ClassVar = "Poisson loss (deviance); Poisson regression"
     inverse_links: ClassVar = {"rate": inverse_link.exp}
+    links: ClassVar = inverse_link.POSITIVE
     support = constraints.nonnegative_integer
-    convex = natural = True
 
-    def __init__(self, start: Start = "null") -> None:
-        super().__init__(rate="predicted", start=start)
+    def __init__(self, start: Start = "null", link: str = "log") -> None:
+        super().__init__(rate="predicted", start=start, link=link)
+        self.convex, self.natural = link in ("log", "identity", "sqrt"), link == "log"
+
+    def set_units(self, mean: float, spread: float) -> None:
+        """Set center and gain of a rate that has no log link."""
+        self._set_power_units(mean, spread if spread > 0 else mean or 1.0)
+
+    def rough(self, mean: float, spread: float) -> dict[str, float]:
+        """The mean of the target, where the link is no logarithm."""
+        return {} if self.log_link else {"rate": max(mean, 1e-6)}
 
     def distribution(self, eta: Tensor) -> LogPoisson:
         """The Poisson distribution for a complete eta, without forming the rate first."""
-        return LogPoisson(eta[..., 0])
+        return LogPoisson(inverse_link.log_of(self.first_link, eta[..., 0]))
 
     def build(self, rate: Tensor) -> LogPoisson:  # type: ignore[override]
         """The Poisson distribution with this rate."""
         return LogPoisson(rate.log())
 
     def information(self, eta: Tensor) -> Tensor:
-        """The rate, (*batch, 1, 1): the link is canonical, so the observed information equals the expected one."""
-        return eta[..., 0].exp()[..., None, None]
+        """The rate times (d log rate / d eta)², (*batch, 1, 1); for the log link it is the observed one, too."""
+        column = eta[..., 0]
+        log_rate = inverse_link.log_of(self.first_link, column)
+        return (log_rate + 2 * inverse_link.log_slope(self.first_link, column)).exp()[..., None, None]
 
     def recession(self, y: Tensor) -> dict[str, Rises]:
         """The log rate of a zero may go to minus infinity."""
+        if not self.log_link:
+            return {}
         return {"rate": Rises(y > 0, torch.ones_like(y, dtype=torch.bool))}
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor:
         """2 (y log(y / rate) − (y − rate)), (*batch,), in a form that loses no digits near rate = y."""
-        log_rate = eta[..., 0]
+        log_rate = inverse_link.log_of(self.first_link, eta[..., 0])
         ratio = log_rate - y.clamp(min=1).log()
         return 2 * torch.where(y > 0, y * (torch.expm1(ratio) - ratio), log_rate.exp())

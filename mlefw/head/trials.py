@@ -29,7 +29,7 @@ class TrialsHead(FactorizedHead):
     def __init__(self, trials: int | None, start: Start, **sources: ParameterSource) -> None:
         if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or not 1 <= trials < _MOST):
             raise UsageError(f"head.trials={trials!r}: expected a whole number from 1 on, or null (data.trials=column)")
-        super().__init__(start=start, scale_floor=0.0, **sources)
+        super().__init__(start=start, scale_floor=0.0, **sources)  # type: ignore[arg-type]
         self.trials = trials
         self.event_shape = torch.Size([] if trials is not None else [2])
         self.support = Successes(trials)

@@ -68,7 +68,7 @@ class TruncatedHead(ComponentHead):
         self.unimodal = component.unimodal and component.natural
         series = isinstance(component, NegativeBinomialHead) and component.power == 2 and (self.lower or 0) >= 1
         self.limits = (*component.limits, *([_SERIES] if series and upper is None else []))  # type: ignore[misc]
-        self.lone = component.lone  # type: ignore[misc]
+        self.lone = component.lone
 
     def distribution(self, eta: Tensor) -> Distribution:
         """The truncated distribution for a complete eta."""

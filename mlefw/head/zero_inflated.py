@@ -78,7 +78,7 @@ class ZeroInflatedPoissonHead(FactorizedHead):
     Source: Lambert (1992).
     """
 
-    lone: ClassVar = True
+    lone = True
     also_known_as: ClassVar = "zero-inflated Poisson (ZIP) regression"
     inverse_links: ClassVar = {"rate": inverse_link.exp, "inflation": inverse_link.sigmoid}
     support = constraints.nonnegative_integer
@@ -115,7 +115,7 @@ class ZeroInflatedNegativeBinomialHead(FactorizedHead):
     Source: Greene (1994).
     """
 
-    lone: ClassVar = True
+    lone = True
     also_known_as: ClassVar = "zero-inflated negative binomial (ZINB) regression"
     inverse_links: ClassVar = {
         "mean": inverse_link.exp,

@@ -213,8 +213,8 @@ def log_prob(distribution: Distribution, y: Tensor) -> Tensor:
 def pit_bounds(distribution: Distribution, y: Tensor) -> tuple[Tensor, Tensor]:
     """P(Y < y) and P(Y <= y), each (n,), for y in the support; equal where the distribution is continuous."""
     upper = promote(cdf(distribution, y))
-    if getattr(distribution, "has_atom", False):
-        return torch.where(y == 0, torch.zeros_like(upper), upper), upper
+    if (atom := getattr(distribution, "atom", None)) is not None:
+        return torch.where(y <= atom, torch.zeros_like(upper), upper), upper
     if not is_discrete(distribution):
         return upper, upper
     return (upper - log_prob(distribution, y).exp()).clamp(min=0), upper

@@ -32,7 +32,8 @@ class Pit(Metric):
         lower, upper = pit_bounds(distribution, y)
         weight = promote(weight)
         self.population = self.population + weight.sum()
-        if is_discrete(distribution) or getattr(distribution, "has_atom", False):
+        # A continuous distribution may have an atom: what has a probability is spread over its interval.
+        if is_discrete(distribution) or getattr(distribution, "atom", None) is not None:
             self.discrete = self.discrete + 1
             edges = torch.linspace(0, 1, self.num_bins + 1, dtype=lower.dtype, device=lower.device).unsqueeze(-1)
             mass = (upper - lower).clamp(min=torch.finfo(lower.dtype).tiny)

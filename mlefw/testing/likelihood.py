@@ -132,7 +132,8 @@ def claimed_convexity_holds(case: HeadCase) -> Iterator[str]:
     which = torch.randint(len(y), (200,), generator=generator)
     eigenvalues = torch.linalg.eigvalsh(_hessian(head, eta, y[which]))
     least = eigenvalues[:, 0] / eigenvalues.abs().amax(-1).clamp(min=1e-300)
-    if not bool((least >= -0.1 * case.tolerance).all()):
+    # A second derivative that is zero (of a mean that is eta itself) is computed as one of either sign.
+    if not bool(((least >= -0.1 * case.tolerance) | (eigenvalues[:, 0] >= -1e-14)).all()):
         at = int(least.argmin())
         yield f"at eta={_numbers(eta[at])}, y={float(y[which][at]):.4g} a second derivative is {eigenvalues[at, 0]:.3g}"
 

@@ -144,7 +144,7 @@ def output_curvature(head: Head, eta: Tensor, y: Tensor) -> Tensor:
 def _is_classical(objective: Objective) -> bool:
     """Whether the model is a Gaussian with a shared scale under a flat prior, whose posterior is a Student t."""
     head = objective.head
-    constant = isinstance(head, GaussianHead) and head.eta_names == ("loc",) and head.shared_dim == 1
+    constant = isinstance(head, GaussianHead) and head.is_linear and head.eta_names == ("loc",) and head.shared_dim == 1
     return constant and objective.prior.flat
 
 

@@ -48,7 +48,8 @@ def marginal(head: Head, eta: Tensor, covariance: Tensor, df: float | None = Non
     """
     log_weight, nodes = _nodes(head, eta, covariance)
     if not isinstance(head.distribution(eta[:1]), Bernoulli | TorchCategorical):
-        return mixture(log_weight, head.distribution(eta.unsqueeze(1) + nodes @ _root(covariance)))
+        at = eta.unsqueeze(1) + nodes @ _root(covariance)
+        return mixture(log_weight, head.distribution(head.kept_inside(at) if head.held_columns else at))
     size = max(1, _BLOCK // nodes.numel())
     blocks = zip(eta.split(size), covariance.split(size), strict=True)
     parts = [_average(head.distribution(at.unsqueeze(1) + nodes @ _root(by)), log_weight) for at, by in blocks]
@@ -58,6 +59,9 @@ def marginal(head: Head, eta: Tensor, covariance: Tensor, df: float | None = Non
 @marginal.register
 def _(head: GaussianHead, eta: Tensor, covariance: Tensor, df: float | None = None, noise: float = 1.0) -> Distribution:
     """Normal for a fixed scale; Student t where a shared scale is integrated out; else a mixture over log scale."""
+    if not head.is_linear:
+        general: Distribution = marginal.dispatch(Head)(head, eta, covariance, df, noise)
+        return general
     if eta.shape[1] == 1 or df is not None:
         loc, variance = eta[:, 0], noise * head.params(eta)["scale"].square() + covariance[:, 0, 0]
         if df is None:

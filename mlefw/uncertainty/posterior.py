@@ -147,7 +147,7 @@ def _check_logarithms(head: Head, covariance: Tensor) -> None:
         return
     for column, name in enumerate(head.eta_names):
         lost = covariance[:, column, column] > _MAX_LOG_SD**2
-        if head.inverse_links[name] is inverse_link.exp and bool(lost.any()):
+        if head.inverse_link_of(name) is inverse_link.exp and bool(lost.any()):
             raise UsageError(
                 f"uncertainty=laplace: of {int(lost.sum())} of {len(covariance)} rows the {name} is not known to a "
                 f"factor of e^{_MAX_LOG_SD:.0f}, because they lie far from the training rows: expected rows like the "

@@ -137,6 +137,8 @@ def drawn(kind: str) -> Sample:
         "gamma": lambda: random.gamma(2.0, np.exp(eta) / 2),
         "exponential": lambda: random.exponential(np.exp(eta)),
         "weibull": lambda: np.exp(eta) * random.weibull(1.7, n),
+        "logistic": lambda: eta + random.logistic(size=n),
+        "loglogistic": lambda: np.exp(eta + 0.3 * random.logistic(size=n)),
         "lognormal": lambda: np.exp(eta + 0.7 * random.normal(size=n)),
         "beta": lambda: random.beta(6 * share, 6 * (1 - share)),
         "zero_inflated_poisson": lambda: random.poisson(np.exp(eta + 0.5)) * (random.random(n) < 0.7),
@@ -156,12 +158,14 @@ ORACLES: dict[str, Callable[[Array, Array, Array], Estimate]] = {
     "beta": beta,
     "zero_inflated_poisson": zero_inflated_poisson,
     "huber": location_scale(huber_logpdf, ("loc", "scale"), plain),
+    "logistic": location_scale(scipy.stats.logistic.logpdf, ("loc", "scale"), plain),
+    "loglogistic": location_scale(scipy.stats.logistic.logpdf, ("loc", "scale"), np.log),
     "lognormal": location_scale(scipy.stats.norm.logpdf, ("loc", "scale"), np.log),
     "weibull": location_scale(lambda u: u - np.exp(u), ("scale", "shape"), np.log),
 }
 CASES = [
     *((head, "drawn", "plain") for head in ORACLES),
-    *((head, "drawn", "weight and offset") for head in ORACLES if head != "beta"),
+    *((head, "drawn", "weight and offset") for head in ORACLES if head not in ("beta", "logistic")),
     ("gamma", "scotland", "plain"),
     ("huber", "stackloss", "plain"),
 ]

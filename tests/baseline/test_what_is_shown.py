@@ -120,7 +120,7 @@ def test_links_exist_exactly_where_a_linear_program_says_so(link: str, flip: boo
     assert kinds == {True, False}
 
 
-@pytest.mark.parametrize("link", ["logit", "probit", "cloglog"])
+@pytest.mark.parametrize("link", ["logit", "probit", "cloglog", "loglog", "cauchit"])
 def test_separated_labels_have_the_infimum_of_those_that_are_left(link: str) -> None:
     x = np.concatenate([-1 - RANDOM.random(10), [0.0, 0.0, 0.0, 0.0], 1 + RANDOM.random(10)])
     y = np.concatenate([np.zeros(10), [0.0, 1.0, 0.0, 1.0], np.ones(10)])

@@ -107,6 +107,16 @@ def lognormal_nll(eta, y):
     return gaussian_nll([eta[0], eta[1]], mpmath.log(y)) + mpmath.log(y)
 
 
+def inverse_gaussian_nll(eta, y):
+    mean, dispersion = mpmath.exp(eta[0]), mpmath.exp(eta[1])
+    return mpmath.log(2 * mpmath.pi * dispersion * y**3) / 2 + (y - mean) ** 2 / (2 * dispersion * mean**2 * y)
+
+
+def logistic_nll(eta, y):
+    u = (y - eta[0]) / mpmath.exp(eta[1])
+    return eta[1] + abs(u) + 2 * mpmath.log1p(mpmath.exp(-abs(u)))
+
+
 def beta_nll(eta, y):
     mean, rest = 1 / (1 + mpmath.exp(-eta[0])), 1 / (1 + mpmath.exp(eta[0]))
     a, b = mean * mpmath.exp(eta[1]), rest * mpmath.exp(eta[1])
@@ -187,6 +197,38 @@ class FrozenHuber:
         return scipy.optimize.brentq(lambda y: self.cdf(y) - level, loc - 20 * scale, loc + 20 * scale, xtol=1e-10)
 
 
+def tweedie_nll(eta, y):
+    """For a power of 1.5, by the sum over the number of gamma variables, whose shape is 1."""
+    mean, dispersion = mpmath.exp(eta[0]), mpmath.exp(eta[1])
+    rate, scale = 2 * mpmath.sqrt(mean) / dispersion, dispersion * mpmath.sqrt(mean) / 2
+    if y == 0:
+        return rate
+    peak, total = 2 * mpmath.sqrt(y) / dispersion, mpmath.mpf(0)
+    for j in range(max(1, int(peak - 12 * mpmath.sqrt(peak) - 30)), int(peak + 12 * mpmath.sqrt(peak) + 60)):
+        total += mpmath.exp(j * mpmath.log(rate * y / scale) - mpmath.loggamma(j + 1) - mpmath.loggamma(j))
+    return rate + y / scale + mpmath.log(y) - mpmath.log(total)
+
+
+class FrozenTweedie:
+    """A Tweedie distribution with power 1.5, by sums over the number of gamma variables."""
+
+    def __init__(self, eta: Row) -> None:
+        self.eta, self.j = eta, np.arange(1, 4000)
+        mean, dispersion = math.exp(eta[0]), math.exp(eta[1])
+        self.rate, self.scale = 2 * math.sqrt(mean) / dispersion, dispersion * math.sqrt(mean) / 2
+
+    def logpdf(self, y: float) -> float:
+        return -float(tweedie_nll([mpmath.mpf(e) for e in self.eta], mpmath.mpf(y)))
+
+    def cdf(self, y: float) -> float:
+        share = scipy.stats.poisson(self.rate).pmf(self.j)
+        return math.exp(-self.rate) + float(share @ scipy.stats.gamma(self.j, scale=self.scale).cdf(y))
+
+    def ppf(self, level: float) -> float:
+        mean = self.rate * self.scale
+        return scipy.optimize.brentq(lambda y: self.cdf(y) - level, 0, 50 * mean, xtol=1e-14, rtol=1e-13)
+
+
 LOCATION_SCALE_POINTS = [([0.3, 0.2], 1.1), ([-2.0, -1.5], -2.4), ([50.0, 3.0], -10.0), ([0.0, 0.0], 0.01)]
 LOCATION_SCALE_EXTREMES = [
     ([0.0, -700.0], 0.0),
@@ -231,6 +273,14 @@ EXAMPLES = {
         [*LOCATION_SCALE_EXTREMES, ([0.0, -700.0], 1.0), ([0.0, 0.0], -1e300)],
         location_scale=True,
         smooth=False,
+        set_units=([3.0, math.log(2)], [2.0, 1.0]),
+    ),
+    "logistic": Example(
+        logistic_nll,
+        lambda eta: scipy.stats.logistic(eta[0], math.exp(eta[1])),
+        LOCATION_SCALE_POINTS,
+        [*LOCATION_SCALE_EXTREMES, ([0.0, -700.0], 1.0), ([0.0, 0.0], -1e300)],
+        location_scale=True,
         set_units=([3.0, math.log(2)], [2.0, 1.0]),
     ),
     "bernoulli": Example(
@@ -323,6 +373,32 @@ EXAMPLES = {
         log_link=True,
         set_units=([0.0, 0.0], [1.0, 1.0]),
     ),
+    "inverse_gaussian": Example(
+        inverse_gaussian_nll,
+        lambda eta: scipy.stats.invgauss(math.exp(eta[0] + eta[1]), scale=math.exp(-eta[1])),
+        [([0.3, 0.2], 1.1), ([-2.0, 0.5], 0.1), ([3.0, -2.0], 6.0), ([0.0, -3.0], 1.2), ([0.69, -1.2], 1.7)],
+        [
+            *(([e, s], y) for e in (-100.0, 0.0, 200.0) for s in (-30.0, -3.0, 0.1, 5.0, 200.0) for y in (1e-90, 1.0)),
+            *(([13.8, -40.0], 1e6 + z) for z in (-30.0, 0.5, 5.0)),
+        ],
+        inside=1.0,
+        outside=(0.0, -1.0, math.nan),
+        log_link=True,
+        set_units=([0.0, math.log(4 / 27)], [1.0, 1.0]),
+    ),
+    "tweedie": Example(
+        tweedie_nll,
+        FrozenTweedie,
+        [([0.3, -3.0], 1.1), ([0.3, -3.0], 0.4), ([0.3, -3.0], 2.5)],
+        [
+            *(([e, s], y) for e, s in ((-30.0, 0.1), (5.0, 60.0), (0.0, -4.0)) for y in (0.0, 1e-90, 1.0)),
+            ([0.7, -2.0], 30.0),
+        ],
+        inside=1.0,
+        outside=(-1.0, math.nan),
+        log_link=True,
+        set_units=([0.0, math.log(4 / 9 * 3**0.5)], [1.0, 1.0]),
+    ),
     "negative_binomial": Example(
         negative_binomial_nll,
         lambda eta: scipy.stats.nbinom(math.exp(-eta[1]), 1 / (1 + math.exp(eta[0] + eta[1]))),
@@ -385,6 +461,22 @@ EXAMPLES = {
         [([0.3, 0.2], 1.1), ([-2.0, -1.5], 0.1), ([5.0, -1.0], 3.0), ([0.0, 0.0], 0.5)],
         [
             *(([e, s], y) for e in (-700.0, 0.0) for s in (-300.0, -20.0, 0.0, 600.0) for y in (1e-300, 1.5, 1e300)),
+            *(([1e100, s], y) for s in (0.0, 600.0) for y in (1e-300, 1e300)),
+        ],
+        inside=1.0,
+        outside=(0.0, -1.0, math.nan),
+        log_link=True,
+        set_units=(
+            [math.log(3) - math.log(13 / 9) / 2, math.log(math.sqrt(math.log(13 / 9)))],
+            [math.sqrt(math.log(13 / 9)), 1.0],
+        ),
+    ),
+    "loglogistic": Example(
+        lambda eta, y: logistic_nll(eta, mpmath.log(y)) + mpmath.log(y),
+        lambda eta: scipy.stats.fisk(math.exp(-eta[1]), scale=math.exp(eta[0])),
+        [([0.3, -1.2], 1.1), ([-2.0, -1.5], 0.1), ([5.0, -1.0], 3.0), ([0.0, -2.0], 0.5)],
+        [
+            *(([e, s], y) for e in (-700.0, 0.0) for s in (-300.0, -20.0, 0.5, 600.0) for y in (1e-300, 1.5, 1e300)),
             *(([1e100, s], y) for s in (0.0, 600.0) for y in (1e-300, 1e300)),
         ],
         inside=1.0,

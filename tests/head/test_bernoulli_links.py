@@ -15,8 +15,13 @@ from mlefw.head.bernoulli import BernoulliHead
 from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Rows
 
-FAMILIES = {"probit": sm.families.links.Probit(), "cloglog": sm.families.links.CLogLog()}
-each = pytest.mark.parametrize("link", ["logit", "probit", "cloglog"])
+FAMILIES = {
+    "probit": (sm.families.links.Probit(), stats.norm.cdf),
+    "cloglog": (sm.families.links.CLogLog(), lambda eta: -np.expm1(-np.exp(eta))),
+    "loglog": (sm.families.links.LogLog(), lambda eta: np.exp(-np.exp(-eta))),
+    "cauchit": (sm.families.links.Cauchy(), stats.cauchy.cdf),
+}
+each = pytest.mark.parametrize("link", ["logit", *FAMILIES])
 
 
 def exact_nll(link: str, eta: float, y: int) -> float:
@@ -26,6 +31,8 @@ def exact_nll(link: str, eta: float, y: int) -> float:
             "logit": lambda: (1 / (1 + mpmath.exp(-e)), 1 / (1 + mpmath.exp(e))),
             "probit": lambda: (mpmath.ncdf(e), mpmath.ncdf(-e)),
             "cloglog": lambda: (-mpmath.expm1(-mpmath.exp(e)), mpmath.exp(-mpmath.exp(e))),
+            "loglog": lambda: (mpmath.exp(-mpmath.exp(-e)), -mpmath.expm1(-mpmath.exp(-e))),
+            "cauchit": lambda: (mpmath.atan2(1, -e) / mpmath.pi, mpmath.atan2(1, e) / mpmath.pi),
         }[link]()
         # A probability next to one: by the other one, which keeps its digits.
         p, q = (ones[0], ones[1]) if y == 1 else (ones[1], ones[0])
@@ -36,7 +43,8 @@ def exact_nll(link: str, eta: float, y: int) -> float:
 @pytest.mark.parametrize("y", [0, 1])
 def test_the_density_by_definition_over_the_whole_range(link, y):
     far = 6.5 if link == "cloglog" else 35.0
-    eta = np.concatenate([np.linspace(-35, far, 41), [-8.0, -1e-8, 0.0, 1e-8, 3.0]])
+    low = -6.5 if link == "loglog" else -35
+    eta = np.concatenate([np.linspace(low, far, 41), [-5.0, -1e-8, 0.0, 1e-8, 3.0]])
     column = torch.tensor(eta)[:, None]
     found = BernoulliHead(link).nll(column, torch.full((len(eta),), float(y), dtype=torch.float64))
     expected = [exact_nll(link, float(e), y) for e in eta]
@@ -84,27 +92,29 @@ def test_the_stated_information_is_the_expected_curvature(link):
         (slope,) = torch.autograd.grad(nll.sum(), eta, create_graph=True)
         (second,) = torch.autograd.grad(slope.sum(), eta)
         curvature += share * second[:, 0]
-    torch.testing.assert_close(head.information(eta.detach())[:, 0, 0], curvature, rtol=1e-9, atol=0)
+    torch.testing.assert_close(head.information(eta.detach())[:, 0, 0], curvature, rtol=1e-9, atol=1e-13)
 
 
-@pytest.mark.parametrize("link", ["probit", "cloglog"])
+@pytest.mark.parametrize("link", FAMILIES)
 def test_the_exact_fit_is_that_of_a_generalised_linear_model(link):
     random = np.random.default_rng(3)
     x = random.normal(size=(400, 3)) * [1.0, 10.0, 0.1] + [0.0, 5.0, 1.0]
     eta = x @ [0.8, -0.05, 2.0] - 2.0
-    y = (random.random(400) < (stats.norm.cdf(eta) if link == "probit" else -np.expm1(-np.exp(eta)))).astype(float)
-    model = sm.GLM(y, sm.add_constant(x), family=sm.families.Binomial(FAMILIES[link])).fit(tol=1e-13)
+    of_link, probability = FAMILIES[link]
+    y = (random.random(400) < probability(eta)).astype(float)
+    model = sm.GLM(y, sm.add_constant(x), family=sm.families.Binomial(of_link)).fit(tol=1e-13, maxiter=200)
     rows = Rows(*(torch.tensor(v) for v in (x, y, np.ones(400), np.zeros(400))))
     mean, scale = rows.x.mean(0), rows.x.std(0)
     problem = Problem.of(BernoulliHead(link), rows, mean, scale, NoPrior())
     solution = LinearBaseline().solve(problem)
     assert solution.converged
-    assert solution.is_global
+    # Under Cauchy's distribution function the NLL is not convex, and no global optimum is claimed.
+    assert solution.is_global is (None if link == "cauchit" else True)
     assert solution.objective * 400 == pytest.approx(-model.llf, abs=1e-9)
     weight = solution.theta[:3] / scale
-    np.testing.assert_allclose(weight.numpy(), model.params[1:], rtol=1e-8)
+    np.testing.assert_allclose(weight.numpy(), model.params[1:], rtol=1e-7)
 
 
 def test_an_unknown_link_is_refused():
-    with pytest.raises(UsageError, match=r"head\.link='cauchit': expected one of logit, probit, cloglog"):
-        BernoulliHead("cauchit")
+    with pytest.raises(UsageError, match=r"head\.link='gumbel': expected one of logit, probit, cloglog"):
+        BernoulliHead("gumbel")

@@ -19,14 +19,17 @@ from mlefw.baseline.linear import LinearBaseline
 from mlefw.baseline.problem import Problem
 from mlefw.cli import run
 from mlefw.configuration.read import read_settings, settings_of
-from mlefw.distribution.censored import log1mexp
+from mlefw.distribution.censored import log1mexp, log_tail
 from mlefw.errors import MisfitError, UsageError
 from mlefw.head.censored import CensoredHead
 from mlefw.head.exponential import ExponentialHead
 from mlefw.head.gaussian import GaussianHead
+from mlefw.head.huber import HuberHead
 from mlefw.head.laplace import LaplaceHead
+from mlefw.head.logistic import LogisticHead
+from mlefw.head.loglogistic import LogLogisticHead
 from mlefw.head.lognormal import LognormalHead
-from mlefw.head.student_t import StudentTHead
+from mlefw.head.student_t import StudentT, StudentTHead
 from mlefw.head.weibull import WeibullHead
 from mlefw.prior.none import NoPrior
 from mlefw.rows.rows import Rows
@@ -34,12 +37,22 @@ from mlefw.rows.standardize import target_statistics
 from mlefw.run import build
 
 NAN = float("nan")
+
+
+def t_survival(df: Any, u: Any) -> Any:
+    outer = mpmath.betainc(df / 2, 0.5, 0, df / (df + u * u), regularized=True) / 2
+    return outer if u > 0 else 1 - outer
+
+
 HEADS: dict[str, Callable[[], Any]] = {
     "gaussian": GaussianHead,
     "laplace": LaplaceHead,
     "lognormal": LognormalHead,
     "weibull": WeibullHead,
     "exponential": ExponentialHead,
+    "logistic": LogisticHead,
+    "loglogistic": LogLogisticHead,
+    "student_t": lambda: StudentTHead(),
 }
 SURVIVAL: dict[str, Callable[[Any, Any], Any]] = {
     "gaussian": lambda e, y: mpmath.ncdf((e[0] - y) / mpmath.exp(e[1])),
@@ -51,6 +64,9 @@ SURVIVAL: dict[str, Callable[[Any, Any], Any]] = {
     "lognormal": lambda e, y: mpmath.ncdf((e[0] - mpmath.log(y)) / mpmath.exp(e[1])),
     "weibull": lambda e, y: mpmath.exp(-((y / mpmath.exp(e[0])) ** mpmath.exp(e[1]))),
     "exponential": lambda e, y: mpmath.exp(-y / mpmath.exp(e[0])),
+    "logistic": lambda e, y: 1 / (1 + mpmath.exp((y - e[0]) / mpmath.exp(e[1]))),
+    "loglogistic": lambda e, y: 1 / (1 + mpmath.exp((mpmath.log(y) - e[0]) / mpmath.exp(e[1]))),
+    "student_t": lambda e, y: t_survival(1 + mpmath.exp(e[2]), (y - e[0]) / mpmath.exp(e[1])),
 }
 BOUNDS = [(0.5, NAN), (NAN, 0.5), (0.4, 0.9), (3.0, 3.5), (8.0, NAN), (NAN, 1e-3), (20.0, 21.0), (0.7, 0.7000001)]
 
@@ -58,7 +74,7 @@ BOUNDS = [(0.5, NAN), (NAN, 0.5), (0.4, 0.9), (3.0, 3.5), (8.0, NAN), (NAN, 1e-3
 @pytest.mark.parametrize("name", HEADS)
 def test_masses_by_definition(name: str) -> None:
     head = CensoredHead(HEADS[name]()).double()
-    eta = [0.3, -0.2][: head.eta_dim + head.shared_dim]
+    eta = [0.3, -0.2, 0.7][: head.eta_dim + head.shared_dim]
     found = head.nll_complete(
         torch.tensor([eta] * len(BOUNDS), dtype=torch.float64), torch.tensor(BOUNDS, dtype=torch.float64)
     )
@@ -87,7 +103,7 @@ def test_an_exact_value_has_the_density_of_the_component(name: str) -> None:
 def test_derivatives(name: str) -> None:
     head = CensoredHead(HEADS[name]()).double()
     bounds = torch.tensor([(0.5, NAN), (NAN, 0.5), (0.4, 0.9), (1.3, 1.3), (0.0, 0.6)], dtype=torch.float64)
-    bounds = bounds if name not in ("gaussian", "laplace") else bounds[:4]
+    bounds = bounds if name not in ("gaussian", "laplace", "logistic", "student_t") else bounds[:4]
     columns = head.eta_dim + head.shared_dim
     eta = torch.linspace(-0.4, 0.7, len(bounds) * columns, dtype=torch.float64).reshape(-1, columns).requires_grad_()
     assert torch.autograd.gradcheck(lambda e: head.nll_complete(e, bounds), eta)
@@ -140,19 +156,21 @@ def test_the_motorettes_of_nelson_and_hahn() -> None:
     assert [intercept, slope, scale] == pytest.approx([-6.019, 4.311, 0.2592], abs=6e-4)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "weibull", "lognormal"])
+@pytest.mark.parametrize("name", ["gaussian", "weibull", "lognormal", "logistic", "loglogistic", "student_t"])
 def test_a_regression_with_every_kind_of_bound(name: str) -> None:
     random = np.random.default_rng(5)
     n = 300
     x = random.normal(size=(n, 2))
     eta = 1.0 + x @ [0.6, -0.4]
     noise = random.normal(size=n) if name != "weibull" else np.log(random.exponential(size=n))
-    value = eta + 0.5 * noise if name == "gaussian" else np.exp(eta + 0.5 * noise)
+    if name in ("logistic", "loglogistic", "student_t"):
+        noise = random.logistic(size=n) if name != "student_t" else random.standard_t(4, n)
+    value = eta + 0.5 * noise if name in ("gaussian", "logistic", "student_t") else np.exp(eta + 0.5 * noise)
     which = random.integers(0, 4, n)
     width = np.abs(value) * random.random(n)
     low = np.select([which == 0, which == 1, which == 2], [value, value - 0.5 * width, value - 0.3 * width], NAN)
     high = np.select([which == 0, which == 1, which == 3], [value, value + 0.5 * width, value + 0.2 * width], NAN)
-    solution = fit(HEADS[name](), x, low, high)
+    solution = fit(StudentTHead(df=4.0) if name == "student_t" else HEADS[name](), x, low, high)
 
     def nll(theta: np.ndarray) -> float:
         loc, scale = theta[0] + x @ theta[1:3], np.exp(theta[3])
@@ -160,6 +178,9 @@ def test_a_regression_with_every_kind_of_bound(name: str) -> None:
             "gaussian": lambda: stats.norm(loc, scale),
             "lognormal": lambda: stats.lognorm(scale, scale=np.exp(loc)),
             "weibull": lambda: stats.weibull_min(scale, scale=np.exp(loc)),
+            "logistic": lambda: stats.logistic(loc, scale),
+            "loglogistic": lambda: stats.fisk(1 / scale, scale=np.exp(loc)),
+            "student_t": lambda: stats.t(4, loc, scale),
         }[name]()
         with np.errstate(divide="ignore"):
             between, below = np.log(frozen.cdf(high) - frozen.cdf(low)), frozen.logcdf(high)
@@ -179,8 +200,28 @@ def test_a_regression_with_every_kind_of_bound(name: str) -> None:
 
 
 def test_only_what_has_tails_is_a_component() -> None:
-    with pytest.raises(UsageError, match=r"head\.component: no logarithm of the tails of StudentT: expected gaussian"):
-        CensoredHead(StudentTHead())
+    with pytest.raises(UsageError, match=r"head\.component: no logarithm of the tails of Huber: expected gaussian"):
+        CensoredHead(HuberHead())
+
+
+def test_the_tail_of_students_t_over_all_degrees_of_freedom() -> None:
+    cases = [(df, u) for df in (0.3, 1.0, 3.7, 60.0, 1e4, 1e8) for u in (-40.0, -1.3, 0.0, 1e-3, 2.0, 8.0, 1e6)]
+    df, u = (torch.tensor(column, dtype=torch.float64, requires_grad=True) for column in zip(*cases, strict=True))
+    found = log_tail(StudentT(df, torch.zeros_like(u), torch.ones_like(u)), u, True)
+    with mpmath.workdps(60):
+        # scipy's own is inaccurate in the far tail.
+        expected = [float(mpmath.log(t_survival(mpmath.mpf(a), mpmath.mpf(b)))) for a, b in cases if a < 1e8]
+        slopes = [
+            float(mpmath.diff(lambda d, b=b: mpmath.log(t_survival(d, mpmath.mpf(b))), mpmath.mpf(a)))
+            for a, b in cases
+            if a < 100
+        ]
+    np.testing.assert_allclose(found.detach().numpy()[: len(expected)], expected, rtol=1e-11, atol=1e-13)
+    normal = stats.norm.logsf([b for a, b in cases if a == 1e8 and abs(b) < 9])
+    at = [k for k, (a, b) in enumerate(cases) if a == 1e8 and abs(b) < 9]
+    np.testing.assert_allclose(found.detach().numpy()[at], normal, rtol=1e-4)
+    (slope,) = torch.autograd.grad(found.sum(), df)
+    np.testing.assert_allclose(slope.numpy()[: len(slopes)], slopes, rtol=1e-9, atol=1e-13)
 
 
 def config_of(*overrides: str) -> dict[str, Any]:
