@@ -96,7 +96,7 @@ def _columns(
     eta = objective.eta(rows.x, rows.offset)
     distribution = objective.head(eta) if posterior is None else posterior.predictive(objective, rows)
     figures = figure_columns(trained, distribution, level, quantiles)
-    if errors is not None:
+    if errors is not None and (len(trained.schema.targets) == 1 or trained.schema.bounds):
         figures |= _mean_interval(trained, rows, eta, level, errors)
     if isinstance(trained, Pooled):
         figures |= _uncertainty(trained, eta)
