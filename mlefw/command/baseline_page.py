@@ -195,13 +195,14 @@ def _certificate(content: Json, word: str = "row") -> str:
     """One line on the evidence for the estimate: convergence, kind of optimum, bound or residual, and solver."""
     sure = "certified" if content["converged"] else "NOT certified"
     kind = "global optimum" if content["is_global"] else "a local optimum, perhaps not the global one"
+    if content["exists"] is None:
+        kind = f"existence not shown: {content['reason']},"
     if "excess_bound" in content:
         kind += f" within {content['excess_bound']:.1e} nats per {word}"
     else:
+        kind = kind.removesuffix(",")
         kind += f", residual {content['residual']:.1e}" if "residual" in content else ", no finite residual"
         kind += ", bound not shown" if content.get("matrix_free") else ""
     kind += f" ({content['shown_by']})" if "shown_by" in content else ""
-    if content["exists"] is None:
-        kind += f"; existence not shown: {content['reason']}"
     steps = f"{content['num_steps']} step{'' if content['num_steps'] == 1 else 's'}"
     return f"{sure}: {kind} ({content['solver']}, {steps})"

@@ -100,7 +100,7 @@ def _columns(
     distribution = objective.head(eta) if posterior is None else posterior.predictive(objective, rows)
     shown = distribution.given(rows.y[..., 1]) if isinstance(distribution, GivenTrials) else distribution
     figures = figure_columns(trained, shown, level, quantiles)
-    if errors is not None:
+    if errors is not None and (len(trained.schema.targets) == 1 or trained.schema.bounds):
         figures |= _mean_interval(trained, rows, eta, level, errors)
     if isinstance(trained, Pooled):
         figures |= _uncertainty(trained, eta)

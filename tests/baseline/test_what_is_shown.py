@@ -480,7 +480,7 @@ def test_what_is_not_shown_is_null_in_the_file_with_a_reason() -> None:
     assert content["reason"] == "no stationary point was found"
     stream = io.StringIO()
     show(content | {"head": "student_t", "prior": "none", "target": "y"}, Console(file=stream, width=200))
-    assert "NOT certified, existence not shown: no stationary point was found" in stream.getvalue()
+    assert "NOT certified: existence not shown: no stationary point was found" in stream.getvalue()
 
 
 # --- solvers that fail say so

@@ -98,6 +98,24 @@ def test_probabilities_are_by_the_delta_method_of_their_log_odds(tmp_path: Path)
             np.testing.assert_allclose(found[f"prob_{label}_{end}"], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("head", "target"), [("multivariate_gaussian", "[y,v]"), ("censored", "[y,u]")])
+def test_of_several_columns_of_the_target(head: str, target: str, tmp_path: Path) -> None:
+    """Bounds of one number have an interval of its mean, several numbers have none, and both can be predicted."""
+    y = TARGETS["gaussian"]
+    frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "y": y, "v": X[:, 0] ** 2, "u": y})
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    data = ("data=csv", f"data.path={tmp_path / 'd.csv'}", f"data.target={target}", f"run_dir={tmp_path / 'b'}")
+    assert run(["baseline", f"head={head}", "data.features=[a,b]", *data]) == 0
+    found = predicted(load(tmp_path / "b"))
+    if head == "multivariate_gaussian":
+        assert "y_mean" in found
+        assert not any("mean_lower" in name for name in found)
+    else:
+        ols = sm.OLS(y, DESIGN).fit()
+        half = Z * np.sqrt((sm.add_constant(NEW) @ ols.cov_params() * sm.add_constant(NEW)).sum(1) * 117 / 120)
+        np.testing.assert_allclose(found["mean_upper"], sm.add_constant(NEW) @ ols.params + half, rtol=1e-6)
+
+
 def test_a_run_predicts_by_the_estimate_beside_its_network(tmp_path: Path) -> None:
     estimated(tmp_path, "poisson")
     few = ("trainer.max_epochs=1", "model.hidden=[4]", "report=false", "logger=none", "plots=false")
