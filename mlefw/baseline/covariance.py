@@ -152,6 +152,7 @@ def _sandwich(
         t += ", not positive semi-definite"
     size = int(problem.free.sum())
     rank = found.max_rank if found.max_rank is not None and found.max_rank < size else None
+    t += "" if rank is None else f", rank {rank} for {size} parameters, which cannot be tested all together"
     return Covariance(matrix, f"sandwich ({label}){of_map}{t}", found.df, rank)
 
 
@@ -199,7 +200,9 @@ def _by_cluster(problem: Problem, theta: Tensor, dependence: Dependence) -> Cova
     if len(codes) > 1:
         total -= score_products.clustered(problem, theta, dependence.intersection())
     words = " and ".join(f"{count} of {name}" for count, name in zip(counts, dependence.names, strict=True))
-    return Covariance(total, f"cluster: {words}", float(min(counts) - 1), counts[0] if len(counts) == 1 else None)
+    # Without a prior scores sum to zero over all clusters.
+    rank = counts[0] - int(problem.prior.flat) if len(counts) == 1 else None
+    return Covariance(total, f"cluster: {words}", float(min(counts) - 1), rank)
 
 
 def _by_time(problem: Problem, theta: Tensor, dependence: Dependence) -> Covariance | str:

@@ -97,7 +97,7 @@ def test_least_squares(name: str, variant: str) -> None:
     alone, words = errors(solution, "cluster", dependence(first))
     clustered = fit.get_robustcov_results("cluster", groups=codes[0])
     np.testing.assert_allclose(alone, clustered.bse, rtol=1e-7)
-    assert words == "sandwich (cluster: 7 of a), t quantiles with 6 df"
+    assert words.startswith("sandwich (cluster: 7 of a), t quantiles with 6 df")
     # The intersection has no factor, in statsmodels that of its own number.
     _, by_first, by_second = cov_cluster_2groups(fit, *codes, use_correction=True)
     between = cov_cluster_2groups(fit, *codes, use_correction=False)
@@ -322,8 +322,9 @@ def test_clusters_of_one_row_and_a_lag_of_zero_are_hc0() -> None:
     assert clustered.max_rank is None
     # With as few clusters as coefficients not all of them can be tested together.
     few = found(solution, "cluster", dependence(np.arange(count) % 4))
-    assert few.max_rank == 4
-    assert torch.linalg.matrix_rank(few.matrix) <= 4
+    assert few.max_rank == 3
+    assert torch.linalg.matrix_rank(few.matrix) == 3
+    assert few.kind.endswith("rank 3 for 7 parameters, which cannot be tested all together")
 
 
 def test_rows_of_weight_zero_are_no_rows() -> None:
