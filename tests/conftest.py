@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import csv
-from warm import Warm
+from warm import Started, Warm
 
 from mlefw.system import shared_work, trust
 from mlefw.system.warning import clear
@@ -60,13 +60,13 @@ def warm() -> Iterator[Warm]:
 def mlefw(tmp_path: Path, warm: Warm) -> Run:
     """Runs `mlefw` in a temporary directory in a process of its own, and returns what it printed.
 
-    With another environment than that of the suite, such as `PYTHONHASHSEED="1"`, the process starts from nothing.
+    With a variable that Python reads as it starts, such as `PYTHONHASHSEED="1"`, the process starts from nothing.
     """
 
     def run(*arguments: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
         environment = _environment(**env)
-        if environment == warm.environment:
-            return warm.run(arguments, cwd)
+        if not any(name.startswith("PYTHON") for name in env):
+            return warm.start(arguments, cwd, environment).wait()
         return subprocess.run(
             [sys.executable, "-m", "mlefw.cli", *arguments],
             cwd=cwd,
@@ -100,6 +100,20 @@ def table(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture
+def started(tmp_path: Path, warm: Warm) -> Iterator[Callable[..., Started]]:
+    """Begins `mlefw` in a temporary directory in a process of its own, which does not outlive the test."""
+    begun = []
+
+    def start(*arguments: str, **env: str) -> Started:
+        begun.append(warm.start(arguments, tmp_path, _environment(**env)))
+        return begun[-1]
+
+    yield start
+    for command in begun:
+        command.kill()
 
 
 def summary_of(run_dir: Path) -> dict[str, Any]:

@@ -2,12 +2,9 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import signal
-import sys
 import warnings
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ import torch
 from mlefw.callback.checkpoints import KeepCheckpoints
 from mlefw.cli import run
 
-QUIET = ("logger=none", "report=false", "checkpoint.min_seconds=0")
+QUIET = ("logger=none", "report=false", "plots=false", "checkpoint.min_seconds=0")
 
 TEXT = (
     *("data=text", "data.path=text.txt", "data.length=8", "model.width=8", "model.layers=1", "model.heads=2"),
@@ -90,21 +87,6 @@ def train(*arguments: str) -> int:
         warnings.resetwarnings()
         warnings.simplefilter("ignore")
         return run(["train", *arguments])
-
-
-def start(folder: Path, *arguments: str, **env: str) -> BaseProcess:
-    """`mlefw train` in a process of its own, which shares the imports of one server but nothing else."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlefw.command.train", "mlefw.run.resume", "hydra", "sklearn.datasets"])
-    process = context.Process(target=_child, args=(folder, arguments, env))
-    process.start()
-    return process
-
-
-def _child(folder: Path, arguments: tuple[str, ...], env: dict[str, str]) -> None:
-    os.environ |= env
-    os.chdir(folder)
-    sys.exit(train(*arguments))
 
 
 def _content(path: Path) -> dict[str, Any]:

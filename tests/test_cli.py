@@ -1,6 +1,8 @@
 """The program from the outside: commands, files, exit codes, messages."""
 
 import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -12,10 +14,12 @@ import torch
 from conftest import Run, summary_of
 from pyarrow import csv, parquet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from warm import Started
 
 from mlefw.cli import run
 
 FAST = ("trainer.max_epochs=3", "model.hidden=[4]")
+PLAIN = ("logger=none", "report=false", "plots=false")
 
 
 def test_train_writes_a_complete_run(mlefw: Run, tmp_path: Path) -> None:
@@ -61,7 +65,7 @@ def test_train_writes_a_complete_run(mlefw: Run, tmp_path: Path) -> None:
 
 
 def test_the_kept_state_is_the_best_on_validation(mlefw: Run, tmp_path: Path) -> None:
-    assert mlefw("train", "trainer.max_epochs=60", "run_dir=r").returncode == 0
+    assert mlefw("train", "trainer.max_epochs=60", *PLAIN, "run_dir=r").returncode == 0
     log = csv.read_csv(tmp_path / "r" / "metrics.csv").to_pydict()
     summary = summary_of(tmp_path / "r")
     best = int(np.argmin(log["validation/nll_nats"]))
@@ -76,19 +80,33 @@ def test_training_starts_at_the_null_model(mlefw: Run, tmp_path: Path, table: Ca
         path = table(kind, name=f"{head}.csv")
         done = mlefw(
             *("train", f"head={head}", "data=csv", f"data.path={path}", "data.target=y", f"run_dir={head}"),
-            *("trainer.max_epochs=1", "optimizer.lr=0", "logger=none"),
+            *("trainer.max_epochs=1", "optimizer.lr=0", *PLAIN),
         )
         assert done.returncode == 0, done.stderr
         summary = summary_of(tmp_path / head)
         assert summary["metrics"]["train"]["nll_nats"] == pytest.approx(summary["null"]["train"]["nll_nats"], rel=1e-12)
 
 
-def test_results_do_not_depend_on_the_chunk_and_repeat_exactly(mlefw: Run, tmp_path: Path) -> None:
-    # The last is in a process that orders sets in another way.
-    for name, chunk, env in (("a", 1, {}), ("b", 7, {}), ("c", 32, {"PYTHONHASHSEED": "1"})):
-        few = (*FAST, f"step.per_chunk={chunk}", f"run_dir={name}", "logger=none", "model.dropout=0.1")
-        done = mlefw("train", *few, **env)
+COUNTED = """
+import sys
+from mlefw.cli import run
+code = run(sys.argv[1:])
+print(code, [name for name in ("pandas", "sklearn") if name in sys.modules])
+"""
+
+
+def test_results_do_not_depend_on_the_chunk_and_repeat_exactly(
+    mlefw: Run, tmp_path: Path, table: Callable[..., Path]
+) -> None:
+    few = ("data=csv", f"data.path={table()}", "data.target=y", *FAST, *PLAIN, "model.dropout=0.1")
+    for name, chunk in (("a", 1), ("b", 7)):
+        done = mlefw("train", *few, f"step.per_chunk={chunk}", f"run_dir={name}")
         assert done.returncode == 0, done.stderr
+    # A process of its own from the start on orders sets in another way, and imports no library that it does not use.
+    command = [sys.executable, "-c", COUNTED, "train", *few, "step.per_chunk=32", "run_dir=c"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "1"}
+    apart = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert apart.stdout.splitlines()[-1] == "0 []", apart.stdout + apart.stderr
     states = [torch.load(tmp_path / n / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for n in "abc"]
     for other in states[1:]:
         assert all(torch.equal(states[0][name], other[name]) for name in states[0])
@@ -111,7 +129,7 @@ def test_sweep_runs_every_job_in_a_directory_of_its_own(mlefw: Run, tmp_path: Pa
     assert ranked.stdout.count("laplace") >= 4
 
 
-@pytest.mark.slow  # tests/sweep tries that launcher, with a job that is killed
+@pytest.mark.slow  # tests/sweep tries a launcher of Hydra, with a job that is killed
 def test_joblib_launcher(mlefw: Run, tmp_path: Path) -> None:
     """Its jobs compose heads inside heads and skip heads that are not for the target, as those of forks do."""
     grid = ("head=mixture,beta", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -152,7 +170,7 @@ def test_baseline_command(mlefw: Run, tmp_path: Path) -> None:
 def test_evaluate_and_predict_agree_with_training(mlefw: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
     path = table("gaussian")
     source = ("data=csv", f"data.path={path}", "data.target=y")
-    assert mlefw("train", *source, *FAST, "run_dir=r", "logger=none").returncode == 0
+    assert mlefw("train", *source, *FAST, *PLAIN, "run_dir=r").returncode == 0
     expected = summary_of(tmp_path / "r")["metrics"]["test"]
     done = mlefw("evaluate", "run=r", "output=e.json")
     assert done.returncode == 0, done.stderr
@@ -176,7 +194,9 @@ def test_evaluate_and_predict_agree_with_training(mlefw: Run, tmp_path: Path, ta
 
 def test_a_delimiter_needs_no_quotes_and_new_rows_are_matched_by_name(mlefw: Run, tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("b;a;y\n" + "\n".join(f"{k % 7};{3 * k};{k % 5 + k}" for k in range(40)), "utf-8")
-    done = mlefw("train", "data=csv", "data.path=d.csv", "data.target=y", "data.delimiter=;", *FAST, "run_dir=r")
+    done = mlefw(
+        "train", "data=csv", "data.path=d.csv", "data.target=y", "data.delimiter=;", *FAST, *PLAIN, "run_dir=r"
+    )
     assert done.returncode == 0, done.stderr
     (tmp_path / "new.csv").write_text("a;extra;b\n" + "\n".join(f"{3 * k};x;{k % 7}" for k in range(40)), "utf-8")
     assert mlefw("predict", "run=r", "data.path=new.csv", "output=p.csv").returncode == 0
@@ -194,7 +214,7 @@ def test_a_delimiter_needs_no_quotes_and_new_rows_are_matched_by_name(mlefw: Run
 def test_predict_classes_by_label(mlefw: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
     path = table("categorical")
     source = ("data=csv", f"data.path={path}", "data.target=y", "head=categorical")
-    assert mlefw("train", *source, *FAST, "run_dir=r", "logger=none").returncode == 0
+    assert mlefw("train", *source, *FAST, *PLAIN, "run_dir=r").returncode == 0
     done = mlefw("predict", "run=r", f"data.path={path}", "output=p.csv")
     assert done.returncode == 0, done.stderr
     frame = csv.read_csv(tmp_path / "p.csv").to_pandas()
@@ -203,7 +223,7 @@ def test_predict_classes_by_label(mlefw: Run, tmp_path: Path, table: Callable[..
 
 
 def test_separated_classes_have_no_estimate(mlefw: Run, tmp_path: Path) -> None:
-    done = mlefw("train", "head=bernoulli", "data=breast_cancer", *FAST, "run_dir=r", "logger=none")
+    done = mlefw("train", "head=bernoulli", "data=breast_cancer", *FAST, *PLAIN, "run_dir=r")
     assert done.returncode == 0, done.stderr
     summary = summary_of(tmp_path / "r")
     assert summary["baseline"]["exists"] is False
@@ -216,7 +236,7 @@ def test_separated_classes_have_no_estimate(mlefw: Run, tmp_path: Path) -> None:
 
 
 def test_without_validation_rows_the_last_state_is_kept(mlefw: Run, tmp_path: Path) -> None:
-    done = mlefw("train", *FAST, "run_dir=r", "data.validation_fraction=0", "data.test_fraction=0", "logger=none")
+    done = mlefw("train", *FAST, *PLAIN, "run_dir=r", "data.validation_fraction=0", "data.test_fraction=0")
     assert done.returncode == 0, done.stderr
     summary = summary_of(tmp_path / "r")
     assert set(summary["metrics"]) == {"train"}
@@ -230,7 +250,7 @@ def test_weights_are_frequencies(mlefw: Run, tmp_path: Path, table: Callable[...
     frame = csv.read_csv(path).to_pandas()
     repeated = frame.loc[frame.index.repeat(weight)].drop(columns="w")
     repeated.to_csv(tmp_path / "repeated.csv", index=False)
-    common = ("train", "head=poisson", "prior=l2", "model=linear", "batch=full", "optimizer=lbfgs", "logger=none")
+    common = ("train", "head=poisson", "prior=l2", "model=linear", "batch=full", "optimizer=lbfgs", *PLAIN)
     common += ("data=csv", "data.target=y", "data.test_fraction=0", "data.validation_fraction=0")
     assert mlefw(*common, f"data.path={path}", "data.weight=w", "run_dir=a").returncode == 0
     assert mlefw(*common, f"data.path={tmp_path / 'repeated.csv'}", "run_dir=b").returncode == 0
@@ -299,7 +319,7 @@ def test_mistakes_end_with_two_and_a_few_lines(
 
 @pytest.mark.parametrize("clip", [0, 1])
 def test_divergence_ends_with_three_and_keeps_no_bad_weights(mlefw: Run, tmp_path: Path, clip: int) -> None:
-    done = mlefw("train", "model=linear", "optimizer.lr=1e30", f"step.clip_norm={clip}", "run_dir=r", "logger=none")
+    done = mlefw("train", "model=linear", "optimizer.lr=1e30", f"step.clip_norm={clip}", "run_dir=r", *PLAIN)
     assert done.returncode == 3
     assert "diverged" in done.stderr
     assert summary_of(tmp_path / "r")["status"] == "failed"
@@ -327,24 +347,7 @@ def test_help_is_short_and_imports_no_torch(mlefw: Run) -> None:
     ):
         assert word in done.stdout
     code = "import sys; from mlefw.cli import run; run(['--help']); sys.exit('torch' in sys.modules)"
-    import subprocess
-
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
-
-
-def test_training_on_a_csv_imports_no_library_that_it_does_not_use(table: Callable[..., Path], tmp_path: Path) -> None:
-    code = """
-import sys
-from mlefw.cli import run
-code = run(sys.argv[1:])
-print(code, [name for name in ("pandas", "sklearn") if name in sys.modules])
-"""
-    words = [f"data.path={table()}", "data.target=y", "trainer.max_epochs=1", f"run_dir={tmp_path / 'run'}"]
-    import subprocess
-
-    command = [sys.executable, "-c", code, "train", "data=csv", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
 
 
 def test_mistakes_that_the_source_shows_are_told_without_importing_torch() -> None:
@@ -365,8 +368,6 @@ for words in (["--cfg", "job"], *([word] for word in sys.argv[1:])):
         "model.hidden=abc": "expected a list of",
         "seed=abc": "expected a whole number",
     }
-    import subprocess
-
     done = subprocess.run([sys.executable, "-c", code, *wrong], capture_output=True, text=True, check=True)
     page, *lines = done.stderr.splitlines()
     assert page == "0 False"
@@ -376,45 +377,21 @@ for words in (["--cfg", "job"], *([word] for word in sys.argv[1:])):
 
 
 def test_the_working_directory_is_not_imported_from(tmp_path: Path) -> None:
-    import subprocess
-
     (tmp_path / "random.py").write_text("raise SystemExit('shadowed')", encoding="utf-8")
     program = Path(sys.executable).with_name("mlefw")
-    done = subprocess.run([program, "check"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    # Whatever composes settings imports it.
+    done = subprocess.run([program, "train", "--cfg", "job"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_two_runs_started_at_once_have_two_directories(mlefw: Run, tmp_path: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    # In an environment of their own, and so in two processes: the one that is ready runs commands one by one.
-    apart = {"MPLBACKEND": "Agg"}
-    with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda _: mlefw("train", *FAST, **apart), range(2)))
-    assert [one.returncode for one in done] == [0, 0]
+def test_two_runs_started_at_once_have_two_directories(tmp_path: Path, started: Callable[..., Started]) -> None:
+    both = [started("train", *FAST, "report=false", "plots=false") for _ in range(2)]
+    assert [one.wait().returncode for one in both] == [0, 0]
     runs = [file.parent for file in (tmp_path / "outputs").glob("*/*/summary.json")]
     assert len(runs) == 2
     # Everything a run writes lies in its own directory, also where run_dir was left to mlefw.
     assert [folder.name for folder in tmp_path.iterdir()] == ["outputs"]
     assert all(list((folder / "tensorboard").glob("events*")) for folder in runs)
-    with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda _: mlefw("train", *FAST, "logger=none", "run_dir=same", **apart), range(2)))
-    assert sorted(one.returncode for one in done) == [0, 2]
+    both = [started("train", *FAST, *PLAIN, "run_dir=same") for _ in range(2)]
+    assert sorted(one.wait().returncode for one in both) == [0, 2]
     assert time.localtime(summary_of(tmp_path / "same")["time"]["total_s"])
-
-
-def test_a_terminal_without_utf8_and_a_reader_that_leaves(tmp_path: Path) -> None:
-    import os
-    import subprocess
-
-    program = str(Path(sys.executable).with_name("mlefw"))
-    plain = {**os.environ, "LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    few = ["trainer.max_epochs=1", "logger=none"]
-    done = subprocess.run(
-        [program, "train", *few, "run_dir=a"], cwd=tmp_path, env=plain, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert b"nats per row" in done.stdout
-    line = f"'{program}' train {' '.join(few)} run_dir=b | head -1; exit ${{PIPESTATUS[0]}}"
-    assert subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, check=False).returncode == 0
-    assert summary_of(tmp_path / "b")["status"] == "finished"

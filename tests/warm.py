@@ -9,10 +9,11 @@ import json
 import os
 import pkgutil
 import select
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,49 @@ _LATE = ("matplotlib.backends.backend_agg", "tensorboard.plugins.hparams.metadat
 """What modules of mlefw import when it is needed."""
 
 
-class Warm:
-    """A process that runs commands, one after another, each in a fork.
+class Started:
+    """A command that runs in a fork.
 
-    Args:
-        environment: of the process and of its commands.
+    Attributes:
+        pid: of its process.
     """
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.environment = environment
+    def __init__(self, warm: "Warm", arguments: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> None:
+        self._warm, self._arguments = warm, list(arguments)
+        self._done: subprocess.CompletedProcess[str] | None = None
+        self._folder = tempfile.TemporaryDirectory()
+        out, err = (str(Path(self._folder.name, name)) for name in ("out", "err"))
+        request = {"arguments": self._arguments, "cwd": str(cwd), "environment": dict(environment)}
+        self.pid = int(warm.ask({"begin": {**request, "out": out, "err": err}}))
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._done is None and self._warm.ask({"poll": self.pid}) is None
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        """Wait for its end; what it printed."""
+        if self._done is None:
+            code = self._warm.ask({"wait": self.pid})
+            texts = (Path(self._folder.name, name).read_text(encoding="utf-8") for name in ("out", "err"))
+            self._done = subprocess.CompletedProcess(self._arguments, code, *texts)
+            self._folder.cleanup()
+        return self._done
+
+    def kill(self) -> None:
+        """End it in the midst of what it does, if it has not ended yet."""
+        if self.is_alive():
+            os.kill(self.pid, signal.SIGKILL)
+        self.wait()
+
+
+class Warm:
+    """A process that runs commands, each in a fork.
+
+    Args:
+        environment: in which the process starts.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
         self.server = subprocess.Popen(
             [sys.executable, __file__],
             env=environment,
@@ -40,20 +75,19 @@ class Warm:
             start_new_session=True,
         )
 
-    def run(self, arguments: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-        """Run a command line; what it printed."""
+    def ask(self, request: dict[str, Any]) -> Any:
+        """What the process answers to a request."""
         assert self.server.stdin is not None
         assert self.server.stdout is not None
-        with tempfile.TemporaryDirectory() as folder:
-            out, err = Path(folder, "out"), Path(folder, "err")
-            request = {"arguments": list(arguments), "cwd": str(cwd), "out": str(out), "err": str(err)}
-            self.server.stdin.write(json.dumps(request).encode() + b"\n")
-            if not select.select([self.server.stdout], [], [], _SECONDS)[0]:
-                os.killpg(self.server.pid, 9)
-                raise subprocess.TimeoutExpired(list(arguments), _SECONDS)
-            code = int(self.server.stdout.readline())
-            texts = (file.read_text(encoding="utf-8") for file in (out, err))
-            return subprocess.CompletedProcess(list(arguments), code, *texts)
+        self.server.stdin.write(json.dumps(request).encode() + b"\n")
+        if not select.select([self.server.stdout], [], [], _SECONDS)[0]:
+            os.killpg(self.server.pid, signal.SIGKILL)
+            raise subprocess.TimeoutExpired(str(request), _SECONDS)
+        return json.loads(self.server.stdout.readline())
+
+    def start(self, arguments: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> Started:
+        """Begin a command line, in an environment of which Python's start has nothing to read."""
+        return Started(self, arguments, cwd, environment)
 
     def close(self) -> None:
         """End the process."""
@@ -66,12 +100,29 @@ def _serve() -> None:
 
     set_up_process()
     _import_all()
+    codes: dict[int, int] = {}
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            _begin(**json.loads(line))
-            cli.main()
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        ((kind, of),) = json.loads(line).items()
+        if kind == "begin":
+            answer = os.fork()
+            if answer == 0:
+                _begin(**of)
+                cli.main()
+        else:
+            answer = _code(of, 0 if kind == "wait" else os.WNOHANG, codes)
+        print(json.dumps(answer), flush=True)
+    # Without looking through all objects once more.
+    os._exit(0)
+
+
+def _code(pid: int, options: int, codes: dict[int, int]) -> int | None:
+    """The exit code of a process, minus the number of the signal that ended it, or None while it runs."""
+    if pid not in codes:
+        ended, status = os.waitpid(pid, options)
+        if not ended:
+            return None
+        codes[pid] = os.waitstatus_to_exitcode(status)
+    return codes[pid]
 
 
 def _import_all() -> None:
@@ -81,7 +132,7 @@ def _import_all() -> None:
         importlib.import_module(name)
 
 
-def _begin(arguments: list[str], cwd: str, out: str, err: str) -> None:
+def _begin(arguments: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> None:
     for number, path, flags in (
         (0, os.devnull, os.O_RDONLY),
         (1, out, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
@@ -90,6 +141,10 @@ def _begin(arguments: list[str], cwd: str, out: str, err: str) -> None:
         opened = os.open(path, flags)
         os.dup2(opened, number)
         os.close(opened)
+    os.environ.clear()
+    os.environ.update(environment)
+    # It is TMPDIR as it was when it was first asked for.
+    tempfile.tempdir = None
     os.chdir(cwd)
     # As `python -m` has it.
     sys.path[0] = cwd

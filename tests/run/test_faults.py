@@ -7,14 +7,15 @@ import resource
 import shutil
 import signal
 import time
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import summary_of
-from interrupted import QUIET, assert_same_run, start, train
+from interrupted import QUIET, assert_same_run, train
+from warm import Started
 
 from mlefw.callback.checkpoints import KeepCheckpoints
 from mlefw.cli import run
@@ -31,13 +32,15 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def wait_for(process: BaseProcess, file: Path) -> None:
+def wait_for(process: Started, file: Path) -> None:
     while process.is_alive() and not file.exists():
         time.sleep(0.01)
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(tmp_path: Path, kills: int) -> None:
+def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(
+    tmp_path: Path, started: Callable[..., Started], kills: int
+) -> None:
     settings = ("model.hidden=[16]", "model.dropout=0.1", "batch.size=16", "step.per_chunk=4", "report=false")
     settings = (*settings, "early_stopping.patience=null", f"trainer.max_epochs={4 * kills}", "logger=none")
     settings = (*settings, "checkpoint.min_seconds=0", "checkpoint.every_steps=8")
@@ -45,7 +48,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(tmp_path: Path, kil
     draw = random.Random(kills)
     last = tmp_path / "part" / "checkpoints" / "last.ckpt"
     # Another file system for temporary files than that of the run.
-    process = start(tmp_path, *settings, "run_dir=part", TMPDIR="/dev/shm")
+    process = started("train", *settings, "run_dir=part", TMPDIR="/dev/shm")
     for _ in range(kills):
         wait_for(process, last)
         before = last.stat().st_mtime_ns
@@ -53,13 +56,11 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(tmp_path: Path, kil
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.15))
         process.kill()
-        process.join()
         archive.read(last)
         for file in (tmp_path / "part").glob("*.json"):
             json.loads(file.read_text(encoding="utf-8"))
-        process = start(tmp_path, "resume=part", TMPDIR="/dev/shm")
-    process.join(300)
-    assert process.exitcode == 0
+        process = started("train", "resume=part", TMPDIR="/dev/shm")
+    assert process.wait().returncode == 0
     assert not list((tmp_path / "part").rglob("*.tmp"))
     assert_same_run(tmp_path / "whole", tmp_path / "part")
 
@@ -250,20 +251,15 @@ def test_any_other_failure_of_torch_is_a_bug(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
-def test_a_run_that_is_under_way_cannot_be_resumed(tmp_path: Path, number: signal.Signals) -> None:
-    process = start(
-        tmp_path, *FEW[:1], *QUIET, "trainer.max_epochs=100000", "early_stopping.patience=null", "run_dir=r"
-    )
-    try:
-        wait_for(process, tmp_path / "r" / "checkpoints" / "last.ckpt")
-        assert train("resume=r") == 2
-        assert process.pid is not None
-        os.kill(process.pid, number)
-        process.join(60)
-        assert process.exitcode == 128 + number
-    finally:
-        process.kill()
-        process.join()
+def test_a_run_that_is_under_way_cannot_be_resumed(
+    tmp_path: Path, started: Callable[..., Started], number: signal.Signals
+) -> None:
+    long = ("trainer.max_epochs=100000", "early_stopping.patience=null")
+    process = started("train", *FEW[:1], *QUIET, *long, "run_dir=r")
+    wait_for(process, tmp_path / "r" / "checkpoints" / "last.ckpt")
+    assert train("resume=r") == 2
+    os.kill(process.pid, number)
+    assert process.wait().returncode == 128 + number
     assert summary_of(tmp_path / "r")["reason"] == f"stopped by {number.name}"
 
 

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Run, summary_of
+from warm import Started
 
 from mlefw.cli import run as run_program
 from mlefw.errors import UsageError
@@ -128,18 +128,14 @@ def test_a_fault_costs_one_job_and_the_same_command_runs_it_again(
     assert json.loads(before)["metrics"]["test"]["nll_nats"] == jobs["none"]["nll_nats"]
 
 
-def started(tmp_path: Path, arguments: tuple[str, ...]) -> tuple[subprocess.Popen[str], int]:
+def begun(
+    started: Callable[..., Started], tmp_path: Path, arguments: tuple[str, ...], fault: str
+) -> tuple[Started, int]:
     """A sweep whose first job is in its first steps, and the process of that job."""
-    program = subprocess.Popen(
-        [sys.executable, "-m", "mlefw.cli", *arguments, "hydra.launcher.jobs=1", "trainer.max_epochs=2000"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    marker = tmp_path / "started"
+    long = (f"model.fault={fault}", "seed=0,1,2", "hydra.launcher.jobs=1", "trainer.max_epochs=2000")
+    program, marker = started(*arguments, *long), tmp_path / "started"
     while not (marker.exists() and marker.read_text(encoding="utf-8")):
-        assert program.poll() is None, program.communicate()
+        assert program.is_alive(), program.wait()
         time.sleep(0.05)
     return program, int(marker.read_text(encoding="utf-8"))
 
@@ -154,33 +150,35 @@ def is_gone(pid: int) -> bool:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_sweep_with_checkpoints(
-    tmp_path: Path, faulty: tuple[str, ...], number: signal.Signals, code: int
+    tmp_path: Path, started: Callable[..., Started], faulty: tuple[str, ...], number: signal.Signals, code: int
 ) -> None:
-    program, pid = started(tmp_path, (*faulty, "model.fault=slow", "seed=0,1,2"))
+    program, pid = begun(started, tmp_path, faulty, "slow")
     with pytest.raises(UsageError, match="another sweep"), sweep.locked(tmp_path / "s"):
         pytest.fail("two sweeps in one directory")
-    program.send_signal(number)
-    out, error = program.communicate(timeout=120)
-    assert program.returncode == code, out + error
-    assert number.name in error
+    os.kill(program.pid, number)
+    done = program.wait()
+    assert done.returncode == code, done
+    assert number.name in done.stderr
     assert is_gone(pid)
     first, *others = jobs_of(tmp_path / "s")
     assert (first["status"], first["exit_code"]) == ("stopped", code)
     assert (tmp_path / "s" / first["run_dir"] / "checkpoints" / "last.ckpt").is_file()
     assert [job["status"] for job in others] == ["not run", "not run"]
-    assert out.count("not run") == 2
+    assert done.stdout.count("not run") == 2
 
 
-def test_a_second_signal_leaves_at_once(tmp_path: Path, faulty: tuple[str, ...]) -> None:
-    program, pid = started(tmp_path, (*faulty, "model.fault=deaf", "seed=0,1"))
-    program.terminate()
+def test_a_second_signal_leaves_at_once(
+    tmp_path: Path, started: Callable[..., Started], faulty: tuple[str, ...]
+) -> None:
+    program, pid = begun(started, tmp_path, faulty, "deaf")
+    os.kill(program.pid, signal.SIGTERM)
     time.sleep(1)
-    assert program.poll() is None
-    program.terminate()
-    out, error = program.communicate(timeout=60)
-    assert program.returncode == 143, out + error
+    assert program.is_alive()
+    os.kill(program.pid, signal.SIGTERM)
+    done = program.wait()
+    assert done.returncode == 143, done
     assert is_gone(pid)
-    assert [job["exit_code"] for job in jobs_of(tmp_path / "s")] == [137, None]
+    assert [job["exit_code"] for job in jobs_of(tmp_path / "s")] == [137, None, None]
 
 
 def test_a_job_that_takes_too_long_is_ended_with_its_own_children(tmp_path: Path) -> None:
@@ -266,8 +264,13 @@ def test_eight_runs_started_at_once_share_no_directory(
     assert len(set(claimed) - {""}) == count == len([name for name in claimed if name])
 
 
-def test_a_killed_job_costs_one_job_under_another_launcher(mlefw: Run, tmp_path: Path, faulty: tuple[str, ...]) -> None:
-    more = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model.fault=killed,none", "trainer.max_epochs=1")
+@pytest.mark.parametrize(
+    "launcher", [("basic",), pytest.param(("joblib", "hydra.launcher.n_jobs=2"), marks=pytest.mark.slow)]
+)
+def test_a_killed_job_costs_one_job_under_another_launcher(
+    mlefw: Run, tmp_path: Path, faulty: tuple[str, ...], launcher: tuple[str, ...]
+) -> None:
+    more = (f"hydra/launcher={launcher[0]}", *launcher[1:], "model.fault=killed,none", "trainer.max_epochs=1")
     done = mlefw(*faulty, *more)
     assert done.returncode == 5, done.stderr
     killed, whole = jobs_of(tmp_path / "s")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from conftest import summary_of
+from warm import Warm
 
 RUN = ("train", "model=linear", "trainer.max_epochs=2", "logger=none", "seed=3")
 SETTINGS = {
-    "notebook": {
+    "notebook on a cluster": {
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "MPLCONFIGDIR": "/nowhere/at/all",
         "PYTHONWARNINGS": "error",
@@ -19,10 +20,7 @@ SETTINGS = {
         "TERM": "dumb",
         "NO_COLOR": "1",
         "FORCE_COLOR": "",
-        "OMP_NUM_THREADS": "auto",
         "JPY_PARENT_PID": "1",
-    },
-    "cluster": {
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_NAME": "train",
         "SLURM_NTASKS": "4",
@@ -32,11 +30,12 @@ SETTINGS = {
         "SLURM_NNODES": "2",
         "SLURM_NODELIST": "n[1-2]",
         "CUDA_VISIBLE_DEVICES": "junk",
-        "TMPDIR": "/nowhere/at/all",
-        "OMP_NUM_THREADS": "0",
+        "OMP_NUM_THREADS": "auto",
+        "MKL_NUM_THREADS": "0",
     },
     "container": {
         "HOME": "/nowhere/at/all",
+        "TMPDIR": "/nowhere/at/all",
         "USER": "",
         "LANG": "C",
         "LC_ALL": "C",
@@ -45,6 +44,7 @@ SETTINGS = {
         "PYTHONCOERCECLOCALE": "0",
         "PYTHONHASHSEED": "5",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "0",
     },
 }
 
@@ -64,9 +64,9 @@ def start(folder: Path, shell: str = "", **more: str) -> subprocess.CompletedPro
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
     folder = tmp_path_factory.mktemp("plain")
-    assert start(folder).returncode == 0
+    assert warm.start((*RUN, "run_dir=r"), folder, environment()).wait().returncode == 0
     return folder / "r"
 
 
@@ -81,6 +81,7 @@ def test_variables_that_are_meant_for_others(name: str, plain: Path, tmp_path: P
     done = start(tmp_path, **{"MKL_NUM_THREADS": "1", **SETTINGS[name]})
     assert done.returncode == 0, done.stderr
     assert not [line for line in done.stderr.splitlines() if not line.startswith("mlefw: warning")], done.stderr
+    assert "nats per row" in done.stdout
     assert_same(plain, tmp_path / "r")
 
 
