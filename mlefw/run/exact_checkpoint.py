@@ -22,11 +22,8 @@ from mlefw.run import archive
 from mlefw.run.checkpoint import Trained, card
 from mlefw.run.pooled import Pooled
 from mlefw.run.prepare import Prepared
-from mlefw.run.stored_estimates import COVARIANCE, ESTIMATES, restored, stored
+from mlefw.run.stored_estimates import COVARIANCE, ESTIMATES, EXACT, restored, stored
 from mlefw.score.yardstick import ExactEstimates
-
-EXACT = "exact"
-"""The key, in the checkpoint of an exact estimate, of the name of the estimate that is its model."""
 
 _LINEAR = {"_target_": "mlefw.model.linear.Linear"}
 _UNUSED = ("inputs", "loss", "augment", "calibrate", "uncertainty", "ensemble")

@@ -14,8 +14,23 @@ from typing import Any
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.reading.formula import Terms
+from mlefw.reading.formula import Terms, read_terms
 from mlefw.reading.table import Table
+
+
+@dataclass(frozen=True)
+class PlainTerm:
+    """A term of a formula, such as `bs(age, df=5)` or `x:g`, and the design columns that it makes.
+
+    Attributes:
+        label: the term, for tables.
+        columns: positions of its design columns among those of its formula.
+        variables: the columns of the data that it reads, in order.
+    """
+
+    label: str
+    columns: tuple[int, ...]
+    variables: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -27,11 +42,13 @@ class FormulaState:
         transforms: for each function with a state (a spline, a centred column) its call and its state, in which dicts
             are lists of pairs.
         categories: levels of each factor that is a category; None for a factor that is a number.
+        terms: the terms in the order of their columns, without the intercept.
     """
 
     names: tuple[str, ...]
     transforms: dict[str, Any]
     categories: dict[str, Any]
+    terms: tuple[PlainTerm, ...] = ()
 
     def columns(self, terms: Terms, frame: Any, table: Table, where: str) -> np.ndarray:
         """The design columns of a block of rows, (n, len(names)).
@@ -98,7 +115,27 @@ def learn_state(
     spec = _spec(terms, transforms, categories)
     first = _computed(lambda: spec.get_model_matrix(few, context=_functions()), where)
     names = tuple(str(name) for name in first.columns if name != "Intercept")
-    return FormulaState(names, {key: _stored(value) for key, value in transforms.items()}, categories)
+    stored = {key: _stored(value) for key, value in transforms.items()}
+    return FormulaState(names, stored, categories, _plain_terms(first.model_spec.term_indices, where))
+
+
+def _plain_terms(indices: Mapping[Any, list[int]], where: str) -> tuple[PlainTerm, ...]:
+    """The terms of a design, given the positions of the columns of each, the intercept's among them."""
+    start = sum(len(columns) for term, columns in indices.items() if str(term) == "1")
+    found = []
+    for term, columns in indices.items():
+        if str(term) != "1" and columns:
+            variables = dict.fromkeys(name for factor in term.factors for name in _variables(factor, where))
+            found.append(PlainTerm(str(term), tuple(int(k) - start for k in columns), tuple(variables)))
+    return tuple(found)
+
+
+def _variables(factor: Any, where: str) -> tuple[str, ...]:
+    """The columns of the data that a factor of a term reads."""
+    kind = factor.eval_method.value
+    if kind == "lookup":
+        return (str(factor.expr),)
+    return () if kind == "literal" else read_terms(factor.expr, where).columns
 
 
 def evaluated(expression: str, frame: Any, table: Table, where: str) -> np.ndarray:
