@@ -70,11 +70,14 @@ class Design:
         parameters: the formulas, one for each column of eta in its order; or a single one for all columns.
         plain: names of the features of parameters without a formula, which are coded as without one.
         numbers: values of numeric columns that `C(…)` makes categories of.
+        quantiles: values of each other numeric column of a formula in the training rows, from the least to the greatest
+            in equal shares of the rows, for pictures; empty before the training rows are known.
     """
 
     parameters: tuple[ParameterTerms, ...]
     plain: tuple[str, ...] = ()
     numbers: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    quantiles: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -156,15 +159,17 @@ class Design:
             if by_name[name].kind == "numeric"
         }
         whole = replace(self, numbers=known)
-        found = []
+        found, quantiles = [], dict[str, tuple[float, ...]]()
         for one in self.parameters:
             terms, where = one.terms, f"terms.{one.parameter}"
             frame = whole.frame(features, table, None, terms.columns)
             levels = {name: whole.categories(by_name[name]) for name in terms.columns}
+            for name in (name for name, known_levels in levels.items() if known_levels is None):
+                quantiles[name] = _quantiles(frame[name].to_numpy()[index])
             state = learn_state(terms, frame, index, levels, where) if terms.text else None
             random = learn_random_terms(terms, frame, table, index, weight, levels, where)
             found.append(replace(one, state=state, random=random))
-        return replace(whole, parameters=tuple(found))
+        return replace(whole, parameters=tuple(found), quantiles=quantiles)
 
     def categories(self, feature: Feature) -> list[Any] | None:
         """The levels of a column as the library sees them; None for a number that is no category."""
@@ -283,6 +288,11 @@ class Design:
             row[count:-1] = [name in one.names for name in names]
             row[-1] = one.text is None or one.terms.intercept
         return np.broadcast_to(used, (eta_dim, used.shape[1])).copy() if len(used) == 1 else used
+
+
+def _quantiles(values: np.ndarray) -> tuple[float, ...]:
+    """Values (n,) at equal shares of the rows, the least and the greatest among them."""
+    return tuple(np.quantile(values, np.linspace(0, 1, 101), method="nearest").tolist())
 
 
 def _without_dot(text: str, everything: str) -> str:
