@@ -201,13 +201,13 @@ def _absolute(problem: Problem, rho: Tensor, variance: float) -> Tensor:
 
 def _laplace(problem: Problem, criterion: Criterion) -> Solution:
     """The estimate of any head by Laplace's approximation at the penalised estimate."""
-    search = _Laplace(problem, criterion)
+    search = LaplaceCriterion(problem, criterion)
     rho, least, gradient, num_optima = _search(search.value, problem.blocks_of_terms)
     end = search.solved(torch.tensor(rho))
     return _finished(end.problem, end.theta, criterion, least, gradient, num_optima, rho, exact=False)
 
 
-class _Laplace:
+class LaplaceCriterion:
     """The criterion of any head and its gradient, with the estimate of the last call as the start of the next."""
 
     def __init__(self, problem: Problem, criterion: Criterion) -> None:
@@ -296,6 +296,8 @@ def _finished(
     if exact:
         # The standard deviation is that of the restricted likelihood, not the minimum over it given the coefficients.
         free[-1] = False
+        # Degrees of freedom and errors of coefficients are given it, as their expected information with it is zero.
+        here.hessian[-1, :-1] = here.hessian[:-1, -1] = 0.0
     residual = float(here.gradient[free].abs().max())
     at_limit = _limits(problem, rho)
     slope = float(np.abs(np.where(at_limit, 0.0, gradient)).max())
