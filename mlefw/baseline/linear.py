@@ -134,7 +134,7 @@ class LinearBaseline:
         self.max_seconds, self.max_work = max_seconds, max_work
         if order is not None and order < 1:
             raise UsageError(f"baseline.order={order}: expected a whole number of at least 1")
-        self.scales = stated_scales(scales) if isinstance(scales, str) else scales
+        self.scales = scales if isinstance(scales, dict) else stated_scales(str(scales))
         self.order, self.smoothing = order, None if smoothing == "unigram" else float(smoothing)
 
     def solve(

@@ -24,7 +24,7 @@ def stated_scales(text: str) -> Criterion | dict[str, float]:
     if not text.startswith("{") or not text.endswith("}"):
         raise wrong
     found = {}
-    for part in re.split(r",(?![^()]*\))", text[1:-1]) if text[1:-1].strip() else ():
+    for part in re.split(r",(?![^()]*\))", text[1:-1]):
         name, _, value = part.rpartition(":")
         try:
             found[name.strip().strip("'\"")] = float(value)
