@@ -14,6 +14,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from mlefw import inverse_link
 from mlefw.baseline.base import Solution
 from mlefw.baseline.collinear import without_collinear
 from mlefw.baseline.newton import Newton, positive_inverse
@@ -81,8 +82,13 @@ def _given(problem: Problem, scales: Mapping[str, float]) -> np.ndarray:
 
 
 def _is_exact(problem: Problem) -> bool:
-    """Whether the head is a Gaussian with one learnt standard deviation, of which all rows have the same."""
-    return type(problem.head) is GaussianHead and problem.head.eta_names == ("loc",) and bool(problem.head.shared_dim)
+    """Whether the head is a Gaussian with one learnt standard deviation, up to weights of the variance of rows."""
+    head = problem.head
+    if type(head) is not GaussianHead or head.inverse_link_of("loc") is not inverse_link.identity:
+        return False
+    if head.eta_names == ("loc",):
+        return bool(head.shared_dim) and problem.rows.offset.ndim == 1
+    return problem.design_columns(1).tolist() == [problem.num_active]
 
 
 def _units(problem: Problem) -> Tensor:
@@ -119,65 +125,84 @@ def _start(block: RandomBlock, log_precision: float) -> np.ndarray:
 
 
 def _gaussian(problem: Problem, criterion: Criterion) -> Solution:
-    """The estimate of a Gaussian: scales relative to the standard deviation, which is profiled out."""
-    head, n = problem.head, problem.population
-    free = problem.free.clone()
-    free[-1] = False
-    width = problem.num_active + 1
-    gram, cross, square = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64), 0.0
-    zero = torch.zeros(problem.size, dtype=torch.float64)
-    for rows, design, eta in problem.designs(zero):
-        y = rows.y - eta[:, 0]
-        weighted = design * rows.weight.unsqueeze(1)
-        gram += weighted.T @ design
-        cross += y @ weighted
-        square += float((rows.weight * y) @ y)
-    at = free[:width]
-    unit = _units(problem)[: int(at.sum())].exp() / head.gain[0]
-    gram, cross = gram[at][:, at], cross[at]
-    order = at.cumsum(0) - 1
-    places = [order[place] for place in problem.places()]
-    num_free = int(at.sum()) - sum(len(place) for place in places)
-    left = n - num_free if criterion == "reml" else n
-    if left <= 0:
-        raise LeftOutError(f"{n:g} rows do not determine {num_free} coefficients and a standard deviation")
-    penalised = torch.zeros(len(cross), dtype=torch.bool)
-    for place in places:
-        penalised[place] = True
+    """The estimate of a Gaussian with one standard deviation, by the exact integral over its coefficients."""
+    search = _Gaussian(problem, criterion)
+    rho, least, gradient, num_optima = _search(search.value, problem.blocks_of_terms)
+    whole, theta = search.estimate(rho)
+    return _finished(whole, theta, criterion, least, gradient, num_optima, rho, exact=True)
 
-    def fit(rho: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # Columns are standardised ones, whose coefficients are `unit` times smaller than those in their own units.
-        prior = whole_precision(problem.blocks_of_terms, rho, places, len(cross))
-        whole = gram + unit * prior * unit.unsqueeze(1)
-        factor = torch.linalg.cholesky(whole)
-        beta = torch.cholesky_solve(cross.unsqueeze(1), factor).squeeze(1)
-        residual = square - cross @ beta
-        inner = whole if criterion == "reml" else whole[penalised][:, penalised]
-        moved = 2 * unit.log() if criterion == "reml" else 2 * unit.log()[penalised]
-        determinant = torch.logdet(inner) - moved.sum()
-        known = _log_determinant(problem, rho)
-        sigma = residual / left
-        twice = left * ((2 * math.pi * sigma).log() + 1) + determinant - known
-        return 0.5 * twice, beta, sigma
 
-    def value(rho: np.ndarray) -> tuple[float, np.ndarray]:
+class _Gaussian:
+    """The criterion of a Gaussian in scales relative to its standard deviation, which is profiled out.
+
+    Columns are standardised ones; their coefficients are `unit` times smaller than those in their own units.
+    """
+
+    def __init__(self, problem: Problem, criterion: Criterion) -> None:
+        self.problem, self.is_restricted = problem, criterion == "reml"
+        width = problem.num_active + 1
+        self.at = problem.free[:width]
+        self.unit = _units(problem)[: int(self.at.sum())].exp() / problem.head.gain[0]
+        self._sum_products(width)
+        order = self.at.cumsum(0) - 1
+        self.places = [order[place] for place in problem.places()]
+        self.penalised = torch.zeros(len(self.cross), dtype=torch.bool)
+        for place in self.places:
+            self.penalised[place] = True
+        num_free = int((~self.penalised).sum())
+        self.left = problem.population - (num_free if self.is_restricted else 0)
+        if self.left <= 0:
+            raise LeftOutError(
+                f"{problem.population:g} rows do not determine {num_free} coefficients and a standard deviation"
+            )
+
+    def _sum_products(self, width: int) -> None:
+        """Products of columns and target over the rows, whose weights are divided by those of their variances."""
+        products, cross = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+        self.square = self.constant = 0.0
+        for rows, design, eta in self.problem.designs(torch.zeros(self.problem.size, dtype=torch.float64)):
+            # An offset of the scale is the logarithm of what its standard deviation is multiplied by in a row.
+            shift = rows.offset[:, 1] if rows.offset.ndim > 1 else torch.zeros_like(rows.weight)
+            y, weight = rows.y - eta[:, 0], rows.weight * torch.exp(-2 * shift)
+            weighted = design * weight.unsqueeze(1)
+            products += weighted.T @ design
+            cross += y @ weighted
+            self.square += float((weight * y) @ y)
+            self.constant += float(rows.weight @ shift)
+        self.products, self.cross = products[self.at][:, self.at], cross[self.at]
+
+    def fit(self, rho: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The criterion, the coefficients of the columns, and the variance of a row."""
+        prior = whole_precision(self.problem.blocks_of_terms, rho, self.places, len(self.cross))
+        whole = self.products + self.unit * prior * self.unit.unsqueeze(1)
+        beta = torch.cholesky_solve(self.cross.unsqueeze(1), torch.linalg.cholesky(whole)).squeeze(1)
+        variance = (self.square - self.cross @ beta) / self.left
+        inside = torch.ones_like(self.penalised) if self.is_restricted else self.penalised
+        determinant = torch.logdet(whole[inside][:, inside]) - 2 * self.unit[inside].log().sum()
+        twice = self.left * ((2 * math.pi * variance).log() + 1) + determinant - _log_determinant(self.problem, rho)
+        return 0.5 * twice + self.constant, beta, variance
+
+    def value(self, rho: np.ndarray) -> tuple[float, np.ndarray]:
+        """The criterion and its gradient; infinity where the coefficients are not determined."""
         leaf = torch.tensor(rho, dtype=torch.float64, requires_grad=True)
         try:
             with torch.enable_grad():
-                found = fit(leaf)[0]
+                found = self.fit(leaf)[0]
                 (slope,) = torch.autograd.grad(found, leaf)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             return math.inf, np.zeros_like(rho)
         return float(found.detach()), slope.numpy()
 
-    rho, least, gradient, num_optima = _search(value, problem.blocks_of_terms)
-    with torch.no_grad():
-        _, beta, sigma = fit(torch.tensor(rho))
-    theta = zero.clone()
-    theta[:width][at] = beta / head.gain[0]
-    theta[-1] = (0.5 * sigma.log() - head.center[1]) / head.gain[1]
-    whole = replace(problem, rho=_absolute(problem, torch.tensor(rho), float(sigma)))
-    return _finished(whole, theta, criterion, least, gradient, num_optima, rho, exact=True)
+    @torch.no_grad()
+    def estimate(self, rho: np.ndarray) -> tuple[Problem, Tensor]:
+        """The problem with the priors of these scales, and theta."""
+        problem, head = self.problem, self.problem.head
+        _, beta, variance = self.fit(torch.tensor(rho))
+        theta = torch.zeros(problem.size, dtype=torch.float64)
+        theta[: len(self.at)][self.at] = beta / head.gain[0]
+        column = head.eta_dim + head.shared_dim - 1
+        theta[-1] = (0.5 * variance.log() - head.center[column]) / head.gain[column]
+        return replace(problem, rho=_absolute(problem, torch.tensor(rho), float(variance))), theta
 
 
 def _log_determinant(problem: Problem, rho: Tensor) -> Tensor:

@@ -40,12 +40,18 @@ def insert_terms(config: Node) -> None:
     added = _shifts(head, data, names)
     parts = _by_parameter(text, given, names, data)
     terms = {name: parts.get(name) for name in names if name in parts or name in added or _is_predicted(head, name)}
-    for name, part in terms.items():
+    for name, part in list(terms.items()):
         if part is None and (text or not _is_predicted(head, name)):
             terms[name] = part = "1"
-        if part is not None:
-            read_terms(part, f"formula={text!r}" if text and name not in given else f"head.terms.{name}")
-            _predict(head, name)
+        if part is None:
+            continue
+        read_terms(part, f"formula={text!r}" if text and name not in given else f"head.terms.{name}")
+        # One value for all rows is a shared parameter, for which the exact side knows more.
+        is_one = part.strip() == "1" and name not in added
+        if not _set_source(head, name, "shared" if is_one else "predicted"):
+            continue
+        if is_one:
+            del terms[name]
     data["terms"] = terms
     if added:
         data["shifts"] = added
@@ -131,9 +137,10 @@ def _is_predicted(head: Node, name: str) -> bool:
     return True
 
 
-def _predict(head: Node, name: str) -> None:
-    """Make a head predict a parameter."""
+def _set_source(head: Node, name: str, source: str) -> bool:
+    """Set where a parameter comes from; whether some setting of the head says so."""
     if name in _signature(head):
-        head[name] = "predicted"
-    elif isinstance(component := head.get("component"), dict) and "_target_" in component:
-        _predict(component, name)
+        head[name] = source
+        return True
+    component = head.get("component")
+    return isinstance(component, dict) and "_target_" in component and _set_source(component, name, source)
