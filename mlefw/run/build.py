@@ -26,12 +26,12 @@ from mlefw.loss.plain import Plain
 from mlefw.metric.adapter import OfPrediction
 from mlefw.metric.base import Metric, OfTarget, OfTrials
 from mlefw.metric.nll import Nll
-from mlefw.model.terms import TermsModel, network_features
 from mlefw.objective.objective import Objective
 from mlefw.prior.none import NoPrior
 from mlefw.reading.table import Table
 from mlefw.rows.clustered import Units
 from mlefw.rows.dependence import Dependence
+from mlefw.rows.linear_terms import TermsModel, network_features
 from mlefw.rows.rows import Rows
 from mlefw.rows.shape import RowShape
 from mlefw.rows.tensor_inputs import row_statistics
