@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mlefw.baseline.base import Solution, Solver
+from mlefw.baseline.binned import of_bins, of_densities
 from mlefw.baseline.collinear import independent_columns
 from mlefw.baseline.conjugate_gradient import NewtonCG
 from mlefw.baseline.existence import examine, perfect_fit
@@ -39,6 +40,7 @@ from mlefw.baseline.work import (
 )
 from mlefw.baseline.work_plan import announcement, check_plan, planned_work
 from mlefw.errors import UsageError
+from mlefw.head.histogram import HistogramHead
 from mlefw.head.multitask import MultitaskHead
 from mlefw.prior.base import check_scale
 
@@ -120,6 +122,8 @@ class LinearBaseline:
     def _solve(self, problem: Problem, meter: Meter, start: Tensor | None) -> Solution:
         if isinstance(problem.head, MultitaskHead):
             return together(problem, [self._solve(part, meter, None) for part in parts(problem)])
+        if isinstance(problem.head, HistogramHead):
+            return of_densities(problem, self._solve(of_bins(problem), meter, start))
         size, without = problem.size, NewtonCG(self.max_work)
         solver = solver_for(problem, self.solvers)
         work = solver.work(problem)
@@ -170,6 +174,8 @@ def solve_null(problem: Problem) -> Solution:
     problem = problem.restricted(torch.zeros(0, dtype=torch.long))
     if isinstance(problem.head, MultitaskHead):
         return together(problem, [solve_null(part) for part in parts(problem)])
+    if isinstance(problem.head, HistogramHead):
+        return of_densities(problem, solve_null(of_bins(problem)))
     if Frequencies().supports(problem):
         return Frequencies().solve(problem)
     return examine(_solution(problem))

@@ -149,6 +149,7 @@ RANGES: Mapping[str, Range] = {
     "data.thousands": either(NULL, Range(_is_sign, "one character that is no letter or digit, such as ,")),
     "head.inflation": either(one_of("predicted", "shared"), number(above=True, below=1.0)),
     "head.num_components": whole(2),
+    "head.bins": whole(2),
     "loss.weights": either(one_of("balanced"), Range(_are_weights, "a list of finite numbers of at least 0")),
     "weights": either(one_of("equal", "stacked"), Range(_are_weights, "a list of numbers of at least 0")),
     "uncertainty.seed": whole(0),

@@ -67,6 +67,20 @@ def categorical_nll(eta, y):
     return mpmath.log1p(mpmath.fsum(mpmath.exp(e) for e in others))
 
 
+EDGES = [-1.0, 0.0, 1.5, 2.0, 4.0]
+"""Of the histogram head."""
+
+
+def histogram_nll(eta, y):
+    k = sum(edge <= y for edge in EDGES[1:-1])
+    return categorical_nll(eta, k) + mpmath.log(mpmath.mpf(EDGES[k + 1]) - EDGES[k])
+
+
+def histogram(eta):
+    mass = np.exp(np.array(eta) - max(eta))
+    return scipy.stats.rv_histogram((mass / mass.sum(), EDGES), density=False)
+
+
 def ordinal_nll(eta, y):
     """Of four classes, by the logistic distribution function at the thresholds 0, g1 and g1 + g2."""
     gaps = [mpmath.exp(e) for e in eta[1:]]
@@ -252,6 +266,18 @@ EXAMPLES = {
         integer=True,
         outside=(4, -1),
         set_units=([0.0] * 3, [1.0] * 3),
+    ),
+    "histogram": Example(
+        histogram_nll,
+        histogram,
+        [([0.3, 0.2, -1.0, 0.9], 1.1), ([0.0, 2.0, 1.0, -1.0], 0.0), ([3.0, 0.5, 1.0, 2.0], -0.9)],
+        [
+            *(([e, 0.0, -e, 1.0], y) for e in (-700.0, -30.0, 0.0, 20.0, 700.0) for y in (-1.0, 0.0, 1.4, 2.0, 4.0)),
+            ([0.0, 0.0, 0.0, 0.0], 1.5),
+        ],
+        facts={"edges": EDGES, "tails": "none"},
+        outside=(-1.1, 4.1, math.nan, math.inf),
+        set_units=([0.0] * 4, [1.0] * 4),
     ),
     "poisson": Example(
         poisson_nll,
