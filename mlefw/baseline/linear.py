@@ -19,6 +19,7 @@ from mlefw.baseline.frequencies import Frequencies
 from mlefw.baseline.kinked import Kinked
 from mlefw.baseline.least_absolute import LeastAbsolute
 from mlefw.baseline.least_squares import LeastSquares
+from mlefw.baseline.monotone import Monotone
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.per_target import parts, together
 from mlefw.baseline.problem import Problem
@@ -46,7 +47,9 @@ from mlefw.prior.base import check_scale
 
 StandardErrors = Literal["default", "observed", "expected", "sandwich", "hc0", "hc1"]
 
-_SOLVERS: tuple[Solver, ...] = (LeastSquares(), LeastAbsolute(), VaryingLaplace(), Kinked(), ProximalNewton(), Newton())
+_SOLVERS: tuple[Solver, ...] = (
+    *(LeastSquares(), LeastAbsolute(), VaryingLaplace(), Monotone(), Kinked(), ProximalNewton(), Newton()),
+)
 
 _PROOF_SECONDS = 20.0
 """Seconds that a proof of existence may take, so that time is left for the MAP estimate if there is no maximum."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
 
 from mlefw.distribution.histogram import Histogram
 from mlefw.errors import MisfitError, UsageError
@@ -52,6 +53,7 @@ class HistogramHead(Head):
     learns: ClassVar = True
     outside: ClassVar = "head.tails=exponential takes any number"
     convex = True
+    support: Constraint = constraints.real
 
     edges: Tensor
     tail_lengths: Tensor
@@ -76,7 +78,8 @@ class HistogramHead(Head):
         self.given, self.tails = edges is not None, tails
         self.register_buffer("edges", torch.from_numpy(known))
         self.register_buffer("tail_lengths", torch.from_numpy(np.diff(known)[[0, -1]]))
-        self.support = constraints.real if tails == "exponential" else constraints.interval(known[0], known[-1])
+        if tails == "none":
+            self.support = constraints.interval(known[0], known[-1])
 
     def learn(self, y: Tensor, weight: Tensor) -> None:
         """Take the edges, unless they are given, from quantiles of the training targets, and the mean lengths of tails.
