@@ -10,6 +10,7 @@ from torch.types import _size
 
 from mlefw.distribution.cdf import tail
 from mlefw.distribution.precision import promote
+from mlefw.distribution.quantile import Level, quantile
 
 
 class Histogram(Distribution):
@@ -127,6 +128,12 @@ class Histogram(Distribution):
         ends = self.edges[1] - self.tails[0], self.edges[-2] + self.tails[1]
         middle = torch.cat([ends[0].reshape(1), middle[1:-1], ends[1].reshape(1)])
         return middle, torch.cat([self.tails[:1].square(), square[1:-1], self.tails[1:].square()])
+
+
+@quantile.register
+def _(distribution: Histogram, level: Level) -> Tensor:
+    p = level if isinstance(level, Tensor) else distribution.log_mass.new_tensor(level)
+    return distribution.icdf(p.expand(distribution.batch_shape))
 
 
 @tail.register

@@ -1,7 +1,7 @@
 """A distribution that a monotone transformation, in Bernstein polynomials, turns into a standard one."""
 
 import math
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,11 +14,12 @@ from torch.types import _size
 from mlefw.distribution.cdf import tail
 from mlefw.distribution.precision import promote
 from mlefw.distribution.quadrature import half_line
+from mlefw.distribution.quantile import Level, quantile
 
 Noise = Literal["normal", "logistic", "minimum"]
 """The standard distribution: normal, logistic, or that of the minimum, P(Z <= z) = 1 − exp(−exp(z))."""
 
-_CUTS = (1e-12, 1e-6, 1e-3, 0.02, 0.2, 0.5, 0.8, 0.98, 1 - 1e-3, 1 - 1e-6, 1 - 1e-12)
+_CUTS = (1e-12, 1e-5, 0.005, 0.12, 0.5, 0.88, 0.995, 1 - 1e-5, 1 - 1e-12)
 """Levels of the quantiles between which moments are integrated."""
 _NODES, _WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(16))
 _STEPS = 100
@@ -43,6 +44,7 @@ class Transformation(Distribution):
     def __init__(self, shift: Tensor, gaps: Tensor, low: Tensor, high: Tensor, noise: Noise = "logistic") -> None:
         self.shift, self.gaps, self.noise = promote(shift), promote(gaps), noise
         self.low, self.high = low.to(self.shift.dtype), high.to(self.shift.dtype)
+        self._coefficients = torch.cat([torch.zeros_like(self.gaps[..., :1]), self.gaps.cumsum(-1)], -1)
         super().__init__(shift.shape, validate_args=False)
 
     def transform(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,10 +57,8 @@ class Transformation(Distribution):
 
     def _polynomial(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The transformation and its derivative at t in [0, 1]."""
-        order = self.gaps.shape[-1]
-        # Σ_k gap_k P(N >= k) for a binomial N of M trials: no difference of θ, all terms positive.
-        above = _bernstein(t, order).flip(-1).cumsum(-1).flip(-1)[..., 1:]
-        return (self.gaps * above).sum(-1), order * (self.gaps * _bernstein(t, order - 1)).sum(-1)
+        # Sums of positive terms: no difference of coefficients loses digits.
+        return _bernstein(self._coefficients, t), self.gaps.shape[-1] * _bernstein(self.gaps, t)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density, (*batch,)."""
@@ -106,15 +106,26 @@ class Transformation(Distribution):
         """The variance, (*batch,)."""
         return self._moments[1] - self._moments[0].square()
 
+    def crps(self, y: Tensor) -> Tensor:
+        """CRPS, (*batch,), in the unit of y: ∫ F² below y and ∫ (1 − F)² above it, by quadrature."""
+        ends = torch.cat([self._cuts, y.expand_as(self._cuts[:1])]).sort(0).values
+        v, weight = _nodes(ends)
+        z = self.transform(v)[0] - self.shift
+        score = torch.where(v < y, _tail(z, self.noise, False), _tail(z, self.noise, True)).square()
+        return (weight * score).sum((0, 1))
+
+    @cached_property
+    def _cuts(self) -> Tensor:
+        """Points between which the density is smooth and the distribution function changes little, (cuts, *batch)."""
+        levels = self.shift.new_tensor(_CUTS).reshape(-1, *(1 for _ in self.shift.shape))
+        quantiles = self.icdf(levels.expand(-1, *self.shift.shape))
+        return torch.cat([self.low.expand_as(quantiles[:1]), quantiles, self.high.expand_as(quantiles[:1])])
+
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         """E (Y − low) and E (Y − low)², each (*batch,): over [low, high] by quadrature, and over both tails."""
-        levels = self.shift.new_tensor(_CUTS).reshape(-1, *(1 for _ in self.shift.shape))
-        cuts = self.icdf(levels.expand(-1, *self.shift.shape)).clamp(self.low, self.high)
-        ends = torch.cat([self.low.expand_as(cuts[:1]), cuts, self.high.expand_as(cuts[:1])])
-        half, shape = (ends[1:] - ends[:-1]) / 2, (-1, *(1 for _ in ends.shape))
-        y = ends[:-1] + half * (1 + _NODES.to(half).reshape(shape))
-        mass = _WEIGHTS.to(half).reshape(shape) * half * self.log_prob(y).exp()
+        y, weight = _nodes(self._cuts.clamp(self.low, self.high))
+        mass = weight * self.log_prob(y).exp()
         order, length = self.gaps.shape[-1], self.high - self.low
         below = _excess(-self.shift, self.noise, False)
         above = _excess(self.gaps.sum(-1) - self.shift, self.noise, True)
@@ -125,23 +136,37 @@ class Transformation(Distribution):
         return first, second
 
 
+@quantile.register
+def _(distribution: Transformation, level: Level) -> Tensor:
+    p = level if isinstance(level, Tensor) else distribution.shift.new_tensor(level)
+    return distribution.icdf(p.expand(distribution.shift.shape))
+
+
 @tail.register
 def _(distribution: Transformation, y: Tensor, above: bool) -> Tensor:
     return _tail(distribution.transform(y)[0] - distribution.shift, distribution.noise, above)
 
 
-def _bernstein(t: Tensor, order: int) -> Tensor:
-    """The Bernstein polynomials of an order at t in [0, 1], (*shape, order + 1): a binomial mass."""
-    k, ways = _exponents(order, t.dtype, t.device)
-    t = t.unsqueeze(-1)
-    return ways * t**k * (1 - t) ** (order - k)
+def _nodes(ends: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of the Gauss–Legendre rule between ends (cuts, *batch): each (16, cuts − 1, *batch)."""
+    half, shape = (ends[1:] - ends[:-1]) / 2, (-1, *(1 for _ in ends.shape))
+    node, weight = (part.to(half).reshape(shape) for part in (_NODES, _WEIGHTS))
+    return ends[:-1] + half * (1 + node), half * weight
 
 
-@lru_cache(maxsize=128)
-def _exponents(order: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The exponents 0, …, order, and the binomial coefficients."""
-    k = torch.arange(order + 1, dtype=dtype, device=device)
-    return k, torch.tensor([math.comb(order, j) for j in range(order + 1)], dtype=dtype, device=device)
+def _bernstein(coefficients: Tensor, t: Tensor) -> Tensor:
+    """The Bernstein polynomial with these coefficients (*batch, order + 1) at t in [0, 1], broadcast over (*batch,).
+
+    By Horner's rule in the ratio of the smaller to the larger of t and 1 − t.
+    """
+    order, right = coefficients.shape[-1] - 1, t > 0.5
+    larger = torch.where(right, t, 1 - t)
+    ratio = torch.where(right, 1 - t, t) / larger
+    terms = [math.comb(order, k) * one for k, one in enumerate(coefficients.unbind(-1))]
+    total = torch.where(right, terms[0], terms[-1])
+    for k in range(1, order + 1):
+        total = total * ratio + torch.where(right, terms[k], terms[order - k])
+    return total * larger**order
 
 
 def _log_density(z: Tensor, noise: Noise) -> Tensor:
@@ -175,10 +200,11 @@ def _excess(z: Tensor, noise: Noise, above: bool) -> tuple[Tensor, Tensor, Tenso
     elif noise == "minimum" and above:
         steep = out.clamp(min=0).expm1()
     scale = (1 + torch.relu(-out)) / (1 + steep)
-    sign = 1.0 if above else -1.0
+    # The upper tail of the minimum ends so suddenly that it takes more nodes.
+    sign, count = (1.0 if above else -1.0), 192 if noise == "minimum" and above else 96
 
     def beyond(d: Tensor) -> Tensor:
         return _tail(z + sign * d, noise, above)
 
-    first = half_line(beyond, scale, num_nodes=192)
-    return _tail(z, noise, above), first, half_line(lambda d: 2 * d * beyond(d), scale, num_nodes=192)
+    first = half_line(beyond, scale, count)
+    return _tail(z, noise, above), first, half_line(lambda d: 2 * d * beyond(d), scale, count)

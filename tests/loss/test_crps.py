@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scipy.stats import norm
 from mlefw.cli import run
 from mlefw.distribution.crps import row_crps
 from mlefw.distribution.incomplete import betainc, gammainc, gammaincc
+from mlefw.distribution.transformation import Noise
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.bernoulli import BernoulliHead
@@ -23,6 +25,7 @@ from mlefw.head.censored import CensoredHead
 from mlefw.head.exponential import ExponentialHead
 from mlefw.head.gamma import GammaHead
 from mlefw.head.gaussian import GaussianHead
+from mlefw.head.histogram import HistogramHead
 from mlefw.head.huber import HuberHead
 from mlefw.head.laplace import LaplaceHead
 from mlefw.head.lognormal import LognormalHead
@@ -32,6 +35,7 @@ from mlefw.head.negative_binomial import NegativeBinomialHead
 from mlefw.head.ordinal import OrdinalHead
 from mlefw.head.poisson import PoissonHead
 from mlefw.head.student_t import StudentTHead
+from mlefw.head.transformation import TransformationHead
 from mlefw.head.weibull import WeibullHead
 from mlefw.head.zero_inflated import ZeroInflatedNegativeBinomialHead, ZeroInflatedPoissonHead
 from mlefw.loss.crps import Crps
@@ -48,6 +52,7 @@ HEADS: list[Head] = [
     ExponentialHead(),
     GammaHead(),
     GaussianHead(scale="predicted"),
+    HistogramHead(edges=[-1.0, 0.0, 1.0, 2.0, 8.0]),
     HuberHead(delta="shared"),
     LaplaceHead(),
     LognormalHead(),
@@ -57,6 +62,7 @@ HEADS: list[Head] = [
     OrdinalHead(4),
     PoissonHead(),
     StudentTHead(),
+    *(TransformationHead(noise=noise) for noise in get_args(Noise)),
     WeibullHead(),
     ZeroInflatedNegativeBinomialHead(),
     ZeroInflatedPoissonHead(),
