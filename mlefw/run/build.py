@@ -156,6 +156,7 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     head = head_of(config.head, data.schema.targets)
     shape = data.schema.row_shape
     observed = data.train if shape.is_table else null_rows(head, data.train, shape)
+    head.learn(observed.y, observed.weight)
     if data.source.standardize_target:
         set_units(head, observed)
     mean, scale = row_statistics(data.train, shape, data.source.standardize)

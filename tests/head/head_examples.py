@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.optimize
+import scipy.special
 import scipy.stats
 import torch
 from omegaconf import OmegaConf
@@ -65,6 +66,20 @@ def bernoulli_nll(eta, y):
 def categorical_nll(eta, y):
     others = [e - eta[int(y)] for k, e in enumerate(eta) if k != int(y)]
     return mpmath.log1p(mpmath.fsum(mpmath.exp(e) for e in others))
+
+
+EDGES = [-1.0, 0.0, 1.5, 2.0, 4.0]
+"""Of the histogram head."""
+
+
+def histogram_nll(eta, y):
+    k = sum(edge <= y for edge in EDGES[1:-1])
+    return categorical_nll(eta, k) + mpmath.log(mpmath.mpf(EDGES[k + 1]) - EDGES[k])
+
+
+def histogram(eta):
+    mass = np.exp(np.array(eta) - max(eta))
+    return scipy.stats.rv_histogram((mass / mass.sum(), EDGES), density=False)
 
 
 def ordinal_nll(eta, y):
@@ -229,6 +244,41 @@ class FrozenTweedie:
         return scipy.optimize.brentq(lambda y: self.cdf(y) - level, 0, 50 * mean, xtol=1e-14, rtol=1e-13)
 
 
+def bernstein(eta, y):
+    """The transformation of degree 3 on [−1, 3] and its derivative, by the coefficients themselves."""
+    coefficients = [mpmath.mpf(0)]
+    for gap in eta[1:]:
+        coefficients.append(coefficients[-1] + mpmath.exp(gap))
+    t = (mpmath.mpf(y) + 1) / 4
+    s = min(max(t, mpmath.mpf(0)), mpmath.mpf(1))
+    value = mpmath.fsum(c * mpmath.binomial(3, k) * s**k * (1 - s) ** (3 - k) for k, c in enumerate(coefficients))
+    steps = [right - left for left, right in pairwise(coefficients)]
+    slope = 3 * mpmath.fsum(c * mpmath.binomial(2, k) * s**k * (1 - s) ** (2 - k) for k, c in enumerate(steps))
+    return value + slope * (t - s), slope / 4
+
+
+def transformation_nll(eta, y):
+    h, slope = bernstein(eta, y)
+    z = abs(h - eta[0])
+    return z + 2 * mpmath.log1p(mpmath.exp(-z)) - mpmath.log(slope)
+
+
+class FrozenTransformation:
+    """The distribution whose transform is standard logistic, with its quantiles by a search."""
+
+    def __init__(self, eta: Row) -> None:
+        self.eta = eta
+
+    def logpdf(self, y: float) -> float:
+        return -float(transformation_nll([mpmath.mpf(e) for e in self.eta], mpmath.mpf(y)))
+
+    def cdf(self, y: float) -> float:
+        return float(scipy.special.expit(float(bernstein([mpmath.mpf(e) for e in self.eta], y)[0]) - self.eta[0]))
+
+    def ppf(self, level: float) -> float:
+        return scipy.optimize.brentq(lambda y: self.cdf(y) - level, -200, 200, xtol=1e-10, rtol=1e-14)
+
+
 LOCATION_SCALE_POINTS = [([0.3, 0.2], 1.1), ([-2.0, -1.5], -2.4), ([50.0, 3.0], -10.0), ([0.0, 0.0], 0.01)]
 LOCATION_SCALE_EXTREMES = [
     ([0.0, -700.0], 0.0),
@@ -334,6 +384,34 @@ EXAMPLES = {
         integer=True,
         outside=(4, -1),
         set_units=([0.0] * 3, [1.0] * 3),
+    ),
+    "histogram": Example(
+        histogram_nll,
+        histogram,
+        [([0.3, 0.2, -1.0, 0.9], 1.1), ([0.0, 2.0, 1.0, -1.0], 0.0), ([3.0, 0.5, 1.0, 2.0], -0.9)],
+        [
+            *(([e, 0.0, -e, 1.0], y) for e in (-700.0, -30.0, 0.0, 20.0, 700.0) for y in (-1.0, 0.0, 1.4, 2.0, 4.0)),
+            ([0.0, 0.0, 0.0, 0.0], 1.5),
+        ],
+        facts={"edges": EDGES, "tails": "none"},
+        outside=(-1.1, 4.1, math.nan, math.inf),
+        set_units=([0.0] * 4, [1.0] * 4),
+    ),
+    "transformation": Example(
+        transformation_nll,
+        FrozenTransformation,
+        [([0.3, 0.2, -1.0, 0.9], 1.1), ([1.0, 1.0, 0.5, 0.0], -1.0), ([4.0, 0.5, 1.0, 1.0], 5.0), ([0, 1, 0, 1], -3.0)],
+        [
+            *(
+                ([e, g, 0.0, 1.0], y)
+                for e in (-700.0, 0.0, 700.0)
+                for g in (-30.0, 0.0, 20.0)
+                for y in (-1.0, 0.3, 3.0)
+            ),
+            *(([0.0, 0.0, g, 0.0], y) for g in (-700.0, -30.0, 30.0) for y in (-1e6, 1.0, 1e6)),
+        ],
+        facts={"order": 3, "range": [-1.0, 3.0]},
+        set_units=([0.0] * 4, [1.0] * 4),
     ),
     "poisson": Example(
         poisson_nll,
