@@ -19,7 +19,7 @@ class LocationScaleHead(FactorizedHead):
 
     inverse_links: ClassVar = {"loc": inverse_link.identity, "scale": inverse_link.exp}
     collapsible: ClassVar = frozenset({"scale"})
-    location_information: ClassVar[float] = 1.0
+    location_information: float = 1.0
     """Expected information on the location in one row of scale 1."""
     scale_information: ClassVar[float]
     """Expected information on the logarithm of the scale in one row."""
