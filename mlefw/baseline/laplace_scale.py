@@ -10,6 +10,8 @@ import torch
 from mlefw.baseline.globbing import Globbing
 from mlefw.baseline.interior_point import Array, Fit
 from mlefw.baseline.problem import Problem
+from mlefw.head.head import Head
+from mlefw.head.quantile import QuantileHead
 from mlefw.prior.base import Prior
 from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l2 import L2Prior
@@ -24,6 +26,14 @@ def strengths(prior: Prior, size: int) -> tuple[Array, Array]:
         precision = prior.l2_scale**-2
     covered = np.append(np.ones(size - 1), 0.0)
     return precision * covered, prior.rate * covered
+
+
+def widening(head: Head) -> float:
+    """Scale of the absolute deviations of a head as a multiple of the head's own scale.
+
+    A quantile head has the NLL ρ(r) / scale = (|r| + (2 level − 1) r) / (2 scale), up to the normaliser.
+    """
+    return 2.0 if isinstance(head, QuantileHead) else 1.0
 
 
 class LaplaceFit(NamedTuple):

@@ -10,9 +10,10 @@ from scipy.linalg import cho_solve
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.globbing import Globbing
 from mlefw.baseline.interior_point import Array, factored, gram
-from mlefw.baseline.laplace_scale import strengths
+from mlefw.baseline.laplace_scale import strengths, widening
 from mlefw.baseline.problem import Problem
 from mlefw.head.laplace import LaplaceHead
+from mlefw.head.quantile import QuantileHead
 from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 
@@ -38,8 +39,8 @@ class VaryingLaplace(Solver):
         self.num_starts, self.max_turns = num_starts, max_turns
 
     def supports(self, problem: Problem) -> bool:
-        """Whether the head is Laplace with a predicted scale, and the prior flat or Gaussian."""
-        varying = type(problem.head) is LaplaceHead and problem.head.eta_names == ("loc", "scale")
+        """Whether the head is Laplace or a quantile with a predicted scale, and the prior flat or Gaussian."""
+        varying = type(problem.head) in (LaplaceHead, QuantileHead) and problem.head.eta_names == ("loc", "scale")
         return varying and type(problem.prior) in (NoPrior, L2Prior)
 
     def solve(self, problem: Problem) -> Solution:
@@ -94,6 +95,7 @@ class _Turns:
         self.globbing, self.weight, self.total = Globbing(problem), problem.rows.weight.numpy(), problem.population
         self.ridge, self.rate = strengths(problem.prior, problem.num_active + 1)
         self.origin = float(problem.head.center[1] - problem.head.gain[0].log())
+        self.origin += math.log(widening(problem.head))
         self.slope = float(problem.head.gain[1])
         self.ends: list[_End] = []
 
@@ -128,10 +130,10 @@ class _Turns:
         return np.concatenate(parts)
 
     def _deviation(self, beta: Array) -> Array:
-        """|y − z beta|, (n,), with values of rounding size set to zero."""
+        """|y − z beta| or twice its pinball loss, (n,), with values of rounding size set to zero."""
         parts = []
         for _, z, y, _ in self.globbing.blocks(self.weight):
-            deviation = np.abs(y - z @ beta)
+            deviation = self.globbing.losses(y - z @ beta)
             parts.append(np.where(deviation < 1e-13 * (1 + np.abs(y)), 0.0, deviation))
         return np.concatenate(parts)
 

@@ -63,6 +63,7 @@ METRICS = {
     "binary": ["head=bernoulli", "data=breast_cancer"],
     "categorical": ["head=categorical", "data=iris"],
     "censored": ["head=censored"],
+    "quantile": ["head=quantile"],
     "tokens": ["data=shakespeare"],
     "ordinal": ["head=ordinal", "data=iris", "data.labels=[setosa,versicolor,virginica]"],
 }

@@ -325,6 +325,15 @@ EXAMPLES = {
         smooth=False,
         set_units=([3.0, math.log(2)], [2.0, 1.0]),
     ),
+    "quantile": Example(
+        lambda eta, y: eta[1] + mpmath.log(4) + abs(y - eta[0]) / mpmath.exp(eta[1]) / 2,
+        lambda eta: scipy.stats.laplace(eta[0], 2 * math.exp(eta[1])),
+        LOCATION_SCALE_POINTS,
+        [*LOCATION_SCALE_EXTREMES, ([0.0, -700.0], 1.0), ([0.0, 0.0], -1e300)],
+        location_scale=True,
+        smooth=False,
+        set_units=([3.0, math.log(2)], [2.0, 1.0]),
+    ),
     "logistic": Example(
         logistic_nll,
         lambda eta: scipy.stats.logistic(eta[0], math.exp(eta[1])),
