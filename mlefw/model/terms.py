@@ -69,7 +69,7 @@ class TermsModel(nn.Module):
 
     @torch.no_grad()
     def load(self, weight: Tensor, bias: Tensor) -> None:
-        """Take the coefficients that there are out of weight (eta_dim, num_features) and bias (eta_dim,), without priors."""
+        """Take the coefficients out of weight (eta_dim, num_features) and bias (eta_dim,), without priors."""
         self.weight.copy_(weight[self.used[:, :-1]])
         self.bias.copy_(bias[self.used[:, -1]])
         self.root.copy_(torch.eye(len(self.root), dtype=torch.float64))

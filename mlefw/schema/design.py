@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from mlefw.reading.formula import Terms, check_columns, quoted, read_shift, read_terms
-from mlefw.reading.levels import codes, numbers, written
+from mlefw.reading.levels import numbers
 from mlefw.reading.table import Table
 from mlefw.schema.feature import Feature, Unseen
-from mlefw.schema.formula_state import FormulaState, category_of, evaluated, learn_state, reference_of
+from mlefw.schema.formula_library import evaluated
+from mlefw.schema.formula_state import FormulaState, learn_state
+from mlefw.schema.frames import Frames
 from mlefw.schema.random_terms import RandomTerm, learn_random_terms
 
 BLOCK = 2**15
@@ -155,87 +157,22 @@ class Design:
         found = []
         for one in self.parameters:
             terms, where = one.terms, f"terms.{one.parameter}"
-            frame, _ = whole.frame(features, table, None, one.evaluated_columns)
-            levels = {name: whole.categories(by_name[name]) for name in terms.columns}
+            frames = whole._frames(features)
+            frame, _ = frames.frame(table, None, one.evaluated_columns)
+            levels = {name: frames.categories(by_name[name]) for name in terms.columns}
             state = learn_state(terms, frame, index, levels, where) if terms.text else None
             random = learn_random_terms(terms, frame, table, index, weight, levels, where)
             found.append(replace(one, state=state, random=random))
         return replace(whole, parameters=tuple(found))
 
-    def categories(self, feature: Feature) -> list[Any] | None:
-        """The levels of a column as the library sees them; None for a number that is no category."""
-        if feature.kind == "category":
-            return list(feature.levels)
-        values = self.numbers.get(feature.name)
-        if values is None:
-            return None
-        return [int(value) if all(float(v).is_integer() for v in values) else value for value in values]
+    @property
+    def _evaluated(self) -> set[str]:
+        """The columns that the formulas compute with."""
+        return {name for one in self.parameters for name in one.evaluated_columns}
 
-    def frame(
-        self, features: Iterable[Feature], table: Table, unseen: Unseen | None, only: Sequence[str] | None = None
-    ) -> tuple[Any, dict[str, np.ndarray]]:
-        """A frame of pandas with the columns of the formulas, and the rows (n,) of unknown levels by column.
-
-        Missing values are replaced as `data.missing` says, and unknown levels by the reference.
-
-        Args:
-            features: the features of the schema.
-            table: the rows.
-            unseen: what to do with unknown levels; None where there are none by construction.
-            only: the columns to take; by default those that the formulas compute with.
-
-        Raises:
-            UsageError: a level is unknown, or a value is missing.
-        """
-        import pandas as pd
-
-        every = (name for one in self.parameters for name in one.evaluated_columns)
-        wanted, unknown = set(every if only is None else only), {}
-        taken = {}
-        for feature in features:
-            if feature.name not in wanted:
-                continue
-            levels = self.categories(feature)
-            if levels is None:
-                taken[feature.name] = _filled(feature, table, unseen is not None)
-                continue
-            code, unknown[feature.name] = self._codes(feature, levels, table, unseen)
-            as_text = feature.kind == "category"
-            taken[feature.name] = pd.Categorical.from_codes(code, levels) if as_text else np.array(levels)[code]
-        frame = pd.DataFrame(taken, index=np.arange(table.num_rows), copy=False)
-        return frame, {name: mask for name, mask in unknown.items() if mask.any()}
-
-    def _codes(
-        self, feature: Feature, levels: list[Any], table: Table, unseen: Unseen | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of a column among its levels, (n,), and whether it holds an unknown one, (n,).
-
-        Unknown levels and missing values have the position of the reference.
-        """
-        present, index = table.present(feature.name)
-        known = tuple(written(level) for level in levels)
-        setting = "a category" if feature.kind == "category" else f"a category by C({feature.name})"
-        found = codes(present, feature.name, known, setting, unseen not in (None, "error"))
-        reference = levels.index(self._reference(feature.name, levels))
-        code = np.full(table.num_rows, reference, dtype=np.int64)
-        code[index] = np.where(found < 0, reference, found)
-        unknown = np.zeros(table.num_rows, dtype=bool)
-        unknown[index] = found < 0
-        if unseen is not None:
-            _warn_of_holes(feature, table, f"reference level {levels[reference]!r}")
-        return code, unknown
-
-    def _reference(self, name: str, levels: list[Any]) -> Any:
-        """The reference level of a column: that of the first term that states one."""
-        stated = (key for one in self.parameters if one.state is not None for key in one.state.categories)
-        return next((reference_of(key, levels) for key in stated if category_of(key) == name), levels[0])
-
-    def _level_shares(self, feature: Feature) -> tuple[float, ...]:
-        """Shares of the levels of a category in the training rows."""
-        if feature.kind == "numeric":
-            return self.shares[feature.name]
-        others = feature.means[: len(feature.levels) - 1]
-        return (1 - sum(others), *others)
+    def _frames(self, features: Sequence[Feature]) -> Frames:
+        stated = [key for one in self.parameters if one.state is not None for key in one.state.categories]
+        return Frames(features, self.numbers, self.shares, stated)
 
     def fill(self, x: np.ndarray, features: Sequence[Feature], table: Table, unseen: Unseen) -> None:
         """Write the design columns of all formulas into x, (n, len(names)), in blocks of rows.
@@ -247,8 +184,9 @@ class Design:
             UsageError: a level is unknown, or a term is not finite in some rows.
         """
         position = {name: k for k, name in enumerate(self.names)}
+        frames, read = self._frames(features), self._evaluated
         for index, part in _blocks(table):
-            frame, unknown = self.frame(features, part, unseen)
+            frame, unknown = frames.frame(part, unseen, read)
             averaged = unknown if unseen == "ignore" else {}
             for one in self.parameters:
                 where, blocks = f"terms.{one.parameter}", []
@@ -259,39 +197,10 @@ class Design:
                         return one.state.columns(one.terms, frame, part, where)
 
                     names = [name for name in one.terms.columns if name in averaged]
-                    blocks.append(self._averaged(columns, features, frame, part, averaged, names))
+                    blocks.append(frames.averaged(columns, frame, part, averaged, names))
                 blocks += [term.columns(frame, part, where) for term in one.random]
                 if blocks:
                     x[index[:, None], [position[name] for name in one.names]] = np.concatenate(blocks, 1)
-
-    def _averaged(
-        self,
-        columns: Callable[[Any, Table], np.ndarray],
-        features: Sequence[Feature],
-        frame: Any,
-        table: Table,
-        unknown: Mapping[str, np.ndarray],
-        names: Sequence[str],
-    ) -> np.ndarray:
-        """Design columns of a block of rows; of unknown levels of the columns `names` the means over the known ones."""
-        if not names:
-            return columns(frame, table)
-        name, *others = names
-        found = self._averaged(columns, features, frame, table, unknown, others)
-        some = np.flatnonzero(unknown[name])
-        if not len(some):
-            return found
-        feature = next(one for one in features if one.name == name)
-        levels = self.categories(feature)
-        assert levels is not None
-        part, fewer = table.take(some), {other: unknown[other][some] for other in others}
-        mean = np.zeros((len(some), found.shape[1]))
-        for level, share in zip(levels, self._level_shares(feature), strict=True):
-            changed = frame.iloc[some].copy()
-            changed[name] = level
-            mean += share * self._averaged(columns, features, changed, part, fewer, others)
-        found[some] = mean
-        return found
 
     def beyond(self, features: Sequence[Feature], table: Table) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
         """For each term that is asked about rows unlike those of training: the term, how, positions, and which rows.
@@ -305,8 +214,9 @@ class Design:
         with warnings.catch_warnings():
             # `fill` has told of unknown levels and missing values.
             warnings.simplefilter("ignore")
+            frames, read = self._frames(features), self._evaluated
             for index, part in _blocks(table):
-                frame, _ = self.frame(features, part, "reference")
+                frame, _ = frames.frame(part, "reference", read)
                 for one in self.parameters:
                     where = f"terms.{one.parameter}"
                     if one.state is not None:
@@ -339,9 +249,10 @@ class Design:
         if not any(one.offsets for one in self.parameters):
             return None
         found = np.zeros((table.num_rows, len(self.parameters)))
-        read = [name for one in self.parameters for part in one.offsets for name in read_shift(part).columns]
+        read = {name for one in self.parameters for part in one.offsets for name in read_shift(part).columns}
+        frames = self._frames(features)
         for index, part in _blocks(table):
-            frame, _ = self.frame(features, part, unseen, read)
+            frame, _ = frames.frame(part, unseen, read)
             for column, one in enumerate(self.parameters):
                 for expression in one.offsets:
                     where = f"terms.{one.parameter}, offset({expression})"
@@ -382,24 +293,6 @@ def _blocks(table: Table) -> Iterator[tuple[np.ndarray, Table]]:
     for start in range(0, table.num_rows, BLOCK):
         index = np.arange(start, min(start + BLOCK, table.num_rows))
         yield index, table if len(index) == table.num_rows else table.take(index)
-
-
-def _filled(feature: Feature, table: Table, is_told: bool) -> np.ndarray:
-    """A numeric column, (n,), with its mean in the training rows where it is missing, with a warning if `is_told`."""
-    present, index = table.present(feature.name)
-    values = np.full(table.num_rows, feature.means[0] if feature.means else np.nan)
-    values[index] = numbers(present, feature.name, "a numeric feature")
-    if is_told:
-        _warn_of_holes(feature, table, "mean")
-    return values
-
-
-def _warn_of_holes(feature: Feature, table: Table, what: str) -> None:
-    """Warn of missing values that the training rows had not."""
-    if feature.name in table.holes and not feature.indicator:
-        message = f"{table.origin}: column {feature.name!r} has missing values, which the training rows had not"
-        hole = table.holes[feature.name]
-        warnings.warn(f"{message} ({table.where(hole)}): the {what} is taken", UserWarning, stacklevel=2)
 
 
 def _without_dot(text: str, everything: str) -> str:

@@ -13,7 +13,8 @@ from mlefw.errors import UsageError
 from mlefw.reading.formula import Terms, quoted, read_terms
 from mlefw.reading.levels import check_whole, factorize
 from mlefw.reading.table import Table
-from mlefw.schema.formula_state import FormulaState, evaluated, learn_state
+from mlefw.schema.formula_library import evaluated
+from mlefw.schema.formula_state import FormulaState, learn_state
 from mlefw.schema.spline import basis_columns, centred, knots_of, penalty_matrix
 
 MOST_COLUMNS = 2000
