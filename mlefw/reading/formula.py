@@ -67,6 +67,7 @@ def read_terms(text: str, where: str) -> Terms:
     """
     if len(text) > MOST_CHARS:
         raise UsageError(f"{where} has {len(text):,} characters: expected at most {MOST_CHARS:,}")
+    _check_quotes(text, where)
     # Names with dots, as R's data sets have them, are columns; the library would take the dot for an attribute.
     text = _with_quoted_dots(text)
     kept: list[str] = []
@@ -100,6 +101,26 @@ def read_terms(text: str, where: str) -> Terms:
         tuple(columns),
         tuple(categories),
     )
+
+
+def check_expression(expression: str, where: str) -> None:
+    """Check an expression of columns, such as a stored one, which may have been changed.
+
+    Raises:
+        UsageError: it is of another form than is admitted.
+    """
+    _check_quotes(expression, where)
+    _Reader(expression, where, "offset")
+
+
+def check_factor(expression: str, where: str) -> None:
+    """Check what the library takes for one factor of a term before it evaluates it as Python.
+
+    Raises:
+        UsageError: it is of another form than is admitted.
+    """
+    _check_quotes(expression, where)
+    _Reader(expression, where)
 
 
 def read_shift(expression: str, where: str = "data.shifts") -> Terms:
@@ -154,6 +175,23 @@ def _group_columns(content: str, term: str, where: str) -> list[str]:
     if inner.offsets or inner.smooths or inner.groups:
         raise UsageError(f"{where}: {term} holds more than plain terms left of its bar; expected such as (1 + x | g)")
     return [*inner.columns, *TermReader(right, where).columns]
+
+
+def _check_quotes(text: str, where: str) -> None:
+    """Refuse quotes within quotes and backslashes: the library splits such a text elsewhere than it is split here.
+
+    Raises:
+        UsageError: the text has some.
+    """
+    inside = ""
+    for sign in text:
+        if sign == "\\" or (inside and sign in "'\"`" and sign != inside):
+            raise UsageError(
+                f"{where}={text!r} has a {sign} within quotes or backticks; expected names and levels without quotes, "
+                "backticks and backslashes: rename them in the data"
+            )
+        if sign in "'\"`":
+            inside = "" if inside else sign
 
 
 def _pieces(text: str, separator: str) -> list[str]:

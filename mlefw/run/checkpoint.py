@@ -138,6 +138,8 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     schema, state = described.schema, objective_state(content)
     with _naming_file(path):
         _check_config(described.config, plugins)
+        if isinstance(schema, Schema) and schema.design is not None:
+            schema.design.check()
         config = Settings.of(described.config)
         objective = _rebuild(path, config, described, state)
         calibration = _calibration(path, config, content.get("calibration"))
