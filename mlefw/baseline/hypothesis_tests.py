@@ -36,6 +36,11 @@ def refusal(solution: Solution) -> str | None:
     """Why an estimate takes part in no test of nested models, or None."""
     if not solution.problem.prior.flat:
         return "a MAP has no likelihood ratio, Wald or score test; expected prior=none"
+    if solution.smoothing is not None:
+        return (
+            "smooth terms and effects of groups are estimated under priors, so that a likelihood ratio, Wald or score "
+            "test of nested models does not hold; expected formulas without s(…) and (… | g)"
+        )
     if not solution.may_exist:
         return f"there is no finite MLE: {solution.reason}"
     if not solution.converged:
@@ -106,7 +111,7 @@ def num_further(small: Solution, large: Solution) -> int:
 
 
 def term_tests(
-    solution: Solution, errors: Covariance, terms: Mapping[str, Sequence[int]]
+    solution: Solution, errors: Covariance, terms: Mapping[str, Mapping[str, Sequence[int]]]
 ) -> list[tuple[str, str, Statistic]]:
     """Joint Wald tests that all coefficients of a term are zero, with the parameter and the name of each.
 
@@ -115,14 +120,15 @@ def term_tests(
     Args:
         solution: an estimate without a prior.
         errors: the covariance of theta.
-        terms: positions of the features of each term.
+        terms: positions of the features of each term by distribution parameter; under "" those of every parameter that
+            is not named.
     """
     problem, head = solution.problem, solution.problem.head
     width, free, found = problem.num_active + 1, problem.free, []
     place = {j: p for p, j in enumerate(problem.active.tolist())}
     groups = [(name, [k]) for k, name in enumerate(head.eta_names)]
     for parameter, columns in [("", list(range(head.eta_dim)))] if head.reference is not None else groups:
-        for name, features in terms.items():
+        for name, features in terms.get(parameter, terms.get("", {})).items():
             places = [k * width + place[j] for k in columns for j in features if j in place]
             index = torch.tensor([i for i in places if free[i]], dtype=torch.long)
             if len(index):

@@ -20,7 +20,7 @@ from mlefw.rows.fingerprint import fingerprint
 from mlefw.run import archive, build, checkpoint
 from mlefw.run.directory import checkpoint_of
 from mlefw.run.estimate import estimates
-from mlefw.schema.feature import term_columns
+from mlefw.schema.schema import Schema
 from mlefw.system import trust
 from mlefw.system.atomic import Json
 from mlefw.system.local_path import local_path
@@ -39,14 +39,14 @@ class Model:
         name: what the user called the run.
         config: its settings.
         solution: the MLE.
-        terms: names of the columns of the data that it uses.
+        formula: the terms that it uses, `age + bmi`; of formulas for several parameters `loc: age; scale: bmi`.
         target: name of the target.
     """
 
     name: str
     config: Settings
     solution: Solution
-    terms: list[str]
+    formula: str
     target: str
 
     @property
@@ -147,9 +147,13 @@ def _model(name: str, plugins: tuple[str, ...]) -> Model:
         raise UsageError(f"runs={name}: its exact estimate was left out")
     if (reason := tests.refusal(solution)) is not None:
         raise UsageError(f"runs={name}: {reason}")
+    assert isinstance(data.schema, Schema)
     used = {*solution.problem.active.tolist()}
-    terms = [term for term, columns in term_columns(data.schema.features).items() if used & {*columns}]
-    return Model(name, config, solution, terms, data.schema.target)
+    formulas = []
+    for parameter, terms in data.schema.terms.items():
+        sum_of_terms = " + ".join(term for term, columns in terms.items() if used & {*columns}) or "(intercept)"
+        formulas.append(f"{parameter}: {sum_of_terms}" if parameter else sum_of_terms)
+    return Model(name, config, solution, "; ".join(formulas), data.schema.target)
 
 
 def _compared(models: Sequence[Model]) -> Json:
@@ -176,7 +180,7 @@ def _facts(model: Model) -> Json:
     count = model.num_parameters
     aic = 2 * (count - log_likelihood)
     return {
-        **{"run": model.name, "terms": model.terms, "num_parameters": count},
+        **{"run": model.name, "formula": model.formula, "num_parameters": count},
         **{"log_likelihood": log_likelihood, "aic": aic},
     }
 

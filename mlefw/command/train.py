@@ -23,7 +23,7 @@ from mlefw.run import checkpoint, conclude, exhibit, fitting, resume
 from mlefw.run.directory import claim, locked, summary_of
 from mlefw.run.prepare import Prepared, estimate, prepare, start
 from mlefw.run.prepare import share as share_estimates
-from mlefw.schema.feature import term_columns
+from mlefw.schema.schema import Schema
 from mlefw.score.yardstick import ExactEstimates, Yardstick
 from mlefw.system import error_origin
 from mlefw.system.atomic import Json, temporary_files, write_atomically, write_json, write_text
@@ -280,7 +280,7 @@ def _content(
         return solution.content()
     schema, features = prepared.data.schema, solution.problem.features
     names, asked = prepared.estimand.named(solution, schema.names)
-    terms = term_columns(schema.features) if schema.row_shape.is_table else {}
+    terms = schema.terms if isinstance(schema, Schema) else {}
     kind, labels = settings["standard_errors"], schema.all_labels
     content = baseline_content(solution, names, labels, kind, null, asked, terms, dependence)
     if settings.get("intervals") == "profile" and solution.problem.prior.flat:

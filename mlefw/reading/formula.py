@@ -110,7 +110,7 @@ def check_expression(expression: str, where: str) -> None:
         UsageError: it is of another form than is admitted.
     """
     _check_quotes(expression, where)
-    _Reader(expression, where, "offset")
+    TermReader(expression, where, "offset")
 
 
 def check_factor(expression: str, where: str) -> None:
@@ -120,7 +120,7 @@ def check_factor(expression: str, where: str) -> None:
         UsageError: it is of another form than is admitted.
     """
     _check_quotes(expression, where)
-    _Reader(expression, where)
+    TermReader(expression, where)
 
 
 def read_shift(expression: str, where: str = "data.shifts") -> Terms:

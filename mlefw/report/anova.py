@@ -26,7 +26,7 @@ def show(content: Json, out: Console) -> None:
     rows = f"{content['num_rows']:,} rows"
     out.print(Text(f"Nested models of {content['target']} (head={content['head']}, {rows})", style="bold"))
     for k, model in enumerate(content["models"], start=1):
-        out.print(Text(f"{k}: {model['run']}: {' + '.join(model['terms']) or '(intercept)'}"))
+        out.print(Text(f"{k}: {model['run']}: {model['formula']}"))
     out.print()
     out.print(_comparison(content))
     if any(name in test for name in _OTHERS for test in content["tests"]):

@@ -31,7 +31,7 @@ def baseline_content(
     kind: StandardErrors,
     null: Solution | None = None,
     asked: Sequence[int] | None = None,
-    terms: Mapping[str, Sequence[int]] | None = None,
+    terms: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
     dependence: Dependence | None = None,
 ) -> Json:
     """The content of `baseline.json` for one estimate; what is not defined is absent.
@@ -43,7 +43,8 @@ def baseline_content(
         kind: kind of standard errors.
         null: the intercept-only estimate, the reference of the likelihood ratio test and of R².
         asked: positions of the features that the user asked for; by default all.
-        terms: positions of the features of each column of the data, whose coefficients are tested together.
+        terms: positions of the features of each term, whose coefficients are tested together, by distribution
+            parameter; under "" those of every parameter that is not named.
         dependence: clusters and times of the rows, for the kinds that take them.
     """
     problem = solution.problem
@@ -76,7 +77,7 @@ def _tables(
     names: list[str],
     labels: Labels,
     kind: StandardErrors,
-    terms: Mapping[str, Sequence[int]],
+    terms: Mapping[str, Mapping[str, Sequence[int]]],
     dependence: Dependence | None,
 ) -> Json:
     """Tables of coefficients with standard errors, and their titles; for several targets prefixed by their names."""

@@ -28,6 +28,7 @@ from mlefw.rows.tensor_inputs import unit_statistics
 from mlefw.run import archive, build, network
 from mlefw.run.build import Data
 from mlefw.run.directory import checkpoint_of
+from mlefw.run.stored_estimates import EXACT
 from mlefw.schema.kinds import RowSchema, schema_from
 from mlefw.schema.schema import Schema
 from mlefw.score.recalibration import recalibrated
@@ -141,7 +142,7 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
         if isinstance(schema, Schema) and schema.design is not None:
             schema.design.check()
         config = Settings.of(described.config)
-        objective = _rebuild(path, config, described, state)
+        objective = _rebuild(path, config, described, state, is_estimate=EXACT in content)
         calibration = _calibration(path, config, content.get("calibration"))
         _check_prediction(path, objective, schema.row_shape)
     if calibration is None:
@@ -186,11 +187,18 @@ def _calibration(path: Path, config: Settings, stored: Any) -> Calibration | Non
     return calibration
 
 
-def _rebuild(path: Path, config: Settings, described: Card, state: dict[str, torch.Tensor]) -> Objective:
-    """Build the objective that a checkpoint describes, and load its tensors."""
+def _rebuild(
+    path: Path, config: Settings, described: Card, state: dict[str, torch.Tensor], is_estimate: bool
+) -> Objective:
+    """Build the objective that a checkpoint describes, and load its tensors.
+
+    The model of an exact estimate has a weight for every design column in every column of eta, zero where the formula
+    of a parameter does not have it.
+    """
     schema = described.schema
     head = build.head_of(config.head, schema.targets)
-    used, shape = schema.used(head.eta_dim) if isinstance(schema, Schema) else None, schema.row_shape
+    used = schema.used(head.eta_dim) if isinstance(schema, Schema) and not is_estimate else None
+    shape = schema.row_shape
     if used is None:
         inputs = _inputs(config, shape, state)
         shape = shape if inputs is None else shape.with_inputs(inputs.num_inputs)

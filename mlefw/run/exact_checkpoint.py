@@ -17,17 +17,14 @@ from mlefw.callback.stored_state import Content
 from mlefw.configuration.settings import Settings
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
-from mlefw.model.terms import TermsModel
 from mlefw.objective.objective import Objective
+from mlefw.rows.linear_terms import TermsModel
 from mlefw.run import archive
 from mlefw.run.checkpoint import Trained, card
 from mlefw.run.pooled import Pooled
 from mlefw.run.prepare import Prepared
-from mlefw.run.stored_estimates import COVARIANCE, ESTIMATES, restored, stored
+from mlefw.run.stored_estimates import COVARIANCE, ESTIMATES, EXACT, restored, stored
 from mlefw.score.yardstick import ExactEstimates
-
-EXACT = "exact"
-"""The key, in the checkpoint of an exact estimate, of the name of the estimate that is its model."""
 
 _LINEAR = {"_target_": "mlefw.model.linear.Linear"}
 _UNUSED = ("inputs", "loss", "augment", "calibrate", "uncertainty", "ensemble")

@@ -25,6 +25,9 @@ from mlefw.system.atomic import Json
 
 ESTIMATES = "estimates"
 """The key of the exact estimates in a checkpoint."""
+EXACT = "exact"
+"""The key, in the checkpoint of an exact estimate, of the name of the estimate that is its model."""
+
 FEATURES = "features"
 """The key, among the exact estimates of arrays, of the feature map of each one."""
 

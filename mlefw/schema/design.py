@@ -135,6 +135,23 @@ class Design:
         """Names of the design columns of all formulas, each once: equal terms of two parameters share their columns."""
         return list(dict.fromkeys(name for one in self.parameters for name in one.names))
 
+    def terms(self, plain: Mapping[str, list[int]]) -> dict[str, dict[str, list[int]]]:
+        """Positions of the design columns of each term by parameter; under "" those of all columns of eta alike.
+
+        Smooth terms and effects of groups, whose coefficients have priors, are not among them.
+
+        Args:
+            plain: positions of the design columns of each feature without a formula, which come first.
+        """
+        start = sum(map(len, plain.values()))
+        position = {name: start + k for k, name in enumerate(self.names)}
+        found = {}
+        for one in self.parameters:
+            known = () if one.state is None else one.state.terms
+            own = {term.label: [position[one.names[k]] for k in term.columns] for term in known}
+            found["" if len(self.parameters) == 1 else one.parameter] = dict(plain) if one.text is None else own
+        return found
+
     def learn(self, features: Sequence[Feature], table: Table, index: np.ndarray, weight: np.ndarray) -> "Design":
         """The design with what its terms take from the training rows at `index`: means, knots, levels.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlefw.errors import UsageError
-from mlefw.reading.formula import Terms
+from mlefw.reading.formula import Terms, read_terms
 from mlefw.reading.table import Table
 from mlefw.schema.formula_library import (
     category_of,
@@ -40,6 +40,21 @@ _OUTSIDE = "beyond upper and/or lower bounds"
 
 
 @dataclass(frozen=True)
+class PlainTerm:
+    """A term of a formula, such as `bs(age, df=5)` or `x:g`, and the design columns that it makes.
+
+    Attributes:
+        label: the term, for tables.
+        columns: positions of its design columns among those of its formula.
+        variables: the columns of the data that it reads, in order.
+    """
+
+    label: str
+    columns: tuple[int, ...]
+    variables: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FormulaState:
     """The state of the terms of one formula.
 
@@ -52,6 +67,7 @@ class FormulaState:
             in the training rows.
         version: of the library that made the state.
         probe: columns of some training rows by name, and the design columns of these rows.
+        terms: the terms in the order of their columns, without the intercept.
     """
 
     names: tuple[str, ...]
@@ -60,6 +76,7 @@ class FormulaState:
     ranges: dict[str, tuple[str, float, float]] = field(default_factory=dict)
     version: str = ""
     probe: tuple[dict[str, list[Any]], list[list[float]]] = field(default=({}, []))
+    terms: tuple[PlainTerm, ...] = ()
 
     def columns(self, terms: Terms, frame: Any, table: Table, where: str) -> np.ndarray:
         """The design columns of a block of rows, (n, len(names)).
@@ -190,6 +207,26 @@ def learn_state(
     first = computed(lambda: spec.get_model_matrix(few, context=functions()), where)
     names = tuple(str(name) for name in first.columns if name != "Intercept")
     state = FormulaState(names, {key: stored(value) for key, value in transforms.items()}, categories, ranges)
+    state = replace(state, terms=_plain_terms(first.model_spec.term_indices, where))
     columns = state._values(terms, few, where)
     probe = {str(name): few[name].tolist() for name in few.columns if name in terms.columns}
     return replace(state, version=version("formulaic"), probe=(probe, columns.tolist()))
+
+
+def _plain_terms(indices: Mapping[Any, list[int]], where: str) -> tuple[PlainTerm, ...]:
+    """The terms of a design, given the positions of the columns of each, the intercept's among them."""
+    start = sum(len(columns) for term, columns in indices.items() if str(term) == "1")
+    found = []
+    for term, columns in indices.items():
+        if str(term) != "1" and columns:
+            variables = dict.fromkeys(name for factor in term.factors for name in _variables(factor, where))
+            found.append(PlainTerm(str(term), tuple(int(k) - start for k in columns), tuple(variables)))
+    return tuple(found)
+
+
+def _variables(factor: Any, where: str) -> tuple[str, ...]:
+    """The columns of the data that a factor of a term reads."""
+    kind = factor.eval_method.value
+    if kind == "lookup":
+        return (str(factor.expr),)
+    return () if kind == "literal" else read_terms(factor.expr, where).columns

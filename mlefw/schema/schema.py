@@ -19,7 +19,7 @@ from mlefw.rows.rows import Rows
 from mlefw.rows.shape import RowShape
 from mlefw.schema.design import Design
 from mlefw.schema.event import Event, as_bounds, learn_event
-from mlefw.schema.feature import Feature, Unseen, check_design_names, learn_feature
+from mlefw.schema.feature import Feature, Unseen, check_design_names, learn_feature, term_columns
 from mlefw.schema.identifier import check_numbered
 from mlefw.schema.roles import check_roles, learn_targets, offsets, weights
 from mlefw.schema.target import Target, TargetKind, coded, coded_together
@@ -180,6 +180,15 @@ class Schema:
     def plain_names(self) -> list[str]:
         """Names of the design columns of the features that are coded without a formula."""
         return [name for feature in self.plain_features for name in feature.names]
+
+    @property
+    def terms(self) -> dict[str, dict[str, list[int]]]:
+        """Positions of the design columns of each term by distribution parameter; under "" those of every parameter.
+
+        A term is a feature with all its columns, or a term of a formula.
+        """
+        plain = term_columns(self.plain_features)
+        return {"": plain} if self.design is None else self.design.terms(plain)
 
     def used(self, eta_dim: int) -> torch.Tensor | None:
         """Whether each column of eta has each design column, and an intercept, (eta_dim, num_features + 1) booleans.
