@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlefw.configuration.admission import admit
-from mlefw.configuration.instantiate import class_of, instantiate
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 from mlefw.reading.formula import quoted, read_terms, split_formula
@@ -82,7 +81,7 @@ def _shifts(head: Node, data: Node, names: list[str]) -> dict[str, list[str]]:
         data["offset"] = None
     weight = data.get("variance_weight")
     if weight:
-        known = getattr(class_of(admit("head", head)), "variance_parameter", None)
+        known = getattr(_kind(head), "variance_parameter", None)
         if known is None or not isinstance(head.get(known[0], "shared"), str):
             raise UsageError(
                 f"data.variance_weight={weight} divides the dispersion of a row, and this head has none to learn: "
@@ -111,18 +110,27 @@ def _parts(text: str, names: list[str], data: Node) -> list[str]:
 
 def parameters(head: Node) -> list[str]:
     """Names of the distribution parameters of a head that terms may stand for, in its order."""
-    kind: Any = class_of(admit("head", head))
+    kind = _kind(head)
     links: Mapping[str, Any] | None = getattr(kind, "inverse_links", None)
     if links is not None:
         return list(links)
     if not isinstance(head.get("component"), dict):
         return [ETA]
+    from mlefw.configuration.instantiate import instantiate
+
     built: Any = instantiate("head", head)
     return [*built.eta_names, *built.shared_names]
 
 
+def _kind(head: Node) -> Any:
+    """The class of a head. It is imported here, so that settings without a formula are read without torch."""
+    from mlefw.configuration.instantiate import class_of
+
+    return class_of(admit("head", head))
+
+
 def _signature(head: Node) -> Mapping[str, Any]:
-    return inspect.signature(class_of(admit("head", head))).parameters
+    return inspect.signature(_kind(head)).parameters
 
 
 def _is_predicted(head: Node, name: str) -> bool:
