@@ -1,6 +1,8 @@
 """mlefw baseline: only the exact estimate, as a table of coefficients."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mlefw.baseline.base import Solution
@@ -14,12 +16,13 @@ from mlefw.objective.objective import evaluate
 from mlefw.report.export import check_export, export
 from mlefw.report.observation import observation
 from mlefw.report.tidy import glance, tidy
-from mlefw.run import build, exact_checkpoint, judgement, row_scores
+from mlefw.run import build, exact_checkpoint, exhibit, exhibit_terms, judgement, row_scores
 from mlefw.run.directory import claim
 from mlefw.run.estimate import NAMES
 from mlefw.run.prepare import Prepared, estimate, prepare
 from mlefw.score.figures import figures_on
 from mlefw.system.atomic import Json
+from mlefw.system.attempt import attempt
 from mlefw.system.local_path import local_path
 from mlefw.system.warning import warn
 
@@ -57,6 +60,8 @@ def run(config: Settings, run_dir: Path) -> Json:
     write_baseline(run_dir, content, exact)
     if not config.cv and isinstance(solution, Solution) and solution.may_exist:
         exact_checkpoint.write(config, run_dir, prepared, exact, wanted)
+        if config.plots:
+            _draw(config, prepared, solution, run_dir)
     _export(files, content)
     return content
 
@@ -84,6 +89,15 @@ def _export(files: Mapping[str, Path], content: Json) -> None:
     frames = {"table": tidy(content), "glance": {name: [value] for name, value in glance(content).items()}}
     for name, path in files.items():
         export(frames[name], path)
+
+
+def _draw(config: Settings, prepared: Prepared, solution: Solution, run_dir: Path) -> None:
+    """Write the pictures of the terms of formulas; none without formulas."""
+    schema, dependence = prepared.data.schema, prepared.data.dependence
+    kind = config.baseline["standard_errors"]
+    make = partial(exhibit_terms.of_terms, solution, schema, kind, replace(dependence, lag=config.baseline.get("lag")))
+    if pictures := attempt("the pictures of the terms", make, []):
+        exhibit.store(run_dir / "plots", pictures)
 
 
 def _score(prepared: Prepared, solution: Solution, run_dir: Path) -> None:

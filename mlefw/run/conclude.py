@@ -13,13 +13,24 @@ from mlefw.report.page import Picture, Section
 from mlefw.report.sentences import verdict
 from mlefw.report.tables import code_block, markdown, run_table
 from mlefw.rows.rows import Rows
-from mlefw.run import archive, build, exact_checkpoint, exhibit, exhibit_arrays, fitting, judgement, row_scores
+from mlefw.run import (
+    archive,
+    build,
+    exact_checkpoint,
+    exhibit,
+    exhibit_arrays,
+    exhibit_terms,
+    fitting,
+    judgement,
+    row_scores,
+)
 from mlefw.run.directory import checkpoint_of
 from mlefw.run.essentials import essentials
 from mlefw.run.last_layer import at_end
 from mlefw.run.posterior import keep_posterior
 from mlefw.run.prepare import Prepared
 from mlefw.run.units import independent_units, over_units
+from mlefw.schema.schema import Schema
 from mlefw.score import recalibration
 from mlefw.score.distances import distances
 from mlefw.score.figures import figures_on, floored_share
@@ -113,7 +124,7 @@ def conclude(
         make = partial(exhibit_arrays.by_position, final, seen.evaluations, data, yardstick)
         summary |= attempt("the NLL by position", make, {})
     clock = time.monotonic()
-    pictures = _show(config, run_dir, prepared, fit, summary, final, seen.evaluations)
+    pictures = _show(config, run_dir, prepared, yardstick, fit, summary, final, seen.evaluations)
     summary["time"] |= {"total_s": time.monotonic() - started, "pictures_s": time.monotonic() - clock}
     return write_summary(config, run_dir, summary, baseline, pictures)
 
@@ -180,6 +191,7 @@ def _show(
     config: Settings,
     run_dir: Path,
     prepared: Prepared,
+    yardstick: Yardstick,
     fit: fitting.Fit,
     summary: Json,
     final: Objective,
@@ -204,12 +216,23 @@ def _show(
     if config.plots and config.report and not prepared.data.schema.row_shape.is_table:
         of_arrays = partial(exhibit.of_arrays, final, evaluations, prepared.data, summary)
         pictures += attempt("pictures of classes, positions and the hardest rows", of_arrays, [])
+    if config.plots and config.report and isinstance(prepared.data.schema, Schema):
+        pictures += attempt("pictures of the terms", partial(_terms, config, prepared, yardstick), [])
     if pictures:
         exhibit.store(run_dir / "plots", pictures)
     # TensorBoard compares a sample over epochs; after a recalibration the sample is another one.
     seen = seen if sample is fit.board.sample else None
     attempt("the last page of TensorBoard", lambda: _finish_board(config, prepared, fit, summary, pictures, seen), None)
     return pictures
+
+
+def _terms(config: Settings, prepared: Prepared, yardstick: Yardstick) -> list[exhibit.Exhibit]:
+    """Pictures of the terms of formulas in the exact estimate, and beside them in the model; none without formulas."""
+    objective, exact, data = prepared.estimand.objective, yardstick.exact, prepared.data
+    solution = exact.mle if objective.prior.flat else exact.map
+    kind = config.baseline.get("standard_errors", "default")
+    dependence = replace(data.dependence, lag=config.baseline.get("lag"))
+    return [*exhibit_terms.of_terms(solution, data.schema, kind, dependence, objective)]
 
 
 def _finish_board(

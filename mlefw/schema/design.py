@@ -82,12 +82,15 @@ class Design:
         plain: names of the features of parameters without a formula, which are coded as without one.
         numbers: values of numeric columns that `C(…)` makes categories of.
         shares: shares of these values in the training rows.
+        quantiles: values of each other numeric column of a formula in the training rows, from the least to the greatest
+            in equal shares of the rows, for pictures; empty before the training rows are known.
     """
 
     parameters: tuple[ParameterTerms, ...]
     plain: tuple[str, ...] = ()
     numbers: dict[str, tuple[float, ...]] = field(default_factory=dict)
     shares: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    quantiles: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -171,16 +174,18 @@ class Design:
                 counts = np.bincount(np.searchsorted(values, numbers(present, name, "C()")), weight[taken], len(values))
                 known[name], shares[name] = tuple(values.tolist()), tuple((counts / counts.sum()).tolist())
         whole = replace(self, numbers=known, shares=shares)
-        found = []
+        found, quantiles = [], dict[str, tuple[float, ...]]()
         for one in self.parameters:
             terms, where = one.terms, f"terms.{one.parameter}"
             frames = whole._frames(features)
             frame, _ = frames.frame(table, None, one.evaluated_columns)
             levels = {name: frames.categories(by_name[name]) for name in terms.columns}
+            for name in (name for name, known_levels in levels.items() if known_levels is None and name in frame):
+                quantiles[name] = _quantiles(frame[name].to_numpy()[index])
             state = learn_state(terms, frame, index, levels, where) if terms.text else None
             random = learn_random_terms(terms, frame, table, index, weight, levels, where)
             found.append(replace(one, state=state, random=random))
-        return replace(whole, parameters=tuple(found))
+        return replace(whole, parameters=tuple(found), quantiles=quantiles)
 
     @property
     def _evaluated(self) -> set[str]:
@@ -310,6 +315,11 @@ def _blocks(table: Table) -> Iterator[tuple[np.ndarray, Table]]:
     for start in range(0, table.num_rows, BLOCK):
         index = np.arange(start, min(start + BLOCK, table.num_rows))
         yield index, table if len(index) == table.num_rows else table.take(index)
+
+
+def _quantiles(values: np.ndarray) -> tuple[float, ...]:
+    """Values (n,) at equal shares of the rows, the least and the greatest among them."""
+    return tuple(np.quantile(values, np.linspace(0, 1, 101), method="nearest").tolist())
 
 
 def _without_dot(text: str, everything: str) -> str:
