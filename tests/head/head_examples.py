@@ -127,6 +127,19 @@ def inverse_gaussian_nll(eta, y):
     return mpmath.log(2 * mpmath.pi * dispersion * y**3) / 2 + (y - mean) ** 2 / (2 * dispersion * mean**2 * y)
 
 
+def generalised_gamma_nll(eta, y):
+    """By Stacy's density of a power of a gamma variable."""
+    scale, q = mpmath.exp(eta[1]), eta[2]
+    w, k = (mpmath.log(y) - eta[0]) / scale, 1 / q**2
+    return (
+        mpmath.loggamma(k)
+        - mpmath.log(abs(q))
+        - k * mpmath.log(k)
+        + mpmath.log(scale * y)
+        - k * (q * w - mpmath.exp(q * w))
+    )
+
+
 def logistic_nll(eta, y):
     u = (y - eta[0]) / mpmath.exp(eta[1])
     return eta[1] + abs(u) + 2 * mpmath.log1p(mpmath.exp(-abs(u)))
@@ -333,6 +346,32 @@ EXAMPLES = {
         location_scale=True,
         smooth=False,
         set_units=([3.0, math.log(2)], [2.0, 1.0]),
+    ),
+    "generalised_gamma": Example(
+        generalised_gamma_nll,
+        lambda eta: scipy.stats.gengamma(
+            eta[2] ** -2.0,
+            eta[2] / math.exp(eta[1]),
+            scale=math.exp(eta[0] + math.exp(eta[1]) / eta[2] * math.log(eta[2] ** 2)),
+        ),
+        [([0.3, -0.2, 0.5], 1.7), ([0.3, -1.2, -0.7], 1.7), ([-2.0, -0.5, 1.0], 0.3), ([5.0, -1.0, 0.1], 130.0)],
+        [
+            *(
+                ([e, s, q], y)
+                for e in (-30.0, 0.3)
+                for s in (-1.0, 5.0)
+                for q in (-2.0, 1e-9, 3.0)
+                for y in (1e-20, 2.0)
+            ),
+            *(([0.3, -0.2, q], 1.7) for q in (1e-3, -1e-5, 1e-8, 0.2499, 0.2501)),
+        ],
+        inside=1.0,
+        outside=(0.0, -1.0, math.nan),
+        log_link=True,
+        set_units=(
+            [math.log(3) - math.log(13 / 9) / 2, math.log(math.sqrt(math.log(13 / 9))), 0.0],
+            [math.sqrt(math.log(13 / 9)), 1.0, 1.0],
+        ),
     ),
     "logistic": Example(
         logistic_nll,
