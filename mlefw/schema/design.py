@@ -2,13 +2,14 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from mlefw.errors import UsageError
 from mlefw.reading.formula import Terms, check_columns, quoted, read_shift, read_terms
 from mlefw.reading.levels import numbers
 from mlefw.reading.table import Table
@@ -122,6 +123,19 @@ class Design:
             check_columns(one.columns, known, f"terms.{parameter}", origin)
             found.append(one)
         return cls(tuple(found), tuple(plain))
+
+    def check_response(self, targets: Collection[str | None]) -> None:
+        """Check that no term reads a target.
+
+        Raises:
+            UsageError: naming the term and the target.
+        """
+        for one in self.parameters:
+            for name in one.columns:
+                if name in targets:
+                    raise UsageError(
+                        f"terms.{one.parameter}: column {name!r} is the target, and stands among the terms"
+                    )
 
     @property
     def has_plain(self) -> bool:
