@@ -25,6 +25,7 @@ from mlefw.baseline.newton import Newton
 from mlefw.baseline.per_target import parts, together
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton
+from mlefw.baseline.quadratic import stated_scales
 from mlefw.baseline.smoothing import solve_smooth
 from mlefw.baseline.starts import origin
 from mlefw.baseline.varying_laplace import VaryingLaplace
@@ -87,7 +88,7 @@ class LinearBaseline:
         smoothing: what the tables of a text add to each count, or `unigram`: a prior centred at the shares of tokens,
             with the strength of largest evidence.
         scales: how the scales of smooth terms and effects of groups are found, by restricted (`reml`) or plain (`ml`)
-            maximum likelihood; or the precision of each term by its name, in nats.
+            maximum likelihood; or the precision of each term by its name, in nats, also as a text `{s(x): 2.0}`.
         intervals: of coefficients, `wald`, or `profile` for those by the likelihood maximised over all other
             parameters, which are not symmetric, and infinite where the likelihood does not fall.
     """
@@ -103,7 +104,7 @@ class LinearBaseline:
         solvers: Sequence[Solver] | None = None,
         order: int | None = None,
         smoothing: float | Literal["unigram"] = "unigram",
-        scales: Literal["reml", "ml"] | dict[str, float] = "reml",
+        scales: str | dict[str, float] = "reml",
         intervals: Literal["wald", "profile"] = "wald",
     ) -> None:
         known = get_args(StandardErrors)
@@ -131,9 +132,7 @@ class LinearBaseline:
         self.max_seconds, self.max_work = max_seconds, max_work
         if order is not None and order < 1:
             raise UsageError(f"baseline.order={order}: expected a whole number of at least 1")
-        if scales not in ("reml", "ml") and not isinstance(scales, dict):
-            raise UsageError(f"baseline.scales={scales!r}: expected reml, ml, or a precision for each term")
-        self.scales = scales
+        self.scales = stated_scales(scales) if isinstance(scales, str) else scales
         self.order, self.smoothing = order, None if smoothing == "unigram" else float(smoothing)
 
     def solve(

@@ -1,12 +1,36 @@
 """Normal priors of groups of coefficients whose scales are estimated: smooth terms and effects of groups."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from mlefw.errors import UsageError
+
 Criterion = Literal["reml", "ml"]
+
+
+def stated_scales(text: str) -> Criterion | dict[str, float]:
+    """A criterion, or the precision of each term by its name, from a text such as `{s(x): 2.0, (1 | g): 0.5}`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text in ("reml", "ml"):
+        return "reml" if text == "reml" else "ml"
+    wrong = UsageError(f"baseline.scales={text!r}: expected reml, ml, or such as {{s(x): 2.0, (1 | g): 0.5}}")
+    if not text.startswith("{") or not text.endswith("}"):
+        raise wrong
+    found = {}
+    for part in re.split(r",(?![^()]*\))", text[1:-1]) if text[1:-1].strip() else ():
+        name, _, value = part.rpartition(":")
+        try:
+            found[name.strip().strip("'\"")] = float(value)
+        except ValueError:
+            raise wrong from None
+    return found
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,8 @@ def _finished(
     if exact:
         # The standard deviation is that of the restricted likelihood, not the minimum over it given the coefficients.
         free[-1] = False
+        # Degrees of freedom and errors of coefficients are given it, as their expected information with it is zero.
+        here.hessian[-1, :-1] = here.hessian[:-1, -1] = 0.0
     residual = float(here.gradient[free].abs().max())
     at_limit = _limits(problem, rho)
     slope = float(np.abs(np.where(at_limit, 0.0, gradient)).max())

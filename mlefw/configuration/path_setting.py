@@ -5,8 +5,8 @@ from pathlib import Path
 
 _NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|table|glance|\w*path)")
 """Keys of settings that hold a path."""
-_FORMULA = re.compile(r"\+*(?:formula|head\.terms\.\w+|data\.terms\.\w+)=")
-"""The beginning of an override whose value is a formula."""
+_FORMULA = re.compile(r"\+*(?:formula|head\.terms\.\w+|data\.terms\.\w+|baseline\.scales)=")
+"""The beginning of an override whose value is a formula, or holds terms of one."""
 TEXT = "prompt="
 """The beginning of an override whose value is text as it stands, quotes and commas included."""
 _WORDS = ("", "null", "true", "false")

@@ -26,7 +26,7 @@ _NUM_POINTS = 101
 
 
 @dataclass(frozen=True)
-class _Term:
+class Term:
     """A term with the columns of the data that it reads, and positions of its design columns among all."""
 
     label: str
@@ -71,7 +71,7 @@ def term_panels(
     for k, one in enumerate(design.parameters):
         edf = _edf(solution, k)
         panels = []
-        for terms in _connected(_terms(design, one, len(schema.plain_names))):
+        for terms in _connected(terms_of(design, one, len(schema.plain_names))):
             label = " + ".join(f"{t.label}, edf {edf[t.label]:.2f}" if t.label in edf else t.label for t in terms)
             panels.append(_panel(Effect(solution, schema, errors, trained, k, terms), label))
         found[head.eta_names[k]] = [panel for panel in panels if panel is not None]
@@ -111,21 +111,21 @@ def _edf(solution: Solution, k: int) -> dict[str, float]:
     return {block.label: edf + 1 for block, edf in pairs if block.column == k and not block.effects}
 
 
-def _terms(design: Design, one: ParameterTerms, start: int) -> list[_Term]:
+def terms_of(design: Design, one: ParameterTerms, start: int) -> list[Term]:
     """The terms of a formula but for effects of groups; `start` is the position of the first column of all formulas."""
     position = {name: start + k for k, name in enumerate(design.names)}
     plain = () if one.state is None else one.state.terms
-    found = [_Term(term.label, term.variables, [position[one.names[k]] for k in term.columns]) for term in plain]
+    found = [Term(term.label, term.variables, [position[one.names[k]] for k in term.columns]) for term in plain]
     for term in one.random:
         if term.basis != "group":
             columns = read_shift(term.variable, one.parameter).columns
-            found.append(_Term(term.label, columns, [position[name] for name in term.names]))
+            found.append(Term(term.label, columns, [position[name] for name in term.names]))
     return found
 
 
-def _connected(terms: Sequence[_Term]) -> list[list[_Term]]:
+def _connected(terms: Sequence[Term]) -> list[list[Term]]:
     """Terms in groups, those that have a column of the data in common together."""
-    groups: list[list[_Term]] = []
+    groups: list[list[Term]] = []
     for term in terms:
         touching = [group for group in groups if any({*term.variables} & {*other.variables} for other in group)]
         groups = [group for group in groups if group not in touching]
@@ -149,7 +149,7 @@ class Effect:
         errors: Covariance | None,
         trained: torch.Tensor | None,
         k: int,
-        terms: Sequence[_Term],
+        terms: Sequence[Term],
     ) -> None:
         self.solution, self.schema, self.errors, self.k = solution, schema, errors, k
         self.trained = None if trained is None or bool(trained[k].isnan().any()) else trained[k].double().cpu()
