@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.linalg import solve_triangular
+from torch import Tensor
 
 from mlefw.baseline.interior_point import Array, Deviations, Fit, factored, gram, interior_point
 from mlefw.baseline.problem import Problem
@@ -21,13 +22,14 @@ class Globbing:
     the full one, with equality if no row of a group is on the wrong side. So its dual values bound the error of the
     full fit, and wrong rows are released from the groups until that bound is rounding error. x is read block by block.
 
-    z is the design of the problem, and y its target less its offset, in units of the raw output.
+    z holds the design columns of the first eta column, and y the target less its offset, in units of the raw output.
     """
 
     def __init__(self, problem: Problem) -> None:
         rows, head = problem.rows, problem.head
         self.problem = problem
-        self.y: Array = ((rows.y - rows.offset - head.center[0]) / head.gain[0]).numpy()
+        self.columns = problem.design_columns(0)
+        self.y: Array = ((rows.y - rows.first_offset - head.center[0]) / head.gain[0]).numpy()
         self.guess: _Guess | None = None
         # A quantile other than the median adds a linear term to absolute deviations: 2 ρ(r) = |r| + (2 level − 1) r.
         self.tilt = 2 * getattr(head, "level", 0.5) - 1
@@ -36,6 +38,8 @@ class Globbing:
     def fit(self, weight: Array, ridge: Array, rate: Array) -> Fit:
         """The minimum for weights (n,), ridge (p,) and rate (p,); a previous call's fit serves as a start."""
         used = np.flatnonzero(weight > 0)
+        if not len(self.columns):
+            return Fit(np.zeros(0), float(weight @ np.abs(self.y)), 0.0, 0)
         if self.problem.num_active == 0:
             return _median(self.y[used], weight[used], self.tilt)
         self.extra = self._tilted(weight) if self.tilt else None
@@ -64,7 +68,7 @@ class Globbing:
         return interior_point(_under_prior(*_with(self._take(used, weight), self.extra), ridge, rate))
 
     def _take(self, index: Array, weight: Array) -> tuple[Array, Array, Array]:
-        z = self.problem.design(self.problem.rows.take(torch.from_numpy(index))).numpy()
+        z = _chosen(self.problem.design(self.problem.rows.take(torch.from_numpy(index))), self.columns)
         return z, self.y[index], weight[index]
 
     def _reduced(self, size: int, used: Array, weight: Array, ridge: Array, rate: Array) -> Fit | None:
@@ -136,13 +140,25 @@ class Globbing:
         excess = 2 * sizes + 2 * np.minimum(means, 0)
         return np.concatenate(wrong), float(np.maximum(excess, 0).sum())
 
-    def blocks(self, weight: Array) -> Iterator[tuple[slice, Array, Array, Array]]:
-        """Blocks of rows: their position, design, target and weight."""
-        start = 0
+    def blocks(self, weight: Array, columns: Tensor | None = None) -> Iterator[tuple[slice, Array, Array, Array]]:
+        """Blocks of rows: their position, design, target and weight; the design may be of other `columns`."""
+        start, columns = 0, self.columns if columns is None else columns
         for rows in self.problem.rows.blocks(self.problem.block):
             here = slice(start, start + rows.num_rows)
             start = here.stop
-            yield here, self.problem.design(rows).numpy(), self.y[here], weight[here]
+            yield here, _chosen(self.problem.design(rows), columns), self.y[here], weight[here]
+
+
+def spread(problem: Problem, beta: Array, k: int = 0) -> Tensor:
+    """Coefficients of all design columns, (num_active + 1,), from those of the columns that eta column k has."""
+    whole = torch.zeros(problem.num_active + 1, dtype=torch.float64)
+    whole[problem.design_columns(k)] = torch.from_numpy(beta)
+    return whole
+
+
+def _chosen(design: Tensor, columns: Tensor) -> Array:
+    chosen: Array = (design if len(columns) == design.shape[1] else design[:, columns]).numpy()
+    return chosen
 
 
 class _Extra(NamedTuple):

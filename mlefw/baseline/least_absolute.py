@@ -1,10 +1,12 @@
 """The linear Laplace model: least absolute deviations, under any built-in prior."""
 
+from typing import ClassVar
+
 import numpy as np
-import torch
 
 from mlefw.baseline import nonexistence
 from mlefw.baseline.base import Solution, Solver
+from mlefw.baseline.globbing import spread
 from mlefw.baseline.laplace_scale import LaplaceFit, Penalised, widening
 from mlefw.baseline.problem import Problem
 from mlefw.head.laplace import LaplaceHead
@@ -22,6 +24,8 @@ class LeastAbsolute(Solver):
     fit for each scale; a Laplace prior is one more absolute deviation for each weight. The reported residual is the
     duality gap, in nats per observation.
     """
+
+    takes_terms: ClassVar = True
 
     def supports(self, problem: Problem) -> bool:
         """Whether the head is Laplace or a quantile with a constant scale, and the prior a built-in one."""
@@ -42,7 +46,7 @@ class LeastAbsolute(Solver):
         smallest = 1e-12 * float(weight @ np.abs(y - np.median(y[weight > 0])) / problem.population)
         if fixed is None and found.scale <= smallest:
             return _perfect_fit(problem, found)
-        theta = problem.with_scale(torch.from_numpy(found.beta), found.scale / wider)
+        theta = problem.with_scale(spread(problem, found.beta), found.scale / wider)
         residual = found.gap / (found.scale * problem.population)
         if fixed is None:
             residual = max(residual, abs(1 - found.loss / (found.scale * problem.population)))
@@ -62,8 +66,8 @@ class LeastAbsolute(Solver):
 
 
 def _perfect_fit(problem: Problem, found: LaplaceFit) -> Solution:
-    theta = problem.with_scale(torch.from_numpy(found.beta), 1e-3)
-    y = (problem.rows.y - problem.rows.offset)[problem.rows.weight > 0]
+    theta = problem.with_scale(spread(problem, found.beta), 1e-3)
+    y = (problem.rows.y - problem.rows.first_offset)[problem.rows.weight > 0]
     return Solution(
         problem=problem,
         theta=theta,

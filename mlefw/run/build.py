@@ -40,7 +40,7 @@ from mlefw.run.placement import place, set_units, through_origin
 from mlefw.run.source import head_kind, open_source
 from mlefw.run.units import units_of
 from mlefw.schema.coarse import warn_of_coarse_target
-from mlefw.schema.encode import coded
+from mlefw.schema.encode import coded, store_of_terms
 from mlefw.schema.kinds import RowSchema, learn_schema
 from mlefw.schema.reach import far_rows, warn_of_far_rows, with_spans
 from mlefw.schema.schema import Schema
@@ -110,10 +110,11 @@ def coded_data(config: Settings, source: Source, table: Table, make_parts: Calla
         source.warn_of_empty(table, parts)
     schema = schema.of_training(*parts["train"])
     head = head_of(config.head, schema.targets)
-    splits = {split: coded(schema, head, *part, source.store) for split, part in parts.items()}
+    store = source.store or store_of_terms(schema, source, sum(len(index) for _, index in parts.values()))
+    splits = {split: coded(schema, head, *part, store) for split, part in parts.items()}
     warn_of_coarse_target(head, splits["train"], schema.target)
     schema = with_spans(schema, splits["train"])
-    if source.store is None:
+    if store is None:
         for split, (part, index) in parts.items():
             warn_of_far_rows(schema, splits[split], part, index)
     return Data(source, schema, splits, units_of(source, parts, splits), dependence_of(source, *parts["train"]))

@@ -129,7 +129,7 @@ class Schema:
         check_design_names(schema.plain_features, table.origin)
         if self.design is None:
             return schema
-        weight = self._weight(table.take(index), whole=False)
+        weight = self._weight(table.only([self.weight]).take(index)) if self.weight else np.ones(len(index))
         return replace(schema, design=self.design.learn(schema.features, table, index, weight))
 
     @property
