@@ -27,6 +27,8 @@ from mlefw.run import build  # noqa: E402
 
 PAGE = ROOT / "docs" / "heads.md"
 KINDS = ("Numbers", "Positive and bounded numbers", "Counts", "Classes", "Several targets")
+_MOST_NAMES = 12
+"""Number of parameters above which only the first and the last are named."""
 ORACLES = {
     "mpmath": "mpmath",
     "scipy": "scipy",
@@ -120,7 +122,8 @@ def _preset(name: str) -> str:
         return words[0]
     fixed = [f"{key} = {value:g}" for key, value in getattr(head, "fixed", {}).items()]
     for verb, names in (("predicted", head.eta_names), ("shared", head.shared_names), ("fixed", fixed)):
-        words += [f"{verb}: {', '.join(names)}"] if names else []
+        some = names if len(names) <= _MOST_NAMES else [*names[:2], "…", names[-1]]
+        words += [f"{verb}: {', '.join(some)}"] if names else []
     rows = Rows(*(torch.zeros(shape, dtype=torch.float64) for shape in ((1, 1), (1, *head.event_shape), 1, 1)))
     problem = Problem.of(head, rows, torch.zeros(1), torch.ones(1), NoPrior())
     solver = solver_for(problem)

@@ -17,7 +17,7 @@ from mlefw.trained import load
 
 pytestmark = pytest.mark.filterwarnings("default")  # as outside the test runner: Lightning has some of its own
 
-FEW = ("trainer.max_epochs=3", "model.hidden=[4]", "logger=none", "report=false")
+FEW = ("trainer.max_epochs=3", "model.hidden=[4]", "logger=none", "report=false", "plots=false")
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,14 @@ def test_a_matrix_and_its_targets(capsys: pytest.CaptureFixture[str]) -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=(90, 2))
     y = x @ [1.0, -1.0] + random.normal(size=90)
-    settings = ("model=linear", "uncertainty=laplace", "trainer.max_epochs=3", "logger=none", "report=false")
+    settings = (
+        "model=linear",
+        "uncertainty=laplace",
+        "trainer.max_epochs=3",
+        "logger=none",
+        "report=false",
+        "plots=false",
+    )
     model = fit(x[:70], y[:70], *settings, validation=(x[70:80], y[70:80]), test=(x[80:], y[80:]), run_dir="r")
     assert (model.features, model.target) == (["x0", "x1"], "y")
     assert model.summary["num_rows"] == {"train": 70, "validation": 10, "test": 10}

@@ -19,7 +19,7 @@ from mlefw.trained import Model, load
 
 pytestmark = pytest.mark.filterwarnings("default")  # as outside the test runner: Lightning has some of its own
 
-QUIET = ("trainer.max_epochs=2", "baseline=none", "logger=none", "report=false", "callback=none")
+QUIET = ("trainer.max_epochs=2", "baseline=none", "logger=none", "report=false", "plots=false", "callback=none")
 CNN = ("model=cnn", "model.channels=[4]", "head=categorical", *QUIET)
 DIGITS = load_digits()
 X, Y = DIGITS.images[:300, None].astype(np.uint8), DIGITS.target[:300]

@@ -54,7 +54,14 @@ def fit(folder: Path, rows: pd.DataFrame, head: str = "gaussian", *settings: str
             "data.id=key",
             f"run_dir={folder / name}",
         )
-        few = ("trainer.max_epochs=3", "trainer.precision=64", "logger=none", "report=false", "model.hidden=[4]")
+        few = (
+            "trainer.max_epochs=3",
+            "trainer.precision=64",
+            "logger=none",
+            "report=false",
+            "plots=false",
+            "model.hidden=[4]",
+        )
         few = few[:-1] if any(s.startswith("model=") for s in settings) else few
         assert run(["train", f"head={head}", *given, *few, *settings]) == 0
     return folder / name

@@ -66,7 +66,7 @@ def _sample_decides(problem: Problem) -> bool:
     step = problem.rows.num_rows // (50 * (problem.num_active + 1))
     if step < 4 or not problem.num_active:
         return False
-    rows = problem.rows.take(slice(0, None, step))
+    rows = problem.rows.take(torch.arange(0, problem.rows.num_rows, step))
     gram = weighted_products(replace(problem, rows=rows, population=rows.population))[1]
     total = problem.population / rows.population * gram.diagonal()
     spread = problem.scale[problem.active].square() * problem.population

@@ -13,6 +13,7 @@ from mlefw.baseline.leverage import LeverageError, adjustment
 from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.pearson import pearson_ratio
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.quantile_errors import hendricks_koenker, takes
 from mlefw.head.gaussian import GaussianHead
 from mlefw.head.multivariate_gaussian import MultivariateGaussianHead
 from mlefw.rows.dependence import Dependence
@@ -45,10 +46,11 @@ def covariance(
     """The covariance of theta, or a clause that says why there is none.
 
     The default for a Gaussian with a constant scale is RSS / (n − p) with t quantiles; for other heads it is observed
-    information, or expected information where the observed one is zero (Laplace: Bassett & Koenker, 1978). Under a
-    Gaussian prior its curvature is included, which gives posterior standard deviations. `pearson` multiplies the
-    inverse expected information of the coefficients by Pearson's Σ w (y − mean)² / variance over n − p, with t
-    quantiles: McCullagh & Nelder (1989).
+    information, or expected information where the observed one is zero (Laplace: Bassett & Koenker, 1978); for a
+    quantile the sandwich with an estimated density of each row (Hendricks & Koenker, 1992). Under a Gaussian prior its
+    curvature is included, which gives posterior standard deviations. `pearson` multiplies the inverse expected
+    information of the coefficients by Pearson's Σ w (y − mean)² / variance over n − p, with t quantiles: McCullagh &
+    Nelder (1989).
 
     `sandwich` (or `hc0`) is A⁻¹ Σ w·s sᵀ A⁻¹ with A the information and s the score of a row (Huber, 1967; White,
     1980), which is valid also under a wrong noise model; `hc1` multiplies it by n / (n − p), and `hc2`, `hc3` and `hc4`
@@ -66,6 +68,9 @@ def covariance(
         return reason
     if kind == "pearson":
         return _by_pearson(solution)
+    if kind == "default" and takes(problem):
+        matrix = hendricks_koenker(solution)
+        return matrix if isinstance(matrix, str) else Covariance(matrix, "Hendricks-Koenker (nid)")
     left = problem.population - num_coefficients(problem)
     if kind == "hc1" and left <= 0:
         return f"hc1 divides by n - p, which is {left:g}"

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import replace
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from mlefw.baseline.base import Solution, Solver
 from mlefw.baseline.collapse import on_a_plane
+from mlefw.baseline.globbing import spread
 from mlefw.baseline.kinked_objective import KinkedObjective, is_exact, kinked_component
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.problem import Problem
@@ -39,6 +40,8 @@ class Kinked(Solver):
     Under a prior with a learnt scale the objective is not convex, but it is for each fixed scale: a search over the
     scale finds the minimum.
     """
+
+    takes_terms: ClassVar = True
 
     def supports(self, problem: Problem) -> bool:
         """Whether the head is Huber's with a fixed delta, or a censored Laplace head, and some rows are exact."""
@@ -86,7 +89,7 @@ def _over_scales(problem: Problem) -> tuple[Tensor, float, int]:
     def profile(log_scale: float, near: ProfilePoint | None) -> ProfilePoint:
         objective = KinkedObjective(problem, math.exp(log_scale))
         beta, gap, steps = objective.minimum(None if near is None else near.theta[: objective.size].numpy())
-        theta = problem.with_scale(torch.from_numpy(objective.with_zeros(beta)), objective.scale)
+        theta = problem.with_scale(spread(problem, objective.with_zeros(beta)), objective.scale)
         value, gradient = problem.slope(theta)
         counts.append(steps)
         return ProfilePoint(log_scale, theta, value, float(gradient[-1] / problem.head.gain[1]), gap)

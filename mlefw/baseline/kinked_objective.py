@@ -8,6 +8,7 @@ import torch
 from scipy.linalg import solve_triangular
 from torch import Tensor
 
+from mlefw.baseline.globbing import spread
 from mlefw.baseline.interior_point import Array, Deviations, Fit, gram, interior_point
 from mlefw.baseline.laplace_scale import strengths
 from mlefw.baseline.moments import raw_target
@@ -60,9 +61,10 @@ class KinkedObjective:
         used = rows.weight > 0
         known = rows.take(exact & used)
         self.bounded: Rows = rows.take(~exact & used)
-        self.z_bounded = problem.design(self.bounded)
-        target = raw_target(problem, known.y if y.ndim == 1 else known.y[:, 0], known.offset).numpy()
-        z, weight = problem.design(known).numpy(), known.weight.numpy()
+        columns = problem.design_columns(0)
+        self.z_bounded = problem.design(self.bounded)[:, columns]
+        target = raw_target(problem, known.y if y.ndim == 1 else known.y[:, 0], known.first_offset).numpy()
+        z, weight = problem.design(known)[:, columns].numpy(), known.weight.numpy()
         if self.learnt:
             z, target = np.concatenate([z, -target[:, None]], 1), np.zeros(len(target))
         self.mass = float(weight.sum()) if self.learnt else 0.0
@@ -70,9 +72,9 @@ class KinkedObjective:
         if isinstance(part, HuberHead):
             slope, soft = part.fixed["delta"] * slope, self.scale**2 / weight
         self.size = z.shape[1]
-        ridge, rate = strengths(problem.prior, problem.num_active + 1)
+        ridge, rate = strengths(problem)
         self.ridge, under = np.zeros(self.size), rate > 0
-        self.held = under
+        self.held, self.width = under, len(ridge)
         self.ridge[: len(ridge)] = ridge
         z = np.concatenate([z, np.eye(len(rate))[under]]) if under.any() else z
         nothing = np.zeros(int(under.sum()))
@@ -109,12 +111,13 @@ class KinkedObjective:
 
     def theta(self, point: Array) -> Tensor:
         """A point in the layout of theta."""
-        beta = torch.from_numpy(point)
-        return self.problem.with_scale(beta[:-1] / beta[-1], 1 / float(beta[-1])) if self.learnt else beta
+        if not self.learnt:
+            return spread(self.problem, point)
+        return self.problem.with_scale(spread(self.problem, point[:-1] / point[-1]), 1 / float(point[-1]))
 
     def with_zeros(self, beta: Array) -> Array:
         """Coefficients with those set to exactly zero that a kink of the prior keeps there up to rounding."""
-        size = np.abs(beta[:-1]).max(initial=0.0)
+        size = np.abs(beta[self.held]).max(initial=0.0)
         return np.where(self.held & (np.abs(beta) < 1e-9 * (1e-3 + size)), 0.0, beta)
 
     def _start(self) -> Array:
@@ -152,10 +155,10 @@ class KinkedObjective:
     @torch.enable_grad()
     def _smooth(self, point: Array) -> _Smooth:
         """The smooth part at a point: censored rows, ridge, and −mass · log(precision)."""
-        z, rows, width = self.z_bounded, self.bounded, self.problem.num_active + 1
+        z, rows, width = self.z_bounded, self.bounded, self.width
         move = (z @ torch.from_numpy(point[:width])).requires_grad_()
         precision = torch.full_like(move, float(point[-1]) if self.learnt else 1.0).requires_grad_()
-        eta = self.head.center[0] + self.head.gain[0] * move / precision
+        eta = self.head.center[0] + self.head.gain[0] * move / precision + rows.first_offset
         columns = [eta, (self.scale * self.head.gain[0] / precision).log()] if self.head.shared_dim else [eta]
         nll = self.head.nll_complete(torch.stack(columns, -1), rows.y)
         slopes = torch.autograd.grad(nll.sum(), (move, precision), create_graph=True, materialize_grads=True)

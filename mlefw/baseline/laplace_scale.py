@@ -10,20 +10,33 @@ import torch
 from mlefw.baseline.globbing import Globbing
 from mlefw.baseline.interior_point import Array, Fit
 from mlefw.baseline.problem import Problem
-from mlefw.prior.base import Prior
+from mlefw.head.head import Head
+from mlefw.head.quantile import QuantileHead
 from mlefw.prior.elastic_net import ElasticNetPrior
 from mlefw.prior.l2 import L2Prior
 
 
-def strengths(prior: Prior, size: int) -> tuple[Array, Array]:
-    """The coefficients of ½ beta² and of |beta| in −log prior, each (size,); those of the bias, the last, are zero."""
+def strengths(problem: Problem, k: int = 0) -> tuple[Array, Array]:
+    """The coefficients of ½ beta² and of |beta| in −log prior, for the design columns that eta column k has.
+
+    Those of the bias are zero.
+    """
+    prior, columns = problem.prior, problem.design_columns(k).numpy()
     precision = 0.0
     if isinstance(prior, L2Prior):
         precision = prior.scale**-2
     elif isinstance(prior, ElasticNetPrior):
         precision = prior.l2_scale**-2
-    covered = np.append(np.ones(size - 1), 0.0)
+    covered = (columns < problem.num_active).astype(np.float64)
     return precision * covered, prior.rate * covered
+
+
+def widening(head: Head) -> float:
+    """Scale of the absolute deviations of a head as a multiple of the head's own scale.
+
+    A quantile head has the NLL ρ(r) / scale = (|r| + (2 level − 1) r) / (2 scale), up to the normaliser.
+    """
+    return 2.0 if isinstance(head, QuantileHead) else 1.0
 
 
 class LaplaceFit(NamedTuple):
@@ -51,7 +64,7 @@ class Penalised:
 
     def __init__(self, problem: Problem, weight: Array) -> None:
         self.globbing, self.weight, self.total = Globbing(problem), weight, problem.population
-        self.ridge, self.rate = strengths(problem.prior, problem.num_active + 1)
+        self.ridge, self.rate = strengths(problem)
         self.flat = problem.prior.flat
         self.problem, self.num_steps = problem, 0
 
@@ -66,7 +79,8 @@ class Penalised:
         # null model.
         least = self._fit(0.0).objective / self.total
         null = self.problem.restricted(torch.zeros(0, dtype=torch.long))
-        most = Globbing(null).fit(self.weight, np.zeros(1), np.zeros(1)).objective / self.total
+        none = np.zeros(len(null.design_columns(0)))
+        most = Globbing(null).fit(self.weight, none, none).objective / self.total
         if least <= 1e-12 * most:
             return self.at(least)
         found, is_global = self._search(least, max(most, least))
@@ -76,9 +90,9 @@ class Penalised:
         """The fit at a given scale; coefficients that a kink of the prior keeps at zero are exactly zero."""
         fit = self._fit(scale)
         beta = fit.beta
-        weights = np.abs(beta[:-1])
-        if self.rate.any() and len(weights):
-            beta = np.where((self.rate > 0) & (np.abs(beta) < 1e-9 * (1e-3 + weights.max())), 0.0, beta)
+        under = self.rate > 0
+        if under.any():
+            beta = np.where(under & (np.abs(beta) < 1e-9 * (1e-3 + np.abs(beta[under]).max())), 0.0, beta)
         return self._found(fit._replace(beta=beta), fit.objective - scale * self._penalty(beta), scale)
 
     def _fit(self, scale: float) -> Fit:

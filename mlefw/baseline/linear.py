@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mlefw.baseline.barrier import Barrier
 from mlefw.baseline.base import Solution, Solver
+from mlefw.baseline.binned import of_bins, of_densities
 from mlefw.baseline.collinear import without_collinear
 from mlefw.baseline.conjugate_gradient import NewtonCG
 from mlefw.baseline.existence import examine, perfect_fit
@@ -19,6 +20,7 @@ from mlefw.baseline.frequencies import Frequencies
 from mlefw.baseline.kinked import Kinked
 from mlefw.baseline.least_absolute import LeastAbsolute
 from mlefw.baseline.least_squares import LeastSquares
+from mlefw.baseline.monotone import Monotone
 from mlefw.baseline.newton import Newton
 from mlefw.baseline.per_target import parts, together
 from mlefw.baseline.problem import Problem
@@ -42,6 +44,7 @@ from mlefw.baseline.work import (
 )
 from mlefw.baseline.work_plan import announcement, check_plan, planned_work
 from mlefw.errors import UsageError
+from mlefw.head.histogram import HistogramHead
 from mlefw.head.multitask import MultitaskHead
 from mlefw.prior.base import check_scale
 
@@ -50,13 +53,8 @@ StandardErrors = Literal[
 ]
 
 _SOLVERS: tuple[Solver, ...] = (
-    LeastSquares(),
-    LeastAbsolute(),
-    VaryingLaplace(),
-    Kinked(),
-    Barrier(),
-    ProximalNewton(),
-    Newton(),
+    *(LeastSquares(), LeastAbsolute(), VaryingLaplace(), Monotone()),
+    *(Kinked(), Barrier(), ProximalNewton(), Newton()),
 )
 
 _PROOF_SECONDS = 20.0
@@ -159,6 +157,8 @@ class LinearBaseline:
             return together(problem, [self._solve(part, meter, None) for part in parts(problem)])
         if problem.blocks_of_terms:
             return solve_smooth(problem, self.scales)
+        if isinstance(problem.head, HistogramHead):
+            return of_densities(problem, self._solve(of_bins(problem), meter, start))
         size, without = problem.size, NewtonCG(self.max_work)
         solver = solver_for(problem, self.solvers)
         work = solver.work(problem)
@@ -210,6 +210,8 @@ def solve_null(problem: Problem) -> Solution:
     problem = replace(problem.restricted(torch.zeros(0, dtype=torch.long)), blocks_of_terms=())
     if isinstance(problem.head, MultitaskHead):
         return together(problem, [solve_null(part) for part in parts(problem)])
+    if isinstance(problem.head, HistogramHead):
+        return of_densities(problem, solve_null(of_bins(problem)))
     if problem.is_plain and Frequencies().supports(problem):
         return Frequencies().solve(problem)
     return examine(_solution(problem))

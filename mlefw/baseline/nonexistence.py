@@ -80,7 +80,7 @@ def remedy(solution: Solution) -> str:
     if solution.parts:
         return remedy(next(part for part in solution.parts if not part.may_exist))
     head = solution.problem.head
-    if not head.support.is_discrete:
+    if not head.support.is_discrete and head.reference is None:
         if not isinstance(head, FactorizedHead) or not head.collapsible:
             return "Check the target and the features"
         name = min(head.collapsible)

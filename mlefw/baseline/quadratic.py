@@ -125,3 +125,23 @@ def whole_precision(blocks: tuple[RandomBlock, ...], rho: Tensor, places: list[T
         inner = torch.kron(block.precision(own), torch.eye(block.num_groups, dtype=rho.dtype))
         found = found.index_put((place.unsqueeze(1), place.unsqueeze(0)), inner)
     return found
+
+
+def split_scales(blocks: tuple[RandomBlock, ...], rho: Tensor) -> list[Tensor]:
+    """The scales of each block."""
+    return list(rho.split([block.num_scales for block in blocks]))
+
+
+def log_determinant(blocks: tuple[RandomBlock, ...], rho: Tensor) -> Tensor:
+    """Log det of the precision of all penalised coefficients, a scalar."""
+    parts = zip(blocks, split_scales(blocks, rho), strict=True)
+    return torch.stack([block.log_determinant(part) for block, part in parts]).sum()
+
+
+def at_precision(blocks: tuple[RandomBlock, ...], log_precision: float) -> Tensor:
+    """Scales at which all effects are independent with one precision, (sum of num_scales,)."""
+    found = []
+    for block in blocks:
+        off = block.num_scales - block.num_effects
+        found += [log_precision] * block.num_effects + [0.0] * off
+    return torch.tensor(found, dtype=torch.float64)

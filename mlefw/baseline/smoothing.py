@@ -14,11 +14,14 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from mlefw import inverse_link
 from mlefw.baseline.base import Solution
 from mlefw.baseline.collinear import without_collinear
+from mlefw.baseline.gaussian_integral import GaussianIntegral
+from mlefw.baseline.laplace_integral import LaplaceIntegral
 from mlefw.baseline.newton import Newton, positive_inverse
 from mlefw.baseline.problem import Problem
-from mlefw.baseline.quadratic import Criterion, RandomBlock, Smoothing, whole_precision
+from mlefw.baseline.quadratic import Criterion, RandomBlock, Smoothing, at_precision, split_scales
 from mlefw.baseline.work import LeftOutError
 from mlefw.errors import UsageError
 from mlefw.head.gaussian import GaussianHead
@@ -27,10 +30,6 @@ _STARTS = (-2.0, 2.0, 8.0)
 """Logarithms of the precision of every term from which the search starts."""
 _FAR = 18.0
 """Change of a logarithm of a precision beyond which a term has reached its limit: a straight line, or no effect."""
-_INNER_STEPS = 60
-"""Most Newton steps of the penalised estimate at given scales, from that at other scales."""
-_STEP = 1e-4
-"""Step of differences of Hessians, as a share of the largest coefficient."""
 _SAME = 1e-5
 """Difference of the criterion within which two optima count as one."""
 
@@ -81,17 +80,13 @@ def _given(problem: Problem, scales: Mapping[str, float]) -> np.ndarray:
 
 
 def _is_exact(problem: Problem) -> bool:
-    """Whether the head is a Gaussian with one learnt standard deviation, of which all rows have the same."""
-    return type(problem.head) is GaussianHead and problem.head.eta_names == ("loc",) and bool(problem.head.shared_dim)
-
-
-def _units(problem: Problem) -> Tensor:
-    """Log |d β / d θ| of each free entry of theta, β being coefficients in their own units, (num_free,)."""
-    gain, eta_dim = problem.head.gain, problem.head.eta_dim
-    units = torch.ones(eta_dim, problem.num_active + 1, dtype=torch.float64)
-    units[:, :-1] = 1 / problem.scale[problem.active]
-    units *= gain[:eta_dim].unsqueeze(1)
-    return torch.cat([units.reshape(-1), gain[eta_dim:]]).log()[problem.free]
+    """Whether the head is a Gaussian with one learnt standard deviation, up to weights of the variance of rows."""
+    head = problem.head
+    if type(head) is not GaussianHead or head.inverse_link_of("loc") is not inverse_link.identity:
+        return False
+    if head.eta_names == ("loc",):
+        return bool(head.shared_dim) and problem.rows.offset.ndim == 1
+    return problem.design_columns(1).tolist() == [problem.num_active]
 
 
 def _search(
@@ -100,7 +95,7 @@ def _search(
     """The scales with the least criterion over several starts, its value and gradient, and the number of optima."""
     ends: list[tuple[float, np.ndarray]] = []
     for start in _STARTS:
-        rho = np.concatenate([_start(block, start) for block in blocks])
+        rho = at_precision(blocks, start).numpy()
         bounds = [(one - 30.0, one + 30.0) for one in rho]
         found = minimize(value, rho, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 0, "gtol": 1e-9})
         if math.isfinite(float(found.fun)):
@@ -113,172 +108,20 @@ def _search(
     return best, final, gradient, len(optima)
 
 
-def _start(block: RandomBlock, log_precision: float) -> np.ndarray:
-    off = block.num_scales - block.num_effects
-    return np.concatenate([np.full(block.num_effects, log_precision), np.zeros(off)])
-
-
 def _gaussian(problem: Problem, criterion: Criterion) -> Solution:
-    """The estimate of a Gaussian: scales relative to the standard deviation, which is profiled out."""
-    head, n = problem.head, problem.population
-    free = problem.free.clone()
-    free[-1] = False
-    width = problem.num_active + 1
-    gram, cross, square = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64), 0.0
-    zero = torch.zeros(problem.size, dtype=torch.float64)
-    for rows, design, eta in problem.designs(zero):
-        y = rows.y - eta[:, 0]
-        weighted = design * rows.weight.unsqueeze(1)
-        gram += weighted.T @ design
-        cross += y @ weighted
-        square += float((rows.weight * y) @ y)
-    at = free[:width]
-    unit = _units(problem)[: int(at.sum())].exp() / head.gain[0]
-    gram, cross = gram[at][:, at], cross[at]
-    order = at.cumsum(0) - 1
-    places = [order[place] for place in problem.places()]
-    num_free = int(at.sum()) - sum(len(place) for place in places)
-    left = n - num_free if criterion == "reml" else n
-    if left <= 0:
-        raise LeftOutError(f"{n:g} rows do not determine {num_free} coefficients and a standard deviation")
-    penalised = torch.zeros(len(cross), dtype=torch.bool)
-    for place in places:
-        penalised[place] = True
-
-    def fit(rho: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # Columns are standardised ones, whose coefficients are `unit` times smaller than those in their own units.
-        prior = whole_precision(problem.blocks_of_terms, rho, places, len(cross))
-        whole = gram + unit * prior * unit.unsqueeze(1)
-        factor = torch.linalg.cholesky(whole)
-        beta = torch.cholesky_solve(cross.unsqueeze(1), factor).squeeze(1)
-        residual = square - cross @ beta
-        inner = whole if criterion == "reml" else whole[penalised][:, penalised]
-        moved = 2 * unit.log() if criterion == "reml" else 2 * unit.log()[penalised]
-        determinant = torch.logdet(inner) - moved.sum()
-        known = _log_determinant(problem, rho)
-        sigma = residual / left
-        twice = left * ((2 * math.pi * sigma).log() + 1) + determinant - known
-        return 0.5 * twice, beta, sigma
-
-    def value(rho: np.ndarray) -> tuple[float, np.ndarray]:
-        leaf = torch.tensor(rho, dtype=torch.float64, requires_grad=True)
-        try:
-            with torch.enable_grad():
-                found = fit(leaf)[0]
-                (slope,) = torch.autograd.grad(found, leaf)
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-            return math.inf, np.zeros_like(rho)
-        return float(found.detach()), slope.numpy()
-
-    rho, least, gradient, num_optima = _search(value, problem.blocks_of_terms)
-    with torch.no_grad():
-        _, beta, sigma = fit(torch.tensor(rho))
-    theta = zero.clone()
-    theta[:width][at] = beta / head.gain[0]
-    theta[-1] = (0.5 * sigma.log() - head.center[1]) / head.gain[1]
-    whole = replace(problem, rho=_absolute(problem, torch.tensor(rho), float(sigma)))
+    """The estimate of a Gaussian with one standard deviation, by the exact integral over its coefficients."""
+    search = GaussianIntegral(problem, criterion)
+    rho, least, gradient, num_optima = _search(search.value, problem.blocks_of_terms)
+    whole, theta = search.estimate(rho)
     return _finished(whole, theta, criterion, least, gradient, num_optima, rho, exact=True)
-
-
-def _log_determinant(problem: Problem, rho: Tensor) -> Tensor:
-    """Log det of the precision of all penalised coefficients, a scalar."""
-    parts = zip(problem.blocks_of_terms, _split(problem, rho), strict=True)
-    return torch.stack([block.log_determinant(part) for block, part in parts]).sum()
-
-
-def _split(problem: Problem, rho: Tensor) -> list[Tensor]:
-    return list(rho.split([block.num_scales for block in problem.blocks_of_terms]))
-
-
-def _absolute(problem: Problem, rho: Tensor, variance: float) -> Tensor:
-    """Scales of coefficients from scales relative to the standard deviation of the rows."""
-    found = []
-    for block, part in zip(problem.blocks_of_terms, _split(problem, rho), strict=True):
-        size = block.num_effects
-        found += [part[:size] - math.log(variance), part[size:] * math.sqrt(variance)]
-    return torch.cat(found)
 
 
 def _laplace(problem: Problem, criterion: Criterion) -> Solution:
     """The estimate of any head by Laplace's approximation at the penalised estimate."""
-    search = LaplaceCriterion(problem, criterion)
+    search = LaplaceIntegral(problem, criterion)
     rho, least, gradient, num_optima = _search(search.value, problem.blocks_of_terms)
     end = search.solved(torch.tensor(rho))
     return _finished(end.problem, end.theta, criterion, least, gradient, num_optima, rho, exact=False)
-
-
-class LaplaceCriterion:
-    """The criterion of any head and its gradient, with the estimate of the last call as the start of the next."""
-
-    def __init__(self, problem: Problem, criterion: Criterion) -> None:
-        self.problem, self.free, units = problem, problem.free, _units(problem)
-        penalised = torch.zeros(problem.size, dtype=torch.bool)
-        for place in problem.places():
-            penalised[place] = True
-        own = penalised[self.free]
-        # Which coefficients are integrated out, among the free ones.
-        self.inside = own if criterion == "ml" else torch.ones_like(own)
-        self.constant = -float(units[self.inside].sum())
-        self.constant -= 0.5 * math.log(2 * math.pi) * (0 if criterion == "ml" else int((~own).sum()))
-        self.theta = Newton().solve(replace(problem, rho=_middle(problem))).theta
-
-    def solved(self, rho: Tensor) -> Solution:
-        """The penalised estimate at given scales."""
-        return Newton(_INNER_STEPS).solve_from(replace(self.problem, rho=rho), self.theta)
-
-    def value(self, rho: np.ndarray) -> tuple[float, np.ndarray]:
-        """The criterion and its gradient; infinity where the Hessian is not positive definite."""
-        scales = torch.tensor(rho)
-        end = self.solved(scales)
-        hessian, n = self._hessian(end.problem, end.theta), self.problem.population
-        factor, failed = torch.linalg.cholesky_ex(hessian[self.inside][:, self.inside])
-        if bool(failed) or not math.isfinite(end.objective):
-            return math.inf, np.zeros_like(rho)
-        self.theta = end.theta
-        determinant = 2 * float(factor.diagonal().log().sum())
-        known = float(_log_determinant(self.problem, scales))
-        value = n * end.objective + 0.5 * (determinant - known) + self.constant
-        inverse = torch.zeros_like(hessian)
-        inverse[self.inside.unsqueeze(1) & self.inside] = torch.cholesky_inverse(factor).reshape(-1)
-        return value, self._gradient(end, hessian, inverse, scales).numpy()
-
-    def _gradient(self, end: Solution, hessian: Tensor, inverse: Tensor, scales: Tensor) -> Tensor:
-        """The gradient of the criterion: that of the penalised NLL, and of the determinants (Wood, 2011, appendix A).
-
-        The estimate moves with the scales; how the Hessian changes with it is taken from differences of Hessians.
-        """
-        leaf = scales.clone().requires_grad_()
-        theta = end.theta[self.free]
-        with torch.enable_grad():
-            prior = replace(self.problem, rho=leaf).precision
-            assert prior is not None
-            prior = prior[self.free][:, self.free]
-            direct = 0.5 * (theta @ prior @ theta + (inverse * prior).sum() - _log_determinant(self.problem, leaf))
-            (gradient,) = torch.autograd.grad(direct, leaf)
-        pulls = torch.autograd.functional.jacobian(lambda at: self._pull(at, theta), scales)
-        for k, pull in enumerate(pulls.T):
-            move = torch.zeros_like(end.theta)
-            move[self.free] = -torch.linalg.solve(hessian, pull)
-            size = float(move.abs().max())
-            if size > 0:
-                step = _STEP * max(1.0, float(end.theta.abs().max())) / size
-                there = self._hessian(end.problem, end.theta + step * move)
-                here = self._hessian(end.problem, end.theta - step * move)
-                gradient[k] += 0.5 * (inverse * (there - here)).sum() / (2 * step)
-        return gradient
-
-    def _pull(self, scales: Tensor, theta: Tensor) -> Tensor:
-        """The gradient of the negative log-priors in the free coefficients."""
-        prior = replace(self.problem, rho=scales).precision
-        assert prior is not None
-        return prior[self.free][:, self.free] @ theta
-
-    def _hessian(self, problem: Problem, theta: Tensor) -> Tensor:
-        return problem.population * problem.derivatives(theta).hessian[self.free][:, self.free]
-
-
-def _middle(problem: Problem) -> Tensor:
-    return torch.cat([torch.from_numpy(_start(block, 2.0)) for block in problem.blocks_of_terms])
 
 
 def _finished(
@@ -321,7 +164,9 @@ def _finished(
 
 def _limits(problem: Problem, rho: np.ndarray) -> np.ndarray:
     found = []
-    for block, part in zip(problem.blocks_of_terms, _split(problem, torch.tensor(rho)), strict=True):
+    for block, part in zip(
+        problem.blocks_of_terms, split_scales(problem.blocks_of_terms, torch.tensor(rho)), strict=True
+    ):
         size = block.num_effects
         found += (np.abs(part[:size].numpy()) > _FAR).tolist() + [False] * (block.num_scales - size)
     return np.array(found, dtype=bool)

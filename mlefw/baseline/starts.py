@@ -12,6 +12,7 @@ from mlefw.baseline.moments import moments
 from mlefw.baseline.problem import Problem
 from mlefw.head.base import FactorizedHead, Head
 from mlefw.head.component import ComponentHead
+from mlefw.head.location_scale import LocationScaleHead
 from mlefw.head.mixture import MixtureHead
 from mlefw.rows.rows import Rows
 
@@ -37,7 +38,20 @@ def starts(problem: Problem, shifts: tuple[float, ...] = (-1.0,)) -> list[Tensor
 
 def is_unimodal(problem: Problem) -> bool:
     """Whether a stationary point is the global optimum, as head and prior claim."""
-    return (problem.head.convex and problem.prior.convex) or (problem.head.unimodal and problem.prior.flat)
+    unimodal = problem.head.unimodal or _has_one_scale(problem)
+    return (problem.head.convex and problem.prior.convex) or (unimodal and problem.prior.flat)
+
+
+def _has_one_scale(problem: Problem) -> bool:
+    """Whether a scale is predicted from an intercept alone, so that it is one value up to the offsets of rows.
+
+    In (loc / scale, 1 / scale) the NLL of a log-concave density is convex (Burridge, 1981).
+    """
+    head = problem.head
+    if not isinstance(head, LocationScaleHead) or head.eta_names != ("loc", "scale"):
+        return False
+    is_linear = head.first_link is inverse_link.identity
+    return is_linear and problem.design_columns(1).tolist() == [problem.num_active]
 
 
 def is_known(problem: Problem) -> bool:

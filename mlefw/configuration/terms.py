@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlefw.configuration.admission import admit
-from mlefw.configuration.instantiate import class_of, instantiate
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 from mlefw.reading.formula import quoted, read_terms, split_formula
@@ -40,12 +39,18 @@ def insert_terms(config: Node) -> None:
     added = _shifts(head, data, names)
     parts = _by_parameter(text, given, names, data)
     terms = {name: parts.get(name) for name in names if name in parts or name in added or _is_predicted(head, name)}
-    for name, part in terms.items():
+    for name, part in list(terms.items()):
         if part is None and (text or not _is_predicted(head, name)):
             terms[name] = part = "1"
-        if part is not None:
-            read_terms(part, f"formula={text!r}" if text and name not in given else f"head.terms.{name}")
-            _predict(head, name)
+        if part is None:
+            continue
+        read_terms(part, f"formula={text!r}" if text and name not in given else f"head.terms.{name}")
+        # One value for all rows is a shared parameter, for which the exact side knows more.
+        is_one = part.strip() == "1" and name not in added
+        if not _set_source(head, name, "shared" if is_one else "predicted"):
+            continue
+        if is_one:
+            del terms[name]
     data["terms"] = terms
     if added:
         data["shifts"] = added
@@ -76,7 +81,7 @@ def _shifts(head: Node, data: Node, names: list[str]) -> dict[str, list[str]]:
         data["offset"] = None
     weight = data.get("variance_weight")
     if weight:
-        known = getattr(class_of(admit("head", head)), "variance_parameter", None)
+        known = getattr(_kind(head), "variance_parameter", None)
         if known is None or not isinstance(head.get(known[0], "shared"), str):
             raise UsageError(
                 f"data.variance_weight={weight} divides the dispersion of a row, and this head has none to learn: "
@@ -105,18 +110,27 @@ def _parts(text: str, names: list[str], data: Node) -> list[str]:
 
 def parameters(head: Node) -> list[str]:
     """Names of the distribution parameters of a head that terms may stand for, in its order."""
-    kind: Any = class_of(admit("head", head))
+    kind = _kind(head)
     links: Mapping[str, Any] | None = getattr(kind, "inverse_links", None)
     if links is not None:
         return list(links)
     if not isinstance(head.get("component"), dict):
         return [ETA]
+    from mlefw.configuration.instantiate import instantiate
+
     built: Any = instantiate("head", head)
     return [*built.eta_names, *built.shared_names]
 
 
+def _kind(head: Node) -> Any:
+    """The class of a head. It is imported here, so that settings without a formula are read without torch."""
+    from mlefw.configuration.instantiate import class_of
+
+    return class_of(admit("head", head))
+
+
 def _signature(head: Node) -> Mapping[str, Any]:
-    return inspect.signature(class_of(admit("head", head))).parameters
+    return inspect.signature(_kind(head)).parameters
 
 
 def _is_predicted(head: Node, name: str) -> bool:
@@ -131,9 +145,10 @@ def _is_predicted(head: Node, name: str) -> bool:
     return True
 
 
-def _predict(head: Node, name: str) -> None:
-    """Make a head predict a parameter."""
+def _set_source(head: Node, name: str, source: str) -> bool:
+    """Set where a parameter comes from; whether some setting of the head says so."""
     if name in _signature(head):
-        head[name] = "predicted"
-    elif isinstance(component := head.get("component"), dict) and "_target_" in component:
-        _predict(component, name)
+        head[name] = source
+        return True
+    component = head.get("component")
+    return isinstance(component, dict) and "_target_" in component and _set_source(component, name, source)

@@ -24,7 +24,7 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-from mlefw.distribution.special import betainc, gammainc, gammaincc
+from mlefw.distribution.incomplete import betainc, gammainc, gammaincc
 
 
 def is_discrete(distribution: Distribution) -> bool:

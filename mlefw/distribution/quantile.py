@@ -43,12 +43,7 @@ def quantile(distribution: Distribution, level: Level) -> Tensor:
             return distribution.icdf(_like(distribution.mean, level))
         except NotImplementedError:
             pass
-    return bisected(distribution, level)
-
-
-def bisected(distribution: Distribution, level: Level, num_steps: int = 100) -> Tensor:
-    """The quantile, (*batch,), by bisection of the cdf between bounds from mean and variance."""
-    return bisect(distribution, level, *cantelli(distribution, level), num_steps)
+    return bisect(distribution, level, *cantelli(distribution, level))
 
 
 @quantile.register
@@ -153,9 +148,9 @@ def cantelli(distribution: Distribution, level: Level) -> tuple[Tensor, Tensor]:
     return (low if lowest is None else low.clamp(min=lowest)), high
 
 
-def bisect(distribution: Distribution, level: Level, low: Tensor, high: Tensor, num_steps: int = 100) -> Tensor:
+def bisect(distribution: Distribution, level: Level, low: Tensor, high: Tensor) -> Tensor:
     """The quantile between bounds that are known, (*batch,)."""
-    discrete = is_discrete(distribution)
+    num_steps, discrete = 100, is_discrete(distribution)
     if discrete:
         num_steps = math.ceil(math.log2(float(torch.nan_to_num(high - low).max()) + 1)) if low.numel() else 0
     for _ in range(num_steps):

@@ -92,7 +92,7 @@ def _computed(log_peak: Tensor, alpha: Tensor, order: int) -> Tensor:
         rows = zip(peak[asked].split(_ROWS), a[asked].split(_ROWS), strict=True)
         if bool(asked.any()):
             found[:, asked] = torch.cat([_summed(*block, order) for block in rows], -1)
-        return found.reshape(-1, *log_peak.shape)
+        return found.reshape(len(found), *log_peak.shape)
 
 
 @torch.library.register_vmap("mlefw::tweedie_series")  # type: ignore[untyped-decorator]
@@ -113,7 +113,7 @@ def _summed(log_peak: Tensor, alpha: Tensor, order: int) -> Tensor:
     middle = torch.where(step > 1, peak, peak.round())
     first = torch.where(step > 1, middle - _HALF * step, (middle - _HALF).clamp(min=1.0))
     # Where all peaks are near 1, the terms beyond these are below 1e-20 of the largest one.
-    most = int((peak + 12 * peak.sqrt() + 30).max()) if bool((first == 1).all()) else 2 * _HALF + 1
+    most = int((peak + 9 * peak.sqrt() + 20).max()) if bool((first == 1).all()) else 2 * _HALF + 1
     offset = torch.arange(min(most, 2 * _HALF + 1), dtype=peak.dtype, device=peak.device).unsqueeze(1) * step
     j = first + offset
     apart = (first - peak) + offset

@@ -71,6 +71,8 @@ class Head(nn.Module, ABC):
     natural: bool = False
     """Whether eta is linear in the natural parameters of an exponential family, in which the NLL of a truncated target
     is convex as well; a dispersion that all rows share may divide eta."""
+    learns: ClassVar[bool] = False
+    """Whether `learn` computes buffers; then the head is not part of another one, which would not store them."""
     has_narrow_nll: ClassVar[bool] = False
     """Whether `narrow_nll` is there."""
     outside: ClassVar[str] = ""
@@ -111,6 +113,15 @@ class Head(nn.Module, ABC):
 
     def set_units(self, mean: float, spread: float) -> None:
         """Set center, gain and floor from the target's mean and standard deviation."""
+
+    def learn(self, y: Tensor, weight: Tensor) -> None:
+        """Compute buffers such as edges of bins from the training targets (n, *event_shape) and their weights (n,).
+
+        Called once, before `set_units`. Shapes of buffers are those of the constructor, so that a checkpoint fits.
+
+        Raises:
+            UsageError: the head cannot be computed from these targets.
+        """
 
     def complete(self, eta: Tensor) -> Tensor:
         """The complete eta: `eta` (*batch, eta_dim) with the shared columns appended, in the device's widest float.

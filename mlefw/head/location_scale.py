@@ -21,7 +21,7 @@ class LocationScaleHead(FactorizedHead):
     collapsible: ClassVar = frozenset({"scale"})
     squared: ClassVar[bool] = False
     """Whether the log-density is a quadratic function of y or its logarithm, so that the family is exponential."""
-    location_information: ClassVar[float] = 1.0
+    location_information: float = 1.0
     """Expected information on the location in one row of scale 1."""
     scale_information: ClassVar[float]
     """Expected information on the logarithm of the scale in one row."""

@@ -83,7 +83,7 @@ class LogisticHead(LocationScaleHead):
     """
 
     also_known_as: ClassVar = "log-cosh loss, with its scale"
-    location_information: ClassVar = 1 / 3
+    location_information = 1 / 3
     scale_information: ClassVar = (3 + math.pi**2) / 9
     support = constraints.real
 

@@ -87,7 +87,7 @@ class LogLogisticHead(LocationScaleHead):
     """
 
     also_known_as: ClassVar = "log-logistic (Fisk) accelerated failure time, proportional odds of survival"
-    location_information: ClassVar = 1 / 3
+    location_information = 1 / 3
     scale_information: ClassVar = (3 + math.pi**2) / 9
     support = constraints.positive
     outside: ClassVar = "durations of 0 were rounded down: give half the unit of the clock, or choose head=gaussian"

@@ -65,6 +65,8 @@ class MixtureHead(Head):
             raise UsageError(f"head.num_components={num_components}: expected at most {_MOST}")
         if weights not in ("predicted", "shared"):
             raise UsageError(f"head.weights={weights!r}: expected 'predicted' or 'shared'")
+        if component.learns:
+            raise UsageError(f"head.component: {type(component).__name__} is a mixture already: expected another head")
         if component.target != "numeric" or component.event_shape:
             raise UsageError(
                 f"head.component: a mixture of {type(component).__name__} is the same model as one of them"

@@ -67,6 +67,8 @@ class MultitaskHead(JointHead):
     def __init__(self, tasks: Mapping[str, Head], start: Start = "null") -> None:
         if len(tasks) < 2:
             raise UsageError(f"head=multitask has a head for each target, here {len(tasks)}: expected at least two")
+        if learns := [name for name, head in tasks.items() if head.learns]:
+            raise UsageError(f"head.tasks.{learns[0]} computes its form from the targets: expected one target for it")
         named = [(name, head) for name, head in tasks.items()]
         super().__init__(
             tuple(f"{name}.{eta}" for name, head in named for eta in head.eta_names),

@@ -11,7 +11,7 @@ from torch.types import _size
 from mlefw import inverse_link
 from mlefw.distribution.cdf import tail
 from mlefw.distribution.parameter import Limit, ParameterSource
-from mlefw.distribution.quantile import Level, bisected, quantile
+from mlefw.distribution.quantile import Level, quantile
 from mlefw.distribution.special import expm1_rest, gammainc, gammaincc
 from mlefw.distribution.tweedie_series import log_series
 from mlefw.errors import UsageError
@@ -20,8 +20,8 @@ from mlefw.head.head import Start
 
 _NODES, _WIDE = 64, 7.0
 """Numbers of events on either side of the mean that are summed, and their standard deviation up to which each is."""
-_HALVED, _NEWTON = 28, 4
-"""Bisections and Newton steps for a quantile: each is a sum of incomplete gamma functions."""
+_STEPS, _ENOUGH = 80, 1e-9
+"""Most steps of the search for a quantile, and the change of its logarithm at which Newton's method has all digits."""
 
 
 class Tweedie(Distribution):
@@ -105,7 +105,7 @@ def _positive_part(distribution: Tweedie, y: Tensor, above: bool) -> Tensor:
     step = (rate.sqrt() / _WIDE).clamp(min=1.0)
     first = torch.where(step > 1, rate - _NODES * step, (rate.round() - _NODES).clamp(min=1.0))
     # For small rates few numbers have a probability, and most of the time goes into incomplete gamma functions.
-    most = int((rate + 12 * rate.sqrt() + 30).max()) if rate.numel() and bool((first == 1).all()) else 2 * _NODES + 1
+    most = int((rate + 9 * rate.sqrt() + 16).max()) if rate.numel() and bool((first == 1).all()) else 2 * _NODES + 1
     node = torch.arange(min(most, 2 * _NODES + 1), dtype=rate.dtype, device=rate.device)
     count = first + node.reshape(-1, *[1] * rate.ndim) * step
     share = torch.exp(count * rate.log() - rate - torch.lgamma(count + 1)) * step * (count > 0.5)
@@ -125,14 +125,24 @@ def _(distribution: Tweedie, y: Tensor, above: bool) -> Tensor:
 def _(distribution: Tweedie, level: Level) -> Tensor:
     left = level - torch.exp(-distribution.rate)
     some = left > 0
-    goal = torch.where(some, left, torch.ones_like(left)).log()
-    near = bisected(distribution, level, _HALVED)
-    for _ in range(_NEWTON):
-        # Near zero P(0 < Y <= y) is a power of y, of which Newton's method in logarithms needs one step.
-        mass = _positive_part(distribution, near, False)
-        slope = torch.exp(distribution.log_prob(near) + near.log()) / mass
-        near = near * torch.exp(torch.nan_to_num((goal - mass.log()) / slope).clamp(-50.0, 50.0))
-    return torch.where(some, near, torch.zeros_like(near))
+    goal = torch.where(some, left, torch.full_like(left, 0.5)).log()
+    # Near zero P(0 < Y <= y) is a power of y: Newton's method in logarithms, kept inside a bracket, takes few steps.
+    low = torch.full_like(goal, -700.0)
+    high = (distribution.mean + distribution.stddev * (1 - torch.as_tensor(level, dtype=goal.dtype)).rsqrt()).log()
+    at = torch.minimum(distribution.log_mean, high)
+    for _ in range(_STEPS):
+        y = at.exp()
+        mass = _positive_part(distribution, y, False)
+        error = goal - mass.log()
+        low, high = torch.where(error > 0, at, low), torch.where(error > 0, high, at)
+        step = error * mass * torch.exp(-distribution.log_prob(y) - at)
+        there = at + step
+        # A step at the end of the search may leave the bracket by its rounding error.
+        ends = step.abs() < _ENOUGH
+        at = torch.where(ends | ((there > low) & (there < high)), there, 0.5 * (low + high))
+        if bool(ends.all()):
+            break
+    return torch.where(some, at.exp(), torch.zeros_like(at))
 
 
 class TweedieHead(FactorizedHead):

@@ -10,6 +10,7 @@ from torch.types import _size
 
 from mlefw import inverse_link
 from mlefw.distribution.cdf import tail
+from mlefw.distribution.crps import crps
 from mlefw.distribution.parameter import Limit, ParameterSource
 from mlefw.head.base import FactorizedHead
 from mlefw.head.head import Start
@@ -63,6 +64,14 @@ class ZeroInflated(Distribution):
 def _(distribution: ZeroInflated, y: Tensor, above: bool) -> Tensor:
     counted = (-distribution.logits).sigmoid() * tail(distribution.counts, y, above)
     return counted if above else torch.where(y < 0, counted, counted + distribution.logits.sigmoid())
+
+
+@crps.register
+def _(distribution: ZeroInflated, y: Tensor) -> Tensor:
+    """CRPS from that of the counts X, for which E|X − X'| / 2 = E X − CRPS(X, 0)."""
+    counts, zero, counted = distribution.counts, distribution.logits.sigmoid(), (-distribution.logits).sigmoid()
+    half = counts.mean - crps(counts, torch.zeros_like(y))
+    return zero * y + counted * (crps(counts, y) + half - zero * counts.mean - counted * half)
 
 
 class ZeroInflatedPoissonHead(FactorizedHead):

@@ -71,8 +71,8 @@ def learn(inputs: Inputs, rows: Rows, mean: Tensor, scale: Tensor) -> None:
     """
     step = max(1, -(-rows.x.numel() // _MAX_CELLS))
     some = rows.take(slice(None, None, step))
-    counted = torch.cat([block.weight > 0 for block in some.blocks(2**16)])
-    x = torch.cat([(block.x - mean) / scale for block in some.blocks(2**16)])
+    counted = torch.cat([block.weight > 0 for block in some.blocks(2**12)])
+    x = torch.cat([(block.x - mean) / scale for block in some.blocks(2**12)])
     inputs.learn(x[counted], some.weight[counted].clone())
 
 

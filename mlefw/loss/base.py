@@ -1,6 +1,7 @@
 """`Loss`, the interface of a loss, and what losses of class probabilities share."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ class Loss(nn.Module, ABC):
     """Whether the loss is the NLL, so that its minimum is the maximum likelihood estimate."""
     is_potential: bool = True
     """Whether the gradient that training uses is the gradient of the loss's value, as a line search requires."""
+    estimate: ClassVar[str] = ""
+    """Usual name of the estimate at the minimum of a loss that is not the NLL, such as `minimum CRPS`; "" for none."""
 
     @abstractmethod
     def check(self, head: Head) -> None:

@@ -84,7 +84,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
         sentences.append(summary["misfit"]["sentence"])
     loss = summary.get("loss", "plain")
     if loss != "plain":
-        sentences.append(f"Training descended another loss, {loss}; every NLL here is the plain one.")
+        sentences.append(_of_loss(loss, summary.get("estimate")))
     if "augment" in summary:
         change = summary["augment"]
         sentences.append(
@@ -103,6 +103,14 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if "ensemble" in summary:
         sentences.append(of_members(summary["ensemble"]))
     return " ".join(sentences)
+
+
+def _of_loss(loss: str, estimate: str | None) -> str:
+    """What another loss than the NLL means for the figures, and for the gap to the MLE."""
+    text = f"Training descended another loss, {loss}; every NLL here is the plain one."
+    if estimate is None:
+        return text
+    return f"{text} Its minimum is the {estimate} estimate: the gap to the MLE is not an error of the optimisation."
 
 
 def _of_excess(excess: float, summary: Mapping[str, Any]) -> str:

@@ -30,6 +30,10 @@ _RELEASE_BYTES = 2**26
 """Bytes that a pass over the rows reads before it releases the memory pages read so far."""
 
 
+_GATHERED = 256
+"""Rows that are copied out of the files before the memory pages read for them are released."""
+
+
 class Store:
     """Makes arrays that are memory-mapped files without a name.
 
@@ -123,8 +127,17 @@ class StoredRows(Rows):
 
     def take(self, index: Tensor | slice) -> Rows:
         """The rows at `index`, in its order; for a slice they stay in the store, else they are copied into memory."""
+        if isinstance(index, Tensor) and index.ndim == 1 and len(index) > _GATHERED:
+            # Rows that lie far apart read the pages around each of them.
+            parts = [self._released(part) for part in index.split(_GATHERED)]
+            return Rows(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
         rows = super().take(index)
         return self._replace(**rows._asdict()) if isinstance(index, slice) else rows
+
+    def _released(self, index: Tensor) -> Rows:
+        rows = super().take(index)
+        self.release()
+        return rows
 
     def blocks(self, size: int) -> Iterator[Rows]:
         """The rows in consecutive blocks of at most `size` rows, whose memory pages are released on the way."""

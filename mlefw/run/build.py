@@ -11,7 +11,6 @@ from mlefw.average.base import Average
 from mlefw.baseline.arrays import as_columns, null_rows
 from mlefw.baseline.linear import LinearBaseline, solve_null
 from mlefw.baseline.problem import Problem
-from mlefw.baseline.quadratic import RandomBlock
 from mlefw.calibrate.base import Calibration
 from mlefw.configuration.instantiate import instantiate
 from mlefw.configuration.settings import Node, Settings
@@ -20,35 +19,32 @@ from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.head.censored import CensoredHead
 from mlefw.head.multitask import JointHead, MultitaskHead
-from mlefw.inputs.base import Inputs, learn
+from mlefw.inputs.base import Inputs
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
 from mlefw.metric.adapter import OfPrediction
 from mlefw.metric.base import Metric, OfTarget, OfTrials
 from mlefw.metric.nll import Nll
-from mlefw.model.terms import TermsModel, network_features
 from mlefw.objective.objective import Objective
 from mlefw.prior.none import NoPrior
 from mlefw.reading.table import Table
 from mlefw.rows.clustered import Units
 from mlefw.rows.dependence import Dependence
 from mlefw.rows.rows import Rows
-from mlefw.rows.shape import RowShape
 from mlefw.rows.tensor_inputs import row_statistics
 from mlefw.run.dependence import dependence_of
-from mlefw.run.estimand import Estimand, array_features, baseline_features
+from mlefw.run.estimand import Estimand, array_features, baseline_features, random_blocks
 from mlefw.run.held_out import Parts, parts_of
-from mlefw.run.network import build_augment, build_model, owned_columns, surrounded
+from mlefw.run.network import build_augment, build_network, learn_inputs, surrounded
 from mlefw.run.placement import place, set_units, through_origin
 from mlefw.run.source import head_kind, open_source
 from mlefw.run.units import units_of
 from mlefw.schema.coarse import warn_of_coarse_target
-from mlefw.schema.encode import coded
+from mlefw.schema.encode import coded, store_of_terms
 from mlefw.schema.kinds import RowSchema, learn_schema
 from mlefw.schema.reach import far_rows, warn_of_far_rows, with_spans
 from mlefw.schema.schema import Schema
 from mlefw.schema.target import Target
-from mlefw.system.random_state import RandomStream
 from mlefw.system.shared_work import compute_once
 from mlefw.uncertainty.base import Method
 
@@ -114,10 +110,11 @@ def coded_data(config: Settings, source: Source, table: Table, make_parts: Calla
         source.warn_of_empty(table, parts)
     schema = schema.of_training(*parts["train"])
     head = head_of(config.head, schema.targets)
-    splits = {split: coded(schema, head, *part, source.store) for split, part in parts.items()}
+    store = source.store or store_of_terms(schema, source, sum(len(index) for _, index in parts.values()))
+    splits = {split: coded(schema, head, *part, store) for split, part in parts.items()}
     warn_of_coarse_target(head, splits["train"], schema.target)
     schema = with_spans(schema, splits["train"])
-    if source.store is None:
+    if store is None:
         for split, (part, index) in parts.items():
             warn_of_far_rows(schema, splits[split], part, index)
     return Data(source, schema, splits, units_of(source, parts, splits), dependence_of(source, *parts["train"]))
@@ -156,6 +153,7 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     head = head_of(config.head, data.schema.targets)
     shape = data.schema.row_shape
     observed = data.train if shape.is_table else null_rows(head, data.train, shape)
+    head.learn(observed.y, observed.weight)
     if data.source.standardize_target:
         set_units(head, observed)
     mean, scale = row_statistics(data.train, shape, data.source.standardize)
@@ -163,7 +161,7 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     used = data.schema.used(head.eta_dim) if isinstance(data.schema, Schema) else None
     if used is not None:
         mean = through_origin(head, mean, used)
-    blocks = _random_blocks(data.schema, head)
+    blocks = random_blocks(data.schema, head)
     for block in blocks:
         # The prior of a smooth term or of effects of groups is on coefficients in the units of their columns.
         mean[list(block.features)], scale[list(block.features)] = 0.0, 1.0
@@ -173,7 +171,7 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     head = place(head, null)
 
     def learn_map(one: Inputs, at: torch.Tensor | None) -> None:
-        _learn(one, data, mean, scale, at)
+        learn_inputs(one, data.train, mean, scale, at)
 
     model, inputs = build_network(config, shape, head.eta_dim, used, learn_map, bool(blocks))
     prior = instantiate("prior", config.prior)
@@ -193,65 +191,6 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     arrays, token_bytes = array_features(config, data.schema, columns[1]), data.schema.token_bytes
     whole = Estimand(objective.train(), null, *columns, positions, data.schema.row_shape, arrays, token_bytes)
     return replace(whole, used=used, blocks_of_terms=blocks)
-
-
-def _random_blocks(schema: RowSchema, head: Head) -> tuple[RandomBlock, ...]:
-    """The coefficients of smooth terms and effects of groups, by column of eta.
-
-    Raises:
-        UsageError: all columns of eta share one formula, and there are several.
-    """
-    if not isinstance(schema, Schema) or schema.design is None:
-        return ()
-    found = schema.design.penalised(len(schema.plain_names))
-    if found and len(schema.design.parameters) == 1 and head.eta_dim > 1:
-        raise UsageError(
-            f"{found[0][1].label}: {type(head).__name__} has {head.eta_dim} columns of eta alike; smooth terms and "
-            "effects of groups are for heads with named parameters"
-        )
-    return tuple(RandomBlock(term.label, head.eta_names[k], k, tuple(at), term.effects) for k, term, at in found)
-
-
-def _learn(inputs: Inputs, data: Data, mean: torch.Tensor, scale: torch.Tensor, at: torch.Tensor | None) -> None:
-    """Learn a map of inputs from the training rows, of the features at some positions only, by default of all."""
-    if at is None:
-        learn(inputs, data.train, mean, scale)
-    else:
-        learn(inputs, data.train._replace(x=data.train.x[:, at]), mean[at], scale[at])
-
-
-def build_network(
-    config: Settings,
-    shape: RowShape,
-    eta_dim: int,
-    used: torch.Tensor | None,
-    learn_map: Callable[[Inputs, torch.Tensor | None], None],
-    is_penalised: bool = False,
-) -> tuple[torch.nn.Module, Inputs | None]:
-    """The model of the settings, and the map before it; with formulas their linear terms beside the model.
-
-    Args:
-        config: the settings of the run.
-        shape: the shape of a row.
-        eta_dim: number of columns of eta.
-        used: which features and intercepts each column of eta has; None without formulas.
-        learn_map: gives the map its state; gets the positions of its features, None for all.
-        is_penalised: whether there are smooth terms or effects of groups.
-    """
-    owned = owned_columns(config, used)
-    if used is not None and not owned:
-        return TermsModel(used, is_penalised=is_penalised), None
-    at = None if used is None else network_features(used, owned)
-    part = shape if at is None else RowShape((len(at),))
-    inputs = build_inputs(config, part)
-    if inputs is not None:
-        learn_map(inputs, at)
-    part = part if inputs is None else part.with_inputs(inputs.num_inputs)
-    with RandomStream(config.seed, "initial weights"):
-        model = build_model(config.model, part, eta_dim if used is None else len(owned))
-    if used is None:
-        return model, inputs
-    return TermsModel(used, model, owned, inputs, is_penalised), None
 
 
 @torch.no_grad()
@@ -302,25 +241,6 @@ def _metrics(nodes: Node, head: Head, floor: torch.Tensor, token_bytes: np.ndarr
     facts = {"num_classes": getattr(head, "num_classes", None), "floor": float(floor), "token_bytes": token_bytes}
     found = {name: instantiate("metric", node, **facts) for name, node in nodes.items()}
     return [one if isinstance(one, Metric) else OfPrediction(name, one) for name, one in found.items()]
-
-
-def build_inputs(config: Settings, shape: RowShape) -> Inputs | None:
-    """The map of standardised features to the inputs of the model, not learnt yet; None for `inputs=standard`.
-
-    For `inputs=auto` it is the first candidate: what only checks or prepares works with any of them. Rows that are no
-    rows of a table have none: the map that models of tables have by default is left out.
-
-    Raises:
-        UsageError: another map than that is asked for, for such rows.
-    """
-    num_features = shape.num_features
-    if not shape.is_table:
-        if config.candidates or config.choice("inputs") not in ("standard", "clipped"):
-            raise UsageError(f"inputs={config.choice('inputs')} is for columns of a table: expected inputs=standard")
-        return None
-    with RandomStream(config.seed, "input map"):
-        node = next(iter(config.candidates.values()), config.inputs)
-        return _chosen("inputs", node, num_features=num_features)
 
 
 def build_loss(node: Node) -> Loss:

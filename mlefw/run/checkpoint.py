@@ -139,6 +139,8 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     schema, state = described.schema, objective_state(content)
     with _naming_file(path):
         _check_config(described.config, plugins)
+        if isinstance(schema, Schema) and schema.design is not None:
+            schema.design.check()
         config = Settings.of(described.config)
         objective = _rebuild(path, config, described, state, is_estimate=EXACT in content)
         calibration = _calibration(path, config, content.get("calibration"))
@@ -206,7 +208,7 @@ def _rebuild(
         known = _below("model.model.inputs.", state)
         restore = lambda one, _: one.restore(known)  # noqa: E731
         penalised = isinstance(schema, Schema) and schema.is_penalised
-        model, inputs = build.build_network(config, shape, head.eta_dim, used, restore, penalised)
+        model, inputs = network.build_network(config, shape, head.eta_dim, used, restore, penalised)
     prior = instantiate("prior", config.prior)
     whole = network.surrounded(model, config.model, shape, *unit_statistics(schema.row_shape), inputs)
     objective = Objective(whole, head, prior, described.population, build.build_loss(config.loss))
@@ -221,7 +223,7 @@ def _rebuild(
 
 def _inputs(config: Settings, shape: RowShape, state: dict[str, torch.Tensor]) -> Inputs | None:
     """The learnt map of features to inputs of the model, with its tensors; None for `inputs=standard`."""
-    inputs = build.build_inputs(config, shape)
+    inputs = network.build_inputs(config, shape)
     if inputs is not None:
         inputs.restore(_below("model.inputs.", state))
     return inputs

@@ -8,10 +8,7 @@ from pathlib import Path
 
 from mlefw.configuration.settings import Settings
 from mlefw.objective.objective import Evaluation, Objective, evaluate, whole_eta
-from mlefw.report.forecast import Forecast, Sample, forecast
-from mlefw.report.page import Picture, Section
-from mlefw.report.sentences import verdict
-from mlefw.report.tables import code_block, markdown, run_table
+from mlefw.report.forecast import Sample, forecast
 from mlefw.rows.rows import Rows
 from mlefw.run import (
     archive,
@@ -26,6 +23,7 @@ from mlefw.run import (
 )
 from mlefw.run.directory import checkpoint_of
 from mlefw.run.essentials import essentials
+from mlefw.run.final_board import finish_board
 from mlefw.run.last_layer import at_end
 from mlefw.run.posterior import keep_posterior
 from mlefw.run.prepare import Prepared
@@ -222,7 +220,7 @@ def _show(
         exhibit.store(run_dir / "plots", pictures)
     # TensorBoard compares a sample over epochs; after a recalibration the sample is another one.
     seen = seen if sample is fit.board.sample else None
-    attempt("the last page of TensorBoard", lambda: _finish_board(config, prepared, fit, summary, pictures, seen), None)
+    attempt("the last page of TensorBoard", lambda: finish_board(config, prepared, fit, summary, pictures, seen), None)
     return pictures
 
 
@@ -233,37 +231,6 @@ def _terms(config: Settings, prepared: Prepared, yardstick: Yardstick) -> list[e
     kind = config.baseline.get("standard_errors", "default")
     dependence = replace(data.dependence, lag=config.baseline.get("lag"))
     return [*exhibit_terms.of_terms(solution, data.schema, kind, dependence, objective)]
-
-
-def _finish_board(
-    config: Settings,
-    prepared: Prepared,
-    fit: fitting.Fit,
-    summary: Json,
-    pictures: Sequence[exhibit.Exhibit],
-    seen: Forecast | None,
-) -> None:
-    """Write settings, final figures, the table of results and pictures to TensorBoard's log."""
-    settings: dict[str, str | float | bool] = {
-        name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
-    }
-    settings |= {"optimizer": config.choice("optimizer"), "loss": summary["loss"]}
-    settings |= {"calibrate": summary["calibration"]["method"]} if "calibration" in summary else {}
-    lr = config.optimizer.get("lr")
-    settings |= {"lr": lr} if lr is not None else {}
-    results = {
-        f"final/{split}_{name}": values[name]
-        for split, values in summary["metrics"].items()
-        for name in ("nll_nats", "nll_bits")
-        if name in values
-    }
-    gaps = summary["distance"].get("gap_nats", {})
-    results |= {f"final/{split}_gap_nats": value for split, value in gaps.items()}
-    page = markdown(run_table(summary), verdict(summary))
-    images = {name: picture.content for name, picture in pictures if isinstance(picture, Picture)}
-    texts = {name: code_block(section.text) for name, section in pictures if isinstance(section, Section)}
-    pages = {"result": page, **texts}
-    fit.board.finish(fit.trainer, prepared.estimand.objective, settings, results, pages, images, seen)
 
 
 def _recalibrate(

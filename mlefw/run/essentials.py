@@ -32,6 +32,7 @@ def essentials(
         "status": "finished",
         **{name: config.choice(name) for name in ("head", "prior", "batch", "model")},
         "loss": config.described("loss"),
+        "estimate": estimand.objective.loss.estimate or None,
         "augment": config.described("augment") if "_target_" in config.augment else None,
         "inputs": _inputs(config, prepared),
         "measure": "mass" if head.support.is_discrete else "density",

@@ -14,12 +14,14 @@ from mlefw.baseline.refit import last_layer_problem
 from mlefw.baseline.work import MAX_WORK
 from mlefw.configuration.settings import Settings
 from mlefw.errors import UsageError
+from mlefw.head.base import Head
 from mlefw.objective.objective import Objective
 from mlefw.prior.base import Prior
 from mlefw.rows.rows import Rows
 from mlefw.rows.shape import RowShape
 from mlefw.rows.tensor_inputs import row_statistics
 from mlefw.schema.kinds import RowSchema
+from mlefw.schema.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -121,3 +123,20 @@ def array_features(config: Settings, schema: RowSchema, scale: torch.Tensor) -> 
     if setting is None:
         return None
     return ArrayFeatures(schema.row_shape, setting, scale, config.baseline.get("max_work", MAX_WORK))
+
+
+def random_blocks(schema: RowSchema, head: Head) -> tuple[RandomBlock, ...]:
+    """The coefficients of smooth terms and effects of groups, by column of eta.
+
+    Raises:
+        UsageError: all columns of eta share one formula, and there are several.
+    """
+    if not isinstance(schema, Schema) or schema.design is None:
+        return ()
+    found = schema.design.penalised(len(schema.plain_names))
+    if found and len(schema.design.parameters) == 1 and head.eta_dim > 1:
+        raise UsageError(
+            f"{found[0][1].label}: {type(head).__name__} has {head.eta_dim} columns of eta alike; smooth terms and "
+            "effects of groups are for heads with named parameters"
+        )
+    return tuple(RandomBlock(term.label, head.eta_names[k], k, tuple(at), term.effects) for k, term, at in found)

@@ -1,7 +1,7 @@
 """Builds the network of a run: the model of the settings with what its constructor asks of the rows."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,11 +12,14 @@ from mlefw.configuration.instantiate import class_of, instantiate, make
 from mlefw.configuration.settings import Node, Settings
 from mlefw.distributed import topology
 from mlefw.errors import UsageError
-from mlefw.inputs.base import Inputs
+from mlefw.inputs.base import Inputs, learn
 from mlefw.model.linear import Linear
+from mlefw.rows.linear_terms import TermsModel, network_features
+from mlefw.rows.rows import Rows
 from mlefw.rows.shape import RowShape
 from mlefw.rows.standardize import Standardized
 from mlefw.rows.tensor_inputs import StandardizedChannels, Tokens
+from mlefw.system.random_state import RandomStream
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -59,6 +62,67 @@ def owned_columns(config: Settings, used: Tensor | None) -> tuple[int, ...]:
     if len(terms) == 1:
         return tuple(range(len(used)))
     return tuple(k for k, text in enumerate(terms) if text is None) or (0,)
+
+
+def build_network(
+    config: Settings,
+    shape: RowShape,
+    eta_dim: int,
+    used: Tensor | None,
+    learn_map: Callable[[Inputs, Tensor | None], None],
+    is_penalised: bool = False,
+) -> tuple[nn.Module, Inputs | None]:
+    """The model of the settings, and the map before it; with formulas their linear terms beside the model.
+
+    Args:
+        config: the settings of the run.
+        shape: the shape of a row.
+        eta_dim: number of columns of eta.
+        used: which features and intercepts each column of eta has; None without formulas.
+        learn_map: gives the map its state; gets the positions of its features, None for all.
+        is_penalised: whether there are smooth terms or effects of groups.
+    """
+    owned = owned_columns(config, used)
+    if used is not None and not owned:
+        return TermsModel(used, is_penalised=is_penalised), None
+    at = None if used is None else network_features(used, owned)
+    part = shape if at is None else RowShape((len(at),))
+    inputs = build_inputs(config, part)
+    if inputs is not None:
+        learn_map(inputs, at)
+    part = part if inputs is None else part.with_inputs(inputs.num_inputs)
+    with RandomStream(config.seed, "initial weights"):
+        model = build_model(config.model, part, eta_dim if used is None else len(owned))
+    if used is None:
+        return model, inputs
+    return TermsModel(used, model, owned, inputs, is_penalised), None
+
+
+def build_inputs(config: Settings, shape: RowShape) -> Inputs | None:
+    """The map of standardised features to the inputs of the model, not learnt yet; None for `inputs=standard`.
+
+    For `inputs=auto` it is the first candidate: what only checks or prepares works with any of them. Rows that are no
+    rows of a table have none: the map that models of tables have by default is left out.
+
+    Raises:
+        UsageError: another map than that is asked for, for such rows.
+    """
+    num_features = shape.num_features
+    if not shape.is_table:
+        if config.candidates or config.choice("inputs") not in ("standard", "clipped"):
+            raise UsageError(f"inputs={config.choice('inputs')} is for columns of a table: expected inputs=standard")
+        return None
+    with RandomStream(config.seed, "input map"):
+        node = next(iter(config.candidates.values()), config.inputs)
+        return instantiate("inputs", node, num_features=num_features) if "_target_" in node else None
+
+
+def learn_inputs(inputs: Inputs, train: Rows, mean: Tensor, scale: Tensor, at: Tensor | None) -> None:
+    """Learn a map of inputs from the training rows, of the features at some positions only, by default of all."""
+    if at is None:
+        learn(inputs, train, mean, scale)
+    else:
+        learn(inputs, train._replace(x=train.x[:, at]), mean[at], scale[at])
 
 
 def check_batch_norm(config: Settings, model: nn.Module) -> None:

@@ -125,8 +125,8 @@ def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Sour
     source = trained.schema.reading(kind(**given), prediction)
     if isinstance(source, TensorSource) and not prediction:
         source.group, source.is_new = trained.config.data.get("group"), True
-    # There is a warning of columns that training did not have, unless `data.features` named those to take.
-    source.warns_of_unused = trained.config.data.get("features") is None
+    # There is a warning of columns that training did not have, unless `data.features` or formulas named those to take.
+    source.warns_of_unused = trained.config.data.get("features") is None and not trained.config.data.get("terms")
     clusters = trained.config.data.get("cluster") or []
     roles = [trained.config.data.get(role) for role in ("group", "time")]
     roles += clusters if isinstance(clusters, list) else [clusters]

@@ -1,7 +1,8 @@
 """The design columns of a formula for each distribution parameter, learnt from the training rows."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 
 from mlefw.errors import UsageError
 from mlefw.reading.formula import Terms, check_columns, quoted, read_shift, read_terms
-from mlefw.reading.levels import codes, numbers
+from mlefw.reading.levels import numbers
 from mlefw.reading.table import Table
 from mlefw.schema.feature import Feature, Unseen
-from mlefw.schema.formula_state import FormulaState, evaluated, learn_state
+from mlefw.schema.formula_library import evaluated
+from mlefw.schema.formula_state import FormulaState, learn_state
+from mlefw.schema.frames import Frames
 from mlefw.schema.random_terms import RandomTerm, learn_random_terms
 
 BLOCK = 2**15
@@ -55,6 +58,15 @@ class ParameterTerms:
         parts = [self.terms, *(read_shift(one) for one in self.shifts)]
         return list(dict.fromkeys(name for part in parts for name in part.columns))
 
+    @cached_property
+    def evaluated_columns(self) -> list[str]:
+        """The columns that terms and shifts compute with: all but those that name the groups of effects of groups."""
+        terms, where = self.terms, f"terms.{self.parameter}"
+        texts = [terms.text, *terms.smooths, *(group.partition("|")[0] for group in terms.groups)]
+        parts = [read_terms(text, where) for text in texts if text.strip()]
+        parts += [read_shift(one) for one in self.offsets]
+        return list(dict.fromkeys(name for part in parts for name in part.columns))
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the design columns, without the intercept."""
@@ -70,6 +82,7 @@ class Design:
         parameters: the formulas, one for each column of eta in its order; or a single one for all columns.
         plain: names of the features of parameters without a formula, which are coded as without one.
         numbers: values of numeric columns that `C(…)` makes categories of.
+        shares: shares of these values in the training rows.
         quantiles: values of each other numeric column of a formula in the training rows, from the least to the greatest
             in equal shares of the rows, for pictures; empty before the training rows are known.
     """
@@ -77,6 +90,7 @@ class Design:
     parameters: tuple[ParameterTerms, ...]
     plain: tuple[str, ...] = ()
     numbers: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    shares: dict[str, tuple[float, ...]] = field(default_factory=dict)
     quantiles: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -109,6 +123,19 @@ class Design:
             check_columns(one.columns, known, f"terms.{parameter}", origin)
             found.append(one)
         return cls(tuple(found), tuple(plain))
+
+    def check_response(self, targets: Collection[str | None]) -> None:
+        """Check that no term reads a target.
+
+        Raises:
+            UsageError: naming the term and the target.
+        """
+        for one in self.parameters:
+            for name in one.columns:
+                if name in targets:
+                    raise UsageError(
+                        f"terms.{one.parameter}: column {name!r} is the target, and stands among the terms"
+                    )
 
     @property
     def has_plain(self) -> bool:
@@ -153,97 +180,101 @@ class Design:
         """
         by_name = {feature.name: feature for feature in features}
         listed = dict.fromkeys(name for one in self.parameters for name in one.terms.categories)
-        known = {
-            name: tuple(float(value) for value in np.unique(numbers(table.present(name)[0], name, "C()")))
-            for name in listed
-            if by_name[name].kind == "numeric"
-        }
-        whole = replace(self, numbers=known)
+        known, shares = dict[str, tuple[float, ...]](), dict[str, tuple[float, ...]]()
+        for name in listed:
+            if by_name[name].kind == "numeric":
+                values = np.unique(numbers(table.present(name)[0], name, "C()"))
+                present, taken = table.only([name]).take(index).present(name)
+                counts = np.bincount(np.searchsorted(values, numbers(present, name, "C()")), weight[taken], len(values))
+                known[name], shares[name] = tuple(values.tolist()), tuple((counts / counts.sum()).tolist())
+        whole = replace(self, numbers=known, shares=shares)
         found, quantiles = [], dict[str, tuple[float, ...]]()
         for one in self.parameters:
             terms, where = one.terms, f"terms.{one.parameter}"
-            frame = whole.frame(features, table, None, terms.columns)
-            levels = {name: whole.categories(by_name[name]) for name in terms.columns}
-            for name in (name for name, known_levels in levels.items() if known_levels is None):
+            frames = whole._frames(features)
+            frame, _ = frames.frame(table, None, one.evaluated_columns)
+            levels = {name: frames.categories(by_name[name]) for name in terms.columns}
+            for name in (name for name, known_levels in levels.items() if known_levels is None and name in frame):
                 quantiles[name] = _quantiles(frame[name].to_numpy()[index])
             state = learn_state(terms, frame, index, levels, where) if terms.text else None
             random = learn_random_terms(terms, frame, table, index, weight, levels, where)
             found.append(replace(one, state=state, random=random))
         return replace(whole, parameters=tuple(found), quantiles=quantiles)
 
-    def categories(self, feature: Feature) -> list[Any] | None:
-        """The levels of a column as the library sees them; None for a number that is no category."""
-        if feature.kind == "category":
-            return list(feature.levels)
-        values = self.numbers.get(feature.name)
-        if values is None:
-            return None
-        return [int(value) if all(float(v).is_integer() for v in values) else value for value in values]
+    @property
+    def _evaluated(self) -> set[str]:
+        """The columns that the formulas compute with."""
+        return {name for one in self.parameters for name in one.evaluated_columns}
 
-    def frame(
-        self, features: Iterable[Feature], table: Table, unseen: Unseen | None, only: Sequence[str] | None = None
-    ) -> Any:
-        """A frame of pandas with the columns of the formulas, missing values replaced as `data.missing` says.
-
-        Args:
-            features: the features of the schema.
-            table: the rows.
-            unseen: what to do with unknown levels; None where there are none by construction.
-            only: the columns to take; by default those of all formulas.
-
-        Raises:
-            UsageError: a level is unknown, or a value is missing.
-        """
-        import pandas as pd
-
-        wanted = set(self.columns if only is None else only)
-        taken = {f.name: self._values(f, table, unseen) for f in features if f.name in wanted}
-        return pd.DataFrame(taken, index=np.arange(table.num_rows), copy=False)
-
-    def _values(self, feature: Feature, table: Table, unseen: Unseen | None) -> Any:
-        import pandas as pd
-
-        present, index = table.present(feature.name)
-        if feature.kind == "category":
-            if unseen == "ignore":
-                unseen = "reference"
-            code = codes(present, feature.name, feature.levels, "a category", unseen == "reference")
-            whole = np.zeros(table.num_rows, dtype=np.int64)
-            whole[index] = np.maximum(code, 0)
-            return pd.Categorical.from_codes(whole, categories=list(feature.levels))
-        values = np.full(table.num_rows, feature.means[0] if feature.means else np.nan)
-        values[index] = numbers(present, feature.name, "a numeric feature")
-        known = self.numbers.get(feature.name)
-        if known is None:
-            return values
-        strange = ~np.isin(values, known)
-        if strange.any() and unseen is not None:
-            value = values[strange][0]
-            near = min(known, key=lambda one: abs(one - value))
-            raise UsageError(
-                f"{table.origin}: column {feature.name!r}, which C({feature.name}) makes a category of, holds values "
-                f"that the training data do not, such as {value:g} (the nearest is {near:g}); {table.where(strange)}"
-            )
-        return values.astype(np.int64) if all(float(v).is_integer() for v in known) else values
+    def _frames(self, features: Sequence[Feature]) -> Frames:
+        stated = [key for one in self.parameters if one.state is not None for key in one.state.categories]
+        return Frames(features, self.numbers, self.shares, stated)
 
     def fill(self, x: np.ndarray, features: Sequence[Feature], table: Table, unseen: Unseen) -> None:
         """Write the design columns of all formulas into x, (n, len(names)), in blocks of rows.
+
+        Of an unknown level the columns are those of the reference, or with `ignore` their means over the levels, by the
+        shares of these in the training rows.
 
         Raises:
             UsageError: a level is unknown, or a term is not finite in some rows.
         """
         position = {name: k for k, name in enumerate(self.names)}
-        for start in range(0, table.num_rows, BLOCK):
-            index = np.arange(start, min(start + BLOCK, table.num_rows))
-            part = table if len(index) == table.num_rows else table.take(index)
-            frame = self.frame(features, part, unseen)
+        frames, read = self._frames(features), self._evaluated
+        for index, part in _blocks(table):
+            frame, unknown = frames.frame(part, unseen, read)
+            averaged = unknown if unseen == "ignore" else {}
             for one in self.parameters:
                 where, blocks = f"terms.{one.parameter}", []
                 if one.state is not None:
-                    blocks.append(one.state.columns(one.terms, frame, part, where))
+
+                    def columns(frame: Any, part: Table, one: ParameterTerms = one, where: str = where) -> np.ndarray:
+                        assert one.state is not None
+                        return one.state.columns(one.terms, frame, part, where)
+
+                    names = [name for name in one.terms.columns if name in averaged]
+                    blocks.append(frames.averaged(columns, frame, part, averaged, names))
                 blocks += [term.columns(frame, part, where) for term in one.random]
                 if blocks:
                     x[index[:, None], [position[name] for name in one.names]] = np.concatenate(blocks, 1)
+
+    def beyond(self, features: Sequence[Feature], table: Table) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+        """For each term that is asked about rows unlike those of training: the term, how, positions, and which rows.
+
+        How is the range of a spline, a smooth term or a polynomial in training, or `group` for groups without a
+        training row. The last are whether each of the rows at these positions is one of them.
+
+        Raises:
+            UsageError: as `fill`.
+        """
+        with warnings.catch_warnings():
+            # `fill` has told of unknown levels and missing values.
+            warnings.simplefilter("ignore")
+            frames, read = self._frames(features), self._evaluated
+            for index, part in _blocks(table):
+                frame, _ = frames.frame(part, "reference", read)
+                for one in self.parameters:
+                    where = f"terms.{one.parameter}"
+                    if one.state is not None:
+                        for call, rows, low, high in one.state.beyond(frame, part, where):
+                            yield call, f"{low:g} to {high:g}", index, rows
+                    for term in one.random:
+                        rows, how = term.beyond(frame, part, where)
+                        yield term.label, how, index, rows
+
+    def check(self) -> None:
+        """Check that the library makes the columns that it made in training.
+
+        Raises:
+            UsageError: it is of another version, and makes others.
+        """
+        for one in self.parameters:
+            where = f"terms.{one.parameter}"
+            if one.state is not None:
+                one.state.check(one.terms, where)
+            for term in one.random:
+                if term.inner is not None:
+                    term.inner.check(read_terms(term.left, where), where)
 
     def offsets(self, features: Sequence[Feature], table: Table, unseen: Unseen) -> np.ndarray | None:
         """What `offset(…)` adds to eta: (n,) for its first column, (n, num_parameters) for several; None without any.
@@ -254,11 +285,14 @@ class Design:
         if not any(one.offsets for one in self.parameters):
             return None
         found = np.zeros((table.num_rows, len(self.parameters)))
-        frame = self.frame(features, table, unseen)
-        for column, one in enumerate(self.parameters):
-            for expression in one.offsets:
-                where = f"terms.{one.parameter}, offset({expression})"
-                found[:, column] += evaluated(expression, frame, table, where)
+        read = {name for one in self.parameters for part in one.offsets for name in read_shift(part).columns}
+        frames = self._frames(features)
+        for index, part in _blocks(table):
+            frame, _ = frames.frame(part, unseen, read)
+            for column, one in enumerate(self.parameters):
+                for expression in one.offsets:
+                    where = f"terms.{one.parameter}, offset({expression})"
+                    found[index, column] += evaluated(expression, frame, part, where)
         return found if any(one.offsets for one in self.parameters[1:]) else found[:, 0].copy()
 
     def penalised(self, num_plain: int) -> list[tuple[int, RandomTerm, list[int]]]:
@@ -288,6 +322,13 @@ class Design:
             row[count:-1] = [name in one.names for name in names]
             row[-1] = one.text is None or one.terms.intercept
         return np.broadcast_to(used, (eta_dim, used.shape[1])).copy() if len(used) == 1 else used
+
+
+def _blocks(table: Table) -> Iterator[tuple[np.ndarray, Table]]:
+    """Positions of blocks of rows, and these rows."""
+    for start in range(0, table.num_rows, BLOCK):
+        index = np.arange(start, min(start + BLOCK, table.num_rows))
+        yield index, table if len(index) == table.num_rows else table.take(index)
 
 
 def _quantiles(values: np.ndarray) -> tuple[float, ...]:

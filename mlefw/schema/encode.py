@@ -5,15 +5,31 @@ import math
 import numpy as np
 import torch
 
+from mlefw.data.base import Source
 from mlefw.head.base import Head
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
 from mlefw.rows.stored import Store, StoredRows
 from mlefw.schema.kinds import RowSchema
+from mlefw.schema.schema import Schema
 from mlefw.schema.support import check_support
 
 _CELLS = 2**21
 """Number of feature values that are encoded at a time."""
+
+_MOST_BYTES = 2**27
+"""Most memory that the columns of formulas take: a category of many levels has as many columns."""
+
+
+def store_of_terms(schema: RowSchema, source: Source, num_rows: int) -> Store | None:
+    """Files for the coded rows where columns of formulas would take much memory; None where they would not.
+
+    `data.stream=false` keeps them in memory, and `data.cache` says where files are, if the source has these settings.
+    """
+    if not isinstance(schema, Schema) or schema.design is None or getattr(source, "stream", None) is False:
+        return None
+    is_large = 8 * num_rows * len(schema.design.names) > _MOST_BYTES
+    return Store(getattr(source, "cache", None)) if is_large else None
 
 
 def coded(schema: RowSchema, head: Head, table: Table, index: np.ndarray, store: Store | None = None) -> Rows:

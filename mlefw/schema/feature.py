@@ -64,13 +64,22 @@ class Feature:
         sums, total, is_lacking = np.zeros(len(self.names)), 0.0, False
         for table, weights in blocks:
             present, index = table.present(self.name)
-            weight, x = weights[index], np.zeros((len(index), len(self.names)))
-            self._code(x, np.arange(len(index)), present, "error")
-            sums, total = sums + weight @ x, total + float(weight.sum())
+            weight = weights[index]
+            sums, total = sums + self._sums(present, weight), total + float(weight.sum())
             is_lacking |= len(index) < table.num_rows
         if not total:
             raise _empty(table, self.name, "training row")
         return replace(self, means=tuple((sums / total).tolist()), indicator=impute and is_lacking)
+
+    def _sums(self, table: Table, weight: np.ndarray) -> np.ndarray:
+        """Weighted sums of the design columns over the rows of a table, (len(names),)."""
+        if self.kind == "category" and not (weight % 1).any():
+            # Whole numbers have exact sums in any order: they are counted, without columns in memory.
+            code = codes(table, self.name, self.levels, "a category")
+            return np.bincount(code, weight, len(self.levels))[1:]
+        x = np.zeros((table.num_rows, len(self.names)))
+        self._code(x, np.arange(table.num_rows), table, "error")
+        return np.asarray(weight @ x)
 
     def fill(self, x: np.ndarray, table: Table, unseen: Unseen = "error") -> None:
         """Write the design columns of the feature into x, (n, len(names)), which holds zeros.

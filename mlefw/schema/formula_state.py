@@ -4,11 +4,9 @@ The library keeps its specifications as Python objects. Here they are plain valu
 stored model is loaded without running code.
 """
 
-import ast
-import re
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,29 @@ import numpy as np
 from mlefw.errors import UsageError
 from mlefw.reading.formula import Terms, read_terms
 from mlefw.reading.table import Table
+from mlefw.schema.formula_library import (
+    category_of,
+    check_factors,
+    computed,
+    evaluated,
+    functions,
+    levels_of,
+    plain,
+    ranged,
+    specification,
+    stored,
+    text_of,
+    widened,
+)
+
+_PROBED = 5
+"""Training rows whose columns are stored, to be computed anew by another version of the library."""
+
+_SAME = 1e-12
+"""Largest difference of a column of these rows, relative to a value above 1, between versions that agree."""
+
+_OUTSIDE = "beyond upper and/or lower bounds"
+"""What the library says of values outside of the range of a spline."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +63,19 @@ class FormulaState:
         transforms: for each function with a state (a spline, a centred column) its call and its state, in which dicts
             are lists of pairs.
         categories: levels of each factor that is a category; None for a factor that is a number.
+        ranges: for each spline and polynomial the expression of columns that it is of, and its lowest and highest value
+            in the training rows.
+        version: of the library that made the state.
+        probe: columns of some training rows by name, and the design columns of these rows.
         terms: the terms in the order of their columns, without the intercept.
     """
 
     names: tuple[str, ...]
     transforms: dict[str, Any]
     categories: dict[str, Any]
+    ranges: dict[str, tuple[str, float, float]] = field(default_factory=dict)
+    version: str = ""
+    probe: tuple[dict[str, list[Any]], list[list[float]]] = field(default=({}, []))
     terms: tuple[PlainTerm, ...] = ()
 
     def columns(self, terms: Terms, frame: Any, table: Table, where: str) -> np.ndarray:
@@ -56,12 +84,7 @@ class FormulaState:
         Raises:
             UsageError: a term cannot be computed, or is not finite in some rows.
         """
-        spec = _spec(terms, {key: _plain(value) for key, value in self.transforms.items()}, self.categories)
-        found = _computed(lambda: spec.get_model_matrix(frame, context=_functions()), where, table)
-        kept = [k for k, name in enumerate(found.columns) if name != "Intercept"]
-        values = found.to_numpy(dtype=np.float64)[:, kept]
-        if values.shape[1] != len(self.names):
-            raise UsageError(f"{where}: the terms make other columns than in training; expected formulaic of that time")
+        values = self._values(terms, frame, where, table)
         finite = np.isfinite(values)
         if not finite.all():
             column = int(np.argmin(finite.all(0)))
@@ -70,6 +93,64 @@ class FormulaState:
                 f" of {table.origin}"
             )
         return values
+
+    def check(self, terms: Terms, where: str) -> None:
+        """Check that the library, if it is of another version than in training, makes the same columns of stored rows.
+
+        Raises:
+            UsageError: it does not.
+        """
+        if not self.version or self.version == version("formulaic"):
+            return
+        import pandas as pd
+
+        rows, columns = self.probe
+        wanted = np.array(columns, dtype=np.float64).reshape(-1, len(self.names))
+        found = self._values(terms, pd.DataFrame(rows), where)
+        same = found.shape == wanted.shape and (np.abs(found - wanted) <= _SAME * np.maximum(1.0, np.abs(wanted))).all()
+        if not same:
+            raise UsageError(
+                f"{where}: formulaic {version('formulaic')} makes other columns of rows of the training than "
+                f"{self.version}, with which the model was made; expected pip install formulaic=={self.version}"
+            )
+
+    def beyond(self, frame: Any, table: Table, where: str) -> Iterator[tuple[str, np.ndarray, float, float]]:
+        """For each spline or polynomial the rows outside of its range in training, (n,), and this range."""
+        for call, (expression, low, high) in self.ranges.items():
+            x = evaluated(expression, frame, table, f"{where}, {call}")
+            yield call, (x < low) | (x > high), low, high
+
+    def _values(self, terms: Terms, frame: Any, where: str, table: Table | None = None) -> np.ndarray:
+        """The design columns of some rows, (n, len(names)), which need not be finite.
+
+        Raises:
+            UsageError: a term cannot be computed; with the rows outside of the range of a spline, where that is why.
+        """
+        spec = specification(
+            terms, {key: plain(value) for key, value in self.transforms.items()}, self.categories, where
+        )
+        try:
+            found = computed(lambda: spec.get_model_matrix(frame, context=functions()), where, table)
+        except UsageError as error:
+            if _OUTSIDE not in str(error.__cause__) or table is None:
+                raise
+            raise self._outside(frame, table, where) from error
+        kept = [k for k, name in enumerate(found.columns) if name != "Intercept"]
+        values: np.ndarray = found.to_numpy(dtype=np.float64)[:, kept]
+        if values.shape[1] != len(self.names):
+            raise UsageError(f"{where}: the terms make other columns than in training; expected formulaic of that time")
+        return values
+
+    def _outside(self, frame: Any, table: Table, where: str) -> UsageError:
+        """The error of values outside of the range of a spline, with their rows."""
+        for call, outside, low, high in self.beyond(frame, table, where):
+            if call.startswith("bs(") and outside.any():
+                return UsageError(
+                    f"{where}: {call} is known from {low:g} to {high:g} alone; outside lies {table.where(outside)} of "
+                    f"{table.origin}\n  expected values within, or in training {call[:-1]}, extrapolation='clip') or "
+                    "'extend'"
+                )
+        return UsageError(f"{where}: rows of {table.origin} lie outside the range of a spline in training")
 
 
 def learn_state(
@@ -91,32 +172,45 @@ def learn_state(
     """
     from formulaic import Formula, model_matrix
 
-    formula = _computed(lambda: Formula(_text(terms)), where)
+    formula = computed(lambda: Formula(text_of(terms)), where)
     train = frame if len(index) == len(frame) else frame.iloc[index]
     transforms: dict[str, Any] = {}
     categories: dict[str, Any] = {}
+    ranges: dict[str, tuple[str, float, float]] = {}
+    check_factors(formula, where)
     for factor in dict.fromkeys(factor for term in formula for factor in term.factors):
         kind = factor.eval_method.value
         if kind == "literal":
             continue
-        column = _category_of(factor.expr)
+        column = category_of(factor.expr)
         if kind == "lookup" or column is not None:
-            categories[factor.expr] = _levels(factor.expr, column or factor.expr, levels, where)
+            categories[factor.expr] = levels_of(factor.expr, column or factor.expr, levels, where)
             continue
-        alone = _computed(lambda e=factor.expr: model_matrix(f"0 + {e}", train, context=_functions()), where)
+        alone = computed(lambda e=factor.expr: model_matrix(f"0 + {e}", train, context=functions()), where)
         (state_kind, _), *_ = alone.model_spec.encoder_state.values()
         if state_kind.value != "numerical":
             raise UsageError(
                 f"{where}: {factor.expr} is no number; expected a comparison within I(…) * 1, or C(column)"
             )
         categories[factor.expr] = None
-        transforms |= {key: _widened(key, state, frame) for key, state in alone.model_spec.transform_state.items()}
-    few = frame.iloc[index[:1]]
-    spec = _spec(terms, transforms, categories)
-    first = _computed(lambda: spec.get_model_matrix(few, context=_functions()), where)
+        transforms |= alone.model_spec.transform_state
+        for key, call, expression in ranged(factor.expr):
+            # The range of B-splines is that of all rows, so that no split lies outside.
+            rows = frame if call.startswith("bs(") else train
+            x = computed(lambda: model_matrix(f"0 + I({expression})", rows, context=functions()), where)  # noqa: B023
+            low, high = float(x.to_numpy().min()), float(x.to_numpy().max())
+            ranges[call] = (expression, low, high)
+            if call.startswith("bs(") and key in transforms and "_bound" not in call:
+                transforms[key] = widened(transforms[key], low, high)
+    few = frame.iloc[index[:_PROBED]]
+    spec = specification(terms, transforms, categories, where)
+    first = computed(lambda: spec.get_model_matrix(few, context=functions()), where)
     names = tuple(str(name) for name in first.columns if name != "Intercept")
-    stored = {key: _stored(value) for key, value in transforms.items()}
-    return FormulaState(names, stored, categories, _plain_terms(first.model_spec.term_indices, where))
+    state = FormulaState(names, {key: stored(value) for key, value in transforms.items()}, categories, ranges)
+    state = replace(state, terms=_plain_terms(first.model_spec.term_indices, where))
+    columns = state._values(terms, few, where)
+    probe = {str(name): few[name].tolist() for name in few.columns if name in terms.columns}
+    return replace(state, version=version("formulaic"), probe=(probe, columns.tolist()))
 
 
 def _plain_terms(indices: Mapping[Any, list[int]], where: str) -> tuple[PlainTerm, ...]:
@@ -136,122 +230,3 @@ def _variables(factor: Any, where: str) -> tuple[str, ...]:
     if kind == "lookup":
         return (str(factor.expr),)
     return () if kind == "literal" else read_terms(factor.expr, where).columns
-
-
-def evaluated(expression: str, frame: Any, table: Table, where: str) -> np.ndarray:
-    """The values of an expression of columns without a state, (n,).
-
-    Raises:
-        UsageError: it cannot be computed, is no single number, or is not finite in some rows.
-    """
-    from formulaic import model_matrix
-
-    found = _computed(lambda: model_matrix(f"0 + I({expression})", frame, context=_functions()), where, table)
-    values = found.to_numpy(dtype=np.float64)
-    if values.shape[1] != 1:
-        raise UsageError(f"{where} is not one number for each row")
-    finite = np.isfinite(values[:, 0])
-    if not finite.all():
-        raise UsageError(f"{where} is not a finite number in {table.where(~finite)} of {table.origin}")
-    return np.ascontiguousarray(values[:, 0])
-
-
-def _text(terms: Terms) -> str:
-    return f"{1 if terms.intercept else 0} + {terms.text}"
-
-
-def _spec(terms: Terms, transforms: Mapping[str, Any], categories: Mapping[str, Any]) -> Any:
-    """The library's own specification."""
-    from formulaic import Formula, ModelSpec
-    from formulaic.parser.types import Factor
-
-    kinds = Factor.Kind
-    encoders = {
-        key: (kinds.NUMERICAL, {}) if levels is None else (kinds.CATEGORICAL, {"categories": list(levels)})
-        for key, levels in categories.items()
-    }
-    return ModelSpec(
-        formula=Formula(_text(terms)),
-        transform_state=dict(transforms),
-        encoder_state=encoders,
-        materializer="pandas",
-        ensure_full_rank=True,
-        structure=None,
-        na_action="ignore",
-    )
-
-
-def _computed(compute: Any, where: str, table: Table | None = None) -> Any:
-    """What the library computes; its errors become a `UsageError`."""
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            # Unknown levels and values that are not finite are found here, with the numbers of their rows.
-            warnings.simplefilter("ignore")
-            return compute()
-    except UsageError:
-        raise
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        of = f" of {table.origin}" if table is not None else ""
-        if "beyond upper and/or lower bounds" in reason:
-            raise UsageError(
-                f"{where}: rows{of} lie outside the range of a spline in training\n  expected values within it, or "
-                "bs(…, extrapolation='clip') or 'extend'"
-            ) from error
-        raise UsageError(f"{where}: a term cannot be computed{of}: {reason}") from error
-
-
-def _category_of(expression: str) -> str | None:
-    """The column of `C(column, …)`; None for another expression."""
-    found = re.match(r"C\(\s*(`[^`]+`|[^\s,)]+)", expression)
-    return found[1].strip("`") if found else None
-
-
-def _levels(expression: str, column: str, levels: Mapping[str, list[Any] | None], where: str) -> list[Any] | None:
-    """The levels of a factor in their order: those that `levels=[…]` states, else those of its column."""
-    known = levels.get(column)
-    stated = re.search(r"levels\s*=\s*(\[[^\]]*\])", expression)
-    if not stated or known is None:
-        return known
-    order = list(ast.literal_eval(stated[1]))
-    if set(order) != set(known):
-        odd = sorted(map(str, set(order) ^ set(known)))[:5]
-        raise UsageError(
-            f"{where}: levels=[…] of {expression} and column {column!r} differ in {', '.join(odd)}"
-            "\n  expected: every level of the column once, the reference first"
-        )
-    return order
-
-
-def _widened(call: str, state: Any, frame: Any) -> Any:
-    """The state of a spline whose range is that of all rows, with the knots of the training rows."""
-    if not (call.startswith("bs(") and isinstance(state, dict) and "knots" in state):
-        return state
-    from formulaic import model_matrix
-
-    whole = model_matrix(f"0 + {call}", frame, context=_functions()).model_spec.transform_state[call]
-    old, new = (state["lower_bound"], state["upper_bound"]), (whole["lower_bound"], whole["upper_bound"])
-    swap = dict(zip(old, new, strict=True))
-    return {**state, "lower_bound": new[0], "upper_bound": new[1], "knots": [swap.get(k, k) for k in state["knots"]]}
-
-
-def _functions() -> dict[str, Any]:
-    """Functions that a term may call beside those of the library."""
-    names = ("abs", "cos", "expm1", "log1p", "sin", "sqrt", "tan")
-    return {name: getattr(np, name) for name in names}
-
-
-def _stored(value: Any) -> Any:
-    """A state in plain values: dicts as lists of pairs, as their keys may be numbers, which JSON would not keep."""
-    if isinstance(value, dict):
-        return {"pairs": [[_stored(key), _stored(item)] for key, item in value.items()]}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_stored(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _plain(value: Any) -> Any:
-    """The state that `_stored` has written."""
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value["pairs"]}
-    return [_plain(item) for item in value] if isinstance(value, list) else value

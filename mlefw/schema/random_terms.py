@@ -11,9 +11,10 @@ import numpy as np
 
 from mlefw.errors import UsageError
 from mlefw.reading.formula import Terms, quoted, read_terms
-from mlefw.reading.levels import codes, factorize
+from mlefw.reading.levels import check_whole, factorize
 from mlefw.reading.table import Table
-from mlefw.schema.formula_state import FormulaState, evaluated, learn_state
+from mlefw.schema.formula_library import evaluated
+from mlefw.schema.formula_state import FormulaState, learn_state
 from mlefw.schema.spline import basis_columns, centred, knots_of, penalty_matrix
 
 MOST_COLUMNS = 2000
@@ -69,12 +70,20 @@ class RandomTerm:
         if self.basis != "group":
             x = evaluated(self.variable, frame, table, f"{where}, {self.label}")
             return np.asarray(basis_columns(x, np.array(self.knots), self.basis) @ np.array(self.matrix))
-        code, known = _group_codes(table, self.factors, self.levels)
+        code = _group_codes(table, self.factors, self.levels)
         found = np.zeros((table.num_rows, len(self.effects), self.num_groups))
-        rows = np.flatnonzero(known)
+        rows = np.flatnonzero(code >= 0)
         for e, values in enumerate(self._effects(frame, table, where)):
             found[rows, e, code[rows]] = values[rows]
         return found.reshape(table.num_rows, -1)
+
+    def beyond(self, frame: Any, table: Table, where: str) -> tuple[np.ndarray, str]:
+        """The rows that lie outside of the training rows, (n,): of another group, or beyond the knots; and how."""
+        if self.basis == "group":
+            return _group_codes(table, self.factors, self.levels) < 0, "group"
+        x = evaluated(self.variable, frame, table, f"{where}, {self.label}")
+        low, high = (self.knots[k] for k in ((0, -1) if self.basis == "cr" else (3, -4)))
+        return (x < low) | (x > high), f"{low:g} to {high:g}"
 
     def _effects(self, frame: Any, table: Table, where: str) -> Iterator[np.ndarray]:
         terms = read_terms(self.left, f"{where}, {self.label}")
@@ -216,8 +225,7 @@ def _group(
     factors = tuple(part.strip().strip("`") for part in right.split(":"))
     terms = read_terms(left, f"{where}, {label}")
     train = table.take(index)
-    joined = _joined(train, factors)
-    known = list(dict.fromkeys(sorted(joined, key=_order)))
+    known = sorted(_group_of_rows(train.only(factors), factors)[0], key=_order)
     if len(known) < 2:
         raise UsageError(f"{where}: {label} has one group in the training rows; expected two or more")
     inner = learn_state(terms, frame, index, levels, f"{where}, {label}") if terms.text else None
@@ -241,20 +249,26 @@ def _order(level: str) -> tuple[tuple[int, float, str], ...]:
     return tuple(parts)
 
 
-def _joined(table: Table, factors: tuple[str, ...]) -> list[str]:
-    """The group of each row: the values of the factors as text, joined by `:`."""
-    found = []
-    for name in factors:
-        levels, code = factorize(table.columns[name])
-        found.append([levels[k] for k in code.tolist()])
-    return [":".join(parts) for parts in zip(*found, strict=True)]
+def _group_of_rows(table: Table, factors: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
+    """The groups of some rows, the values of the factors as text, joined by `:`; and the position of each row's, (n,).
+
+    Raises:
+        UsageError: a value is missing.
+    """
+    names: list[str] = [""]
+    code = np.zeros(table.num_rows, dtype=np.int64)
+    for k, factor in enumerate(factors):
+        check_whole(table, factor, "a group")
+        levels, of_factor = factorize(table.columns[factor])
+        pairs, code = np.unique(code * len(levels) + of_factor, return_inverse=True)
+        left = [names[pair // len(levels)] for pair in pairs.tolist()]
+        right = [levels[pair % len(levels)] for pair in pairs.tolist()]
+        names = [f"{a}:{b}" if k else b for a, b in zip(left, right, strict=True)]
+    return names, code
 
 
-def _group_codes(table: Table, factors: tuple[str, ...], levels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Position of the group of each row among the known ones, (n,), and whether it is one of them, (n,)."""
-    if len(factors) == 1:
-        code = codes(table, factors[0], levels, "a group", unseen=True)
-        return code, code >= 0
+def _group_codes(table: Table, factors: tuple[str, ...], levels: tuple[str, ...]) -> np.ndarray:
+    """Position of the group of each row among the known ones, (n,); −1 where it is none of them."""
     position = {level: k for k, level in enumerate(levels)}
-    code = np.array([position.get(one, -1) for one in _joined(table, factors)], dtype=np.int64)
-    return code, code >= 0
+    names, code = _group_of_rows(table, factors)
+    return np.array([position.get(name, -1) for name in names], dtype=np.int64)[code]

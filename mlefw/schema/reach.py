@@ -64,15 +64,47 @@ def far_rows(schema: RowSchema, rows: Rows) -> np.ndarray:
     return np.logical_or.reduce([np.zeros(rows.num_rows, dtype=bool), *far_cells(schema, rows).values()])
 
 
+class _BeyondTerms:
+    """Collects, over blocks of rows, rows for which a formula extrapolates, and rows of unknown groups."""
+
+    def __init__(self) -> None:
+        self.counts, self.places = Counter[tuple[str, str]](), dict[tuple[str, str], list[str]]()
+
+    def add(self, schema: Schema, table: Table) -> None:
+        """Add the rows of a block."""
+        if schema.design is None:
+            return
+        for label, how, index, rows in schema.design.beyond(schema.features, table):
+            where = index[rows]
+            places = self.places.setdefault((label, how), [])
+            places += table.called(where[: _NAMED - len(places)])
+            self.counts[label, how] += len(where)
+
+    def messages(self, origin: str) -> Iterator[str]:
+        """What there is to say."""
+        found = {key: listed(places, self.counts[key]) for key, places in self.places.items() if self.counts[key]}
+        far = [f"{label} in {where} (training: {how})" for (label, how), where in found.items() if how != "group"]
+        new = [f"{label} in {where}" for (label, how), where in found.items() if how == "group"]
+        if far:
+            yield f"{origin}: terms go on beyond the values of training: {'; '.join(far)}"
+        if new:
+            yield (
+                f"{origin}: groups that no training row has, whose effects are taken as zero; intervals leave out the "
+                f"spread between groups: {'; '.join(new)}"
+            )
+
+
 class FarRows:
     """Collects values far outside the training range over blocks of rows, for one short warning.
+
+    With formulas also rows for which terms extrapolate, and rows of unknown groups, for a warning each.
 
     Args:
         schema: the schema, which has the training range of each column.
     """
 
     def __init__(self, schema: RowSchema) -> None:
-        self.schema, self.origins = schema, dict[str, None]()
+        self.schema, self.origins, self.terms = schema, dict[str, None](), _BeyondTerms()
         self.counts, self.values, self.places = Counter[str](), dict[str, float](), dict[str, list[str]]()
 
     def add(self, rows: Rows, table: Table, index: np.ndarray | None = None) -> None:
@@ -83,6 +115,9 @@ class FarRows:
             table: the table that the rows come from.
             index: positions of the rows in the table; by default they are the whole table.
         """
+        self.origins.setdefault(table.origin)
+        if isinstance(self.schema, Schema):
+            self.terms.add(self.schema, table if index is None else table.take(index))
         for name, far in far_cells(self.schema, rows).items():
             where = np.sort(np.flatnonzero(far) if index is None else index[far])
             first = next(values for one, values in _columns(self.schema, rows) if one == name)[np.argmax(far)]
@@ -90,10 +125,12 @@ class FarRows:
             places += table.called(where[: _NAMED - len(places)])
             self.values.setdefault(name, float(first))
             self.counts[name] += len(where)
-            self.origins[table.origin] = None
 
     def warn(self) -> None:
         """Warn of the far values, if there are any."""
+        others = f" and {len(self.origins) - 1} more" if len(self.origins) > 1 else ""
+        for message in self.terms.messages(f"{next(iter(self.origins), '')}{others}"):
+            warnings.warn(message, UserWarning, stacklevel=2)
         if not self.counts:
             return
         known = _spans(self.schema)
@@ -103,7 +140,6 @@ class FarRows:
             for name, places in [*self.places.items()][:_SHOWN]
         ]
         more = f"; and {len(self.counts) - _SHOWN} more columns" if len(self.counts) > _SHOWN else ""
-        others = f" and {len(self.origins) - 1} more" if len(self.origins) > 1 else ""
         message = (
             f"{next(iter(self.origins))}{others} has values far beyond (all other) training rows: {'; '.join(said)}"
         )
@@ -126,6 +162,11 @@ def _columns(schema: RowSchema, rows: Rows) -> Iterator[tuple[str, np.ndarray]]:
         if feature.kind == "numeric":
             yield feature.name, rows.x[:, position].numpy()
         position += len(feature.names)
+    if schema.design is not None:
+        numeric = {feature.name for feature in schema.features if feature.kind == "numeric"}
+        for k, name in enumerate(schema.design.names):
+            if name in numeric:
+                yield name, rows.x[:, position + k].numpy()
     y = rows.y.numpy()
     for k, target in enumerate(schema.targets):
         if target.labels is None:

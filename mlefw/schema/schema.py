@@ -1,5 +1,6 @@
 """`Schema`, the meaning of a table's columns, learnt from the training rows and stored with the model."""
 
+import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -10,7 +11,7 @@ import torch
 
 from mlefw.configuration.record import typed
 from mlefw.data.base import Source
-from mlefw.errors import MisfitError, UsageError
+from mlefw.errors import MisfitError
 from mlefw.reading.cells import Missing
 from mlefw.reading.columns import require, warn_of_constants, warn_of_copies
 from mlefw.reading.levels import BOOLEANS
@@ -27,6 +28,10 @@ from mlefw.schema.trials import with_trials
 
 _BLOCK = 2**18
 """Rows worked on at a time."""
+
+_ROLES = ("offset", "exposure", "weight", "id")
+_WAYS = ("missing", "unseen", "partial", "bounds", "trials")
+"""Fields that the source states alike."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Schema:
         design = None
         if source.terms:
             design = Design.of(source.terms, source.shifts or {}, names, list(table.columns), table.origin)
-            _check_response(design, source)
+            design.check_response({*source.targets, source.event})
             names = list(dict.fromkeys([*(names if design.has_plain else ()), *design.columns]))
         listed = set(source.categorical or ())
         require(listed - {*source.targets}, names, table.origin, "data.categorical, not a feature")
@@ -91,17 +96,9 @@ class Schema:
         schema = cls(
             learn_targets(table, source, kind),
             features,
-            source.offset,
-            source.exposure,
-            source.weight,
-            source.id,
-            source.missing,
-            source.unseen,
-            source.partial,
-            source.bounds,
-            learn_event(table, source.event, source.event_code) if source.event else None,
-            design,
-            trials=source.trials,
+            event=learn_event(table, source.event, source.event_code) if source.event else None,
+            design=design,
+            **{name: getattr(source, name) for name in (*_ROLES, *_WAYS)},
         )
         if not features:
             warnings.warn(f"{table.origin}: no feature: the model is an intercept", UserWarning, stacklevel=2)
@@ -132,7 +129,7 @@ class Schema:
         check_design_names(schema.plain_features, table.origin)
         if self.design is None:
             return schema
-        weight = self._weight(table.take(index), whole=False)
+        weight = self._weight(table.only([self.weight]).take(index)) if self.weight else np.ones(len(index))
         return replace(schema, design=self.design.learn(schema.features, table, index, weight))
 
     @property
@@ -243,19 +240,10 @@ class Schema:
         """
         text = [f.name for f in self.features if f.kind == "category" and f.levels != BOOLEANS]
         text += [one.name for one in (*self.targets, self.event) if one is not None and one.is_text]
-        reading = replace(
-            source,
-            target=[target.name for target in self.targets],
-            event=None if self.event is None else self.event.name,
-            trials=self.trials,
-            features=[feature.name for feature in self.features],
-            categorical=text,
-            offset=self.offset,
-            exposure=self.exposure,
-            weight=self.weight,
-            id=self.id,
-            missing=self.missing,
-        )
+        names = [target.name for target in self.targets], [feature.name for feature in self.features]
+        event = None if self.event is None else self.event.name
+        same = {role: getattr(self, role) for role in (*_ROLES, "trials", "missing")}
+        reading = replace(source, target=names[0], features=names[1], event=event, categorical=text, **same)
         reading.numeric = tuple(f.name for f in self.features if f.kind == "numeric")
         reading.numeric += tuple(target.name for target in self.targets if target.labels is None)
         reading.prediction, reading.partial, reading.bounds = prediction, self.partial, self.bounds
@@ -298,7 +286,7 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """The schema as dicts, lists and plain values."""
-        plain: dict[str, Any] = _listed(asdict(self))
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
 
     @classmethod
@@ -333,16 +321,3 @@ class Schema:
 
     def _weight(self, table: Table, whole: bool = True) -> np.ndarray:
         return weights(table, self.weight, whole)
-
-
-def _check_response(design: Design, source: Source) -> None:
-    for one in design.parameters:
-        for name in {*source.targets, source.event} & {*one.columns}:
-            raise UsageError(f"terms.{one.parameter}: column {name!r} is the target, and stands among the terms")
-
-
-def _listed(value: Any) -> Any:
-    """A nested container with its tuples replaced by lists."""
-    if isinstance(value, dict):
-        return {name: _listed(one) for name, one in value.items()}
-    return [_listed(one) for one in value] if isinstance(value, tuple) else value

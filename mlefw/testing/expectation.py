@@ -88,7 +88,9 @@ def nodes_at(
     else:
         typical = _typical(head, eta, near)
         at = coordinate(head.support, typical)
-        edges = at.edges(typical if knots is None else torch.cat([typical, knots]))
+        edges = at.edges(typical)
+        if knots is not None:
+            edges = torch.cat([edges, at.of_y(knots)]).unique()
         y, mass, left_out = _integrated(log_density, at, edges, tolerance)
     # Drop values without mass, where derivatives may not be finite.
     return Nodes(eta, y[mass != 0], mass[mass != 0], left_out)

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ SIZES = [700, 3, 1, 2, 90, 5, 1, 200]
 K = 7
 
 
+@cache
 def stream() -> np.ndarray:
     return markov_text(K, sum(SIZES), seed=3)
 

@@ -7,8 +7,8 @@ from mixed_data import CBPP, MCYCLE, RAIL, SLEEPSTUDY
 from scipy import stats
 
 from mlefw.baseline.covariance import Covariance, covariance
+from mlefw.baseline.laplace_integral import LaplaceIntegral
 from mlefw.baseline.quadratic import Criterion
-from mlefw.baseline.smoothing import LaplaceCriterion
 from mlefw.errors import UsageError
 from mlefw.report.term_effects import Effect, terms_of
 
@@ -102,7 +102,7 @@ def test_the_gradient_of_laplaces_criterion_is_that_of_differences(criterion: Cr
     data = {"x": x, "g": [f"g{k}" for k in g], "y": RANDOM.poisson(np.exp(0.4 * np.sin(2 * x) + 0.3 * (g % 3)))}
     given = "baseline.scales={s(x): 2.0, (1 | g): 1.5}"
     of = fit(data, "formula=y ~ s(x, k=5) + (1 | g)", "head=poisson", given)
-    search, rho, step = LaplaceCriterion(of.solution.problem, criterion), np.array([0.3, 1.2]), 1e-4
+    search, rho, step = LaplaceIntegral(of.solution.problem, criterion), np.array([0.3, 1.2]), 1e-4
     _, gradient = search.value(rho)
     sides = [[search.value(rho + sign * step * unit)[0] for sign in (1, -1)] for unit in np.eye(2)]
     assert gradient == pytest.approx([(up - down) / (2 * step) for up, down in sides], rel=1e-5, abs=1e-6)

@@ -84,8 +84,9 @@ def test_each_parameter_has_its_own_columns_and_offset(head: str) -> None:
 @pytest.mark.parametrize(("head", "name"), [("gaussian", "scale"), ("gamma", "dispersion")])
 def test_a_formula_of_one_is_a_parameter_that_all_rows_share(head: str, name: str) -> None:
     data = frame(HEADS["heteroscedastic" if head == "gaussian" else head][1])[["x", "z", "y"]]
-    settings = (f"head.{name}=shared", f"head.terms.{name}=1")
-    shared, formula = (fit(data, "data.target=y", f"head={head}", setting) for setting in settings)
+    settings = (f"head.{name}=shared", f"head.terms.{name}=1", f"head.terms.{name}=1 + offset(0*z)")
+    shared, one, formula = (fit(data, "data.target=y", f"head={head}", setting) for setting in settings)
+    assert one.content["coefficients"] == shared.content["coefficients"]
     location = next(iter(shared.content["coefficients"]))
     assert formula.log_likelihood == pytest.approx(shared.log_likelihood, rel=1e-12)
     assert formula.column(location) == pytest.approx(shared.column(location), rel=1e-7)

@@ -265,7 +265,7 @@ def test_a_run_keeps_its_recalibration(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     options = (*CASES[name], "data=synthetic", "data.num_rows=5200", "trainer.max_epochs=3", "model.hidden=[4]")
-    assert run(["train", *options, f"calibrate={name}", "run_dir=r", "report=false"]) == 0
+    assert run(["train", *options, f"calibrate={name}", "run_dir=r", "report=false", "plots=false"]) == 0
     summary = summary_of(tmp_path / "r")
     content, figures = summary["calibration"], summary["metrics"]
     assert content["method"] == name

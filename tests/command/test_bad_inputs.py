@@ -33,7 +33,7 @@ FIT = {
     "trainer.max_epochs": "5",
     "run_dir": "{D}/r",
 }
-QUICK = ("logger=none", "report=false")
+QUICK = ("logger=none", "report=false", "plots=false")
 
 
 def tab(kind: str = "gaussian", n: int = 200, d: int = 3, seed: int = 0) -> pd.DataFrame:

@@ -22,6 +22,7 @@ FEW = (
     "trainer.max_epochs=3",
     "logger=none",
     "report=false",
+    "plots=false",
     "run_dir=r",
 )
 

@@ -12,7 +12,15 @@ from conftest import Run, summary_of
 from pyarrow import csv, parquet
 from torch import from_numpy
 
-COMMON = ("data=csv", "data.path=d.csv", "data.target=y", "logger=none", "report=false", "trainer.max_epochs=3")
+COMMON = (
+    "data=csv",
+    "data.path=d.csv",
+    "data.target=y",
+    "logger=none",
+    "report=false",
+    "plots=false",
+    "trainer.max_epochs=3",
+)
 QUICK = ("model=linear", *COMMON)
 
 UNCERTAINTY = '''

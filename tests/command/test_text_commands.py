@@ -139,7 +139,7 @@ def test_what_cannot_be_drawn(
 
 
 def test_a_run_on_a_table_draws_no_text(capsys: pytest.CaptureFixture[str]) -> None:
-    few = ("model=linear", "trainer.max_epochs=1", "report=false", "logger=none", "run_dir=table")
+    few = ("model=linear", "trainer.max_epochs=1", "report=false", "plots=false", "logger=none", "run_dir=table")
     assert told("train", *few) == 0
     assert told("sample", "run=table") == 2
     assert "the model does not forecast the next token of a text\n  expected: a run with data=text" in (

@@ -26,7 +26,15 @@ from mlefw.run import archive
 from mlefw.run.checkpoint import load
 from mlefw.system import trust
 
-SMALL = ("model=linear", "data=synthetic", "data.num_rows=60", "trainer.max_epochs=1", "logger=none", "report=false")
+SMALL = (
+    "model=linear",
+    "data=synthetic",
+    "data.num_rows=60",
+    "trainer.max_epochs=1",
+    "logger=none",
+    "report=false",
+    "plots=false",
+)
 
 CALLS: dict[str, dict[str, Any]] = {
     "open": {"_target_": "builtins.open", "file": "CANARY", "mode": "w"},

@@ -57,10 +57,13 @@ KINDS = {
 }
 SEVERAL = {"multitask": ["head.tasks.y=beta", "head.tasks.z=gaussian"], "multivariate_gaussian": [], "censored": []}
 """Heads of several targets, with the settings that they need."""
+FEW = {"histogram": ["head.bins=8"]}
+"""Settings of a head for a few dozen rows."""
 METRICS = {
     "binary": ["head=bernoulli", "data=breast_cancer"],
     "categorical": ["head=categorical", "data=iris"],
     "censored": ["head=censored"],
+    "quantile": ["head=quantile"],
     "tokens": ["data=shakespeare"],
     "ordinal": ["head=ordinal", "data=iris", "data.labels=[setosa,versicolor,virginica]"],
 }
@@ -146,7 +149,7 @@ def chosen(group: str, member: str, tmp_path: Path) -> Settings:
     if group == "head" and KINDS.get(member, member) in synthetic.KINDS:
         overrides.append(f"data.kind={KINDS.get(member, member)}")
     elif group == "head":
-        overrides = [f"head={member}", *some_table(member, tmp_path / "some.csv")]
+        overrides = [f"head={member}", *some_table(member, tmp_path / "some.csv"), *FEW.get(member, [])]
     if group == "calibrate":
         head = "gaussian" if member in ("none", "scale") else "bernoulli"
         overrides += [f"head={head}", f"data.kind={head}"]

@@ -14,7 +14,15 @@ from mlefw.configuration.expansion import MAX_CHAIN, MAX_DEPTH, VALUE_CHARS, che
 from mlefw.errors import UsageError
 from mlefw.sweep.task import Task
 
-SMALL = ("model=linear", "data=synthetic", "data.num_rows=60", "trainer.max_epochs=1", "logger=none", "report=false")
+SMALL = (
+    "model=linear",
+    "data=synthetic",
+    "data.num_rows=60",
+    "trainer.max_epochs=1",
+    "logger=none",
+    "report=false",
+    "plots=false",
+)
 
 
 def grown(first: str, level: str, count: int = 7) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.optimize
+import scipy.special
 import scipy.stats
 import torch
 from omegaconf import OmegaConf
@@ -67,6 +68,20 @@ def categorical_nll(eta, y):
     return mpmath.log1p(mpmath.fsum(mpmath.exp(e) for e in others))
 
 
+EDGES = [-1.0, 0.0, 1.5, 2.0, 4.0]
+"""Of the histogram head."""
+
+
+def histogram_nll(eta, y):
+    k = sum(edge <= y for edge in EDGES[1:-1])
+    return categorical_nll(eta, k) + mpmath.log(mpmath.mpf(EDGES[k + 1]) - EDGES[k])
+
+
+def histogram(eta):
+    mass = np.exp(np.array(eta) - max(eta))
+    return scipy.stats.rv_histogram((mass / mass.sum(), EDGES), density=False)
+
+
 def ordinal_nll(eta, y):
     """Of four classes, by the logistic distribution function at the thresholds 0, g1 and g1 + g2."""
     gaps = [mpmath.exp(e) for e in eta[1:]]
@@ -110,6 +125,19 @@ def lognormal_nll(eta, y):
 def inverse_gaussian_nll(eta, y):
     mean, dispersion = mpmath.exp(eta[0]), mpmath.exp(eta[1])
     return mpmath.log(2 * mpmath.pi * dispersion * y**3) / 2 + (y - mean) ** 2 / (2 * dispersion * mean**2 * y)
+
+
+def generalised_gamma_nll(eta, y):
+    """By Stacy's density of a power of a gamma variable."""
+    scale, q = mpmath.exp(eta[1]), eta[2]
+    w, k = (mpmath.log(y) - eta[0]) / scale, 1 / q**2
+    return (
+        mpmath.loggamma(k)
+        - mpmath.log(abs(q))
+        - k * mpmath.log(k)
+        + mpmath.log(scale * y)
+        - k * (q * w - mpmath.exp(q * w))
+    )
 
 
 def logistic_nll(eta, y):
@@ -229,6 +257,41 @@ class FrozenTweedie:
         return scipy.optimize.brentq(lambda y: self.cdf(y) - level, 0, 50 * mean, xtol=1e-14, rtol=1e-13)
 
 
+def bernstein(eta, y):
+    """The transformation of degree 3 on [−1, 3] and its derivative, by the coefficients themselves."""
+    coefficients = [mpmath.mpf(0)]
+    for gap in eta[1:]:
+        coefficients.append(coefficients[-1] + mpmath.exp(gap))
+    t = (mpmath.mpf(y) + 1) / 4
+    s = min(max(t, mpmath.mpf(0)), mpmath.mpf(1))
+    value = mpmath.fsum(c * mpmath.binomial(3, k) * s**k * (1 - s) ** (3 - k) for k, c in enumerate(coefficients))
+    steps = [right - left for left, right in pairwise(coefficients)]
+    slope = 3 * mpmath.fsum(c * mpmath.binomial(2, k) * s**k * (1 - s) ** (2 - k) for k, c in enumerate(steps))
+    return value + slope * (t - s), slope / 4
+
+
+def transformation_nll(eta, y):
+    h, slope = bernstein(eta, y)
+    z = abs(h - eta[0])
+    return z + 2 * mpmath.log1p(mpmath.exp(-z)) - mpmath.log(slope)
+
+
+class FrozenTransformation:
+    """The distribution whose transform is standard logistic, with its quantiles by a search."""
+
+    def __init__(self, eta: Row) -> None:
+        self.eta = eta
+
+    def logpdf(self, y: float) -> float:
+        return -float(transformation_nll([mpmath.mpf(e) for e in self.eta], mpmath.mpf(y)))
+
+    def cdf(self, y: float) -> float:
+        return float(scipy.special.expit(float(bernstein([mpmath.mpf(e) for e in self.eta], y)[0]) - self.eta[0]))
+
+    def ppf(self, level: float) -> float:
+        return scipy.optimize.brentq(lambda y: self.cdf(y) - level, -200, 200, xtol=1e-10, rtol=1e-14)
+
+
 LOCATION_SCALE_POINTS = [([0.3, 0.2], 1.1), ([-2.0, -1.5], -2.4), ([50.0, 3.0], -10.0), ([0.0, 0.0], 0.01)]
 LOCATION_SCALE_EXTREMES = [
     ([0.0, -700.0], 0.0),
@@ -274,6 +337,41 @@ EXAMPLES = {
         location_scale=True,
         smooth=False,
         set_units=([3.0, math.log(2)], [2.0, 1.0]),
+    ),
+    "quantile": Example(
+        lambda eta, y: eta[1] + mpmath.log(4) + abs(y - eta[0]) / mpmath.exp(eta[1]) / 2,
+        lambda eta: scipy.stats.laplace(eta[0], 2 * math.exp(eta[1])),
+        LOCATION_SCALE_POINTS,
+        [*LOCATION_SCALE_EXTREMES, ([0.0, -700.0], 1.0), ([0.0, 0.0], -1e300)],
+        location_scale=True,
+        smooth=False,
+        set_units=([3.0, math.log(2)], [2.0, 1.0]),
+    ),
+    "generalised_gamma": Example(
+        generalised_gamma_nll,
+        lambda eta: scipy.stats.gengamma(
+            eta[2] ** -2.0,
+            eta[2] / math.exp(eta[1]),
+            scale=math.exp(eta[0] + math.exp(eta[1]) / eta[2] * math.log(eta[2] ** 2)),
+        ),
+        [([0.3, -0.2, 0.5], 1.7), ([0.3, -1.2, -0.7], 1.7), ([-2.0, -0.5, 1.0], 0.3), ([5.0, -1.0, 0.1], 130.0)],
+        [
+            *(
+                ([e, s, q], y)
+                for e in (-30.0, 0.3)
+                for s in (-1.0, 5.0)
+                for q in (-2.0, 1e-9, 3.0)
+                for y in (1e-20, 2.0)
+            ),
+            *(([0.3, -0.2, q], 1.7) for q in (1e-3, -1e-5, 1e-8, 0.2499, 0.2501)),
+        ],
+        inside=1.0,
+        outside=(0.0, -1.0, math.nan),
+        log_link=True,
+        set_units=(
+            [math.log(3) - math.log(13 / 9) / 2, math.log(math.sqrt(math.log(13 / 9))), 0.0],
+            [math.sqrt(math.log(13 / 9)), 1.0, 1.0],
+        ),
     ),
     "logistic": Example(
         logistic_nll,
@@ -334,6 +432,34 @@ EXAMPLES = {
         integer=True,
         outside=(4, -1),
         set_units=([0.0] * 3, [1.0] * 3),
+    ),
+    "histogram": Example(
+        histogram_nll,
+        histogram,
+        [([0.3, 0.2, -1.0, 0.9], 1.1), ([0.0, 2.0, 1.0, -1.0], 0.0), ([3.0, 0.5, 1.0, 2.0], -0.9)],
+        [
+            *(([e, 0.0, -e, 1.0], y) for e in (-700.0, -30.0, 0.0, 20.0, 700.0) for y in (-1.0, 0.0, 1.4, 2.0, 4.0)),
+            ([0.0, 0.0, 0.0, 0.0], 1.5),
+        ],
+        facts={"edges": EDGES, "tails": "none"},
+        outside=(-1.1, 4.1, math.nan, math.inf),
+        set_units=([0.0] * 4, [1.0] * 4),
+    ),
+    "transformation": Example(
+        transformation_nll,
+        FrozenTransformation,
+        [([0.3, 0.2, -1.0, 0.9], 1.1), ([1.0, 1.0, 0.5, 0.0], -1.0), ([4.0, 0.5, 1.0, 1.0], 5.0), ([0, 1, 0, 1], -3.0)],
+        [
+            *(
+                ([e, g, 0.0, 1.0], y)
+                for e in (-700.0, 0.0, 700.0)
+                for g in (-30.0, 0.0, 20.0)
+                for y in (-1.0, 0.3, 3.0)
+            ),
+            *(([0.0, 0.0, g, 0.0], y) for g in (-700.0, -30.0, 30.0) for y in (-1e6, 1.0, 1e6)),
+        ],
+        facts={"order": 3, "range": [-1.0, 3.0]},
+        set_units=([0.0] * 4, [1.0] * 4),
     ),
     "poisson": Example(
         poisson_nll,

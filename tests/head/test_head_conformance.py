@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 import torch
 from head_examples import (
+    EDGES,
     EXAMPLES,
     MEMBERS,
     SEVERAL,
@@ -49,9 +50,12 @@ def test_every_member_module_has_a_yaml():
     assert all(issubclass(hydra.utils.get_class(node(name)["_target_"]), Head) for name in (*MEMBERS, *SEVERAL))
 
 
-def huber_knots(eta: torch.Tensor) -> torch.Tensor:
-    """Where Huber's tails begin."""
-    return eta[0] + eta[1].exp() * torch.tensor([-1.345, 1.345], dtype=torch.float64)
+KNOTS = {
+    "huber": lambda eta: eta[0] + eta[1].exp() * torch.tensor([-1.345, 1.345], dtype=torch.float64),
+    "histogram": lambda eta: torch.tensor(EDGES[1:-1], dtype=torch.float64),
+    "transformation": lambda eta: torch.tensor([-1.0, 3.0], dtype=torch.float64),
+}
+"""Where the density of a head is not smooth, for a complete eta."""
 
 
 @pytest.mark.parametrize(
@@ -78,12 +82,12 @@ def test_an_eta_without_columns_is_refused(name):
 
 @each
 def test_the_public_checks(name):
-    check_head(make(name), distinct_etas(name), 1e-12, huber_knots if name == "huber" else None)
+    check_head(make(name), distinct_etas(name), 1e-12, KNOTS.get(name))
 
 
 @each
 def test_the_public_checks_where_a_head_starts(name):
-    check_head(make(name), knots=huber_knots if name == "huber" else None)
+    check_head(make(name), knots=KNOTS.get(name))
 
 
 @each

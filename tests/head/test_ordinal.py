@@ -137,7 +137,9 @@ def test_from_a_table_to_predictions(tmp_path: Path, mlefw: Callable[..., object
     y = np.array(["low", "middle", "high"])[np.digitize(x + random.logistic(size=300), [-1, 1])]
     csv.write_csv(pa.table({"x": x, "y": y}), tmp_path / "d.csv")
     settings = ("data=csv", "data.path=d.csv", "data.target=y", "head=ordinal", "data.labels=[low,middle,high]")
-    done = mlefw("train", *settings, "run_dir=r", "model=linear", "batch=full", "optimizer=lbfgs", "report=false")
+    done = mlefw(
+        "train", *settings, "run_dir=r", "model=linear", "batch=full", "optimizer=lbfgs", "report=false", "plots=false"
+    )
     assert done.returncode == 0, done.stderr  # type: ignore[attr-defined]
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     gap = summary["metrics"]["train"]["nll_nats"] - summary["baseline"]["train"]["nll_nats"]

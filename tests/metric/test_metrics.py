@@ -1,5 +1,6 @@
 """Every metric against independent oracles, and as sums that merge."""
 
+import functools
 import itertools
 import math
 import pkgutil
@@ -25,6 +26,7 @@ from mlefw.head.categorical import Categorical
 from mlefw.head.gaussian import Gaussian, GaussianHead
 from mlefw.head.ordinal import Ordered
 from mlefw.head.poisson import LogPoisson
+from mlefw.head.quantile import AsymmetricLaplace
 from mlefw.metric.base import Metric
 from mlefw.metric.calibration_error import CalibrationError, ClasswiseError
 from mlefw.metric.classification import Classification
@@ -68,6 +70,10 @@ def draw(kind: str, seed: int = 0, n: int = N, distortion: float = 1.0) -> Sampl
         said = distortion * scale
         make = {"normal": Gaussian, "laplace": Laplace}[kind]
         return Sample(lambda a, b: make(a, b, validate_args=False), (loc, said), y, family(loc, said))
+    if kind == "quantile":
+        y = 3 + 2 * z + generator.laplace(size=n)
+        make = functools.partial(AsymmetricLaplace, level=0.7)
+        return Sample(make, (3 + 2 * z, np.full(n, distortion)), y, None)
     if kind == "poisson":
         rate = np.exp(1 + z)
         y = generator.poisson(rate).astype(float)
@@ -95,6 +101,7 @@ def draw(kind: str, seed: int = 0, n: int = N, distortion: float = 1.0) -> Sampl
 
 
 GROUPS = {
+    "amounts": ["normal"],
     "binary": ["bernoulli"],
     "categorical": ["categorical"],
     "censored": ["censored"],
@@ -102,6 +109,7 @@ GROUPS = {
     "count": ["poisson"],
     "marginal": ["normal"],
     "ordinal": ["ordered"],
+    "quantile": ["quantile"],
     "several": ["normal"],
     "tokens": ["categorical"],
 }

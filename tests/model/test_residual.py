@@ -26,6 +26,7 @@ from mlefw.objective.objective import evaluate
 from mlefw.run import prepare
 from mlefw.run.prepare import Prepared
 
+PLAIN = ("logger=none", "report=false", "plots=false")
 CASES = [
     *(("gaussian", name, None) for name in ("stackloss", "scotland", "engel", "diabetes", "longley")),
     *(("gaussian_fixed", name, tau) for name in ("stackloss", "diabetes") for tau in (None, 0.1)),
@@ -143,7 +144,7 @@ def test_bad_settings_are_refused(bad: Any) -> None:
 
 @pytest.mark.parametrize("linear", ["frozen", "trainable"])
 def test_a_run_reloads_and_predicts_without_solving(mlefw: Run, tmp_path: Path, linear: str) -> None:
-    done = mlefw("train", "model=residual", f"model.linear={linear}", "trainer.max_epochs=5", "run_dir=r")
+    done = mlefw("train", "model=residual", f"model.linear={linear}", "trainer.max_epochs=5", *PLAIN, "run_dir=r")
     assert done.returncode == 0, done.stderr
     summary = summary_of(tmp_path / "r")
     log = csv.read_csv(tmp_path / "r" / "metrics.csv").to_pydict()
@@ -159,7 +160,7 @@ def test_a_run_reloads_and_predicts_without_solving(mlefw: Run, tmp_path: Path, 
 
 def test_training_that_only_harms_keeps_the_start(mlefw: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
     path = table("gaussian")
-    common = ("train", "model=residual", "data=csv", f"data.path={path}", "data.target=y", "logger=none")
+    common = ("train", "model=residual", "data=csv", f"data.path={path}", "data.target=y", *PLAIN)
     noisy = ("optimizer=sgd", "optimizer.lr=0.5", "step.clip_norm=1", "average=none", "trainer.max_epochs=4")
     done = mlefw(*common, *noisy, "run_dir=r")
     assert done.returncode == 0, done.stderr
@@ -183,7 +184,7 @@ def test_training_that_only_harms_keeps_the_start(mlefw: Run, tmp_path: Path, ta
 
 
 def test_without_an_estimate_nothing_is_written(mlefw: Run, tmp_path: Path) -> None:
-    separated = ("head=bernoulli", "data=breast_cancer", "model=residual", "logger=none", "trainer.max_epochs=2")
+    separated = ("head=bernoulli", "data=breast_cancer", "model=residual", *PLAIN, "trainer.max_epochs=2")
     done = mlefw("train", *separated, "run_dir=r")
     assert done.returncode == 2
     assert "separated" in done.stderr
@@ -212,14 +213,14 @@ def test_a_perfect_fit_is_refused(mlefw: Run, tmp_path: Path) -> None:
 
 
 def test_in_a_sweep(mlefw: Run, tmp_path: Path) -> None:
-    done = mlefw("train", "-m", "model=linear,mlp,residual", "trainer.max_epochs=2", "logger=none", "run_dir=s")
+    done = mlefw("train", "-m", "model=linear,mlp,residual", "trainer.max_epochs=2", *PLAIN, "run_dir=s")
     assert done.returncode == 0, done.stderr
     assert {summary_of(folder)["model"] for folder in (tmp_path / "s").glob("0*")} == {"linear", "mlp", "residual"}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lbfgs"])
 def test_every_optimizer_takes_both_precisions(mlefw: Run, tmp_path: Path, optimizer: str) -> None:
-    common = ("model=residual", "model.linear=trainable", "logger=none", "trainer.max_epochs=3", "step.clip_norm=1")
+    common = ("model=residual", "model.linear=trainable", *PLAIN, "trainer.max_epochs=3", "step.clip_norm=1")
     more = ("batch=full", *(["trainer.precision=32-true"] if optimizer == "lbfgs" else ["optimizer.lr=0.01"]))
     done = mlefw("train", *common, f"optimizer={optimizer}", *more, "data.validation_fraction=0", "run_dir=r")
     assert done.returncode == 0, done.stderr

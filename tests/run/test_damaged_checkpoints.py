@@ -100,7 +100,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, y in (("number", x @ [1, 2] + draw.normal(size=90)), ("label", draw.choice(["u", "v", "w"], 90))):
         rows = [f"{a},{b if k % 9 else ''},{c},{d}" for k, (a, b, c, d) in enumerate(zip(*x.T, kind, y, strict=True))]
         (folder / f"{name}.csv").write_text("\n".join(["p,q,kind,y", *rows]), encoding="utf-8")
-    common = ("data=csv", "data.target=y", "data.missing=impute", "model.hidden=[2]", "logger=none", "report=false")
+    common = (
+        "data=csv",
+        "data.target=y",
+        "data.missing=impute",
+        "model.hidden=[2]",
+        "logger=none",
+        "report=false",
+        "plots=false",
+    )
     common = (*common, "trainer.max_epochs=1", "baseline=none")
     for name, more in (
         ("number", ("calibrate=scale",)),

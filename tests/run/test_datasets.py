@@ -28,7 +28,7 @@ class Fails(Dataset):
         return 1 / 0
 """
 FEW = ("model=cnn", "model.channels=[4]", "trainer.max_epochs=2", "baseline=none", "head=categorical")
-QUIET = ("report=false", "logger=none", "callback=none")
+QUIET = ("report=false", "plots=false", "logger=none", "callback=none")
 
 
 def summary(folder: Path) -> Any:

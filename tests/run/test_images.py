@@ -14,7 +14,15 @@ from sklearn.datasets import load_digits
 from mlefw.cli import run
 from mlefw.system import warning
 
-FEW = ("model=cnn", "model.channels=[4]", "trainer.max_epochs=2", "baseline=none", "report=false", "logger=none")
+FEW = (
+    "model=cnn",
+    "model.channels=[4]",
+    "trainer.max_epochs=2",
+    "baseline=none",
+    "report=false",
+    "plots=false",
+    "logger=none",
+)
 LABELS = ("head=categorical", "callback=none")
 
 

@@ -100,7 +100,7 @@ def test_a_crash_between_checkpoints_repeats_steps_and_no_logs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ("model.hidden=[6]", "model.dropout=0.2", "trainer.max_epochs=5", "batch.size=40", "step.per_chunk=1")
-    settings = (*settings, "report=false", "checkpoint.min_seconds=0")
+    settings = (*settings, "report=false", "plots=false", "checkpoint.min_seconds=0")
     assert train(*settings, "run_dir=whole") == 0
     original = KeepCheckpoints.on_train_epoch_end
 

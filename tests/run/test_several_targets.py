@@ -177,7 +177,7 @@ def test_tasks_of_several_kinds_with_missing_targets(tmp_path: Path) -> None:
 def test_a_whole_run_with_missing_targets(tmp_path: Path) -> None:
     columns = mixed()
     path = write(tmp_path / "iris.csv", columns)
-    settings = [*TASKS, "trainer.max_epochs=3", "logger=none", "report=false"]
+    settings = [*TASKS, "trainer.max_epochs=3", "logger=none", "report=false", "plots=false"]
     summary = trained(tmp_path, path, *settings, "prior=l2")
     figures = summary["metrics"]["test"]
     assert {"petal/crps", "species/accuracy", "count/perplexity", "species/ece_15", "count/zeros_expected"} <= {

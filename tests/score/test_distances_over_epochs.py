@@ -10,6 +10,7 @@ from conftest import Run, summary_of
 from pyarrow import csv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+PLAIN = ("logger=none", "report=false", "plots=false")
 WHOLE = ("data.validation_fraction=0", "data.test_fraction=0")
 
 
@@ -22,7 +23,7 @@ def test_a_linear_model_on_its_way_to_the_estimate(
     mlefw: Run, tmp_path: Path, table: Callable[..., Path], head: str
 ) -> None:
     path = table("gaussian" if head == "heteroscedastic" else head)
-    data = ("data=csv", f"data.path={path}", "data.target=y", f"head={head}", "logger=none", *WHOLE)
+    data = ("data=csv", f"data.path={path}", "data.target=y", f"head={head}", *PLAIN, *WHOLE)
     done = mlefw("train", *data, "model=linear", "batch=full", "optimizer=lbfgs", "trainer.max_epochs=40", "run_dir=r")
     assert done.returncode == 0, done.stderr
     log, found = log_of(tmp_path / "r"), summary_of(tmp_path / "r")["distance"]
@@ -49,13 +50,13 @@ def test_a_linear_model_on_its_way_to_the_estimate(
 
 
 def test_a_start_far_off_is_outside_the_confidence_region(mlefw: Run, tmp_path: Path) -> None:
-    still = ("model=linear", "optimizer.lr=0", "trainer.max_epochs=1", "logger=none", *WHOLE)
+    still = ("model=linear", "optimizer.lr=0", "trainer.max_epochs=1", *PLAIN, *WHOLE)
     assert mlefw("train", *still, "run_dir=r").returncode == 0
     assert summary_of(tmp_path / "r")["distance"]["parameter"]["inside_95_region"] is False
 
 
 def test_under_a_prior_the_excess_is_that_of_the_objective(mlefw: Run, tmp_path: Path) -> None:
-    few = ("model=linear", "prior=l2", "prior.scale=0.1", "trainer.max_epochs=3", "logger=none", *WHOLE)
+    few = ("model=linear", "prior=l2", "prior.scale=0.1", "trainer.max_epochs=3", *PLAIN, *WHOLE)
     assert mlefw("train", *few, "run_dir=r").returncode == 0
     log, summary = log_of(tmp_path / "r"), summary_of(tmp_path / "r")
     assert log["train/excess_objective"][-1] == pytest.approx(summary["distance"]["excess_objective"], rel=1e-9)
@@ -66,7 +67,7 @@ def test_under_a_prior_the_excess_is_that_of_the_objective(mlefw: Run, tmp_path:
 
 
 def test_a_network_has_no_parameter_distance_but_a_refit(mlefw: Run, tmp_path: Path) -> None:
-    done = mlefw("train", "trainer.max_epochs=3", "run_dir=r")
+    done = mlefw("train", "trainer.max_epochs=3", *PLAIN[1:], "run_dir=r")
     assert done.returncode == 0, done.stderr
     assert "Refitting the last layer exactly would gain" in done.stdout
     log = log_of(tmp_path / "r")
@@ -80,7 +81,7 @@ def test_a_network_has_no_parameter_distance_but_a_refit(mlefw: Run, tmp_path: P
 
 
 def test_the_start_is_kept_where_no_epoch_is_better(mlefw: Run, tmp_path: Path) -> None:
-    assert mlefw("train", "optimizer.lr=0", "trainer.max_epochs=2", "run_dir=r").returncode == 0
+    assert mlefw("train", "optimizer.lr=0", "trainer.max_epochs=2", *PLAIN, "run_dir=r").returncode == 0
     summary = summary_of(tmp_path / "r")
     assert summary["best_epoch"] == -1
     assert summary["metrics"]["test"]["nll_nats"] == pytest.approx(summary["null"]["test"]["nll_nats"], rel=1e-9)

@@ -63,7 +63,8 @@ def test_what_fails_after_the_training_is_left_out_with_its_reason(
     monkeypatch.setattr(fitting, "fit", fit)
     linear = "model=linear" in more
     settings = [item for item in (*SMALL, *more) if not item.startswith("~") and not (linear and "hidden" in item)]
-    assert train(*settings, "run_dir=r") == 0
+    is_drawn = "picture" in what or what == "the predictive distributions of a sample"
+    assert train(*settings, f"plots={str(is_drawn).lower()}", "run_dir=r") == 0
     summary = summary_of(tmp_path / "r")
     assert summary["status"] == "finished"
     assert all(np.isfinite(summary["metrics"][split]["nll_nats"]) for split in ("train", "validation", "test"))
@@ -88,7 +89,7 @@ def test_what_is_known_is_on_disk_before_the_rest_is_computed(tmp_path: Path, mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mlefw.run.conclude.distances", interrupted)
-    assert train(*SMALL, "run_dir=r") != 0
+    assert train(*SMALL, "plots=false", "run_dir=r") != 0
     assert seen[0]["status"] == "failed"
     assert np.isfinite(seen[0]["metrics"]["test"]["nll_nats"])
     left = summary_of(tmp_path / "r")
@@ -99,6 +100,6 @@ def test_what_is_known_is_on_disk_before_the_rest_is_computed(tmp_path: Path, mo
 @pytest.mark.parametrize("hidden", ["[600]", "[300,300]"])
 def test_a_last_layer_wider_than_the_rows_costs_nothing(hidden: str, tmp_path: Path) -> None:
     epochs = 1 if hidden == "[600]" else 3
-    settings = (f"model.hidden={hidden}", f"trainer.max_epochs={epochs}", "logger=none", "plots=false")
+    settings = (f"model.hidden={hidden}", f"trainer.max_epochs={epochs}", "logger=none", "report=false", "plots=false")
     assert train(*settings, f"run_dir={tmp_path / 'r'}") == 0
     assert summary_of(tmp_path / "r")["distance"].get("head_refit_gap", 0.0) < 10

@@ -23,7 +23,7 @@ from mlefw.system.random_state import RandomStream
 from mlefw.trained import load
 from mlefw.training.evaluator import Evaluator
 
-RUN = ("model.hidden=[5]", "model.dropout=0.3", "trainer.max_epochs=3", "batch.size=50", *QUIET[2:])
+RUN = ("model.hidden=[5]", "model.dropout=0.3", "trainer.max_epochs=3", "batch.size=50", QUIET[-1])
 
 CONSUMERS = {
     "reading": (Source, "parts"),
@@ -65,7 +65,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def whole(_one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "r"
-    assert train(*RUN, "report=false", f"run_dir={folder}") == 0
+    assert train(*RUN, "report=false", "plots=false", f"run_dir={folder}") == 0
     return folder
 
 
@@ -112,7 +112,8 @@ def test_what_one_draws_the_others_do_not_miss(
 
     monkeypatch.setattr(place, name, thirsty)
     before = random_state.capture()
-    assert train(*RUN, "report=true" if consumer in ("pictures", "report") else "report=false", "run_dir=r") == 0
+    shown = str(consumer in ("pictures", "report")).lower()
+    assert train(*RUN, f"report={shown}", f"plots={shown}", "run_dir=r") == 0
     assert_same(before, random_state.capture())
     assert met
     assert_same_run(whole, tmp_path / "r")
@@ -124,7 +125,7 @@ def test_a_run_is_the_same_in_whatever_company(whole: Path, tmp_path: Path) -> N
         (("seed=2,1,0",), ("seed=2,0", "hydra.launcher.population=false"), ("baseline=none,linear",))
     ):
         root = tmp_path / f"{number}"
-        assert train("-m", *RUN, "report=false", *swept, f"run_dir={root}") == 0
+        assert train("-m", *RUN, "report=false", "plots=false", *swept, f"run_dir={root}") == 0
         last = max(path for path in root.iterdir() if path.is_dir())
         assert_same(
             *(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["resume"] for run in (whole, last))

@@ -36,7 +36,15 @@ def config_of(command: str, *settings: str) -> dict[str, Any]:
 
 
 def train_on(path: Path, folder: Path, *settings: str) -> dict[str, Any]:
-    common = ("data=csv", f"data.path={path}", "data.target=y", "logger=none", "report=false", "callback=none")
+    common = (
+        "data=csv",
+        f"data.path={path}",
+        "data.target=y",
+        "logger=none",
+        "report=false",
+        "plots=false",
+        "callback=none",
+    )
     return train.run(settings_of({**config_of("train", *common, *settings), "run_dir": str(folder)}), folder)
 
 

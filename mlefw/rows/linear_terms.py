@@ -67,6 +67,14 @@ class TermsModel(nn.Module):
         self.root.copy_(torch.eye(len(self.root), dtype=torch.float64))
         self.root[pairs] = torch.linalg.inv(factor).T.reshape(-1)
 
+    @torch.no_grad()
+    def load(self, weight: Tensor, bias: Tensor) -> None:
+        """Take the coefficients out of weight (eta_dim, num_features) and bias (eta_dim,), without priors."""
+        self.weight.copy_(weight[self.used[:, :-1]])
+        self.bias.copy_(bias[self.used[:, -1]])
+        self.root.copy_(torch.eye(len(self.root), dtype=torch.float64))
+        self.penalised.zero_()
+
     def coefficients(self) -> Tensor:
         """The coefficients of the linear columns one after the other, (num_coefficients,)."""
         if not self.root.numel():
