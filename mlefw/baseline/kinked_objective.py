@@ -165,7 +165,7 @@ class KinkedObjective:
         curved = [
             torch.autograd.grad(s.sum(), (move, precision), retain_graph=True, materialize_grads=True) for s in slopes
         ]
-        value, design = float(rows.weight @ nll.detach()), torch.cat([z, torch.ones_like(z[:, :1])], 1)
+        value, design = float(rows.weight @ nll.detach()), torch.cat([z, z.new_ones(len(z), 1)], 1)
         of = [0] * width + [1]
         gradient = torch.stack([rows.weight @ (slopes[k].detach() * design[:, j]) for j, k in enumerate(of)])
         weights = [[(rows.weight * curved[a][b]).unsqueeze(1) for b in (0, 1)] for a in (0, 1)]
