@@ -8,7 +8,7 @@ from torch import Tensor
 from mlefw import inverse_link
 from mlefw.baseline import score_products
 from mlefw.baseline.base import Solution
-from mlefw.baseline.information import Information, find_information, invert
+from mlefw.baseline.information import Information, find_information, information_of_mean, invert
 from mlefw.baseline.leverage import LeverageError, adjustment
 from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.pearson import pearson_ratio
@@ -112,7 +112,7 @@ def _by_pearson(solution: Solution) -> Covariance | str:
     problem, head = solution.problem, solution.problem.head
     if not problem.prior.flat:
         return "Pearson's dispersion is for estimates without a prior"
-    if head.eta_dim > 1 or head.event_shape:
+    if head.eta_dim > 1 or (head.event_shape and not head.takes_trials):
         return "Pearson's dispersion is for one predicted parameter, a mean"
     left = problem.population - num_coefficients(problem)
     if left <= 0:
@@ -120,15 +120,15 @@ def _by_pearson(solution: Solution) -> Covariance | str:
     ratio = pearson_ratio(solution, left)
     if isinstance(ratio, str):
         return ratio
-    found = find_information(solution, "expected")
-    if isinstance(found, str):
-        return found
+    information = information_of_mean(solution)
+    if isinstance(information, str):
+        return information
     # The coefficients given the shared parameters, of which a dispersion has no error of its own.
     own = problem.free[: problem.num_active + 1].nonzero().squeeze(1)
-    inverse, _ = invert(found.matrix[own.unsqueeze(1), own])
+    inverse, _ = invert(information[own.unsqueeze(1), own])
     if inverse is None:
         return "the information is singular, or too near to it for 64 bits"
-    matrix = torch.zeros_like(found.inverse)
+    matrix = torch.zeros_like(information)
     matrix[own.unsqueeze(1), own] = ratio * inverse
     words = f"Pearson dispersion, {ratio:.5g} times that of the model, t quantiles"
     return Covariance(matrix, words, left)

@@ -6,6 +6,7 @@ import torch
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import is_least_squares, num_coefficients
+from mlefw.baseline.pearson import pearson_squares
 from mlefw.distribution.reference import chi2_tail
 from mlefw.head.gaussian import GaussianHead
 
@@ -30,10 +31,12 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
     log_likelihood = -n * problem.mean_nll(solution.theta)
     if not math.isfinite(log_likelihood):
         return {}
+    # A count and its number of trials are one observation.
+    is_single = not head.event_shape or head.takes_trials
     content = {"log_likelihood": log_likelihood, "nll_nats": -log_likelihood / n}
     if problem.prior.flat:
         content["num_parameters"] = count
-        content |= {} if head.event_shape else {"df_resid": left}
+        content |= {"df_resid": left} if is_single else {}
         content["aic"] = 2 * (count - log_likelihood)
         if solution.smoothing is None:
             content["bic"] = count * math.log(n) - 2 * log_likelihood
@@ -42,7 +45,7 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
         content["deviance"] = deviance
         if isinstance(head, GaussianHead) and is_least_squares(problem) and problem.prior.flat and left > 0:
             content["sigma"] = math.sqrt(deviance / left)
-    if head.support.is_discrete and head.target == "numeric" and not head.event_shape:
+    if head.support.is_discrete and head.target == "numeric" and is_single:
         content |= _pearson(solution)
     return content if null is None else content | _against_null(solution, null, content, count)
 
@@ -87,8 +90,7 @@ def _pearson(solution: Solution) -> dict[str, float]:
     problem, total = solution.problem, 0.0
     try:
         for rows, _, eta in problem.etas(solution.theta):
-            distribution = problem.head.distribution(eta)
-            total += float(rows.weight @ ((rows.y - distribution.mean).square() / distribution.variance))
+            total += float(rows.weight @ pearson_squares(problem.head.distribution(eta), rows.y))
     except NotImplementedError:
         return {}
     if not math.isfinite(total):

@@ -8,6 +8,7 @@ from torch import Tensor
 from mlefw.baseline.base import Solution
 from mlefw.baseline.derivatives import add_hessian
 from mlefw.baseline.row_information import Kind, RowInformation, row_information
+from mlefw.rows.rows import Rows
 
 _DOUBTFUL = 1e-3
 """Cholesky pivot of the information, scaled to a unit diagonal, below which its inverse loses more than six digits."""
@@ -72,6 +73,26 @@ def find_information(solution: Solution, kind: Kind | None = None, by_rows: bool
         whole[index.unsqueeze(1), index] = inverse
         return Information(matrix, whole, of_rows, one)
     return f"the observed information of {name} is zero in some direction; standard_errors=expected may exist"
+
+
+def information_of_mean(solution: Solution) -> Tensor | str:
+    """The expected information of theta, (size, size), of which the entries of the first eta are right at least.
+
+    A clause says why there is none.
+    """
+    problem = solution.problem
+    if problem.head.information_of_mean(problem.head.center.unsqueeze(0)) is None:
+        found = find_information(solution, "expected")
+        return found if isinstance(found, str) else found.matrix
+
+    def of_rows(_: Rows, eta: Tensor) -> Tensor:
+        first = problem.head.information_of_mean(eta)
+        assert first is not None
+        whole = eta.new_zeros(*eta.shape, eta.shape[1])
+        whole[:, 0, 0] = first
+        return whole
+
+    return problem.population * _summed(solution, of_rows)
 
 
 def _summed(solution: Solution, of_rows: RowInformation) -> Tensor:

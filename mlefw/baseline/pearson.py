@@ -3,8 +3,11 @@
 import math
 
 import torch
+from torch import Tensor
+from torch.distributions import Distribution
 
 from mlefw.baseline.base import Solution
+from mlefw.distribution.trials import GivenTrials
 
 
 @torch.no_grad()
@@ -22,10 +25,21 @@ def pearson_ratio(solution: Solution, df: float) -> float | str:
     name = type(problem.head).__name__
     try:
         for rows, _, eta in problem.etas(solution.theta):
-            distribution = problem.head.distribution(eta)
-            total += float(rows.weight @ ((rows.y - distribution.mean).square() / distribution.variance))
+            total += float(rows.weight @ pearson_squares(problem.head.distribution(eta), rows.y))
     except NotImplementedError:
         return f"{name} states no mean and variance"
     if not math.isfinite(total):
         return f"the variance of {name} is not finite at the estimate, or zero"
     return total / df
+
+
+def pearson_squares(distribution: Distribution, y: Tensor) -> Tensor:
+    """(y − mean)² / variance of each row, (n,); of a count out of trials given the number of trials.
+
+    Raises:
+        NotImplementedError: the distribution states no mean or variance.
+    """
+    if isinstance(distribution, GivenTrials):
+        y, trials = y.unbind(-1)
+        distribution = distribution.given(trials)
+    return (y - distribution.mean).square() / distribution.variance

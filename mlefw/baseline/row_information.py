@@ -44,6 +44,11 @@ def row_information(problem: Problem, theta: Tensor, kind: Kind) -> RowInformati
     head = problem.head
     if kind == "observed":
         return lambda rows, eta: row_derivatives(head, eta, rows.y)[2]
+    if head.takes_trials:
+        # The information of a row depends on its number of trials.
+        rows, _, eta = next(iter(problem.etas(theta)))
+        if head.information_given(eta, rows.y) is not None:
+            return lambda rows, eta: _known(head.information_given(eta, rows.y))
     expected = _expected(problem, theta)
     if not (isinstance(head, NegativeBinomialHead) and head.shared_names == ("dispersion",) and _is_nb2(head)):
         return lambda rows, eta: expected(eta)
@@ -55,6 +60,11 @@ def row_information(problem: Problem, theta: Tensor, kind: Kind) -> RowInformati
         return information
 
     return as_glm_nb
+
+
+def _known(information: Tensor | None) -> Tensor:
+    assert information is not None
+    return information
 
 
 def _is_nb2(head: Head) -> bool:

@@ -17,8 +17,9 @@ ETA = "eta"
 def insert_terms(config: Node) -> None:
     """Read `formula` and `head.terms`, and set `data.terms`, target and features, and what the head predicts.
 
-    A parameter with a formula is predicted; in `formula` the parts stand for the parameters in their order. A part that
-    is missing is 1, an intercept, where the head would predict the parameter from all features.
+    A parameter with a formula is predicted; in `formula` the parts stand for the parameters in their order, but that
+    the part behind the first is of the zeros, where the head has a parameter of them (`second_part`). A part that is
+    missing is 1, an intercept, where the head would predict the parameter from all features.
 
     Args:
         config: a configuration in plain containers, which is changed. One that was changed before stays as it is.
@@ -37,7 +38,7 @@ def insert_terms(config: Node) -> None:
         return
     names = parameters(head)
     added = _shifts(head, data, names)
-    parts = _by_parameter(text, given, names, data)
+    parts = _by_parameter(text, given, names, head, data)
     terms = {name: parts.get(name) for name in names if name in parts or name in added or _is_predicted(head, name)}
     for name, part in list(terms.items()):
         if part is None and (text or not _is_predicted(head, name)):
@@ -51,14 +52,16 @@ def insert_terms(config: Node) -> None:
             continue
         if is_one:
             del terms[name]
-    data["terms"] = terms
+    # A parameter of a component that becomes predicted stands before those of the head around it.
+    data["terms"] = {name: terms[name] for name in parameters(head) if name in terms}
     if added:
         data["shifts"] = added
 
 
-def _by_parameter(text: str | None, given: Node, names: list[str], data: Node) -> dict[str, str]:
+def _by_parameter(text: str | None, given: Node, names: list[str], head: Node, data: Node) -> dict[str, str]:
     """The right sides that `formula` and `head.terms` state, by parameter."""
-    parts = dict(zip(names, _parts(text, names, data), strict=False)) if text else {}
+    order = _in_formula(head, names)
+    parts = dict(zip(order, _parts(text, order, data), strict=False)) if text else {}
     for name, part in given.items():
         if name not in names:
             near = difflib.get_close_matches(str(name), names, n=1)
@@ -127,6 +130,13 @@ def _kind(head: Node) -> Any:
     from mlefw.configuration.instantiate import class_of
 
     return class_of(admit("head", head))
+
+
+def _in_formula(head: Node, names: list[str]) -> list[str]:
+    """The parameters in the order of the parts of a formula: that of the head, but for its `second_part`."""
+    second = getattr(_kind(head), "second_part", None)
+    others = [name for name in names if name != second]
+    return [*others[:1], second, *others[1:]] if second in names else names
 
 
 def _signature(head: Node) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
@@ -245,21 +245,32 @@ class Source(ABC):
 
     def wanted(self, names: Iterable[str]) -> list[str]:
         """The columns among `names` that have a role; the values of the others need not be read."""
-        if self.features is None:
-            return list(names)
         names = list(names)
-        roles = {*self.features, *self.targets, self.event, self.offset, self.exposure, self.weight, self.id}
+        if self.features is None and not self._are_named(names):
+            return names
+        roles = {*(self.features or ()), *self.targets, self.event, self.offset, self.exposure, self.weight, self.id}
         roles |= {self.trials, self.group, self.time, *self.clusters, *self.term_columns}
         named = [name for name in names if name in roles]
         extra = [
             name for name in names if name not in roles and name not in self.expected_unused and not is_index_name(name)
         ]
-        if self.warns_of_unused and extra and named:
+        if self.warns_of_unused and extra and named and self.features is not None:
             self.warns_of_unused = False
             message = f"columns that the training data had not are not used: {shown(extra)}"
             warnings.warn(message, UserWarning, stacklevel=2)
         # A table without any of these columns is the wrong one: with all columns, a later check can say what it lacks.
         return named or list(names)
+
+    def _are_named(self, names: Collection[str]) -> bool:
+        """Whether formulas alone say which columns are features, all of which are among `names`.
+
+        Where one is missing, all columns are read, so that the message can say which name is near.
+        """
+        if not self.terms:
+            return False
+        given = [None if text is None else read_terms(text, "formula") for text in self.terms.values()]
+        has_all = any(terms is None or "." in terms.columns for terms in given)
+        return not has_all and self.term_columns.issubset(names)
 
     def cells(self, names: Iterable[str]) -> Cells:
         """How the cells of the columns `names` are read, by the settings of this source."""

@@ -81,6 +81,8 @@ class Head(nn.Module, ABC):
     """The parameter that a variance weight w of a row divides, and the power of w that multiplies it; None if none."""
     also_known_as: ClassVar[str] = ""
     """Usual names of the loss or model, for the documentation."""
+    second_part: ClassVar[str | None] = None
+    """The parameter that the second part of `formula` stands for, as other programs have it; None: in their order."""
 
     center: Tensor
     """The eta at which a raw output of 0 lands, (eta_dim + shared_dim,), float64."""
@@ -200,6 +202,13 @@ class Head(nn.Module, ABC):
             y: targets, (*batch, *event_shape).
         """
         return {}
+
+    def information_of_mean(self, eta: Tensor) -> Tensor | None:
+        """Expected second derivative of the NLL in the first column of a complete eta, (*batch,).
+
+        None where `information` has it, or it has no closed form.
+        """
+        return None
 
     def points(self, y: Tensor) -> Tensor:
         """A number for each target from which rough parameters are computed, (*batch,): by default the target."""

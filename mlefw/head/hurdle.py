@@ -110,6 +110,7 @@ class HurdleHead(ComponentHead):
     """
 
     also_known_as: ClassVar = "hurdle model; two-part model"
+    second_part: ClassVar = "nonzero"
 
     def __init__(
         self,

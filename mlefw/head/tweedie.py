@@ -231,14 +231,13 @@ class TweedieHead(FactorizedHead):
         return eta, eta
 
     def information(self, eta: Tensor) -> Tensor | None:
-        """The expected information mean^(2 − power) / φ in log mean, times (d log mean / d eta)².
+        """The expected information of a mean alone; None beside a learnt dispersion or power."""
+        return None if eta.shape[-1] > 1 else self.information_of_mean(eta)[..., None, None]
 
-        None where dispersion or power are learnt, on which it has no closed form.
-        """
-        if eta.shape[-1] > 1:
-            return None
+    def information_of_mean(self, eta: Tensor) -> Tensor:
+        """The expected information mean^(2 − power) / φ in log mean, times (d log mean / d eta)², (*batch,)."""
         here, log_slope = self.distribution(eta), inverse_link.log_slope(self.first_link, eta[..., 0])
-        return (torch.exp((2 - here.power) * here.log_mean + 2 * log_slope) / here.dispersion)[..., None, None]
+        return torch.exp((2 - here.power) * here.log_mean + 2 * log_slope) / here.dispersion
 
     def unit_deviance(self, eta: Tensor, y: Tensor) -> Tensor | None:
         """The unit deviance, divided by a fixed dispersion; None where the dispersion or the power is not given."""

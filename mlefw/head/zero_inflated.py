@@ -89,6 +89,7 @@ class ZeroInflatedPoissonHead(FactorizedHead):
 
     lone = True
     also_known_as: ClassVar = "zero-inflated Poisson (ZIP) regression"
+    second_part: ClassVar = "inflation"
     inverse_links: ClassVar = {"rate": inverse_link.exp, "inflation": inverse_link.sigmoid}
     support = constraints.nonnegative_integer
     limits: ClassVar = (_INFLATION,)
@@ -126,6 +127,7 @@ class ZeroInflatedNegativeBinomialHead(FactorizedHead):
 
     lone = True
     also_known_as: ClassVar = "zero-inflated negative binomial (ZINB) regression"
+    second_part: ClassVar = "inflation"
     inverse_links: ClassVar = {
         "mean": inverse_link.exp,
         "dispersion": inverse_link.exp,
