@@ -117,7 +117,8 @@ def parameters(head: Node) -> list[str]:
     links: Mapping[str, Any] | None = getattr(kind, "inverse_links", None)
     if links is not None:
         return list(links)
-    if not isinstance(head.get("component"), dict):
+    if not isinstance(head.get("component"), dict) or "num_components" in _signature(head):
+        # The components of a mixture have no order, by which their parameters could be named.
         return [ETA]
     from mlefw.configuration.instantiate import instantiate
 

@@ -144,6 +144,12 @@ class Source(ABC):
         return {c for parts in (self.shifts or {}).values() for part in parts for c in read_shift(part).columns}
 
     @property
+    def is_shifted(self) -> bool:
+        """Whether formulas or `shifts` add something to an eta with a coefficient of one."""
+        texts = (text for text in (self.terms or {}).values() if text is not None)
+        return bool(self.shifts) or any(read_terms(text, "terms").offsets for text in texts)
+
+    @property
     def clusters(self) -> tuple[str, ...]:
         """Names of the columns of clusters: `cluster`, else `group`; none where there is neither."""
         named = self.cluster or self.group

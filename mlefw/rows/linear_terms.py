@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from mlefw.model.base import StartsAtEstimate
+
 
 class TermsModel(nn.Module):
     """raw_k = Σ_j β_kj x_j + intercept_k for the columns k of a formula; a network of its own features for the others.
@@ -74,6 +76,18 @@ class TermsModel(nn.Module):
         self.bias.copy_(bias[self.used[:, -1]])
         self.root.copy_(torch.eye(len(self.root), dtype=torch.float64))
         self.penalised.zero_()
+
+    @torch.no_grad()
+    def start_linear_at(self, weight: Tensor, bias: Tensor) -> None:
+        """Start the linear columns, and the network if it is a `StartsAtEstimate`, at an exact linear estimate.
+
+        Shapes: weight (eta_dim, num_features), bias (eta_dim,), in float64 on the CPU.
+        """
+        known = weight[self.used[:, :-1]]
+        self.weight.copy_(torch.linalg.solve(self.root, known) if self.root.numel() else known)
+        self.bias.copy_(bias[self.used[:, -1]])
+        if isinstance(self.network, StartsAtEstimate):
+            self.network.start_at(weight[list(self.owned)][:, self.features], bias[list(self.owned)])
 
     def coefficients(self) -> Tensor:
         """The coefficients of the linear columns one after the other, (num_coefficients,)."""

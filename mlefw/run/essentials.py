@@ -1,10 +1,12 @@
 """The part of `summary.json` that every run has: settings, rows, figures and exact estimates."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from mlefw.configuration.settings import Settings
 from mlefw.head.base import Head
 from mlefw.report.references import KEYS
+from mlefw.rows.linear_terms import TermsModel
 from mlefw.run import archive
 from mlefw.run.build import Data
 from mlefw.run.prepare import Prepared
@@ -72,7 +74,9 @@ def _arrays(data: Data) -> Json:
 def _inputs(config: Settings, prepared: Prepared) -> Json | None:
     """Name of the input map and number of inputs; None where the model gets the features themselves."""
     model = prepared.estimand.objective.model
-    return None if model.inputs is None else {"method": config.choice("inputs"), "num_inputs": model.num_inputs}
+    # Beside formulas the map is that of the network's own features.
+    inputs: Any = model.model.inputs if isinstance(model.model, TermsModel) else model.inputs
+    return None if inputs is None else {"method": config.choice("inputs"), "num_inputs": inputs.num_inputs}
 
 
 def _ridge(config: Settings, yardstick: Yardstick) -> Json | None:

@@ -134,9 +134,9 @@ def random_blocks(schema: RowSchema, head: Head) -> tuple[RandomBlock, ...]:
     if not isinstance(schema, Schema) or schema.design is None:
         return ()
     found = schema.design.penalised(len(schema.plain_names))
-    if found and len(schema.design.parameters) == 1 and head.eta_dim > 1:
+    if found and len(schema.design.parameters) != head.eta_dim:
         raise UsageError(
-            f"{found[0][1].label}: {type(head).__name__} has {head.eta_dim} columns of eta alike; smooth terms and "
-            "effects of groups are for heads with named parameters"
+            f"{found[0][1].label}: {type(head).__name__} has {head.eta_dim} columns of eta, of which several have this "
+            "formula; smooth terms and effects of groups are for one target, and heads with named parameters"
         )
     return tuple(RandomBlock(term.label, head.eta_names[k], k, tuple(at), term.effects) for k, term, at in found)

@@ -61,7 +61,9 @@ def owned_columns(config: Settings, used: Tensor | None) -> tuple[int, ...]:
     terms = list((config.data.get("terms") or {}).values())
     if len(terms) == 1:
         return tuple(range(len(used)))
-    return tuple(k for k, text in enumerate(terms) if text is None) or (0,)
+    own = tuple(k for k, text in enumerate(terms) if text is None) or (0,)
+    # The parameters of each of several targets have the same formulas.
+    return tuple(k for k in range(len(used)) if k % len(terms) in own)
 
 
 def build_network(

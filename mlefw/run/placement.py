@@ -8,6 +8,7 @@ from mlefw.baseline.linear import full_weight
 from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead
 from mlefw.objective.objective import Objective
+from mlefw.rows.linear_terms import TermsModel
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import target_statistics
 
@@ -62,7 +63,11 @@ def start_at(objective: Objective, solution: Solution) -> None:
     if (features := solution.problem.features) is not None:
         mean, scale = (as_columns(one, features.shape) for one in (objective.model.mean, objective.model.scale))  # type: ignore[arg-type]
         weight, bias = features.on_inputs(weight, bias, mean, scale)
-    objective.model.model.start_at(weight, bias)  # type: ignore[operator, union-attr]
+    model = objective.model.model
+    if isinstance(model, TermsModel):
+        model.start_linear_at(weight, bias)
+    else:
+        model.start_at(weight, bias)  # type: ignore[operator, union-attr]
     _move_center(objective.head, torch.cat([torch.zeros_like(bias), shared]))
 
 

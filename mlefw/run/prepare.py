@@ -16,6 +16,7 @@ from mlefw.distributed import topology
 from mlefw.errors import UsageError
 from mlefw.model.base import StartsAtEstimate
 from mlefw.report.coefficient_table import dropped, shortened
+from mlefw.rows.linear_terms import TermsModel
 from mlefw.rows.rows import Rows
 from mlefw.run import build, placement
 from mlefw.run.build import Data
@@ -141,10 +142,14 @@ def start(config: Settings, prepared: Prepared) -> Prepared:
     objective = prepared.estimand.objective
     if objective.has_terms:
         prepared = _with_scales(config, prepared)
-    if not isinstance(objective.model.model, StartsAtEstimate):
+    inner = objective.model.model
+    network, inputs = (
+        (inner.network, inner.inputs) if isinstance(inner, TermsModel) else (inner, objective.model.inputs)
+    )
+    if not isinstance(network, StartsAtEstimate):
         return prepared
     model = f"model={config.choice('model')}"
-    if objective.model.inputs is not None:
+    if inputs is not None:
         raise UsageError(
             f"{model} starts at the exact linear estimate, which is one of the standardised features: expected "
             f"inputs=standard in place of inputs={config.choice('inputs')}, or model=mlp"

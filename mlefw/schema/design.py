@@ -311,6 +311,8 @@ class Design:
     def used(self, plain_names: Sequence[str], eta_dim: int) -> np.ndarray:
         """Whether each column of eta has each design column, (eta_dim, num_columns + 1); the last is the intercept.
 
+        The parameters of each of several targets have the same formulas.
+
         Args:
             plain_names: names of the design columns of parameters without a formula, which come first.
             eta_dim: number of columns of eta.
@@ -321,7 +323,7 @@ class Design:
             row[:count] = one.text is None
             row[count:-1] = [name in one.names for name in names]
             row[-1] = one.text is None or one.terms.intercept
-        return np.broadcast_to(used, (eta_dim, used.shape[1])).copy() if len(used) == 1 else used
+        return np.tile(used, (eta_dim // len(used), 1))
 
 
 def _blocks(table: Table) -> Iterator[tuple[np.ndarray, Table]]:

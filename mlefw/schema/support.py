@@ -55,7 +55,7 @@ def check_targets(source: Source, kind: Any, tasks: Mapping[str, Any], trials: b
         raise UsageError("head.tasks: expected the name of a head for each target, such as head.tasks.a=gaussian")
     if kind is MultitaskHead and not tasks:
         raise MisfitError("head.tasks is empty: expected a head for each target, such as head.tasks.a=gaussian")
-    if source.offset or source.exposure:
+    if source.offset or source.exposure or (source.is_shifted and not issubclass(kind, CensoredHead)):
         _check_offset(targets, kind)
 
 
@@ -73,9 +73,11 @@ def _about_trials(source: Source, kind: Any, trials: bool) -> str:
 
 def _check_offset(targets: Sequence[str], kind: Any) -> None:
     if len(targets) > 1:
-        raise UsageError("data.offset and data.exposure belong to one target: expected a single data.target")
+        raise UsageError("data.offset, data.exposure and offset(…) belong to one target: expected a single data.target")
     if not kind.takes_offset:
-        raise UsageError(f"data.offset and data.exposure belong to one eta, and {kind.__name__} has several alike")
+        raise UsageError(
+            f"data.offset, data.exposure and offset(…) belong to one eta, and {kind.__name__} has several alike"
+        )
 
 
 def check_support(head: Head, rows: Rows, table: Table, target: str) -> None:
