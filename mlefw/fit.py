@@ -46,6 +46,7 @@ def fit(
     """Train as `mlefw train` does, on rows in memory, and return the model with the best validation NLL.
 
         model = fit(frame, "claims", "head=poisson", "data.exposure=years", run_dir="claims")
+        model = fit(frame, None, "formula=claims ~ age + offset(log(years))", "head=poisson")
         model = fit(x, y, "model.hidden=[64,64]")
         model.predict(new), model.summary["metrics"]["test"]["nll_nats"]
         model = fit(images, labels, "model=cnn", "head=categorical")  # images (n, C, H, W)
@@ -60,7 +61,7 @@ def fit(
             for the likelihood of the next token: str, bytes, a vector of ids, or a list of these, each a document.
         target: the name of a column of `data`, or a list of names for a head of several columns; or the values, (n,),
             or (n, *positions) of arrays, whose column is named by their attribute `name`, or y. None for datasets
-            and text.
+            and text, and where a setting `formula=` names it.
         settings: settings as on the command line, such as `head=poisson` or `model.hidden=[64,64]`.
         validation: validation rows instead of a random share: anything that `data` may be, or a pair (data, target).
             Of datasets a dataset.
@@ -77,8 +78,10 @@ def fit(
         KeyboardInterrupt: Ctrl-C; the state that was reached is on disk.
     """
     is_named = isinstance(target, str) or (isinstance(target, list | tuple) and all(isinstance(t, str) for t in target))
-    name = target if is_named else str(getattr(target, "name", None) or "y")
     source = _source(data, target, settings)
+    in_formula = target is None and source == "frame" and any(item.startswith("formula=") for item in settings)
+    is_named = is_named or in_formula
+    name = target if is_named else str(getattr(target, "name", None) or "y")
     read = {"frame": partial(_part, target=name), "arrays": partial(_arrays, name=name)}.get(source, lambda data: data)
     rows = read(data if is_named or source in ("datasets", "strings") else (data, target))
     dirs = [str(folder) for folder in config_dirs]
@@ -116,7 +119,7 @@ def _source(data: Any, target: Any, settings: Sequence[str]) -> str:
 def _composed(
     source: str,
     settings: Sequence[str],
-    target: str | Sequence[str],
+    target: str | Sequence[str] | None,
     folder: Path,
     plugins: Sequence[str],
     dirs: Sequence[str],
@@ -129,7 +132,10 @@ def _composed(
     config = read_settings("train", [f"data={source}", *settings], dirs, admitted)
     plain = located(config, folder).plain
     # The target is set afterwards, because names of columns may hold characters that overrides cannot.
-    named = {**plain["data"], "target": target if isinstance(target, str) else list(target) or None}
+    known, given = plain["data"]["target"], target if isinstance(target, str) else list(target or ()) or None
+    if known is not None and given not in (None, known):
+        raise UsageError(f"formula={plain['formula']!r} is of the target {known!r}, and fit of {given!r}")
+    named = {**plain["data"], "target": known if given is None else given}
     return Settings.of({**plain, "data": named})
 
 
