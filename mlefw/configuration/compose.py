@@ -15,7 +15,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
@@ -29,7 +29,8 @@ of `expansion`."""
 _REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 
 _Key = tuple[str, ...]
-"""Folder of YAML files, working directory, command, and the overrides that Hydra has to see."""
+"""Folder of YAML files, command, and the overrides that Hydra has to see; also the working directory, where some are
+settings of Hydra itself, which may be paths."""
 
 _composed: dict[_Key, DictConfig] = {}
 """Configurations that Hydra has composed in this process."""
@@ -48,6 +49,8 @@ def compose(root: Path, command: str, overrides: Sequence[str]) -> DictConfig:
     """
     key, plain = _base(root, command, overrides)
     config = copy.deepcopy(_composed[key])
+    with flag_override(config, ["readonly", "struct"], False):
+        config.hydra.runtime.cwd = str(Path.cwd())
     for override in plain:
         forced = override.is_force_add()
         OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=forced)
@@ -79,7 +82,8 @@ def _base(root: Path, command: str, overrides: Sequence[str]) -> tuple[_Key, lis
     parsed = [_parsed(override) for override in overrides]
     plain = [override for override in parsed if _is_plain(override)]
     choices = [str(override.input_line) for override in parsed if not _is_plain(override)]
-    key = (str(root), str(Path.cwd()), command, *choices)
+    place = str(Path.cwd()) if any("hydra" in choice for choice in choices) else ""
+    key = (str(root), place, command, *choices)
     if key not in _composed:
         GlobalHydra.instance().clear()
         with hydra.initialize_config_dir(str(root), version_base="1.3"):
