@@ -12,9 +12,9 @@ from mlefw.baseline.linear import full_weight
 from mlefw.baseline.problem import Problem
 from mlefw.distribution.reference import chi2_quantile
 from mlefw.model.linear import Linear
+from mlefw.objective.linear_terms import TermsModel
 from mlefw.objective.objective import Evaluation, Objective, etas
 from mlefw.rows.clustered import clustered_mean
-from mlefw.rows.linear_terms import TermsModel
 from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.rows.standardize import Standardized
 from mlefw.rows.tensor_inputs import StandardizedChannels

@@ -12,9 +12,9 @@ from mlefw.distribution.precision import FEW_COLUMNS, promote
 from mlefw.head.base import Head
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
+from mlefw.objective.linear_terms import TermsModel
 from mlefw.prior.base import Prior
 from mlefw.rows.batch import Batch
-from mlefw.rows.linear_terms import TermsModel
 from mlefw.rows.rows import Rows, weighted_sum
 
 _CELLS = 2**20

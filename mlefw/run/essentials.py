@@ -5,8 +5,8 @@ from typing import Any
 
 from mlefw.configuration.settings import Settings
 from mlefw.head.base import Head
+from mlefw.objective.linear_terms import TermsModel
 from mlefw.report.references import KEYS
-from mlefw.rows.linear_terms import TermsModel
 from mlefw.run import archive
 from mlefw.run.build import Data
 from mlefw.run.prepare import Prepared

@@ -17,8 +17,8 @@ from mlefw.callback.stored_state import Content
 from mlefw.configuration.settings import Settings
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
+from mlefw.objective.linear_terms import TermsModel
 from mlefw.objective.objective import Objective
-from mlefw.rows.linear_terms import TermsModel
 from mlefw.run import archive
 from mlefw.run.checkpoint import Trained, card
 from mlefw.run.pooled import Pooled

@@ -9,13 +9,13 @@ from mlefw.baseline.coefficients import link_of
 from mlefw.baseline.covariance import Covariance, covariance
 from mlefw.baseline.linear import StandardErrors
 from mlefw.head.base import Head
+from mlefw.objective.linear_terms import TermsModel
 from mlefw.objective.objective import Objective
 from mlefw.plot.style import png
 from mlefw.plot.terms import group_effects, term_effects
 from mlefw.report.page import Picture
 from mlefw.report.term_effects import group_panels, term_panels
 from mlefw.rows.dependence import Dependence
-from mlefw.rows.linear_terms import TermsModel
 from mlefw.schema.kinds import RowSchema
 from mlefw.schema.schema import Schema
 

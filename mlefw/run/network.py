@@ -14,7 +14,7 @@ from mlefw.distributed import topology
 from mlefw.errors import UsageError
 from mlefw.inputs.base import Inputs, learn
 from mlefw.model.linear import Linear
-from mlefw.rows.linear_terms import TermsModel, network_features
+from mlefw.objective.linear_terms import TermsModel, network_features
 from mlefw.rows.rows import Rows
 from mlefw.rows.shape import RowShape
 from mlefw.rows.standardize import Standardized

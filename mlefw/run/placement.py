@@ -7,8 +7,8 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import full_weight
 from mlefw.head.base import Head
 from mlefw.head.multitask import JointHead
+from mlefw.objective.linear_terms import TermsModel
 from mlefw.objective.objective import Objective
-from mlefw.rows.linear_terms import TermsModel
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import target_statistics
 

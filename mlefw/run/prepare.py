@@ -15,8 +15,8 @@ from mlefw.configuration.settings import Settings, TrainerSettings
 from mlefw.distributed import topology
 from mlefw.errors import UsageError
 from mlefw.model.base import StartsAtEstimate
+from mlefw.objective.linear_terms import TermsModel
 from mlefw.report.coefficient_table import dropped, shortened
-from mlefw.rows.linear_terms import TermsModel
 from mlefw.rows.rows import Rows
 from mlefw.run import build, placement
 from mlefw.run.build import Data
