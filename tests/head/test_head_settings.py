@@ -37,7 +37,7 @@ def build(name: str, **settings: Any) -> Head:
     """The head built by its class, so that its own error is seen."""
     config = {key: value for key, value in node(name).items() if key != "_target_"}
     if "component" in config:
-        config["component"] = make(name).component
+        config["component"] = make(name).parts[0]
     return hydra.utils.get_class(node(name)["_target_"])(**config | EXAMPLES[name].facts | settings)
 
 
