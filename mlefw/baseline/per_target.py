@@ -26,7 +26,8 @@ def parts(problem: Problem) -> list[Problem]:
         y, observed = head.of_target(problem.rows.y, index)
         rows = problem.rows._replace(y=y)
         rows = rows if bool(observed.all()) else rows.take(observed)
-        found.append(replace(problem, head=own, rows=rows, population=rows.population))
+        used = None if problem.used is None else problem.used[list(head.spans[index][0])]
+        found.append(replace(problem, head=own, rows=rows, population=rows.population, used=used))
     return found
 
 

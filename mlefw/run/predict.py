@@ -144,6 +144,8 @@ def _mean_interval(
     def value(distribution: Distribution) -> Tensor:
         if isinstance(distribution, Censored):
             distribution = distribution.latent
+        if isinstance(distribution, GivenTrials):
+            distribution = distribution.given(rows.y[..., 1])
         return distribution.mean.unsqueeze(1) if labels is None else _probabilities(distribution)
 
     low, high = interval(head, head.complete(eta.double()), covariance, errors.quantile(level), value)
