@@ -35,10 +35,10 @@ def test_start(name):
 
 def build(name: str, **settings: Any) -> Head:
     """The head built by its class, so that its own error is seen."""
-    config = {key: value for key, value in node(name).items() if key != "_target_"}
+    config = {key: value for key, value in node(name).items() if key != "_target_"} | EXAMPLES[name].facts
     if "component" in config:
         config["component"] = make(name).parts[0]
-    return hydra.utils.get_class(node(name)["_target_"])(**config | EXAMPLES[name].facts | settings)
+    return hydra.utils.get_class(node(name)["_target_"])(**config | settings)
 
 
 @pytest.mark.parametrize("kind", [GaussianHead, LaplaceHead])
