@@ -23,6 +23,7 @@ from mlefw.head.categorical import CategoricalHead
 from mlefw.head.gaussian import GaussianHead
 from mlefw.head.laplace import LaplaceHead
 from mlefw.head.poisson import PoissonHead
+from mlefw.head.truncated import TruncatedHead
 
 
 @each
@@ -37,7 +38,9 @@ def build(name: str, **settings: Any) -> Head:
     """The head built by its class, so that its own error is seen."""
     config = {key: value for key, value in node(name).items() if key != "_target_"} | EXAMPLES[name].facts
     if "component" in config:
-        config["component"] = make(name).parts[0]
+        part = make(name).parts[0]
+        # A hurdle cuts its component off at zero.
+        config["component"] = part.parts[0] if isinstance(part, TruncatedHead) else part
     return hydra.utils.get_class(node(name)["_target_"])(**config | settings)
 
 
