@@ -55,7 +55,8 @@ def is_module(name: str) -> bool:
 def first_choices(argument: str) -> str:
     """An override of a sweep with the first of its values."""
     key, _, value = argument.partition("=")
-    return argument if value.startswith(("[", "glob(")) else f"{key}={value.split(',')[0]}"
+    is_one = value.startswith(("[", "glob(")) or key == "formula" or ".terms." in key
+    return argument if is_one else f"{key}={value.split(',')[0]}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
