@@ -5,12 +5,16 @@ import pytest
 from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, Ridge
 
 from mlefw.experiment.priors import TRUTH, Priors
+from mlefw.report.findings import Findings
 
 
-def test_coefficients_are_those_of_scikit_learn_and_training_finds_them() -> None:
-    experiment = Priors()
-    findings = experiment.run()
-    rows = experiment.problem().rows
+@pytest.fixture(scope="module")
+def findings() -> Findings:
+    return Priors().run()
+
+
+def test_coefficients_are_those_of_scikit_learn_and_training_finds_them(findings: Findings) -> None:
+    rows = Priors().problem().rows
     x, y, n, variance = rows.x.numpy(), rows.y.numpy(), 50, 0.25
     l1, l2 = variance / (n * 0.08), variance / (n * 0.3**2)
     exact = {"tol": 1e-14, "max_iter": 100_000}
@@ -29,12 +33,12 @@ def test_coefficients_are_those_of_scikit_learn_and_training_finds_them() -> Non
         assert findings.values[f"{name}_zeros"] == findings.values[f"{name}_trained_zeros"] == (expected == 0).sum()
 
 
-def test_selection_and_nats() -> None:
-    values = Priors().run().values
+def test_selection_and_nats(findings: Findings) -> None:
+    values = findings.values
     assert values["l2_zeros"] == values["none_zeros"] == 0
     assert values["l1_zeros"] >= 4
     assert values["l1_error"] < 1.0
     # −log of a Laplace density at a point: Σ|w| / b + d log 2b, by hand from the coefficients.
-    weights = [float(row[4]) for row in Priors().run().tables[0].rows]
+    weights = [float(row[4]) for row in findings.tables[0].rows]
     by_hand = sum(map(abs, weights)) / 0.05 + len(TRUTH) * np.log(0.1)
     assert values["l1_nats"] == pytest.approx(by_hand)

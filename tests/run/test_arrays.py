@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import Run
@@ -75,11 +76,13 @@ def run(mlefw: Run, tmp_path: Path) -> Callable[..., str]:
 
 def test_images_of_digits_are_the_table_of_their_pixels(run: Callable[..., str], tmp_path: Path) -> None:
     digits = load_digits()
-    images = digits.images[:, None].astype(np.uint8)
-    np.savez(tmp_path / "d.npz", x=images, y=digits.target)
+    few = digits.target < 4
+    np.savez(tmp_path / "d.npz", x=digits.images[few, None].astype(np.uint8), y=digits.target[few])
+    table = pd.DataFrame(digits.data[few], columns=[f"p{k}" for k in range(64)])
+    table.assign(y=digits.target[few]).to_csv(tmp_path / "d.csv", index=False)
     common = ("head=categorical", "model=linear", "prior=l2", "data.standardize=false", "batch=full", "optimizer=lbfgs")
     common += ("trainer.max_epochs=40", "inputs=standard", *QUIET)
-    assert run("train", "data=digits", *common, "run_dir=table")[0] == "0"
+    assert run("train", "data=csv", "data.path=d.csv", "data.target=y", *common, "run_dir=table")[0] == "0"
     assert run("train", "data=npz", "data.path=d.npz", *common, "run_dir=arrays")[0] == "0"
     table, arrays = summary(tmp_path / "table"), summary(tmp_path / "arrays")
     assert arrays["input_shape"] == [1, 8, 8] and "input_shape" not in table
