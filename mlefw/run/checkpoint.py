@@ -139,8 +139,8 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     schema, state = described.schema, objective_state(content)
     with _naming_file(path):
         _check_config(described.config, plugins)
-        if isinstance(schema, Schema) and schema.design is not None:
-            schema.design.check()
+        if isinstance(schema, Schema):
+            _check_schema(schema)
         config = Settings.of(described.config)
         objective = _rebuild(path, config, described, state, is_estimate=EXACT in content)
         calibration = _calibration(path, config, content.get("calibration"))
@@ -148,6 +148,15 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     if calibration is None:
         return Trained(objective.eval(), schema, config, path)
     return Trained(recalibrated(objective, calibration), schema, config, path, objective.eval(), calibration)
+
+
+def _check_schema(schema: Schema) -> None:
+    """Check labels against the kinds of targets, and that formulas make the columns that they made in training."""
+    for target in schema.targets:
+        if (target.labels is None) != (target.kind == "numeric"):
+            raise UsageError(f"the target {target.name!r} is {target.kind}, and its labels are {target.labels}")
+    if schema.design is not None:
+        schema.design.check()
 
 
 @contextmanager
