@@ -108,6 +108,9 @@ def _far(problem: Problem, theta: Tensor, direction: Tensor) -> Far | None:
         if not all(float(right) <= float(left) for left, right in pairwise(penalties)):
             return None
     nll = torch.where(before < _CERTAIN, before.clamp(max=0.0), before)
+    if problem.head.target == "binary":
+        # Under any link a row that is moved becomes certain, slowly where the link has heavy tails.
+        nll = torch.where((change != 0).any(1), torch.zeros_like(nll), nll)
     # A row of labels becomes certain if all other classes fall behind; any other row if one eta moves.
     others = change.shape[1] - 1 if problem.head.target == "labels" else 1
     return Far(nll, (change != 0).sum(1) >= others)

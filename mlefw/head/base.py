@@ -126,7 +126,7 @@ class FactorizedHead(Head):
             return None
         eta = self.first_link.inv(y)
         # No eta of the link centres the density there (a target below zero under a log link).
-        return (eta, eta) if bool(eta.isfinite().all()) else None
+        return None if bool((eta.isnan() & ~y.isnan()).any()) else (eta, eta)
 
     def lowest(self) -> Tensor:
         """The eta of each column at its floor, (columns,): log(floor) for a collapsible parameter, else −∞."""

@@ -64,7 +64,8 @@ class Objective(nn.Module):
     def _raw(self, x: Tensor, offset: Tensor, standardized: bool) -> Tensor:
         raw: Tensor = self.model.model(x) if standardized else self.model(x)  # type: ignore[operator]
         # An offset of each column has the shape of eta itself.
-        batch = offset.shape[:-1] if offset.ndim == raw.ndim else offset.shape
+        is_of_columns = offset.ndim == raw.ndim > 1 and offset.shape[-1] == self.head.eta_dim
+        batch = offset.shape[:-1] if is_of_columns else offset.shape
         if raw.shape != (*batch, self.head.eta_dim):
             inner = getattr(self.model, "model", self.model)
             expected = (*batch, self.head.eta_dim)
