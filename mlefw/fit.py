@@ -133,7 +133,7 @@ def _composed(
     plain = located(config, folder).plain
     # The target is set afterwards, because names of columns may hold characters that overrides cannot.
     known, given = plain["data"]["target"], target if isinstance(target, str) else list(target or ()) or None
-    if known is not None and given not in (None, known):
+    if plain.get("formula") and known is not None and given not in (None, known):
         raise UsageError(f"formula={plain['formula']!r} is of the target {known!r}, and fit of {given!r}")
     named = {**plain["data"], "target": known if given is None else given}
     return Settings.of({**plain, "data": named})

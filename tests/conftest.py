@@ -21,6 +21,41 @@ ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+SAMPLED = {
+    "test_heads_and_metrics.py::test_a_calibrated_model_passes_and_a_distorted_one_fails": 3,
+    "test_theorem.py::test_training_reaches_the_exact_estimate": 3,
+    "test_resume.py::test_a_stopped_run_ends_as_the_uninterrupted_one": 3,
+    "test_population.py::test_it_leaves_what_the_jobs_leave_alone": 3,
+    "test_misfit.py::test_a_head_on_its_own_data_raises_no_alarm": 2,
+    "test_misfit.py::test_a_gross_misfit_is_told_with_a_head_that_fits": 2,
+    "test_what_is_shown.py::test_bounds_that_let_an_estimate_go": 3,
+    "test_what_is_shown.py::test_counts_without_an_estimate": 2,
+    "test_ranges.py::test_a_setting_of_a_file_is_held_to_its_range": 3,
+    "test_every_member.py::test_member_composes_and_builds": 2,
+    "test_head_conformance.py::test_the_public_checks_where_a_head_starts": 2,
+    "test_bad_inputs.py::test_bad_input": 2,
+    "test_uncertain_runs.py::test_every_head": 2,
+    "test_trained.py::test_invariances": 2,
+    "test_process_setup.py::test_variables_that_are_meant_for_others": 2,
+    "test_process_setup.py::test_streams_that_are_closed": 2,
+    "test_prior_conformance.py::test_the_fixed_point_does_not_depend_on_the_optimizer": 2,
+    "test_admission.py::test_ways_in_through_hydra": 2,
+    "test_stored.py::test_a_run_in_full_batches_is_the_one_of_memory": 2,
+}
+"""Long tests over many cases, of which every second or third is always run; the others are slow tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases of `SAMPLED` tests that are not always run as slow."""
+    seen: dict[str, int] = {}
+    for item in items:
+        name = item.nodeid.rpartition("/")[2].partition("[")[0]
+        if name in SAMPLED:
+            seen[name] = seen.get(name, -1) + 1
+            if seen[name] % SAMPLED[name]:
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test begins without the warnings, the plugins and the shared work that earlier ones in this process left."""

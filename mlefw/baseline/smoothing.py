@@ -163,12 +163,11 @@ def _finished(
 
 
 def _limits(problem: Problem, rho: np.ndarray) -> np.ndarray:
-    found = []
-    for block, part in zip(
-        problem.blocks_of_terms, split_scales(problem.blocks_of_terms, torch.tensor(rho)), strict=True
-    ):
-        size = block.num_effects
-        found += (np.abs(part[:size].numpy()) > _FAR).tolist() + [False] * (block.num_scales - size)
+    """Whether each scale has gone to its limit; with one of several effects so have its correlations."""
+    found, blocks = [], problem.blocks_of_terms
+    for block, part in zip(blocks, split_scales(blocks, torch.tensor(rho)), strict=True):
+        far = (part[: block.num_effects].abs() > _FAR).tolist()
+        found += far + [any(far)] * (block.num_scales - block.num_effects)
     return np.array(found, dtype=bool)
 
 

@@ -200,7 +200,7 @@ def test_the_same_sentence_stands_in_terminal_report_summary_and_evaluation(
     assert sentence in (tmp_path / "c.html").read_text(encoding="utf-8")
     exactly = program("baseline", *data)
     assert "head=negative_binomial" in exactly
-    assert f"counts vary {float(exactly.split(' dispersion ')[1].split()[0]):.2g} times" in exactly
+    assert f"counts vary {float(exactly.split('Pearson chi2 / residual df')[1].split()[0]):.2g} times" in exactly
 
 
 @pytest.mark.parametrize("num_rows", [1, 5, 50, 500])

@@ -31,7 +31,7 @@ MEMBERS = {
     "mlefw.score.distances._divergence": ("the divergence from the exact estimate", ()),
     "mlefw.score.recalibration.fit": ("the recalibration", ("calibrate=scale",)),
     "mlefw.run.conclude.keep_posterior": ("the uncertainty of the parameters", ("uncertainty=laplace",)),
-    "mlefw.run.stored_estimates.stored": ("the exact estimates of the checkpoint", ()),
+    "mlefw.run.exact_checkpoint.stored": ("the exact estimates of the checkpoint", ()),
     "mlefw.run.exhibit.training_curves": ("pictures of the training", ()),
     "mlefw.run.exhibit.way_of_coefficients": ("the picture of the coefficients", ("model=linear",)),
     "mlefw.run.exhibit.predictive_shapes": ("pictures of the predictive distributions", ()),
