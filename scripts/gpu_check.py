@@ -45,6 +45,7 @@ from mlefw.configuration.yaml_folder import members
 from mlefw.distribution import quantile
 from mlefw.distribution.censored import Censored
 from mlefw.distribution.joint import Joint
+from mlefw.distribution.trials import GivenTrials
 from mlefw.head.base import Head
 from mlefw.run import build
 from mlefw.schema.target import Target
@@ -119,6 +120,9 @@ def drawn(distribution: Distribution, generator: torch.Generator) -> Tensor:
         bounds = torch.stack(2 * [drawn(distribution.latent, generator)], -1)
         bounds[::6, 0], bounds[1::6, 1] = -torch.inf, torch.nan
         return bounds
+    if isinstance(distribution, GivenTrials):
+        trials = torch.full(distribution.batch_shape, 12.0, dtype=torch.float64, device=generator.device)
+        return torch.stack([quantile.sample(distribution.given(trials), generator), trials], -1)
     y = quantile.sample(distribution, generator)
     # A share may round to one, where there is no density.
     return y.clamp(1e-9, 1 - 1e-9) if isinstance(distribution, Beta) else y

@@ -10,14 +10,13 @@ from torch import Tensor
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance, covariance
-from mlefw.baseline.linear import StandardErrors, full_weight
+from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.mean_interval import CoefficientCovariance
 from mlefw.baseline.predictor import as_objective
 from mlefw.callback.stored_state import Content
 from mlefw.configuration.settings import Settings
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
-from mlefw.objective.linear_terms import TermsModel
 from mlefw.objective.objective import Objective
 from mlefw.run import archive
 from mlefw.run.checkpoint import Trained, card
@@ -46,12 +45,6 @@ def write(config: Settings, run_dir: Path, prepared: Prepared, exact: ExactEstim
     if not isinstance(solution, Solution) or not prepared.data.schema.row_shape.is_table:
         return
     model = as_objective(solution, estimand.objective)
-    if estimand.used is not None:
-        # A model with formulas has the coefficients that they ask for, and no others.
-        weight, bias, _ = full_weight(solution)
-        terms = TermsModel(estimand.used, is_penalised=bool(estimand.blocks_of_terms)).double()
-        terms.load(weight, bias)
-        model.model.model = terms
     choices = {**config.choices, "model": "linear", "inputs": "standard", "loss": "plain"}
     plain = config.replaced(model=_LINEAR, choices=choices, **dict.fromkeys((*_UNUSED, "table", "glance")))
     described = archive.Archive(card(plain, prepared.data, prepared.data.train.population)).card
