@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlefw.baseline.problem import Problem
-from mlefw.baseline.quadratic import Criterion, log_determinant, split_scales, whole_precision
+from mlefw.baseline.quadratic import Criterion, NaturalUnits, split_scales, whole_root
 from mlefw.baseline.work import LeftOutError
 
 
@@ -45,6 +45,12 @@ class GaussianIntegral:
                 f"{problem.population:g} rows do not determine {num_free} coefficients and a standard deviation"
             )
 
+    @property
+    def natural(self) -> NaturalUnits:
+        """Units of the scales by what the rows tell of a coefficient, relative to the variance of a row."""
+        information = self.products.diagonal() / self.unit.square()
+        return NaturalUnits.of(self.problem.blocks_of_terms, [information[place] for place in self.places])
+
     def _sum_products(self, width: int) -> None:
         """Products of columns and target over the rows, whose weights are divided by those of their variances."""
         products, cross = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
@@ -61,19 +67,19 @@ class GaussianIntegral:
         self.products, self.cross = products[self.at][:, self.at], cross[self.at]
 
     def fit(self, rho: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The criterion, the coefficients of the columns, and the variance of a row."""
-        prior = whole_precision(self.problem.blocks_of_terms, rho, self.places, len(self.cross))
-        whole = self.products + self.unit * prior * self.unit.unsqueeze(1)
-        beta = torch.cholesky_solve(self.cross.unsqueeze(1), torch.linalg.cholesky(whole)).squeeze(1)
-        variance = (self.square - self.cross @ beta) / self.left
+        """The criterion, the coefficients of the columns, and the variance of a row.
+
+        Coefficients with a prior are taken as a root of their covariance times independent standard normal numbers, and
+        all others in their own units: so nothing grows without bound where a variance is zero or a correlation one.
+        """
+        root = whole_root(self.problem.blocks_of_terms, rho, self.places, len(self.cross)) / self.unit.unsqueeze(1)
+        whole = root.T @ self.products @ root + self.penalised.double().diag()
+        cross = root.T @ self.cross
+        found = torch.cholesky_solve(cross.unsqueeze(1), torch.linalg.cholesky(whole)).squeeze(1)
+        variance = (self.square - cross @ found) / self.left
         inside = torch.ones_like(self.penalised) if self.is_restricted else self.penalised
-        determinant = torch.logdet(whole[inside][:, inside]) - 2 * self.unit[inside].log().sum()
-        twice = (
-            self.left * ((2 * math.pi * variance).log() + 1)
-            + determinant
-            - log_determinant(self.problem.blocks_of_terms, rho)
-        )
-        return 0.5 * twice + self.constant, beta, variance
+        twice = self.left * ((2 * math.pi * variance).log() + 1) + torch.logdet(whole[inside][:, inside])
+        return 0.5 * twice + self.constant, root @ found, variance
 
     def value(self, rho: np.ndarray) -> tuple[float, np.ndarray]:
         """The criterion and its gradient; infinity where the coefficients are not determined."""

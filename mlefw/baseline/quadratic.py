@@ -1,6 +1,7 @@
 """Normal priors of groups of coefficients whose scales are estimated: smooth terms and effects of groups."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,19 +90,22 @@ class RandomBlock:
         """Number of numbers that describe the covariance of the effects of a group."""
         return self.num_effects * (self.num_effects + 1) // 2
 
-    def precision(self, rho: Tensor) -> Tensor:
-        """The precision of the effects of one group, (num_effects, num_effects).
+    def root(self, rho: Tensor) -> Tensor:
+        """The lower triangle L of which L L' is the covariance of the effects of a group, (num_effects, num_effects).
 
-        For one effect it is exp(rho). For several the covariance is L L', L having exponentials on its diagonal, which
-        come first in `rho`, (num_scales,), and then the entries below it by rows. So rho is unconstrained.
+        Its diagonal is exp(−rho / 2) for the first entries of `rho`, (num_scales,), which for one effect is the
+        logarithm of its precision; the others stand below it, by rows. So rho is unconstrained.
         """
         size = self.num_effects
-        if size == 1:
-            return rho[:1].exp().reshape(1, 1)
         lower = torch.diag_embed((-0.5 * rho[:size]).exp())
         rows, columns = torch.tril_indices(size, size, -1)
-        lower = lower.index_put((rows, columns), rho[size:])
-        return torch.cholesky_inverse(lower).contiguous()
+        return lower.index_put((rows, columns), rho[size:])
+
+    def precision(self, rho: Tensor) -> Tensor:
+        """The precision of the effects of one group, (num_effects, num_effects)."""
+        if self.num_effects == 1:
+            return rho[:1].exp().reshape(1, 1)
+        return torch.cholesky_inverse(self.root(rho)).contiguous()
 
     def log_determinant(self, rho: Tensor) -> Tensor:
         """Log det of the precision of all coefficients, a scalar."""
@@ -127,6 +131,18 @@ def whole_precision(blocks: tuple[RandomBlock, ...], rho: Tensor, places: list[T
     return found
 
 
+def whole_root(blocks: tuple[RandomBlock, ...], rho: Tensor, places: list[Tensor], size: int) -> Tensor:
+    """The map of independent standard normal numbers to all coefficients, (size, size); one where there is no prior.
+
+    Its arguments are those of `whole_precision`.
+    """
+    found = torch.eye(size, dtype=rho.dtype)
+    for block, place, own in zip(blocks, places, split_scales(blocks, rho), strict=True):
+        inner = torch.kron(block.root(own).contiguous(), torch.eye(block.num_groups, dtype=rho.dtype))
+        found = found.index_put((place.unsqueeze(1), place.unsqueeze(0)), inner)
+    return found
+
+
 def split_scales(blocks: tuple[RandomBlock, ...], rho: Tensor) -> list[Tensor]:
     """The scales of each block."""
     return list(rho.split([block.num_scales for block in blocks]))
@@ -136,6 +152,33 @@ def log_determinant(blocks: tuple[RandomBlock, ...], rho: Tensor) -> Tensor:
     """Log det of the precision of all penalised coefficients, a scalar."""
     parts = zip(blocks, split_scales(blocks, rho), strict=True)
     return torch.stack([block.log_determinant(part) for block, part in parts]).sum()
+
+
+@dataclass(frozen=True)
+class NaturalUnits:
+    """Scales as multiples of what the rows tell, rho = shift + factor · x, so that a search knows no unit of a column.
+
+    At x = 0 effects are independent, and the prior of a coefficient is as precise as the rows are on average over the
+    coefficients of its effect. Shapes: shift and factor (sum of num_scales,).
+    """
+
+    shift: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, blocks: tuple[RandomBlock, ...], information: Sequence[Tensor]) -> "NaturalUnits":
+        """The units, given the information of each coefficient of each block in the unit of its column."""
+        shift, factor = [], []
+        for block, each in zip(blocks, information, strict=True):
+            mean = each.view(block.num_effects, block.num_groups).mean(1).clamp(min=1e-300)
+            rows, _ = torch.tril_indices(block.num_effects, block.num_effects, -1)
+            shift += [mean.log(), torch.zeros(len(rows), dtype=torch.float64)]
+            factor += [torch.ones_like(mean), mean[rows].rsqrt()]
+        return cls(torch.cat(shift), torch.cat(factor))
+
+    def scales(self, x: Tensor) -> Tensor:
+        """Scales in the units of the columns."""
+        return self.shift + self.factor * x
 
 
 def at_precision(blocks: tuple[RandomBlock, ...], log_precision: float) -> Tensor:

@@ -5,8 +5,8 @@ head it is Laplace's approximation at the penalised estimate (Wood, 2011).
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,15 +21,17 @@ from mlefw.baseline.gaussian_integral import GaussianIntegral
 from mlefw.baseline.laplace_integral import LaplaceIntegral
 from mlefw.baseline.newton import Newton, positive_inverse
 from mlefw.baseline.problem import Problem
-from mlefw.baseline.quadratic import Criterion, RandomBlock, Smoothing, at_precision, split_scales
+from mlefw.baseline.quadratic import Criterion, RandomBlock, Smoothing, at_precision
 from mlefw.baseline.work import LeftOutError
 from mlefw.errors import UsageError
 from mlefw.head.gaussian import GaussianHead
 
 _STARTS = (-2.0, 2.0, 8.0)
-"""Logarithms of the precision of every term from which the search starts."""
-_FAR = 18.0
-"""Change of a logarithm of a precision beyond which a term has reached its limit: a straight line, or no effect."""
+"""Logarithms of the precision of every term from which the search starts, in natural units (see `NaturalUnits`)."""
+_BOUND = 20.0
+"""Bound of these logarithms: beyond it rounding errors of the precision would exceed what the rows tell."""
+_FAR = 15.0
+"""Such a logarithm beyond which an effect has reached its limit: a straight line, or no effect of its own."""
 _SAME = 1e-5
 """Difference of the criterion within which two optima count as one."""
 
@@ -44,8 +46,9 @@ def solve_smooth(problem: Problem, scales: Criterion | Mapping[str, float]) -> S
     free_terms = _without_collinear(problem)
     if not isinstance(scales, str):
         rho = _given(free_terms, scales)
-        end = Newton().solve(replace(free_terms, rho=torch.tensor(rho)))
-        return _finished(end.problem, end.theta, "given", math.nan, np.zeros_like(rho), 1, rho, exact=False)
+        inner = Newton().solve(replace(free_terms, rho=torch.tensor(rho)))
+        end = _End(rho, math.nan, np.zeros_like(rho), np.zeros(len(rho), dtype=bool))
+        return _finished(inner.problem, inner.theta, "given", end, exact=False)
     criterion = scales
     if _is_exact(free_terms):
         return _gaussian(free_terms, criterion)
@@ -89,15 +92,32 @@ def _is_exact(problem: Problem) -> bool:
     return problem.design_columns(1).tolist() == [problem.num_active]
 
 
-def _search(
-    value: Callable[[np.ndarray], tuple[float, np.ndarray]], blocks: tuple[RandomBlock, ...]
-) -> tuple[np.ndarray, float, np.ndarray, int]:
-    """The scales with the least criterion over several starts, its value and gradient, and the number of optima."""
+@dataclass(frozen=True)
+class _End:
+    """The end of a search: scales, the criterion and its gradient in natural units, and what is at its limit."""
+
+    rho: np.ndarray
+    value: float
+    gradient: np.ndarray
+    at_limit: np.ndarray
+    num_optima: int = 1
+
+
+def _search(integral: GaussianIntegral | LaplaceIntegral, blocks: tuple[RandomBlock, ...]) -> _End:
+    """The scales with the least criterion over several starts."""
+    natural = integral.natural
+    factor = natural.factor.numpy()
+
+    def value(x: np.ndarray) -> tuple[float, np.ndarray]:
+        found, slope = integral.value(natural.scales(torch.tensor(x)).numpy())
+        return found, factor * slope
+
+    is_log = np.concatenate([np.arange(block.num_scales) < block.num_effects for block in blocks])
+    bounds = [(-_BOUND, _BOUND) if one else (None, None) for one in is_log]
     ends: list[tuple[float, np.ndarray]] = []
     for start in _STARTS:
-        rho = at_precision(blocks, start).numpy()
-        bounds = [(one - 30.0, one + 30.0) for one in rho]
-        found = minimize(value, rho, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 0, "gtol": 1e-9})
+        first = at_precision(blocks, start).numpy()
+        found = minimize(value, first, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 0, "gtol": 1e-9})
         if math.isfinite(float(found.fun)):
             ends.append((float(found.fun), found.x))
     if not ends:
@@ -105,34 +125,28 @@ def _search(
     least, best = min(ends, key=lambda end: end[0])
     optima = {round((end - least) / _SAME) for end, _ in ends}
     final, gradient = value(best)
-    return best, final, gradient, len(optima)
+    rho = natural.scales(torch.tensor(best)).numpy()
+    return _End(rho, final, gradient, is_log & (np.abs(best) > _FAR), len(optima))
 
 
 def _gaussian(problem: Problem, criterion: Criterion) -> Solution:
     """The estimate of a Gaussian with one standard deviation, by the exact integral over its coefficients."""
     search = GaussianIntegral(problem, criterion)
-    rho, least, gradient, num_optima = _search(search.value, problem.blocks_of_terms)
-    whole, theta = search.estimate(rho)
-    return _finished(whole, theta, criterion, least, gradient, num_optima, rho, exact=True)
+    end = _search(search, problem.blocks_of_terms)
+    whole, theta = search.estimate(end.rho)
+    return _finished(whole, theta, criterion, end, exact=True)
 
 
 def _laplace(problem: Problem, criterion: Criterion) -> Solution:
     """The estimate of any head by Laplace's approximation at the penalised estimate."""
     search = LaplaceIntegral(problem, criterion)
-    rho, least, gradient, num_optima = _search(search.value, problem.blocks_of_terms)
-    end = search.solved(torch.tensor(rho))
-    return _finished(end.problem, end.theta, criterion, least, gradient, num_optima, rho, exact=False)
+    end = _search(search, problem.blocks_of_terms)
+    inner = search.solved(torch.tensor(end.rho))
+    return _finished(inner.problem, inner.theta, criterion, end, exact=False)
 
 
 def _finished(
-    problem: Problem,
-    theta: Tensor,
-    criterion: Literal["reml", "ml", "given"],
-    value: float,
-    gradient: np.ndarray,
-    num_optima: int,
-    rho: np.ndarray,
-    exact: bool,
+    problem: Problem, theta: Tensor, criterion: Literal["reml", "ml", "given"], end: _End, exact: bool
 ) -> Solution:
     here = problem.derivatives(theta)
     free = problem.free.clone()
@@ -142,8 +156,7 @@ def _finished(
         # Degrees of freedom and errors of coefficients are given it, as their expected information with it is zero.
         here.hessian[-1, :-1] = here.hessian[:-1, -1] = 0.0
     residual = float(here.gradient[free].abs().max())
-    at_limit = _limits(problem, rho)
-    slope = float(np.abs(np.where(at_limit, 0.0, gradient)).max())
+    slope = float(np.abs(np.where(end.at_limit, 0.0, end.gradient)).max())
     converged = residual < 1e-8 * max(1.0, abs(here.value)) and slope < 1e-3
     found = Solution(
         problem=problem,
@@ -154,21 +167,13 @@ def _finished(
         num_steps=1,
         converged=converged,
         exists=True if positive_inverse(here.hessian[problem.free][:, problem.free]) is not None else None,
-        is_global=(num_optima == 1 and exact) or None,
-        shown_by="the only optimum from 3 starts" if num_optima == 1 else None,
+        is_global=(end.num_optima == 1 and exact) or None,
+        shown_by="the only optimum from 3 starts" if end.num_optima == 1 else None,
         known=here,
     )
-    smoothing = Smoothing(criterion, value, slope, num_optima, exact, tuple(at_limit.tolist()), _edf(found))
+    limits = tuple(end.at_limit.tolist())
+    smoothing = Smoothing(criterion, end.value, slope, end.num_optima, exact, limits, _edf(found))
     return replace(found, smoothing=smoothing)
-
-
-def _limits(problem: Problem, rho: np.ndarray) -> np.ndarray:
-    """Whether each scale has gone to its limit; with one of several effects so have its correlations."""
-    found, blocks = [], problem.blocks_of_terms
-    for block, part in zip(blocks, split_scales(blocks, torch.tensor(rho)), strict=True):
-        far = (part[: block.num_effects].abs() > _FAR).tolist()
-        found += far + [any(far)] * (block.num_scales - block.num_effects)
-    return np.array(found, dtype=bool)
 
 
 def _edf(solution: Solution) -> tuple[float, ...]:
