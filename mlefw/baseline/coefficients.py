@@ -82,7 +82,7 @@ def table_links(head: Head, labels: list[str] | None) -> dict[str, str]:
 def link_of(head: Head, name: str) -> str:
     """The name of the link of a distribution parameter: `identity`, `log`, `logit`."""
     stated = getattr(head, "link_name", None)
-    if stated is not None and name == head.eta_names[0]:
+    if stated and name == head.eta_names[0]:
         return str(stated)
     link = head.inverse_link_of(name)
     share = next((known for known, one in SHARE.items() if one is link), None)
