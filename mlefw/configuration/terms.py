@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,7 +62,7 @@ def insert_terms(config: Node) -> None:
 def _by_parameter(text: str | None, given: Node, names: list[str], head: Node, data: Node) -> dict[str, str]:
     """The right sides that `formula` and `head.terms` state, by parameter."""
     order = _in_formula(head, names)
-    parts = dict(zip(order, _parts(text, order, data), strict=False)) if text else {}
+    parts = dict(zip(order, _parts(text, order, data, _takes_trials(head)), strict=False)) if text else {}
     for name, part in given.items():
         if name not in names:
             near = difflib.get_close_matches(str(name), names, n=1)
@@ -95,9 +96,22 @@ def _shifts(head: Node, data: Node, names: list[str]) -> dict[str, list[str]]:
     return found or dict(data.get("shifts") or {})
 
 
-def _parts(text: str, names: list[str], data: Node) -> list[str]:
-    """The right sides of a formula, whose left side becomes the target."""
-    targets, parts = split_formula(text)
+def _parts(text: str, names: list[str], data: Node, takes_trials: bool) -> list[str]:
+    """The right sides of a formula, whose left side becomes the target; of `Surv(time, event)` also the event."""
+    whole, survival = text, re.match(r"\s*Surv\s*\(([^(),=]+),([^(),]+)\)(\s*~.*)", text, re.DOTALL)
+    if survival:
+        event, *code = (part.strip().strip("`'\"") for part in survival[2].split("=="))
+        if data.get("event") not in (None, event):
+            raise UsageError(f"formula={text!r} and data.event={data['event']} differ: expected one of them")
+        data["event"], whole = event, survival[1] + survival[3]
+        if code:
+            data["event_code"] = code[0]
+    targets, parts = split_formula(whole)
+    if takes_trials and re.match(r"\s*cbind\s*\([^-]*\)\s*~", whole):
+        raise UsageError(
+            f"formula={text!r}: whether {targets[-1]!r} counts failures or trials is not told by cbind; expected "
+            f"[{targets[0]}, trials] ~ with a column of trials, or cbind({targets[0]}, trials - {targets[0]}) ~"
+        )
     if len(parts) > len(names):
         raise UsageError(
             f"formula={text!r} has {len(parts)} parts, and the head has {len(names)} parameters: {', '.join(names)}"
@@ -131,6 +145,12 @@ def _kind(head: Node) -> Any:
     from mlefw.configuration.instantiate import class_of
 
     return class_of(admit("head", head))
+
+
+def _takes_trials(head: Node) -> bool:
+    component = head.get("component")
+    nodes = [head, component] if isinstance(component, dict) and "_target_" in component else [head]
+    return any(getattr(_kind(node), "takes_trials", False) is True for node in nodes)
 
 
 def _in_formula(head: Node, names: list[str]) -> list[str]:

@@ -97,13 +97,13 @@ class HurdleHead(ComponentHead):
 
     Domain: y = 0, or y in the domain of the component.
     Link: the component's, a log exposure is an offset of its first eta; P(y > 0) = sigmoid(eta) of the last predicted
-        column (`zero=logit`; also probit and cloglog).
+        column (`zero=logit`; also probit, cloglog, loglog and cauchit).
     NLL: −log(1 − P) at 0, else −log P + the component's NLL, of counts with log(1 − f(0)).
 
     Args:
         component: the head for the values above zero.
         nonzero: where the probability of a value above zero comes from: `predicted`, `shared` or a number.
-        zero: link that maps its eta to the probability: `logit`, `probit` or `cloglog`.
+        zero: link that maps its eta to the probability: `logit`, `probit`, `cloglog`, `loglog` or `cauchit`.
         start: where training starts, `null` or `zero`.
 
     Source: Mullahy (1986); Cragg (1971) for positive numbers.
@@ -125,15 +125,18 @@ class HurdleHead(ComponentHead):
         part = self._positive(component)
         names = ("nonzero",)
         super().__init__(part, start, names * (nonzero == "predicted"), names * (nonzero == "shared"))
-        self.link_name, self.given = zero, None if isinstance(nonzero, str) else float(nonzero)
+        self.zero, self.given = zero, None if isinstance(nonzero, str) else float(nonzero)
         self.support = constraints.nonnegative_integer if part.support.is_discrete else constraints.nonnegative
         # The NLL is a sum of two, without a parameter in common.
-        self.convex, self.unimodal = part.convex, part.unimodal
+        is_known = SHARE[zero].log_concave
+        self.convex, self.unimodal = part.convex and is_known, part.unimodal and is_known
         self.limits, self.lone = part.limits, part.lone  # type: ignore[misc]
 
     def inverse_link_of(self, name: str) -> Transform:
-        """The logistic function for the probability of a value above zero; else the component's inverse link."""
-        return inverse_link.sigmoid if name == "nonzero" else super().inverse_link_of(name)
+        """The map of eta to the probability of a value above zero; else the component's inverse link."""
+        if name != "nonzero":
+            return super().inverse_link_of(name)
+        return inverse_link.sigmoid if self.zero == "logit" else SHARE[self.zero]
 
     def distribution(self, eta: Tensor) -> Hurdle:
         """The hurdle distribution for a complete eta."""
@@ -161,7 +164,7 @@ class HurdleHead(ComponentHead):
     def _logits(self, eta: Tensor) -> Tensor:
         if self.given is not None:
             return inverse_link.sigmoid.inv(eta.new_tensor(self.given)).expand(eta.shape[:-1])
-        return SHARE[self.link_name].log_odds(eta[..., (self.eta_names + self.shared_names).index("nonzero")])
+        return SHARE[self.zero].log_odds(eta[..., (self.eta_names + self.shared_names).index("nonzero")])
 
     def _positive(self, component: Head) -> Head:
         if component.support.is_discrete and component.target == "numeric" and not component.takes_trials:

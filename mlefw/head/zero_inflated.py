@@ -5,13 +5,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
+from torch.distributions.transforms import Transform
 from torch.nn.functional import logsigmoid
 from torch.types import _size
 
 from mlefw import inverse_link
 from mlefw.distribution.cdf import tail
 from mlefw.distribution.crps import crps
+from mlefw.distribution.link import SHARE
 from mlefw.distribution.parameter import Limit, ParameterSource
+from mlefw.errors import UsageError
 from mlefw.head.base import FactorizedHead
 from mlefw.head.head import Start
 from mlefw.head.negative_binomial import NegativeBinomial
@@ -81,7 +84,8 @@ class ZeroInflatedPoissonHead(FactorizedHead):
     where the counts above zero are not overdispersed. The likelihood can have several maxima.
 
     Domain: y in {0, 1, 2, …}.
-    Link: rate = exp(eta_1) of the counts, a log exposure is an offset of eta; inflation π = sigmoid(eta_2).
+    Link: rate = exp(eta_1) of the counts, a log exposure is an offset of eta; inflation π = sigmoid(eta_2)
+        (`zero=logit`; also probit, cloglog, loglog and cauchit).
     NLL: −log(π + (1 − π) exp(−rate)) at 0, else −log(1 − π) + rate − y eta_1 + lgamma(y + 1).
 
     Source: Lambert (1992).
@@ -90,12 +94,18 @@ class ZeroInflatedPoissonHead(FactorizedHead):
     lone = True
     also_known_as: ClassVar = "zero-inflated Poisson (ZIP) regression"
     second_part: ClassVar = "inflation"
+    zero: str = "logit"
     inverse_links: ClassVar = {"rate": inverse_link.exp, "inflation": inverse_link.sigmoid}
     support = constraints.nonnegative_integer
     limits: ClassVar = (_INFLATION,)
 
-    def __init__(self, inflation: ParameterSource = "shared", start: Start = "null") -> None:
+    def __init__(self, inflation: ParameterSource = "shared", start: Start = "null", zero: str = "logit") -> None:
         super().__init__(rate="predicted", inflation=inflation, start=start)
+        self.zero = _checked(zero)
+
+    def inverse_link_of(self, name: str) -> Transform:
+        """The map of eta to the inflation that `zero` names; else that of the parameter."""
+        return _inverse(self.zero) if name == "inflation" else super().inverse_link_of(name)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
         """Rough rate and inflation by the method of moments."""
@@ -119,7 +129,8 @@ class ZeroInflatedNegativeBinomialHead(FactorizedHead):
     zeros, so it takes many rows to tell them apart.
 
     Domain: y in {0, 1, 2, …}.
-    Link: mean = exp(eta_1) of the counts; dispersion α = exp(eta_2); inflation π = sigmoid(eta_3).
+    Link: mean = exp(eta_1) of the counts; dispersion α = exp(eta_2); inflation π = sigmoid(eta_3)
+        (`zero=logit`; also probit, cloglog, loglog and cauchit).
     NLL: −log(π + (1 − π) f(0)) at 0, else −log(1 − π) − log f(y), f being the mass of `negative_binomial`.
 
     Source: Greene (1994).
@@ -128,6 +139,7 @@ class ZeroInflatedNegativeBinomialHead(FactorizedHead):
     lone = True
     also_known_as: ClassVar = "zero-inflated negative binomial (ZINB) regression"
     second_part: ClassVar = "inflation"
+    zero: str = "logit"
     inverse_links: ClassVar = {
         "mean": inverse_link.exp,
         "dispersion": inverse_link.exp,
@@ -140,9 +152,18 @@ class ZeroInflatedNegativeBinomialHead(FactorizedHead):
     )
 
     def __init__(
-        self, dispersion: ParameterSource = "shared", inflation: ParameterSource = "shared", start: Start = "null"
+        self,
+        dispersion: ParameterSource = "shared",
+        inflation: ParameterSource = "shared",
+        start: Start = "null",
+        zero: str = "logit",
     ) -> None:
         super().__init__(mean="predicted", dispersion=dispersion, inflation=inflation, start=start)
+        self.zero = _checked(zero)
+
+    def inverse_link_of(self, name: str) -> Transform:
+        """The map of eta to the inflation that `zero` names; else that of the parameter."""
+        return _inverse(self.zero) if name == "inflation" else super().inverse_link_of(name)
 
     def rough(self, mean: float, spread: float) -> dict[str, float]:
         """Rough parameters: an inflation of 0.2, and a dispersion by the method of moments."""
@@ -162,7 +183,22 @@ class ZeroInflatedNegativeBinomialHead(FactorizedHead):
         return ZeroInflated(counts, inverse_link.sigmoid.inv(inflation).expand_as(mean))
 
 
-def _inflation_logits(head: FactorizedHead, eta: Tensor) -> Tensor:
+def _checked(zero: str) -> str:
+    """The name of a link of the inflation.
+
+    Raises:
+        UsageError: there is no such link.
+    """
+    if zero not in SHARE:
+        raise UsageError(f"head.zero={zero!r}: expected one of {', '.join(SHARE)}")
+    return zero
+
+
+def _inverse(zero: str) -> Transform:
+    return inverse_link.sigmoid if zero == "logit" else SHARE[zero]
+
+
+def _inflation_logits(head: "ZeroInflatedPoissonHead | ZeroInflatedNegativeBinomialHead", eta: Tensor) -> Tensor:
     if "inflation" in head.fixed:
         return inverse_link.sigmoid.inv(eta.new_tensor(head.fixed["inflation"])).expand(eta.shape[:-1])
-    return eta[..., (head.eta_names + head.shared_names).index("inflation")]
+    return SHARE[head.zero].log_odds(eta[..., (head.eta_names + head.shared_names).index("inflation")])

@@ -74,7 +74,7 @@ def read_terms(text: str, where: str) -> Terms:
     special: dict[str, list[str]] = {"offset": [], "s": [], "group": []}
     columns, categories = dict[str, None](), dict[str, None]()
     intercept = True
-    for sign, term in _signed_terms(text, where):
+    for sign, term in (pair for one in _signed_terms(text, where) for pair in _apart(*one, where)):
         if term in ("0", "1"):
             intercept = (term == "1") == (sign == "+")
             continue
@@ -159,6 +159,20 @@ def _special(term: str) -> tuple[str | None, str]:
     return None, term
 
 
+def _apart(sign: str, term: str, where: str) -> list[tuple[str, str]]:
+    """The signed terms that one stands for: of effects without correlation, `(x || g)`, `(1 | g)` and `(0 + x | g)`."""
+    if not (term.startswith("(") and term.endswith(")") and _closes_at_end(term)):
+        return [(sign, term)]
+    left, *rest = _pieces(term[1:-1], "|")
+    if len(rest) != 2 or rest[0] or not left.strip():
+        return [(sign, term)]
+    effects = [(one, part) for one, part in _signed_terms(left, where) if part not in ("0", "1")]
+    if any(one == "-" for one, _ in effects):
+        return [(sign, term)]
+    own = [f"(0 + {part} |{rest[1]})" for _, part in effects]
+    return [(sign, one) for one in ([f"(1 |{rest[1]})"] if read_terms(left, where).intercept else []) + own]
+
+
 def _closes_at_end(term: str) -> bool:
     """Whether the first bracket of a term is closed by its last character."""
     depth = 0
@@ -229,9 +243,12 @@ def _signed_terms(text: str, where: str) -> Iterator[tuple[str, str]]:
 
 
 def _targets(left: str, text: str) -> list[str]:
-    """The columns of the left side: `y`, or `[low, high]`, or `cbind(low, high)`."""
+    """The columns of the left side: `y`, or `[low, high]`, or `cbind(low, high)`, or `cbind(y, n - y)` for y of n."""
     if call := re.match(r"(cbind\s*\(|\[)(.*)[\])]$", left):
-        return [_name(part.strip(), text) for part in _pieces(call[2], ",")]
+        parts = [part.strip() for part in _pieces(call[2], ",")]
+        if len(parts) == 2 and (of := re.fullmatch(rf"(.+?)\s*-\s*{re.escape(parts[0])}", parts[1])):
+            parts[1] = of[1]
+        return [_name(part, text) for part in parts]
     return [_name(left, text)]
 
 

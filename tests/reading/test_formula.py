@@ -79,3 +79,13 @@ def test_parts_of_a_formula() -> None:
     for wrong in ("log(y) ~ x", "y = x", "~ x", "y ~ ", "y ~ x ~ z", "y ~ x |"):
         with pytest.raises(UsageError):
             split_formula(wrong)
+
+
+def test_cbind_of_successes_and_failures_is_successes_out_of_trials() -> None:
+    assert split_formula("cbind(y, n - y) ~ x") == split_formula("cbind(y, n) ~ x")
+
+
+def test_effects_without_correlation_are_terms_of_their_own() -> None:
+    apart, stated = (read_terms(text, "formula") for text in ("x + (x || g)", "x + (1 | g) + (0 + x | g)"))
+    assert apart == stated
+    assert read_terms("(0 + x || g)", "formula") == read_terms("(0 + x | g)", "formula")
