@@ -95,8 +95,10 @@ def _examine(solution: Solution, deadline: float) -> Solution:
     if separated.far is not None:
         problem, far = solution.problem, separated.far
         infimum = float(problem.rows.weight @ far.nll) / problem.population
-        # If all rows become certain, the infimum is zero from any starting point.
-        is_known = solution.converged or bool((far.moved & (far.nll == 0)).all())
+        # If all rows become certain, the infimum is zero from any starting point; a head that is neither convex nor
+        # unimodal may have a lower one along another way to infinity.
+        is_only = convex or problem.head.unimodal
+        is_known = (solution.converged and is_only) or bool((far.moved & (far.nll == 0)).all())
         return replace(
             solution,
             exists=False,

@@ -1,5 +1,6 @@
 """mlefw baseline: only the exact estimate, as a table of coefficients."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -119,6 +120,9 @@ def _misfit(config: Settings, prepared: Prepared, solution: Solution, content: J
     # The CRPS takes longer than the estimate for some distributions, and no finding is about it.
     judged = {name: node for name, node in config.metric.items() if node.get("_target_") != _CRPS}
     metrics = build.build_metrics(replace(config, metric=judged), objective.head, prepared.estimand.token_bytes)
-    figures = figures_on(objective, evaluate(objective, rows), rows, metrics)
+    with warnings.catch_warnings():
+        # What is not finite is not judged, and no figure of these is shown.
+        warnings.filterwarnings("ignore", message="not finite on ")
+        figures = figures_on(objective, evaluate(objective, rows), rows, metrics)
     figures |= {name: content[name] for name in ("dispersion",) if name in content and name in figures}
     return judgement.judge(config, objective, {"train": rows}, {"train": figures}, observation(content))
