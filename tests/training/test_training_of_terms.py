@@ -51,7 +51,8 @@ def test_training_of_terms_reaches_the_exact_estimate(formula: str, tmp_path: Pa
     model = fit(FRAME, None, f"formula={formula}", *FORMULAS[formula], *EXACTLY, run_dir=tmp_path / "run")
     summary = model.summary
     assert summary["null"]["train"]["nll_nats"] > summary["baseline"]["train"]["nll_nats"] + 0.05
-    assert -1e-9 < summary["distance"]["excess_objective"] < 1e-6
+    # With a correlation of effects at 1 their precision is 5e8, in which 1e-17 of an effect is some 1e-9 nats.
+    assert -2e-8 < summary["distance"]["excess_objective"] < 1e-6
     agrees(model, tmp_path / "run")
 
 
