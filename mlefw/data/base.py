@@ -11,7 +11,7 @@ import numpy as np
 from mlefw.errors import UsageError
 from mlefw.reading.arrow import is_index_name
 from mlefw.reading.cells import Cells
-from mlefw.reading.columns import shown
+from mlefw.reading.columns import require_each, shown
 from mlefw.reading.formula import read_shift, read_terms
 from mlefw.reading.split import Rule, Split
 from mlefw.reading.table import Table
@@ -124,6 +124,8 @@ class Source(ABC):
     """The files that hold the columns, where rows are streamed; None where columns are in memory."""
     input_shape: tuple[int, ...] | None = field(default=None, init=False)
     """The shape of a row that a trained model takes, where it reads arrays; None in training."""
+    checks_names: bool = field(default=True, init=False)
+    """Whether `wanted` checks that the columns that settings name are there: in training, of the first table."""
     warns_of_unused: bool = field(default=False, init=False)
     """Whether `wanted` warns of columns without a role; it does so once."""
 
@@ -249,9 +251,36 @@ class Source(ABC):
             what = f"{table.origin}: {asked} of {table.num_rows} rows is less than half a row"
             warnings.warn(f"{what}: there are no {' and no '.join(empty)} rows", UserWarning, stacklevel=2)
 
-    def wanted(self, names: Iterable[str]) -> list[str]:
-        """The columns among `names` that have a role; the values of the others need not be read."""
+    def named(self) -> list[tuple[str, str]]:
+        """Each column that a setting names, and that setting, for messages."""
+        single = ("event", "trials", "offset", "exposure", "weight", "id", "group", "time", "variance_weight")
+        several = {"target": self.targets, "features": self.features or (), "categorical": self.categorical or ()}
+        several["cluster"] = self.clusters if self.cluster else ()
+        found = [(name, f"data.{role}") for role in single if (name := getattr(self, role))]
+        found += [(name, f"data.{role}") for role, names in several.items() for name in names]
+        for parameter, text in (self.terms or {}).items():
+            columns = () if text is None else read_terms(text, f"terms.{parameter}").columns
+            found += [(name, f"formula of {parameter}: {text}") for name in columns if name != "."]
+        for parameter, parts in (self.shifts or {}).items():
+            columns = tuple(name for part in parts for name in read_shift(part).columns)
+            found += [(name, f"data.offset of {parameter}") for name in columns if name != self.variance_weight]
+        return found
+
+    def wanted(self, names: Iterable[str], origin: str = "the table") -> list[str]:
+        """The columns among `names` that have a role; the values of the others need not be read.
+
+        Args:
+            names: the columns that there are.
+            origin: where they are, for messages.
+
+        Raises:
+            UsageError: a setting names a column that is not there. It is told here, before the other columns are read,
+                which may have faults of their own.
+        """
         names = list(names)
+        if self.checks_names:
+            self.checks_names = False
+            require_each(dict.fromkeys(self.named()), names, origin)
         if self.features is None and not self._are_named(names):
             return names
         roles = {*(self.features or ()), *self.targets, self.event, self.offset, self.exposure, self.weight, self.id}

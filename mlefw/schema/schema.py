@@ -247,6 +247,8 @@ class Schema:
         reading.numeric = tuple(f.name for f in self.features if f.kind == "numeric")
         reading.numeric += tuple(target.name for target in self.targets if target.labels is None)
         reading.prediction, reading.partial, reading.bounds = prediction, self.partial, self.bounds
+        # The columns that training needs beside those of the model, such as groups, need not be there.
+        reading.checks_names = False
         return reading
 
     def rows(self, table: Table, log_link: bool, target_required: bool = True, whole: bool = True) -> Rows:
