@@ -120,6 +120,8 @@ class Source(ABC):
     """Columns without a role of which `wanted` does not warn."""
     numeric: tuple[str, ...] = field(default=(), init=False)
     """Columns that have to hold numbers, in addition to offset, exposure and weight."""
+    dates: tuple[str, ...] = field(default=(), init=False)
+    """Columns that a trained model takes as numbers of days, beside those that formulas compute with."""
     store: Store | None = field(default=None, init=False)
     """The files that hold the columns, where rows are streamed; None where columns are in memory."""
     input_shape: tuple[int, ...] | None = field(default=None, init=False)
@@ -139,6 +141,12 @@ class Source(ABC):
         """The columns that formulas read."""
         given = [read_terms(text, f"terms.{name}") for name, text in (self.terms or {}).items() if text is not None]
         return {column for terms in given for column in terms.columns} - {"."} | self.shift_columns
+
+    @property
+    def computed_columns(self) -> set[str]:
+        """The columns that formulas compute with, in which a date is a number of days; `.` stands for all features."""
+        given = [read_terms(text, f"terms.{name}") for name, text in (self.terms or {}).items() if text is not None]
+        return {column for terms in given for column in terms.computed} | self.shift_columns
 
     @property
     def shift_columns(self) -> set[str]:
@@ -320,7 +328,10 @@ class Source(ABC):
         others = {*(self.features or ()), *self.targets, self.time, self.id, *numeric}
         text = (*(self.categorical or ()), *((self.group,) if self.group else ()))
         text += tuple(name for name in self.clusters if name not in others)
-        return Cells(text, numeric, self.id, self.missing, self.lenient(names), ends, self.time)
+        lenient, days, dated = self.lenient(names), {*self.dates, *self.computed_columns}, self.term_columns
+        if "." in days and self.features is None:
+            days |= {*names} - {*self.targets, self.event, self.id, self.group, self.time, *self.clusters} - dated
+        return Cells(text, numeric, self.id, self.missing, lenient, ends, self.time, days - {*text}, dated - days)
 
     def lenient(self, names: Iterable[str]) -> set[str]:
         """The columns among `names` whose missing cells are kept, neither an error nor a reason to drop the row."""
