@@ -325,12 +325,12 @@ class Source(ABC):
             else {}
         )
         # A column of clusters that has another role keeps its type.
-        others = {*(self.features or ()), *self.targets, self.time, self.id, *numeric}
-        text = (*(self.categorical or ()), *((self.group,) if self.group else ()))
+        lenient, computed, dated = self.lenient(names), self.computed_columns, self.term_columns
+        others = {*(self.features or ()), *self.targets, self.time, self.id, *numeric, *computed}
+        text = (*(self.categorical or ()), *((self.group,) if self.group and self.group not in computed else ()))
         text += tuple(name for name in self.clusters if name not in others)
-        lenient, days, dated = self.lenient(names), {*self.dates, *self.computed_columns}, self.term_columns
-        if "." in days and self.features is None:
-            days |= {*names} - {*self.targets, self.event, self.id, self.group, self.time, *self.clusters} - dated
+        roles = {*self.targets, *numeric, self.event, self.id, self.group, self.time, *self.clusters}
+        days = {*self.dates, *computed} | ({*(self.features or {*names} - roles)} - dated if "." in computed else set())
         return Cells(text, numeric, self.id, self.missing, lenient, ends, self.time, days - {*text}, dated - days)
 
     def lenient(self, names: Iterable[str]) -> set[str]:

@@ -182,7 +182,7 @@ def _values_of(name: str, column: pa.ChunkedArray, place: Table, exact: bool) ->
         f"{place.origin}: column {name!r} holds {kind}, neither numbers, booleans nor text"
         "\n  turn it into numbers (days since a date, say), or leave it out: list the others in data.features"
         + (f"\n  as a category: data.categorical=[{name}]" if pa.types.is_temporal(kind) else "")
-        + (f"\n  as a number of days: a formula that names {name}" if is_date(kind) else "")
+        + (f"\n  as a number of days: a formula with the term {name}" if is_date(kind) else "")
     )
 
 

@@ -44,7 +44,7 @@ def days_of_moments(column: pa.DictionaryArray, name: str, place: Table) -> np.n
         return np.where(missing, np.nan, found / _PER_DAY["us"])
     texts = column.dictionary.to_pylist()
     odd = np.array([not _is_moment(text) for text in texts], dtype=bool)
-    if not len(odd) or odd.mean() > _MOST_ODD:
+    if not odd.any() or odd.mean() > _MOST_ODD:
         return None
     code = np.asarray(column.indices.fill_null(0), dtype=np.int64)
     rows = odd[code] & ~missing

@@ -100,6 +100,13 @@ def test_the_column_of_times_may_be_a_term(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.sort(np.concatenate([one.columns["day"] for one in parts.values()])), NUMBER)
 
 
+@pytest.mark.parametrize("role", ["cluster", "group"])
+def test_a_term_keeps_its_type_where_it_names_clusters_or_groups(role: str, tmp_path: Path) -> None:
+    schema, x = learnt("csv", tmp_path, "day", DAYS, **{role: "day"})
+    assert schema.names == ["day"]
+    np.testing.assert_array_equal(x[:, 0], NUMBER)
+
+
 def test_missing_dates_are_filled_by_their_mean(tmp_path: Path) -> None:
     days = [None, *DAYS[1:]]
     for kind in KINDS:
@@ -123,5 +130,5 @@ def test_what_is_no_date_is_refused(tmp_path: Path) -> None:
     numbers, _ = learnt("csv", tmp_path, "day", list(map(float, NUMBER)))
     with pytest.raises(UsageError, match="'day'"):
         new("parquet", tmp_path, numbers, NEW)
-    with pytest.raises(UsageError, match="as a number of days: a formula that names day"):
+    with pytest.raises(UsageError, match="as a number of days: a formula with the term day"):
         source("csv", tmp_path, DAYS, target="y").read()
