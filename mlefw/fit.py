@@ -1,4 +1,4 @@
-"""Training from Python, as `mlefw.fit(…)`, or by `from mlefw.fit import fit`."""
+"""Training from Python, as `mlefw.fit(…)`, or by `from mlefw.fit import fit`; and tests of models, `mlefw.anova(…)`."""
 
 import sys
 import warnings
@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 from hydra.core.global_hydra import GlobalHydra
 
+from mlefw.command import anova as tests
 from mlefw.command import ensemble, train
 from mlefw.command.outermost import take_over_signals
 from mlefw.configuration.groups import register_plugins
@@ -29,7 +30,7 @@ from mlefw.system import trust, warning
 from mlefw.system.local_path import local_path
 from mlefw.system.process_state import preserved
 from mlefw.system.signals import handled
-from mlefw.trained import Model, load
+from mlefw.trained import Model, as_frame, load
 
 
 def fit(
@@ -104,6 +105,36 @@ def fit(
         else:
             train.run(config, folder)
     return load(folder, plugins=plugins)
+
+
+def anova(
+    *models: Model | str | Path, data: Any = None, validation: Any = None, test: Any = None, plugins: Sequence[str] = ()
+) -> Any:
+    """The tests of `mlefw anova`: of nested exact estimates, each against the next smaller one, or of the terms of one.
+
+        anova(small, large, data=frame)     # two models of `fit(frame, …)`
+        anova("small", "large")             # directories of `mlefw baseline` or `mlefw train`
+
+    Args:
+        models: models of runs, or directories of runs, in any order.
+        data: the rows, where the runs have them from Python: a frame or mapping with the target among its columns.
+        validation: validation rows that `fit` was given, alike.
+        test: test rows that `fit` was given, alike.
+        plugins: packages from which parts of the runs may come.
+
+    Returns:
+        A row for each model, from the smallest to the largest, with its log-likelihood, AIC and tests against the row
+        above it; or for each term its joint test. It is a frame of pandas if that is installed, else a dict of lists by
+        column.
+
+    Raises:
+        UsageError: there is no such run, its rows have changed or are not given, or the models are not nested.
+    """
+    parts = {"rows": data, "validation": validation, "test": test}
+    given = {name: as_arrow(rows) for name, rows in parts.items() if rows is not None}
+    runs = [str(one.path.parent.parent if isinstance(one, Model) else one) for one in models]
+    with _as_program(), offered(**given):
+        return as_frame(tests.frame(tests.run(runs, plugins=(*plugins, *trust.installed()))))
 
 
 def _source(data: Any, target: Any, settings: Sequence[str]) -> str:

@@ -104,7 +104,7 @@ class Model:
         Raises:
             UsageError: the run has no `baseline.json`.
         """
-        return _frame(tidy(self._baseline()))
+        return as_frame(tidy(self._baseline()))
 
     def glance(self) -> Any:
         """The figures of the exact linear estimate as a whole, in one row, with the columns of `report.tidy`.
@@ -115,7 +115,7 @@ class Model:
         Raises:
             UsageError: the run has no `baseline.json`.
         """
-        return _frame({name: [value] for name, value in glance(self._baseline()).items()})
+        return as_frame({name: [value] for name, value in glance(self._baseline()).items()})
 
     def _baseline(self) -> Json:
         """The content of `baseline.json` of the run."""
@@ -309,7 +309,7 @@ class Model:
             return self._trained.schema.reading(Frame(), prediction).read()
 
 
-def _frame(columns: dict[str, list[Any]]) -> Any:
+def as_frame(columns: dict[str, list[Any]]) -> Any:
     """Columns as a frame of pandas; as they are where it is not installed."""
     try:
         from pandas import DataFrame

@@ -11,7 +11,7 @@ import numpy as np
 from mlefw.errors import UsageError
 from mlefw.reading.arrow import is_index_name
 from mlefw.reading.cells import Cells
-from mlefw.reading.columns import shown
+from mlefw.reading.columns import require_each, shown
 from mlefw.reading.formula import read_shift, read_terms
 from mlefw.reading.split import Rule, Split
 from mlefw.reading.table import Table
@@ -120,10 +120,14 @@ class Source(ABC):
     """Columns without a role of which `wanted` does not warn."""
     numeric: tuple[str, ...] = field(default=(), init=False)
     """Columns that have to hold numbers, in addition to offset, exposure and weight."""
+    dates: tuple[str, ...] = field(default=(), init=False)
+    """Columns that a trained model takes as numbers of days, beside those that formulas compute with."""
     store: Store | None = field(default=None, init=False)
     """The files that hold the columns, where rows are streamed; None where columns are in memory."""
     input_shape: tuple[int, ...] | None = field(default=None, init=False)
     """The shape of a row that a trained model takes, where it reads arrays; None in training."""
+    checks_names: bool = field(default=True, init=False)
+    """Whether `wanted` checks that the columns that settings name are there: in training, of the first table."""
     warns_of_unused: bool = field(default=False, init=False)
     """Whether `wanted` warns of columns without a role; it does so once."""
 
@@ -137,6 +141,12 @@ class Source(ABC):
         """The columns that formulas read."""
         given = [read_terms(text, f"terms.{name}") for name, text in (self.terms or {}).items() if text is not None]
         return {column for terms in given for column in terms.columns} - {"."} | self.shift_columns
+
+    @property
+    def computed_columns(self) -> set[str]:
+        """The columns that formulas compute with, in which a date is a number of days; `.` stands for all features."""
+        given = [read_terms(text, f"terms.{name}") for name, text in (self.terms or {}).items() if text is not None]
+        return {column for terms in given for column in terms.computed} | self.shift_columns
 
     @property
     def shift_columns(self) -> set[str]:
@@ -249,9 +259,36 @@ class Source(ABC):
             what = f"{table.origin}: {asked} of {table.num_rows} rows is less than half a row"
             warnings.warn(f"{what}: there are no {' and no '.join(empty)} rows", UserWarning, stacklevel=2)
 
-    def wanted(self, names: Iterable[str]) -> list[str]:
-        """The columns among `names` that have a role; the values of the others need not be read."""
+    def named(self) -> list[tuple[str, str]]:
+        """Each column that a setting names, and that setting, for messages."""
+        single = ("event", "trials", "offset", "exposure", "weight", "id", "group", "time", "variance_weight")
+        several = {"target": self.targets, "features": self.features or (), "categorical": self.categorical or ()}
+        several["cluster"] = self.clusters if self.cluster else ()
+        found = [(name, f"data.{role}") for role in single if (name := getattr(self, role))]
+        found += [(name, f"data.{role}") for role, names in several.items() for name in names]
+        for parameter, text in (self.terms or {}).items():
+            columns = () if text is None else read_terms(text, f"terms.{parameter}").columns
+            found += [(name, f"formula of {parameter}: {text}") for name in columns if name != "."]
+        for parameter, parts in (self.shifts or {}).items():
+            columns = tuple(name for part in parts for name in read_shift(part).columns)
+            found += [(name, f"data.offset of {parameter}") for name in columns if name != self.variance_weight]
+        return found
+
+    def wanted(self, names: Iterable[str], origin: str = "the table") -> list[str]:
+        """The columns among `names` that have a role; the values of the others need not be read.
+
+        Args:
+            names: the columns that there are.
+            origin: where they are, for messages.
+
+        Raises:
+            UsageError: a setting names a column that is not there. It is told here, before the other columns are read,
+                which may have faults of their own.
+        """
         names = list(names)
+        if self.checks_names:
+            self.checks_names = False
+            require_each(dict.fromkeys(self.named()), names, origin)
         if self.features is None and not self._are_named(names):
             return names
         roles = {*(self.features or ()), *self.targets, self.event, self.offset, self.exposure, self.weight, self.id}
@@ -288,10 +325,13 @@ class Source(ABC):
             else {}
         )
         # A column of clusters that has another role keeps its type.
-        others = {*(self.features or ()), *self.targets, self.time, self.id, *numeric}
-        text = (*(self.categorical or ()), *((self.group,) if self.group else ()))
+        lenient, computed, dated = self.lenient(names), self.computed_columns, self.term_columns
+        others = {*(self.features or ()), *self.targets, self.time, self.id, *numeric, *computed}
+        text = (*(self.categorical or ()), *((self.group,) if self.group and self.group not in computed else ()))
         text += tuple(name for name in self.clusters if name not in others)
-        return Cells(text, numeric, self.id, self.missing, self.lenient(names), ends, self.time)
+        roles = {*self.targets, *numeric, self.event, self.id, self.group, self.time, *self.clusters}
+        days = {*self.dates, *computed} | ({*(self.features or {*names} - roles)} - dated if "." in computed else set())
+        return Cells(text, numeric, self.id, self.missing, lenient, ends, self.time, days - {*text}, dated - days)
 
     def lenient(self, names: Iterable[str]) -> set[str]:
         """The columns among `names` whose missing cells are kept, neither an error nor a reason to drop the row."""

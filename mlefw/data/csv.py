@@ -140,10 +140,10 @@ class Csv(Source):
 
     def _table(self, arrow: pa.Table, place: Table) -> Table:
         if arrow.num_rows == 0:
-            return empty_table(self.wanted(arrow.column_names), place)
+            return empty_table(self.wanted(arrow.column_names, place.origin), place)
         form = NumberFormat(self.decimal, self.thousands)
         cells = replace(self.cells(arrow.column_names), form=form, on_purpose=False)
-        columns = ((name, [self._column(arrow, name)]) for name in self.wanted(arrow.column_names))
+        columns = ((name, [self._column(arrow, name)]) for name in self.wanted(arrow.column_names, place.origin))
         return to_table(columns, place, cells)
 
     def _parsed(self, raw: bytes, origin: str, text: Collection[str] = (), shift: int | None = None) -> "Parsed":

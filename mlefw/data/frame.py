@@ -70,7 +70,7 @@ class Frame(Source):
 
     def _table(self, arrow: pa.Table, origin: str) -> Table:
         check_names(arrow.column_names, origin)
-        names = self.wanted(arrow.column_names)
+        names = self.wanted(arrow.column_names, origin)
         columns = ((name, [arrow.column(name)]) for name in names)
         return to_table(columns, Table({}, origin), self.cells(names))
 

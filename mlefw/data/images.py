@@ -170,6 +170,8 @@ class Images(TensorSource):
         source.id = None if self.id == _ID else self.id
         # Missing cells are kept, since what mends them in a table of numbers does not mend them here.
         source.prediction = True
+        # What has to be there is checked below.
+        source.checks_names = False
         content = source.read()
         needed: dict[str, str | None] = {"data.target": self.targets[0]} if self.needs_target else {}
         needed |= {} if self.prediction else {"data.weight": self.weight}

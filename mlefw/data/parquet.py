@@ -75,7 +75,7 @@ class Parquet(Source):
         before = 0
         for k, path in enumerate(files):
             with _opened(path) as file:
-                names = self.wanted(file.schema_arrow.names)
+                names = self.wanted(file.schema_arrow.names, str(path))
                 start, total = 0, max(file.metadata.num_rows, 1)
                 if file.metadata.num_rows == 0:
                     yield Block(empty_table(names, Table({}, str(path))), np.arange(0), (k + 1) / len(files))
@@ -95,7 +95,7 @@ class Parquet(Source):
             files = [opened.enter_context(_opened(part)) for part in paths]
             # Kept in a list, because Arrow builds the schema of all columns anew on each access.
             schemas = [file.schema_arrow for file in files]
-            names = self.wanted(schemas[0].names)
+            names = self.wanted(schemas[0].names, str(paths[0]))
             for schema, part in zip(schemas, paths, strict=True):
                 if odd := sorted(set(self.wanted(schema.names)) ^ set(names)):
                     raise UsageError(f"{part} and {paths[0].name} differ in columns: {', '.join(map(repr, odd[:8]))}")

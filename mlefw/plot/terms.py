@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from mlefw.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, drawn, label, legend, sheet
@@ -44,6 +45,7 @@ class TermPanel:
         lines: the effect by the level of another column; under "" where there is no other.
         levels: names of the levels of a category; empty for a number.
         rug: values of the column in the training rows at equal shares of the rows.
+        is_date: whether values are days since 1970-01-01, which are shown as dates.
     """
 
     title: str
@@ -52,6 +54,7 @@ class TermPanel:
     lines: Mapping[str, TermLine]
     levels: tuple[str, ...] = ()
     rug: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    is_date: bool = False
 
     @property
     def reach(self) -> float:
@@ -104,6 +107,9 @@ def term_effects(panels: Sequence[TermPanel], parameter: str, scale: str, band: 
             axes.margins(x=0.08)
         else:
             marks = low + 0.03 * (high - low)
+            if panel.is_date:
+                axes.xaxis.set_major_locator(locator := AutoDateLocator())
+                axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
             axes.vlines(panel.rug, low, marks, color="#333333", linewidth=0.6, alpha=0.7)
         if len(panel.lines) > 1:
             legend(axes, fontsize=8)

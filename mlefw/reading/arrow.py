@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from mlefw.errors import UsageError
 from mlefw.reading.arrow_text import encoded, is_missing, is_text, moments, strings
 from mlefw.reading.cells import Cells, Missing
+from mlefw.reading.days import days_of, days_of_moments, is_date
 from mlefw.reading.table import Table
 from mlefw.reading.text_numbers import numbers_in_text
 
@@ -54,9 +55,10 @@ def to_table(
     plain: dict[str, np.ndarray] = {}
     holes: dict[str, np.ndarray] = {}
     orders: dict[str, tuple[str, ...]] = {}
+    dates: list[str] = []
     for name, pieces in columns:
         parts: list[np.ndarray] = []
-        values = keep(_plain(name, pieces, place, parts, cells, orders))
+        values = keep(_plain(name, pieces, place, parts, cells, orders, dates))
         if values.dtype.kind == "f":
             _warn_of_large_integers(name, values, place)
         if _is_index(name, values, place):
@@ -65,7 +67,7 @@ def to_table(
         if hole.any():
             holes[name] = hole
     kept = {name: hole for name, hole in holes.items() if name in cells.lenient}
-    table = replace(place, columns=plain, holes=kept, orders=orders)
+    table = replace(place, columns=plain, holes=kept, orders=orders, dates=tuple(dates))
     if table.num_rows == 0:
         raise UsageError(f"{place.origin} has 0 data rows\n  expected: a table with at least one row")
     _check_infinite(table, holes, cells.open)
@@ -103,20 +105,36 @@ def _plain(
     holes: list[np.ndarray],
     cells: Cells,
     orders: dict[str, tuple[str, ...]],
+    dates: list[str],
 ) -> Iterator[np.ndarray]:
-    """The values of each piece of a column; masks of missing cells go to `holes`, an order of levels to `orders`."""
+    """The values of each piece of a column.
+
+    Masks of missing cells go to `holes`, an order of levels to `orders`, the name of a column of dates to `dates`.
+    """
     pieces = iter(pieces)
     first = next(pieces)
     kind = first.type
+    if name in cells.days and is_date(kind):
+        dates.append(name)
+        for column in chain([first], pieces):
+            holes.append(_flags(column.is_null()))
+            yield days_of(column)
+        return
     if name == cells.time and pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
         for column in chain([first], pieces):
             holes.append(_flags(column.is_null()))
             number = pa.int32() if kind.bit_width == 32 else pa.int64()
             yield _values(_filled(column.cast(number), 0)).astype(np.int64)
         return
-    if is_text(kind) or pa.types.is_dictionary(kind) or (pa.types.is_temporal(kind) and name in cells.text):
+    if is_text(kind) or pa.types.is_dictionary(kind) or _is_named_date(name, kind, cells):
         # Whether a text column holds numbers depends on all of its values.
-        values, hole = _of_text(name, encoded(chain([first], pieces)), place, cells, is_text(kind))
+        text = encoded(chain([first], pieces))
+        if is_text(kind) and name in cells.days and (days := days_of_moments(text, name, place)) is not None:
+            dates.append(name)
+            holes.append(is_missing(text))
+            yield days
+            return
+        values, hole = _of_text(name, text, place, cells, is_text(kind))
         if pa.types.is_dictionary(kind) and kind.ordered:
             orders[name] = tuple(encoded([first]).dictionary.to_pylist())
         holes.append(hole)
@@ -131,12 +149,18 @@ def _plain(
         yield values
 
 
+def _is_named_date(name: str, kind: pa.DataType, cells: Cells) -> bool:
+    """Whether the dates of a column are names of levels or groups."""
+    return (pa.types.is_temporal(kind) and name in cells.text) or (is_date(kind) and name in cells.dated)
+
+
 def _of_text(
     name: str, column: pa.DictionaryArray, place: Table, cells: Cells, perhaps_numbers: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     if perhaps_numbers and name == cells.time and (dates := moments(column)) is not None:
         return dates, is_missing(column)
-    if perhaps_numbers and name not in cells.text and name != cells.identifier:
+    is_named_date = name in cells.dated and moments(column) is not None
+    if perhaps_numbers and not is_named_date and name not in cells.text and name != cells.identifier:
         read = numbers_in_text(name, column, place, cells.form, cells.on_purpose, name in cells.numeric)
         if read is not None:
             values, missing = read
@@ -158,6 +182,7 @@ def _values_of(name: str, column: pa.ChunkedArray, place: Table, exact: bool) ->
         f"{place.origin}: column {name!r} holds {kind}, neither numbers, booleans nor text"
         "\n  turn it into numbers (days since a date, say), or leave it out: list the others in data.features"
         + (f"\n  as a category: data.categorical=[{name}]" if pa.types.is_temporal(kind) else "")
+        + (f"\n  as a number of days: a formula with the term {name}" if is_date(kind) else "")
     )
 
 

@@ -22,6 +22,8 @@ class Cells:
         lenient: columns whose missing cells are kept as holes of the table, regardless of `missing`.
         open: for each column of bounds, the infinity that means that there is no bound, like an empty cell.
         time: a column of numbers or dates, which become whole numbers in the unit of their type.
+        days: columns whose dates become numbers of days.
+        dated: columns whose dates are categories, or names of groups.
         form: how numbers are written in text.
         on_purpose: whether the source distinguishes text from numbers by type, as a Parquet file does.
     """
@@ -33,5 +35,7 @@ class Cells:
     lenient: Collection[str] = ()
     open: Mapping[str, float] = field(default_factory=dict)
     time: str | None = None
+    days: Collection[str] = ()
+    dated: Collection[str] = ()
     form: NumberFormat = field(default_factory=NumberFormat)
     on_purpose: bool = True

@@ -18,12 +18,21 @@ def require(names: Iterable[str], present: Iterable[str], origin: str, setting: 
     Raises:
         UsageError: a name is not present; the message suggests the nearest one.
     """
+    require_each([(name, setting) for name in names], present, origin)
+
+
+def require_each(named: Iterable[tuple[str, str]], present: Iterable[str], origin: str) -> None:
+    """Check that all names are present, each of which comes with the setting where the user wrote it.
+
+    Raises:
+        UsageError: a name is not present; the message suggests the nearest ones.
+    """
     present = dict.fromkeys(present)
     lines = []
-    for name in names:
+    for name, setting in named:
         if name not in present:
-            near = get_close_matches(name, present, n=1)
-            lines.append(f"  {name!r} ({setting})" + (f": did you mean {near[0]!r}?" if near else ""))
+            near = " or ".join(map(repr, get_close_matches(name, present, n=2)))
+            lines.append(f"  {name!r} ({setting})" + (f": did you mean {near}?" if near else ""))
     if lines:
         more = [f"  and {len(lines) - 8} more"] if len(lines) > 8 else []
         raise UsageError("\n".join([f"{origin} lacks these columns", *lines[:8], *more, f"  it has {shown(present)}"]))

@@ -28,6 +28,7 @@ class Terms:
         groups: random effects, what stands within `(… | g)`.
         columns: names of the columns that all of these read, in order; `.` stands for all features.
         categories: names of columns that `C(…)` reads.
+        computed: names of columns that are computed with: those read elsewhere than in `C(…)` and as groups.
     """
 
     text: str
@@ -37,6 +38,7 @@ class Terms:
     groups: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     categories: tuple[str, ...] = field(default=(), compare=False)
+    computed: tuple[str, ...] = field(default=(), compare=False)
 
 
 def split_formula(text: str) -> tuple[list[str], list[str]]:
@@ -72,7 +74,7 @@ def read_terms(text: str, where: str) -> Terms:
     text = _with_quoted_dots(text)
     kept: list[str] = []
     special: dict[str, list[str]] = {"offset": [], "s": [], "group": []}
-    columns, categories = dict[str, None](), dict[str, None]()
+    columns, categories, computed = dict[str, None](), dict[str, None](), dict[str, None]()
     intercept = True
     for sign, term in (pair for one in _signed_terms(text, where) for pair in _apart(*one, where)):
         if term in ("0", "1"):
@@ -82,13 +84,16 @@ def read_terms(text: str, where: str) -> Terms:
         if kind and sign == "-":
             raise UsageError(f"{where}: -{term} takes away a term that is not there; expected it left out")
         if kind == "group":
-            columns |= dict.fromkeys(_group_columns(content, term, where))
-        elif kind:
-            columns |= dict.fromkeys(TermReader(content, where, kind).columns)
+            inner, groups = _of_group(content, term, where)
+            columns |= dict.fromkeys([*inner.columns, *groups])
+            computed |= dict.fromkeys(inner.computed)
         else:
-            reader = TermReader(term, where)
-            columns |= dict.fromkeys(reader.columns)
-            categories |= dict.fromkeys(reader.categories)
+            reader = TermReader(content, where, kind) if kind else TermReader(term, where)
+            columns |= reader.columns
+            categories |= reader.categories
+            # What `s(g, bs='re')` holds is a group.
+            computed |= {} if kind == "s" and re.search(r"['\"]re['\"]", content) else reader.computed
+        if not kind:
             kept.append(f"{sign} {term}")
         if kind:
             special[kind].append(term if kind == "s" else content)
@@ -100,6 +105,7 @@ def read_terms(text: str, where: str) -> Terms:
         tuple(special["group"]),
         tuple(columns),
         tuple(categories),
+        tuple(computed),
     )
 
 
@@ -183,12 +189,13 @@ def _closes_at_end(term: str) -> bool:
     return False
 
 
-def _group_columns(content: str, term: str, where: str) -> list[str]:
+def _of_group(content: str, term: str, where: str) -> tuple[Terms, list[str]]:
+    """The effects of a group, left of the bar of a term, and the columns that name the group."""
     left, right = (part.strip() for part in _pieces(content, "|"))
     inner = read_terms(left, f"{where}, {term}")
     if inner.offsets or inner.smooths or inner.groups:
         raise UsageError(f"{where}: {term} holds more than plain terms left of its bar; expected such as (1 + x | g)")
-    return [*inner.columns, *TermReader(right, where).columns]
+    return inner, list(TermReader(right, where).columns)
 
 
 def _check_quotes(text: str, where: str) -> None:

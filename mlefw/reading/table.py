@@ -24,6 +24,7 @@ class Table:
         files: names of the files of a table of several files.
         holes: masks (num_rows,) of missing cells, for columns that have any; values there have no meaning.
         orders: levels, from lowest to highest, of text columns for which the source states an order.
+        dates: names of columns of dates, which are numbers of days since 1970-01-01.
         release: frees memory of columns that are stored in files.
     """
 
@@ -35,6 +36,7 @@ class Table:
     holes: dict[str, np.ndarray] = field(default_factory=dict)
     orders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     release: Callable[[], None] = field(default=lambda: None, compare=False)
+    dates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the shapes of the columns, which may come from a plugin.
@@ -59,7 +61,7 @@ class Table:
         columns = {name: column[index] for name, column in self.columns.items()}
         holes = {name: hole[index] for name, hole in self.holes.items() if hole[index].any()}
         place = (self.origin, self.first_row, self.row_numbers(index), self.files)
-        return type(self)(columns, *place, holes, self.orders)
+        return type(self)(columns, *place, holes, self.orders, dates=self.dates)
 
     def one_by_one(self, names: Iterable[str]) -> Iterator[str]:
         """Iterate over names, releasing the memory of columns in files after each."""

@@ -45,7 +45,7 @@ class TermReader:
 
     def __init__(self, term: str, where: str, kind: str = "") -> None:
         self.term, self.where = term, where
-        self.columns, self.categories = dict[str, None](), dict[str, None]()
+        self.columns, self.categories, self.computed = dict[str, None](), dict[str, None](), dict[str, None]()
         self._names = dict[str, str]()
         try:
             tree: ast.expr = ast.parse(self._as_python(f"f({term})" if kind == "s" else term), mode="eval").body
@@ -125,8 +125,8 @@ class TermReader:
         first, *rest = node.args
         if not isinstance(first, ast.Name):
             raise self._refused("makes a category of what is no column; expected C(column)")
-        self._column(first)
-        self.categories[self._names.get(first.id, first.id)] = None
+        name = self._names.get(first.id, first.id)
+        self.columns[name] = self.categories[name] = None
         for value in [*rest, *(keyword.value for keyword in node.keywords)]:
             self._contrast(value)
 
@@ -188,7 +188,7 @@ class TermReader:
     def _column(self, node: ast.expr) -> None:
         assert isinstance(node, ast.Name)
         name = self._names.get(node.id, "." if node.id == "dot__" else node.id)
-        self.columns[name] = None
+        self.columns[name] = self.computed[name] = None
 
 
 def _is_number(node: ast.expr, most: float) -> bool:

@@ -223,7 +223,12 @@ def _notations(content: _Column, setting: NumberFormat | None) -> _Found:
             f"numbers with a decimal '{form.other}'",
             f"set data.decimal='{form.other}'" if setting else plain,
         ),
-        (looks_like_a_date, "dates or times", "turn them into numbers (days since a date, say), leave the column out"),
+        (
+            looks_like_a_date,
+            "dates or times",
+            "turn them into numbers (days since a date, say), for a formula into dates such as 2024-05-31, leave the "
+            "column out",
+        ),
         (looks_like_a_fraction, "fractions or ratios", "write them as decimal numbers"),
         (looks_uncertain, "numbers with their errors", "write the numbers alone"),
     )

@@ -41,6 +41,7 @@ class _Column:
     name: str
     values: np.ndarray
     levels: tuple[str, ...] = ()
+    is_date: bool = False
 
     @property
     def typical(self) -> np.ndarray:
@@ -155,6 +156,7 @@ class Effect:
         self.trained = None if trained is None or bool(trained[k].isnan().any()) else trained[k].double().cpu()
         assert schema.design is not None
         self.columns = {feature.name: _column(schema.design, feature) for feature in schema.features}
+        self.dates = tuple(name for name, column in self.columns.items() if column.is_date)
         self.read = [self.columns[name] for name in dict.fromkeys(name for term in terms for name in term.variables)]
         active = {j: at for at, j in enumerate(solution.problem.active.tolist())}
         self.at = [active[j] for term in terms for j in term.positions if j in active]
@@ -166,7 +168,9 @@ class Effect:
         columns = {name: np.repeat(one.typical, size) for name, one in self.columns.items()} | dict(varying)
         columns |= {name: np.zeros(size) for name in (self.schema.offset,) if name}
         columns |= {name: np.ones(size) for name in (self.schema.exposure, self.schema.trials) if name}
-        x = self.schema.rows(Table(columns, "the rows of a picture"), log_link=True, target_required=False).x
+        x = self.schema.rows(
+            Table(columns, "the rows of a picture", dates=self.dates), log_link=True, target_required=False
+        ).x
         index = problem.active[self.at]
         z = (x[:, index] - problem.mean[index]) / problem.scale[index]
         place = torch.tensor(self.at, dtype=torch.long) + self.k * (problem.num_active + 1)
@@ -195,7 +199,8 @@ def _panel(effect: Effect, title: str) -> TermPanel | None:
     known = numeric[0].values
     x = np.linspace(known[0], known[-1], _NUM_POINTS)
     if not others:
-        return TermPanel(title, numeric[0].name, x, {"": effect.along({numeric[0].name: x})}, rug=known)
+        line = effect.along({numeric[0].name: x})
+        return TermPanel(title, numeric[0].name, x, {"": line}, rug=known, is_date=numeric[0].is_date)
     other = others[0]
     if len(other.levels) > _MOST_LINES:
         return None
@@ -203,7 +208,7 @@ def _panel(effect: Effect, title: str) -> TermPanel | None:
     for j, level in enumerate(other.levels):
         fixed = {other.name: np.repeat(other.values[j : j + 1], len(x))}
         lines[f"{other.name} {level}"] = effect.along({numeric[0].name: x, **fixed})
-    return TermPanel(title, numeric[0].name, x, lines, rug=known)
+    return TermPanel(title, numeric[0].name, x, lines, rug=known, is_date=numeric[0].is_date)
 
 
 def _column(design: Design, feature: Feature) -> _Column:
@@ -212,4 +217,5 @@ def _column(design: Design, feature: Feature) -> _Column:
         return _Column(feature.name, np.array([False, True]) if feature.levels == BOOLEANS else texts, feature.levels)
     if values := design.numbers.get(feature.name):
         return _Column(feature.name, np.array(values), tuple(map(written, values)))
-    return _Column(feature.name, np.array(design.quantiles.get(feature.name, feature.means)))
+    known = design.quantiles.get(feature.name, feature.means)
+    return _Column(feature.name, np.array(known), is_date=feature.is_date)

@@ -112,7 +112,9 @@ def conclude(
         summary["misfit"] = misfit
     # What follows may take long, or run out of memory: what is known by now is written first.
     write_summary(config, run_dir, {**summary, "status": "failed", "reason": _UNFINISHED}, baseline, [])
-    kept = partial(exact_checkpoint.keep, checkpoint_of(run_dir), yardstick.exact, objective, config.baseline)
+    kept = partial(
+        exact_checkpoint.keep, checkpoint_of(run_dir), yardstick.exact, objective, config.baseline, data.dependence
+    )
     attempt("the exact estimates of the checkpoint", kept, None)
     summary |= attempt(
         "the uncertainty of the parameters", lambda: keep_posterior(config, run_dir, objective, data.splits), {}

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance, covariance
-from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.mean_interval import CoefficientCovariance
 from mlefw.baseline.predictor import as_objective
 from mlefw.callback.stored_state import Content
@@ -18,6 +17,7 @@ from mlefw.configuration.settings import Settings
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.objective.objective import Objective
+from mlefw.rows.dependence import Dependence
 from mlefw.run import archive
 from mlefw.run.checkpoint import Trained, card
 from mlefw.run.pooled import Pooled
@@ -49,7 +49,7 @@ def write(config: Settings, run_dir: Path, prepared: Prepared, exact: ExactEstim
     plain = config.replaced(model=_LINEAR, choices=choices, **dict.fromkeys((*_UNUSED, "table", "glance")))
     described = archive.Archive(card(plain, prepared.data, prepared.data.train.population)).card
     estimates = stored(exact, estimand.objective, config.baseline.get("ridge_scale"))
-    estimates[COVARIANCE] = covariances(exact, config.baseline["standard_errors"])
+    estimates[COVARIANCE] = covariances(exact, config.baseline, prepared.data.dependence)
     content: Content = {
         "state_dict": {f"objective.{key}": value for key, value in model.state_dict().items()},
         "mlefw": described,
@@ -59,23 +59,39 @@ def write(config: Settings, run_dir: Path, prepared: Prepared, exact: ExactEstim
     archive.write(run_dir / "checkpoints" / "best.ckpt", content)
 
 
-def keep(path: Path, exact: ExactEstimates, objective: Objective, settings: Mapping[str, Any]) -> None:
-    """Add the exact estimates to the checkpoint of a run at `path`; `settings` is the section `baseline`."""
+def keep(
+    path: Path, exact: ExactEstimates, objective: Objective, settings: Mapping[str, Any], dependence: Dependence
+) -> None:
+    """Add the exact estimates to the checkpoint of a run.
+
+    Args:
+        path: the checkpoint.
+        exact: the estimates.
+        objective: the objective of the run.
+        settings: the section `baseline`.
+        dependence: clusters and times of the training rows.
+    """
     content = stored(exact, objective, settings.get("ridge_scale"))
-    if found := covariances(exact, settings.get("standard_errors", "default")):
+    if found := covariances(exact, settings, dependence):
         content[COVARIANCE] = found
     archive.amend(path, **{ESTIMATES: content})
 
 
-def covariances(exact: ExactEstimates, kind: StandardErrors) -> dict[str, dict[str, Tensor]]:
-    """The covariance of the coefficients of each linear estimate of a table, as tensors by name; of others none."""
-    found = {}
+def covariances(
+    exact: ExactEstimates, settings: Mapping[str, Any], dependence: Dependence
+) -> dict[str, dict[str, Tensor]]:
+    """The covariance of the coefficients of each linear estimate of a table, as tensors by name; of others none.
+
+    Its kind is that of the standard errors of the section `baseline`, `settings`.
+    """
+    kind, found = settings.get("standard_errors", "default"), {}
+    dependence = replace(dependence, lag=settings.get("lag"))
     for name, solution in exact.solutions.items():
         if not isinstance(solution, Solution) or not solution.may_exist or solution.parts:
             continue
         if solution.problem.features is not None or solution.problem.size > _MOST:
             continue
-        errors = covariance(solution, kind)
+        errors = covariance(solution, kind, dependence)
         if isinstance(errors, Covariance):
             found[name] = dict(CoefficientCovariance.of(solution, errors)._asdict())
     return found

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlefw.errors import UsageError
+from mlefw.reading.days import span
 from mlefw.reading.formula import Terms, check_columns, quoted, read_shift, read_terms
 from mlefw.reading.levels import numbers
 from mlefw.reading.table import Table
@@ -257,7 +258,7 @@ class Design:
                     where = f"terms.{one.parameter}"
                     if one.state is not None:
                         for call, rows, low, high in one.state.beyond(frame, part, where):
-                            yield call, f"{low:g} to {high:g}", index, rows
+                            yield call, span(table, one.state.ranges[call][0], low, high), index, rows
                     for term in one.random:
                         rows, how = term.beyond(frame, part, where)
                         yield term.label, how, index, rows

@@ -28,6 +28,7 @@ class Feature:
         kind: whether it is a number or a category.
         levels: levels of a category, in the order that the source states, else sorted.
         means: means of the design columns over the training rows that have the feature.
+        is_date: whether the number is a date, in days since 1970-01-01.
         indicator: whether a last design column, `{name} is missing`, is 1 where a row lacks the feature.
     """
 
@@ -36,6 +37,7 @@ class Feature:
     levels: tuple[str, ...] = ()
     means: tuple[float, ...] = ()
     indicator: bool = False
+    is_date: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -135,7 +137,7 @@ def learn_feature(table: Table, name: str, listed: bool, insisted: bool = False)
     column = table.columns[name]
     if not (listed or is_text(column) or column.dtype.kind == "b"):
         numbers(table, name, "a numeric feature")
-        return Feature(name, "numeric")
+        return Feature(name, "numeric", is_date=name in whole.dates)
     if column.dtype.kind == "b":
         return Feature(name, "category", BOOLEANS)
     levels, _ = factorize(column)
@@ -152,6 +154,21 @@ def term_columns(features: Iterable[Feature]) -> dict[str, list[int]]:
         found[feature.name] = list(range(start, start + len(feature.names)))
         start += len(feature.names)
     return found
+
+
+def check_dates(features: Iterable[Feature], table: Table) -> None:
+    """Check that columns of dates hold dates.
+
+    Raises:
+        UsageError: one holds something else.
+    """
+    for feature in features:
+        name = feature.name
+        if feature.is_date and name not in table.dates and len(table.present(name)[1]):
+            raise UsageError(
+                f"{table.origin}: column {name!r} holds no dates, and in training it did"
+                "\n  expected: dates, such as 2024-05-31 or 2024-05-31 12:30"
+            )
 
 
 def check_design_names(features: Iterable[Feature], origin: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlefw.errors import UsageError
+from mlefw.reading.days import span
 from mlefw.reading.formula import Terms, read_terms
 from mlefw.reading.table import Table
 from mlefw.schema.formula_library import (
@@ -145,8 +146,9 @@ class FormulaState:
         """The error of values outside of the range of a spline, with their rows."""
         for call, outside, low, high in self.beyond(frame, table, where):
             if call.startswith("bs(") and outside.any():
+                known = span(table, self.ranges[call][0], low, high)
                 return UsageError(
-                    f"{where}: {call} is known from {low:g} to {high:g} alone; outside lies {table.where(outside)} of "
+                    f"{where}: {call} is known from {known} alone; outside lies {table.where(outside)} of "
                     f"{table.origin}\n  expected values within, or in training {call[:-1]}, extrapolation='clip') or "
                     "'extend'"
                 )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mlefw.errors import UsageError
+from mlefw.reading.days import span
 from mlefw.reading.formula import Terms, quoted, read_terms
 from mlefw.reading.levels import check_whole, factorize
 from mlefw.reading.table import Table
@@ -83,7 +84,7 @@ class RandomTerm:
             return _group_codes(table, self.factors, self.levels) < 0, "group"
         x = evaluated(self.variable, frame, table, f"{where}, {self.label}")
         low, high = (self.knots[k] for k in ((0, -1) if self.basis == "cr" else (3, -4)))
-        return (x < low) | (x > high), f"{low:g} to {high:g}"
+        return (x < low) | (x > high), span(table, self.variable, low, high)
 
     def _effects(self, frame: Any, table: Table, where: str) -> Iterator[np.ndarray]:
         terms = read_terms(self.left, f"{where}, {self.label}")

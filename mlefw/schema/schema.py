@@ -20,7 +20,7 @@ from mlefw.rows.rows import Rows
 from mlefw.rows.shape import RowShape
 from mlefw.schema.design import Design
 from mlefw.schema.event import Event, as_bounds, learn_event
-from mlefw.schema.feature import Feature, Unseen, check_design_names, learn_feature, term_columns
+from mlefw.schema.feature import Feature, Unseen, check_dates, check_design_names, learn_feature, term_columns
 from mlefw.schema.identifier import check_numbered
 from mlefw.schema.roles import check_roles, learn_targets, offsets, weights
 from mlefw.schema.target import Target, TargetKind, coded, coded_together
@@ -247,6 +247,8 @@ class Schema:
         reading.numeric = tuple(f.name for f in self.features if f.kind == "numeric")
         reading.numeric += tuple(target.name for target in self.targets if target.labels is None)
         reading.prediction, reading.partial, reading.bounds = prediction, self.partial, self.bounds
+        # The columns that training needs beside those of the model, such as groups, need not be there.
+        reading.checks_names, reading.dates = False, tuple(f.name for f in self.features if f.is_date)
         return reading
 
     def rows(self, table: Table, log_link: bool, target_required: bool = True, whole: bool = True) -> Rows:
@@ -271,6 +273,7 @@ class Schema:
         asked += [name for name in (self.offset, self.exposure, self.trials) if name]
         asked += [name for name in (*self.observed, self.weight) if name and target_required]
         require(asked, table.columns, table.origin, "the model needs it")
+        check_dates(self.features, table)
         if len(self.targets) == 1:
             y = coded(table, self.target, self.kind, self.labels, target_required)
             if self.event is not None:

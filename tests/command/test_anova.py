@@ -11,8 +11,11 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
+import mlefw
 from mlefw.cli import run
-from mlefw.command import anova
+from mlefw.command import anova, baseline
+from mlefw.configuration.read import read_settings, settings_of
+from mlefw.data.frame import as_arrow, offered
 from mlefw.errors import UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -111,6 +114,25 @@ def test_three_models_in_any_order_and_as_a_file(
     np.testing.assert_allclose(found["f"][1:], expected, rtol=1e-8)
     np.testing.assert_allclose(found["f_p"][1:], stats.f.sf(expected, [2, 1], 85), rtol=1e-8)
     assert run(["anova", f"runs=[{','.join(runs)}]", f"table={tmp_path / 'a.csv'}"]) == 2
+
+
+def test_from_python_of_runs_of_files_and_of_frames(fitted: Fitted, tmp_path: Path) -> None:
+    runs = [fitted("gaussian", features) for features in ("[x,z,g]", "[x]")]
+    found = mlefw.anova(runs[0], mlefw.load(runs[1]))
+    pd.testing.assert_frame_equal(found, pd.DataFrame(anova.frame(anova.run(runs))), check_dtype=False)
+    assert list(mlefw.anova(runs[0])["term"]) == ["x", "z", "g"]
+    # The rows of a frame are nowhere but with the caller.
+    for name, formula in (("a", "number ~ x"), ("b", "number ~ x + z + g")):
+        config = read_settings("baseline", [f"formula={formula}", "data=frame"], [], ())
+        with offered(rows=as_arrow(FRAME)):
+            baseline.run(settings_of({**config, "run_dir": str(tmp_path / name)}), tmp_path / name)
+    same = mlefw.anova(tmp_path / "a", tmp_path / "b", data=FRAME)
+    for column in ("likelihood_ratio", "wald_p", "score", "f", "aic", "df"):
+        np.testing.assert_allclose(same[column][1], found[column][1], rtol=1e-9)
+    with pytest.raises(UsageError, match="training rows cannot be read again"):
+        mlefw.anova(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(UsageError, match="no longer those of its estimate"):
+        mlefw.anova(tmp_path / "a", tmp_path / "b", data=FRAME[::-1])
 
 
 def test_a_shared_scale_is_nested_in_a_predicted_one(fitted: Fitted) -> None:

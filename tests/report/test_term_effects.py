@@ -122,3 +122,17 @@ def test_mlefw_baseline_writes_them_where_there_is_a_formula(tmp_path: Path) -> 
     assert written == ["groups_rate.png", "terms_rate.png"]
     assert not (tmp_path / "b" / "plots").exists()
     assert not (tmp_path / "c" / "plots").exists()
+
+
+def test_dates_are_numbers_of_days_and_stand_along_the_axis() -> None:
+    days = np.datetime64("2020-01-05") + 7 * np.arange(N)
+    y = 0.3 * np.sin(np.arange(N) / 20) + 0.1 * RANDOM.normal(size=N)
+    of = fit({"y": y, "day": days}, "formula=y ~ day")
+    number = 18266 + 7.0 * np.arange(N)
+    (panel,) = term_panels(of.solution, of.schema, errors(of))["loc"]
+    slope, start = np.polyfit(number, y, 1)
+    np.testing.assert_allclose(of.column("loc"), [start, slope], rtol=1e-7)
+    assert panel.lines[""].value == pytest.approx(slope * (panel.x - number.mean()), abs=1e-9)
+    axes = term_effects([panel], "loc", "loc", "").axes[0]
+    axes.figure.canvas.draw()
+    assert {"2021", "Jul"} <= {tick.get_text() for tick in axes.get_xticklabels()}

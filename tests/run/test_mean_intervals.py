@@ -136,3 +136,42 @@ def test_a_run_predicts_by_the_estimate_beside_its_network(tmp_path: Path) -> No
         trained.predict(new, exact=True, uncertainty="laplace")
     with pytest.raises(UsageError, match="one run"):
         load([tmp_path / "r", tmp_path / "b"]).predict(new, exact=True)
+
+
+CLUSTER, TIME = np.arange(120) % 11, RANDOM.permutation(120)
+
+
+def products(kind: str, scores: np.ndarray) -> tuple[np.ndarray, float]:
+    """The middle of the sandwich of scores (n, p), and the half width of an interval in standard errors."""
+    if kind == "hc1":
+        return scores.T @ scores * 120 / 117, Z
+    if kind == "cluster":
+        sums = np.stack([scores[k == CLUSTER].sum(0) for k in range(11)])
+        return sums.T @ sums * 11 / 10, stats.t.isf((1 - LEVEL) / 2, 10)
+    ordered, total = scores[np.argsort(TIME)], scores.T @ scores
+    for lag in (1, 2, 3):
+        product = ordered[lag:].T @ ordered[:-lag]
+        total = total + (1 - lag / 4) * (product + product.T)
+    return total, Z
+
+
+@pytest.mark.filterwarnings("ignore:.*(clusters of column|times of column)")
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("hc1", ()), ("cluster", ("data.cluster=g",)), ("hac", ("data.time=t", "baseline.lag=3"))]
+)
+def test_they_have_the_errors_that_were_asked_for(kind: str, settings: tuple[str, ...], tmp_path: Path) -> None:
+    """As `vcovHC`, `vcovCL` and `NeweyWest` of R's sandwich, here written out."""
+    y = TARGETS["poisson"]
+    frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "y": y, "g": CLUSTER, "t": TIME})
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    data = ("data=csv", f"data.path={tmp_path / 'd.csv'}", "data.target=y", "data.features=[a,b]", *settings)
+    given = (*data, f"baseline.standard_errors={kind}", f"run_dir={tmp_path / 'b'}")
+    assert run(["baseline", "head=poisson", *given]) == 0
+    found, new = predicted(load(tmp_path / "b")), sm.add_constant(NEW)
+    beta = sm.GLM(y, DESIGN, family=sm.families.Poisson()).fit(tol=1e-14).params
+    mean = np.exp(DESIGN @ beta)
+    middle, quantile = products(kind, DESIGN * (y - mean)[:, None])
+    bread = np.linalg.inv(DESIGN.T @ (DESIGN * mean[:, None]))
+    error = np.sqrt(((new @ bread @ middle @ bread) * new).sum(1))
+    for end, sign in (("lower", -1), ("upper", 1)):
+        np.testing.assert_allclose(found[f"mean_{end}"], np.exp(new @ beta + sign * quantile * error), rtol=1e-6)
