@@ -1,7 +1,9 @@
 """Numerical evidence that an estimate is an optimum: curvature around it, its level set on rays, other descents."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -183,5 +185,15 @@ def _scattered(solution: Solution, generator: torch.Generator) -> Iterator[Tenso
 
 
 def _fewer(problem: Problem) -> Problem:
+    """The problem on a sample of many rows; equal rows (counts in a null model) are merged if that halves them."""
     step = problem.rows.num_rows // _FEW_ROWS
-    return sample(problem, step) if step > 1 else problem
+    few = sample(problem, step) if step > 1 else problem
+    rows = few.rows
+    columns = (problem.active_features(rows), rows.y.double(), rows.offset)
+    whole = torch.cat([column.reshape(rows.num_rows, -1) for column in columns], 1)
+    _, first, index = np.unique(whole.numpy(), axis=0, return_index=True, return_inverse=True)
+    if 2 * len(first) > rows.num_rows:
+        return few
+    total = np.bincount(index, rows.weight.numpy())
+    merged = rows.take(torch.from_numpy(first))._replace(weight=torch.from_numpy(total))
+    return replace(few, rows=merged)
