@@ -11,7 +11,7 @@ from mlefw.head.base import Head
 from mlefw.objective.gradient import is_replayable
 from mlefw.objective.replay import Replay
 
-_WIDE = 64
+_WIDE = 8
 """Number of columns from which numpy's symmetric product, which computes one triangle, is faster than torch's."""
 
 _PLAIN_CALLS, _MOST_SHAPES = 4, 8
