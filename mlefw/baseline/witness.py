@@ -94,7 +94,7 @@ def lower_point(solution: Solution) -> tuple[bool, Tensor | None]:
     Rays go in both directions along the principal axes of the information at theta, along theta, and along each
     intercept, with changes of eta from a hundredth of a raw unit to a hundred units.
     """
-    problem, theta = _fewer(solution.problem), solution.theta
+    problem, theta = fewer_rows(solution.problem), solution.theta
     if problem is not solution.problem:
         theta = solve_from(problem, theta).theta
     here = problem.value(theta)
@@ -156,7 +156,7 @@ def agrees(solution: Solution) -> int:
 
     A descent that stops above the optimum without a stationary point is not counted.
     """
-    problem = _fewer(solution.problem)
+    problem = fewer_rows(solution.problem)
     here = solve_from(problem, solution.theta) if problem is not solution.problem else solution
     generator = torch.Generator().manual_seed(0)
     same = 0
@@ -184,7 +184,7 @@ def _scattered(solution: Solution, generator: torch.Generator) -> Iterator[Tenso
         yield theta + size * noise * problem.free
 
 
-def _fewer(problem: Problem) -> Problem:
+def fewer_rows(problem: Problem) -> Problem:
     """The problem on a sample of many rows; equal rows (counts in a null model) are merged if that halves them."""
     step = problem.rows.num_rows // _FEW_ROWS
     few = sample(problem, step) if step > 1 else problem
