@@ -11,7 +11,7 @@ from mlefw.head.base import Head
 from mlefw.objective.gradient import is_replayable
 from mlefw.objective.replay import Replay
 
-_WIDE = 64
+_WIDE = 8
 """Number of columns from which numpy's symmetric product, which computes one triangle, is faster than torch's."""
 
 _PLAIN_CALLS, _MOST_SHAPES = 4, 8
@@ -102,8 +102,10 @@ def add_hessian(hessian: Tensor, design: Tensor, curvature: Tensor, eta_dim: int
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """Matrix product, by the routine for a vector if `right` has one column, which is twice as fast."""
-    return (left @ right[:, 0]).unsqueeze(1) if right.shape[1] == 1 else left @ right
+    """Matrix product; with one column by numpy's routine for a vector, which takes half the time of torch's."""
+    if right.shape[1] > 1:
+        return left @ right
+    return torch.from_numpy(left.numpy() @ right[:, 0].numpy()).unsqueeze(1)
 
 
 def gram(z: Tensor, weight: Tensor | None, scratch: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlefw.baseline.derivatives import gram, triangle
+from mlefw.baseline.derivatives import gram, product, triangle
 from mlefw.baseline.problem import Problem
 from mlefw.rows.rows import Rows
 
@@ -99,14 +99,14 @@ def weighted_products(problem: Problem, with_target: bool = False, exact: bool =
         x = problem.active_features(rows)
         x = torch.sub(x, near[:p], out=centred[: len(x)]) if moved else x
         products[:p, :p] += gram(x, rows.weight if weighted else None, scratch[: len(x)])
-        one = rows.weight if weighted else torch.ones_like(rows.weight)
-        products[:p, p + 1] += one @ x
-        products[p + 1, p + 1] += one.sum()
+        products[:p, p + 1] += product(x.T, rows.weight.unsqueeze(1))[:, 0]
+        products[p + 1, p + 1] += rows.weight.sum()
         if with_target:
             y = raw_target(problem, rows.y, rows.offset) - near[p]
-            products[:p, p] += (one * y) @ x
-            products[p, p] += (one * y) @ y
-            products[p, p + 1] += one @ y
+            heavy = rows.weight * y if weighted else y
+            products[:p, p] += product(x.T, heavy.unsqueeze(1))[:, 0]
+            products[p, p] += heavy @ y
+            products[p, p + 1] += heavy.sum()
     size = p + 1 if with_target else p
     mean = products[:size, p + 1] / total
     return near[:size] + mean, products[:size, :size] - total * torch.outer(mean, mean)

@@ -201,12 +201,13 @@ class Problem(Layout):
         gain, eta_dim = self.head.gain, self.head.eta_dim
         scratch = torch.empty(min(self.block, self.rows.num_rows), self.num_active + 1, dtype=torch.float64)
         for rows, design, eta in self.designs(theta):
-            nll, slope, curvature = row_derivatives(self.head, eta, rows.y)
             if expected:
                 information = self.head.information_given(eta, rows.y)
                 if information is None:
                     raise NotImplementedError(f"{type(self.head).__name__} states no expected information")
-                curvature = information
+                (nll, slope), curvature = row_slopes(self.head, eta, rows.y), information
+            else:
+                nll, slope, curvature = row_derivatives(self.head, eta, rows.y)
             total += float(rows.weight @ nll)
             add_gradient(gradient, design, rows.weight.unsqueeze(1) * slope * gain, eta_dim)
             weighted = rows.weight.view(-1, 1, 1) * curvature * (gain * gain.unsqueeze(1))

@@ -16,6 +16,8 @@ _NARROW = 8
 """Number of features below which a Hessian is hardly more expensive than a gradient."""
 _FEW = 80
 """Rows for each feature above which the method pays."""
+_WORTH = 6e5
+"""Rows times features times squared number of eta columns below which a few Newton steps take less time."""
 _ROUND = 30.0
 """Condition number of a sample's Hessian up to which scaling the coordinates suffices."""
 
@@ -57,7 +59,9 @@ def approach(problem: Problem, theta: Tensor) -> Approach | None:
 
 def pays(problem: Problem) -> bool:
     """Whether there are enough rows and features for the method to be faster than Newton steps on all rows."""
-    return problem.num_active >= _NARROW and problem.rows.num_rows >= _FEW * (problem.num_active + 1)
+    features, rows = problem.num_active, problem.rows.num_rows
+    worth = float(rows) * features * problem.head.eta_dim**2 >= _WORTH
+    return features >= _NARROW and rows >= _FEW * (features + 1) and worth
 
 
 def sample(problem: Problem, step: int) -> Problem:

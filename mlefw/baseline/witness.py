@@ -1,7 +1,9 @@
 """Numerical evidence that an estimate is an optimum: curvature around it, its level set on rays, other descents."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,7 +94,7 @@ def lower_point(solution: Solution) -> tuple[bool, Tensor | None]:
     Rays go in both directions along the principal axes of the information at theta, along theta, and along each
     intercept, with changes of eta from a hundredth of a raw unit to a hundred units.
     """
-    problem, theta = _fewer(solution.problem), solution.theta
+    problem, theta = fewer_rows(solution.problem), solution.theta
     if problem is not solution.problem:
         theta = solve_from(problem, theta).theta
     here = problem.value(theta)
@@ -154,7 +156,7 @@ def agrees(solution: Solution) -> int:
 
     A descent that stops above the optimum without a stationary point is not counted.
     """
-    problem = _fewer(solution.problem)
+    problem = fewer_rows(solution.problem)
     here = solve_from(problem, solution.theta) if problem is not solution.problem else solution
     generator = torch.Generator().manual_seed(0)
     same = 0
@@ -182,6 +184,16 @@ def _scattered(solution: Solution, generator: torch.Generator) -> Iterator[Tenso
         yield theta + size * noise * problem.free
 
 
-def _fewer(problem: Problem) -> Problem:
+def fewer_rows(problem: Problem) -> Problem:
+    """The problem on a sample of many rows; equal rows (counts in a null model) are merged if that halves them."""
     step = problem.rows.num_rows // _FEW_ROWS
-    return sample(problem, step) if step > 1 else problem
+    few = sample(problem, step) if step > 1 else problem
+    rows = few.rows
+    columns = (problem.active_features(rows), rows.y.double(), rows.offset)
+    whole = torch.cat([column.reshape(rows.num_rows, -1) for column in columns], 1)
+    _, first, index = np.unique(whole.numpy(), axis=0, return_index=True, return_inverse=True)
+    if 2 * len(first) > rows.num_rows:
+        return few
+    total = np.bincount(index, rows.weight.numpy())
+    merged = rows.take(torch.from_numpy(first))._replace(weight=torch.from_numpy(total))
+    return replace(few, rows=merged)

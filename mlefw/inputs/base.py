@@ -72,8 +72,12 @@ def learn(inputs: Inputs, rows: Rows, mean: Tensor, scale: Tensor) -> None:
     step = max(1, -(-rows.x.numel() // _MAX_CELLS))
     some = rows.take(slice(None, None, step))
     counted = torch.cat([block.weight > 0 for block in some.blocks(2**12)])
-    x = torch.cat([(block.x - mean) / scale for block in some.blocks(2**12)])
-    inputs.learn(x[counted], some.weight[counted].clone())
+    x, size = mean.new_empty(int(counted.sum()), len(mean)), 0
+    for block in some.blocks(2**12):
+        kept = (block.x[block.weight > 0] - mean) / scale
+        x[size : size + len(kept)] = kept
+        size += len(kept)
+    inputs.learn(x, some.weight[counted].clone())
 
 
 def quantiles(x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:

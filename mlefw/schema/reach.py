@@ -70,12 +70,13 @@ class _BeyondTerms:
     def __init__(self) -> None:
         self.counts, self.places = Counter[tuple[str, str]](), dict[tuple[str, str], list[str]]()
 
-    def add(self, schema: Schema, table: Table) -> None:
-        """Add the rows of a block."""
+    def add(self, schema: Schema, table: Table, index: np.ndarray | None) -> None:
+        """Add the rows of a block: those at `index` of a table, or all of them."""
         if schema.design is None:
             return
-        for label, how, index, rows in schema.design.beyond(schema.features, table):
-            where = index[rows]
+        table = table if index is None else table.take(index)
+        for label, how, places_of, rows in schema.design.beyond(schema.features, table):
+            where = places_of[rows]
             places = self.places.setdefault((label, how), [])
             places += table.called(where[: _NAMED - len(places)])
             self.counts[label, how] += len(where)
@@ -117,7 +118,7 @@ class FarRows:
         """
         self.origins.setdefault(table.origin)
         if isinstance(self.schema, Schema):
-            self.terms.add(self.schema, table if index is None else table.take(index))
+            self.terms.add(self.schema, table, index)
         for name, far in far_cells(self.schema, rows).items():
             where = np.sort(np.flatnonzero(far) if index is None else index[far])
             first = next(values for one, values in _columns(self.schema, rows) if one == name)[np.argmax(far)]

@@ -17,6 +17,7 @@ from mlefw.baseline.base import Solution
 from mlefw.baseline.linear import solve_null
 from mlefw.baseline.nonexistence import remedy
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.witness import fewer_rows
 from mlefw.prior.none import NoPrior
 from mlefw.report.coefficient_table import baseline_content
 from mlefw.rows.standardize import feature_statistics
@@ -379,3 +380,17 @@ def test_a_row_of_weight_zero_hides_no_separation() -> None:
     assert not solution.exists
     assert solution.infimum == pytest.approx(0, abs=1e-12)
     assert solution.problem.rows.num_rows == 6
+
+
+@pytest.mark.parametrize("head", ["negative_binomial", "poisson", "gaussian"])
+def test_merged_rows_have_the_objective_of_all_rows(head: str) -> None:
+    """Equal rows with offsets and weights of their own, one of them twice as heavy as the others."""
+    random = np.random.default_rng(3)
+    x, y = random.integers(0, 2, (400, 1)).astype(float), random.integers(0, 4, 400).astype(float)
+    weight, offset = 1.0 + (np.arange(400) == 7), 0.5 * random.integers(0, 2, 400)
+    rows = rows_of(Sample(x, ("x",), y, weight, offset), head)
+    problem = Problem.of(new_head(head, 0), rows, *feature_statistics(rows, True), NoPrior())
+    merged = fewer_rows(problem)
+    assert merged.rows.num_rows == 16
+    theta = torch.from_numpy(random.normal(size=problem.size))
+    assert merged.value(theta) == pytest.approx(problem.value(theta), rel=1e-13)

@@ -11,6 +11,7 @@ from scipy import optimize
 from scipy.special import expit
 from torch import Tensor
 
+from mlefw.baseline import quasi_newton
 from mlefw.baseline.certificate import excess_bound
 from mlefw.baseline.collinear import independent_columns
 from mlefw.baseline.linear import LinearBaseline, solver_for
@@ -52,6 +53,12 @@ def simulated(
     }
     weight = random.integers(0, 4, num_rows).astype(float) if weighted else np.ones(num_rows)
     return sample(x, draws[head](), weight, offset)
+
+
+@pytest.fixture(autouse=True)
+def _few_rows_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few thousand rows stand for many."""
+    monkeypatch.setattr(quasi_newton, "_WORTH", 0.0)
 
 
 def in_standard_errors(problem: Problem, change: Tensor, theta: Tensor) -> float:
