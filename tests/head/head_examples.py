@@ -257,6 +257,40 @@ class FrozenTweedie:
         return scipy.optimize.brentq(lambda y: self.cdf(y) - level, 0, 50 * mean, xtol=1e-14, rtol=1e-13)
 
 
+def quantiles_nll(eta, y):
+    """The mean over the levels 0.1, 0.5 and 0.9 of an asymmetric Laplace NLL."""
+    total = mpmath.mpf(0)
+    for k, level in enumerate((mpmath.mpf(0.1), mpmath.mpf(0.5), mpmath.mpf(0.9))):
+        u = (y - eta[k]) / mpmath.exp(eta[3 + k])
+        total += eta[3 + k] - mpmath.log(level * (1 - level)) + u * (level - (1 if u < 0 else 0))
+    return total / 3
+
+
+class FrozenQuantiles:
+    """A distribution with quantiles at 0.1, 0.5 and 0.9, by linear interpolation and exponential tails."""
+
+    def __init__(self, eta: Row) -> None:
+        self.eta, self.q, self.p = eta, np.sort(eta[:3]), np.array([0.1, 0.5, 0.9])
+        self.tails = (self.q[1] - self.q[0]) / 4, (self.q[2] - self.q[1]) / 4
+
+    def logpdf(self, y: float) -> float:
+        return -float(quantiles_nll([mpmath.mpf(e) for e in self.eta], mpmath.mpf(y)))
+
+    def cdf(self, y: float) -> float:
+        if y < self.q[0]:
+            return 0.1 * math.exp((y - self.q[0]) / self.tails[0])
+        if y > self.q[2]:
+            return 1 - 0.1 * math.exp((self.q[2] - y) / self.tails[1])
+        return float(np.interp(y, self.q, self.p))
+
+    def ppf(self, level: float) -> float:
+        if level < 0.1:
+            return float(self.q[0] + self.tails[0] * math.log(level / 0.1))
+        if level > 0.9:
+            return float(self.q[2] - self.tails[1] * math.log((1 - level) / 0.1))
+        return float(np.interp(level, self.p, self.q))
+
+
 def bernstein(eta, y):
     """The transformation of degree 3 on [−1, 3] and its derivative, by the coefficients themselves."""
     coefficients = [mpmath.mpf(0)]
@@ -380,6 +414,24 @@ EXAMPLES = {
         [*LOCATION_SCALE_EXTREMES, ([0.0, -700.0], 1.0), ([0.0, 0.0], -1e300)],
         location_scale=True,
         set_units=([3.0, math.log(2)], [2.0, 1.0]),
+    ),
+    "quantiles": Example(
+        quantiles_nll,
+        FrozenQuantiles,
+        [
+            ([-1.0, 0.5, 2.0, 0.2, 0.4, -0.3], 1.1),
+            ([3.0, -2.0, 2.5, 0.0, 1.0, 0.5], -1.9),
+            ([50.0, 51.0, 60.0, 1.0, 2.0, 1.5], 40.0),
+            ([0.0, 0.1, 0.3, 0.0, -1.0, 0.0], 9.0),
+        ],
+        [
+            *(([0.0, 1.0, 2.0, s, 0.0, s], y) for s in (-600.0, -30.0, 30.0, 600.0) for y in (-3.0, 1.0, 1.7)),
+            ([0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 1e140),
+            ([1e12, 1e12, 1e12, 0.0, 0.0, 0.0], 1e12 + 3.0),
+            ([-1e-300, 0.0, 1e-300, 0.0, 0.0, 0.0], 1e-300),
+        ],
+        smooth=False,
+        set_units=([3.0] * 3 + [math.log(2)] * 3, [2.0] * 3 + [1.0] * 3),
     ),
     "bernoulli": Example(
         bernoulli_nll,
