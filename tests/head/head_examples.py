@@ -231,9 +231,12 @@ def tweedie_nll(eta, y):
     rate, scale = 2 * mpmath.sqrt(mean) / dispersion, dispersion * mpmath.sqrt(mean) / 2
     if y == 0:
         return rate
-    peak, total = 2 * mpmath.sqrt(y) / dispersion, mpmath.mpf(0)
-    for j in range(max(1, int(peak - 12 * mpmath.sqrt(peak) - 30)), int(peak + 12 * mpmath.sqrt(peak) + 60)):
-        total += mpmath.exp(j * mpmath.log(rate * y / scale) - mpmath.loggamma(j + 1) - mpmath.loggamma(j))
+    peak = 2 * mpmath.sqrt(y) / dispersion
+    whole = range(max(1, int(peak - 12 * mpmath.sqrt(peak) - 30)), int(peak + 12 * mpmath.sqrt(peak) + 60))
+    with mpmath.workdps(60):
+        # No terms cancel, so that few digits do.
+        log = mpmath.log(rate * y / scale)
+        total = mpmath.fsum(mpmath.exp(j * log - mpmath.loggamma(j + 1) - mpmath.loggamma(j)) for j in whole)
     return rate + y / scale + mpmath.log(y) - mpmath.log(total)
 
 
