@@ -60,6 +60,9 @@ def _against_null(solution: Solution, null: Solution, known: dict[str, float], c
     if any(not end.may_exist or not end.converged for end in (solution, null)):
         return content
     lowest = -n * null.problem.mean_nll(null.theta)
+    if not math.isfinite(lowest):
+        # Without an intercept the null model may have a mean of zero.
+        return content
     content["null_log_likelihood"] = lowest
     null_deviance = _deviance(null)
     if deviance is not None and null_deviance is not None:

@@ -227,7 +227,11 @@ def _solution(problem: Problem, first: Sequence[Solver] = ()) -> Solution:
     if not sees_it and (found := perfect_fit(problem)) is not None:
         return found
     try:
-        return solver.solve(problem)
+        found = solver.solve(problem)
+        if problem.head.positive_columns and found.objective == math.inf:
+            why = "no coefficients give every row an eta above 0, which the link asks for"
+            return replace(found, converged=False, exists=None, is_global=None, reason=why)
+        return found
     except (ArithmeticError, np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         theta = origin(problem)
         name, why = type(solver).__name__, f"the solver broke down ({error})"
