@@ -14,7 +14,7 @@ from mlefw.distribution.censored import log1mexp, log_tail
 from mlefw.distribution.parameter import Limit, ParameterSource
 from mlefw.distribution.quadrature import half_line
 from mlefw.distribution.quantile import Level, quantile
-from mlefw.distribution.special import expm1_rest, gammainc, gammaincc, gammaincinv, stirling_error
+from mlefw.distribution.special import gammainc, gammaincc, gammaincinv, stirling_error
 from mlefw.head.base import FactorizedHead
 from mlefw.head.head import Start
 from mlefw.head.lognormal import moments_of_log
@@ -105,7 +105,7 @@ def _chi(v: Tensor) -> Tensor:
     series = torch.ones_like(v)
     for k in range(17, 2, -1):
         series = 1 + small / k * series
-    return torch.where(near, 0.5 * series, expm1_rest(big) / big.square())
+    return torch.where(near, 0.5 * series, (torch.expm1(big) - big) / big.square())
 
 
 def _stirling(shape: Tensor) -> Tensor:
