@@ -14,6 +14,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 from mlefw.baseline.linear import solver_for  # noqa: E402
+from mlefw.baseline.per_target import parts  # noqa: E402
 from mlefw.baseline.problem import Problem  # noqa: E402
 from mlefw.baseline.starts import is_unimodal  # noqa: E402
 from mlefw.configuration.read import read_settings  # noqa: E402
@@ -21,6 +22,7 @@ from mlefw.configuration.yaml_folder import config_root, members  # noqa: E402
 from mlefw.errors import UsageError  # noqa: E402
 from mlefw.head.base import Head  # noqa: E402
 from mlefw.head.multitask import JointHead  # noqa: E402
+from mlefw.head.quantiles import QuantilesHead  # noqa: E402
 from mlefw.prior.none import NoPrior  # noqa: E402
 from mlefw.rows.rows import Rows  # noqa: E402
 from mlefw.run import build  # noqa: E402
@@ -126,6 +128,8 @@ def _preset(name: str) -> str:
         words += [f"{verb}: {', '.join(some)}"] if names else []
     rows = Rows(*(torch.zeros(shape, dtype=torch.float64) for shape in ((1, 1), (1, *head.event_shape), 1, 1)))
     problem = Problem.of(head, rows, torch.zeros(1), torch.ones(1), NoPrior())
+    if isinstance(head, QuantilesHead):
+        problem = parts(problem)[0]
     solver = solver_for(problem)
     is_dedicated = type(solver).__module__.rsplit(".", 1)[1] not in ("newton", "proximal_newton")
     sure = "dedicated" if is_dedicated else "global" if is_unimodal(problem) else "several starts"

@@ -119,7 +119,7 @@ def _by_witness(solution: Solution, settled: bool) -> Solution:
     if on_floor(solution):
         return _open(solution, "a component stands on the floor of its scale")
     if not solution.converged:
-        return _open(solution, "no stationary point was found")
+        return _open(solution, "; ".join(["no stationary point was found", *_far_out(solution)]))
     for _ in range(3):
         rises, lower = lower_point(solution)
         if lower is None:
@@ -143,6 +143,13 @@ def _by_witness(solution: Solution, settled: bool) -> Solution:
 
 def _open(solution: Solution, why: str) -> Solution:
     return replace(solution, exists=None, is_global=None, reason=solution.reason or why)
+
+
+def _far_out(solution: Solution) -> list[str]:
+    """What the parameters go to that lie far beyond the end of their range."""
+    head, raw = solution.problem.head, intercepts(solution.problem, solution.theta)
+    eta = head.center + head.gain * raw
+    return [limit.reason for k, limit in head.column_limits() if float(eta[k]) / limit.end > _BEYOND]
 
 
 def _at_limit(solution: Solution, deadline: float) -> Solution | None:

@@ -16,7 +16,7 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
 
     `mcfadden_r2` (discrete targets) is 1 − ll / ll₀, `cox_snell_r2` is 1 − exp(2 (ll₀ − ll) / n), which equals R² for
     least squares, whose `sigma` is the residual standard error sqrt(RSS / (n − p)). Under a prior there is no AIC, BIC
-    or likelihood ratio test, which assume maximum likelihood.
+    or likelihood ratio test, which assume maximum likelihood; nor for a composite likelihood.
 
     Args:
         solution: the MLE or MAP estimate.
@@ -34,7 +34,10 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
     # A count and its number of trials are one observation.
     is_single = not head.event_shape or head.takes_trials
     content = {"log_likelihood": log_likelihood, "nll_nats": -log_likelihood / n}
-    if problem.prior.flat:
+    if problem.prior.flat and head.composite:
+        # The chances of a composite likelihood are not those that these criteria take for granted.
+        content["num_parameters"] = count
+    elif problem.prior.flat:
         content["num_parameters"] = count
         content |= {"df_resid": left} if is_single else {}
         content["aic"] = 2 * (count - log_likelihood)
@@ -57,6 +60,9 @@ def _against_null(solution: Solution, null: Solution, known: dict[str, float], c
     if any(not end.may_exist or not end.converged for end in (solution, null)):
         return content
     lowest = -n * null.problem.mean_nll(null.theta)
+    if not math.isfinite(lowest):
+        # Without an intercept the null model may have a mean of zero.
+        return content
     content["null_log_likelihood"] = lowest
     null_deviance = _deviance(null)
     if deviance is not None and null_deviance is not None:
@@ -67,6 +73,8 @@ def _against_null(solution: Solution, null: Solution, known: dict[str, float], c
         content["mcfadden_r2"] = 1 - log_likelihood / lowest
     content["cox_snell_r2"] = -math.expm1(2 * (lowest - log_likelihood) / n)
     df = count - int(null.problem.free.sum())
+    if head.composite:
+        return {"null_log_likelihood": lowest}
     if problem.prior.flat and df > 0 and solution.smoothing is None:
         ratio = max(2 * (log_likelihood - lowest), 0.0)
         content |= {"lr_chi2": ratio, "lr_df": int(df), "lr_p_value": chi2_tail(ratio, int(df))}

@@ -22,7 +22,7 @@ from mlefw.baseline.least_absolute import LeastAbsolute
 from mlefw.baseline.least_squares import LeastSquares
 from mlefw.baseline.monotone import Monotone
 from mlefw.baseline.newton import Newton
-from mlefw.baseline.per_target import parts, together
+from mlefw.baseline.per_target import is_separable, parts, together
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.proximal_newton import ProximalNewton
 from mlefw.baseline.quadratic import stated_scales
@@ -45,7 +45,6 @@ from mlefw.baseline.work import (
 from mlefw.baseline.work_plan import announcement, check_plan, planned_work
 from mlefw.errors import UsageError
 from mlefw.head.histogram import HistogramHead
-from mlefw.head.multitask import MultitaskHead
 from mlefw.prior.base import check_scale
 
 StandardErrors = Literal[
@@ -153,7 +152,7 @@ class LinearBaseline:
         return _without_meter(self._solve(replace(problem, meter=meter), meter, start))
 
     def _solve(self, problem: Problem, meter: Meter, start: Tensor | None) -> Solution:
-        if isinstance(problem.head, MultitaskHead):
+        if is_separable(problem.head):
             return together(problem, [self._solve(part, meter, None) for part in parts(problem)])
         if problem.blocks_of_terms:
             return solve_smooth(problem, self.scales)
@@ -208,7 +207,7 @@ def _without_meter(solution: Solution) -> Solution:
 def solve_null(problem: Problem) -> Solution:
     """The intercept-only estimate of a problem."""
     problem = replace(problem.restricted(torch.zeros(0, dtype=torch.long)), blocks_of_terms=())
-    if isinstance(problem.head, MultitaskHead):
+    if is_separable(problem.head):
         return together(problem, [solve_null(part) for part in parts(problem)])
     if isinstance(problem.head, HistogramHead):
         return of_densities(problem, solve_null(of_bins(problem)))
@@ -228,7 +227,11 @@ def _solution(problem: Problem, first: Sequence[Solver] = ()) -> Solution:
     if not sees_it and (found := perfect_fit(problem)) is not None:
         return found
     try:
-        return solver.solve(problem)
+        found = solver.solve(problem)
+        if problem.head.positive_columns and found.objective == math.inf:
+            why = "no coefficients give every row an eta above 0, which the link asks for"
+            return replace(found, converged=False, exists=None, is_global=None, reason=why)
+        return found
     except (ArithmeticError, np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         theta = origin(problem)
         name, why = type(solver).__name__, f"the solver broke down ({error})"

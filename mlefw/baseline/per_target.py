@@ -1,4 +1,4 @@
-"""Several targets that are independent given x, solved one by one, as their objectives share no parameter."""
+"""Several targets, or levels of quantiles, solved one by one, as their objectives share no parameter."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -9,12 +9,22 @@ from torch import Tensor
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.problem import Problem
+from mlefw.head.base import Head
 from mlefw.head.multitask import MultitaskHead
+from mlefw.head.quantiles import QuantilesHead
+
+
+def is_separable(head: Head) -> bool:
+    """Whether a linear problem falls into problems without common parameters."""
+    # A subclass may have another likelihood.
+    return isinstance(head, MultitaskHead) or type(head) is QuantilesHead
 
 
 def parts(problem: Problem) -> list[Problem]:
-    """The problem of each target, on the rows where it is observed."""
+    """The problem of each target, on the rows where it is observed, or of each level."""
     head = problem.head
+    if isinstance(head, QuantilesHead):
+        return [_of_level(problem, head, k) for k in range(len(head.levels))]
     assert isinstance(head, MultitaskHead)
     found = []
     for index, part in enumerate(head.parts):
@@ -31,15 +41,36 @@ def parts(problem: Problem) -> list[Problem]:
     return found
 
 
+def _of_level(problem: Problem, head: QuantilesHead, k: int) -> Problem:
+    """The problem of one level, whose objective is that of all levels times their number."""
+    part = head.part(k).cpu()
+    part.floor.zero_()
+    used = None if problem.used is None else problem.used[[k]]
+    found = replace(problem, head=part, used=used)
+    if problem.prior.flat:
+        return found
+    # Beside a mean of likelihoods the prior counts as if there were so many fewer rows.
+    weight = problem.rows.weight / len(head.levels)
+    population = problem.population / len(head.levels)
+    return replace(found, rows=problem.rows._replace(weight=weight), population=population)
+
+
+def names_of(head: Head) -> tuple[str, ...]:
+    """The names of the targets or levels."""
+    return head.targets if isinstance(head, MultitaskHead) else head.eta_names
+
+
 def together(problem: Problem, solutions: Sequence[Solution]) -> Solution:
-    """The solution of the problem of all targets, combined from the solutions of each."""
+    """The solution of the problem of all targets or levels, combined from the solutions of each."""
     head = problem.head
-    assert isinstance(head, MultitaskHead)
     width = problem.num_active + 1
-    share = [solution.problem.population / problem.population for solution in solutions]
+    if isinstance(head, MultitaskHead):
+        share = [solution.problem.population / problem.population for solution in solutions]
+    else:
+        share = [1 / len(solutions)] * len(solutions)
     nothing = [
         f"{name}: {solution.reason}"
-        for name, solution in zip(head.targets, solutions, strict=True)
+        for name, solution in zip(names_of(head), solutions, strict=True)
         if solution.reason is not None
     ]
     least = [s.objective if s.may_exist else s.infimum for s in solutions]

@@ -90,6 +90,6 @@ def as_objective(solution: Solution, objective: Objective) -> Objective:
 
 def _floor(solution: Solution) -> Tensor:
     """The floor under which the estimate was found, a scalar, or (num_targets,) for several targets."""
-    if not solution.parts:
+    if not solution.parts or not solution.problem.head.floor.ndim:
         return solution.problem.head.floor
     return torch.stack([_floor(part) for part in solution.parts])

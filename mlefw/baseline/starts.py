@@ -3,6 +3,7 @@
 import math
 
 import torch
+from scipy.optimize import linprog
 from torch import Tensor
 
 from mlefw import inverse_link
@@ -90,14 +91,40 @@ def origin(problem: Problem) -> Tensor:
 
 
 def feasible(problem: Problem, theta: Tensor) -> Tensor:
-    """Theta with biases raised until the eta of every row is positive, where an inverse link asks for it."""
+    """Theta with biases raised until the eta of every row is positive, where an inverse link asks for it.
+
+    A column without an intercept gets coefficients with which it is, if there are any.
+    """
     theta = theta.clone()
     for k in problem.head.positive_columns:
         column = torch.cat([eta[:, k] for _, _, eta in problem.etas(theta)])
         least = float(column.min())
-        if k < problem.head.eta_dim and not least > 0:
+        if k >= problem.head.eta_dim or least > 0:
+            continue
+        if bool(problem.has_intercept[k]):
             problem.split(theta)[1][k] += (0.01 * float(problem.head.center[k].abs()) - least) / problem.head.gain[k]
+        else:
+            _raise_slopes(problem, theta, k)
     return theta
+
+
+def _raise_slopes(problem: Problem, theta: Tensor, k: int) -> None:
+    """Set the coefficients of eta column k, which has no intercept, so that it is positive in every row, if it can be.
+
+    They are those of least mean with every eta above a tenth of its unit, by a linear program.
+    """
+    at = problem.design_columns(k)
+    if not len(at):
+        return
+    start = k * (problem.num_active + 1)
+    theta[start : start + problem.num_active + 1] = 0.0
+    blocks = [(rows, design[:, at].clone(), eta[:, k]) for rows, design, eta in problem.designs(theta)]
+    design = torch.cat([block[1] for block in blocks]).numpy() * float(problem.head.gain[k])
+    rest = torch.cat([block[2] for block in blocks]).numpy()
+    bound = 0.1 * (float(problem.head.gain[k]) or 1.0)
+    found = linprog(design.mean(0), A_ub=-design, b_ub=rest - bound, bounds=(None, None), method="highs")
+    if found.status == 0:
+        theta[start + at] = torch.from_numpy(found.x)
 
 
 def _mean_offset(rows: Rows, share: Tensor, k: int) -> float:

@@ -62,7 +62,12 @@ def insert_terms(config: Node) -> None:
 def _by_parameter(text: str | None, given: Node, names: list[str], head: Node, data: Node) -> dict[str, str]:
     """The right sides that `formula` and `head.terms` state, by parameter."""
     order = _in_formula(head, names)
-    parts = dict(zip(order, _parts(text, order, data, _takes_trials(head)), strict=False)) if text else {}
+    told = _parts(text, order, data, _takes_trials(head)) if text else []
+    if len(told) == 1 and getattr(_kind(head), "composite", False):
+        # Levels are alike: one formula is of all of them.
+        told *= len([name for name in names if name not in given])
+        order = [name for name in names if name not in given]
+    parts = dict(zip(order, told, strict=False))
     for name, part in given.items():
         if name not in names:
             near = difflib.get_close_matches(str(name), names, n=1)
@@ -131,13 +136,20 @@ def parameters(head: Node) -> list[str]:
     links: Mapping[str, Any] | None = getattr(kind, "inverse_links", None)
     if links is not None:
         return list(links)
+    if getattr(kind, "composite", False):
+        return list(_built(head).eta_names)
     if not isinstance(head.get("component"), dict) or "num_components" in _signature(head):
         # The components of a mixture have no order, by which their parameters could be named.
         return [ETA]
+    built = _built(head)
+    return [*built.eta_names, *built.shared_names]
+
+
+def _built(head: Node) -> Any:
+    """The head of some settings, whose parameters have names that depend on these."""
     from mlefw.configuration.instantiate import instantiate
 
-    built: Any = instantiate("head", head)
-    return [*built.eta_names, *built.shared_names]
+    return instantiate("head", head)
 
 
 def _kind(head: Node) -> Any:

@@ -11,6 +11,7 @@ in another form).
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -124,27 +125,52 @@ def _summed(log_peak: Tensor, alpha: Tensor, order: int) -> Tensor:
     close = ratio.abs() < 0.5
     near = peak * ((1 + ratio) * torch.log1p(torch.where(close, ratio, 0.0)) - ratio)
     divergence = torch.where(close, near, j * (j.log() - log_peak) - apart)
-    exponent = -more * divergence - stirling_error(j) - stirling_error(alpha * j)
+    values = _Values(j, alpha, bool((step == 1).all()))
+    exponent = -more * divergence - values(stirling_error, torch.ones_like(alpha)) - values(stirling_error, alpha)
     exponent = torch.where(inside, exponent, -math.inf)
     found = [exponent.logsumexp(0) + step.log()]
     if order:
-        found += _sums(exponent.softmax(0), j, apart, divergence, alpha, peak, order)
+        found += _sums(exponent.softmax(0), j, apart, divergence, alpha, peak, order, values)
     return torch.where(far, _asymptotic(log_peak, alpha)[: len(found)], torch.stack(found))
 
 
+class _Values:
+    """Functions of factor · j, (num_terms, *batch): of whole j and one factor for all rows, each j is computed once."""
+
+    def __init__(self, j: Tensor, alpha: Tensor, is_whole: bool) -> None:
+        self.j, self.table, self.at = j, None, j
+        if is_whole and bool((alpha == alpha[0]).all()):
+            least, most = float(j.min()), float(j.max())
+            if most - least < j.numel() // 4:
+                self.table = torch.arange(least, most + 1, dtype=j.dtype, device=j.device)
+                self.at = (j - least).long()
+
+    def __call__(self, function: Callable[[Tensor], Tensor], factor: Tensor) -> Tensor:
+        """The values for a factor of each row, (*batch,)."""
+        if self.table is None:
+            return function(factor * self.j)
+        return function(factor[0] * self.table)[self.at]
+
+
 def _sums(
-    weight: Tensor, j: Tensor, apart: Tensor, divergence: Tensor, alpha: Tensor, peak: Tensor, order: int
+    weight: Tensor,
+    j: Tensor,
+    apart: Tensor,
+    divergence: Tensor,
+    alpha: Tensor,
+    peak: Tensor,
+    order: int,
+    values: "_Values",
 ) -> list[Tensor]:
     """The slopes of h, and for order 2 its second derivatives, as moments over the terms; `apart` is j − j*."""
     more = 1 + alpha
     # δ'(x) = ψ(x) − log x + 1 / (2 x), and δ''(x) = ψ'(x) − 1 / x − 1 / (2 x²).
-    x = alpha * j
-    slope = torch.digamma(x) - x.log() + 0.5 / x
+    slope = values(lambda x: torch.digamma(x) - x.log() + 0.5 / x, alpha)
     e_peak, e_alpha = more * apart, -divergence - j * slope
     by_peak, by_alpha = (weight * e_peak).sum(0), (weight * e_alpha).sum(0)
     if order == 1:
         return [by_peak, by_alpha]
-    bend = torch.polygamma(1, x) - 1 / x - 0.5 / x.square()
+    bend = values(lambda x: torch.polygamma(1, x) - 1 / x - 0.5 / x.square(), alpha)
     centred = e_peak - by_peak, e_alpha - by_alpha
     twice_peak = (weight * centred[0].square()).sum(0) - more * peak
     both = (weight * (centred[0] * centred[1] + apart)).sum(0)

@@ -16,6 +16,9 @@ from mlefw.distribution.special import stirling_error
 from mlefw.head.base import FactorizedHead
 from mlefw.head.head import Start
 
+_FAR, _TINY = 300.0, 1e-150
+"""Exponent and shape beyond which a product of the two may overflow or underflow."""
+
 
 class OpenUnitInterval(Constraint):
     """0 < y < 1."""
@@ -56,10 +59,26 @@ class Beta(TorchBeta):
         log_mean, log_rest = logsigmoid(self.logit_mean), logsigmoid(-self.logit_mean)
         log_y, log_other = value.log(), torch.log1p(-value)
         d, e = log_y - log_mean, log_other - log_rest
-        divergence = self.concentration1 * (torch.expm1(d) - d) + self.concentration0 * (torch.expm1(e) - e)
-        errors = stirling_error(self.concentration1) + stirling_error(self.concentration0)
+        log_phi = self.precision.log()
+        divergence = _divergence(self.concentration1, d, self.precision * value)
+        divergence = divergence + _divergence(self.concentration0, e, self.precision * (1 - value))
+        errors = _error(self.concentration1, log_phi + log_mean) + _error(self.concentration0, log_phi + log_rest)
         normaliser = errors - stirling_error(self.precision) + 0.5 * math.log(2 * math.pi)
-        return 0.5 * (self.precision.log() + log_mean + log_rest) - normaliser - divergence - log_y - log_other
+        return 0.5 * (log_phi + log_mean + log_rest) - normaliser - divergence - log_y - log_other
+
+
+def _divergence(a: Tensor, d: Tensor, reached: Tensor) -> Tensor:
+    """The product a (exp(d) − 1 − d), of which a exp(d) is `reached`, also where a underflows and exp(d) overflows."""
+    far = d > _FAR
+    near = torch.where(far, torch.zeros_like(d), d)
+    return torch.where(far, reached - a * (1 + d), a * (torch.expm1(near) - near))
+
+
+def _error(a: Tensor, log_a: Tensor) -> Tensor:
+    """The error of Stirling's formula for lgamma(a), which is −log a where a is nearly zero, from a and log a."""
+    tiny = a < _TINY
+    known = stirling_error(torch.where(tiny, torch.ones_like(a), a))
+    return torch.where(tiny, -0.5 * log_a - 0.5 * math.log(2 * math.pi), known)
 
 
 class BetaHead(FactorizedHead):

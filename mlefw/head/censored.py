@@ -87,5 +87,5 @@ class CensoredHead(ComponentHead):
         except NotImplementedError as error:
             raise UsageError(
                 f"head.component: {error}: expected gaussian, logistic, student_t, laplace, "
-                "lognormal, loglogistic, weibull or exponential"
+                "lognormal, loglogistic, weibull, exponential or generalised_gamma"
             ) from error

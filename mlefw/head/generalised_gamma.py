@@ -10,15 +10,23 @@ from torch.types import _size
 
 from mlefw import inverse_link
 from mlefw.distribution.cdf import tail
-from mlefw.distribution.parameter import ParameterSource
+from mlefw.distribution.censored import log1mexp, log_tail
+from mlefw.distribution.parameter import Limit, ParameterSource
+from mlefw.distribution.quadrature import half_line
 from mlefw.distribution.quantile import Level, quantile
-from mlefw.distribution.special import expm1_rest, gammainc, gammaincc, gammaincinv, stirling_error
+from mlefw.distribution.special import gammainc, gammaincc, gammaincinv, stirling_error
 from mlefw.head.base import FactorizedHead
 from mlefw.head.head import Start
 from mlefw.head.lognormal import moments_of_log
 
 _NEAR = 1e-6
 """Shape below which distribution function and quantiles are those of the lognormal with a first-order correction."""
+_HIGHEST, _STEEPEST = 600.0, 80.0
+"""Exponents that are large enough for a tail to have no mass, and small enough for derivatives to be finite."""
+_MOST_SLOPE = 1e300
+"""Slope of the log-density that counts as infinite."""
+_NODES = 192
+"""Nodes of the integral over a tail."""
 _EVEN = 0.25
 """Shape up to which the error of Stirling's formula at 1 / shape² is its series, which is smooth at 0."""
 
@@ -97,7 +105,7 @@ def _chi(v: Tensor) -> Tensor:
     series = torch.ones_like(v)
     for k in range(17, 2, -1):
         series = 1 + small / k * series
-    return torch.where(near, 0.5 * series, expm1_rest(big) / big.square())
+    return torch.where(near, 0.5 * series, (torch.expm1(big) - big) / big.square())
 
 
 def _stirling(shape: Tensor) -> Tensor:
@@ -125,6 +133,38 @@ def _(distribution: GeneralisedGamma, y: Tensor, above: bool) -> Tensor:
     density = torch.exp(-0.5 * w.square()) / math.sqrt(2 * math.pi)
     moved = shape / 6 * torch.nan_to_num((w.square() + 2) * density)
     return torch.where(is_near, normal - moved if above else normal + moved, far)
+
+
+@log_tail.register
+def _(distribution: GeneralisedGamma, y: Tensor, above: bool) -> Tensor:
+    w = (y.log() - distribution.loc) / distribution.scale
+    # A reflected w has the shape of the other sign.
+    outer = _log_upper_tail(w.abs(), torch.where(w >= 0, distribution.shape, -distribution.shape))
+    return torch.where((w >= 0) == above, outer, log1mexp(-outer))
+
+
+def _log_upper_tail(w: Tensor, shape: Tensor) -> Tensor:
+    """Logarithm of P(W > w) for w >= 0, by quadrature, which has derivatives in the shape.
+
+    The log-density of w is concave: it is integrated relative to its value at the argument, from where it falls.
+    """
+    bend = (shape * w).clamp(max=_HIGHEST)
+    slope = (w * _first(bend)).clamp(max=_MOST_SLOPE)
+    scale = (1 / (slope + (0.5 * bend).exp() / (1 + torch.relu(-shape)))).detach()
+
+    def relative(x: Tensor) -> Tensor:
+        v = (shape * x).clamp(max=_STEEPEST)
+        return torch.exp(-(bend.exp() * (x * x * _chi(v)) + x * slope))
+
+    log_density = -0.5 * math.log(2 * math.pi) - _stirling(shape) - w * w * _chi(bend)
+    return log_density + half_line(relative, scale, num_nodes=_NODES).log()
+
+
+def _first(v: Tensor) -> Tensor:
+    """(exp(v) − 1) / v, from its series near 0."""
+    near = v.abs() < 0.5
+    small, big = torch.where(near, v, torch.zeros_like(v)), torch.where(near, torch.ones_like(v), v)
+    return torch.where(near, 1 + small * _chi(small), torch.expm1(big) / big)
 
 
 @quantile.register
@@ -163,6 +203,10 @@ class GeneralisedGammaHead(FactorizedHead):
     }
     collapsible: ClassVar = frozenset({"scale"})
     support = constraints.positive
+    limits: ClassVar = (
+        Limit("shape", 12.0, "the shape goes to infinity: times have a sharp upper end, and none lies beyond"),
+        Limit("shape", -12.0, "the shape goes to minus infinity: times have a sharp lower end, and a tail of a power"),
+    )
     outside: ClassVar = "durations of 0 were rounded down: give half the unit of the clock, or choose head=gaussian"
     log_link = True
 

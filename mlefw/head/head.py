@@ -73,6 +73,11 @@ class Head(nn.Module, ABC):
     is convex as well; a dispersion that all rows share may divide eta."""
     learns: ClassVar[bool] = False
     """Whether `learn` computes buffers; then the head is not part of another one, which would not store them."""
+    composite: ClassVar[bool] = False
+    """Whether the NLL is the mean of those of several models of one target (a composite likelihood), and of no density.
+
+    The mass of exp(−NLL) is then at most 1.
+    """
     has_narrow_nll: ClassVar[bool] = False
     """Whether `narrow_nll` is there."""
     outside: ClassVar[str] = ""

@@ -10,9 +10,11 @@ from torch.types import _size
 
 from mlefw import inverse_link
 from mlefw.distribution.cdf import tail
+from mlefw.distribution.incomplete import gammainc, gammaincc
 from mlefw.distribution.parameter import Limit, ParameterSource
+from mlefw.distribution.quadrature import segment
 from mlefw.distribution.quantile import Level, quantile
-from mlefw.distribution.special import expm1_rest, gammainc, gammaincc
+from mlefw.distribution.special import expm1_rest
 from mlefw.distribution.tweedie_series import log_series
 from mlefw.errors import UsageError
 from mlefw.head.base import FactorizedHead
@@ -20,6 +22,8 @@ from mlefw.head.head import Start
 
 _NODES, _WIDE = 64, 7.0
 """Numbers of events on either side of the mean that are summed, and their standard deviation up to which each is."""
+_SHAPE, _FEW, _MANY = 15.0, 192, 768
+"""Shape of the gamma variables above which E |Y − Y'| takes many nodes rather than few."""
 _STEPS, _ENOUGH = 80, 1e-9
 """Most steps of the search for a quantile, and the change of its logarithm at which Newton's method has all digits."""
 
@@ -80,6 +84,15 @@ class Tweedie(Distribution):
         """P(Y <= y), (*batch,)."""
         return tail(self, value, False)
 
+    def crps(self, y: Tensor) -> Tensor:
+        """CRPS, (*batch,), in the unit of y: E |Y − y| − ½ E |Y − Y'|; E |Y − y| by the number of gamma variables."""
+        inside = y.clamp(min=0)
+        share, shape, x = _terms(self, inside)
+        below = (share * gammainc(shape, x)).sum(0) + torch.exp(-self.rate)
+        part = self.scale * (share * shape * gammainc(shape + 1, x)).sum(0)
+        apart = inside * (2 * below - 1) + self.mean - 2 * part
+        return apart + (inside - y) - 0.5 * self.scale * _mean_difference(self.rate, self.alpha)
+
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
         """Draws, (*sample_shape, *batch)."""
         shape = self._extended_shape(sample_shape)
@@ -100,18 +113,47 @@ def half_deviance(log_mean: Tensor, power: Tensor, y: Tensor) -> Tensor:
 
 def _positive_part(distribution: Tweedie, y: Tensor, above: bool) -> Tensor:
     """P(Y > y), or P(0 < Y <= y), for y >= 0: a sum over the number of gamma variables, (*batch,)."""
+    share, shape, x = _terms(distribution, y)
+    return (share * (gammaincc if above else gammainc)(shape, x)).sum(0)
+
+
+def _terms(distribution: Tweedie, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities of numbers of gamma variables, the shapes of their sums, and y in units of the scale."""
     rate, alpha = distribution.rate, distribution.alpha
     # Where the number varies widely every few are taken, as a trapezoidal rule.
     step = (rate.sqrt() / _WIDE).clamp(min=1.0)
     first = torch.where(step > 1, rate - _NODES * step, (rate.round() - _NODES).clamp(min=1.0))
     # For small rates few numbers have a probability, and most of the time goes into incomplete gamma functions.
-    most = int((rate + 9 * rate.sqrt() + 16).max()) if rate.numel() and bool((first == 1).all()) else 2 * _NODES + 1
+    most = (
+        int((rate + 9 * rate.sqrt() + 16).detach().max())
+        if rate.numel() and bool((first == 1).all())
+        else 2 * _NODES + 1
+    )
     node = torch.arange(min(most, 2 * _NODES + 1), dtype=rate.dtype, device=rate.device)
-    count = first + node.reshape(-1, *[1] * rate.ndim) * step
+    count = first + node.reshape(-1, *[1] * max(rate.ndim, y.ndim)) * step
     share = torch.exp(count * rate.log() - rate - torch.lgamma(count + 1)) * step * (count > 0.5)
-    x = (y / distribution.scale).expand_as(count)
-    each = (gammaincc if above else gammainc)((count * alpha).clamp(min=1e-3 * float(alpha.min())), x)
-    return (share * each).sum(0)
+    x = y / distribution.scale
+    return share, (count * alpha).clamp(min=1e-3 * float(alpha.detach().min())), x
+
+
+def _mean_difference(rate: Tensor, alpha: Tensor) -> Tensor:
+    """E |Y − Y'| of two draws in units of the scale of the gamma variables, (*batch,).
+
+    Y − Y' has the characteristic function exp(−2 rate (1 − Re (1 − it)^(−alpha))), and E |Z| is (2 / π) times the
+    integral of (1 − that) / t² over t > 0; here t = tan θ.
+    """
+
+    def integrand(theta: Tensor) -> Tensor:
+        sine = theta.sin()
+        # At the end a power of zero has a derivative in the shape all the same.
+        fall = -torch.expm1(0.5 * alpha * torch.log1p(-sine.square()).clamp(min=-700.0))
+        turned = fall + (1 - fall) * 2 * (0.5 * alpha * theta).sin().square()
+        return -torch.expm1(-2 * rate * turned) / sine.square()
+
+    # Powers of sums of large shapes oscillate before they vanish.
+    num_nodes = _MANY if alpha.numel() and float(alpha.detach().max()) > _SHAPE else _FEW
+    ends = torch.zeros_like(rate)
+    return 2 / math.pi * segment(integrand, ends + math.pi / 2, ends, num_nodes=num_nodes)
 
 
 @tail.register

@@ -13,6 +13,7 @@ from mlefw.baseline.fit_statistics import fit_statistics
 from mlefw.baseline.hypothesis_tests import Statistic, term_tests
 from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.nonexistence import remedy
+from mlefw.baseline.per_target import names_of
 from mlefw.baseline.random_effects import random_tables
 from mlefw.head.base import FactorizedHead
 from mlefw.head.component import ComponentHead
@@ -82,11 +83,11 @@ def _tables(
 ) -> Json:
     """Tables of coefficients with standard errors, and their titles; for several targets prefixed by their names."""
     if solution.parts:
-        assert isinstance(labels, Mapping)
+        names_of_parts = labels if isinstance(labels, Mapping) else dict.fromkeys(names_of(solution.problem.head))
         of_parts = [None] * len(solution.parts) if dependence is None else _of_parts(solution, dependence)
         tables = {
             target: _tables(part, names, own, kind, {}, of_rows)
-            for (target, own), part, of_rows in zip(labels.items(), solution.parts, of_parts, strict=True)
+            for (target, own), part, of_rows in zip(names_of_parts.items(), solution.parts, of_parts, strict=True)
         }
         content: Json = {
             group: {f"{t}.{key}": value for t, table in tables.items() for key, value in table[group].items()}
@@ -131,7 +132,8 @@ def _named(parameter: str, term: str, test: Statistic) -> Json:
 def _of_parts(solution: Solution, dependence: Dependence) -> list[Dependence]:
     """The dependence of the rows of each of several targets, which are those where it is observed."""
     head, y = solution.problem.head, solution.problem.rows.y
-    assert isinstance(head, MultitaskHead)
+    if not isinstance(head, MultitaskHead):
+        return [dependence] * len(solution.parts)
     return [dependence.take(head.of_target(y, index)[1]) for index in range(len(solution.parts))]
 
 

@@ -17,6 +17,9 @@ _COUNTS = {
 }
 """Heads of counts, each with the heads that allow for more variance or more zeros."""
 
+_MANY_LEVELS = 7
+"""Number of quantiles from which more are not proposed."""
+
 _MOST = 3
 """Most proposals."""
 
@@ -67,6 +70,10 @@ def remedies(chosen: Chosen, signs: Mapping[str, int], is_overfit: bool) -> list
         found = [f"calibrate={name}" for name in chosen.recalibrations] + (
             ["prior=l2"] if chosen.is_large and not chosen.has_prior else []
         )
+    elif chosen.head == "quantiles":
+        # Between levels the distribution is uniform, which more of them make less coarse.
+        more = len(chosen.settings.get("levels", ())) < _MANY_LEVELS
+        found = [f"{chosen.setting}.levels=[0.05,0.1,0.25,0.5,0.75,0.9,0.95]"] if more else []
     elif chosen.head == "binomial":
         found = chosen.heads("beta_binomial") if signs.get("dispersion", 0) > 0 else []
     elif chosen.setting == "head.component" and chosen.head in _COUNTS:

@@ -238,7 +238,8 @@ def build_metrics(config: Settings, head: Head, token_bytes: np.ndarray | None =
 
 
 def _metrics(nodes: Node, head: Head, floor: torch.Tensor, token_bytes: np.ndarray | None = None) -> list[Metric]:
-    facts = {"num_classes": getattr(head, "num_classes", None), "floor": float(floor), "token_bytes": token_bytes}
+    own = {name: getattr(head, name, None) for name in ("num_classes", "levels")}
+    facts = {**own, "floor": float(floor), "token_bytes": token_bytes}
     found = {name: instantiate("metric", node, **facts) for name, node in nodes.items()}
     return [one if isinstance(one, Metric) else OfPrediction(name, one) for name, one in found.items()]
 

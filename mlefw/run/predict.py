@@ -122,6 +122,8 @@ def figure_columns(trained: Trained, distribution: Any, level: float, quantiles:
     """Columns of the predicted distribution; of several targets each column begins with the target's name."""
     figures: dict[str, Any] = {}
     targets = trained.schema.targets
+    # The quantiles that a head is trained for come first, whatever else is asked for.
+    quantiles = list(dict.fromkeys([*getattr(trained.objective.head, "levels", ()), *map(float, quantiles)]))
     if isinstance(distribution, Censored):
         return _numbers(distribution.latent, level, quantiles)
     for index, target in enumerate(targets):

@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import formula_fits
 import numpy as np
 import pytest
 import statsmodels.api as sm
@@ -177,3 +178,25 @@ def test_a_rate_of_zero_lies_on_the_boundary(link: str) -> None:
     table = coefficient_tables(solution, ["x"], None, None)["rate"]
     assert table[0]["estimate"] == pytest.approx(0.0, abs=1e-5)
     assert table[1]["estimate"] == pytest.approx(float(best.x[0]), abs=1e-5)
+
+
+@pytest.mark.parametrize(("head", "family"), [("poisson", sm.families.Poisson), ("gamma", sm.families.Gamma)])
+def test_a_mean_without_a_link_or_an_intercept(head: str, family: type) -> None:
+    random = np.random.default_rng(2)
+    x, z = random.uniform(0.2, 3, 40), random.uniform(-1, 2, 40)
+    y = random.poisson(1.5 * x + 0.3 * (z + 1)).astype(float) + (head == "gamma") * random.uniform(0.2, 1, 40)
+    found = formula_fits.fit({"x": x, "z": z, "y": y}, f"head={head}", "head.link=identity", "formula=y ~ 0 + x + z")
+    design = np.column_stack([x, z])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = sm.GLM(y, design, family(LINKS.Identity())).fit(start_params=[2.0, 0.1], tol=1e-13)
+    np.testing.assert_allclose(found.column("rate" if head == "poisson" else "mean"), model.params, rtol=1e-6)
+    assert found.solution.converged
+
+
+def test_no_mean_is_positive_without_an_intercept() -> None:
+    """Under a square root x β is negative in some row, whatever the sign of β is."""
+    rows = {"x": np.array([-1.0, 2.0, 1.0, -0.5]), "y": np.array([1.0, 3.0, 0.0, 2.0])}
+    solution = formula_fits.fit(rows, "head=poisson", "head.link=sqrt", "formula=y ~ 0 + x").solution
+    assert not solution.converged
+    assert "no coefficients give every row an eta above 0" in str(solution.reason)

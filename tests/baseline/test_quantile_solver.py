@@ -21,6 +21,7 @@ from mlefw.head.quantile import AsymmetricLaplace, QuantileHead
 from mlefw.metric.pinball import Pinball
 from mlefw.prior.base import Prior
 from mlefw.prior.l1 import L1Prior
+from mlefw.prior.l2 import L2Prior
 from mlefw.prior.none import NoPrior
 from mlefw.rows.standardize import feature_statistics, target_statistics
 from mlefw.run.placement import place
@@ -145,3 +146,46 @@ def test_the_stated_information_of_any_level(level: float) -> None:
     y = head.distribution(eta.detach()).rsample()  # type: ignore[attr-defined]
     (score,) = torch.autograd.grad(head.nll_complete(eta, y).sum(), eta)
     np.testing.assert_allclose(score.T @ score / len(y), head.information(eta[:1].detach())[0], atol=0.02)
+
+
+def test_several_levels_are_those_of_each_alone() -> None:
+    """Estimates and errors as R's `summary(rq(foodexp ~ income, tau = t), se = "nid")` prints them for each level."""
+    whole = solve_levels(NoPrior())
+    expected = {
+        "q10": ([110.1415742049, 0.4017657593], [29.39767879761, 0.04024016767]),
+        "q50": ([81.4822474169, 0.5601805512], [19.25066125211, 0.02827720968]),
+        "q90": ([67.3508720801, 0.6862994804], [22.39538314545, 0.02849072238]),
+    }
+    assert whole.is_global
+    assert whole.exists
+    for part, (name, (estimates, errors)) in zip(whole.parts, expected.items(), strict=True):
+        found = covariance(part)
+        assert not isinstance(found, str)
+        rows = coefficient_tables(part, ["income"], None, found)["loc"]
+        np.testing.assert_allclose([row["estimate"] for row in rows], estimates, rtol=1e-8, err_msg=name)
+        np.testing.assert_allclose([row["std_error"] for row in rows], errors, rtol=1e-6, err_msg=name)
+    alone = [solve(data("engel"), quantile=level).objective for level in (0.1, 0.5, 0.9)]
+    assert whole.objective == pytest.approx(np.mean(alone), rel=1e-12)
+    assert whole.problem.value(whole.theta) == pytest.approx(whole.objective, rel=1e-12)
+
+
+@pytest.mark.parametrize("prior", [L1Prior(0.5), L2Prior(0.5)], ids=["l1", "l2"])
+def test_a_prior_is_one_of_all_levels(prior: Prior) -> None:
+    whole = solve_levels(prior)
+    problem, theta, best = whole.problem, whole.theta, whole.objective
+    assert whole.is_global
+    assert problem.value(theta) == pytest.approx(best, rel=1e-12)
+    for k in range(len(theta)):
+        for step in (-1e-3, 1e-3):
+            moved = theta.clone()
+            moved[k] += step
+            assert problem.value(moved) > best
+
+
+def solve_levels(prior: Prior) -> Solution:
+    of = data("engel")
+    rows, head = rows_of(of, "quantiles"), configured("quantiles").double()
+    head.set_units(*target_statistics(rows))
+    mean, spread = feature_statistics(rows, True)
+    head = place(head, solve_null(Problem.of(head, rows, mean, spread, NoPrior())))
+    return LinearBaseline().solve(Problem.of(head, rows, mean, spread, prior))

@@ -64,6 +64,7 @@ METRICS = {
     "categorical": ["head=categorical", "data=iris"],
     "censored": ["head=censored"],
     "quantile": ["head=quantile"],
+    "quantiles": ["head=quantiles"],
     "tokens": ["data=shakespeare"],
     "ordinal": ["head=ordinal", "data=iris", "data.labels=[setosa,versicolor,virginica]"],
 }

@@ -231,9 +231,12 @@ def tweedie_nll(eta, y):
     rate, scale = 2 * mpmath.sqrt(mean) / dispersion, dispersion * mpmath.sqrt(mean) / 2
     if y == 0:
         return rate
-    peak, total = 2 * mpmath.sqrt(y) / dispersion, mpmath.mpf(0)
-    for j in range(max(1, int(peak - 12 * mpmath.sqrt(peak) - 30)), int(peak + 12 * mpmath.sqrt(peak) + 60)):
-        total += mpmath.exp(j * mpmath.log(rate * y / scale) - mpmath.loggamma(j + 1) - mpmath.loggamma(j))
+    peak = 2 * mpmath.sqrt(y) / dispersion
+    whole = range(max(1, int(peak - 12 * mpmath.sqrt(peak) - 30)), int(peak + 12 * mpmath.sqrt(peak) + 60))
+    with mpmath.workdps(60):
+        # No terms cancel, so that few digits do.
+        log = mpmath.log(rate * y / scale)
+        total = mpmath.fsum(mpmath.exp(j * log - mpmath.loggamma(j + 1) - mpmath.loggamma(j)) for j in whole)
     return rate + y / scale + mpmath.log(y) - mpmath.log(total)
 
 
@@ -255,6 +258,40 @@ class FrozenTweedie:
     def ppf(self, level: float) -> float:
         mean = self.rate * self.scale
         return scipy.optimize.brentq(lambda y: self.cdf(y) - level, 0, 50 * mean, xtol=1e-14, rtol=1e-13)
+
+
+def quantiles_nll(eta, y):
+    """The mean over the levels 0.1, 0.5 and 0.9 of an asymmetric Laplace NLL."""
+    total = mpmath.mpf(0)
+    for k, level in enumerate((mpmath.mpf(0.1), mpmath.mpf(0.5), mpmath.mpf(0.9))):
+        u = (y - eta[k]) / mpmath.exp(eta[3 + k])
+        total += eta[3 + k] - mpmath.log(level * (1 - level)) + u * (level - (1 if u < 0 else 0))
+    return total / 3
+
+
+class FrozenQuantiles:
+    """A distribution with quantiles at 0.1, 0.5 and 0.9, by linear interpolation and exponential tails."""
+
+    def __init__(self, eta: Row) -> None:
+        self.eta, self.q, self.p = eta, np.sort(eta[:3]), np.array([0.1, 0.5, 0.9])
+        self.tails = (self.q[1] - self.q[0]) / 4, (self.q[2] - self.q[1]) / 4
+
+    def logpdf(self, y: float) -> float:
+        return -float(quantiles_nll([mpmath.mpf(e) for e in self.eta], mpmath.mpf(y)))
+
+    def cdf(self, y: float) -> float:
+        if y < self.q[0]:
+            return 0.1 * math.exp((y - self.q[0]) / self.tails[0])
+        if y > self.q[2]:
+            return 1 - 0.1 * math.exp((self.q[2] - y) / self.tails[1])
+        return float(np.interp(y, self.q, self.p))
+
+    def ppf(self, level: float) -> float:
+        if level < 0.1:
+            return float(self.q[0] + self.tails[0] * math.log(level / 0.1))
+        if level > 0.9:
+            return float(self.q[2] - self.tails[1] * math.log((1 - level) / 0.1))
+        return float(np.interp(level, self.p, self.q))
 
 
 def bernstein(eta, y):
@@ -380,6 +417,24 @@ EXAMPLES = {
         [*LOCATION_SCALE_EXTREMES, ([0.0, -700.0], 1.0), ([0.0, 0.0], -1e300)],
         location_scale=True,
         set_units=([3.0, math.log(2)], [2.0, 1.0]),
+    ),
+    "quantiles": Example(
+        quantiles_nll,
+        FrozenQuantiles,
+        [
+            ([-1.0, 0.5, 2.0, 0.2, 0.4, -0.3], 1.1),
+            ([3.0, -2.0, 2.5, 0.0, 1.0, 0.5], -1.9),
+            ([50.0, 51.0, 60.0, 1.0, 2.0, 1.5], 40.0),
+            ([0.0, 0.1, 0.3, 0.0, -1.0, 0.0], 9.0),
+        ],
+        [
+            *(([0.0, 1.0, 2.0, s, 0.0, s], y) for s in (-600.0, -30.0, 30.0, 600.0) for y in (-3.0, 1.0, 1.7)),
+            ([0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 1e140),
+            ([1e12, 1e12, 1e12, 0.0, 0.0, 0.0], 1e12 + 3.0),
+            ([-1e-300, 0.0, 1e-300, 0.0, 0.0, 0.0], 1e-300),
+        ],
+        smooth=False,
+        set_units=([3.0] * 3 + [math.log(2)] * 3, [2.0] * 3 + [1.0] * 3),
     ),
     "bernoulli": Example(
         bernoulli_nll,
@@ -623,6 +678,7 @@ EXAMPLES = {
             *(([e, s], y) for e in (-300.0, -20.0, 0.0, 20.0) for s in (-300.0, 0.0, 5.0, 20.0) for y in (1e-300, 0.3)),
             *(([0.0, s], 1 - 2.0**-53) for s in (-5.0, 0.0, 5.0, 25.0)),
             *(([0.0, 27.6], 0.5 + z * 5e-7) for z in (-30.0, 0.5, 5.0, 30.0)),
+            *(([e, s], 0.3) for e in (-790.0, 790.0) for s in (-5.0, 3.0)),
         ],
         inside=0.25,
         outside=(0.0, 1.0, -1.0, 2.0, math.nan),

@@ -22,6 +22,7 @@ from torch.distributions import Bernoulli, Distribution, Laplace, Normal, Poisso
 
 import mlefw.metric
 from mlefw.distribution.censored import Censored
+from mlefw.distribution.quantiles import Quantiles
 from mlefw.head.categorical import Categorical
 from mlefw.head.gaussian import Gaussian, GaussianHead
 from mlefw.head.ordinal import Ordered
@@ -74,6 +75,11 @@ def draw(kind: str, seed: int = 0, n: int = N, distortion: float = 1.0) -> Sampl
         y = 3 + 2 * z + generator.laplace(size=n)
         make = functools.partial(AsymmetricLaplace, level=0.7)
         return Sample(make, (3 + 2 * z, np.full(n, distortion)), y, None)
+    if kind == "quantiles":
+        y = 3 + 2 * z + generator.laplace(size=n)
+        loc = 3 + 2 * z[:, None] + distortion * np.array([-1.6, 0.0, 1.6])
+        make = functools.partial(Quantiles, levels=(0.1, 0.5, 0.9))
+        return Sample(make, (loc, np.full((n, 3), 0.3)), y, None)
     if kind == "poisson":
         rate = np.exp(1 + z)
         y = generator.poisson(rate).astype(float)
@@ -110,12 +116,14 @@ GROUPS = {
     "marginal": ["normal"],
     "ordinal": ["ordered"],
     "quantile": ["quantile"],
+    "quantiles": ["quantiles"],
     "several": ["normal"],
     "tokens": ["categorical"],
 }
 FACTS = {
     "scale_floor": {"floor": 0.7},
     "classwise_error": {"num_classes": 4},
+    "quantile_levels": {"levels": [0.1, 0.5, 0.9]},
     "bits_per_byte": {"token_bytes": [1.0, 2.0, 1.0, 3.0]},
 }
 
