@@ -1,0 +1,130 @@
+"""Mixed models of labels, counts and costs by maximum likelihood, against values that R's glmmTMB printed."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from formula_fits import Fit, fit
+
+from mlefw.baseline.laplace_integral import LaplaceIntegral
+from mlefw.baseline.quadratic import Criterion
+
+
+def grouped() -> dict[str, np.ndarray]:
+    """Rows in 12 groups crossed with 6 blocks, and targets of several kinds with effects of them."""
+    random = np.random.default_rng(18)
+    n = 96
+    g, b = np.repeat(np.arange(12), 8), np.tile(np.arange(6), 16)
+    x, z = random.normal(size=n), random.normal(size=n)
+    u, s, v = random.normal(size=12), random.normal(size=12), random.normal(size=6)
+    eta = 0.4 + 0.5 * x + 0.9 * u[g]
+    mean = np.exp(1.0 + (0.4 + 0.3 * s[g]) * x + 0.5 * u[g])
+    return {
+        **{"g": g, "b": b, "x": x, "z": z},
+        "label": (random.uniform(size=n) < 1 / (1 + np.exp(-eta))).astype(int),
+        "count": random.poisson(mean),
+        "crossed": random.poisson(np.exp(0.8 + 0.4 * x + 0.5 * u[g] + 0.4 * v[b])),
+        "spread": random.poisson(np.exp(1.2 + 0.3 * x + 0.5 * u[g]) * random.gamma(2.0, 0.5, n)),
+        "cost": np.exp(0.5 + 0.3 * x + 0.5 * u[g]) * random.gamma(3.0, 1 / 3, n),
+        "level": 1.0 + x + u[g] + np.exp(0.5 * z) * random.normal(size=n),
+    }
+
+
+DATA = grouped()
+
+
+class Printed(NamedTuple):
+    """What R printed for `summary`, `logLik`, `AIC`, `BIC` and `VarCorr` of a model."""
+
+    settings: tuple[str, ...]
+    log_likelihood: float
+    estimates: tuple[float, ...]
+    errors: tuple[float, ...]
+    sds: tuple[float, ...]
+    aic: float
+    bic: float
+
+
+MODELS = {
+    "label": Printed(
+        ("formula=label ~ x + z + (1 | g)", "head=bernoulli"),
+        -57.9634802342,
+        (-0.1998433171, 0.2938475772, 0.7299552685),
+        (0.31942514, 0.2563599, 0.25775431),
+        (0.7475371647,),
+        *(123.9269605, 134.1843532),
+    ),
+    "count": Printed(
+        ("formula=count ~ x + (1 + x | g)", "head=poisson"),
+        -185.2940434972,
+        (0.8995402775, 0.2898683637),
+        (0.13889504, 0.095305729),
+        (0.4111155578, 0.1293513843),
+        *(380.588087, 393.409828),
+    ),
+    "crossed": Printed(
+        ("formula=crossed ~ x + (1 | g) + (1 | b)", "head=poisson"),
+        -176.3205353104,
+        (0.7795066918, 0.4172270774),
+        (0.22288659, 0.06170683),
+        (0.4630565167, 0.3949864058),
+        *(360.6410706, 370.8984634),
+    ),
+    "spread": Printed(
+        ("formula=spread ~ x + z + (1 | g)", "head=negative_binomial"),
+        -203.4051552732,
+        (0.9056850263, 0.3368849467, 0.09064598563),
+        (0.16494715, 0.10219127, 0.1020023),
+        (0.4424520951,),
+        *(416.8103105, 429.6320515),
+    ),
+    "cost": Printed(
+        ("formula=cost ~ x + (1 | g)", "head=gamma"),
+        -107.8805935289,
+        (0.2559997531, 0.2621911912),
+        (0.140533, 0.073600301),
+        (0.4380048987,),
+        *(223.7611871, 234.0185798),
+    ),
+    "level": Printed(
+        ("formula=level ~ x + (1 | g) | z", "head=gaussian"),
+        -151.9778224751,
+        (0.4830889153, 1.045731428),
+        (0.27986553, 0.10162093),
+        (0.9191605051,),
+        *(313.955645, 326.7773859),
+    ),
+}
+
+
+def first(of: Fit) -> str:
+    """The first parameter of the distribution, which the terms are of."""
+    return next(iter(of.content["coefficients"]))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_maximise_the_marginal_likelihood_together(name: str) -> None:
+    """Each model by glmmTMB 1.1.5, with its tolerances lowered: `dispformula = ~ z` for `level`, else defaults."""
+    printed = MODELS[name]
+    of = fit(DATA, *printed.settings, "baseline.scales=ml")
+    content, parameter = of.content, first(of)
+    assert of.log_likelihood == pytest.approx(printed.log_likelihood, abs=1e-7)
+    assert (content["aic"], content["bic"]) == pytest.approx((printed.aic, printed.bic), abs=1e-5)
+    assert of.column(parameter) == pytest.approx(printed.estimates, abs=1e-5)
+    assert of.column(parameter, "std_error") == pytest.approx(printed.errors, rel=1e-4)
+    sds = [sd for line in content["random"] for sd in line["sd"].values()]
+    assert sds == pytest.approx(printed.sds, rel=1e-4)
+    assert content["scales"]["gradient"] < 1e-6
+    assert content["converged"]
+
+
+@pytest.mark.parametrize("criterion", ["reml", "ml"])
+def test_the_gradient_of_laplaces_criterion_is_that_of_differences(criterion: Criterion) -> None:
+    given = "baseline.scales={s(x): 2.0, (1 | g): 1.5}"
+    of = fit(DATA, "formula=spread ~ s(x, k=5) + (1 | g)", "head=negative_binomial", given)
+    integral = LaplaceIntegral(of.solution.problem, criterion)
+    x, step = np.full(integral.num_scales + len(integral.center), 0.3), 1e-4
+    _, gradient = integral.value(x)
+    sides = [[integral.value(x + sign * step * unit)[0] for sign in (1, -1)] for unit in np.eye(len(x))]
+    assert len(x) == (2 if criterion == "reml" else 5)
+    assert gradient == pytest.approx([(up - down) / (2 * step) for up, down in sides], rel=1e-6, abs=1e-7)
