@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 
 _DENSE = 0.25
 """Share of entries that are not zero above which dense products are faster."""
+_FEW = 60
+"""Number of columns below which dense products are faster, whatever the entries."""
 _STEP = 1e-3
 """Step of eta, in units of the head's gain, of differences of curvature, whose error is of its fourth order."""
 _CHUNK = 2**22
@@ -89,15 +91,17 @@ class EtaRows:
 
     def hessian(self, curvature: Array) -> csc_array:
         """Σ Z' B Z over the rows, for curvatures (n, K, K) in eta, and the prior, (num_free, num_free)."""
-        found = diags_array(self.ridge, format="csc")
+        is_dense = not any(issparse(columns) for columns in self.columns)
+        found = np.diag(self.ridge) if is_dense else diags_array(self.ridge, format="csc")
         for k, right in enumerate(self.columns):
             for j, left in enumerate(self.columns[: k + 1]):
                 weight = curvature[:, j, k]
                 if weight.any():
                     weighted = diags_array(weight) @ right if issparse(right) else weight[:, None] * right
-                    block = csc_array(left.T @ weighted)
+                    block = left.T @ weighted
+                    block = block if is_dense else csc_array(block)
                     found = found + (block if j == k else block + block.T)
-        return found
+        return csc_array(found)
 
     def slope_of_trace(self, theta: Array, inverse: Array) -> Array:
         """The gradient of ½ tr(inverse · Hessian) in theta at a fixed matrix `inverse`, (num_free,).
@@ -142,4 +146,4 @@ def _placed(columns: Array, at: NDArray[np.int64], size: int) -> csr_array:
 def _kept(columns: csr_array) -> csr_array | Array:
     """The matrix, dense unless most of its entries are zero."""
     rows, size = columns.shape
-    return columns.toarray() if columns.nnz > _DENSE * rows * size else columns
+    return columns.toarray() if size < _FEW or columns.nnz > _DENSE * rows * size else columns

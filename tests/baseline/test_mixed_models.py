@@ -1,12 +1,15 @@
 """Mixed models of labels, counts and costs by maximum likelihood, against values that R's glmmTMB printed."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from formula_fits import Fit, fit
-from scipy.sparse import csc_array, random_array
+from scipy.sparse import csc_array, issparse, random_array
 
+from mlefw.baseline import eta_rows
+from mlefw.baseline.eta_rows import EtaRows
 from mlefw.baseline.hypothesis_tests import likelihood_ratio, refusal
 from mlefw.baseline.laplace_integral import LaplaceIntegral
 from mlefw.baseline.nested import nested_effects
@@ -149,12 +152,41 @@ def test_nested_models_are_compared_by_the_marginal_likelihood() -> None:
 def test_correlated_effects_contain_those_without_a_correlation() -> None:
     of = {
         terms: fit(DATA, f"formula=level ~ x + {terms}", "baseline.scales=ml").solution.problem
-        for terms in ("(1 | g)", "(1 + x || g)", "(1 + x | g)", "(1 | b)")
+        for terms in ("(1 + x || g)", "(1 + x | g)", "(1 | b)")
     }
-    small, apart, together, other = of.values()
-    assert nested_effects(small, apart) is nested_effects(small, together) is nested_effects(apart, together) is None
+    apart, together, other = of.values()
+    assert nested_effects(apart, together) is None
     assert nested_effects(together, apart) is not None
     assert nested_effects(other, together) is not None
+
+
+def test_columns_with_many_zeros_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = "baseline.scales={(1 | g): 1.5, (1 | b): 2.0}"
+    of = fit(DATA, "formula=spread ~ x + (1 | g) + (1 | b)", "head=negative_binomial", given).solution
+    problem, theta = replace(of.problem, rho=None), of.theta[of.problem.free].numpy()
+    known, dense = problem.derivatives(of.theta), EtaRows(problem)
+    monkeypatch.setattr(eta_rows, "_FEW", 0)
+    rows = EtaRows(problem)
+    assert [issparse(columns) for columns in (*dense.columns, *rows.columns)] == [False, False, True, True]
+    here, n, free = rows.at(theta), problem.population, problem.free
+    assert here.value == pytest.approx(n * known.value, rel=1e-12)
+    assert rows.gradient(here.slope) == pytest.approx(n * known.gradient[free].numpy(), abs=1e-9)
+    hessian = rows.hessian(here.curvature).toarray()
+    assert hessian == pytest.approx(n * known.hessian[free][:, free].numpy(), abs=1e-9)
+    inverse = np.linalg.inv(hessian + np.eye(len(hessian)))
+    assert rows.slope_of_trace(theta, inverse) == pytest.approx(dense.slope_of_trace(theta, inverse), abs=1e-9)
+
+
+def test_without_an_effect_the_model_is_that_without_groups() -> None:
+    """The counts have no more spread between groups than within: the variance is zero, and it still counts."""
+    data = {"g": DATA["g"], "x": DATA["x"], "y": 3 + np.tile([0, 1, -1, 2, -2, 1, 0, -1], 12)}
+    of, plain = (fit(data, f"formula=y ~ x{more}", "head=poisson", "baseline.scales=ml") for more in (" + (1 | g)", ""))
+    assert of.content["random"][0]["at_limit"]
+    assert of.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-6)
+    assert of.content["num_parameters"] == plain.content["num_parameters"] + 1
+    for key in ("estimate", "std_error"):
+        assert of.column("rate", key) == pytest.approx(plain.column("rate", key), rel=1e-5)
+    assert of.content["converged"]
 
 
 @pytest.mark.parametrize("density", [0.01, 0.9])
