@@ -115,10 +115,10 @@ class LaplaceIntegral:
         for _ in range(_INNER_STEPS):
             theta = root @ z
             here = self.rows.at(theta)
+            if not (math.isfinite(here.value) and np.isfinite(here.slope).all() and np.isfinite(here.curvature).all()):
+                return None
             slope = self.rows.gradient(here.slope) + self.rows.ridge * theta
             hessian = self.rows.hessian(here.curvature)
-            if not (math.isfinite(here.value) and np.isfinite(slope).all() and np.isfinite(hessian.data).all()):
-                return None
             pull = (root.T @ slope + self.own * z)[inside]
             whole = (root.T @ hessian @ root + diags_array(self.own)).tocsc()[inside][:, inside]
             factor = factor_of(whole)

@@ -1,7 +1,8 @@
 """Scales of smooth terms and effects of groups by restricted maximum likelihood, or by maximum likelihood.
 
-The coefficients are integrated out. For a Gaussian with one standard deviation the integral is exact; for any other
-head it is Laplace's approximation at the penalised estimate (Wood, 2011).
+Coefficients with a prior are integrated out, by restricted likelihood all others, too. For a Gaussian with one
+standard deviation the integral is exact; for any other head it is Laplace's approximation (Wood, 2011). By maximum
+likelihood the other coefficients maximise it together with the scales.
 """
 
 import math
