@@ -44,7 +44,7 @@ class EtaRows:
     def __init__(self, problem: Problem) -> None:
         head, free = problem.head, problem.free
         self.head, self.y, self.weight = head, problem.rows.y, problem.rows.weight
-        self.gain = head.gain
+        self.gain, self.meter = head.gain, problem.meter
         prior = replace(problem, rho=None).penalty(torch.zeros(problem.size, dtype=torch.float64)).curvature
         self.ridge = problem.population * prior[free].numpy()
         place = np.full(problem.size, -1)
@@ -74,7 +74,9 @@ class EtaRows:
         return 0.5 * float(self.ridge @ theta**2)
 
     def at(self, theta: Array) -> At:
-        """Figures of the rows at a point."""
+        """Figures of the rows at a point; LeftOutError at the time limit."""
+        if self.meter is not None:
+            self.meter.check()
         found = self._at(self.eta(theta))
         return found._replace(value=found.value + self._prior(theta))
 

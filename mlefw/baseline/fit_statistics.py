@@ -67,9 +67,9 @@ class Marginal(NamedTuple):
 
 def marginal_likelihood(solution: Solution) -> Marginal | None:
     """The marginal likelihood of an estimate that maximises it (`baseline.scales=ml`); None for any other."""
-    if solution.smoothing is None or solution.smoothing.criterion != "ml":
-        return None
     problem = solution.problem
+    if solution.smoothing is None or solution.smoothing.criterion != "ml" or not problem.prior.flat:
+        return None
     count = int(problem.free.sum()) + sum(block.num_scales - len(block.features) for block in problem.blocks_of_terms)
     return Marginal(-solution.smoothing.value, count)
 

@@ -18,15 +18,20 @@ from torch import Tensor
 from mlefw import inverse_link
 from mlefw.baseline.base import Solution
 from mlefw.baseline.collinear import without_collinear
+from mlefw.baseline.existence import examine
 from mlefw.baseline.gaussian_integral import GaussianIntegral
 from mlefw.baseline.laplace_integral import LaplaceIntegral
 from mlefw.baseline.laplace_search import BOUND, FAR, SAME, STARTS, search
+from mlefw.baseline.nested import without_effects
 from mlefw.baseline.newton import Newton, positive_inverse
 from mlefw.baseline.problem import Problem
 from mlefw.baseline.quadratic import Criterion, RandomBlock, Smoothing, at_precision
 from mlefw.baseline.work import LeftOutError
 from mlefw.errors import UsageError
 from mlefw.head.gaussian import GaussianHead
+
+_TOLD = 1e-3
+"""Share of what the rows tell of coefficients at zero below which they may be growing for ever."""
 
 
 def solve_smooth(problem: Problem, scales: Criterion | Mapping[str, float]) -> Solution:
@@ -41,11 +46,38 @@ def solve_smooth(problem: Problem, scales: Criterion | Mapping[str, float]) -> S
         rho = _given(free_terms, scales)
         inner = Newton().solve(replace(free_terms, rho=torch.tensor(rho)))
         end = _End(rho, math.nan, np.zeros_like(rho), np.zeros(len(rho), dtype=bool))
-        return _finished(inner.problem, inner.theta, "given", end)
+        return _examined(_finished(inner.problem, inner.theta, "given", end))
     criterion = scales
     if _is_exact(free_terms):
         return _gaussian(free_terms, criterion)
-    return _laplace(free_terms, criterion)
+    try:
+        return _examined(_laplace(free_terms, criterion))
+    except LeftOutError:
+        absent = examine(Newton().solve(without_effects(free_terms)))
+        if absent.may_exist or not problem.prior.flat:
+            raise
+        return replace(absent, problem=free_terms, infimum=None)
+
+
+def _examined(solution: Solution) -> Solution:
+    """The solution, without an estimate where a coefficient without a prior grows for ever.
+
+    Along a direction in which no row's NLL rises whatever the effects, their average over the effects does not rise
+    either: so there is no maximum where the model without effects has none. That is examined where the rows tell next
+    to nothing of some coefficient any more.
+    """
+    problem, bare = solution.problem, without_effects(solution.problem)
+    plain = bare.free
+    first = bare.derivatives(torch.zeros(problem.size, dtype=torch.float64)).hessian[plain][:, plain]
+    factor, failed = torch.linalg.cholesky_ex(first)
+    if not bool(plain.any()) or bool(failed) or not problem.prior.flat:
+        return solution
+    told = torch.linalg.solve_triangular(factor, solution.derivatives.hessian[plain][:, plain], upper=False)
+    told = torch.linalg.solve_triangular(factor, told.T, upper=False)
+    if float(torch.linalg.eigvalsh(told)[0]) > _TOLD:
+        return solution
+    found = examine(Newton().solve(bare))
+    return solution if found.may_exist else replace(solution, exists=False, reason=found.reason, smoothing=None)
 
 
 def _without_collinear(problem: Problem) -> Problem:
@@ -141,7 +173,8 @@ def _laplace(problem: Problem, criterion: Criterion) -> Solution:
     integral = LaplaceIntegral(problem, criterion)
     optimum = search(integral)
     rho, state = integral.scales(optimum.x), integral.state(optimum.x)
-    assert state is not None
+    if state is None:
+        raise LeftOutError("no scale of the smooth terms gave an estimate")
     end = _End(rho.numpy(), optimum.value, optimum.gradient, optimum.at_limit, optimum.num_optima, optimum.is_minimum)
     theta = torch.zeros(problem.size, dtype=torch.float64)
     theta[problem.free] = torch.from_numpy(state.theta)
@@ -210,6 +243,9 @@ def _edf(solution: Solution) -> tuple[float, ...]:
     assert problem.precision is not None
     whole = solution.derivatives.hessian[free][:, free] * problem.population
     prior = problem.precision[free][:, free]
-    diagonal = torch.ones(len(whole), dtype=torch.float64) - torch.linalg.solve(whole, prior).diagonal()
+    solved, failed = torch.linalg.solve_ex(whole, prior)
+    # Where the rows tell nothing of a coefficient any more, it has no share in the others.
+    solved = torch.linalg.pinv(whole, hermitian=True) @ prior if int(failed) else solved
+    diagonal = torch.ones(len(whole), dtype=torch.float64) - solved.diagonal()
     order = free.cumsum(0) - 1
     return tuple(float(diagonal[order[place]].sum()) for place in problem.places())

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from formula_fits import Fit, fit
 from scipy.sparse import csc_array, issparse, random_array
 
@@ -124,6 +125,26 @@ def test_all_maximise_the_marginal_likelihood_together(name: str) -> None:
     assert sds == pytest.approx(printed.sds, rel=1e-4)
     assert content["scales"]["gradient"] < 1e-6
     assert content["converged"]
+
+
+def test_training_is_measured_from_the_penalised_estimate_at_these_scales() -> None:
+    of = fit(DATA, *MODELS["label"].settings, "baseline.scales=ml")
+    reached = of.optimum
+    assert reached is not None
+    problem = reached.problem
+    assert problem.rho is not None and of.solution.problem.rho is not None
+    assert torch.equal(problem.rho, of.solution.problem.rho)
+    assert problem.derivatives(reached.theta).gradient.abs().max() < 1e-10
+    assert problem.value(reached.theta) < problem.value(of.solution.theta) - 1e-6
+
+
+@pytest.mark.parametrize("criterion", ["reml", "ml"])
+def test_labels_that_a_coefficient_separates_have_no_estimate(criterion: Criterion) -> None:
+    x = np.tile([0, 1], 48)
+    data = {"g": DATA["g"], "x": x, "label": np.where(x == 1, 1, DATA["label"])}
+    of = fit(data, "formula=label ~ x + (1 | g)", "head=bernoulli", f"baseline.scales={criterion}")
+    assert of.content["exists"] is False
+    assert "separat" in of.content["reason"]
 
 
 @pytest.mark.parametrize("criterion", ["reml", "ml"])
