@@ -22,8 +22,8 @@ def excess_bound(solution: Solution) -> float | None:
     least = 2.0**-52 * max(1.0, abs(solution.objective))
     if solution.gap is not None:
         return max(least, solution.gap)
-    if solution.matrix_free or (solution.smoothing is not None and solution.smoothing.exact):
-        # With estimated scales the standard deviation is not at the minimum over it.
+    if solution.matrix_free or (solution.smoothing is not None and not solution.smoothing.is_penalised):
+        # With estimated scales other parameters are not at the minimum of the penalised NLL.
         return None
     free = solution.problem.free
     slope = subgradient(solution)[free]

@@ -48,9 +48,10 @@ def covariance(
     The default for a Gaussian with a constant scale is RSS / (n − p) with t quantiles; for other heads it is observed
     information, or expected information where the observed one is zero (Laplace: Bassett & Koenker, 1978); for a
     quantile the sandwich with an estimated density of each row (Hendricks & Koenker, 1992). Under a Gaussian prior its
-    curvature is included, which gives posterior standard deviations. `pearson` multiplies the inverse expected
-    information of the coefficients by Pearson's Σ w (y − mean)² / variance over n − p, with t quantiles: McCullagh &
-    Nelder (1989).
+    curvature is included, which gives posterior standard deviations. Where coefficients maximise a marginal likelihood
+    it is the inverse of the curvature of that in these coefficients and the scales. `pearson` multiplies the inverse
+    expected information of the coefficients by Pearson's Σ w (y − mean)² / variance over n − p, with t quantiles:
+    McCullagh & Nelder (1989).
 
     `sandwich` (or `hc0`) is A⁻¹ Σ w·s sᵀ A⁻¹ with A the information and s the score of a row (Huber, 1967; White,
     1980), which is valid also under a wrong noise model; `hc1` multiplies it by n / (n − p), and `hc2`, `hc3` and `hc4`
@@ -71,6 +72,8 @@ def covariance(
     if kind == "default" and takes(problem):
         matrix = hendricks_koenker(solution)
         return matrix if isinstance(matrix, str) else Covariance(matrix, "Hendricks-Koenker (nid)")
+    if kind in ("default", "observed") and solution.smoothing is not None and solution.smoothing.covariance is not None:
+        return Covariance(solution.smoothing.covariance, "curvature of the marginal likelihood")
     left = problem.population - num_coefficients(problem)
     if kind == "hc1" and left <= 0:
         return f"hc1 divides by n - p, which is {left:g}"

@@ -1,6 +1,7 @@
 """Goodness of fit of an exact estimate: deviance, R², and the likelihood ratio against the null model."""
 
 import math
+from typing import NamedTuple
 
 import torch
 
@@ -16,7 +17,10 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
 
     `mcfadden_r2` (discrete targets) is 1 − ll / ll₀, `cox_snell_r2` is 1 − exp(2 (ll₀ − ll) / n), which equals R² for
     least squares, whose `sigma` is the residual standard error sqrt(RSS / (n − p)). Under a prior there is no AIC, BIC
-    or likelihood ratio test, which assume maximum likelihood; nor for a composite likelihood.
+    or likelihood ratio test, which assume maximum likelihood; nor for a composite likelihood. With scales by maximum
+    likelihood `log_likelihood` is the marginal one, whose parameters are the scales and the coefficients without a prior,
+    and `conditional_log_likelihood` that of the rows given all coefficients, from which `nll_nats` and R² come; with
+    scales found otherwise all are of the latter, and a penalised term has its effective degrees of freedom.
 
     Args:
         solution: the MLE or MAP estimate.
@@ -34,15 +38,17 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
     # A count and its number of trials are one observation.
     is_single = not head.event_shape or head.takes_trials
     content = {"log_likelihood": log_likelihood, "nll_nats": -log_likelihood / n}
+    marginal = marginal_likelihood(solution)
     if problem.prior.flat and head.composite:
         # The chances of a composite likelihood are not those that these criteria take for granted.
         content["num_parameters"] = count
+    elif marginal is not None:
+        content = {**content, "log_likelihood": marginal.value, "conditional_log_likelihood": log_likelihood}
+        content |= _criteria(*marginal, n) | ({"df_resid": n - marginal.num_parameters} if is_single else {})
     elif problem.prior.flat:
-        content["num_parameters"] = count
-        content |= {"df_resid": left} if is_single else {}
-        content["aic"] = 2 * (count - log_likelihood)
-        if solution.smoothing is None:
-            content["bic"] = count * math.log(n) - 2 * log_likelihood
+        content |= _criteria(log_likelihood, count, n) | ({"df_resid": left} if is_single else {})
+        if solution.smoothing is not None:
+            del content["bic"]
     deviance = _deviance(solution)
     if deviance is not None:
         content["deviance"] = deviance
@@ -50,7 +56,31 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
             content["sigma"] = math.sqrt(deviance / left)
     if head.support.is_discrete and head.target == "numeric" and is_single:
         content |= _pearson(solution)
-    return content if null is None else content | _against_null(solution, null, content, count)
+    if null is not None:
+        content |= _against_null(solution, null, {**content, "log_likelihood": log_likelihood}, count)
+    return content
+
+
+class Marginal(NamedTuple):
+    """A log-likelihood without the coefficients that have a prior, and the number of parameters that maximise it."""
+
+    value: float
+    num_parameters: int
+
+
+def marginal_likelihood(solution: Solution) -> Marginal | None:
+    """The marginal likelihood of an estimate that maximises it (`baseline.scales=ml`); None for any other."""
+    problem = solution.problem
+    if solution.smoothing is None or solution.smoothing.criterion != "ml" or not problem.prior.flat:
+        return None
+    count = int(problem.free.sum()) + sum(block.num_scales - len(block.features) for block in problem.blocks_of_terms)
+    return Marginal(-solution.smoothing.value, count)
+
+
+def _criteria(log_likelihood: float, count: float, n: float) -> dict[str, float]:
+    """The number of parameters, and the criteria of Akaike and Schwarz."""
+    known = {"num_parameters": count, "aic": 2 * (count - log_likelihood)}
+    return known | {"bic": count * math.log(n) - 2 * log_likelihood}
 
 
 def _against_null(solution: Solution, null: Solution, known: dict[str, float], count: float) -> dict[str, float]:

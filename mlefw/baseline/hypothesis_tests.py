@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mlefw.baseline.base import Solution
 from mlefw.baseline.covariance import Covariance, covariance, is_least_squares, num_coefficients
+from mlefw.baseline.fit_statistics import marginal_likelihood
 from mlefw.baseline.linear import StandardErrors
 from mlefw.baseline.nested import Embedding
 from mlefw.distribution.reference import chi2_tail, f_tail
@@ -36,10 +37,10 @@ def refusal(solution: Solution) -> str | None:
     """Why an estimate takes part in no test of nested models, or None."""
     if not solution.problem.prior.flat:
         return "a MAP has no likelihood ratio, Wald or score test; expected prior=none"
-    if solution.smoothing is not None:
+    if solution.smoothing is not None and marginal_likelihood(solution) is None:
         return (
-            "smooth terms and effects of groups are estimated under priors, so that a likelihood ratio, Wald or score "
-            "test of nested models does not hold; expected formulas without s(…) and (… | g)"
+            "models with smooth terms or effects of groups are compared by the marginal likelihood, which a restricted "
+            "one, or given scales, do not maximise; expected baseline.scales=ml"
         )
     if not solution.may_exist:
         return f"there is no finite MLE: {solution.reason}"
@@ -49,10 +50,24 @@ def refusal(solution: Solution) -> str | None:
 
 
 def likelihood_ratio(small: Solution, large: Solution) -> Statistic:
-    """2 (log-likelihood of the larger − of the smaller), χ² with the number of further parameters."""
-    n = large.problem.population
-    values = [solution.problem.mean_nll(solution.theta) for solution in (small, large)]
-    return Statistic.chi2(2 * n * (values[0] - values[1]), num_further(small, large))
+    """2 (log-likelihood of the larger − of the smaller), χ² with the number of further parameters.
+
+    Of smooth terms and effects of groups it is the marginal likelihood.
+    """
+    return Statistic.chi2(2 * (log_likelihood(large) - log_likelihood(small)), num_further(small, large))
+
+
+def log_likelihood(solution: Solution) -> float:
+    """The log-likelihood that an estimate maximises, in nats."""
+    marginal = marginal_likelihood(solution)
+    problem = solution.problem
+    return -problem.population * problem.mean_nll(solution.theta) if marginal is None else marginal.value
+
+
+def num_parameters(solution: Solution) -> int:
+    """Number of parameters over which the log-likelihood is maximised."""
+    marginal = marginal_likelihood(solution)
+    return int(solution.problem.free.sum()) if marginal is None else marginal.num_parameters
 
 
 def wald(small: Solution, large: Solution, within: Embedding, kind: StandardErrors) -> Statistic | None:
@@ -107,7 +122,7 @@ def f_test(small: Solution, large: Solution, largest: Solution) -> Statistic | N
 
 def num_further(small: Solution, large: Solution) -> int:
     """Number of free parameters that the larger model has in addition."""
-    return int(large.problem.free.sum()) - int(small.problem.free.sum())
+    return num_parameters(large) - num_parameters(small)
 
 
 def term_tests(

@@ -86,8 +86,9 @@ class LinearBaseline:
             by default 10, or fewer where there are many levels.
         smoothing: what the tables of a text add to each count, or `unigram`: a prior centred at the shares of tokens,
             with the strength of largest evidence.
-        scales: how the scales of smooth terms and effects of groups are found, by restricted (`reml`) or plain (`ml`)
-            maximum likelihood; or the precision of each term by its name, in nats, also as a text `{s(x): 2.0}`.
+        scales: how the scales of smooth terms and effects of groups are found: by restricted maximum likelihood
+            (`reml`), by maximum likelihood, together with all coefficients that have no prior (`ml`); or the precision
+            of each term by its name, in nats, also as a text `{s(x): 2.0}`.
         intervals: of coefficients, `wald`, or `profile` for those by the likelihood maximised over all other
             parameters, which are not symmetric, and infinite where the likelihood does not fall.
     """

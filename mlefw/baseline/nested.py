@@ -1,11 +1,12 @@
 """A linear problem that is a special case of another one: whether it is, by column spaces, and where it lies in it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mlefw.baseline.problem import Problem
+from mlefw.baseline.quadratic import RandomBlock
 
 _CONTAINED = 1e-8
 """Share of the norm of a column, left over by the columns of the larger design, up to which it is contained."""
@@ -56,6 +57,48 @@ def embedding(small: Problem, large: Problem) -> Embedding | str:
         matrix[index_large.unsqueeze(1), index_small] = float(small.head.gain[k] / large.head.gain[j]) * found[:, :-1]
         origin[index_large] = found[:, -1]
     return Embedding(origin, matrix)
+
+
+def nested_effects(small: Problem, large: Problem) -> str | None:
+    """Why a smaller model with smooth terms or effects of groups is no special case by marginal likelihood, or None.
+
+    Its other columns have to be in the space of the larger model's other columns, and each of its terms within a term
+    of the larger model: the same columns, without effects or correlations that are zero in the smaller one.
+    """
+    within = embedding(without_effects(small), without_effects(large))
+    if isinstance(within, str):
+        return within
+    left = [(large_block, _columns(large, large_block)) for large_block in large.blocks_of_terms]
+    for block in small.blocks_of_terms:
+        for place, (other, columns) in enumerate(left):
+            rest = list(columns)
+            for wanted in _columns(small, block):
+                at = next((k for k, one in enumerate(rest) if torch.equal(one, wanted)), None)
+                if at is None or block.parameter != other.parameter:
+                    break
+                del rest[at]
+            else:
+                left[place] = (other, rest)
+                break
+        else:
+            return f"its term {block.label} of {block.parameter} is not among the other's"
+    return None
+
+
+def without_effects(problem: Problem) -> Problem:
+    """The problem without the columns of its smooth terms and effects of groups that have a prior."""
+    if not problem.blocks_of_terms:
+        return problem
+    used = torch.ones(problem.head.eta_dim, problem.rows.x.shape[1] + 1, dtype=torch.bool)
+    used = used if problem.used is None else problem.used.clone()
+    for block in problem.blocks_of_terms:
+        used[block.column, list(block.features)] = False
+    return replace(problem, used=used, blocks_of_terms=(), rho=None)
+
+
+def _columns(problem: Problem, block: RandomBlock) -> list[Tensor]:
+    """The columns of each effect of a term, (n, num_groups)."""
+    return list(problem.rows.x[:, list(block.features)].split(block.num_groups, 1))
 
 
 def different(small: Problem, large: Problem) -> str | None:

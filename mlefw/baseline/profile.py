@@ -199,6 +199,8 @@ def not_profiled(solution: Solution) -> str | None:
     problem = solution.problem
     if not problem.prior.flat:
         return "intervals under a prior are those of its posterior"
+    if solution.smoothing is not None and not solution.smoothing.is_penalised:
+        return "profiles of a marginal likelihood are not followed"
     if not solution.may_exist and (solution.infimum is None or not math.isfinite(solution.infimum)):
         return "the likelihood is not bounded"
     if solution.may_exist and not solution.converged:

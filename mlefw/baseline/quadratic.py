@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -41,11 +41,14 @@ class Smoothing:
     Attributes:
         criterion: `reml`, `ml`, or `given`.
         value: −log of the (restricted) likelihood at the estimate, in nats, the coefficients in their own units.
-        gradient: largest derivative of that value in a logarithm of a scale that is not at its limit.
+        gradient: largest derivative of that value in a logarithm of a scale that is not at its limit, and where
+            `covariance` is there in a standard error of another coefficient.
         num_optima: number of different optima that the searches from several starts found.
         exact: whether the integral is exact, rather than Laplace's approximation.
         at_limit: whether each of the scales has gone to its limit, (num_scales,).
         edf: effective degrees of freedom of each term.
+        covariance: of theta, by the curvature of the marginal likelihood, where coefficients without a prior maximise
+            its approximation together with the scales, (size, size); None where they do not.
     """
 
     criterion: Literal["reml", "ml", "given"]
@@ -55,6 +58,12 @@ class Smoothing:
     exact: bool
     at_limit: tuple[bool, ...]
     edf: tuple[float, ...]
+    covariance: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_penalised(self) -> bool:
+        """Whether the estimate minimises the penalised NLL at its scales, as training with them does."""
+        return not self.exact and self.covariance is None
 
 
 @dataclass(frozen=True)

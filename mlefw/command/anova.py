@@ -10,7 +10,7 @@ from mlefw.baseline import hypothesis_tests as tests
 from mlefw.baseline.base import Solution
 from mlefw.baseline.hypothesis_tests import CLASSICAL, Statistic
 from mlefw.baseline.linear import StandardErrors
-from mlefw.baseline.nested import embedding
+from mlefw.baseline.nested import embedding, nested_effects
 from mlefw.configuration.path_setting import literal, several
 from mlefw.configuration.settings import Node, Settings
 from mlefw.errors import UsageError
@@ -58,7 +58,12 @@ class Model:
     @property
     def num_parameters(self) -> int:
         """Number of free parameters."""
-        return int(self.solution.problem.free.sum())
+        return tests.num_parameters(self.solution)
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether it has smooth terms or effects of groups."""
+        return bool(self.solution.problem.blocks_of_terms)
 
 
 def main(arguments: Sequence[str], plugins: tuple[str, ...]) -> int:
@@ -151,7 +156,10 @@ def _model(name: str, plugins: tuple[str, ...]) -> Model:
     used = {*solution.problem.active.tolist()}
     formulas = []
     for parameter, terms in data.schema.terms.items():
-        sum_of_terms = " + ".join(term for term, columns in terms.items() if used & {*columns}) or "(intercept)"
+        named = [term for term, columns in terms.items() if used & {*columns}]
+        blocks = solution.problem.blocks_of_terms
+        named += [block.label for block in blocks if parameter in ("", block.parameter) and block.label not in named]
+        sum_of_terms = " + ".join(named) or "(intercept)"
         formulas.append(f"{parameter}: {sum_of_terms}" if parameter else sum_of_terms)
     return Model(name, config, solution, "; ".join(formulas), data.schema.target)
 
@@ -175,8 +183,7 @@ def _compared(models: Sequence[Model]) -> Json:
 
 
 def _facts(model: Model) -> Json:
-    problem = model.solution.problem
-    log_likelihood = -problem.population * problem.mean_nll(model.solution.theta)
+    log_likelihood = tests.log_likelihood(model.solution)
     count = model.num_parameters
     aic = 2 * (count - log_likelihood)
     return {
@@ -191,6 +198,8 @@ def _tests(small: Model, large: Model, largest: Model) -> Json:
     if _settings_of(small.config.head) != _settings_of(large.config.head):
         heads = " and ".join(model.config.described("head") for model in (small, large))
         raise UsageError(f"{names} are not nested: heads differ ({heads}); mlefw compare ranks them by paired NLL")
+    if small.has_effects or large.has_effects:
+        return _marginal_test(small, large, names)
     within = embedding(small.solution.problem, large.solution.problem)
     if isinstance(within, str):
         raise UsageError(f"{names} are not nested: of {small.name}, {within}")
@@ -202,6 +211,26 @@ def _tests(small: Model, large: Model, largest: Model) -> Json:
     wald = tests.wald(*pair, within, "observed" if f is not None and large.kind == "default" else large.kind)
     ratio, score = tests.likelihood_ratio(*pair), tests.score(*pair, within)
     return _named({"likelihood_ratio": ratio, "wald": wald, "score": score, "f": f})
+
+
+def _marginal_test(small: Model, large: Model, names: str) -> Json:
+    """The likelihood ratio test of a pair with smooth terms or effects of groups, by marginal likelihoods.
+
+    `at_edge` says that the larger model has further scales, which are zero under the smaller one.
+    """
+    problems = small.solution.problem, large.solution.problem
+    if (reason := nested_effects(*problems)) is not None:
+        raise UsageError(f"{names} are not nested: of {small.name}, {reason}")
+    if small.num_parameters == large.num_parameters:
+        raise UsageError(f"{names} are one model: they have the same space of columns")
+    if large.kind not in CLASSICAL:
+        raise UsageError(
+            f"{names} have smooth terms or effects of groups, which are tested by the likelihood ratio, and "
+            f"baseline.standard_errors={large.kind} does not take the noise model for right: expected default"
+        )
+    scales = [sum(block.num_scales for block in problem.blocks_of_terms) for problem in problems]
+    found = _named({"likelihood_ratio": tests.likelihood_ratio(small.solution, large.solution)})
+    return found | ({"at_edge": True} if scales[1] > scales[0] else {})
 
 
 def _settings_of(head: Node) -> Node:

@@ -17,6 +17,11 @@ FIGURES = {"likelihood_ratio": "LR chi2", "wald": "Wald chi2", "score": "score c
 _OTHERS = ("wald", "score", "f")
 _LEFT_OUT = "The likelihood ratio and score tests are left out: they take the noise model for right."
 
+_AT_EDGE = (
+    "A variance is zero, the edge of its range, under a model without its term: the P of the larger model is too "
+    "large, for one variance twice (Self & Liang, 1987)."
+)
+
 
 def show(content: Json, out: Console) -> None:
     """Print the tests as tables and sentences."""
@@ -32,7 +37,9 @@ def show(content: Json, out: Console) -> None:
     if any(name in test for name in _OTHERS for test in content["tests"]):
         out.print(Text("\nBy other tests", style="bold"))
         out.print(_others(content))
-    out.print(Text(f"\n{_errors(content)}"))
+        out.print(Text(f"\n{_errors(content)}"))
+    if any(test.get("at_edge") for test in content["tests"]):
+        out.print(Text(f"\n{_AT_EDGE}"))
     if any("likelihood_ratio" not in test for test in content["tests"]):
         out.print(Text(_LEFT_OUT))
 

@@ -35,13 +35,17 @@ def random_notes(content: Mapping[str, Any]) -> list[str]:
     how = content["scales"]
     if how["criterion"] == "given":
         return ["Scales of smooth terms and effects of groups are those of baseline.scales."]
-    kind = {"reml": "restricted likelihood", "ml": "likelihood"}[how["criterion"]]
-    way = "integrated exactly" if how["exact"] else "integrated by Laplace's approximation"
-    notes = [
-        f"Scales of smooth terms and effects of groups: {kind}, coefficients {way}; log-{kind} "
-        f"{-how['value']:.8g}, largest derivative in a log scale {how['gradient']:.1e}, "
-        f"{how['num_optima']} optimum{'s' if how['num_optima'] > 1 else ''} from 3 starts."
+    way = "integrated out exactly" if how["exact"] else "integrated out by Laplace's approximation"
+    end = f"{how['num_optima']} optimum{'s' if how['num_optima'] > 1 else ''} from 3 starts."
+    if how["criterion"] == "ml":
+        return [
+            f"Maximum likelihood of the scales and all coefficients in the tables together, the smooth terms and "
+            f"effects of groups {way}: log-likelihood {-how['value']:.8g}, largest derivative "
+            f"{how['gradient']:.1e}, {end}",
+            "Log-likelihood, AIC and BIC are those of this likelihood; the NLL is that of the rows given the effects.",
+        ]
+    return [
+        f"Scales of smooth terms and effects of groups: restricted likelihood, coefficients {way}; its log "
+        f"{-how['value']:.8g}, largest derivative in a log scale {how['gradient']:.1e}, {end}",
+        "Restricted likelihoods of models with other terms outside of s(…) and (… | g) do not compare.",
     ]
-    if how["criterion"] == "reml":
-        notes.append("Restricted likelihoods of models with other terms outside of s(…) and (… | g) do not compare.")
-    return notes

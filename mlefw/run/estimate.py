@@ -73,8 +73,8 @@ def estimates(baseline: LinearBaseline, estimand: Estimand, train: Rows) -> Exac
     # The model is trained on all features: an estimate from some of them is not where training leads to.
     optimum = None if estimand.is_subset else mle if prior.flat else posterior
     optimum = None if optimum is not None and _is_reduced(optimum) else optimum
-    if optimum is not None and optimum.smoothing is not None and optimum.smoothing.exact:
-        # Training minimises over the standard deviation too, which the restricted likelihood estimates otherwise.
+    if optimum is not None and optimum.smoothing is not None and not optimum.smoothing.is_penalised:
+        # Training minimises the penalised NLL over what a marginal or restricted likelihood estimates otherwise.
         optimum = Newton().solve_from(optimum.problem, optimum.theta)
     exact = ExactEstimates(estimand.null, mle, posterior, None, optimum)
     if exact.reference is None:

@@ -189,7 +189,8 @@ def _with_scales(config: Settings, prepared: Prepared) -> Prepared:
     exact = _solve(config, prepared.data, prepared.estimand)
     solution = exact.mle
     if not isinstance(solution, Solution) or solution.problem.rho is None:
-        why = exact.left_out.get("mle", "expected baseline=linear")
+        absent = None if solution is None else getattr(solution, "reason", None)
+        why = exact.left_out.get("mle", absent or "expected baseline=linear")
         raise UsageError(f"the scales of smooth terms and effects of groups come from the exact estimate: {why}")
     precision = replace(solution.problem, active=torch.arange(solution.problem.rows.x.shape[1])).precision
     assert precision is not None

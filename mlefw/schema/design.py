@@ -149,6 +149,11 @@ class Design:
         return list(dict.fromkeys(name for one in self.parameters for name in one.columns))
 
     @property
+    def groupings(self) -> set[str]:
+        """The columns that name the groups of effects alone."""
+        return set() if self.has_plain else set(self.columns) - self._evaluated
+
+    @property
     def names(self) -> list[str]:
         """Names of the design columns of all formulas, each once: equal terms of two parameters share their columns."""
         return list(dict.fromkeys(name for one in self.parameters for name in one.names))

@@ -119,7 +119,7 @@ def _empty(table: Table, name: str, rows: str) -> UsageError:
     )
 
 
-def learn_feature(table: Table, name: str, listed: bool, insisted: bool = False) -> Feature:
+def learn_feature(table: Table, name: str, listed: bool, insisted: bool = False, is_grouping: bool = False) -> Feature:
     """The feature of a column: a category if it is listed as one or holds text or booleans, else a number.
 
     Args:
@@ -127,6 +127,7 @@ def learn_feature(table: Table, name: str, listed: bool, insisted: bool = False)
         name: name of the column.
         listed: whether the user listed it as a category.
         insisted: whether it is accepted even if nearly every row has a level of its own.
+        is_grouping: whether it names the groups of effects alone, of which each row may have one.
 
     Raises:
         UsageError: a number is not finite, or there are too many levels.
@@ -141,7 +142,8 @@ def learn_feature(table: Table, name: str, listed: bool, insisted: bool = False)
     if column.dtype.kind == "b":
         return Feature(name, "category", BOOLEANS)
     levels, _ = factorize(column)
-    check_levels(table, name, len(levels), insisted or listed)
+    if not is_grouping:
+        check_levels(table, name, len(levels), insisted or listed)
     ordered = [level for level in table.orders.get(name, ()) if level in levels]
     return Feature(name, "category", tuple(ordered if len(ordered) == len(levels) else levels))
 

@@ -86,8 +86,10 @@ class Schema:
         listed = set(source.categorical or ())
         require(listed - {*source.targets}, names, table.origin, "data.categorical, not a feature")
         insisted = set(source.features or ()) | (set(names) if source.weight or design else set())
+        groupings = design.groupings if design else set()
         features = tuple(
-            learn_feature(table, name, name in listed, name in insisted) for name in table.one_by_one(names)
+            learn_feature(table, name, name in listed, name in insisted, name in groupings)
+            for name in table.one_by_one(names)
         )
         if source.features is None and design is None:
             numeric = [feature.name for feature in features if feature.kind == "numeric"]

@@ -19,11 +19,12 @@ from mlefw.system.atomic import Json
 
 @dataclass(frozen=True)
 class Fit:
-    """An exact estimate, the rows that it is of, and the content of its `baseline.json`."""
+    """An exact estimate, the rows that it is of, and the content of its `baseline.json`; what training would reach."""
 
     data: Data
     solution: Solution
     content: Json
+    optimum: Solution | None = None
 
     @property
     def schema(self) -> Schema:
@@ -65,4 +66,4 @@ def fit(frame: Any, *settings: str) -> Fit:
     content = baseline_content(
         solution, schema.names, schema.all_labels, kind, exact.null, None, schema.terms, data.dependence
     )
-    return Fit(data, solution, content)
+    return Fit(data, solution, content, exact.optimum)

@@ -7,8 +7,6 @@ from mixed_data import CBPP, MCYCLE, RAIL, SLEEPSTUDY
 from scipy import stats
 
 from mlefw.baseline.covariance import Covariance, covariance
-from mlefw.baseline.laplace_integral import LaplaceIntegral
-from mlefw.baseline.quadratic import Criterion
 from mlefw.errors import UsageError
 from mlefw.report.term_effects import Effect, terms_of
 
@@ -55,16 +53,19 @@ def test_correlated_slopes_are_those_of_lme4(criterion: str, printed: tuple[floa
 
 
 def test_of_counts_out_of_trials_they_are_those_of_lme4() -> None:
-    """glmer(cbind(incidence, size - incidence) ~ period + (1 | herd), binomial, nAGQ = 0), whose estimate is joint."""
+    """glmer(cbind(incidence, size - incidence) ~ period + (1 | herd), binomial) with tolPwrss = 1e-13, rhoend = 1e-8.
+
+    By its own tolerances lme4 1.1-31 ends 3e-4 nats from its maximum, and its errors there are by 1 % too small.
+    """
     settings = ("head=binomial", "data.trials=size", "baseline.scales=ml")
     of = fit(CBPP, "formula=incidence ~ C(period) + (1 | herd)", *settings)
     (table,) = of.content["coefficients"].values()
-    estimates = [-1.360475727626, -0.976173236094, -1.111072783643, -1.559675683773]
-    errors = [0.227579022900, 0.303286174991, 0.323510368951, 0.424451909522]
-    assert [row["estimate"] for row in table] == pytest.approx(estimates, abs=1e-4)
-    assert [row["std_error"] for row in table] == pytest.approx(errors, rel=2e-3)
-    assert of.random("(1 | herd)")["sd"]["(intercept)"] == pytest.approx(0.6418385553, rel=1e-3)
-    assert -of.content["scales"]["value"] == pytest.approx(-92.0543465012, abs=1e-4)
+    estimates = [-1.398532152, -0.992332703, -1.128672080, -1.580313918]
+    errors = [0.2324718561, 0.3066422323, 0.3266375757, 0.4274361349]
+    assert [row["estimate"] for row in table] == pytest.approx(estimates, abs=1e-6)
+    assert [row["std_error"] for row in table] == pytest.approx(errors, rel=1e-5)
+    assert of.random("(1 | herd)")["sd"]["(intercept)"] == pytest.approx(0.6422614, rel=1e-6)
+    assert of.log_likelihood == pytest.approx(-92.0262818648, abs=1e-8)
     assert of.content["scales"]["exact"] is False
 
 
@@ -93,19 +94,6 @@ def test_a_smooth_term_of_accelerations() -> None:
     # The curve sums to zero over the rows, so that the intercept, which the published band holds, is apart.
     band = np.hypot(line.half / stats.norm.ppf(0.975), of.column("loc", "std_error")[0])
     assert band == pytest.approx([4.622483, 6.178737], abs=1e-6)
-
-
-@pytest.mark.parametrize("criterion", ["reml", "ml"])
-def test_the_gradient_of_laplaces_criterion_is_that_of_differences(criterion: Criterion) -> None:
-    n = 60
-    x, g = RANDOM.normal(size=n), RANDOM.integers(0, 8, n)
-    data = {"x": x, "g": [f"g{k}" for k in g], "y": RANDOM.poisson(np.exp(0.4 * np.sin(2 * x) + 0.3 * (g % 3)))}
-    given = "baseline.scales={s(x): 2.0, (1 | g): 1.5}"
-    of = fit(data, "formula=y ~ s(x, k=5) + (1 | g)", "head=poisson", given)
-    search, rho, step = LaplaceIntegral(of.solution.problem, criterion), np.array([0.3, 1.2]), 1e-4
-    _, gradient = search.value(rho)
-    sides = [[search.value(rho + sign * step * unit)[0] for sign in (1, -1)] for unit in np.eye(2)]
-    assert gradient == pytest.approx([(up - down) / (2 * step) for up, down in sides], rel=1e-5, abs=1e-6)
 
 
 def test_a_term_without_an_effect_is_at_its_limit() -> None:
