@@ -18,9 +18,9 @@ def fit_statistics(solution: Solution, null: Solution | None) -> dict[str, float
     `mcfadden_r2` (discrete targets) is 1 − ll / ll₀, `cox_snell_r2` is 1 − exp(2 (ll₀ − ll) / n), which equals R² for
     least squares, whose `sigma` is the residual standard error sqrt(RSS / (n − p)). Under a prior there is no AIC, BIC
     or likelihood ratio test, which assume maximum likelihood; nor for a composite likelihood. With scales by maximum
-    likelihood `log_likelihood` is the marginal one, whose parameters are the scales and the coefficients without a prior,
-    and `conditional_log_likelihood` that of the rows given all coefficients, from which `nll_nats` and R² come; with
-    scales found otherwise all are of the latter, and a penalised term has its effective degrees of freedom.
+    likelihood `log_likelihood` is the marginal one, with the scales and coefficients without a prior as parameters,
+    `conditional_log_likelihood` that of the rows given all coefficients, from which `nll_nats` and R² come; with scales
+    found otherwise all are of the latter, and a penalised term has its effective degrees of freedom.
 
     Args:
         solution: the MLE or MAP estimate.

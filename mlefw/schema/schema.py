@@ -74,9 +74,8 @@ class Schema:
             UsageError: a column does not exist, has two roles, or holds values that its role does not allow.
         """
         check_roles(table, source)
-        roles = {*source.targets, source.event, source.offset, source.exposure, source.weight, source.id}
+        roles = {*source.targets, source.event, source.trials, source.offset, source.exposure, source.weight, source.id}
         roles |= {source.group, source.time, source.variance_weight, *source.shift_columns, *source.clusters}
-        roles.add(source.trials)
         names = source.features if source.features is not None else [n for n in table.columns if n not in roles]
         design = None
         if source.terms:
@@ -116,8 +115,7 @@ class Schema:
         Raises:
             UsageError: no training row has a feature.
         """
-        if self.weight:
-            self._weight(table.only([self.weight]).take(index))
+        weight = self._weight(table.only([self.weight]).take(index)) if self.weight else None
 
         def blocks(name: str) -> Iterator[tuple[Table, np.ndarray]]:
             some = table.only([name, self.weight or name])
@@ -131,7 +129,7 @@ class Schema:
         check_design_names(schema.plain_features, table.origin)
         if self.design is None:
             return schema
-        weight = self._weight(table.only([self.weight]).take(index)) if self.weight else np.ones(len(index))
+        weight = np.ones(len(index)) if weight is None else weight
         return replace(schema, design=self.design.learn(schema.features, table, index, weight))
 
     @property
@@ -158,7 +156,7 @@ class Schema:
     def all_labels(self) -> list[str] | dict[str, list[str] | None] | None:
         """The labels of the target, None for a number; for several targets, by name."""
         known = {t.name: None if t.labels is None else list(t.labels) for t in self.targets}
-        return known if len(known) > 1 else next(iter(known.values()))
+        return known if len(known) > 1 else known[self.targets[0].name]
 
     @property
     def names(self) -> list[str]:
@@ -228,11 +226,11 @@ class Schema:
         Raises:
             UsageError: a name is not a feature; the message suggests the nearest one.
         """
-        present = [feature.name for feature in self.plain_features]
+        present = [one.name for one in self.plain_features]
         wanted = list(present if features is None else features)
         require(wanted, present, "the model", setting)
         chosen = [feature.name in wanted for feature in self.plain_features for _ in feature.names]
-        chosen += [] if self.design is None else [True] * len(self.design.names)
+        chosen += [True] * (self.num_features - len(chosen))
         return [j for j, taken in enumerate(chosen) if taken]
 
     def reading(self, source: Source, prediction: bool = False) -> Source:
