@@ -4,6 +4,7 @@ from collections.abc import Iterable, MutableMapping
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,7 +106,9 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     """Matrix product; with one column by numpy's routine for a vector, which takes half the time of torch's."""
     if right.shape[1] > 1:
         return left @ right
-    return torch.from_numpy(left.numpy() @ right[:, 0].numpy()).unsqueeze(1)
+    # As with torch, what is not finite is no warning: a search looks at places far out, and turns back there.
+    with np.errstate(all="ignore"):
+        return torch.from_numpy(left.numpy() @ right[:, 0].numpy()).unsqueeze(1)
 
 
 def gram(z: Tensor, weight: Tensor | None, scratch: Tensor) -> Tensor:
@@ -116,7 +119,8 @@ def gram(z: Tensor, weight: Tensor | None, scratch: Tensor) -> Tensor:
     if z.shape[1] < _WIDE or (weight is not None and not bool((weight >= 0).all())):
         return z.T @ (z if weight is None else torch.mul(z, weight.unsqueeze(1), out=scratch))
     half = (z if weight is None else torch.mul(z, weight.sqrt().unsqueeze(1), out=scratch)).numpy()
-    return torch.from_numpy(half.T @ half)
+    with np.errstate(all="ignore"):
+        return torch.from_numpy(half.T @ half)
 
 
 def triangle(blocks: Iterable[Tensor]) -> Tensor:
