@@ -37,7 +37,7 @@ class Job:
             stopped (by a signal), or not run.
         exit_code: exit code of the job; 128 + n if signal n killed it.
         reason: why the job is not finished.
-        nll_nats: NLL in nats per row, on test rows if there are any.
+        nll_nats: NLL in nats per row, by which the best is chosen: on validation rows, else on test rows.
         split: the split of `nll_nats`.
         seconds: duration in seconds.
     """
@@ -71,7 +71,7 @@ class Job:
         """Set the status (`finished` or `kept`), and take `nll_nats` and `split` from the summary of the run."""
         self.status = status
         metrics = summary_of(self.run_dir).get("metrics", {})
-        for split in ("test", "validation", "train"):
+        for split in ("validation", "test", "train"):
             if "nll_nats" in metrics.get(split, {}):
                 self.nll_nats, self.split = metrics[split]["nll_nats"], split
                 return

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import shorten
 
 from mlefw.configuration.hydra_settings import launcher_settings
 from mlefw.configuration.override import expand_globs, for_hydra, sweep_values
@@ -16,19 +15,15 @@ from mlefw.configuration.settings import Node
 from mlefw.errors import Stopped, UsageError
 from mlefw.run.directory import check_free, default_path
 from mlefw.sweep import hydra_launcher
+from mlefw.sweep.conclusion import conclude, print_results
 from mlefw.sweep.launcher import ForkLauncher
-from mlefw.sweep.record import NAME, Job, Journal, plan, read
+from mlefw.sweep.record import NAME, Journal, plan, read
 from mlefw.sweep.task import Task
 from mlefw.system import file_system
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import mark_own
 
 MAX_JOBS = 10_000
-
-_MOST_ROWS = 40
-"""Most rows of the table in the terminal; `mlefw compare` shows all."""
-_MOST_LETTERS = 110
-"""Most characters of the reason why a job was skipped, which was printed in full when it ended."""
 
 
 def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:
@@ -49,6 +44,7 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
     """
     if any(override.startswith("resume=") for override in overrides):
         raise UsageError("resume= continues one run: expected it without -m")
+    asked = [override.lower() for override in overrides]
     overrides = expand_globs(_with_defaults(command, overrides), config_dirs)
     overrides = for_hydra(overrides, sweeps=True)
     swept = sweep_values(overrides)
@@ -80,9 +76,10 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
             else:
                 hydra_launcher.launch(command, kept, config_dirs, Journal(root, jobs), swept)
         except Stopped:
-            _report(root, read(root))
+            print_results(root, read(root))
             raise
-        return _report(root, read(root))
+        draws = command == "train" and not {"report=false", "plots=false"} & {*asked}
+        return conclude(root, read(root), draws)
 
 
 def _grid(overrides: Sequence[str]) -> list[tuple[str, ...]]:
@@ -158,34 +155,3 @@ def _check_single_fold(config: Node) -> None:
     cv = config.get("cv") or {}
     if "_target_" in cv and cv.get("fold") is None:
         raise UsageError("cv= runs a fit for each fold: expected it without -m, or cv.fold=0,1,2 for some of them")
-
-
-def _report(root: Path, jobs: Sequence[Job]) -> int:
-    """Print ranked tables and the jobs without a result; the exit code is 5 if a job failed or none has a result."""
-    from mlefw.command import compare
-    from mlefw.system.terminal import console
-
-    out = console()
-    if any(job.nll_nats is not None for job in jobs):
-        groups = compare.by_measure(compare.find([str(root)]))
-        for summaries in groups:
-            ranked = compare.rank(summaries)
-            out.print(compare.table(ranked[:_MOST_ROWS]))
-            if len(ranked) > _MOST_ROWS:
-                out.print(f"… and {len(ranked) - _MOST_ROWS} more: mlefw compare runs={root}", soft_wrap=True)
-        if len(groups) > 1:
-            out.print("Densities and masses are in no common unit, and are ranked apart.", soft_wrap=True)
-    missing = [job for job in jobs if not (job.is_done or job.is_skipped)]
-    done, skipped = (sum(getattr(job, name) for job in jobs) for name in ("is_done", "is_skipped"))
-    for job in (job for job in jobs if not job.is_done):
-        reason = f": {job.reason}" if job.reason else ""
-        reason = shorten(reason, _MOST_LETTERS, placeholder=" …") if job.is_skipped else reason
-        out.print(f"{job.status:<8}  {job.run_dir.name}{reason}", soft_wrap=True, markup=False)
-    kept = sum(job.status == "kept" for job in jobs)
-    before = f" ({kept} of them before)" if kept else ""
-    before += f", {skipped} skipped" if skipped else ""
-    out.print(f"sweep: {done} of {len(jobs)} jobs finished{before} in {root}", soft_wrap=True)
-    if missing:
-        out.print("       the same command with this run_dir runs the others", soft_wrap=True)
-    out.print(f"look:  tensorboard --logdir {root}", soft_wrap=True)
-    return 5 if missing or not done else 0
