@@ -60,6 +60,7 @@ KINDS = {
         ("lightning.Callback",),
         names=(
             *("mlefw.callback.progress.ShowProgress", "mlefw.callback.converged.StopWhenConverged"),
+            "mlefw.sweep.search.watch.WatchTrial",
             *(
                 f"lightning.pytorch.callbacks.{name}"
                 for name in (
@@ -84,8 +85,11 @@ KINDS = {
         ),
     ),
     "hydra.sweeper": Kind(
-        ("hydra.plugins.sweeper.Sweeper",),
-        names=("hydra._internal.core_plugins.basic_sweeper.BasicSweeper",),
+        ("hydra.plugins.sweeper.Sweeper", "mlefw.sweep.search.settings.SearchSettings"),
+        names=(
+            "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+            "mlefw.sweep.search.settings.SearchSettings",
+        ),
     ),
 }
 """The kind of the parts in each slot, a section of the configuration."""

@@ -83,6 +83,8 @@ def setting(summary: Mapping[str, Any], name: str) -> str:
     value = summary.get(name) if name in _LABELS else summary.get("settings", {}).get(name)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, float):
+        return f"{value:.5g}"
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -3,12 +3,13 @@
 import itertools
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlefw.configuration.hydra_settings import launcher_settings
-from mlefw.configuration.override import expand_globs, for_hydra, sweep_values
+from mlefw.configuration.hydra_settings import sweep_settings
+from mlefw.configuration.override import expand_globs, for_hydra, is_swept, sweep_values
 from mlefw.configuration.path_setting import literal
 from mlefw.configuration.read import read_settings
 from mlefw.configuration.settings import Node
@@ -46,7 +47,9 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
         raise UsageError("resume= continues one run: expected it without -m")
     asked = [override.lower() for override in overrides]
     overrides = expand_globs(_with_defaults(command, overrides), config_dirs)
-    overrides = for_hydra(overrides, sweeps=True)
+    overrides = for_hydra([_of_search(override) for override in overrides], sweeps=True)
+    if any(re.match(r"\+*hydra[/.]sweeper", override) for override in overrides):
+        return _search(command, overrides, config_dirs, plugins, draws=_draws(command, asked))
     swept = sweep_values(overrides)
     for key in swept:
         if key.startswith("hydra"):
@@ -57,14 +60,10 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
     fixed = [override for override in overrides if override.split("=")[0].lstrip("+") not in swept]
     settings = [override for override in overrides if not override.startswith(("hydra.launcher", "hydra/"))]
     _check_grid(command, settings, swept, config_dirs, plugins)
-    given = [override.partition("=")[2] for override in fixed if override.startswith("run_dir=")]
-    root = (local_path(literal(given[-1]), "run_dir") if given else default_path("multirun")).absolute()
     first = [values[0] for values in swept.values()]
-    forks = ForkLauncher.of(launcher_settings(command, [*fixed, *first], config_dirs))
-    if not (forks and (root / NAME).is_file() and not root.is_symlink()):
-        check_free(root)
-    root.mkdir(mode=0o755, parents=True, exist_ok=True)
-    mark_own(root)
+    launcher, _ = sweep_settings(command, [*fixed, *first], config_dirs)
+    forks = ForkLauncher.of(launcher)
+    root = _root(fixed, NAME if forks else None)
     kept = [override for override in overrides if not override.startswith("run_dir=")]
     grid = _grid([override for override in kept if not override.startswith("hydra")])
     jobs = plan(root, grid, swept)
@@ -78,8 +77,65 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
         except Stopped:
             print_results(root, read(root))
             raise
-        draws = command == "train" and not {"report=false", "plots=false"} & {*asked}
-        return conclude(root, read(root), draws)
+        return conclude(root, read(root), _draws(command, asked))
+
+
+def _search(
+    command: str, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str], draws: bool
+) -> int:
+    """Run a search (`hydra/sweeper=search`); the exit code is as that of `run`."""
+    from mlefw.sweep.search import search
+    from mlefw.sweep.search.settings import SearchSettings
+    from mlefw.sweep.search.space import Space
+    from mlefw.sweep.search.study import JOURNAL, optuna
+
+    fixed = [item for item in overrides if not is_swept(item)]
+    launcher, sweeper = sweep_settings(command, fixed, config_dirs)
+    settings, forks = SearchSettings.of(sweeper), ForkLauncher.of(launcher)
+    if settings is None or forks is None or command != "train":
+        raise UsageError(
+            "hydra/sweeper: expected search, with mlefw train and hydra/launcher=fork; or none, for a grid"
+        )
+    optuna()
+    own = [item for item in overrides if not re.match(r"\+*(hydra|run_dir=)", item)]
+    space = Space.of(own)
+    configs = [read_settings(command, trial, config_dirs, plugins) for trial in space.extremes()]
+    max_epochs = search.check(settings, space, configs[0])
+    root = _root(fixed, JOURNAL)
+    try:
+        jobs = search.Search(root, settings, space, tuple(config_dirs), max_epochs).run(forks)
+    except Stopped:
+        print_results(root, read(root))
+        raise
+    return conclude(root, jobs, draws)
+
+
+def _of_search(override: str) -> str:
+    """The override of Hydra's section that `search.…=` stands for; any other one as it is."""
+    name, is_given, value = override.partition("=")
+    return (
+        f"hydra.sweeper.{name.removeprefix('search.')}={value}" if is_given and name.startswith("search.") else override
+    )
+
+
+def _draws(command: str, asked: Sequence[str]) -> bool:
+    """Whether a report is drawn at the end."""
+    return command == "train" and not {"report=false", "plots=false"} & {*asked}
+
+
+def _root(overrides: Sequence[str], file: str | None) -> Path:
+    """The directory of a sweep, which is made unless it holds a file of an earlier one.
+
+    Raises:
+        UsageError: it is no new or empty directory otherwise.
+    """
+    given = [override.partition("=")[2] for override in overrides if override.startswith("run_dir=")]
+    root = (local_path(literal(given[-1]), "run_dir") if given else default_path("multirun")).absolute()
+    if file is None or not (root / file).is_file() or root.is_symlink():
+        check_free(root)
+    root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    mark_own(root)
+    return root
 
 
 def _grid(overrides: Sequence[str]) -> list[tuple[str, ...]]:

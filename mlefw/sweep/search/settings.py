@@ -1,0 +1,58 @@
+"""The settings of a search."""
+
+from dataclasses import dataclass
+
+from mlefw.configuration.check import accepts
+from mlefw.configuration.settings import Node
+from mlefw.errors import UsageError
+
+SAMPLERS = ("tpe", "random", "qmc", "cmaes")
+PRUNERS = ("halving", "median", "none")
+TARGET = "mlefw.sweep.search.settings.SearchSettings"
+"""The class that names this sweeper among those of Hydra."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Section `hydra.sweeper` of a search, which the command line names `search`.
+
+    Args:
+        trials: number of trials in all.
+        sampler: how settings are proposed: `tpe`, `random`, `qmc` or `cmaes`.
+        pruner: which trials end early: `halving`, `median` or `none`.
+        timeout_s: seconds after which no trial is begun; None for no limit.
+        seed: of the sampler.
+    """
+
+    trials: int = 32
+    sampler: str = "tpe"
+    pruner: str = "halving"
+    timeout_s: float | None = None
+    seed: int = 0
+
+    @classmethod
+    def of(cls, node: Node) -> "SearchSettings | None":
+        """The settings that a node describes; None if it describes another sweeper.
+
+        Raises:
+            UsageError: a setting is out of range.
+        """
+        if node.get("_target_") != TARGET:
+            return None
+        values = {name: value for name, value in node.items() if name != "_target_"}
+        if unknown := values.keys() - cls.__dataclass_fields__:
+            raise UsageError(f"search.{min(unknown)}: expected one of {', '.join(cls.__dataclass_fields__)}")
+        found = cls(**values)
+        for name, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+            if getattr(found, name) not in known:
+                raise UsageError(
+                    f"search.{name}={getattr(found, name)}: expected {', '.join(known[:-1])} or {known[-1]}"
+                )
+        for name, least in (("trials", 1), ("seed", 0)):
+            value = getattr(found, name)
+            if not accepts(int, value) or value < least:
+                raise UsageError(f"search.{name}={value}: expected a whole number of at least {least}")
+        limit = found.timeout_s
+        if limit is not None and not (accepts(float, limit) and limit > 0):
+            raise UsageError(f"search.timeout_s={limit}: expected a positive number of seconds, or null")
+        return found
