@@ -87,7 +87,7 @@ def _search(
     from mlefw.sweep.search import search
     from mlefw.sweep.search.settings import SearchSettings
     from mlefw.sweep.search.space import Space
-    from mlefw.sweep.search.study import JOURNAL, optuna
+    from mlefw.sweep.search.study import JOURNAL, check_installed
 
     fixed = [item for item in overrides if not is_swept(item)]
     launcher, sweeper = sweep_settings(command, fixed, config_dirs)
@@ -96,7 +96,7 @@ def _search(
         raise UsageError(
             "hydra/sweeper: expected search, with mlefw train and hydra/launcher=fork; or none, for a grid"
         )
-    optuna()
+    check_installed(settings)
     own = [item for item in overrides if not re.match(r"\+*(hydra|run_dir=)", item)]
     space = Space.of(own)
     configs = [read_settings(command, trial, config_dirs, plugins) for trial in space.extremes()]

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,21 @@ _STRIDE = 7919
 """Between the seeds of samplers that come to a study later, by the number of trials that there are then."""
 
 
-def optuna() -> Any:
-    """The package Optuna, which is imported late.
+def check_installed(settings: SearchSettings) -> None:
+    """Check that the packages of the extra `search` are installed.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: one of them is not.
     """
-    try:
-        import optuna as package
-    except ImportError as error:
-        raise UsageError('hydra/sweeper=search: the package optuna is missing: pip install "mlefw[search]"') from error
+    for name in ("optuna", *(["cmaes"] if settings.sampler == "cmaes" else [])):
+        if find_spec(name) is None:
+            raise UsageError(f'hydra/sweeper=search: the package {name} is missing: pip install "mlefw[search]"')
+
+
+def _optuna() -> Any:
+    """The package Optuna, which is imported late."""
+    import optuna as package
+
     package.logging.set_verbosity(logging.ERROR)
     return package
 
@@ -86,7 +92,7 @@ class SharedStudy:
     """
 
     def __init__(self, root: Path) -> None:
-        package = optuna()
+        package = _optuna()
         journal = package.storages.journal
         path = str(root / JOURNAL)
         lock = journal.JournalFileSymlinkLock
@@ -217,12 +223,6 @@ def _sampler(package: Any, settings: SearchSettings, num_trials: int) -> Any:
             scramble=True, seed=settings.seed, independent_sampler=independent, warn_independent_sampling=False
         )
     if settings.sampler == "cmaes":
-        try:
-            import cmaes  # noqa: F401
-        except ImportError as error:
-            raise UsageError(
-                'search.sampler=cmaes: the package cmaes is missing: pip install "mlefw[search]"'
-            ) from error
         independent = samplers.RandomSampler(seed=seed)
         return samplers.CmaEsSampler(seed=seed, independent_sampler=independent, warn_independent_sampling=False)
     return samplers.TPESampler(seed=seed)
