@@ -19,6 +19,7 @@ from mlefw.sweep import hydra_launcher
 from mlefw.sweep.conclusion import conclude, print_results
 from mlefw.sweep.launcher import ForkLauncher
 from mlefw.sweep.record import NAME, Journal, plan, read
+from mlefw.sweep.search.settings import SearchSettings, of_sweeper
 from mlefw.sweep.task import Task
 from mlefw.system import file_system
 from mlefw.system.local_path import local_path
@@ -47,7 +48,7 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
         raise UsageError("resume= continues one run: expected it without -m")
     asked = [override.lower() for override in overrides]
     overrides = expand_globs(_with_defaults(command, overrides), config_dirs)
-    overrides = for_hydra([_of_search(override) for override in overrides], sweeps=True)
+    overrides = for_hydra(of_sweeper(overrides), sweeps=True)
     if any(re.match(r"\+*hydra[/.]sweeper", override) for override in overrides):
         return _search(command, overrides, config_dirs, plugins, draws=_draws(command, asked))
     swept = sweep_values(overrides)
@@ -85,7 +86,6 @@ def _search(
 ) -> int:
     """Run a search (`hydra/sweeper=search`); the exit code is as that of `run`."""
     from mlefw.sweep.search import search
-    from mlefw.sweep.search.settings import SearchSettings
     from mlefw.sweep.search.space import Space
     from mlefw.sweep.search.study import JOURNAL, check_installed
 
@@ -108,14 +108,6 @@ def _search(
         print_results(root, read(root))
         raise
     return conclude(root, jobs, draws)
-
-
-def _of_search(override: str) -> str:
-    """The override of Hydra's section that `search.…=` stands for; any other one as it is."""
-    name, is_given, value = override.partition("=")
-    return (
-        f"hydra.sweeper.{name.removeprefix('search.')}={value}" if is_given and name.startswith("search.") else override
-    )
 
 
 def _draws(command: str, asked: Sequence[str]) -> bool:

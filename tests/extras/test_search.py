@@ -21,6 +21,7 @@ from pyarrow import csv
 
 from mlefw.cli import run
 from mlefw.errors import UsageError
+from mlefw.sweep.search.presence import Presence
 from mlefw.sweep.search.rungs import Standing, goes_on, promotable, rungs
 from mlefw.sweep.search.space import Space
 from mlefw.sweep.search.study import JOURNAL, NAME, SharedStudy
@@ -279,7 +280,7 @@ def test_what_cannot_be_compared_is_a_failure(data: str, tmp_path: Path, capfd: 
         (["search.trials=0"], "search.trials=0"),
         (["search.sampler=grid"], "expected tpe, random, qmc or cmaes"),
         (["search.pruner=hyperband"], "expected halving, median or none"),
-        (["search.trails=3"], "search.trails"),
+        (["search.trails=3"], "Did you mean 'trials'"),
         (["search.timeout_s=-1"], "positive number of seconds"),
         (["trainer.max_epochs=int(interval(1,9))"], "equal numbers of epochs"),
         (["trainer.max_epochs=2"], "expected at least 3"),
@@ -303,3 +304,26 @@ def test_the_journal_is_one_of_optuna(data: str, tmp_path: Path) -> None:
     study = SharedStudy(tmp_path / "s")
     assert study.study.directions[0].name == "MINIMIZE"
     assert trials_of(tmp_path / "s") == []
+
+
+def test_a_process_of_another_machine_is_dead_after_a_minute_without_a_sign(tmp_path: Path) -> None:
+    own, other = Presence(tmp_path), Presence(tmp_path)
+    other.name = f"elsewhere-{other.name}"
+    with own.kept(), other.kept():
+        own.beat()
+        assert own.is_alive(other.name)
+        long_ago = time.time() - 3600
+        os.utime(other.root / other.name, (long_ago, long_ago))
+        assert not own.is_alive(other.name)
+    assert not own.is_alive(own.name.replace("-", "-0", 1))
+
+
+def test_a_process_of_this_machine_is_dead_when_it_has_ended(tmp_path: Path) -> None:
+    own, other = Presence(tmp_path), Presence(tmp_path)
+    with own.kept():
+        with other.kept():
+            assert own.is_alive(other.name)
+        assert not own.is_alive(other.name)
+        # A file that a killed process has left is not locked.
+        (other.root / other.name).touch()
+        assert not own.is_alive(other.name)

@@ -1,8 +1,9 @@
 """The settings of a search."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlefw.configuration.check import accepts
+from mlefw.configuration.check import accepts, nearest
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
 
@@ -56,3 +57,24 @@ class SearchSettings:
         if limit is not None and not (accepts(float, limit) and limit > 0):
             raise UsageError(f"search.timeout_s={limit}: expected a positive number of seconds, or null")
         return found
+
+
+def of_sweeper(overrides: Sequence[str]) -> list[str]:
+    """The overrides, in which `search.trials=` and so on are settings of Hydra's section `hydra.sweeper`.
+
+    Raises:
+        UsageError: there is no such setting, or no search.
+    """
+    found, known = [], list(SearchSettings.__dataclass_fields__)
+    for override in overrides:
+        name, _, value = override.partition("=")
+        if not name.startswith("search."):
+            found.append(override)
+            continue
+        name = name.removeprefix("search.")
+        if name not in known:
+            raise UsageError(f"unknown setting search.{name}.{nearest(name, known)} Known: {', '.join(known)}")
+        if not any(item.startswith("hydra/sweeper=") for item in overrides):
+            raise UsageError(f"search.{name} is a setting of hydra/sweeper=search: expected that, too")
+        found.append(f"hydra.sweeper.{name}={value}")
+    return found

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -219,9 +220,11 @@ def _sampler(package: Any, settings: SearchSettings, num_trials: int) -> Any:
     if settings.sampler == "qmc":
         # The journal holds the place in the sequence, which all processes share.
         independent = samplers.RandomSampler(seed=seed)
-        return samplers.QMCSampler(
-            scramble=True, seed=settings.seed, independent_sampler=independent, warn_independent_sampling=False
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", package.exceptions.ExperimentalWarning)
+            return samplers.QMCSampler(
+                scramble=True, seed=settings.seed, independent_sampler=independent, warn_independent_sampling=False
+            )
     if settings.sampler == "cmaes":
         independent = samplers.RandomSampler(seed=seed)
         return samplers.CmaEsSampler(seed=seed, independent_sampler=independent, warn_independent_sampling=False)
