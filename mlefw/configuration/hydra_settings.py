@@ -42,8 +42,10 @@ def sweep_settings(command: str, overrides: Sequence[str], config_dirs: Sequence
         admit(f"hydra.{slot}", node)
     if settings["sweeper"].get("params"):  # type: ignore[union-attr]
         raise UsageError("hydra.sweeper.params: expected swept settings on the command line, which are checked")
-    resolved = resolve(settings)
-    return resolved["launcher"], resolved["sweeper"]
+    if str(settings["launcher"].get("_target_", "")).startswith("mlefw."):  # type: ignore[union-attr]
+        settings = resolve(settings)
+    # References of other launchers are to further settings of Hydra, which are known when it starts them.
+    return settings["launcher"], settings["sweeper"]  # type: ignore[return-value]
 
 
 def _leaves(node: Any, prefix: str = "") -> Node:

@@ -64,17 +64,18 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
     first = [values[0] for values in swept.values()]
     launcher, _ = sweep_settings(command, [*fixed, *first], config_dirs)
     forks = ForkLauncher.of(launcher)
-    root = _root(fixed, NAME if forks else None)
+    root = _root(fixed, NAME)
     kept = [override for override in overrides if not override.startswith("run_dir=")]
     grid = _grid([override for override in kept if not override.startswith("hydra")])
     jobs = plan(root, grid, swept)
     with locked(root):
         try:
+            tasks = [Task(command, task, tuple(config_dirs), "head" in swept) for task in grid]
             if forks:
-                tasks = [Task(command, task, tuple(config_dirs), "head" in swept) for task in grid]
                 forks.launch(command, Journal(root, jobs), tasks)
             else:
-                hydra_launcher.launch(command, kept, config_dirs, Journal(root, jobs), swept)
+                engine = hydra_launcher.Engine(command, overrides, config_dirs, root)
+                hydra_launcher.launch(engine, Journal(root, jobs), tasks)
         except Stopped:
             print_results(root, read(root))
             raise
@@ -85,25 +86,27 @@ def _search(
     command: str, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str], draws: bool
 ) -> int:
     """Run a search (`hydra/sweeper=search`); the exit code is as that of `run`."""
-    from mlefw.sweep.search import search
+    from mlefw.sweep.search import engines, search
     from mlefw.sweep.search.space import Space
     from mlefw.sweep.search.study import JOURNAL, check_installed
 
     fixed = [item for item in overrides if not is_swept(item)]
     launcher, sweeper = sweep_settings(command, fixed, config_dirs)
     settings, forks = SearchSettings.of(sweeper), ForkLauncher.of(launcher)
-    if settings is None or forks is None or command != "train":
-        raise UsageError(
-            "hydra/sweeper: expected search, with mlefw train and hydra/launcher=fork; or none, for a grid"
-        )
+    if settings is None or command != "train":
+        raise UsageError("hydra/sweeper: expected search, with mlefw train; or none, for a grid")
     check_installed(settings)
     own = [item for item in overrides if not re.match(r"\+*(hydra|run_dir=)", item)]
     space = Space.of(own)
     configs = [read_settings(command, trial, config_dirs, plugins) for trial in space.extremes()]
     max_epochs = search.check(settings, space, configs[0])
     root = _root(fixed, JOURNAL)
+    wanted = search.Search(root, settings, space, tuple(config_dirs), max_epochs)
     try:
-        jobs = search.Search(root, settings, space, tuple(config_dirs), max_epochs).run(forks)
+        if forks:
+            jobs = wanted.run(forks)
+        else:
+            jobs = engines.search(hydra_launcher.Engine(command, overrides, config_dirs, root), wanted)
     except Stopped:
         print_results(root, read(root))
         raise

@@ -68,7 +68,7 @@ def test_commands_have_settings_that_there_are(page: Path) -> None:
             if program != "mlefw" or command not in ("train", "baseline") or "--plugin" in arguments:
                 continue
             overrides, _ = parse(command, arguments)
-            resumed = [item for item in overrides if not item.startswith(("resume=", "hydra/", "search."))]
+            resumed = [item for item in overrides if not item.startswith(("resume=", "hydra", "++hydra", "search."))]
             config = read_settings(command, [first_choices(item) for item in resumed], [], [])
             assert config["choices"]["head"] in members("head")
 

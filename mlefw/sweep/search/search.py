@@ -55,9 +55,7 @@ class Search:
             UsageError: the directory holds a search of other settings.
             Stopped: a signal ended it; trials that ran are gone on with by the same command.
         """
-        study = SharedStudy(self.root)
-        with study.deciding():
-            study.hold_to(self._description(), self.root)
+        study = self.open()
         finish_imports()
         work = _Work(self, study, Presence(self.root), launcher)
         with work.presence.kept():
@@ -67,6 +65,36 @@ class Search:
             finally:
                 work.close()
         return work.jobs()
+
+    def open(self) -> SharedStudy:
+        """The study in the directory, which is made if there is none.
+
+        Raises:
+            UsageError: the directory holds a search of other settings.
+        """
+        study = SharedStudy(self.root)
+        with study.deciding():
+            study.hold_to(self._description(), self.root)
+        return study
+
+    def job(self, trial: TrialState) -> Job:
+        """What became of a trial so far."""
+        keys = self.space.keys
+        overrides = [f"{name}={trial.params.get(name)}" for name in keys]
+        # The number tells trials apart: in the name a few digits of a value will do.
+        short = [f"{name}={_short(trial.params.get(name))}" for name in keys]
+        name = str(trial.attributes.get(RUN_DIR) or folder_name(trial.number, short))
+        job = Job(trial.number, overrides, self.root / name)
+        job.status = {"complete": "finished", "pruned": "pruned", "fail": "failed"}.get(trial.state, "not run")
+        job.status = "paused" if trial.is_waiting else job.status
+        if job.is_done:
+            value = min(trial.values.values(), default=None) if trial.value is None else trial.value
+            job.nll_nats, job.split = value, "validation"
+        elif trial.state == "fail":
+            summary = summary_of(job.run_dir)
+            job.reason = str(trial.attributes.get("reason") or summary.get("reason", "ended without a result"))
+        job.exit_code, job.seconds = trial.attributes.get("exit_code"), trial.attributes.get("seconds")
+        return job
 
     def task(self, trial: TrialState) -> TrialTask:
         """The computation of a trial."""
@@ -154,7 +182,7 @@ class _Work:
 
     def jobs(self) -> list[Job]:
         """What became of each trial so far, in all processes."""
-        return [self._job(trial) for trial in self.study.trials() if trial.state != "waiting"]
+        return _jobs(self.search, self.study)
 
     def _next(self, is_busy: bool) -> TrialState | None:
         """The trial to run next, which is this process's from then on; None if there is none now."""
@@ -199,30 +227,12 @@ class _Work:
         return any(owner and self.presence.is_alive(owner) for owner in owners)
 
     def _start(self, pool: Pool, trial: TrialState) -> None:
-        job = self._job(trial)
+        job = self.search.job(trial)
         attempts = int(trial.attributes.get(ATTEMPTS, 0)) + (not trial.values)
         self.study.note(trial.number, **{RUN_DIR: job.run_dir.name, ATTEMPTS: attempts})
         self.running.jobs[trial.number] = job
         work = partial(self.search.task(trial).begin_or_go_on, self.search.root, job.run_dir)
         pool.submit(trial.number, work, self.progress.log(job))
-
-    def _job(self, trial: TrialState) -> Job:
-        keys = self.search.space.keys
-        overrides = [f"{name}={trial.params.get(name)}" for name in keys]
-        # The number tells trials apart: in the name a few digits of a value will do.
-        short = [f"{name}={_short(trial.params.get(name))}" for name in keys]
-        name = str(trial.attributes.get(RUN_DIR) or folder_name(trial.number, short))
-        job = Job(trial.number, overrides, self.search.root / name)
-        job.status = {"complete": "finished", "pruned": "pruned", "fail": "failed"}.get(trial.state, "not run")
-        job.status = "paused" if trial.is_waiting else job.status
-        if job.is_done:
-            value = min(trial.values.values(), default=None) if trial.value is None else trial.value
-            job.nll_nats, job.split = value, "validation"
-        elif trial.state == "fail":
-            summary = summary_of(job.run_dir)
-            job.reason = str(trial.attributes.get("reason") or summary.get("reason", "ended without a result"))
-        job.exit_code, job.seconds = trial.attributes.get("exit_code"), trial.attributes.get("seconds")
-        return job
 
     def _tell(self, number: int, job: Job) -> None:
         """End a trial in the study, by the result of its job."""
@@ -258,6 +268,18 @@ class _Work:
         if self.journal.is_due:
             self.journal.jobs = self.jobs()
             self.journal.tick()
+
+
+def results(search: Search) -> list[Job]:
+    """What became of each trial of a search that other processes have run, which is written to `sweep.json`, too."""
+    jobs = _jobs(search, search.open())
+    if jobs:
+        Journal(search.root, jobs).close()
+    return jobs
+
+
+def _jobs(search: Search, study: SharedStudy) -> list[Job]:
+    return [search.job(trial) for trial in study.trials() if trial.state != "waiting"]
 
 
 def _short(value: Any) -> str:

@@ -23,6 +23,7 @@ class SearchSettings:
         pruner: which trials end early: `halving`, `median` or `none`.
         timeout_s: seconds after which no trial is begun; None for no limit.
         seed: of the sampler.
+        workers: number of processes that another launcher than `fork` starts, each of which runs one trial at a time.
     """
 
     trials: int = 32
@@ -30,6 +31,7 @@ class SearchSettings:
     pruner: str = "halving"
     timeout_s: float | None = None
     seed: int = 0
+    workers: int = 2
 
     @classmethod
     def of(cls, node: Node) -> "SearchSettings | None":
@@ -49,7 +51,7 @@ class SearchSettings:
                 raise UsageError(
                     f"search.{name}={getattr(found, name)}: expected {', '.join(known[:-1])} or {known[-1]}"
                 )
-        for name, least in (("trials", 1), ("seed", 0)):
+        for name, least in (("trials", 1), ("seed", 0), ("workers", 1)):
             value = getattr(found, name)
             if not accepts(int, value) or value < least:
                 raise UsageError(f"search.{name}={value}: expected a whole number of at least {least}")
