@@ -56,7 +56,7 @@ class Engine:
         Raises:
             Stopped: a signal came.
         """
-        kept = [item for item in self.overrides if item.startswith(("hydra", "+hydra"))]
+        kept = [item for item in self.overrides if item.lstrip("+").startswith("hydra")]
         settings = [*kept, f"hydra.sweep.dir={quoted(str(self.root))}", *search_path(self.config_dirs)]
         GlobalHydra.instance().clear()
         try:
