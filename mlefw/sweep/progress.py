@@ -75,7 +75,7 @@ class Progress:
                 replace_links(job.run_dir).mkdir(mode=0o755, exist_ok=True)
                 if not summary:
                     write_json(job.run_dir / "summary.json", {"status": "failed", "reason": job.reason})
-        self._store_log(job)
+        self.store_log(job)
         if job.is_done and not job.run_dir.exists():
             self.out.print(said.rstrip(), soft_wrap=True, markup=False)
 
@@ -109,7 +109,7 @@ class Progress:
         lines = [line for line in said.splitlines() if line.strip()]
         return lines[-1].strip() if lines else "ended without an error message"
 
-    def _store_log(self, job: Job) -> None:
+    def store_log(self, job: Job) -> None:
         """Move the log into the directory of the job; delete it if it is empty or there is no directory."""
         log, place = self.log(job), job.run_dir / "output.log"
         with suppress(OSError):

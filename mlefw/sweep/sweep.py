@@ -87,6 +87,7 @@ def _search(
 ) -> int:
     """Run a search (`hydra/sweeper=search`); the exit code is as that of `run`."""
     from mlefw.sweep.search import engines, search
+    from mlefw.sweep.search.participation import take_part
     from mlefw.sweep.search.space import Space
     from mlefw.sweep.search.study import JOURNAL, check_installed
 
@@ -104,7 +105,7 @@ def _search(
     wanted = search.Search(root, settings, space, tuple(config_dirs), max_epochs)
     try:
         if forks:
-            jobs = wanted.run(forks)
+            jobs = take_part(wanted, forks)
         else:
             jobs = engines.search(hydra_launcher.Engine(command, overrides, config_dirs, root), wanted)
     except Stopped:

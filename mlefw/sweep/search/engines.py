@@ -10,6 +10,7 @@ from mlefw.errors import Stopped
 from mlefw.sweep.hydra_launcher import Engine
 from mlefw.sweep.launcher import ForkLauncher
 from mlefw.sweep.record import Job
+from mlefw.sweep.search.participation import take_part
 from mlefw.sweep.search.search import Search, results
 from mlefw.system import trust
 from mlefw.system.signals import handled
@@ -40,7 +41,7 @@ def _take_part(wanted: Search, packages: tuple[str, ...], _: DictConfig) -> int:
     threads = max(1, topology.num_cores() // wanted.settings.workers)
     with handled():
         try:
-            wanted.run(ForkLauncher(jobs=1, threads=threads))
+            take_part(wanted, ForkLauncher(jobs=1, threads=threads))
         except Stopped as error:
             return error.exit_code
     return 0
