@@ -182,7 +182,6 @@ def _apply(command: str, config: Node, plugins: tuple[str, ...]) -> int:
 def _compare(arguments: Sequence[str]) -> int:
     from mlefw.command import compare
     from mlefw.configuration.path_setting import literal, several
-    from mlefw.report.comparison import ahead
     from mlefw.system.terminal import console
 
     runs: list[str] = []
@@ -203,10 +202,12 @@ def _compare(arguments: Sequence[str]) -> int:
     summaries = compare.run(runs, measure, split)
     out = console()
     out.print(compare.table(summaries))
-    if sentence := ahead(summaries):
+    for sentence in compare.sentences(summaries):
         out.print(sentence, soft_wrap=True, markup=False)
     if report:
-        compare.write_report(summaries, local_path(report, "report"))
+        from mlefw.command.comparison_page import write_report
+
+        write_report(summaries, local_path(report, "report"))
         out.print(f"written: {report}", soft_wrap=True, markup=False)
     return 0
 

@@ -7,29 +7,31 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from mlefw.command.candidates import candidates, scores_of, selection, with_settings
 from mlefw.errors import UsageError
 from mlefw.report import comparison
-from mlefw.report.observation import nats
 from mlefw.report.sentences import model_name
 from mlefw.run import row_scores
 from mlefw.run.directory import MEMBERS, SUPERSEDED
 from mlefw.run.new_data import check_folder, check_output
-from mlefw.system.atomic import Json, write_text
+from mlefw.system.atomic import Json
 from mlefw.system.local_path import local_path
 from mlefw.system.number_format import number
 
-_SPLITS = ("test", row_scores.OUT_OF_FOLD, "validation", "train")
+_SPLITS = ("validation", row_scores.OUT_OF_FOLD, "test", "train")
+"""By the first that all runs have they are ranked: test rows are to tell what the chosen one is worth."""
+
 # The two kinds of NLL, which are in different units: `measure` of a summary, and the words for it.
 _MEASURES = {"density": "NLL (of densities)", "mass": "NLL (of masses)"}
 
 
 def run(runs: Sequence[str], measure: str = "", split: str = "") -> list[Json]:
-    """The summaries of the runs found, best first by NLL on the rows of a split.
+    """The summaries of the candidates found, best first by NLL on the rows of a split (see `rank`).
 
     Args:
         runs: run directories, or directories with run directories below them.
         measure: `density` or `mass` for runs that predict one alone; empty for all.
-        split: `test`, `out_of_fold`, `validation` or `train`; empty for the first of these that all runs have.
+        split: `validation`, `out_of_fold`, `test` or `train`; empty for the first of these that all runs have.
 
     Raises:
         UsageError: there are no runs, a summary cannot be read, some runs predict densities and others masses, or a run
@@ -88,10 +90,11 @@ def by_measure(summaries: Iterable[Json]) -> list[list[Json]]:
 
 
 def rank(finished: list[Json], split: str = "") -> list[Json]:
-    """The summaries with the least NLL first.
+    """The summaries of the candidates (`candidates`) with the least NLL first.
 
-    Each gets `ranked_by`, the split; and on the rows of the best run `behind`, the difference from it with its paired
-    standard error, and `decisive`, the few rows that carry the difference.
+    Each gets `ranked_by`, the split; and on the rows of the best one `behind`, the difference from it with its paired
+    standard error, and `decisive`, the few rows that carry the difference. The best one gets `selection`: among how
+    many it was chosen, and by how much its NLL is too low for that.
 
     Raises:
         UsageError: a run has no such split.
@@ -102,16 +105,18 @@ def rank(finished: list[Json], split: str = "") -> list[Json]:
             f"split={split}: {without[0]['run_dir']} has no such rows: expected one of "
             + ", ".join(name for name in _SPLITS if name in without[0]["metrics"])
         )
-    ranked = sorted(finished, key=lambda summary: summary["metrics"][split].get("nll_nats", float("inf")))
-    best = row_scores.read(Path(ranked[0]["run_dir"]), split) if len(ranked) > 1 else None
-    for position, summary in enumerate(ranked):
-        summary["ranked_by"] = split
-        if position and best is not None:
-            scores = row_scores.read(Path(summary["run_dir"]), split)
-            difference = None if scores is None else scores.behind(best)
-            few = None if scores is None or difference is None else scores.decisive(best)
-            summary |= {} if difference is None else {"behind": difference}
-            summary |= {} if few is None else {"decisive": few._asdict()}
+    ranked = [{**summary, "ranked_by": split} for summary in candidates(with_settings(finished), split)]
+    best = scores_of(ranked[0], split) if len(ranked) > 1 else None
+    for summary in ranked[1:]:
+        scores = None if best is None else scores_of(summary, split)
+        if best is None or scores is None:
+            continue
+        difference = scores.behind(best)
+        few = None if difference is None else scores.decisive(best)
+        summary |= {} if difference is None else {"behind": difference}
+        summary |= {} if few is None else {"decisive": few._asdict()}
+    chosen = selection(ranked, split) if len(ranked) > 1 else None
+    ranked[0] |= {} if chosen is None else {"selection": chosen}
     return ranked
 
 
@@ -131,7 +136,8 @@ def table(summaries: Sequence[Json]) -> Table:
     for name in columns:
         shown.add_column(name, justify="right")
     for summary in words:
-        names = [escape(str(text)) for text in (Path(summary["run_dir"]).name, *(summary.get(n, "") for n in labels))]
+        texts = [comparison.name_of(summary), *(comparison.setting(summary, name) for name in labels)]
+        names = [escape(text) for text in texts]
         if summary["status"] != "finished":
             shown.add_row(*names, summary["status"], *[""] * (len(columns) - 1))
         else:
@@ -139,23 +145,10 @@ def table(summaries: Sequence[Json]) -> Table:
     return shown
 
 
-def write_report(summaries: Sequence[Json], path: Path) -> None:
-    """Write the comparison as one self-contained HTML file."""
-    from mlefw.plot.comparison import comparison as drawing
-    from mlefw.plot.style import png
-    from mlefw.report.page import Picture
-
-    pictures = []
-    ranked = [s for s in summaries if s["status"] == "finished" and "nll_nats" in s["metrics"][s["ranked_by"]]]
-    if ranked:
-        split = ranked[0]["ranked_by"]
-        names = [Path(summary["run_dir"]).name for summary in ranked]
-        figures = [summary["metrics"][split] for summary in ranked]
-        values, errors = ([known.get(key, 0.0) for known in figures] for key in ("nll_nats", "nll_se"))
-        figure = drawing(names, values, errors, comparison.named(split), nats(ranked[0]))
-        conclusion = f"{names[0]} has the least NLL on {comparison.named(split)} rows"
-        pictures.append(Picture(png(figure), conclusion, "Mean NLL of each run ± 2 standard errors."))
-    write_text(path, comparison.comparison_report(summaries, pictures))
+def sentences(summaries: Sequence[Json]) -> list[str]:
+    """What the ranking says of the best candidate: how far it is ahead, and what it is worth having been chosen."""
+    finished = [summary for summary in summaries if summary["status"] == "finished"]
+    return [text for text in (comparison.ahead(finished), comparison.chosen(finished)) if text]
 
 
 def check_report(path: Path, overwrite: bool) -> None:

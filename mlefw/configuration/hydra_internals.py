@@ -1,4 +1,4 @@
-"""The private names of OmegaConf that mlefw uses, all in one place, because a new version may change them.
+"""The private names of Hydra and OmegaConf that mlefw uses, all in one place, because a new version may change them.
 
 `tests/configuration/test_hydra_internals.py` fails with a sentence that names the one that has changed.
 """
@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hydra._internal.callbacks import Callbacks as Callbacks
 from omegaconf import _utils
 from omegaconf.base import Container as Container
 from omegaconf.basecontainer import BaseContainer

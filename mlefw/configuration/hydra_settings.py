@@ -17,8 +17,8 @@ _MAY_DIFFER = ("launcher.", "sweeper.", "runtime.", "overrides.", "job.name", "j
 """Settings that may differ from mlefw's: the choice of launcher and sweeper, and what Hydra notes about a run."""
 
 
-def launcher_settings(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Node:
-    """The settings of the launcher that a sweep has chosen.
+def sweep_settings(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> tuple[Node, Node]:
+    """The settings of the launcher and of the sweeper that a sweep has chosen.
 
     Args:
         command: the command that the sweep runs.
@@ -42,7 +42,10 @@ def launcher_settings(command: str, overrides: Sequence[str], config_dirs: Seque
         admit(f"hydra.{slot}", node)
     if settings["sweeper"].get("params"):  # type: ignore[union-attr]
         raise UsageError("hydra.sweeper.params: expected swept settings on the command line, which are checked")
-    return resolve({"launcher": settings["launcher"]})["launcher"]
+    if str(settings["launcher"].get("_target_", "")).startswith("mlefw."):  # type: ignore[union-attr]
+        settings = resolve(settings)
+    # References of other launchers are to further settings of Hydra, which are known when it starts them.
+    return settings["launcher"], settings["sweeper"]  # type: ignore[return-value]
 
 
 def _leaves(node: Any, prefix: str = "") -> Node:

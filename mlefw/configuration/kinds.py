@@ -60,6 +60,7 @@ KINDS = {
         ("lightning.Callback",),
         names=(
             *("mlefw.callback.progress.ShowProgress", "mlefw.callback.converged.StopWhenConverged"),
+            "mlefw.sweep.search.watch.WatchTrial",
             *(
                 f"lightning.pytorch.callbacks.{name}"
                 for name in (
@@ -81,11 +82,17 @@ KINDS = {
             "mlefw.sweep.launcher.ForkLauncher",
             "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
             "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+            "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+            "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+            "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
         ),
     ),
     "hydra.sweeper": Kind(
-        ("hydra.plugins.sweeper.Sweeper",),
-        names=("hydra._internal.core_plugins.basic_sweeper.BasicSweeper",),
+        ("hydra.plugins.sweeper.Sweeper", "mlefw.sweep.search.settings.SearchSettings"),
+        names=(
+            "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+            "mlefw.sweep.search.settings.SearchSettings",
+        ),
     ),
 }
 """The kind of the parts in each slot, a section of the configuration."""

@@ -85,3 +85,15 @@ def sweep_values(overrides: Sequence[str]) -> dict[str, list[str]]:
         for item in parsed
         if item.is_sweep_override()
     }
+
+
+def is_swept(override: str) -> bool:
+    """Whether an override has several values, or an interval of them.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return bool(OverridesParser.create().parse_override(override).is_sweep_override())
+    except HydraException as error:
+        raise UsageError(str(error).splitlines()[0]) from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mlefw.configuration.scalars import scalars
 from mlefw.configuration.settings import Settings
 from mlefw.report.forecast import Forecast
 from mlefw.report.page import Picture, Section
@@ -21,13 +22,11 @@ def finish_board(
     seen: Forecast | None,
 ) -> None:
     """Write settings, final figures, the table of results and pictures to TensorBoard's log."""
+    # TensorBoard shows those first in which runs differ, so that a sweep's own settings need not be known here.
     settings: dict[str, str | float | bool] = {
-        name: summary[name] for name in ("head", "prior", "batch", "model", "seed")
+        name: value if isinstance(value, bool | int | float) else str(value)
+        for name, value in scalars(config.plain).items()
     }
-    settings |= {"optimizer": config.choice("optimizer"), "loss": summary["loss"]}
-    settings |= {"calibrate": summary["calibration"]["method"]} if "calibration" in summary else {}
-    lr = config.optimizer.get("lr")
-    settings |= {"lr": lr} if lr is not None else {}
     results = {
         f"final/{split}_{name}": values[name]
         for split, values in summary["metrics"].items()

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +65,13 @@ class RowScores:
 
     def _unit_beside(self, best: "RowScores") -> torch.Tensor | None:
         return best.unit if self.unit is None else self.unit
+
+
+def averaged(scores: Sequence[RowScores]) -> RowScores | None:
+    """The mean NLL of each row over several runs; None unless all are on the same rows."""
+    if len({one.rows for one in scores}) != 1:
+        return None
+    return replace(scores[0], nll=torch.stack([one.nll for one in scores]).mean(0))
 
 
 def store(

@@ -32,10 +32,13 @@ class Progress:
         journal: the journal of the sweep, or jobs without one.
         has_summary: whether a job that succeeds leaves a finished `summary.json`.
         timeout_s: time limit of a job in seconds; None for none.
+        counts: whether each line has the number of jobs that have ended among all.
     """
 
-    def __init__(self, journal: Journal | UnrecordedJobs, has_summary: bool, timeout_s: float | None) -> None:
-        self.journal, self.has_summary, self.timeout_s = journal, has_summary, timeout_s
+    def __init__(
+        self, journal: Journal | UnrecordedJobs, has_summary: bool, timeout_s: float | None, counts: bool = True
+    ) -> None:
+        self.journal, self.has_summary, self.timeout_s, self.counts = journal, has_summary, timeout_s, counts
         self.out: Console = console()
         self.count = 0
 
@@ -51,6 +54,11 @@ class Progress:
             index: number of the job.
             how: exit code (negative for a signal), duration, and whether the time limit ended it.
         """
+        self.note(index, how)
+        self.print_line(self.journal.jobs[index])
+
+    def note(self, index: int, how: Ended) -> None:
+        """Note how the process of a job ended, as `ended` does, without printing it."""
         job = self.journal.jobs[index]
         job.seconds = how.seconds
         job.exit_code = how.code if how.code >= 0 else 128 - how.code
@@ -67,8 +75,7 @@ class Progress:
                 replace_links(job.run_dir).mkdir(mode=0o755, exist_ok=True)
                 if not summary:
                     write_json(job.run_dir / "summary.json", {"status": "failed", "reason": job.reason})
-        self._store_log(job)
-        self.print_line(job)
+        self.store_log(job)
         if job.is_done and not job.run_dir.exists():
             self.out.print(said.rstrip(), soft_wrap=True, markup=False)
 
@@ -76,7 +83,7 @@ class Progress:
         """Print one line on a job that has ended."""
         self.count += 1
         total = len(self.journal.jobs)
-        place = f"[{self.count:{len(str(total))}}/{total}] " if total > 1 else ""
+        place = f"[{self.count:{len(str(total))}}/{total}] " if total > 1 and self.counts else ""
         words = [f"{place}{job.status:<8}  {job.run_dir.name}"]
         if job.nll_nats is not None:
             words.append(f"{number(job.nll_nats)} {job.unit} on {job.split}")
@@ -102,7 +109,7 @@ class Progress:
         lines = [line for line in said.splitlines() if line.strip()]
         return lines[-1].strip() if lines else "ended without an error message"
 
-    def _store_log(self, job: Job) -> None:
+    def store_log(self, job: Job) -> None:
         """Move the log into the directory of the job; delete it if it is empty or there is no directory."""
         log, place = self.log(job), job.run_dir / "output.log"
         with suppress(OSError):

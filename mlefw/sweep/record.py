@@ -34,10 +34,10 @@ class Job:
         overrides: the swept settings with their values.
         run_dir: the directory of the run.
         status: finished, kept (finished in an earlier attempt), skipped (its head cannot model the target), failed,
-            stopped (by a signal), or not run.
+            stopped (by a signal), not run; of a trial of a search also paused at a rung, or pruned.
         exit_code: exit code of the job; 128 + n if signal n killed it.
         reason: why the job is not finished.
-        nll_nats: NLL in nats per row, on test rows if there are any.
+        nll_nats: NLL in nats per row, by which the best is chosen: on validation rows, else on test rows.
         split: the split of `nll_nats`.
         seconds: duration in seconds.
     """
@@ -60,7 +60,7 @@ class Job:
     @property
     def is_done(self) -> bool:
         """Whether the job has a result."""
-        return self.status in ("finished", "kept")
+        return self.status in ("finished", "kept", "paused", "pruned")
 
     @property
     def is_skipped(self) -> bool:
@@ -68,10 +68,10 @@ class Job:
         return self.status == "skipped"
 
     def finish(self, status: str) -> None:
-        """Set the status (`finished` or `kept`), and take `nll_nats` and `split` from the summary of the run."""
+        """Set the status, one of those with a result, and take `nll_nats` and `split` from the summary of the run."""
         self.status = status
         metrics = summary_of(self.run_dir).get("metrics", {})
-        for split in ("test", "validation", "train"):
+        for split in ("validation", "test", "train"):
             if "nll_nats" in metrics.get(split, {}):
                 self.nll_nats, self.split = metrics[split]["nll_nats"], split
                 return
@@ -173,8 +173,13 @@ class Journal:
 
     def tick(self) -> None:
         """Write `sweep.json` unless it was written in the last two seconds."""
-        if time.monotonic() - self.written >= _WRITE_S:
+        if self.is_due:
             self._write()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last write was more than two seconds ago."""
+        return time.monotonic() - self.written >= _WRITE_S
 
     def close(self) -> None:
         """Write `sweep.json` and `sweep.csv`."""

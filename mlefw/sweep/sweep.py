@@ -3,32 +3,29 @@
 import itertools
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import shorten
 
-from mlefw.configuration.hydra_settings import launcher_settings
-from mlefw.configuration.override import expand_globs, for_hydra, sweep_values
+from mlefw.configuration.hydra_settings import sweep_settings
+from mlefw.configuration.override import expand_globs, for_hydra, is_swept, sweep_values
 from mlefw.configuration.path_setting import literal
 from mlefw.configuration.read import read_settings
 from mlefw.configuration.settings import Node
 from mlefw.errors import Stopped, UsageError
 from mlefw.run.directory import check_free, default_path
 from mlefw.sweep import hydra_launcher
+from mlefw.sweep.conclusion import conclude, print_results
 from mlefw.sweep.launcher import ForkLauncher
-from mlefw.sweep.record import NAME, Job, Journal, plan, read
+from mlefw.sweep.record import NAME, Journal, plan, read
+from mlefw.sweep.search.settings import SearchSettings, of_sweeper
 from mlefw.sweep.task import Task
 from mlefw.system import file_system
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import mark_own
 
 MAX_JOBS = 10_000
-
-_MOST_ROWS = 40
-"""Most rows of the table in the terminal; `mlefw compare` shows all."""
-_MOST_LETTERS = 110
-"""Most characters of the reason why a job was skipped, which was printed in full when it ended."""
 
 
 def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str]) -> int:
@@ -49,8 +46,11 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
     """
     if any(override.startswith("resume=") for override in overrides):
         raise UsageError("resume= continues one run: expected it without -m")
+    asked = [override.lower() for override in overrides]
     overrides = expand_globs(_with_defaults(command, overrides), config_dirs)
-    overrides = for_hydra(overrides, sweeps=True)
+    overrides = for_hydra(of_sweeper(overrides), sweeps=True)
+    if any(re.match(r"\+*hydra[/.]sweeper", override) for override in overrides):
+        return _search(command, overrides, config_dirs, plugins, draws=_draws(command, asked))
     swept = sweep_values(overrides)
     for key in swept:
         if key.startswith("hydra"):
@@ -61,28 +61,77 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
     fixed = [override for override in overrides if override.split("=")[0].lstrip("+") not in swept]
     settings = [override for override in overrides if not override.startswith(("hydra.launcher", "hydra/"))]
     _check_grid(command, settings, swept, config_dirs, plugins)
-    given = [override.partition("=")[2] for override in fixed if override.startswith("run_dir=")]
-    root = (local_path(literal(given[-1]), "run_dir") if given else default_path("multirun")).absolute()
     first = [values[0] for values in swept.values()]
-    forks = ForkLauncher.of(launcher_settings(command, [*fixed, *first], config_dirs))
-    if not (forks and (root / NAME).is_file() and not root.is_symlink()):
-        check_free(root)
-    root.mkdir(mode=0o755, parents=True, exist_ok=True)
-    mark_own(root)
+    launcher, _ = sweep_settings(command, [*fixed, *first], config_dirs)
+    forks = ForkLauncher.of(launcher)
+    root = _root(fixed, NAME)
     kept = [override for override in overrides if not override.startswith("run_dir=")]
     grid = _grid([override for override in kept if not override.startswith("hydra")])
     jobs = plan(root, grid, swept)
     with locked(root):
         try:
+            tasks = [Task(command, task, tuple(config_dirs), "head" in swept) for task in grid]
             if forks:
-                tasks = [Task(command, task, tuple(config_dirs), "head" in swept) for task in grid]
                 forks.launch(command, Journal(root, jobs), tasks)
             else:
-                hydra_launcher.launch(command, kept, config_dirs, Journal(root, jobs), swept)
+                engine = hydra_launcher.Engine(command, overrides, config_dirs, root)
+                hydra_launcher.launch(engine, Journal(root, jobs), tasks)
         except Stopped:
-            _report(root, read(root))
+            print_results(root, read(root))
             raise
-        return _report(root, read(root))
+        return conclude(root, read(root), _draws(command, asked))
+
+
+def _search(
+    command: str, overrides: Sequence[str], config_dirs: Sequence[str], plugins: Sequence[str], draws: bool
+) -> int:
+    """Run a search (`hydra/sweeper=search`); the exit code is as that of `run`."""
+    from mlefw.sweep.search import engines, search
+    from mlefw.sweep.search.participation import take_part
+    from mlefw.sweep.search.space import Space
+    from mlefw.sweep.search.study import JOURNAL, check_installed
+
+    fixed = [item for item in overrides if not is_swept(item)]
+    launcher, sweeper = sweep_settings(command, fixed, config_dirs)
+    settings, forks = SearchSettings.of(sweeper), ForkLauncher.of(launcher)
+    if settings is None or command != "train":
+        raise UsageError("hydra/sweeper: expected search, with mlefw train; or none, for a grid")
+    check_installed(settings)
+    own = [item for item in overrides if not re.match(r"\+*(hydra|run_dir=)", item)]
+    space = Space.of(own)
+    configs = [read_settings(command, trial, config_dirs, plugins) for trial in space.extremes()]
+    max_epochs = search.check(settings, space, configs[0])
+    root = _root(fixed, JOURNAL)
+    wanted = search.Search(root, settings, space, tuple(config_dirs), max_epochs)
+    try:
+        if forks:
+            jobs = take_part(wanted, forks)
+        else:
+            jobs = engines.search(hydra_launcher.Engine(command, overrides, config_dirs, root), wanted)
+    except Stopped:
+        print_results(root, read(root))
+        raise
+    return conclude(root, jobs, draws)
+
+
+def _draws(command: str, asked: Sequence[str]) -> bool:
+    """Whether a report is drawn at the end."""
+    return command == "train" and not {"report=false", "plots=false"} & {*asked}
+
+
+def _root(overrides: Sequence[str], file: str | None) -> Path:
+    """The directory of a sweep, which is made unless it holds a file of an earlier one.
+
+    Raises:
+        UsageError: it is no new or empty directory otherwise.
+    """
+    given = [override.partition("=")[2] for override in overrides if override.startswith("run_dir=")]
+    root = (local_path(literal(given[-1]), "run_dir") if given else default_path("multirun")).absolute()
+    if file is None or not (root / file).is_file() or root.is_symlink():
+        check_free(root)
+    root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    mark_own(root)
+    return root
 
 
 def _grid(overrides: Sequence[str]) -> list[tuple[str, ...]]:
@@ -158,34 +207,3 @@ def _check_single_fold(config: Node) -> None:
     cv = config.get("cv") or {}
     if "_target_" in cv and cv.get("fold") is None:
         raise UsageError("cv= runs a fit for each fold: expected it without -m, or cv.fold=0,1,2 for some of them")
-
-
-def _report(root: Path, jobs: Sequence[Job]) -> int:
-    """Print ranked tables and the jobs without a result; the exit code is 5 if a job failed or none has a result."""
-    from mlefw.command import compare
-    from mlefw.system.terminal import console
-
-    out = console()
-    if any(job.nll_nats is not None for job in jobs):
-        groups = compare.by_measure(compare.find([str(root)]))
-        for summaries in groups:
-            ranked = compare.rank(summaries)
-            out.print(compare.table(ranked[:_MOST_ROWS]))
-            if len(ranked) > _MOST_ROWS:
-                out.print(f"… and {len(ranked) - _MOST_ROWS} more: mlefw compare runs={root}", soft_wrap=True)
-        if len(groups) > 1:
-            out.print("Densities and masses are in no common unit, and are ranked apart.", soft_wrap=True)
-    missing = [job for job in jobs if not (job.is_done or job.is_skipped)]
-    done, skipped = (sum(getattr(job, name) for job in jobs) for name in ("is_done", "is_skipped"))
-    for job in (job for job in jobs if not job.is_done):
-        reason = f": {job.reason}" if job.reason else ""
-        reason = shorten(reason, _MOST_LETTERS, placeholder=" …") if job.is_skipped else reason
-        out.print(f"{job.status:<8}  {job.run_dir.name}{reason}", soft_wrap=True, markup=False)
-    kept = sum(job.status == "kept" for job in jobs)
-    before = f" ({kept} of them before)" if kept else ""
-    before += f", {skipped} skipped" if skipped else ""
-    out.print(f"sweep: {done} of {len(jobs)} jobs finished{before} in {root}", soft_wrap=True)
-    if missing:
-        out.print("       the same command with this run_dir runs the others", soft_wrap=True)
-    out.print(f"look:  tensorboard --logdir {root}", soft_wrap=True)
-    return 5 if missing or not done else 0

@@ -1,9 +1,10 @@
 """What a job of a sweep computes: its configuration, and how it is run. What became of it is in `record.Job`."""
 
+import time
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import yaml
@@ -13,9 +14,13 @@ from mlefw.configuration.expansion import load_yaml
 from mlefw.configuration.read import located, read_settings, settings_of
 from mlefw.configuration.settings import Node
 from mlefw.errors import UsageError
+from mlefw.run import resume
 from mlefw.run.directory import summary_of
 from mlefw.sweep.record import Job, attempts, supersede
-from mlefw.system import shared_work, trust
+from mlefw.system import file_system, shared_work, trust
+
+_POLL_S = 0.2
+"""Seconds between two looks at a directory in which another process trains."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,21 @@ class Task:
     def run(self, run_dir: Path) -> int:
         """Run the job in this process into a directory, and return its exit code."""
         return run_alone(self.command, lambda: self.config, run_dir, self.skips_misfits)
+
+    def begin_or_go_on(self, root: Path, run_dir: Path) -> int:
+        """Run the job in this process, from the last checkpoint if there is one; the exit code.
+
+        What a process that was killed has left without a checkpoint is moved aside. A fork of such a process, which
+        still writes its last checkpoint, is waited for.
+        """
+        while run_dir.is_dir() and not _is_free(run_dir):
+            time.sleep(_POLL_S)
+        if (run_dir / "checkpoints" / "last.ckpt").is_file():
+            composed = partial(resume.settings, run_dir, [], self.config_dirs, trust.trusted())
+            return run_alone(self.command, lambda: composed().plain, run_dir, self.skips_misfits)
+        if run_dir.exists():
+            supersede(root, run_dir)
+        return self.run(run_dir)
 
     def share(self) -> None:
         """Read data and solve exact estimates in this process, if that is little work by mlefw's own code.
@@ -95,3 +115,9 @@ class Task:
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, UsageError):
             # Not a run with these settings; if the settings are wrong, the job reports that itself.
             return False
+
+
+def _is_free(run_dir: Path) -> bool:
+    """Whether no process trains in a run directory."""
+    with file_system.locked(run_dir) as is_held:
+        return is_held

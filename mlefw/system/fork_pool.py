@@ -99,6 +99,20 @@ class Pool:
         child = Child(task, partial(_prepare, log, self.threads), signal.SIGTERM)
         self.running.append(_Running(key, child))
 
+    @property
+    def is_free(self) -> bool:
+        """Whether another task would start at once."""
+        return len(self.running) < self.size
+
+    def wait(self) -> None:
+        """Wait until a task has ended, a fraction of a second at most.
+
+        Raises:
+            Stopped: a signal has come.
+        """
+        signals.raise_pending()
+        self._wait()
+
     def drain(self) -> None:
         """Wait until all tasks have ended.
 

@@ -1,10 +1,10 @@
-"""OmegaConf still has the names that it does not promise to keep, and they do what mlefw takes them to do."""
+"""Hydra and OmegaConf still have the names that they do not promise to keep, which do what mlefw takes them to do."""
 
 import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import UnsupportedInterpolationType
 
-from mlefw.configuration.hydra_internals import only_resolvers, patched_reading
+from mlefw.configuration.hydra_internals import Callbacks, only_resolvers, patched_reading
 
 WHERE = "mlefw/configuration/hydra_internals.py has to follow"
 
@@ -43,3 +43,8 @@ def test_texts_and_references_go_through_what_is_put_in_place() -> None:
     assert seen == ["text", "reference"], f"OmegaConf reads or follows in another way: {WHERE}"
     assert OmegaConf.create("a: 1\nb: ${a}").b == 1
     assert len(seen) == 2
+
+
+def test_a_launcher_is_given_callbacks() -> None:
+    empty = Callbacks(OmegaConf.create({"hydra": {"callbacks": {}}}))
+    assert empty.callbacks == [], f"Hydra makes its callbacks in another way: {WHERE}"

@@ -56,6 +56,8 @@ def first_choices(argument: str) -> str:
     """An override of a sweep with the first of its values."""
     key, _, value = argument.partition("=")
     is_one = value.startswith(("[", "glob(")) or key == "formula" or ".terms." in key
+    if found := re.search(r"(?:interval|range|choice)\((\[[^]]*\]|[^,]+),", value):
+        return f"{key}={found[1]}"
     return argument if is_one else f"{key}={value.split(',')[0]}"
 
 
@@ -66,7 +68,7 @@ def test_commands_have_settings_that_there_are(page: Path) -> None:
             if program != "mlefw" or command not in ("train", "baseline") or "--plugin" in arguments:
                 continue
             overrides, _ = parse(command, arguments)
-            resumed = [item for item in overrides if not item.startswith(("resume=", "hydra/"))]
+            resumed = [item for item in overrides if not item.startswith(("resume=", "hydra", "++hydra", "search."))]
             config = read_settings(command, [first_choices(item) for item in resumed], [], [])
             assert config["choices"]["head"] in members("head")
 

@@ -212,8 +212,8 @@ def test_without_a_report_there_are_curves_alone(mlefw: Run, tmp_path: Path) -> 
 def test_a_comparison_is_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for seed in (0, 1):
-        few = ["trainer.max_epochs=2", "model.hidden=[4]", "report=false", "logger=none"]
-        assert run(["train", *few, f"seed={seed}", f"run_dir='s/<b>{seed}'"]) == 0
+        few = ["trainer.max_epochs=2", f"model.hidden=[{4 + seed}]", "report=false", "logger=none"]
+        assert run(["train", *few, f"run_dir='s/<b>{seed}'"]) == 0
     (tmp_path / "s" / "failed").mkdir()
     (tmp_path / "s" / "failed" / "summary.json").write_text('{"status": "failed", "seed": 2}', encoding="utf-8")
     assert run(["compare", "runs=s", "report=c.html"]) == 0

@@ -125,7 +125,7 @@ def test_a_fault_costs_one_job_and_the_same_command_runs_it_again(
     assert kept.read_bytes() == before
     assert "7 of 7 jobs finished (1 of them before)" in again.stdout
     assert len(list((tmp_path / "s" / "superseded").iterdir())) == 6
-    assert json.loads(before)["metrics"]["test"]["nll_nats"] == jobs["none"]["nll_nats"]
+    assert json.loads(before)["metrics"]["validation"]["nll_nats"] == jobs["none"]["nll_nats"]
 
 
 def begun(

@@ -1,0 +1,1 @@
+"""Search: trials of settings that Optuna proposes, of which the bad ones end early, on one machine or several."""
