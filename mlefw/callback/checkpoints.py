@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from mlefw.callback.stored_state import Content
+from mlefw.distributed import ranks, sharding
 from mlefw.errors import NumericalError
 from mlefw.system.signals import is_pending, raise_pending, take_over
 from mlefw.system.torch_internals import norms
@@ -28,11 +29,15 @@ class KeepCheckpoints(Checkpoint):
     Both are written at the end of an epoch, but not more often than every `min_seconds`, and always at the end of
     training; between writes the best state is held in memory. A state that is not finite is never kept.
 
+    Where processes share the parameters, each has one of these with its share of the best state. All of them gather the
+    tensors of a file, which the first process decides on and writes.
+
     Args:
         folder: directory of both files.
         min_seconds: least time between writes.
         every_steps: write within epochs, too (0: at their end only).
         before: called before each write, so that no log on disk is behind a checkpoint.
+        together: whether processes share the parameters.
     """
 
     def __init__(
@@ -41,8 +46,9 @@ class KeepCheckpoints(Checkpoint):
         min_seconds: float = 5.0,
         every_steps: int = 0,
         before: Callable[[TrainerView], None] | None = None,
+        together: bool = False,
     ) -> None:
-        self.before = before
+        self.before, self.together = before, together
         self.folder, self.min_seconds, self.every_steps = folder, min_seconds, every_steps
         self.best_value, self.best_epoch, self.best_step = float("inf"), -1, 0
         self.best_state: dict[str, torch.Tensor] = {}
@@ -92,9 +98,10 @@ class KeepCheckpoints(Checkpoint):
         assert isinstance(module, LikelihoodModule)
         check_finite(module)
         self._compare(module, trainer.current_epoch, trainer.global_step)
-        if time.monotonic() - self.written >= self.min_seconds or is_pending():
+        is_due = time.monotonic() - self.written >= self.min_seconds or is_pending()
+        if self._decided(is_due, module):
             self._write(trainer, module)
-        raise_pending()
+        self._stop_if_asked()
 
     def _compare(self, module: LikelihoodModule, epoch: int, step: int) -> None:
         if "validation" in module.watched and not module.evaluation_schedule.is_due(epoch + 1):
@@ -122,9 +129,10 @@ class KeepCheckpoints(Checkpoint):
             self.last_steps = trainer.global_step
             is_due = time.monotonic() - self.written >= min(1.0, self.min_seconds)
         assert isinstance(module, LikelihoodModule)
-        if is_due or is_pending() or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
+        is_last = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        if self._decided(bool(is_due) or is_pending() or is_last, module):
             self._write(trainer, module)
-        raise_pending()
+        self._stop_if_asked()
 
     def on_exception(self, trainer: TrainerView, module: lightning.LightningModule, exception: BaseException) -> None:
         """Where training diverged, the best state is still a good one: it goes to disk."""
@@ -141,7 +149,16 @@ class KeepCheckpoints(Checkpoint):
     def restore_best(self, module: LikelihoodModule) -> None:
         """Put the best state back into the objective."""
         if self.best_state:
-            module.objective.load_state_dict(self.best_state)
+            sharding.load(module.objective, self.best_state)
+
+    def _decided(self, choice: bool, module: LikelihoodModule) -> bool:
+        """The choice of this process, or of the first one where all of them have to do the same."""
+        return ranks.decided(choice, module.device) if self.together else choice
+
+    def _stop_if_asked(self) -> None:
+        """Raise `Stopped` if a signal has come; processes that share the parameters end with the first one."""
+        if not self.together or ranks.rank() == 0:
+            raise_pending()
 
     def _write(self, trainer: TrainerView, module: LikelihoodModule) -> None:
         """Write each of the two files whose state on disk is out of date."""
@@ -160,7 +177,7 @@ class KeepCheckpoints(Checkpoint):
             now = {name: t.detach().clone() for name, t in module.objective.state_dict().items()}
             self.restore_best(module)
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
-            module.objective.load_state_dict(now)
+            sharding.load(module.objective, now)
             self.best_is_written = True
 
 
@@ -171,7 +188,11 @@ def check_finite(module: LikelihoodModule) -> None:
         NumericalError: a weight is; the message names the tensor.
     """
     parameters = {name: p.detach() for name, p in module.objective.named_parameters() if p.numel()}
-    largest = torch.stack(norms(list(parameters.values()), float("inf"))).tolist()
+    if module.objective.sharded:
+        sizes = [sharding.largest(p) for p in parameters.values()]
+    else:
+        sizes = norms(list(parameters.values()), float("inf"))
+    largest = torch.stack(sizes).tolist()
     for name, value in zip(parameters, largest, strict=True):
         if not value < MAX_WEIGHT:
             raise NumericalError(

@@ -4,6 +4,7 @@ import lightning
 import torch
 
 from mlefw.callback.stored_state import Content
+from mlefw.distributed import sharding
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.trainer_view import TrainerView
 
@@ -36,7 +37,8 @@ class StopWhenConverged(lightning.Callback):
         """Remember the parameters, unless those of a resumed epoch are known from its checkpoint."""
         assert isinstance(module, LikelihoodModule)
         if self.is_resumed:
-            self.before = [p.to(module.device) for p in self.before]
+            pairs = zip(self.before, module.objective.parameters(), strict=True)
+            self.before = [sharding.placed(before.to(module.device), p) for before, p in pairs]
         else:
             self.before = [p.detach().clone() for p in module.objective.parameters()]
         self.is_resumed = False

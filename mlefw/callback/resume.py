@@ -12,7 +12,7 @@ from mlefw.callback.converged import StopWhenConverged
 from mlefw.callback.patience import StopWithoutProgress
 from mlefw.callback.stored_state import Content, check_form, check_optimizer, naming_the_checkpoint
 from mlefw.configuration.record import typed
-from mlefw.distributed import ranks
+from mlefw.distributed import ranks, sharding
 from mlefw.errors import UsageError
 from mlefw.system.file_system import invalidate
 from mlefw.system.own_folder import replace_links
@@ -99,9 +99,11 @@ class Resumable(lightning.Callback):
         assert isinstance(trainer.datamodule, RowsModule)  # type: ignore[attr-defined]
         place = content[KEY]
         weights = objective_state(content)
-        module.objective.load_state_dict(weights)
+        sharding.load(module.objective, weights)
         history = Place.of(content).recovery
         _restore_weights(module, place.get("weights", []), history.good)
+        pairs = zip(trainer.optimizers, content["optimizer_states"], strict=True)
+        content = {**content, "optimizer_states": [sharding.with_own_kernels(*pair) for pair in pairs]}
         for optimizer, state in zip(trainer.optimizers, content["optimizer_states"], strict=True):
             check_form("the setting of the optimiser", optimizer.state_dict()["param_groups"], state["param_groups"])
         trainer.strategy.load_optimizer_state_dict(content)

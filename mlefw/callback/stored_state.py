@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mlefw.distributed import sharding
 from mlefw.errors import MlefwError, UsageError
 
 Content = dict[str, Any]
@@ -97,5 +98,6 @@ def _state_after_zero_step(optimizer: Any) -> Any:
     for p in (p for twin in twins for p in twin):
         p.grad = torch.zeros_like(p)
     new = type(optimizer)(groups)
-    new.step(lambda: torch.zeros(()))
+    with sharding.mixed(p for twin in twins for p in twin):
+        new.step(lambda: torch.zeros(()))
     return new.state_dict()["state"]

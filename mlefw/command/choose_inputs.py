@@ -51,7 +51,7 @@ def run(config: Settings, run_dir: Path, trained: Train) -> Json:
         NumericalError: no candidate could be trained.
     """
     known = ", ".join(config.candidates)
-    if topology.is_ddp(config.trainer):
+    if topology.is_shared(config.trainer):
         raise UsageError(
             f"inputs=auto trains in one process: expected trainer.strategy=auto, or inputs= one of {known}"
         )

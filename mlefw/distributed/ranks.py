@@ -3,7 +3,8 @@
 The group of processes is opened by Lightning. A run in a single process has no group, and is rank 0 of 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, distributed
@@ -47,6 +48,47 @@ def all_reduce(tensors: Sequence[Tensor]) -> None:
                 tensor.copy_(total.view_as(tensor))
     except RuntimeError as error:
         raise LostRankError("another process of this run has ended") from error
+
+
+def maximum(tensor: Tensor) -> None:
+    """Replace a tensor in place by its entrywise maximum over the processes.
+
+    Raises:
+        LostRankError: another process has ended.
+    """
+    if world_size() == 1:
+        return
+    try:
+        distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+    except RuntimeError as error:
+        raise LostRankError("another process of this run has ended") from error
+
+
+def decided(choice: bool, device: torch.device) -> bool:
+    """The choice of rank 0, for something that all processes do or leave together.
+
+    Raises:
+        LostRankError: another process has ended.
+    """
+    chosen = torch.tensor(float(choice and rank() == 0), device=device)
+    maximum(chosen)
+    return bool(chosen)
+
+
+@contextmanager
+def naming_lost_ranks() -> Iterator[None]:
+    """Turn the errors of torch for a broken connection, inside the block, into one that says what they mean.
+
+    Raises:
+        LostRankError: another process has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # Errors of gloo have no class of their own; they name the file of its source where they arose.
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            raise LostRankError("another process of this run has ended") from error
+        raise
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ def run(task: Callable[[], int], count: int) -> int:
         UsageError: this system has no fork.
     """
     if not hasattr(os, "fork"):
-        raise UsageError("trainer.strategy=ddp starts processes by fork, which this system lacks: expected devices=1")
+        raise UsageError("several devices are processes started by fork, which this system lacks: expected devices=1")
     with tempfile.TemporaryDirectory() as folder, signals.deferred():
         error_logs = [Path(folder) / f"{number}" for number in range(count)]
         ranks = _start(task, error_logs)

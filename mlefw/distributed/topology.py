@@ -23,7 +23,7 @@ class Devices(Protocol):
 
     @property
     def strategy(self) -> Any:
-        """`ddp` where several processes share each batch."""
+        """`ddp` where several processes share each batch, `fsdp` where they share the parameters, too."""
 
     @property
     def accelerator(self) -> Any:
@@ -34,14 +34,14 @@ def check(trainer: Devices) -> None:
     """Refuse devices that a run cannot use.
 
     Raises:
-        UsageError: several devices without `strategy=ddp`, more processes than cores, or several machines without a
-            launcher such as srun or torchrun.
+        UsageError: several devices without `strategy=ddp` or `fsdp`, more processes than cores, or several machines
+            without a launcher such as srun or torchrun.
     """
     devices, nodes = trainer.devices, trainer.num_nodes
-    if not is_ddp(trainer):
+    if not is_shared(trainer):
         if devices not in (1, "1", "auto", [0]) or nodes != 1:
             name, value = ("devices", devices) if nodes == 1 else ("num_nodes", nodes)
-            raise UsageError(f"trainer.{name}={value}: expected 1, or beside it trainer.strategy=ddp")
+            raise UsageError(f"trainer.{name}={value}: expected 1, or beside it trainer.strategy=ddp or fsdp")
         return
     cores = num_cores()
     if not 1 <= num_local_ranks(trainer) <= max(cores, 2):
@@ -53,9 +53,22 @@ def check(trainer: Devices) -> None:
         )
 
 
-def is_ddp(trainer: Devices) -> bool:
+def is_shared(trainer: Devices) -> bool:
     """Whether several processes share each batch of the run."""
-    return trainer.strategy == "ddp"
+    return trainer.strategy in ("ddp", "fsdp")
+
+
+def is_sharded(trainer: Devices) -> bool:
+    """Whether the processes of the run share the parameters of the network, too."""
+    return trainer.strategy == "fsdp"
+
+
+def lightning_strategy(trainer: Devices) -> dict[str, str]:
+    """The setting `strategy` of a trainer of Lightning that is to check the other settings, if it is another one.
+
+    Lightning refuses its own strategy `fsdp` on a CPU; that of mlefw is one of its `ddp`.
+    """
+    return {"strategy": "ddp"} if is_sharded(trainer) else {}
 
 
 def num_cores() -> int:
@@ -69,7 +82,7 @@ def num_to_start(trainer: Devices) -> int:
     Raises:
         UsageError: as `check`.
     """
-    if not is_ddp(trainer) or _is_started_by_launcher() or is_started_by_run():
+    if not is_shared(trainer) or _is_started_by_launcher() or is_started_by_run():
         return 1
     check(trainer)
     return num_local_ranks(trainer)
@@ -96,7 +109,7 @@ def num_local_ranks(trainer: Devices) -> int:
 
 def rank(trainer: Devices) -> int:
     """The number of this process among those of the run on all machines, from 0, before a group is opened."""
-    if not is_ddp(trainer) or not (_is_started_by_launcher() or is_started_by_run()):
+    if not is_shared(trainer) or not (_is_started_by_launcher() or is_started_by_run()):
         return 0
     return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from mlefw.distributed import ranks, sharding
 from mlefw.distribution.precision import FEW_COLUMNS, promote
 from mlefw.head.base import Head
 from mlefw.loss.base import Loss
@@ -30,7 +31,8 @@ class Objective(nn.Module):
 
     `population` is Σ w of the training rows, set once, so that the prior has the same weight under every batch regime.
     Training may descend another `loss` than the NLL; the value of the objective is always that of the NLL. With
-    `replayable` False every step is computed by autograd, and none is recorded.
+    `replayable` False every step is computed by autograd, and none is recorded. With `sharded` True each process holds
+    a share of the weights.
     """
 
     def __init__(self, model: nn.Module, head: Head, prior: Prior, population: float, loss: Loss | None = None) -> None:
@@ -40,6 +42,7 @@ class Objective(nn.Module):
         inner = getattr(model, "model", model)
         self.has_terms = isinstance(inner, TermsModel) and inner.root.numel() > 0
         self.replayable = True
+        self.sharded = False
 
     def eta(self, x: Tensor, offset: Tensor, standardized: bool = False) -> Tensor:
         """Center + gain · model(x), plus the offset (*batch,) on the first column: (*batch, eta_dim).
@@ -91,9 +94,17 @@ class Objective(nn.Module):
         return (p for p in self.model.parameters() if p.requires_grad and p.ndim >= 2)
 
     def penalty(self) -> Tensor:
-        """−log prior of all weights, normalising constants included: a scalar in nats."""
-        none = self.head.center.new_zeros(())
-        own = none if self.prior.flat else sum((promote(self.prior(w)) for w in self.weights()), start=none)
+        """−log prior of all weights, normalising constants included: a scalar in nats.
+
+        Where processes share the weights, all of them have to call it.
+        """
+        own = self.head.center.new_zeros(())
+        if not self.prior.flat:
+            own = sum((promote(self.prior(sharding.own(w))) for w in self.weights()), start=own)
+        if self.sharded:
+            # A prior is a product over entries, so that the parts of the processes add up.
+            own = own.detach().clone()
+            ranks.all_reduce([own])
         return own + self.model.model.penalty() if self.has_terms else own  # type: ignore[operator, union-attr]
 
     def descent(self, batch: Batch) -> Tensor:
@@ -128,8 +139,8 @@ class Objective(nn.Module):
             return head.narrow_nll(torch.addcmul(head.center.float(), head.gain.float(), raw.float()), rows.y)
 
     def smooth_penalty(self) -> Tensor:
-        """The smooth part of the penalty per observation, a scalar."""
-        parts = (self.prior.smooth_part(w) for w in self.weights())
+        """The smooth part of the penalty per observation, a scalar; of shared weights the part of this process."""
+        parts = (self.prior.smooth_part(sharding.own(w)) for w in self.weights())
         own = sum(parts, start=self.head.center.new_zeros(()))
         own = own + self.model.model.penalty() if self.has_terms else own  # type: ignore[operator, union-attr]
         return own / self.population
@@ -140,10 +151,16 @@ class Objective(nn.Module):
 
 
 def not_finite(objective: Objective, rows: Rows, standardized: bool = False, limit: int = 5) -> str:
-    """A clause naming the first parameter that is not finite, else rows (from 0) whose NLL is not; "" if none."""
+    """A clause naming the first parameter that is not finite, else rows (from 0) whose NLL is not; "" if none.
+
+    Rows are not looked for where processes share the parameters: they have different ones, of different numbers, and
+    each pass through the network takes all processes.
+    """
     for name, parameter in objective.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+        if not sharding.is_finite(parameter):
             return f"{name} holds a value that is not a finite number"
+    if objective.sharded:
+        return ""
     device = objective.head.center.device
     found: list[int] = []
     size = rows_at_once(objective.head, rows)

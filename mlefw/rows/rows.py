@@ -145,6 +145,13 @@ class Rows(NamedTuple):
         return seen / self.row_weight.clamp(min=torch.finfo(self.weight.dtype).tiny)
 
 
+def padded_blocks(rows: Rows, size: int, count: int) -> Iterator[Rows]:
+    """The rows in consecutive blocks of at most `size` rows, and behind them empty blocks up to `count` in all."""
+    yield from rows.blocks(size)
+    for _ in range(count - -(-rows.num_rows // size)):
+        yield rows.take(torch.arange(0, device=rows.device))
+
+
 def observation_rows(rows: Rows) -> Rows:
     """Rows without inputs of which each is one observation; where rows have positions, those of weight above zero.
 

@@ -1,6 +1,7 @@
 """The training of a run: Lightning's trainer with the callbacks that log, save, stop and resume."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from mlefw.configuration.read import as_yaml
 from mlefw.configuration.settings import Settings
 from mlefw.distributed import ranks, topology
 from mlefw.report.forecast import Sample
-from mlefw.run import resume
+from mlefw.run import resume, sharded
 from mlefw.run.prepare import Prepared
 from mlefw.run.trainer import build_module, build_trainer
 from mlefw.score.yardstick import Yardstick
@@ -86,11 +87,16 @@ def run_callbacks(
     data, exact = prepared.data, yardstick.exact
     log = LogFigures(run_dir / "metrics.csv", yardstick)
     keep = KeepCheckpoints(run_dir / "checkpoints", **vars(config.checkpoint), before=log.flush)
+    keep.together = topology.is_sharded(config.trainer)
     resumable = Resumable(content, run_dir / "summary.json")
     sample = Sample.of(data.splits, data.schema.target, data.schema.labels, data.schema.row_shape, data.units)
     text = {"settings": "    " + as_yaml(config.plain).replace("\n", "\n    ")}
     recorder = RecordCoefficients(exact.optimum) if exact.optimum is not None else None
-    return RunCallbacks(resumable, log, WriteBoard(text, sample, log), keep, recorder, _stopping(config, prepared.rows))
+    board = WriteBoard(text, sample, log)
+    if keep.together:
+        # The first process alone draws, and could not pass rows through a network that it has a share of.
+        board.share = 0.0
+    return RunCallbacks(resumable, log, board, keep, recorder, _stopping(config, prepared.rows))
 
 
 def fit(
@@ -108,19 +114,23 @@ def fit(
         Stopped: by a signal; the state reached is saved before.
     """
     clock = time.monotonic()
-    module = build_module(config, prepared.estimand, prepared.rows)
+    module = build_module(config, sharded.trained_estimand(config, prepared.estimand, True), prepared.rows)
     watchers = run_callbacks(config, run_dir, prepared, yardstick, content)
-    callbacks = watchers.callbacks + ([WarnOfShortSteps()] if topology.is_ddp(config.trainer) else [])
-    trainer = build_trainer(config, run_dir, card, callbacks, resume.purge_step(content))
+    callbacks = watchers.callbacks + ([WarnOfShortSteps()] if topology.is_shared(config.trainer) else [])
+    network = sharded.network(module)
+    trainer = build_trainer(config, run_dir, card, callbacks, resume.purge_step(content), network)
     training_clock = time.monotonic()
-    with deferred(), keep_freed_memory(), module.around:
+    with deferred(), keep_freed_memory(), ranks.naming_lost_ranks(), module.around:
         trainer.fit(module, datamodule=prepared.rows)
+        if watchers.keep.together:
+            sharded.gather(module, watchers.keep, prepared.estimand.objective)
     ranks.close()
     raise_pending()
     _warn_of_recoveries(module.recovery.history)
     seconds = time.monotonic() - training_clock
-    watchers.keep.restore_best(module)
-    module.objective.cpu()
+    if not watchers.keep.together:
+        watchers.keep.restore_best(module)
+        module.objective.cpu()
     epochs = trainer.current_epoch - (0 if content is None else content[KEY]["epoch"])
     rows_per_s = epochs * prepared.data.train.num_rows / max(seconds, 1e-9)
     return finished(trainer, watchers, rows_per_s, time.monotonic() - clock)
@@ -148,13 +158,20 @@ def finished(trainer: TrainerView, watchers: RunCallbacks, rows_per_s: float, se
 
 def follow(config: Settings, run_dir: Path, prepared: Prepared, content: Content | None) -> None:
     """Train as one of several processes, other than the first, which alone writes."""
-    module = build_module(config, prepared.estimand, prepared.rows)
+    module = build_module(config, sharded.trained_estimand(config, prepared.estimand, False), prepared.rows)
     callbacks: list[lightning.Callback] = [Resumable(content)]
+    together = topology.is_sharded(config.trainer)
+    keep = KeepCheckpoints(run_dir / "checkpoints", **vars(config.checkpoint), together=together)
+    # A state that is shared out is gathered for each file from all processes.
+    callbacks += [keep] if together else []
     stopping = _stopping(config, prepared.rows)
     callbacks += [stopping] if stopping is not None else []
-    trainer = build_trainer(config, run_dir, {}, callbacks, resume.purge_step(content))
-    with module.around:
+    network = sharded.network(module)
+    trainer = build_trainer(config, run_dir, {}, callbacks, resume.purge_step(content), network)
+    with deferred() if together else nullcontext(), ranks.naming_lost_ranks(), module.around:
         trainer.fit(module, datamodule=prepared.rows)
+        if together:
+            sharded.gather(module, keep, None)
     ranks.close()
 
 

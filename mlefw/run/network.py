@@ -136,7 +136,7 @@ def check_batch_norm(config: Settings, model: nn.Module) -> None:
     layer = next((type(one).__name__ for one in model.modules() if isinstance(one, _BATCH_NORMS)), None)
     parts = {
         f"batch.max_rows={config.batch.get('max_rows')}": bool(config.batch.get("max_rows")),
-        f"trainer.devices={config.trainer.node.get('devices')}": topology.is_ddp(config.trainer),
+        f"trainer.devices={config.trainer.node.get('devices')}": topology.is_shared(config.trainer),
     }
     for setting, is_set in parts.items():
         if layer is not None and is_set:

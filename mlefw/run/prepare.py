@@ -287,5 +287,5 @@ def _check_lightning(trainer: TrainerSettings) -> None:
 
 def _build_trainer(trainer: TrainerSettings) -> None:
     """Build a trainer once, so that Lightning checks its settings before anything is written."""
-    alone = [] if topology.is_ddp(trainer) else [LightningEnvironment()]
-    instantiate("trainer", {**trainer.node, "precision": None, "logger": False}, plugins=alone)
+    settings = trainer.node | topology.lightning_strategy(trainer) | {"precision": None, "logger": False}
+    instantiate("trainer", settings, plugins=[] if topology.is_shared(trainer) else [LightningEnvironment()])

@@ -12,28 +12,31 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
 
 from mlefw.configuration.admission import admit, admitted
 from mlefw.configuration.instantiate import class_of, instantiate, make
 from mlefw.configuration.settings import Node, Settings
 from mlefw.distributed import topology
-from mlefw.distributed.strategy import SummedGradients
+from mlefw.distributed.strategy import ShardedParameters, SummedGradients
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.objective.objective import Objective, rows_at_once
 from mlefw.rows.standardize import Standardized
+from mlefw.run import sharded
 from mlefw.run.archive import Archive
 from mlefw.run.build import Data, build_average, build_metrics
 from mlefw.run.estimand import Estimand
 from mlefw.system.own_folder import replace_links
 from mlefw.system.trust import trusted
-from mlefw.training.averaging import Averaging
+from mlefw.training.averaging import Averaging, averaged_tensors
 from mlefw.training.datamodule import RowsModule
 from mlefw.training.evaluation_loop import PlainEvaluationLoop
 from mlefw.training.evaluation_schedule import EvaluationSchedule
 from mlefw.training.lightning_internals import answer_signals_alone, evaluate_by
 from mlefw.training.module import LikelihoodModule, MakeScheduler
 from mlefw.training.recovery import Recovery
+from mlefw.training.sharded_step import ShardedStep
 from mlefw.training.step import Step, check_optimizer
 from mlefw.training.waiting import epochs_to_wait
 
@@ -58,8 +61,9 @@ def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluat
     """
     objective = estimand.objective
     # Steps and evaluations read it to decide whether their kernels may be recorded.
-    objective.replayable = config.step.replay
-    step = Step(objective, config.step.clip_norm, rows.regime.max_rows, config.compile)
+    objective.replayable = config.step.replay and not objective.sharded
+    kind = ShardedStep if objective.sharded else Step
+    step = kind(objective, config.step.clip_norm, rows.regime.max_rows, config.compile)
     if isinstance(objective.model, Standardized):
         # Images and tokens take a fraction of the memory as they are, and augmentations come after the standardisation.
         rows.standardize_once(objective.model.standardize, objective.model.num_inputs)
@@ -79,18 +83,20 @@ def build_averaging(config: Settings, objective: Objective) -> Averaging | None:
     average = build_average(config.average)
     if average is None:
         return None
-    running = [buffer for buffer in objective.model.model.buffers() if buffer.is_floating_point()]  # type: ignore[union-attr]
-    parameters = [p for p in objective.parameters() if p.requires_grad]
-    tensors, penalised = [*parameters, *running], {id(weight) for weight in objective.weights()}
+    tensors, penalised = averaged_tensors(objective), {id(weight) for weight in objective.weights()}
     masks = [torch.full_like(tensor, id(tensor) in penalised, dtype=torch.bool) for tensor in tensors]
-    return Averaging(average, tensors, [] if objective.prior.smooth else masks)
+    # Whole tensors would stay on a device for as long as they are referred to: shares come in their place later.
+    return Averaging(average, [] if objective.sharded else tensors, [] if objective.prior.smooth else masks)
 
 
 def _optimizer(node: Node, objective: Objective, parameters: Any) -> torch.optim.Optimizer:
     """The optimiser of the settings, refused where it would not descend the objective."""
     make = instantiate("optimizer", node)
     # One kernel for all parameters; only such a step can be recorded.
-    if "fused" in inspect.signature(make).parameters and not node.keys() & {"fused", "foreach"}:
+    kind = make.func if isinstance(make, partial) else make
+    # The kernel of SGD does not know of parameters that are split over processes.
+    has_kernel = not objective.sharded or kind in (torch.optim.Adam, torch.optim.AdamW)
+    if has_kernel and "fused" in inspect.signature(make).parameters and not node.keys() & {"fused", "foreach"}:
         make = partial(make, fused=True)
     optimizer: torch.optim.Optimizer = make(parameters)
     check_optimizer(optimizer, objective)
@@ -141,8 +147,10 @@ def check_optimization(config: Settings, objective: Objective) -> None:
     """Build optimiser and scheduler once, so that mistakes show before anything is written.
 
     Raises:
-        UsageError: the optimiser refuses its settings, or does not fit prior, loss or batch.
+        UsageError: the optimiser refuses its settings, or does not fit prior, loss or batch; or processes cannot share
+            the parameters.
     """
+    sharded.check(config, objective)
     try:
         parameters = [p for p in objective.parameters() if p.requires_grad]
         optimizer = _optimizer(config.optimizer, objective, parameters)
@@ -184,6 +192,7 @@ def build_trainer(
     card: Node,
     callbacks: Sequence[lightning.Callback],
     purge_step: int | None = None,
+    network: nn.Module | None = None,
 ) -> lightning.Trainer:
     """Lightning's trainer with the checkpoint files of mlefw.
 
@@ -193,6 +202,7 @@ def build_trainer(
         card: what each checkpoint holds beside its tensors (see `checkpoint.card`).
         callbacks: called before those of the settings.
         purge_step: of a resumed run the first step whose entries in the logs are void; None for a new run.
+        network: what is split over the processes; None where each has all of it.
     """
     node = dict(config.trainer.node)
     if purge_step is not None:
@@ -207,8 +217,8 @@ def build_trainer(
         # Of several processes only the first writes checkpoints; Lightning would add a callback to the others.
         node["enable_checkpointing"] = False
     facts: Node = {"logger": loggers, "callbacks": callbacks, "plugins": [Archive(card)]}
-    if topology.is_ddp(config.trainer):
-        facts["strategy"] = SummedGradients()
+    if topology.is_shared(config.trainer):
+        facts["strategy"] = SummedGradients() if network is None else ShardedParameters(network)
         facts["plugins"] += [LightningEnvironment()] if topology.is_started_by_run() else []
     else:
         # Within a job of a cluster (SLURM) Lightning would otherwise wait for the other processes of that job.
@@ -216,7 +226,7 @@ def build_trainer(
         rank_zero_only.rank = 0  # type: ignore[attr-defined]
     trainer: lightning.Trainer = instantiate("trainer", {**node, "default_root_dir": str(run_dir)}, **facts)
     evaluate_by(trainer, PlainEvaluationLoop(trainer))
-    if topology.is_ddp(config.trainer):
+    if topology.is_shared(config.trainer):
         # Only the first process gets a signal here, so that asking the others for one is needless.
         answer_signals_alone(trainer)
     return trainer

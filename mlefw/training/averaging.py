@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from mlefw.average.base import Average
+from mlefw.distributed import sharding
 from mlefw.errors import UsageError
+from mlefw.objective.objective import Objective
 from mlefw.system.torch_internals import copy_, lerp_
 
 
@@ -39,8 +41,8 @@ class Averaging:
             self.held = [tensor.clone() for tensor in self.tensors]
             return
         shown = [tensor.clone() for tensor in self.tensors]
-        copy_(self.tensors, self.held)
-        copy_(self.held, shown)
+        copy_(_own(self.tensors), _own(self.held))
+        copy_(_own(self.held), _own(shown))
 
     @torch.no_grad()
     def update(self, progress: float, length: float) -> None:
@@ -57,7 +59,7 @@ class Averaging:
         if not 0 < share <= 1:
             name = type(self.average).__name__
             raise UsageError(f"{name}.share({progress:g}, {length:g}) is {share!r}: expected above 0 and at most 1")
-        lerp_(self.held, self.tensors, share)
+        lerp_(_own(self.held), _own(self.tensors), share)
         for k, dense in self.dense:
             self.held[k].mul_((self.tensors[k] != 0) | dense)
 
@@ -73,4 +75,16 @@ class Averaging:
         Args:
             state: its weights, as `state` returned them; empty for a training before its first step.
         """
-        self.held = [value.to(tensor).clone() for value, tensor in zip(state, self.tensors, strict=bool(state))]
+        pairs = zip(state, self.tensors, strict=bool(state))
+        self.held = [sharding.placed(value.to(t.device, t.dtype), t).clone() for value, t in pairs]
+
+
+def averaged_tensors(objective: Objective) -> list[Tensor]:
+    """The trainable parameters of an objective, and the running statistics of its network."""
+    running = [buffer for buffer in objective.model.model.buffers() if buffer.is_floating_point()]  # type: ignore[union-attr]
+    return [*(p for p in objective.parameters() if p.requires_grad), *running]
+
+
+def _own(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The shares of this process, which the kernels for many tensors need where some are split and others whole."""
+    return [sharding.own(tensor) for tensor in tensors]

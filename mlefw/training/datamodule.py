@@ -12,7 +12,7 @@ from torch import Tensor
 from mlefw.batch.base import BatchRegime
 from mlefw.distributed import ranks
 from mlefw.rows.batch import Batch, Chunk, gather_batches
-from mlefw.rows.rows import Rows
+from mlefw.rows.rows import Rows, padded_blocks
 from mlefw.rows.stored import StoredRows
 from mlefw.system import random_state
 from mlefw.system.allocator import has_room
@@ -240,16 +240,18 @@ class Blocks:
     def __iter__(self) -> Iterator[Batch]:
         """Blocks of at most `size` rows.
 
-        A process without a row yields an empty block: it must take part when sums are added over the processes.
+        Every process yields as many as the first, which has the most rows: it must take part when parameters are
+        gathered, or sums added, over the processes. A process with fewer rows ends with an empty block.
         """
         if not self.module.is_due(self.split):
             return iter(())
-        parts = self.rows.blocks(self.size) if self.rows.num_rows else iter([self.rows])
+        parts = padded_blocks(self.rows, self.size, len(self))
         return (Batch(rows, 1.0, self.module.is_standardized(self.split)) for rows in parts)
 
     def __len__(self) -> int:
         """Number of blocks."""
-        return max(1, -(-self.rows.num_rows // self.size))
+        most = -(-self.module.splits[self.split].num_rows // ranks.world_size())
+        return max(1, -(-most // self.size))
 
 
 def _row_cost(rows: Rows) -> int:

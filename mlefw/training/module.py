@@ -21,7 +21,7 @@ from mlefw.rows.batch import Batch, Chunk
 from mlefw.rows.rows import Rows
 from mlefw.scheduler.base import StepScheduler
 from mlefw.system.random_state import RandomStream
-from mlefw.training.averaging import Averaging
+from mlefw.training.averaging import Averaging, averaged_tensors
 from mlefw.training.evaluation_schedule import EvaluationSchedule
 from mlefw.training.evaluator import Evaluator
 from mlefw.training.lightning_internals import count_epoch, count_steps, has_callback_with
@@ -103,6 +103,9 @@ class LikelihoodModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make the optimiser of all trainable parameters, and its scheduler."""
+        if self.averaging is not None and self.objective.sharded:
+            # Where processes share them, the parameters are others from here on.
+            self.averaging.tensors = averaged_tensors(self.objective)
         self.optimizer = self.make_optimizer(p for p in self.objective.parameters() if p.requires_grad)
         if self.make_scheduler is None:
             return self.optimizer
@@ -284,7 +287,12 @@ class LikelihoodModule(lightning.LightningModule):
         return self.evaluation_schedule.gap(num_epochs) if is_due else 0
 
     def on_train_epoch_end(self) -> None:
-        """Step the scheduler, unless it goes by steps; `ReduceLROnPlateau` by the NLL of the last split evaluated."""
+        """Step the scheduler, unless it goes by steps; `ReduceLROnPlateau` by the NLL of the last split evaluated.
+
+        A callback that ends the training in the first process ends it in all of them.
+        """
+        if ranks.world_size() > 1:
+            self.trainer.should_stop = ranks.decided(self.trainer.should_stop, self.device)
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if self.epochs_judged:
                 # Its patience is in epochs, but it only sees those with an evaluation.

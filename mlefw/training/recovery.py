@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mlefw.distributed import sharding
 from mlefw.loss.plain import Plain
 from mlefw.objective.objective import Objective, rows_at_once
 from mlefw.rows.rows import Rows
@@ -120,13 +121,13 @@ class Recovery:
         good = self.history.good
         assert good is not None
         for tensor, value in zip(self.tensors, good.objective, strict=True):
-            tensor.copy_(value)
+            tensor.copy_(sharding.placed(value, tensor))
         if self.averaging is not None:
             self.averaging.restore(good.weights)
         groups = optimizer.state_dict()["param_groups"]
         for group in groups:
             group |= {name: group[name] / 2 for name in ("lr", "initial_lr") if name in group}
-        optimizer.load_state_dict({"state": copy.deepcopy(good.optimizer), "param_groups": groups})
+        sharding.load_optimizer(optimizer, {"state": copy.deepcopy(good.optimizer), "param_groups": groups})
         # Most schedulers compute each rate from these, and would undo the halving.
         if hasattr(scheduler, "base_lrs"):
             scheduler.base_lrs = [rate / 2 for rate in scheduler.base_lrs]
@@ -158,6 +159,8 @@ class Recovery:
 def largest_weight(objective: Objective) -> float:
     """The largest absolute value of all parameters; NaN if any is NaN."""
     parameters = [p.detach() for p in objective.parameters() if p.numel()]
+    if objective.sharded:
+        return float(torch.stack([sharding.largest(p) for p in parameters]).max())
     return float(torch.stack(norms(parameters, math.inf)).max())
 
 

@@ -23,7 +23,9 @@ TWO = ("trainer.devices=2", "trainer.strategy=ddp")
 
 
 def leaves(node, name=""):
-    """The numbers and words of nested mappings, by dotted name."""
+    """The numbers and words of nested mappings and lists, by dotted name."""
+    if isinstance(node, list):
+        node = dict(enumerate(node))
     if isinstance(node, dict):
         return {full: leaf for key, value in node.items() for full, leaf in leaves(value, f"{name}.{key}").items()}
     return {name: node}

@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 import pytest
 from conftest import ROOT, summary_of
+from faulty_model import FAULTY
 
 from mlefw.sweep.search.study import JOURNAL, NAME
 
@@ -21,40 +22,6 @@ ENGINES = {
     "submitit_local": ("hydra.launcher.timeout_min=10",),
     "ray": ("++hydra.launcher.ray.init.num_cpus=2",),
 }
-
-FAULTY = """
-import os, signal, sys
-
-import torch
-
-
-class Net(torch.nn.Module):
-    def __init__(self, num_features, eta_dim, fault="none"):
-        super().__init__()
-        self.layer, self.fault = torch.nn.Linear(num_features, eta_dim), fault
-
-    def forward(self, x):
-        if self.training and not os.environ.get("MENDED"):
-            getattr(self, self.fault)()
-        return self.layer(x)
-
-    def none(self):
-        pass
-
-    def error(self):
-        raise ValueError("no such luck")
-
-    def leave(self):
-        sys.exit(0)
-
-    def killed(self):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def worker(self):
-        if not os.path.exists("once"):
-            open("once", "w").close()
-            os.kill(os.getppid(), signal.SIGKILL)
-"""
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 import lightning
 
 from mlefw.callback.stored_state import Content
+from mlefw.distributed import ranks
 from mlefw.errors import UsageError
 from mlefw.sweep.search.rungs import goes_on, rungs
 from mlefw.sweep.search.study import JOURNAL, WAITING, SharedStudy
@@ -44,9 +45,9 @@ class WatchTrial(lightning.Callback):
         self.best, self.passed = state_dict["best"], state_dict["passed"]
 
     def on_train_epoch_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
-        """Compare the NLL with those of other trials, where that is due."""
+        """Compare the NLL with those of other trials, where that is due; of several processes the first one does."""
         assert isinstance(module, LikelihoodModule)
-        if not module.epochs_judged or "validation" not in module.figures:
+        if ranks.rank() > 0 or not module.epochs_judged or "validation" not in module.figures:
             return
         value = float(module.figures["validation"]["nll_nats"])
         self.best = min(self.best, math.inf if math.isnan(value) else value)
