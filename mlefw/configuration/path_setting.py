@@ -1,9 +1,12 @@
 """Settings that name files and folders: quoted, so that Hydra passes on characters such as `,` or `=` unchanged."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-_NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|table|glance|\w*path)")
+from mlefw.system.address import withheld
+
+_NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|download|table|glance|\w*path)")
 """Keys of settings that hold a path."""
 _FORMULA = re.compile(r"\+*(?:formula|head\.terms\.\w+|data\.terms\.\w+|baseline\.scales)=")
 """The beginning of an override whose value is a formula, or holds terms of one."""
@@ -43,6 +46,18 @@ def with_quoted_path(override: str, sweeps: bool = False) -> str:
     has_meaning = _is_quoted(text) or "${" in text or (sweeps and _SWEEPS.search(text))
     is_there = _exists(text) or any("${" in str(folder) and _exists(str(folder)) for folder in Path(text).parents)
     return override if has_meaning and not is_there else f"{key}={quoted(text)}"
+
+
+def without_secrets(overrides: Sequence[str]) -> list[str]:
+    """The overrides, in which addresses of files are without passwords and signatures; these are kept for reading.
+
+    Raises:
+        UsageError: two addresses differ in nothing else.
+    """
+    # What refers to other settings is shortened when the reference is replaced (`read.resolve`).
+    are_paths = [_NAMES.fullmatch(item.partition("=")[0].lstrip("+")) and "${" not in item for item in overrides]
+    shortened = iter(withheld([item for item, is_path in zip(overrides, are_paths, strict=True) if is_path]))
+    return [next(shortened) if is_path else item for item, is_path in zip(overrides, are_paths, strict=True)]
 
 
 def is_formula(override: str) -> bool:

@@ -22,6 +22,7 @@ from mlefw.rows.rows import Rows
 from mlefw.rows.tokens import TokenRows
 from mlefw.run.checkpoint import Trained
 from mlefw.run.held_out import parts_of
+from mlefw.system.address import is_remote
 from mlefw.system.local_path import local_path
 from mlefw.system.trust import trusted
 
@@ -137,7 +138,7 @@ def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Sour
 def _kind(trained: Trained, path: str) -> type[Source]:
     """The class of source for a file or folder: the class used in training if it reads such files, else by the name."""
     known: type[Source] = class_of(admit("data", trained.config.data))
-    file = str(local_path(path, "data.path"))
+    file = path if is_remote(path) else str(local_path(path, "data.path"))
     others: dict[str, type[Source]] = {"tensors": Npz, "tokens": Text}
     return next((kind for kind in (known, Parquet) if kind.reads(file)), others.get(known.form, Csv))
 
