@@ -17,6 +17,8 @@ from mlefw.reading.remote.file import RemoteFile, remote_files
 from mlefw.system.address import is_remote, public
 from mlefw.system.local_path import local_path
 
+_ONLY = "only local files are read here (data=csv and data=parquet take s3://, gs:// and https://)"
+
 DataFile = Path | RemoteFile
 """A file of rows: on this machine, or at an address."""
 
@@ -31,7 +33,7 @@ FOREIGN = {
 
 def place(path: str, setting: str) -> Path:
     """The absolute path of a file or folder; a leading `~` is the home directory, unless a file of that name exists."""
-    plain = local_path(path, setting)
+    plain = local_path(path, setting, _ONLY)
     try:
         return (plain if plain.exists() else plain.expanduser()).absolute()
     except (OSError, ValueError, RuntimeError):

@@ -3,13 +3,20 @@
 import hashlib
 import json
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from mlefw.errors import UsageError
 from mlefw.reading.remote.content import PIECE_BYTES, Content
 from mlefw.system.atomic import write_atomically, write_json
+from mlefw.system.file_system import locked
 from mlefw.system.local_path import local_path
+
+_WAIT_S = 0.1
+"""Seconds until a process that waits for another one's copy looks again."""
 
 
 def copy_of(content: Content, folder: str) -> Path:
@@ -32,19 +39,36 @@ def copy_of(content: Content, folder: str) -> Path:
     size, tag = content.version
     described = {"address": content.address, "size": size, "tag": tag}
     path = place / hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
-    if not (tag and _is_whole(path)):
-        digest = hashlib.sha256()
-
-        def fetch(file: BinaryIO) -> None:
-            for start in range(0, size, PIECE_BYTES):
-                piece = content.fetch(start, min(start + PIECE_BYTES, size))
-                digest.update(piece)
-                file.write(piece)
-            content.check()
-
-        write_atomically(path, fetch)
-        write_json(path.with_suffix(".json"), {**described, "sha256": digest.hexdigest()})
+    with _alone(place):
+        if not (tag and _is_whole(path)):
+            write_json(path.with_suffix(".json"), {**described, "sha256": _fetch(content, path)})
     return path
+
+
+def _fetch(content: Content, path: Path) -> str:
+    """Write a content to a file; the SHA-256 of its bytes."""
+    digest, size = hashlib.sha256(), content.version.size
+
+    def write(file: BinaryIO) -> None:
+        for start in range(0, size, PIECE_BYTES):
+            piece = content.fetch(start, min(start + PIECE_BYTES, size))
+            digest.update(piece)
+            file.write(piece)
+        content.check()
+
+    write_atomically(path, write)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process makes copies in a folder: those that a run or a sweep starts share one."""
+    while True:
+        with locked(folder) as is_held:
+            if is_held:
+                yield
+                return
+        time.sleep(_WAIT_S)
 
 
 def _is_whole(path: Path) -> bool:

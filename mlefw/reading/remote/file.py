@@ -77,7 +77,7 @@ class RemoteFile:
 
     def _content(self, whole: bool) -> Content:
         if self.address.lower().startswith("http"):
-            return WebContent(self.address, PIECE_BYTES if whole or self.copies else _FIRST_BYTES)
+            return WebContent(self.address, PIECE_BYTES if whole and not self.copies else _FIRST_BYTES)
         return StoredContent(self.address)
 
 

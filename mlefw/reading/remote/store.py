@@ -23,6 +23,7 @@ _DENIED = re.compile(
 )
 _MISSING = re.compile(r"NO_SUCH|NOT_FOUND|status 404")
 _ELSEWHERE = re.compile(r"status 30\d|REDIRECT|AUTHORIZATION_HEADER_MALFORMED")
+_BEYOND = re.compile(r"status 416|INVALID_RANGE|OUT_OF_RANGE")
 _CODE = re.compile(r"AWS Error (.+?) during (\w+)|Status\((\w+)|(curlCode: \d+, [^;.]+)")
 """What a message tells that holds no more than codes."""
 
@@ -156,4 +157,6 @@ def _error(address: str, asked: str, text: str) -> MlefwError:
         return UsageError(
             f"{address} may not be read ({codes})\n  expected: credentials that allow it, in the environment ({where})"
         )
-    return StorageError(f"{address} could not be read: {asked} was asked for several times ({codes})")
+    if _BEYOND.search(codes):
+        return UsageError(f"{address} ends before {asked} ({codes})")
+    return StorageError(f"{address} could not be read: asked several times for {asked} ({codes})")

@@ -4,6 +4,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from email.message import Message
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
@@ -89,8 +90,8 @@ class WebContent(Content):
             if wait is not None:
                 time.sleep(wait)
         raise StorageError(
-            f"{self.address} could not be read: bytes {start:,} to {stop - 1:,} were asked for "
-            f"{len(WAITS_S) + 1} times, and the last time {reason}"
+            f"{self.address} could not be read: asked {len(WAITS_S) + 1} times for bytes {start:,} to {stop - 1:,}, "
+            f"and the last time {reason}"
         )
 
     def _refusal(self, code: int) -> MlefwError:
@@ -112,6 +113,7 @@ class WebContent(Content):
             if error.code != _NOTHING_THERE:
                 raise
             # Empty, or shorter by now.
+            error.close()
             self._compare(_version(error.headers, _total(error.headers) or 0))
             return b""
         with answer:
@@ -134,13 +136,18 @@ class WebContent(Content):
         folder = Path(gettempdir())
         try:
             file = unnamed_file(folder)
-            size = _copy(lambda: answer.read(PIECE_BYTES), file.write)
-        except _NoRoomError as error:
-            raise StorageError(f"{self.address} found no room in {folder}: {error}") from None
-        if answer.length:
-            file.close()
-            raise _BrokenError(f"the connection ended after {size:,} bytes")
-        self._compare(_version(answer.headers, size))
+        except OSError as error:
+            raise StorageError(f"{self.address} found no room in {folder}: {error.strerror}") from None
+        with ExitStack() as failed:
+            failed.callback(file.close)
+            try:
+                size = _copy(lambda: answer.read(PIECE_BYTES), file.write)
+            except _NoRoomError as error:
+                raise StorageError(f"{self.address} found no room in {folder}: {error}") from None
+            if answer.length:
+                raise _BrokenError(f"the connection ended after {size:,} bytes")
+            self._compare(_version(answer.headers, size))
+            failed.pop_all()
         self.file = file
         return self.fetch(start, stop)
 
