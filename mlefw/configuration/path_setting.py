@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlefw.system.address import withheld
+from mlefw.system import address
 
 _NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|download|table|glance|\w*path)")
 """Keys of settings that hold a path."""
@@ -51,13 +51,17 @@ def with_quoted_path(override: str, sweeps: bool = False) -> str:
 def without_secrets(overrides: Sequence[str]) -> list[str]:
     """The overrides, in which addresses of files are without passwords and signatures; these are kept for reading.
 
+    The addresses count as named by the user: they may be read.
+
     Raises:
         UsageError: two addresses differ in nothing else.
     """
+    items = [item for item in overrides if _NAMES.fullmatch(item.partition("=")[0].lstrip("+"))]
+    address.name(items)
     # What refers to other settings is shortened when the reference is replaced (`read.resolve`).
-    are_paths = [_NAMES.fullmatch(item.partition("=")[0].lstrip("+")) and "${" not in item for item in overrides]
-    shortened = iter(withheld([item for item, is_path in zip(overrides, are_paths, strict=True) if is_path]))
-    return [next(shortened) if is_path else item for item, is_path in zip(overrides, are_paths, strict=True)]
+    items = [item for item in items if "${" not in item]
+    shortened = dict(zip(items, address.withheld(items), strict=True))
+    return [shortened.get(item, item) for item in overrides]
 
 
 def is_formula(override: str) -> bool:

@@ -4,6 +4,8 @@ import http.client
 import io
 import logging
 import socket
+import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,6 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
 
 import boto3
 import numpy as np
@@ -25,6 +29,7 @@ from mlefw.data.csv import Csv
 from mlefw.data.parquet import Parquet
 from mlefw.errors import MlefwError, StorageError, UsageError
 from mlefw.reading.remote import store as object_store
+from mlefw.system.address import VARIABLE
 
 # Lightning calls a part of torch that torch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -122,6 +127,7 @@ def proxy(moto: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
+    monkeypatch.setenv(VARIABLE, "{}")
     environment = {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_address[1]}"}
     for name, value in {**environment, "AWS_EC2_METADATA_DISABLED": "true"}.items():
         monkeypatch.setenv(name, value)
@@ -288,7 +294,12 @@ def test_an_object_that_changes_while_it_is_read_is_refused(
 
 
 def test_a_run_knows_its_rows_wherever_they_are(
-    proxy: Proxy, client: Any, frame: pa.Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    proxy: Proxy,
+    client: Any,
+    frame: pa.Table,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     local, folder = tmp_path / "d.parquet", tmp_path / "run"
     pq.write_table(frame, local)
@@ -298,6 +309,7 @@ def test_a_run_knows_its_rows_wherever_they_are(
     here = [f"data.path={local}", f"data.test_path={local}"]
     assert run(["train", f"resume={folder}", *here, "trainer.max_epochs=2"]) == 0
     assert run(["train", f"resume={folder}", *source[1:], "trainer.max_epochs=3"]) == 0
+    monkeypatch.setenv("MLEFW_REMOTE", "s3://bucket")
     assert run(["evaluate", f"run={folder}"]) == 0
     capsys.readouterr()
     assert run(["evaluate", f"run={folder}", "data.path=s3://bucket/shards/"]) == 0
@@ -327,3 +339,56 @@ def test_processes_and_jobs_read_for_themselves(proxy: Proxy, client: Any, frame
     assert run(["train", *source, *ranks, f"run_dir={tmp_path / 'ranks'}"]) == 0
     # Two processes share a copy: one of them fetches the object.
     assert proxy.fetched == len(content)
+
+
+EMULATOR = """
+import sys
+from http.server import ThreadingHTTPServer
+from gcp_storage_emulator import server
+server.server.HTTPServer = ThreadingHTTPServer
+running = server.create_server("127.0.0.1", 0, in_memory=True, default_bucket="bucket")
+running.start()
+print(running._api._httpd.server_address[1], flush=True)
+sys.stdin.read()
+running.stop()
+"""
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[str]:
+    # A process of its own: pyarrow holds Python's lock while it waits for an answer about an object.
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", EMULATOR], text=True, **pipes) as process:  # type: ignore[call-overload]
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        process.communicate()
+
+
+def put_google(url: str, name: str, content: bytes) -> None:
+    query = urlencode({"uploadType": "media", "name": name})
+    headers = {"Content-Type": "application/octet-stream"}
+    request = Request(f"{url}/upload/storage/v1/b/bucket/o?{query}", content, headers, method="POST")
+    with urlopen(request) as answer:
+        assert answer.status == 200
+
+
+def test_google_cloud_storage(google: str, frame: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google)
+    object_store._google.cache_clear()
+    for k in range(2):
+        put_google(google, f"shards/part-{k}.parquet", as_parquet(frame.slice(k * 1000, 1000)))
+    for path in ("shards", "shards/part-?.parquet", "**/part-*.parquet"):
+        table = Parquet(path=f"gs://bucket/{path}", target="y").read()
+        assert table.columns["a"].tolist() == frame["a"].to_pylist()[:2000]
+    for path, said in (("bucket/none", "does not exist"), ("nobucket/d.parquet", "there is no bucket nobucket")):
+        with pytest.raises(UsageError, match=said):
+            Parquet(path=f"gs://{path}", target="y").read()
+    read = object_store.StoredContent.fetch
+
+    def fetch(content: Any, start: int, stop: int) -> bytes:
+        found = read(content, start, stop)
+        put_google(google, "shards/part-0.parquet", as_parquet(frame.slice(5, 1000)))
+        return found
+
+    monkeypatch.setattr(object_store.StoredContent, "fetch", fetch)
+    with pytest.raises(UsageError, match="changed while it was read"):
+        Parquet(path="gs://bucket/shards/part-0.parquet", target="y").read()

@@ -219,6 +219,13 @@ def test_a_run_knows_its_rows_wherever_they_are(
     assert run(["train", f"resume={folder}", f"data.path={local}", "trainer.max_epochs=2"]) == 0
     assert run(["train", f"resume={folder}", f"data.path={signed}", "trainer.max_epochs=3"]) == 0
     monkeypatch.setenv(VARIABLE, "{}")
+    # The address is stored now, and might be a stranger's.
+    site.log.clear()
+    for command in (["evaluate", f"run={folder}"], ["train", f"resume={folder}", "trainer.max_epochs=4"]):
+        assert run(command) == 2
+        assert f"{remote} stands in a file" in capsys.readouterr().err
+    assert not site.log
+    monkeypatch.setenv("MLEFW_REMOTE", f"s3://b,{site.url}/")
     assert run(["evaluate", f"run={folder}", "output=" + str(tmp_path / "e.json")]) == 0
     assert site.log[-1][0] == "/d.csv"
     output = tmp_path / "p.parquet"
@@ -236,7 +243,7 @@ def test_a_run_knows_its_rows_wherever_they_are(
 
 
 def test_an_address_in_a_settings_file_or_a_reference(
-    site: Site, frame: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, frame: pa.Table, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.files["/d.csv"] = as_csv(frame)
     (tmp_path / "data").mkdir()
@@ -245,7 +252,13 @@ def test_an_address_in_a_settings_file_or_a_reference(
     )
     monkeypatch.setenv("SIGNATURE", "s=abcdef0123")
     folder = tmp_path / "run"
-    assert run(["train", "data=mine", "--config-dir", str(tmp_path), *QUICK, f"run_dir={folder}"]) == 0
+    command = ["train", "data=mine", "--config-dir", str(tmp_path), *QUICK, f"run_dir={folder}"]
+    assert run(command) == 2
+    said = capsys.readouterr().err
+    assert f"{site.url}/d.csv stands in a file" in said
+    assert "abcdef0123" not in said
+    assert not site.log
+    assert run([*command, f"data.path={site.url}/d.csv?${{oc.env:SIGNATURE}}"]) == 0
     assert site.log[0][0] == "/d.csv?s=abcdef0123"
     assert b"abcdef0123" not in b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
@@ -264,12 +277,3 @@ def test_jobs_of_a_sweep_and_ranks_read_signed_addresses(site: Site, frame: pa.T
     ranks = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu", f"run_dir={tmp_path / 'ranks'}"]
     assert run(["train", *source, *QUICK, *ranks]) == 0
     assert {path for path, _, _ in site.log} == {"/d.csv?s=abcdef0123"}
-
-
-def test_a_config_without_secrets_is_told_so(site: Site) -> None:
-    site.files["/d.csv"] = b"a,y\n1,2\n"
-    with pytest.raises(UsageError, match="two users or queries"):
-        run_settings = [f"data.path={site.url}/d.csv?x=1", f"data.test_path={site.url}/d.csv?x=2"]
-        from mlefw.configuration.path_setting import without_secrets
-
-        without_secrets(run_settings)

@@ -3,7 +3,7 @@
 import pytest
 
 from mlefw.errors import UsageError
-from mlefw.system.address import VARIABLE, is_remote, public, whole, withheld
+from mlefw.system.address import VARIABLE, check_named, is_remote, name, public, whole, withheld
 
 SHOWN = {
     "https://h/a.csv?X-Amz-Signature=ab%2F&b=c": "https://h/a.csv",
@@ -57,3 +57,16 @@ def test_keys_of_a_store_come_from_the_environment() -> None:
 def test_what_is_remote() -> None:
     assert all(map(is_remote, ("s3://b/a", "S3://b/a", "gs://b/a", "https://h/a", "http://h/a")))
     assert not any(map(is_remote, ("ftp://h/a", "file:///a", "s3:/b", "/s3://b", "C:/a", "")))
+
+
+def test_addresses_that_the_user_has_not_named_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "{}")
+    monkeypatch.setenv("MLEFW_REMOTE", "s3://mine/ https://h/folder")
+    name(["data.path=s3://b/a.csv,b.csv", "data.path=choice(https://h/a?s=1,gs://b/c)", "x=https://h/e?${oc.env:X}"])
+    named = ("s3://b/a.csv,b.csv", "s3://b/a.csv", "https://h/a", "gs://b/c", "https://h/e", "/a/b", "d.csv")
+    check_named([*named, "s3://mine/a/b", "https://h/folder", "https://h/folder/x"])
+    # Secrets of a file do not make its address the user's.
+    withheld(["https://h/f?s=1"])
+    for address in ("s3://b/a", "https://h/f", "s3://mine-too/a", "https://h/folders", "gs://b", "http://h/a"):
+        with pytest.raises(UsageError, match="stands in a file"):
+            check_named([address])

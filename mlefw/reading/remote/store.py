@@ -78,7 +78,9 @@ class StoredContent(Content):
             except FileNotFoundError:
                 raise missing(self.address) from None
             said = {name.lower(): value.decode() for name, value in (file.metadata() or {}).items()}
-            return file, Version(file.size(), said.get("etag") or said.get("last-modified") or "")
+            # Google numbers the states of an object; its ETag changes with what is noted beside it, too.
+            tag = said.get("generation") or said.get("etag") or said.get("last-modified") or ""
+            return file, Version(file.size(), tag)
 
 
 def missing(address: str, what: str = "does not exist") -> UsageError:
