@@ -131,7 +131,6 @@ def proxy(moto: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     environment = {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_address[1]}"}
     for name, value in {**environment, "AWS_EC2_METADATA_DISABLED": "true"}.items():
         monkeypatch.setenv(name, value)
-    object_store._amazon.cache_clear()
     yield one
     server.shutdown()
     server.server_close()
@@ -373,7 +372,6 @@ def put_google(url: str, name: str, content: bytes) -> None:
 
 def test_google_cloud_storage(google: str, frame: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", google)
-    object_store._google.cache_clear()
     for k in range(2):
         put_google(google, f"shards/part-{k}.parquet", as_parquet(frame.slice(k * 1000, 1000)))
     for path in ("shards", "shards/part-?.parquet", "**/part-*.parquet"):

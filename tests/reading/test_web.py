@@ -264,15 +264,16 @@ def test_an_address_in_a_settings_file_or_a_reference(
 
 
 def test_jobs_of_a_sweep_and_ranks_read_signed_addresses(site: Site, frame: pa.Table, tmp_path: Path) -> None:
-    site.files["/d.csv"] = as_csv(frame)
+    site.files |= {"/d.csv": as_csv(frame), "/e.csv": as_csv(frame.slice(9))}
     folder, copies = tmp_path / "sweep", tmp_path / "copies"
     copies.mkdir()
     source = ["data=csv", f"data.path={site.url}/d.csv?s=abcdef0123", "data.target=y", f"data.download={copies}"]
-    assert run(["train", "-m", *source, *QUICK, "seed=0,1", f"run_dir={folder}"]) == 0
+    several = f"{source[1]},{site.url}/e.csv?s=abcdef0123"
+    assert run(["train", "-m", source[0], several, *source[2:], *QUICK, f"run_dir={folder}"]) == 0
     jobs = json.loads((folder / "sweep.json").read_text())
     assert b"abcdef0123" not in b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
     assert len(list(folder.glob("*/summary.json"))) == 2, jobs
-    assert {path for path, _, _ in site.log} == {"/d.csv?s=abcdef0123"}
+    assert {path for path, _, _ in site.log} == {"/d.csv?s=abcdef0123", "/e.csv?s=abcdef0123"}
     site.log.clear()
     ranks = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu", f"run_dir={tmp_path / 'ranks'}"]
     assert run(["train", *source, *QUICK, *ranks]) == 0

@@ -2,7 +2,6 @@
 
 import re
 from fnmatch import fnmatchcase
-from typing import Any
 
 from mlefw.reading.remote.store import bucket_and_key, explained, filesystem, missing
 
@@ -23,11 +22,10 @@ def listed(address: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
         UsageError: there is no object, or it may not be read.
     """
     scheme, (bucket, key) = address.partition("://")[0], bucket_and_key(address)
-    store: Any = filesystem(address)
     from pyarrow.fs import FileType
 
     with explained(address, "its kind"):
-        kind = store.get_file_info(f"{bucket}/{key}".rstrip("/")).type
+        kind = filesystem(address).get_file_info(f"{bucket}/{key}".rstrip("/")).type
     if kind == FileType.File and not key.endswith("/"):
         return [address]
     if kind == FileType.Directory:

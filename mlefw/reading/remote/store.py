@@ -101,12 +101,13 @@ def missing(address: str, what: str = "does not exist") -> UsageError:
 def filesystem(address: str) -> Any:
     """The file system of pyarrow for an address, with the credentials and the endpoint of the environment."""
     scheme, bucket = address.partition("://")[0].lower(), bucket_and_key(address)[0]
+    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_", "STORAGE_"))))
     # Connections do not outlive a fork.
-    return (_google if scheme == "gs" else _amazon)(bucket, os.getpid())
+    return (_google if scheme == "gs" else _amazon)(bucket, os.getpid(), settings)
 
 
 @lru_cache(maxsize=8)
-def _amazon(bucket: str, process: int) -> Any:
+def _amazon(bucket: str, process: int, settings: tuple[tuple[str, str], ...]) -> Any:
     """S3, or what is at `AWS_ENDPOINT_URL`, in the region of the environment, else of the bucket."""
     from pyarrow import fs
 
@@ -118,7 +119,7 @@ def _amazon(bucket: str, process: int) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _google(bucket: str, process: int) -> Any:
+def _google(bucket: str, process: int, settings: tuple[tuple[str, str], ...]) -> Any:
     """Google Cloud Storage, or without credentials the emulator at `STORAGE_EMULATOR_HOST`."""
     from pyarrow import fs
 
