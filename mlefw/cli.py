@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from mlefw.configuration import flags
+from mlefw.configuration.path_setting import without_secrets
 from mlefw.configuration.settings import Node
 from mlefw.configuration.yaml_folder import config_root, members
 from mlefw.system.local_path import local_path
@@ -84,6 +85,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     """Read flags and settings, run the command, and return its exit code."""
     overrides, given = flags.parse(command, arguments)
     flags.admit_plugins(given.plugins)
+    overrides = without_secrets(overrides)
     if command == "compare":
         return _compare(overrides)
     if command == "anova":

@@ -16,6 +16,7 @@ from mlefw.command import anova as tests
 from mlefw.command import ensemble, train
 from mlefw.command.outermost import take_over_signals
 from mlefw.configuration.groups import register_plugins
+from mlefw.configuration.path_setting import without_secrets
 from mlefw.configuration.read import located, read_settings
 from mlefw.configuration.settings import Settings
 from mlefw.data.arrays import are_arrays, as_arrays, is_dataset
@@ -78,6 +79,7 @@ def fit(
         StorageError: a file could not be written.
         KeyboardInterrupt: Ctrl-C; the state that was reached is on disk.
     """
+    settings = tuple(without_secrets(settings))
     is_named = isinstance(target, str) or (isinstance(target, list | tuple) and all(isinstance(t, str) for t in target))
     source = _source(data, target, settings)
     in_formula = target is None and source == "frame" and any(item.startswith("formula=") for item in settings)

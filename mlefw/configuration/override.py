@@ -80,11 +80,16 @@ def sweep_values(overrides: Sequence[str]) -> dict[str, list[str]]:
         raise UsageError(str(error).splitlines()[0]) from error
     return {
         item.get_key_element().lstrip("+"): [
-            f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()
+            f"{item.get_key_element()}={_plain(value)}" for value in item.sweep_string_iterator()
         ]
         for item in parsed
         if item.is_sweep_override()
     }
+
+
+def _plain(value: str) -> str:
+    r"""A swept value as it was given, where Hydra has escaped an address to `s3\://bucket/a.csv`; else unchanged."""
+    return re.sub(r"\\(.)", r"\1", value) if re.match(r"(s3|gs|https?)\\://", value, re.IGNORECASE) else value
 
 
 def is_swept(override: str) -> bool:

@@ -1,9 +1,12 @@
 """Settings that name files and folders: quoted, so that Hydra passes on characters such as `,` or `=` unchanged."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-_NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|table|glance|\w*path)")
+from mlefw.system import address
+
+_NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|download|table|glance|\w*path)")
 """Keys of settings that hold a path."""
 _FORMULA = re.compile(r"\+*(?:formula|head\.terms\.\w+|data\.terms\.\w+|baseline\.scales)=")
 """The beginning of an override whose value is a formula, or holds terms of one."""
@@ -43,6 +46,22 @@ def with_quoted_path(override: str, sweeps: bool = False) -> str:
     has_meaning = _is_quoted(text) or "${" in text or (sweeps and _SWEEPS.search(text))
     is_there = _exists(text) or any("${" in str(folder) and _exists(str(folder)) for folder in Path(text).parents)
     return override if has_meaning and not is_there else f"{key}={quoted(text)}"
+
+
+def without_secrets(overrides: Sequence[str]) -> list[str]:
+    """The overrides, in which addresses of files are without passwords and signatures; these are kept for reading.
+
+    The addresses count as named by the user: they may be read.
+
+    Raises:
+        UsageError: two addresses differ in nothing else.
+    """
+    items = [item for item in overrides if _NAMES.fullmatch(item.partition("=")[0].lstrip("+"))]
+    address.name(items)
+    # What refers to other settings is shortened when the reference is replaced (`read.resolve`).
+    items = [item for item in items if "${" not in item]
+    shortened = dict(zip(items, address.withheld(items), strict=True))
+    return [shortened.get(item, item) for item in overrides]
 
 
 def is_formula(override: str) -> bool:

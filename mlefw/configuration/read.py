@@ -22,6 +22,7 @@ from mlefw.configuration.settings import Node, Settings
 from mlefw.configuration.terms import insert_terms
 from mlefw.configuration.yaml_folder import config_root, members
 from mlefw.errors import UsageError
+from mlefw.system.address import withheld
 from mlefw.system.warning import warn
 
 T = TypeVar("T")
@@ -80,11 +81,18 @@ def hydra_section(command: str, overrides: Sequence[str], config_dirs: Sequence[
 def resolve(config: Node) -> Node:
     """The configuration with every reference to another setting replaced by its value.
 
+    Addresses of data lose passwords and signatures, which are kept apart (`system.address`).
+
     Raises:
         UsageError: a reference cannot be resolved, or references break the limits of `expansion`.
     """
     plain = replace_references(config)
-    return _container(OmegaConf.create(config)) if plain is None else plain
+    plain = _container(OmegaConf.create(config)) if plain is None else plain
+    data = plain.get("data")
+    addresses = {name: text for name, text in data.items() if isinstance(text, str)} if isinstance(data, dict) else {}
+    if any("://" in text for text in addresses.values()):
+        plain["data"] = {**plain["data"], **dict(zip(addresses, withheld(addresses.values()), strict=True))}
+    return plain
 
 
 def search_path(config_dirs: Sequence[str]) -> list[str]:

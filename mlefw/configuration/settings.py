@@ -190,6 +190,7 @@ class TableSettings:
     """Section `data` of `evaluate` and `predict`: a file and how it is read; None means as it was in training."""
 
     path: str | None = None
+    download: str | None = None
     delimiter: str | None = None
     decimal: str | None = None
     encoding: str | None = None

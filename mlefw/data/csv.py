@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from mlefw.errors import UsageError
 from mlefw.reading.arrow import check_names, empty_table, is_blank, to_table
 from mlefw.reading.csv_blocks import read_blocks
 from mlefw.reading.csv_text import broken_record, check_delimiter, check_encoding, is_utf8, record_lines, to_utf8
-from mlefw.reading.file import opened, regular_files
+from mlefw.reading.file import DataFile, data_files, opened, origin_of
 from mlefw.reading.notation import MISSING_WORDS, NumberFormat
 from mlefw.reading.table import FILE_STEP, Table
 
@@ -54,8 +53,10 @@ class Csv(Source):
 
     Attributes:
         path: file of the rows to split; or a folder, or a pattern such as `part-*.csv`, of files with the same columns.
+            These and other paths may be addresses: s3://…, gs://…, or https://… of one file.
         validation_path: file, folder or pattern of the validation rows; by default they are drawn from `path`.
         test_path: file, folder or pattern of the test rows; by default they are drawn from `path`.
+        download: folder in which whole copies of remote files are kept for runs to come; by default none are.
         delimiter: character between fields.
         decimal: decimal sign.
         thousands: sign that groups digits, as `,` in 1,000; None for no grouping.
@@ -66,6 +67,7 @@ class Csv(Source):
     path: str | None = None
     validation_path: str | None = None
     test_path: str | None = None
+    download: str | None = None
     delimiter: str = ","
     decimal: str = "."
     thousands: str | None = None
@@ -100,7 +102,7 @@ class Csv(Source):
 
     def read_blocks(self) -> Iterator[Block]:
         """The rows of `path`, some megabytes of text at a time."""
-        files = regular_files(self.path, "data.path", SUFFIXES)
+        files = data_files(self.path, "data.path", SUFFIXES, self.download)
         start = 0
         for k, file in enumerate(files):
             check_encoding(self.encoding)
@@ -114,14 +116,14 @@ class Csv(Source):
                     yield Block(table, start + kept, (k + share()) / len(files))
                     start += parsed.arrow.num_rows
 
-    def _raw_blocks(self, stream: Any, file: Path) -> Iterator[tuple[bytes, int]]:
+    def _raw_blocks(self, stream: Any, file: DataFile) -> Iterator[tuple[bytes, int]]:
         try:
             yield from read_blocks(stream, self.encoding, self.header)
         except UnicodeDecodeError as error:
             raise UsageError(f"{file} is not {self.encoding} text: {error}") from None
 
     def _load(self, path: str | None, setting: str) -> Table:
-        files = regular_files(path, setting, SUFFIXES)
+        files = data_files(path, setting, SUFFIXES, self.download)
         parts = [self._parsed(_bytes(file), str(file)) for file in files]
         if len(files) == 1:
             place = Table({}, str(files[0]), 1 + self.header, parts[0].lines)
@@ -131,7 +133,7 @@ class Csv(Source):
                 parts = [self._parsed(_bytes(file), str(file), differing) for file in files]
             lines = [part.numbers(1 + self.header) + k * FILE_STEP for k, part in enumerate(parts)]
             names = tuple(file.name for file in files)
-            place = Table({}, str(Path(str(path)).absolute()), 0, np.concatenate(lines), names)
+            place = Table({}, origin_of(str(path)), 0, np.concatenate(lines), names)
         first = parts[0].arrow.column_names
         arrow = pa.concat_tables([part.arrow.select(first) for part in parts], promote_options="permissive")
         if arrow.num_rows == 0:
@@ -213,12 +215,12 @@ class Csv(Source):
         return pc.if_else(is_blank(column), pa.scalar(None, pa.string()), column)
 
 
-def _bytes(file: Path) -> bytes:
+def _bytes(file: DataFile) -> bytes:
     with opened(file) as (stream, _):
         return stream.read()
 
 
-def _differing(tables: Sequence[pa.Table], files: Sequence[Path]) -> list[str]:
+def _differing(tables: Sequence[pa.Table], files: Sequence[DataFile]) -> list[str]:
     """The columns whose type differs between files, such as numbers in one and text in another.
 
     They are to be read as text, so that a number that is misspelt in one file is reported with its line.

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 from mlefw.data.base import Block, Source
 from mlefw.errors import UsageError
 from mlefw.reading.arrow import check_names, empty_table, to_table
-from mlefw.reading.file import regular_files
+from mlefw.reading.file import DataFile, binary, data_files, origin_of
+from mlefw.reading.remote.file import remote_files
 from mlefw.reading.table import FILE_STEP, Table
 from mlefw.rows.stored import Store, memory_limit
+from mlefw.system.address import is_remote
 
 MAGIC = b"PAR1"
 """First bytes of a Parquet file."""
@@ -36,9 +38,11 @@ class Parquet(Source):
 
     Attributes:
         path: file of the rows to split; or a folder, or a pattern such as `part-*.parquet`, of files with the same
-            columns.
+            columns. These and other paths may be addresses: s3://…, gs://…, or https://… of one file, of which the
+            columns that are used are fetched.
         validation_path: file, folder or pattern of the validation rows; by default they are drawn from `path`.
         test_path: file, folder or pattern of the test rows; by default they are drawn from `path`.
+        download: folder in which whole copies of remote files are kept for runs to come; by default none are.
         stream: whether coded rows are kept in temporary files rather than in memory; `auto` does so where they would
             take more than half of the memory.
         cache: directory of these temporary files, which have no name; by default the system's temporary directory.
@@ -47,12 +51,15 @@ class Parquet(Source):
     path: str | None = None
     validation_path: str | None = None
     test_path: str | None = None
+    download: str | None = None
     stream: bool | Literal["auto"] = "auto"
     cache: str | None = None
 
     @classmethod
     def reads(cls, path: str) -> bool:
         """Whether `path` is a file that ends with .parquet or .pq, or a folder with such files."""
+        if is_remote(path):
+            return any(file.name.endswith(SUFFIXES) for file in remote_files(path, "data.path", ("",)))
         folder = Path(path)
         names = [file.name for file in folder.iterdir()] if folder.is_dir() else [folder.name]
         return any(name.endswith(SUFFIXES) for name in names)
@@ -71,7 +78,7 @@ class Parquet(Source):
 
     def read_blocks(self) -> Iterator[Block]:
         """The rows of `path`, some megabytes of numbers at a time."""
-        files = regular_files(self.path, "data.path", SUFFIXES)
+        files = data_files(self.path, "data.path", SUFFIXES, self.download)
         before = 0
         for k, path in enumerate(files):
             with _opened(path) as file:
@@ -90,7 +97,7 @@ class Parquet(Source):
                 before += start
 
     def _load(self, path: str | None, setting: str) -> Table:
-        paths = regular_files(path, setting, SUFFIXES)
+        paths = data_files(path, setting, SUFFIXES, self.download)
         with ExitStack() as opened:
             files = [opened.enter_context(_opened(part)) for part in paths]
             # Kept in a list, because Arrow builds the schema of all columns anew on each access.
@@ -103,11 +110,11 @@ class Parquet(Source):
             if self.store is None and self._is_streamed(sum(counts) * len(names)):
                 self.store = Store(self.cache)
 
-            columns = ((name, self._pieces(files, schemas, name, str(path))) for name in names)
+            columns = ((name, self._pieces(files, schemas, name, origin_of(str(path)))) for name in names)
             if len(files) == 1:
                 return self._table(columns, names, Table({}, str(paths[0])))
             numbers = np.concatenate([np.arange(count) + k * FILE_STEP for k, count in enumerate(counts)])
-            place = Table({}, str(Path(str(path)).absolute()), 0, numbers, tuple(part.name for part in paths))
+            place = Table({}, origin_of(str(path)), 0, numbers, tuple(part.name for part in paths))
             return self._table(columns, names, place)
 
     def _pieces(
@@ -140,9 +147,9 @@ class Parquet(Source):
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+def _opened(path: DataFile) -> Iterator[pq.ParquetFile]:
     try:
-        with path.open("rb") as stream:  # a stream, since pyarrow may take a path for an address
+        with binary(path, whole=False) as stream:  # a stream, since pyarrow may take a path for an address
             if stream.read(len(MAGIC)) != MAGIC:
                 raise UsageError(f"{path} is not a Parquet file\n  read a text table with data=csv")
             stream.seek(0)

@@ -8,11 +8,19 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from io import SEEK_END
 from pathlib import Path
 from typing import IO, Any
 
 from mlefw.errors import UsageError
+from mlefw.reading.remote.file import RemoteFile, remote_files
+from mlefw.system.address import is_remote, public
 from mlefw.system.local_path import local_path
+
+_ONLY = "only local files are read here (data=csv and data=parquet take s3://, gs:// and https://)"
+
+DataFile = Path | RemoteFile
+"""A file of rows: on this machine, or at an address."""
 
 # First bytes of binary formats that users pass by mistake, and what to tell them.
 FOREIGN = {
@@ -25,7 +33,7 @@ FOREIGN = {
 
 def place(path: str, setting: str) -> Path:
     """The absolute path of a file or folder; a leading `~` is the home directory, unless a file of that name exists."""
-    plain = local_path(path, setting)
+    plain = local_path(path, setting, _ONLY)
     try:
         return (plain if plain.exists() else plain.expanduser()).absolute()
     except (OSError, ValueError, RuntimeError):
@@ -77,17 +85,62 @@ def regular_files(path: str | None, setting: str, suffixes: tuple[str, ...]) -> 
     return [regular_file(str(file), setting) for file in found]
 
 
+def data_files(path: str | None, setting: str, suffixes: tuple[str, ...], copies: str | None) -> list[DataFile]:
+    """The files that `regular_files` finds on this machine, or `remote_files` at an address.
+
+    Args:
+        path: of a file or folder, a pattern, or an address.
+        setting: the setting that holds it.
+        suffixes: endings of the files of a folder that are read.
+        copies: the folder in which copies of remote files are kept, if any.
+
+    Raises:
+        StorageError: a connection broke.
+        UsageError: there is no file, or one cannot be read.
+    """
+    if path and is_remote(path):
+        return [*remote_files(path, setting, suffixes, copies)]
+    return [*regular_files(path, setting, suffixes)]
+
+
+def origin_of(path: str) -> str:
+    """The name of several files together, for messages: the absolute path of their folder, or the address."""
+    return public(path) if is_remote(path) else str(Path(path).absolute())
+
+
 @contextmanager
-def opened(file: Path) -> Iterator[tuple[IO[bytes], Callable[[], float]]]:
+def binary(file: DataFile, whole: bool = True) -> Iterator[IO[bytes]]:
+    """A stream of the bytes of a file.
+
+    Args:
+        file: the file.
+        whole: whether all of it is read, which makes larger pieces of what comes from another machine.
+
+    Raises:
+        OSError: a file of this machine cannot be read.
+        StorageError, UsageError: as `RemoteFile.opened`.
+    """
+    if isinstance(file, RemoteFile):
+        with file.opened(whole) as stream:
+            yield stream
+    else:
+        with file.open("rb") as stream:
+            yield stream
+
+
+@contextmanager
+def opened(file: DataFile) -> Iterator[tuple[IO[bytes], Callable[[], float]]]:
     """A stream of the bytes of a file, decompressed if it is gzip, and a function that gives the share read so far.
 
     Raises:
         UsageError: the file cannot be read or decompressed, is empty, or has a binary format.
     """
     try:
-        with file.open("rb") as packed:
-            size = max(file.stat().st_size, 1)
-            start = packed.peek(4)
+        with binary(file) as source:
+            packed: Any = source
+            size = max(packed.seek(0, SEEK_END), 1)
+            packed.seek(0)
+            start = packed.peek(4)[:4]
             stream: Any = gzip.open(packed) if start.startswith(b"\x1f\x8b") else packed  # noqa: SIM115 (ends with it)
             if not stream.peek(1):
                 raise UsageError(f"{file} is empty (0 bytes)\n  expected: a header line and data rows")

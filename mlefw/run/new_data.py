@@ -8,7 +8,7 @@ import numpy as np
 
 from mlefw.configuration.admission import admit
 from mlefw.configuration.check import check_parts
-from mlefw.configuration.instantiate import class_of, instantiate
+from mlefw.configuration.instantiate import class_of
 from mlefw.configuration.settings import Node, TableSettings
 from mlefw.data.base import Block, Source
 from mlefw.data.csv import Csv
@@ -22,6 +22,8 @@ from mlefw.rows.rows import Rows
 from mlefw.rows.tokens import TokenRows
 from mlefw.run.checkpoint import Trained
 from mlefw.run.held_out import parts_of
+from mlefw.run.source import source_of
+from mlefw.system.address import check_named, is_remote
 from mlefw.system.local_path import local_path
 from mlefw.system.trust import trusted
 
@@ -77,7 +79,7 @@ def read_table(trained: Trained, settings: TableSettings, split: str) -> tuple[T
     Raises:
         UsageError: the run has no such split, or as the source.
     """
-    source: Source = instantiate("data", {**trained.config.data, **settings.given})
+    source = source_of({**trained.config.data, **settings.given})
     source.partial, source.bounds = trained.schema.partial, trained.schema.bounds
     source.classes = trained.schema.kind != "numeric"
     parts = parts_of(trained.config, source, source.read())
@@ -113,6 +115,7 @@ def read_blocks(
 def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Source:
     """The source of a new table, with the columns and roles of the training."""
     given = settings.given
+    check_named([str(given["path"])])
     kind, own = _kind(trained, str(given["path"])), _own_settings(trained)
     if issubclass(kind, Parquet):
         given = {name: value for name, value in given.items() if name not in _READING}
@@ -137,7 +140,7 @@ def _source(trained: Trained, settings: TableSettings, prediction: bool) -> Sour
 def _kind(trained: Trained, path: str) -> type[Source]:
     """The class of source for a file or folder: the class used in training if it reads such files, else by the name."""
     known: type[Source] = class_of(admit("data", trained.config.data))
-    file = str(local_path(path, "data.path"))
+    file = path if is_remote(path) else str(local_path(path, "data.path"))
     others: dict[str, type[Source]] = {"tensors": Npz, "tokens": Text}
     return next((kind for kind in (known, Parquet) if kind.reads(file)), others.get(known.form, Csv))
 

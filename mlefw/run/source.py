@@ -9,6 +9,7 @@ from mlefw.data.base import Source
 from mlefw.errors import MisfitError
 from mlefw.head.censored import CensoredHead
 from mlefw.schema.support import check_targets
+from mlefw.system.address import check_named
 
 
 def head_kind(node: Node) -> Any:
@@ -27,6 +28,17 @@ def takes_trials(node: Node) -> bool:
     return getattr(head_kind(node), "takes_trials", False) and node.get("trials") is None
 
 
+def source_of(node: Node) -> Source:
+    """The data source of the section `data`.
+
+    Raises:
+        UsageError: it names an address on another machine that the user has not named.
+    """
+    check_named(value for value in node.values() if isinstance(value, str))
+    source: Source = instantiate("data", node)
+    return source
+
+
 def open_source(config: Settings) -> Source:
     """The data source of a run, with bounds, partial targets and classes as the head takes them.
 
@@ -34,7 +46,7 @@ def open_source(config: Settings) -> Source:
         MisfitError: the source is a text, and the head takes no labels.
         UsageError: the roles of its columns do not fit the head, or contradict each other.
     """
-    source: Source = instantiate("data", config.data)
+    source = source_of(config.data)
     kind, tasks = head_kind(config.head), config.head.get("tasks") or {}
     if source.form == "tokens" and getattr(kind, "target", "numeric") != "labels":
         # Heads of several targets would ask for columns, which a text has none of.

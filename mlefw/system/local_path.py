@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from mlefw.errors import UsageError
+from mlefw.system.address import public
 
 
 def local_path(path: str | Path, setting: str, only: str = "only local files are read and written") -> Path:
@@ -25,7 +26,7 @@ def local_path(path: str | Path, setting: str, only: str = "only local files are
         return Path(path)
     if (file := re.fullmatch(r"file:(?://(?:localhost)?)?(/[^/].*)", text, re.IGNORECASE)) is not None:
         return Path(unquote(file[1]))
-    address = text if "://" in text else text.replace(":/", "://", 1)
+    address = public(text if "://" in text else text.replace(":/", "://", 1))
     raise UsageError(
         f"{setting}={address}: {only}, and {scheme[1]}:// is elsewhere"
         "\n  expected: a path on this machine; fetch the file first, or mount where it is"

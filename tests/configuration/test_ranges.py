@@ -65,7 +65,7 @@ RIGHT: dict[str, set[str]] = {
     # A path means what it says, whatever it looks like.
     **{
         f"data.{name}": {*ENDLESS, *WRONG} - {"true"}
-        for name in ("path", "test_path", "validation_path", "cache", "table")
+        for name in ("path", "test_path", "validation_path", "cache", "download", "table")
     },
     **{f"data.{name}": {"true"} for name in ("standardize", "standardize_target", "header", "stream", "shift")},
     **{f"data.{name}": {"0"} for name in ("test_fraction", "validation_fraction", "seed", "draw_seed")},

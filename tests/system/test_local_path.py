@@ -10,7 +10,7 @@ from mlefw.data.parquet import Parquet
 from mlefw.errors import UsageError
 from mlefw.system.local_path import local_path
 
-SCHEMES = ("s3", "gs", "http", "https", "hdfs", "abfss", "az", "ftp", "memory", "S3")
+SCHEMES = ("hdfs", "abfss", "az", "ftp", "memory", "FTP")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -30,7 +30,7 @@ COMMANDS = (
     ("train", "run_dir=s3://b/run", "-m", "seed=0,1"),
     ("train", "resume=s3://b/run"),
     ("baseline", "run_dir=s3://b/run"),
-    ("baseline", "data=csv", "data.target=y", "data.path=s3://b/run"),
+    ("baseline", "data=npz", "data.target=y", "data.path=s3://b/run"),
     ("evaluate", "run=s3://b/run"),
     ("predict", "run=x", "output=s3://b/run"),
     ("predict", "run=s3://b/run", "output=p.csv"),

@@ -1,0 +1,1 @@
+"""Reading of data files from other machines: object stores and web servers."""
