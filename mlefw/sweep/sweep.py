@@ -49,7 +49,7 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
     asked = [override.lower() for override in overrides]
     overrides = expand_globs(_with_defaults(command, overrides), config_dirs)
     overrides = for_hydra(of_sweeper(overrides), sweeps=True)
-    if any(re.match(r"\+*hydra[/.]sweeper", override) for override in overrides):
+    if any(re.match(r"\+*hydra[/.]sweeper(?!=basic$)", override) for override in overrides):
         return _search(command, overrides, config_dirs, plugins, draws=_draws(command, asked))
     swept = sweep_values(overrides)
     for key in swept:
