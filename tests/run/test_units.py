@@ -134,7 +134,7 @@ def test_gaps_and_comparisons_are_over_groups(mlefw: Run, tmp_path: Path) -> Non
     assert gap["gap_se"]["test"] == pytest.approx(error, rel=1e-6)
     again = evaluated(mlefw, tmp_path, "run=s/0", False)["distance"]
     assert again["gap_se"] == pytest.approx(gap["gap_se"]["test"], rel=1e-9)
-    done = mlefw("compare", "runs=s")
+    done = mlefw("compare", "runs=s", "split=test")
     assert done.returncode == 0, done.stderr
     worse, better = sorted((first, second), key=lambda one: -one[0].mean())
     error = cluster(worse[0] - better[0], np.ones(len(worse[0])), worse[2])
