@@ -64,6 +64,7 @@ class _Work:
         self.wanted = search.settings.trials + (0 if self._others(trials) else failed)
         self.progress = Progress(self.running, True, launcher.timeout_s, counts=False)
         self.started = time.monotonic()
+        self.concluded: set[int] = set()
 
     def fill(self, pool: Pool) -> None:
         """Start trials in the pool until the search is over, here and in all processes that take part.
@@ -125,7 +126,7 @@ class _Work:
         search, owner = self.search, self.presence.name
         with self.study.deciding():
             trials = [trial for trial in self.study.trials() if trial.state != "waiting"]
-            left = [one for one in trials if one.is_running and not self._is_owned(one)]
+            left = [one for one in trials if not (self._has_ended(one) or self._is_owned(one))]
             if left:
                 return self._claimed(left[0].number)
             limit = search.settings.timeout_s
@@ -149,6 +150,14 @@ class _Work:
         if owner == self.presence.name:
             return trial.number in self.running.jobs
         return bool(owner) and self.presence.is_alive(owner)
+
+    def _has_ended(self, trial: TrialState) -> bool:
+        """Whether nothing of the trial is left to compute for now; a kill may cut off the end of one that waits."""
+        if trial.is_waiting and trial.number not in self.concluded:
+            if summary_of(self.search.job(trial).run_dir).get("status") != "finished":
+                return False
+            self.concluded.add(trial.number)
+        return not trial.is_running
 
     def _is_over(self) -> bool:
         """Whether nothing runs or is to be run, in any process."""
