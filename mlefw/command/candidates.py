@@ -67,18 +67,17 @@ def scores_of(candidate: Json, split: str) -> RowScores | None:
 def selection(ranked: Sequence[Json], split: str) -> Json | None:
     """How many candidates the best was chosen among, and by how much its NLL is too low for that on average.
 
-    None unless all are on the same rows with finite NLL there.
+    None unless all that have a finite NLL are on the same rows, so that each has `behind`.
     """
     best = scores_of(ranked[0], split)
     if best is None:
         return None
-    others = [candidate for candidate in ranked if candidate["metrics"][split]["nll_nats"] < float("inf")]
-    identities = {None if (one := scores_of(candidate, split)) is None else one.rows for candidate in others}
-    if identities != {best.rows}:
+    others = [candidate for candidate in ranked[1:] if candidate["metrics"][split]["nll_nats"] < float("inf")]
+    if not all("behind" in candidate for candidate in others):
         return None
 
     def columns() -> Iterable[Any]:
-        for candidate in others:
+        for candidate in (ranked[0], *others):
             scores = scores_of(candidate, split)
             assert scores is not None
             yield scores.nll.double().numpy()

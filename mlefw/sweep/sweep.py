@@ -65,8 +65,7 @@ def run(command: str, overrides: Sequence[str], config_dirs: Sequence[str], plug
     launcher, _ = sweep_settings(command, [*fixed, *first], config_dirs)
     forks = ForkLauncher.of(launcher)
     root = _root(fixed, NAME)
-    kept = [override for override in overrides if not override.startswith("run_dir=")]
-    grid = _grid([override for override in kept if not override.startswith("hydra")])
+    grid = _grid([override for override in overrides if not override.startswith(("run_dir=", "hydra"))])
     jobs = plan(root, grid, swept)
     with locked(root):
         try:

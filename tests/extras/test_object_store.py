@@ -1,7 +1,6 @@
 """Data of an object store: moto's server, with real requests of pyarrow, behind a proxy that counts and breaks."""
 
 import http.client
-import io
 import logging
 import socket
 import subprocess
@@ -17,12 +16,11 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 import boto3
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
-from pyarrow import csv
+from remote_rows import NUM_ROWS, as_csv, as_parquet, drawn
 
 from mlefw.cli import run
 from mlefw.data.csv import Csv
@@ -34,7 +32,6 @@ from mlefw.system.address import VARIABLE
 # Lightning calls a part of torch that torch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
-NUM_ROWS = 3000
 QUICK = ("trainer.max_epochs=1", "logger=none", "report=false", "plots=false", "baseline=none", "model=linear")
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "verysecret"}
 
@@ -139,21 +136,7 @@ def proxy(moto: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 
 @pytest.fixture(scope="module")
 def frame() -> pa.Table:
-    generator = np.random.default_rng(0)
-    columns = generator.normal(size=(5, NUM_ROWS))
-    return pa.table(dict(zip(("a", "b", "unused", "more", "y"), columns, strict=True)))
-
-
-def as_csv(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    csv.write_csv(table, buffer)
-    return buffer.getvalue()
-
-
-def as_parquet(table: pa.Table, **how: Any) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, **how)
-    return buffer.getvalue()
+    return drawn()
 
 
 def put(client: Any, key: str, content: bytes) -> None:

@@ -1,17 +1,16 @@
 """Data of a web server: what is fetched, what is said of faults, and that secrets stay out of all that is written."""
 
 import gzip
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import csv
+from remote_rows import NUM_ROWS, as_csv, as_parquet, drawn
+from website import Site, website
 
 from mlefw.cli import run
 from mlefw.data.csv import Csv
@@ -19,12 +18,10 @@ from mlefw.data.parquet import Parquet
 from mlefw.errors import StorageError, UsageError
 from mlefw.reading.remote import web
 from mlefw.system.address import VARIABLE
-from tests.website import Site, website
 
 # Lightning calls a part of torch that torch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
-NUM_ROWS = 3000
 QUICK = ("trainer.max_epochs=1", "logger=none", "report=false", "plots=false", "baseline=none", "model=linear")
 
 
@@ -38,21 +35,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def frame() -> pa.Table:
-    generator = np.random.default_rng(0)
-    columns = generator.normal(size=(5, NUM_ROWS))
-    return pa.table(dict(zip(("a", "b", "unused", "more", "y"), columns, strict=True)))
-
-
-def as_csv(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    csv.write_csv(table, buffer)
-    return buffer.getvalue()
-
-
-def as_parquet(table: pa.Table, **how: Any) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, **how)
-    return buffer.getvalue()
+    return drawn()
 
 
 def test_a_csv_file_is_fetched_once(site: Site, frame: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:

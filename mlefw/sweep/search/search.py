@@ -76,9 +76,8 @@ class Search:
 
     def _description(self) -> dict[str, Any]:
         spaces = {name: repr(one) for name, one in self.space.distributions.items()}
-        fixed = sorted(item for item in self.space.fixed if not item.lstrip("+").startswith(("run_dir=", "hydra")))
-        own = {name: getattr(self.settings, name) for name in ("sampler", "pruner", "seed")}
-        return {**{f"search.{name}": value for name, value in own.items()}, "settings": fixed, **spaces}
+        own = {f"search.{name}": getattr(self.settings, name) for name in ("sampler", "pruner", "seed")}
+        return {**own, "settings": sorted(self.space.fixed), **spaces}
 
 
 def results(search: Search) -> list[Job]:
