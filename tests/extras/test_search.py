@@ -21,8 +21,12 @@ from pyarrow import csv
 
 from mlefw.cli import run
 from mlefw.errors import UsageError
+from mlefw.sweep.launcher import ForkLauncher
+from mlefw.sweep.search.participation import Participation
 from mlefw.sweep.search.presence import Presence
 from mlefw.sweep.search.rungs import Standing, goes_on, promotable, rungs
+from mlefw.sweep.search.search import Search
+from mlefw.sweep.search.settings import SearchSettings
 from mlefw.sweep.search.space import Space
 from mlefw.sweep.search.study import JOURNAL, NAME, SharedStudy
 
@@ -314,7 +318,7 @@ def test_a_process_of_another_machine_is_dead_after_a_minute_without_a_sign(tmp_
         long_ago = time.time() - 3600
         os.utime(other.root / other.name, (long_ago, long_ago))
         assert not own.is_alive(other.name)
-    assert not own.is_alive(own.name.replace("-", "-0", 1))
+        assert not own.is_alive(own.name.replace("-", "-0", 1))
 
 
 def test_a_process_of_this_machine_is_dead_when_it_has_ended(tmp_path: Path) -> None:
@@ -326,3 +330,15 @@ def test_a_process_of_this_machine_is_dead_when_it_has_ended(tmp_path: Path) -> 
         # A file that a killed process has left is not locked.
         (other.root / other.name).touch()
         assert not own.is_alive(other.name)
+
+
+def test_earlier_failures_are_made_up_for_by_who_is_alone(tmp_path: Path) -> None:
+    space, settings = Space.of(["optimizer.lr=interval(0.1,1)"]), SearchSettings(3, "random", "none")
+    search = Search(tmp_path, settings, space, (), None)
+    study, own, other = search.open(), Presence(tmp_path), Presence(tmp_path)
+    study.end(study.ask(settings, space.distributions, other.name).number, "fail")
+    study.ask(settings, space.distributions, other.name)
+    with own.kept():
+        with other.kept():
+            assert Participation(search, study, own, ForkLauncher(jobs=1)).wanted == 3
+        assert Participation(search, study, own, ForkLauncher(jobs=1)).wanted == 4

@@ -35,8 +35,9 @@ def take_part(search: Search, launcher: ForkLauncher) -> list[Job]:
     """
     study = search.open()
     finish_imports()
-    work = _Work(search, study, Presence(search.root), launcher)
-    with work.presence.kept():
+    presence = Presence(search.root)
+    with presence.kept():
+        work = Participation(search, study, presence, launcher)
         try:
             with deferred(), Pool(launcher.size, launcher.threads, launcher.timeout_s, work.ended) as pool:
                 work.fill(pool)
@@ -45,7 +46,7 @@ def take_part(search: Search, launcher: ForkLauncher) -> list[Job]:
     return work.jobs()
 
 
-class _Work:
+class Participation:
     """The part of a search that this process does.
 
     Args:

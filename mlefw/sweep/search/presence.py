@@ -53,13 +53,14 @@ class Presence:
             self.beaten = time.monotonic()
 
     def is_alive(self, name: str) -> bool:
-        """Whether the process with this name is alive."""
+        """Whether the process with this name is alive; to be asked while the sign of life of this one is kept."""
         if name == self.name:
             return True
         path = self.root / name
+        # The clock of the file system, which may differ from that of this machine, is the same for both.
+        now = (self.root / self.name).stat().st_mtime
         try:
-            # The clock of the file system, which may differ from that of this machine, is the same for both.
-            age = (self.root / self.name).stat().st_mtime - path.stat().st_mtime
+            age = now - path.stat().st_mtime
             if not name.startswith(f"{socket.gethostname()}-"):
                 return age < _DEAD_AFTER_S
             with file_system.locked(path) as is_free:
