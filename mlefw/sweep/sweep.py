@@ -99,7 +99,7 @@ def _search(
     own = [item for item in overrides if not re.match(r"\+*(hydra|run_dir=)", item)]
     space = Space.of(own)
     configs = [read_settings(command, trial, config_dirs, plugins) for trial in space.extremes()]
-    max_epochs = search.check(settings, space, configs[0])
+    max_epochs = search.check(settings, configs)
     root = _root(fixed, JOURNAL)
     wanted = search.Search(root, settings, space, tuple(config_dirs), max_epochs)
     try:

@@ -289,6 +289,7 @@ def test_what_cannot_be_compared_is_a_failure(data: str, tmp_path: Path, capfd: 
         (["trainer.max_epochs=int(interval(1,9))"], "equal numbers of epochs"),
         (["trainer.max_epochs=2"], "expected at least 3"),
         (["cv=kfold"], "many fits"),
+        (["inputs=clipped,auto"], "several models in one trial"),
         (["optimizer.lr=tag(log,interval(-1,1))"], "cannot be searched"),
         (["model.hiden=choice(1,2)"], "hiden"),
     ],

@@ -1,10 +1,11 @@
 """A search: its directory and settings, what its trials compute, and what became of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlefw.configuration.settings import Node
+from mlefw.configuration.settings import AUTO_INPUTS, Node
 from mlefw.errors import UsageError
 from mlefw.run.directory import summary_of
 from mlefw.sweep.record import Job, Journal, folder_name
@@ -97,19 +98,27 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def check(settings: SearchSettings, space: Space, config: Node) -> int | None:
+def check(settings: SearchSettings, configs: Sequence[Node]) -> int | None:
     """Whether a search of these settings can be: `trainer.max_epochs`, or None where trials may differ in it.
+
+    Args:
+        settings: of the search.
+        configs: the settings of trials at the ends of what varies.
 
     Raises:
         UsageError: it cannot be.
     """
     for name in ("cv", "ensemble", "experiment"):
-        if "_target_" in (config.get(name) or {}):
+        if any("_target_" in (config.get(name) or {}) for config in configs):
             raise UsageError(f"{name}= is many fits: a search is over single ones")
     if settings.pruner == "none":
         return None
-    value = config["trainer"].get("max_epochs")
-    if "trainer.max_epochs" in space.distributions or not isinstance(value, int) or value < 1:
+    if any((config.get("inputs") or {}).get("_target_") == AUTO_INPUTS for config in configs):
+        raise UsageError(
+            "inputs=auto trains several models in one trial: expected inputs=clipped,… or search.pruner=none"
+        )
+    value, *others = (config["trainer"].get("max_epochs") for config in configs)
+    if any(other != value for other in others) or not isinstance(value, int) or value < 1:
         raise UsageError(
             f"search.pruner={settings.pruner} compares trials after equal numbers of epochs: expected one "
             "trainer.max_epochs for all of them, or search.pruner=none"
