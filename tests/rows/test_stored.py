@@ -384,9 +384,10 @@ def test_memory_grows_by_a_few_numbers_a_row(started: Start, regime: str) -> Non
     few = (f"batch={regime}", "model.hidden=[8]", "trainer.max_epochs=1", "data.stream=true")
     few += ("batch.size=1024",) if regime == "mini" else ("batch.max_rows=20000",)
     peaks = [peak_bytes(started, name, *few, f"run_dir={regime}_{name}") for name in ("small.parquet", "large.parquet")]
-    # The features of a row alone are 160 bytes, and in memory 570 are measured. Here it is 110: the split, and buffers
-    # that grow until there are some millions of rows.
-    assert (peaks[1] - peaks[0]) / (large - small) < 160
+    # In memory 570 bytes a row are measured. Here it is 110 (the split, and buffers that grow until there are some
+    # millions of rows), and up to 60 more by what threads happen to hold at the peak. The features of a row alone are
+    # 160: one copy of them would come to 270.
+    assert (peaks[1] - peaks[0]) / (large - small) < 240
 
 
 @pytest.mark.slow
