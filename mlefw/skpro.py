@@ -24,10 +24,18 @@ except ImportError as error:
 
 
 class Predictive(BaseDistribution):  # type: ignore[misc]
-    """The predictive distributions of a fitted `LikelihoodRegressor` for some rows, one for each row and target.
+    """The predictive distributions of a fitted model for some rows, one for each row and target.
+
+        >>> import numpy as np, pandas as pd
+        >>> from mlefw.skpro import Predictive
+        >>> from mlefw.sklearn import LikelihoodRegressor
+        >>> X = pd.DataFrame({"x": np.arange(10.0)})
+        >>> model = LikelihoodRegressor(max_epochs=1).fit(X, np.arange(10.0))
+        >>> Predictive(model.predict_distribution, X, index=X.index, columns=["y"]).ppf(0.5).shape
+        (10, 1)
 
     Args:
-        estimator: the fitted regressor.
+        predict: gives the distribution of rows, as `LikelihoodRegressor.predict_distribution` does.
         x: the rows, a frame of pandas.
         targets: positions of targets of the regressor; by default all.
         index: names of rows; None together with `columns` for the single distribution of one row and target.
@@ -37,9 +45,9 @@ class Predictive(BaseDistribution):  # type: ignore[misc]
     _tags: ClassVar = {"capabilities:exact": ["mean", "var", "pdf", "log_pdf", "pmf", "log_pmf", "cdf", "ppf"]}
 
     def __init__(
-        self, estimator: Any, x: Any, targets: Sequence[int] | None = None, index: Any = None, columns: Any = None
+        self, predict: Any, x: Any, targets: Sequence[int] | None = None, index: Any = None, columns: Any = None
     ) -> None:
-        self.estimator = estimator
+        self.predict = predict
         self.x = x
         self.targets = targets
         super().__init__(index=index, columns=columns)
@@ -50,20 +58,20 @@ class Predictive(BaseDistribution):  # type: ignore[misc]
         """Parameters with which skpro tests the class: a number and a count, of several rows and of one."""
         random = np.random.default_rng(0)
         x = pd.DataFrame({"a": random.normal(size=30), "b": random.normal(size=30)})
-        few = {"max_epochs": 3, "hidden": (4,)}
+        few: dict[str, Any] = {"max_epochs": 3, "hidden": (4,)}
         number = LikelihoodRegressor(**few).fit(x, x["a"] + random.normal(size=30))
         count = LikelihoodRegressor("poisson", **few).fit(x, random.poisson(np.exp(x["a"])))
         places = {"index": pd.Index([2, 5, 7]), "columns": pd.Index(["y"])}
         return [
-            {"estimator": number, "x": x[:3], **places},
-            {"estimator": count, "x": x[:3], **places},
-            {"estimator": number, "x": x[:1]},
+            {"predict": number.predict_distribution, "x": x[:3], **places},
+            {"predict": count.predict_distribution, "x": x[:3], **places},
+            {"predict": number.predict_distribution, "x": x[:1]},
         ]
 
     @cached_property
     def _marginals(self) -> list[Distribution]:
         """The distribution of each target, of batch shape (n,)."""
-        found: Any = self.estimator.predict_distribution(self.x)
+        found: Any = self.predict(self.x)
         found = found.latent if isinstance(found, Censored) else found
         each = list(getattr(found, "marginals", [found]))
         return each if self.targets is None else [each[k] for k in self.targets]
@@ -109,7 +117,7 @@ class Predictive(BaseDistribution):  # type: ignore[misc]
         targets = known if colidx is None else known[_several(colidx)]
         places = np.arange(len(known)) if colidx is None else np.arange(len(known))[_several(colidx)]
         return type(self)(
-            self.estimator,
+            self.predict,
             self.x.iloc[rows],
             targets.tolist(),
             None if self.index is None else self.index.take(rows),
@@ -119,7 +127,7 @@ class Predictive(BaseDistribution):  # type: ignore[misc]
     def _iat(self, rowidx: Any = None, colidx: Any = None) -> "Predictive":
         if rowidx is None or colidx is None:
             raise ValueError("iat needs a row and a column")
-        return type(self)(self.estimator, self.x.iloc[[rowidx]], [int(self._positions[colidx])])
+        return type(self)(self.predict, self.x.iloc[[rowidx]], [int(self._positions[colidx])])
 
     @property
     def _positions(self) -> np.ndarray:
@@ -131,6 +139,14 @@ class LikelihoodProbaRegressor(BaseProbaRegressor):  # type: ignore[misc]
 
         model = LikelihoodProbaRegressor(LikelihoodRegressor("student_t", prior="l2")).fit(X, y)
         model.predict_proba(X), model.predict_interval(X, coverage=0.9), model.predict_quantiles(X, alpha=[0.1])
+
+        >>> import numpy as np, pandas as pd
+        >>> from mlefw.skpro import LikelihoodProbaRegressor
+        >>> from mlefw.sklearn import LikelihoodRegressor
+        >>> X = pd.DataFrame({"x": np.arange(10.0)})
+        >>> model = LikelihoodProbaRegressor(LikelihoodRegressor(max_epochs=1)).fit(X, X)
+        >>> model.predict_quantiles(X, alpha=[0.1, 0.9]).shape
+        (10, 2)
 
     Args:
         estimator: a `LikelihoodRegressor`, of which a copy is fitted; None for one with its defaults.
@@ -154,21 +170,21 @@ class LikelihoodProbaRegressor(BaseProbaRegressor):  # type: ignore[misc]
     @classmethod
     def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
         """Parameters with which skpro tests the class."""
-        few = {"max_epochs": 3, "hidden": (4,)}
+        few: dict[str, Any] = {"max_epochs": 3, "hidden": (4,)}
         return [
             {"estimator": LikelihoodRegressor(**few)},
             {"estimator": LikelihoodRegressor("laplace", prior="l2", prior_scale=0.5, **few)},
         ]
 
     def _fit(self, X: Any, y: Any, C: Any = None) -> "LikelihoodProbaRegressor":  # noqa: N803
-        self.estimator_ = clone(LikelihoodRegressor() if self.estimator is None else self.estimator).fit(X, y)
+        self.estimator_ = clone(LikelihoodRegressor() if self.estimator is None else self.estimator).fit(_named(X), y)
         return self
 
     def _predict(self, X: Any) -> Any:  # noqa: N803
-        return pd.DataFrame(self.estimator_.predict(X), index=X.index, columns=self._get_columns())
+        return pd.DataFrame(self.estimator_.predict(_named(X)), index=X.index, columns=self._get_columns())
 
     def _predict_proba(self, X: Any) -> Predictive:  # noqa: N803
-        return Predictive(self.estimator_, X, index=X.index, columns=self._get_columns())
+        return Predictive(self.estimator_.predict_distribution, _named(X), index=X.index, columns=self._get_columns())
 
 
 def _log_density(distribution: Distribution, y: Tensor) -> Tensor:
@@ -182,3 +198,8 @@ def _log_density(distribution: Distribution, y: Tensor) -> Tensor:
 def _several(positions: Any) -> Any:
     """Positions as an array, or the slice that they are."""
     return positions if isinstance(positions, slice) else np.atleast_1d(np.asarray(positions))
+
+
+def _named(x: Any) -> Any:
+    """A frame whose columns have texts as names, as scikit-learn asks for."""
+    return x.set_axis(x.columns.astype(str), axis=1)
