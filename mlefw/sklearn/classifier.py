@@ -148,7 +148,7 @@ class LikelihoodClassifier(LikelihoodEstimator, ClassifierMixin, BaseEstimator):
             stated = np.asarray(dtype.categories)
             classes = stated[np.isin(stated, classes)]
         if len(classes) < 2:
-            raise UsageError(f"y holds one class alone: {classes[0]!r}\n  expected: at least two classes")
+            raise UsageError(f"y holds one class alone: {classes.tolist()[0]!r}\n  expected: at least two classes")
         self.classes_ = classes
         name = getattr(y, "name", None)
         return name if isinstance(name, str) else "y", [self._coded(values)]
@@ -157,9 +157,8 @@ class LikelihoodClassifier(LikelihoodEstimator, ClassifierMixin, BaseEstimator):
         values = _labels(y, num_rows)
         unknown = values[~np.isin(values, self.classes_)]
         if len(unknown):
-            raise UsageError(
-                f"y holds the class {unknown[0]!r}\n  expected: one of those of fit, {self.classes_.tolist()}"
-            )
+            known = self.classes_.tolist()
+            raise UsageError(f"y holds the class {unknown.tolist()[0]!r}\n  expected: one of those of fit, {known}")
         return [self._coded(values)]
 
     def _coded(self, values: np.ndarray) -> pa.Array:

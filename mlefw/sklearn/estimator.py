@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -170,12 +171,14 @@ class LikelihoodEstimator(BaseEstimator):  # type: ignore[misc]
 
     def __getstate__(self) -> Any:
         """Parameters and attributes, in plain containers, arrays and tensors: the model is built anew from them."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_model"}
+        state = {name: value for name, value in super().__getstate__().items() if name != "_model"}
+        return state | ({"_columns": asdict(self._columns)} if "_columns" in state else {})
 
     def __setstate__(self, state: Any) -> None:
         """Take up a state, and build the model."""
         super().__setstate__(state)
         if "_contents" in state:
+            self._columns = Columns(**state["_columns"])
             self._model = model_of(self._contents, self.plugins)
 
     @property

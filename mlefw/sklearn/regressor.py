@@ -165,9 +165,11 @@ class LikelihoodRegressor(LikelihoodEstimator, TableOutput, RegressorMixin, Base
 
     def _each(self, found: Distribution, of: Any) -> np.ndarray:
         """A tensor (n,) of the distribution of each target, shaped as y in `fit`."""
+        # Two bounds are those of one number.
+        is_one = self._is_vector or isinstance(found, Censored)
         found = found.latent if isinstance(found, Censored) else found
         values: list[Tensor] = [of(one) for one in getattr(found, "marginals", [found])]
-        shape = [] if self._is_vector or isinstance(found, Censored) else [len(values)]
+        shape = [] if is_one else [len(values)]
         return np.stack([value.double().numpy() for value in values], -1).reshape(-1, *shape)
 
     def _columned(self, values: np.ndarray, names: Sequence[str], x: Any) -> Any:

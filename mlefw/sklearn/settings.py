@@ -39,7 +39,7 @@ _SEEDS = 2**31
 
 
 def overrides(parameters: Mapping[str, Any], settings: Any, random_state: Any, has_directory: bool) -> list[str]:
-    """The settings of a fit as on the command line: defaults of an estimator, then its parameters, then `settings`.
+    """The settings of a fit as on the command line: what `settings` does not name is as the parameters say.
 
     Args:
         parameters: values of the parameters in `SETTINGS`, by their names.
@@ -48,18 +48,20 @@ def overrides(parameters: Mapping[str, Any], settings: Any, random_state: Any, h
         has_directory: whether the run is kept in a directory.
 
     Raises:
-        UsageError: `settings` or `missing` is of another form.
+        UsageError: `settings` or `missing` is of another form, or both name the same.
     """
     if parameters["missing"] not in ("error", "impute"):
         raise UsageError(
             f"missing={parameters['missing']!r}: expected 'error' or 'impute', since each row is predicted"
         )
     own = further(settings)
-    given = [f"{SETTINGS[name]}={written(value)}" for name, value in parameters.items() if value is not None]
+    named = {item.lstrip("+~").partition("=")[0] for item in own}
+    if "data.missing" in named:
+        raise UsageError("settings: data.missing is the parameter missing\n  expected: missing='error' or 'impute'")
     number = seed(random_state)
     defaults = [*_ALWAYS, f"seed={number}", f"data.seed={number}", *(() if has_directory else _WITHOUT_DIRECTORY)]
-    named = {item.lstrip("+~").partition("=")[0] for item in own}
-    return [*(item for item in defaults if item.partition("=")[0] not in named), *given, *own]
+    defaults += [f"{SETTINGS[name]}={written(value)}" for name, value in parameters.items() if value is not None]
+    return [*(item for item in defaults if item.partition("=")[0] not in named), *own]
 
 
 def further(settings: Any) -> list[str]:

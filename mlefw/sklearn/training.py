@@ -89,7 +89,7 @@ def train(
         paths = [checkpoint_of(path) for path in pooled.paths_of(folder)]
         fitted = Fitted({str(path): checkpoint.essential(archive.read(path)) for path in paths}, summary_of(folder))
     for text in told:
-        warnings.warn(text, UserWarning, stacklevel=4)
+        warnings.warn(text, UserWarning, stacklevel=3)
     return fitted
 
 
