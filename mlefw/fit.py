@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from mlefw.command import anova as tests
 from mlefw.command import ensemble, train
-from mlefw.command.outermost import take_over_signals
+from mlefw.command.outermost import print_warning, take_over_signals
 from mlefw.configuration.groups import register_plugins
 from mlefw.configuration.path_setting import without_secrets
 from mlefw.configuration.read import located, read_settings
@@ -89,7 +89,7 @@ def fit(
     rows = read(data if is_named or source in ("datasets", "strings") else (data, target))
     dirs = [str(folder) for folder in config_dirs]
     parts = {split: read(value) for split, value in (("validation", validation), ("test", test))}
-    with _as_program(), offered(rows=rows, **parts):
+    with as_program(), offered(rows=rows, **parts):
         if resume is not None:
             if run_dir is not None:
                 raise UsageError(f"run_dir={run_dir}: resume= goes on in the run's own directory")
@@ -100,13 +100,22 @@ def fit(
             if source == "strings":
                 name, settings = [], (f"data.tokens={token_kind(data)}", *settings)
             member = "arrays" if source == "datasets" else source
-            config = _composed(member, settings, name, folder, plugins, dirs)
-        if is_ensemble(config):
-            # Members are not forked here: forks of a process with threads of other libraries may deadlock.
-            ensemble.run(config, folder)
-        else:
-            train.run(config, folder)
+            config = composed(member, settings, name, folder, plugins, dirs)
+        train_in(folder, config)
     return load(folder, plugins=plugins)
+
+
+def train_in(folder: Path, config: Settings) -> None:
+    """Train a run, or an ensemble, in a directory; within `as_program`, and `offered` the rows.
+
+    Raises:
+        UsageError, NumericalError, StorageError: as `fit`.
+    """
+    if is_ensemble(config):
+        # Members are not forked here: forks of a process with threads of other libraries may deadlock.
+        ensemble.run(config, folder)
+    else:
+        train.run(config, folder)
 
 
 def anova(
@@ -135,7 +144,7 @@ def anova(
     parts = {"rows": data, "validation": validation, "test": test}
     given = {name: as_arrow(rows) for name, rows in parts.items() if rows is not None}
     runs = [str(one.path.parent.parent if isinstance(one, Model) else one) for one in models]
-    with _as_program(), offered(**given):
+    with as_program(), offered(**given):
         return as_frame(tests.frame(tests.run(runs, plugins=(*plugins, *trust.installed()))))
 
 
@@ -149,7 +158,7 @@ def _source(data: Any, target: Any, settings: Sequence[str]) -> str:
     return "arrays" if are_arrays(data, are_ids) else "frame"
 
 
-def _composed(
+def composed(
     source: str,
     settings: Sequence[str],
     target: str | Sequence[str] | None,
@@ -157,6 +166,19 @@ def _composed(
     plugins: Sequence[str],
     dirs: Sequence[str],
 ) -> Settings:
+    """The checked settings of a run on rows in memory.
+
+    Args:
+        source: `frame`, `arrays`, `datasets` or `strings`.
+        settings: as on the command line.
+        target: name of the target, or names of several.
+        folder: the run directory.
+        plugins: packages from which parts may come, beside installed plugins.
+        dirs: folders with YAML files.
+
+    Raises:
+        UsageError: a setting is wrong, or stands for an argument of `fit`.
+    """
     register_plugins()
     for item in settings:
         if item.startswith(("data=", "data.target=", "run_dir=", "resume=")):
@@ -173,8 +195,10 @@ def _composed(
 
 
 @contextmanager
-def _as_program() -> Iterator[None]:
+def as_program(tell: Callable[[str], None] = print_warning) -> Iterator[None]:
     """Handle warnings, signals and Hydra's global state as the program does, and restore the caller's afterwards.
+
+    `tell` gets each warning of mlefw.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
@@ -185,7 +209,7 @@ def _as_program() -> Iterator[None]:
     try:
         with preserved(), warnings.catch_warnings(), handled():
             warning.clear()
-            take_over_signals()
+            take_over_signals(tell)
             yield
     except Stopped as error:
         if error.exit_code == 130:

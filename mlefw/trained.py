@@ -136,6 +136,11 @@ class Model:
         """The name of the column that the model predicts."""
         return self._trained.schema.target
 
+    @property
+    def trials(self) -> str | None:
+        """The name of the column with the number of trials of each row; None where there is none."""
+        return getattr(self._trained.schema, "trials", None)
+
     @preserved()
     @isolated("prediction")
     def predict(
@@ -209,6 +214,16 @@ class Model:
 
     @preserved()
     @isolated("evaluation")
+    def log_likelihood(self, data: Any, target: Any = None) -> np.ndarray:
+        """The logarithm of the density, or of the probability, of what was observed in each row, (n,), in nats.
+
+        Where rows have positions, it is the weighted mean over those of the row. Arguments and errors as of `evaluate`.
+        """
+        _, rows = self._observed(data, target)
+        return -evaluate(self._trained.objective, rows).nll.double().numpy()
+
+    @preserved()
+    @isolated("evaluation")
     def evaluate(self, data: Any, target: Any = None) -> dict[str, float]:
         """The figures that `mlefw evaluate` prints: the NLL in nats per row and every metric of the run, by name.
 
@@ -220,11 +235,7 @@ class Model:
             UsageError: columns are missing, or the model cannot take a value.
         """
         objective = self._trained.objective
-        if target is not None and len(self._trained.schema.targets) > 1:
-            raise UsageError(f"the model has the targets {self.target}: expected rows that hold their columns")
-        table = self._table(data, prediction=False, target=target)
-        rows = self._rows(table, target_required=True)
-        check_support(objective.head, rows, table, self.target)
+        table, rows = self._observed(data, target)
         warn_of_far_rows(self._trained.schema, rows, table)
         metrics = self._trained.metrics()
         return dict(figures_on(objective, evaluate(objective, rows), rows, metrics))
@@ -249,6 +260,15 @@ class Model:
                 text does not.
         """
         return text_sample(self._trained.objective, text_schema(self._trained), length, prompt, seed, temperature)
+
+    def _observed(self, data: Any, target: Any) -> tuple[Table, Rows]:
+        """Rows with their target, as a table and as coded rows, whose target the head can take."""
+        if target is not None and len(self._trained.schema.targets) > 1:
+            raise UsageError(f"the model has the targets {self.target}: expected rows that hold their columns")
+        table = self._table(data, prediction=False, target=target)
+        rows = self._rows(table, target_required=True)
+        check_support(self._trained.objective.head, rows, table, self.target)
+        return table, rows
 
     def _uncertain(self, uncertainty: str | Method) -> Uncertain | None:
         """The posterior of a method, or of the method of a name, which is computed once; None for `none`."""

@@ -61,7 +61,10 @@ def test_files_stay_readable(module: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [m for m in MODULES if m.name == "__init__.py" and m.parent != PACKAGE], ids=lambda file: file.parent.name
+    "module",
+    # The package itself and mlefw.sklearn are doors: what they offer is imported from them.
+    [m for m in MODULES if m.name == "__init__.py" and m.parent not in (PACKAGE, PACKAGE / "sklearn")],
+    ids=lambda file: file.parent.name,
 )
 def test_package_files_hold_a_docstring_only(module: Path) -> None:
     body = ast.parse(module.read_text(encoding="utf-8")).body

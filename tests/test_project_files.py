@@ -42,7 +42,7 @@ def test_the_workflow_tests_each_python_and_both_ends_of_the_dependencies() -> N
     assert {row["python"] for row in rows if row["versions"] == "pinned"} == {"3.11", "3.12", "3.13"}
     assert {row["versions"] for row in rows} == {"pinned", "lowest", "newest"}
     steps = [step for job in jobs.values() for step in job["steps"] if "run" in step]
-    assert len(steps) == 4
+    assert len(steps) == 5
     for step in steps:
         assert step["env"]["PYTHON"] == "python"
         assert step["run"].split()[0] == "./scripts/test"

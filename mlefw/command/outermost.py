@@ -74,13 +74,18 @@ def finish_imports() -> None:
     gc.enable()
 
 
-def take_over_signals() -> None:
-    """Print warnings of mlefw as one line each and collect them for the summary; silence those of other libraries."""
+def print_warning(text: str) -> None:
+    """Print a warning as one line on standard error."""
+    print(f"mlefw: warning: {escaped(text)}", file=sys.stderr)
+
+
+def take_over_signals(tell: Callable[[str], None] = print_warning) -> None:
+    """Tell warnings of mlefw, once each, and collect them for the summary; silence those of other libraries."""
 
     def show(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
         ours = issubclass(category, UserWarning) and f"{os.sep}mlefw{os.sep}" in filename
         if ours and warning.collect(text := warning.shortened(str(message))):
-            print(f"mlefw: warning: {escaped(text)}", file=sys.stderr)
+            tell(text)
 
     warnings.simplefilter("always", UserWarning)
     warnings.showwarning = show  # type: ignore[assignment]

@@ -77,6 +77,13 @@ class Trained:
         return self.schema.rows(table, self.objective.head.log_link, target_required, whole)
 
 
+def essential(content: Content) -> Content:
+    """The part of the content of a checkpoint from which `restored` makes the model: tensors and plain containers."""
+    state = {f"objective.{name}": value for name, value in objective_state(content).items()}
+    known: Content = {name: content[name] for name in ("mlefw", "calibration") if name in content}
+    return {"state_dict": state, **known}
+
+
 def card(config: Settings, data: Data, population: float) -> Content:
     """The description of a model that its checkpoint holds, in plain containers; `Card` is its form when read."""
     rows = {split: fingerprint(part) for split, part in data.splits.items()}
@@ -125,7 +132,6 @@ class Card:
         return found
 
 
-@isolated("loading")
 def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
     """The model of a run directory (its best checkpoint) or of a checkpoint file.
 
@@ -134,7 +140,16 @@ def load(run: str | Path, plugins: tuple[str, ...] = ()) -> Trained:
             its description.
     """
     path = checkpoint_of(run)
-    content = archive.read(path)
+    return restored(path, archive.read(path), plugins)
+
+
+@isolated("loading")
+def restored(path: Path, content: Content, plugins: tuple[str, ...] = ()) -> Trained:
+    """The model in the content of a checkpoint; `path` is the file, for messages.
+
+    Raises:
+        UsageError: tensors do not fit the description.
+    """
     described = Card.of(path, content)
     schema, state = described.schema, objective_state(content)
     with _naming_file(path):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlefw.callback.stored_state import Content
 from mlefw.configuration.path_setting import several
 from mlefw.errors import UsageError
 from mlefw.metric.base import Metric
@@ -89,6 +90,16 @@ def load(run: str | Path | Sequence[str | Path], plugins: tuple[str, ...] = (), 
     each = [share / len(group) for share, group in groups for _ in group]
     mixed = _mixed(members, None, torch.tensor(each, dtype=torch.float64).log())
     return replace(mixed, shares={str(name): share for name, share in zip(named, shares, strict=True)})
+
+
+def restored(contents: Mapping[Path, Content], plugins: tuple[str, ...] = ()) -> Trained:
+    """The model in the content of a checkpoint, or the mixture, with equal weights, of several; by their files.
+
+    Raises:
+        UsageError: as `checkpoint.restored`.
+    """
+    members = [checkpoint.restored(path, content, plugins) for path, content in contents.items()]
+    return members[0] if len(members) == 1 else _mixed(members, None, equal(len(members)))
 
 
 def load_pooled(root: Path, plugins: tuple[str, ...] = ()) -> Pooled:

@@ -46,6 +46,17 @@ def test_modules_and_names_are_there(page: Path) -> None:
         assert find_spec(name) if is_module(name) else hasattr(import_module(parent), last), name
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_the_examples_for_scikit_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for kind, code in blocks(ROOT / "docs" / "scikit-learn.md"):
+        if kind == "python":
+            exec(code, names)
+    assert not list(tmp_path.iterdir())
+
+
 def is_module(name: str) -> bool:
     """Whether a dotted name is that of a module, which the others are names in."""
     path = ROOT / name.replace(".", "/")
