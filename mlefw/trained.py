@@ -97,13 +97,13 @@ class Model:
 
     def _repr_html_(self) -> str:
         """The verdict, the NLL beside the exact estimates and the warnings of the run, as a notebook shows them."""
-        return run_html(self.summary, str(self._folder)) if self.summary else model_html(self._facts())
+        return run_html(self.summary, _from_here(self._folder)) if self.summary else model_html(self._facts())
 
     def _facts(self) -> dict[str, Any]:
         config = self._trained.config
         return {
             **{name: config.choice(name) for name in ("head", "model")},
-            **{"target": self.target, "path": str(self.path)},
+            **{"target": self.target, "path": _from_here(self.path)},
         }
 
     @property
@@ -382,3 +382,9 @@ class Model:
 
     def _rows(self, table: Table, target_required: bool) -> Rows:
         return self._trained.rows(table, target_required)
+
+
+def _from_here(path: Path) -> str:
+    """A path as one would type it: relative to the working directory where it is inside."""
+    path = path.absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
