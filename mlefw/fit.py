@@ -2,14 +2,16 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from mlefw.command import anova as tests
@@ -20,10 +22,11 @@ from mlefw.configuration.path_setting import without_secrets
 from mlefw.configuration.read import located, read_settings
 from mlefw.configuration.settings import Settings
 from mlefw.data.arrays import are_arrays, as_arrays, is_dataset
-from mlefw.data.frame import as_arrow, offered, with_target
+from mlefw.data.frame import as_arrow, offered, target_names, with_target
 from mlefw.data.strings import token_kind
 from mlefw.errors import Stopped, UsageError
 from mlefw.reading.arrays import ArrayTable
+from mlefw.reading.in_memory import as_frame, pair_of
 from mlefw.run.directory import default_path, run_of
 from mlefw.run.held_out import is_ensemble
 from mlefw.run.resume import settings as settings_of
@@ -31,12 +34,12 @@ from mlefw.system import trust, warning
 from mlefw.system.local_path import local_path
 from mlefw.system.process_state import preserved
 from mlefw.system.signals import handled
-from mlefw.trained import Model, as_frame, load
+from mlefw.trained import Model, load
 
 
 def fit(
     data: Any,
-    target: Any,
+    target: Any = None,
     *settings: str,
     validation: Any = None,
     test: Any = None,
@@ -62,8 +65,9 @@ def fit(
             of items (x, y) or (x, y, weight), a mapping of such datasets by split, or a LightningDataModule. Or a text,
             for the likelihood of the next token: str, bytes, a vector of ids, or a list of these, each a document.
         target: the name of a column of `data`, or a list of names for a head of several columns; or the values, (n,),
-            or (n, *positions) of arrays, whose column is named by their attribute `name`, or y. None for datasets
-            and text, and where a setting `formula=` names it.
+            or (n, *positions) of arrays, whose column is named by their attribute `name`, or y; of several targets
+            (n, k), named y0, y1, …, or a frame of theirs. None for datasets and text, where a setting `formula=`
+            names it, and where `data` is a pair (x, y) of what `data` and `target` may be.
         settings: settings as on the command line, such as `head=poisson` or `model.hidden=[64,64]`.
         validation: validation rows instead of a random share: anything that `data` may be, or a pair (data, target).
             Of datasets a dataset.
@@ -80,16 +84,17 @@ def fit(
         KeyboardInterrupt: Ctrl-C; the state that was reached is on disk.
     """
     settings = tuple(without_secrets(settings))
-    is_named = isinstance(target, str) or (isinstance(target, list | tuple) and all(isinstance(t, str) for t in target))
+    if target is None and token_kind(data) is None:
+        data, target = pair_of(data)
     source = _source(data, target, settings)
-    in_formula = target is None and source == "frame" and any(item.startswith("formula=") for item in settings)
-    is_named = is_named or in_formula
-    name = target if is_named else str(getattr(target, "name", None) or "y")
-    read = {"frame": partial(_part, target=name), "arrays": partial(_arrays, name=name)}.get(source, lambda data: data)
-    rows = read(data if is_named or source in ("datasets", "strings") else (data, target))
+    is_named = _is_named(data, target, source, settings)
+    name = target if is_named else target_names(target) if source == "frame" else _label(target)
+    read = {"frame": partial(_part, target=name), "arrays": partial(_arrays, name=name)}.get(source, _as_it_is)
+    given = {"rows": data if is_named or source in ("datasets", "strings") else (data, target)}
+    given |= {name: part for name, part in (("validation", validation), ("test", test)) if part is not None}
+    reading = partial(_parts, read, given)
     dirs = [str(folder) for folder in config_dirs]
-    parts = {split: read(value) for split, value in (("validation", validation), ("test", test))}
-    with as_program(), offered(rows=rows, **parts):
+    with as_program(), offered(**reading()):
         if resume is not None:
             if run_dir is not None:
                 raise UsageError(f"run_dir={run_dir}: resume= goes on in the run's own directory")
@@ -102,7 +107,7 @@ def fit(
             member = "arrays" if source == "datasets" else source
             config = composed(member, settings, name, folder, plugins, dirs)
         train_in(folder, config)
-    return load(folder, plugins=plugins)
+    return load(folder, plugins=plugins).with_rows(reading)
 
 
 def train_in(folder: Path, config: Settings) -> None:
@@ -156,6 +161,28 @@ def _source(data: Any, target: Any, settings: Sequence[str]) -> str:
         return "datasets"
     are_ids = any(item.startswith("data.vocabulary=") and not item.endswith("=null") for item in settings)
     return "arrays" if are_arrays(data, are_ids) else "frame"
+
+
+def _is_named(data: Any, target: Any, source: str, settings: Sequence[str]) -> bool:
+    """Whether a target is the names of columns of `data`, or a formula has them, rather than values.
+
+    Raises:
+        UsageError: rows of a table without a target.
+    """
+    if target is None and source == "frame":
+        if not any(item.startswith("formula=") for item in settings):
+            raise UsageError(
+                "the target is missing\n  expected: the name of a column, values, a pair (x, y), or a setting formula="
+            )
+        return True
+    # The columns of a matrix have no names that a list could hold: its strings are labels.
+    names = list | tuple if source == "arrays" or not isinstance(data, np.ndarray | torch.Tensor | list) else ()
+    return isinstance(target, str) or (isinstance(target, names) and all(isinstance(one, str) for one in target))
+
+
+def _label(target: Any) -> str:
+    """The name of the values of a target."""
+    return str(getattr(target, "name", None) or "y")
 
 
 def composed(
@@ -219,19 +246,24 @@ def as_program(tell: Callable[[str], None] = print_warning) -> Iterator[None]:
         hydra.hydra = callers
 
 
-def _part(data: Any, target: Any) -> pa.Table | None:
-    """Rows as a table, of a frame or a pair (data, target); None if they are not given."""
-    if data is None:
-        return None
-    is_pair = isinstance(data, tuple) and len(data) == 2 and isinstance(target, str)
+def _parts(read: Callable[[Any], Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the sources of rows in memory take, by `rows`, `validation` and `test`."""
+    return {name: read(part) for name, part in given.items()}
+
+
+def _as_it_is(data: Any) -> Any:
+    return data
+
+
+def _part(data: Any, target: Any) -> pa.Table:
+    """Rows as a table, of a frame or a pair (data, target)."""
+    is_pair = isinstance(data, tuple) and len(data) == 2 and target is not None
     return with_target(data[0], data[1], target) if is_pair else as_arrow(data)
 
 
-def _arrays(data: Any, name: Any) -> ArrayTable | None:
-    """Rows as arrays, of a mapping or a pair (inputs, target); None if they are not given."""
-    if data is None:
-        return None
-    inputs, target = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
+def _arrays(data: Any, name: Any) -> ArrayTable:
+    """Rows as arrays, of a mapping or a pair (inputs, target)."""
+    inputs, target = pair_of(data)
     return as_arrays(inputs, target, "x", str(name))
 
 

@@ -1,29 +1,33 @@
 """A trained model in Python: `from mlefw.trained import load`."""
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from matplotlib.figure import Figure
+from torch import nn
 from torch.distributions import Distribution
 
 from mlefw.configuration.groups import member_settings
-from mlefw.data.arrays import Arrays, as_arrays, is_dataset
-from mlefw.data.base import Source
-from mlefw.data.frame import Frame, as_arrow, offered, with_target
-from mlefw.data.strings import Strings
+from mlefw.data.frame import offered
 from mlefw.errors import UsageError
+from mlefw.head.base import Head
 from mlefw.objective.objective import etas, evaluate
+from mlefw.reading.in_memory import as_frame, like, pair_of
 from mlefw.reading.table import Table
+from mlefw.report.notebook import model_html, run_html
 from mlefw.report.tidy import glance, tidy
 from mlefw.rows.rows import Rows
-from mlefw.run import build, pooled, predict_positions, predict_tokens
+from mlefw.run import build, drawn, pooled
 from mlefw.run.checkpoint import Trained
+from mlefw.run.coefficients import coefficients
 from mlefw.run.exact_checkpoint import with_errors
+from mlefw.run.from_memory import predict_arrays, predict_text, table_of
 from mlefw.run.new_data import adapted
 from mlefw.run.pooled import Pooled
 from mlefw.run.posterior import posterior_of
@@ -77,9 +81,35 @@ class Model:
     the type that it was trained on, a mapping of arrays by the names of training, or a dataset of torch.
     """
 
-    def __init__(self, trained: Trained, loaded: Trained | None = None) -> None:
-        self._trained, self._loaded = trained, loaded or trained
+    def __init__(
+        self, trained: Trained, loaded: Trained | None = None, given: Callable[[], Mapping[str, Any]] | None = None
+    ) -> None:
+        self._trained, self._loaded, self._given = trained, loaded or trained, given
         self._known: dict[str, Uncertain | None] = {}
+
+    def with_rows(self, given: Callable[[], Mapping[str, Any]]) -> "Model":
+        """The model with the rows of its run, for pictures and uncertainties, as `given` returns them for `offered`."""
+        return Model(self._trained, self._loaded, given)
+
+    def __repr__(self) -> str:
+        """The main settings and the file in one line."""
+        return f"Model({', '.join(f'{name}={value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        """The verdict, the NLL beside the exact estimates and the warnings of the run, as a notebook shows them."""
+        return run_html(self.summary, _from_here(self._folder)) if self.summary else model_html(self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        config = self._trained.config
+        return {
+            **{name: config.choice(name) for name in ("head", "model")},
+            **{"target": self.target, "path": _from_here(self.path)},
+        }
+
+    @property
+    def _folder(self) -> Path:
+        """The directory of the run."""
+        return self.path if self.path.is_dir() else self.path.parent.parent
 
     @property
     def path(self) -> Path:
@@ -91,7 +121,7 @@ class Model:
         """The content of `summary.json`; empty for several runs, and for a checkpoint outside of its run directory."""
         if isinstance(self._trained, Pooled) and not self.path.is_dir():
             return {}
-        file = (self.path if self.path.is_dir() else self.path.parent.parent) / "summary.json"
+        file = self._folder / "summary.json"
         content: Json = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         return content
 
@@ -119,12 +149,98 @@ class Model:
 
     def _baseline(self) -> Json:
         """The content of `baseline.json` of the run."""
-        folder = self.path if self.path.is_dir() else self.path.parent.parent
+        folder = self._folder
         try:
             content: Json = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"{folder} has no baseline.json that can be read ({error}): expected a run") from None
         return content
+
+    def coefficients(self) -> Any:
+        """The coefficients of the run, a row for each, in the units of the data.
+
+        Returns:
+            The columns `parameter` and `term`; `trained`, what training has left, where the model is linear; and of the
+            exact linear estimate `exact`, `std_error`, `z`, `p_value`, `ci_low` and `ci_high` (95 %), as in
+            `baseline.json`. A frame of pandas if that is installed, else a dict of lists by column.
+
+        Raises:
+            UsageError: the model is not linear, and its run has no exact estimate.
+        """
+        has_estimate = (self._folder / "baseline.json").is_file()
+        found = coefficients(self._trained, self._baseline() if has_estimate else None)
+        if not found:
+            raise UsageError(
+                f"{self._folder}: its model is not linear, and it has no exact estimate with coefficients"
+                "\n  expected: model=linear, or a run with baseline=linear"
+            )
+        return as_frame(found)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, on the CPU and in evaluation mode: `network(x)` is its raw output, (*batch, eta_dim).
+
+        It takes x in the units of the data, as `rows(data).x` has it, and standardises it inside. The parameters of the
+        distribution are `head(head.center + head.gain * network(x))`, plus the offset of the data on the first column.
+        """
+        return self._trained.objective.model
+
+    @property
+    def head(self) -> Head:
+        """The likelihood head, which maps eta, (*batch, eta_dim), to a distribution; with the recalibration, if any."""
+        return self._trained.objective.head
+
+    @preserved()
+    def rows(self, data: Any, target: Any = None) -> Rows:
+        """Rows as tensors, coded as the model takes them: `x`, `y`, `weight` and `offset`.
+
+        Args:
+            data: rows, with or without the target; or a pair (x, y).
+            target: the values of the target, unless `data` has them.
+
+        Raises:
+            UsageError: columns are missing, or the model cannot take a value.
+        """
+        data, target = self._pair(data, target)
+        return self._rows(
+            table_of(self._trained, data, prediction=target is None, target=target), target_required=False
+        )
+
+    @preserved()
+    @isolated("conclusion")
+    def plot(self, name: str, data: Any = None, target: Any = None) -> Figure:
+        """A picture of the run as a figure of matplotlib, which notebooks show; elsewhere `figure.savefig("it.png")`.
+
+            model.plot("learning_curves")
+            model.plot("calibration")  # a PIT histogram of numbers, a reliability diagram of classes
+            model.plot("calibration", frame)
+
+        Pictures of predictions are drawn anew: of the rows of the run where they can be read again, or `fit` was given
+        them and has returned this model; or of `data`. Others, such as the path of coefficients and the terms of
+        formulas, are shown as the run has drawn them.
+
+        Args:
+            name: `calibration`, or the name of a file in the folder `plots` of a run, without `.png`.
+            data: other rows than those of the run, with the target among the columns unless it is given.
+            target: the values of the target.
+
+        Raises:
+            UsageError: there is no such picture, or the rows are not those of the run.
+        """
+        data, target = self._pair(data, target)
+        if data is None:
+            with self._offered():
+                return drawn.picture(self._trained, self._folder, name, self.summary, self._given is not None)
+        table = table_of(self._trained, data, prediction=False, target=target)
+        return drawn.of_new_rows(self._trained, name, self._rows(table, target_required=True))
+
+    def _offered(self) -> AbstractContextManager[None]:
+        """Offer the rows of the run, where the program has them, to its source."""
+        return offered(**(self._given() if self._given is not None else {}))
+
+    def _pair(self, data: Any, target: Any = None) -> tuple[Any, Any]:
+        """Rows and targets of a pair; a tuple of texts is no pair."""
+        return (data, target) if isinstance(self._trained.schema, TokenSchema) else pair_of(data, target)
 
     @property
     def features(self) -> list[str]:
@@ -154,7 +270,7 @@ class Model:
         """Predictive distributions, as `mlefw predict` writes them.
 
         Args:
-            data: rows, with or without the target.
+            data: rows, with or without the target; or a pair (x, y).
             level: probability that an observation falls between `lower` and `upper`.
             quantiles: probabilities of further quantiles of an observation.
             uncertainty: `none` for distributions given the fitted parameters; `laplace` to average over a posterior of
@@ -174,14 +290,15 @@ class Model:
             UsageError: columns are missing, or the model cannot take a value.
         """
         check_probabilities(self._trained, level, quantiles)
+        data, target = self._pair(data)
         posterior = self._uncertain(uncertainty)
         if exact and isinstance(self._trained.schema, TensorSchema | TokenSchema):
             raise UsageError("exact=True: predictions by the exact estimate are of columns of a table")
         if isinstance(self._trained.schema, TensorSchema):
-            return self._predict_arrays(data, level, quantiles, posterior)
+            return predict_arrays(self._trained, data, target, level, quantiles, posterior)
         if isinstance(self._trained.schema, TokenSchema):
-            return self._predict_text(data)
-        table = self._table(data, prediction=True)
+            return predict_text(self._trained, data)
+        table = table_of(self._trained, data, prediction=True, target=target)
         row = table.row_numbers(np.arange(table.num_rows))
         far = FarRows(self._trained.schema)
         if exact and posterior is not None:
@@ -192,7 +309,7 @@ class Model:
             for index in np.split(np.arange(len(row)), range(BLOCK_ROWS, len(row), BLOCK_ROWS))
         ]
         far.warn()
-        return _like(data, pa.concat_tables(parts))
+        return like(data, pa.concat_tables(parts))
 
     @preserved()
     @isolated("prediction")
@@ -200,13 +317,15 @@ class Model:
     def distribution(self, data: Any) -> Distribution:
         """The predictive distribution of the rows, of batch shape (n, *positions), in units of the target.
 
+        `data` are rows, with or without the target; or a pair (x, y), whose y is not looked at.
+
         Values of a class are codes: positions in the sorted list of labels.
 
         Raises:
             UsageError: columns are missing, or the model cannot take a value.
         """
         objective = self._trained.objective
-        rows = self._rows(self._table(data, prediction=True), target_required=False)
+        rows = self._rows(table_of(self._trained, self._pair(data)[0], prediction=True), target_required=False)
         if isinstance(self._trained.schema, TensorSchema | TokenSchema):
             # Blocks bound the memory that a network takes for its layers.
             return objective.head(torch.cat([eta for _, eta in etas(objective, rows)]))
@@ -228,8 +347,8 @@ class Model:
         """The figures that `mlefw evaluate` prints: the NLL in nats per row and every metric of the run, by name.
 
         Args:
-            data: rows, with the target among the columns unless it is given.
-            target: the values of the target, (n,) or (n, *positions).
+            data: rows, with the target among the columns unless it is given; or a pair (x, y).
+            target: the values of the target, (n,) or (n, *positions); of several targets as for `fit`.
 
         Raises:
             UsageError: columns are missing, or the model cannot take a value.
@@ -263,9 +382,8 @@ class Model:
 
     def _observed(self, data: Any, target: Any) -> tuple[Table, Rows]:
         """Rows with their target, as a table and as coded rows, whose target the head can take."""
-        if target is not None and len(self._trained.schema.targets) > 1:
-            raise UsageError(f"the model has the targets {self.target}: expected rows that hold their columns")
-        table = self._table(data, prediction=False, target=target)
+        data, target = self._pair(data, target)
+        table = table_of(self._trained, data, prediction=False, target=target)
         rows = self._rows(table, target_required=True)
         check_support(self._trained.objective.head, rows, table, self.target)
         return table, rows
@@ -273,78 +391,20 @@ class Model:
     def _uncertain(self, uncertainty: str | Method) -> Uncertain | None:
         """The posterior of a method, or of the method of a name, which is computed once; None for `none`."""
         if isinstance(uncertainty, Method):
-            return posterior_of(self._loaded, uncertainty)
+            with self._offered():
+                return posterior_of(self._loaded, uncertainty)
         if uncertainty not in (known := member_settings("uncertainty")):
             raise UsageError(f"uncertainty={uncertainty!r}: expected {', '.join(known)}, or a method")
         if uncertainty not in self._known:
-            self._known[uncertainty] = posterior_of(self._loaded, build.build_uncertainty(known[uncertainty]))
+            with self._offered():
+                self._known[uncertainty] = posterior_of(self._loaded, build.build_uncertainty(known[uncertainty]))
         return self._known[uncertainty]
 
     def _rows(self, table: Table, target_required: bool) -> Rows:
         return self._trained.rows(table, target_required)
 
-    def _predict_text(self, data: Any) -> dict[str, np.ndarray]:
-        """The forecast of each scored token of a text, as columns by name."""
-        with offered(rows=data):
-            blocks = self._trained.schema.reading(Strings(), True).read_blocks()
-            found = pa.concat_tables(predict_tokens.tables(self._trained, blocks))
-        return {name: found.column(name).to_numpy() for name in found.column_names}
 
-    def _predict_arrays(
-        self, data: Any, level: float, quantiles: Sequence[float], posterior: Uncertain | None
-    ) -> dict[str, np.ndarray]:
-        """Predictions of arrays, each (n, *positions), by name."""
-        trained, (source, given) = self._trained, self._arrays(data, prediction=True)
-        if trained.schema.row_shape.positions:
-            predict_positions.check_format(trained, ".npz", "predict", posterior is not None)
-        with offered(rows=given):
-            blocks = source.read_blocks()
-            if trained.schema.row_shape.positions:
-                return predict_positions.arrays(trained, blocks, level, quantiles)
-            parts = [predictions(trained, block.table, block.row, level, quantiles, posterior) for block in blocks]
-        found = pa.concat_tables(parts, promote_options="default")
-        return {name: found.column(name).to_numpy() for name in found.column_names}
-
-    def _arrays(self, data: Any, prediction: bool, target: Any = None) -> tuple[Source, Any]:
-        """The source of arrays, and what it is to be offered."""
-        schema = self._trained.schema
-        assert isinstance(schema, TensorSchema)
-        given = data if is_dataset(data) and target is None else as_arrays(data, target, schema.x, schema.target)
-        return schema.reading(Arrays(), prediction), given
-
-    def _table(self, data: Any, prediction: bool, target: Any = None) -> Table:
-        if isinstance(self._trained.schema, TokenSchema):
-            source = self._trained.schema.reading(Strings(), prediction)
-            assert isinstance(source, Strings)
-            with offered(rows=data):
-                return source.whole(source.load(), is_new=True)
-        if isinstance(self._trained.schema, TensorSchema):
-            source, given = self._arrays(data, prediction, target)
-            with offered(rows=given):
-                return source.read()
-        rows = (
-            as_arrow(data, self.features) if target is None else with_target(data, target, self.target, self.features)
-        )
-        with offered(rows=rows):
-            return self._trained.schema.reading(Frame(), prediction).read()
-
-
-def as_frame(columns: dict[str, list[Any]]) -> Any:
-    """Columns as a frame of pandas; as they are where it is not installed."""
-    try:
-        from pandas import DataFrame
-    except ImportError:
-        return columns
-    return DataFrame(columns)
-
-
-def _like(data: Any, result: pa.Table) -> Any:
-    """A table as a frame of the kind of `data`, or a dict of arrays for arrays; an Arrow table for anything else."""
-    if type(data).__module__.startswith("pandas"):
-        frame = result.to_pandas()
-        return frame.drop(columns="row").set_axis(data.index[frame["row"]])
-    if type(data).__module__.startswith("polars"):
-        return sys.modules["polars"].from_arrow(result)
-    if isinstance(data, np.ndarray | Mapping):
-        return {name: result.column(name).to_numpy() for name in result.column_names}
-    return result
+def _from_here(path: Path) -> str:
+    """A path as one would type it: relative to the working directory where it is inside."""
+    path = path.absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

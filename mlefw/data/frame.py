@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from mlefw.data.base import Source
 from mlefw.errors import UsageError
 from mlefw.reading.arrow import check_names, to_table
+from mlefw.reading.in_memory import array_of
 from mlefw.reading.table import Table
 
 # A context variable, since settings, by which a source is built, hold no tables, and threads may train at once.
@@ -78,9 +80,9 @@ class Frame(Source):
 def as_arrow(data: Any, names: Sequence[str] | None = None) -> pa.Table:
     """A frame of pandas, polars or Arrow, a mapping of arrays (n,), or a matrix (n, num_columns) as an Arrow table.
 
-    A matrix may be a tensor of torch.
+    A matrix may be a tensor of torch or a list of rows, and an array in a mapping a tensor or a list.
 
-    Masked entries of numpy's masked arrays are missing values.
+    Missing are nan, None, the missing values of each library, and masked entries of numpy's masked arrays.
 
     Args:
         data: the rows.
@@ -90,8 +92,10 @@ def as_arrow(data: Any, names: Sequence[str] | None = None) -> pa.Table:
         UsageError: `data` is of another kind, or has values that no column can hold.
     """
     try:
-        if type(data).__module__ == "torch":
-            data = data.numpy(force=True)
+        if isinstance(data, torch.Tensor):
+            data = array_of(data)
+        if isinstance(data, list):
+            data = np.asarray(data)
         if isinstance(data, np.ndarray):
             data = _by_name(data, names)
         if isinstance(data, Mapping):
@@ -106,21 +110,60 @@ def as_arrow(data: Any, names: Sequence[str] | None = None) -> pa.Table:
         ) from None
 
 
-def with_target(data: Any, target: Any, name: str, names: Sequence[str] | None = None) -> pa.Table:
-    """The rows `data` as an Arrow table, with the target (n,) as last column under `name`.
+def with_target(data: Any, target: Any, name: str | Sequence[str], names: Sequence[str] | None = None) -> pa.Table:
+    """The rows `data` as an Arrow table, with the target as last column under `name`, or several of them.
+
+    Args:
+        data: the rows.
+        target: the values of the target, (n,) or (n, 1); of several (n, k), or a frame or mapping of their columns.
+        name: the name of the target, or k of them.
+        names: names of the columns of a matrix.
 
     Raises:
         UsageError: as `as_arrow`, or the target has another length, or a column has its name.
     """
     table = as_arrow(data, names)
-    shape = np.shape(target)
-    if shape != (table.num_rows,):
-        raise UsageError(f"the target has shape {shape}\n  expected: ({table.num_rows},), a value for each row")
-    if name in table.column_names:
-        raise UsageError(
-            f"the target is called {name!r}, and so is a column\n  expected: another name, or the column's"
-        )
-    return table.append_column(name, as_arrow({name: target}).column(name))
+    targets = [name] if isinstance(name, str) else list(name)
+    if len(targets) == 1 and not has_columns(target):
+        shape = tuple(np.shape(target))
+        values = target.reshape(-1) if shape == (table.num_rows, 1) and hasattr(target, "reshape") else target
+        shape = tuple(np.shape(values))
+        if shape != (table.num_rows,):
+            raise UsageError(f"the target has shape {shape}\n  expected: ({table.num_rows},), a value for each row")
+        found = as_arrow({targets[0]: values})
+    else:
+        found = as_arrow(target, targets)
+        if found.num_rows != table.num_rows:
+            raise UsageError(f"the target has {found.num_rows} rows\n  expected: {table.num_rows}, as the features")
+        if missing := [one for one in targets if one not in found.column_names]:
+            raise UsageError(f"the target lacks {', '.join(map(repr, missing))}: expected {', '.join(targets)}")
+    for one in targets:
+        if one in table.column_names:
+            raise UsageError(
+                f"the target is called {one!r}, and so is a column\n  expected: another name, or the column's"
+            )
+        table = table.append_column(one, found.column(one))
+    return table
+
+
+def target_names(target: Any) -> str | list[str]:
+    """The names of targets that are values: those of a frame or series, and elsewhere y, or y0, y1 and so on."""
+    if has_columns(target) and not isinstance(target, np.ndarray | torch.Tensor):
+        found = as_arrow(target).column_names
+        return found[0] if len(found) == 1 else found
+    shape = tuple(np.shape(target))
+    if len(shape) == 2 and shape[1] > 1:
+        return [f"y{j}" for j in range(shape[1])]
+    return str(getattr(target, "name", None) or "y")
+
+
+def has_columns(target: Any) -> bool:
+    """Whether a target is a frame or mapping of columns, or an array of two dimensions and several columns."""
+    if isinstance(target, pa.Array | pa.ChunkedArray | list | tuple) or target is None:
+        return False
+    if isinstance(target, np.ndarray | torch.Tensor):
+        return target.ndim == 2 and target.shape[1] > 1
+    return isinstance(target, Mapping) or hasattr(target, "columns") or hasattr(target, "column_names")
 
 
 def _by_name(matrix: np.ndarray, names: Sequence[str] | None) -> dict[str, np.ndarray]:
@@ -142,6 +185,7 @@ def _column(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
         return pa.array(_with_written_categories(series.to_frame(name))[name], from_pandas=True)
     if hasattr(values, "__arrow_c_stream__"):
         return pa.chunked_array(values)
+    values = array_of(values) if isinstance(values, torch.Tensor) else values
     is_masked = np.ma.isMaskedArray(values)
     array = np.asarray(values)
     if array.ndim != 1:

@@ -57,9 +57,16 @@ def drawn(picture: Callable[_P, Figure]) -> Callable[_P, Figure]:
     return wrapper
 
 
+class Sheet(Figure):
+    """A figure that a notebook shows: matplotlib's own needs pyplot for that, and with it a state of the process."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
 def sheet(title: str, subtitle: str, height: float = 5.0) -> Figure:
     """An empty figure 800 pixels wide, with the conclusion as title and what is shown as subtitle; height in inches."""
-    figure = Figure(figsize=(8, height), dpi=100)
+    figure = Sheet(figsize=(8, height), dpi=100)
     # Non-breaking spaces keep "p = 0.04" in one line.
     whole = title.replace(" = ", "\u00a0=\u00a0")
     lines = [line.replace("\u00a0", " ") for line in textwrap.wrap(whole, 76)[:2]]

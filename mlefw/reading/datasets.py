@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mlefw.errors import UsageError
 from mlefw.reading.arrays import ArrayTable, native
+from mlefw.reading.in_memory import array_of
 
 SPLITS = ("train", "validation", "test")
 """Names of the datasets of a mapping."""
@@ -94,9 +95,7 @@ def numpy_array(value: Any, where: str) -> np.ndarray:
         UsageError: it is of another kind, or a list of unequal lists.
     """
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        # numpy has no such type; every number of it is one of float32.
-        return (value.float() if value.dtype == torch.bfloat16 else value).resolve_conj().resolve_neg().numpy()
+        return array_of(value)
     if isinstance(value, str):
         return np.array(value, dtype=object)
     if np.ma.isMaskedArray(value):

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MAX_ROWS = 200
 """Most rows of a table; the others are in the file that it names."""
@@ -88,10 +89,15 @@ class Page:
 
     def html(self) -> str:
         """The page as one self-contained file, without links to a network."""
-        # Imported here, because a run without a report does not need it.
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-        loader = FileSystemLoader(Path(__file__).parent)
-        room = Environment(autoescape=True, undefined=StrictUndefined, loader=loader, trim_blocks=True)
         parts = ("title", "verdict", "about", "sections", "warnings", "footer")
-        return room.get_template("page.html").render({name: getattr(self, name) for name in parts})
+        return rendered("page.html", **{name: getattr(self, name) for name in parts})
+
+
+def rendered(template: str, **parts: Any) -> str:
+    """The HTML of a template of this folder, with every value escaped."""
+    # Imported here, because a run without a report does not need it.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    room = Environment(autoescape=True, undefined=StrictUndefined, loader=loader, trim_blocks=True)
+    return room.get_template(template).render(parts)

@@ -40,7 +40,7 @@ def run_report(
         pictures: the pictures, in the order in which they are shown.
         texts: sections that are shown behind the pictures.
     """
-    sections = [Section("Negative log-likelihood", [_nll(summary)])]
+    sections = [Section("Negative log-likelihood", [nll_table(summary)])]
     if "calibration" in summary:
         sections.append(_recalibration(summary))
     if pictures:
@@ -57,9 +57,9 @@ def run_report(
     return Page(
         f"mlefw run {name}",
         words,
-        _about(summary),
+        about(summary),
         sections,
-        [text for text in summary.get("warnings", ()) if text != summary.get("misfit", {}).get("sentence")],
+        other_warnings(summary),
         f"mlefw {summary['versions']['mlefw']}. All NLL in {nats(summary)}, constants included, in units of the "
         "target.",
     ).html()
@@ -71,12 +71,19 @@ def failure_report(name: str, reason: str, configuration: str, warnings: Sequenc
     return Page(f"mlefw run {name}", f"The run failed: {reason}", "", sections, warnings, footer).html()
 
 
-def _about(summary: Mapping[str, Any]) -> str:
+def other_warnings(summary: Mapping[str, Any]) -> list[str]:
+    """The warnings of a run that its verdict does not say."""
+    return [text for text in summary.get("warnings", ()) if text != summary.get("misfit", {}).get("sentence")]
+
+
+def about(summary: Mapping[str, Any]) -> str:
+    """The main settings and the size of a model, in one line."""
     words = ", ".join(f"{key} {summary[key]}" for key in chosen(summary, "seed"))
     return f"{words}; {summary['num_parameters']} parameters, {summary['num_features']} features"
 
 
-def _nll(summary: Mapping[str, Any]) -> Table:
+def nll_table(summary: Mapping[str, Any]) -> Table:
+    """The NLL of the model, the exact estimates and the null model on each split, and the gaps between them."""
     splits = list(summary["metrics"])
     rows = []
     for key, name in exact_names(summary).items():

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from mlefw.objective.objective import evaluate
+from mlefw.report.page import Section
 from mlefw.rows.rows import Rows
 from mlefw.rows.tokens import TokenRows
 from mlefw.run import exhibit_arrays
@@ -26,10 +28,16 @@ def of_new_arrays(
         content: the content of the output file of the evaluation.
         estimates: the exact estimates of the run, if stored.
     """
-    schema, final = trained.schema, trained.objective
-    if schema.row_shape.is_table or not blocks:
+    if trained.schema.row_shape.is_table or not blocks:
         return []
-    rows, split = _joined(blocks), content.get("split", "new")
+    return as_exhibits(of_rows(trained, _joined(blocks), content, estimates))
+
+
+def of_rows(
+    trained: Trained, rows: Rows, content: Mapping[str, Any], estimates: EstimateTally | None = None
+) -> dict[str, Figure | Section]:
+    """The pictures of evaluated rows that are arrays, and sections of text, by name; arguments as `of_new_arrays`."""
+    schema, final, split = trained.schema, trained.objective, content.get("split", "new")
     evaluation = evaluate(final, rows)
     summary: dict[str, Any] = {**content, "model": trained.config.choice("model")}
     for name in ("num_rows", "num_observations", "nll_se_unit", "metrics"):
@@ -38,7 +46,7 @@ def of_new_arrays(
     known = {} if estimates is None else estimates.models
     models |= {name: known[name] for name in ("null", estimates and estimates.reference) if name in known}
     summary |= exhibit_arrays.nll_at_positions(schema, rows, split, models, evaluation.eta)
-    return as_exhibits(exhibit_arrays.pictures(final, evaluation, rows, schema, split, summary))
+    return exhibit_arrays.pictures(final, evaluation, rows, schema, split, summary)
 
 
 def _joined(blocks: Sequence[Rows]) -> Rows:

@@ -12,7 +12,7 @@ from mlefw.callback.figures import LogFigures
 from mlefw.errors import StorageError
 from mlefw.objective.objective import Evaluation, Objective
 from mlefw.plot.style import png
-from mlefw.plot.training import NAMES
+from mlefw.plot.training import NAMES, History, Lines
 from mlefw.report.forecast import Forecast, Sample
 from mlefw.report.observation import observation
 from mlefw.report.page import Picture, Section
@@ -68,11 +68,22 @@ def of_training(fit: Fit, summary: Mapping[str, Any], schema: RowSchema, with_pa
 def _curves(
     log: LogFigures, best_epoch: int, errors: Mapping[str, float], summary: Mapping[str, Any]
 ) -> list[tuple[str, Picture]]:
-    lines, reference = log.yardstick.mean_nll, log.yardstick.exact.reference
+    reference = log.yardstick.exact.reference
     name = None if reference is None else reference[0]
+    return _as_exhibits(curves(log.history, log.yardstick.mean_nll, name, best_epoch, errors, summary))
+
+
+def curves(
+    history: History,
+    lines: Lines,
+    reference: str | None,
+    best_epoch: int,
+    errors: Mapping[str, float],
+    summary: Mapping[str, Any],
+) -> dict[str, Figure]:
+    """The figures of the training over epochs (`training_curves`), in the words of a summary."""
     words = NAMES | {one: reference_name(summary, one) for one in REFERENCES}
-    word = observation(summary)
-    return _as_exhibits(training_curves(log.history, lines, best_epoch, name, errors, word, words))
+    return training_curves(history, lines, best_epoch, reference, errors, observation(summary), words)
 
 
 def _coefficients(recorder: RecordCoefficients, schema: RowSchema, best_epoch: int) -> list[tuple[str, Picture]]:

@@ -1,5 +1,6 @@
 """The documentation builds as a site without a network, and what it documents has docstrings."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag
+from xml.etree import ElementTree
 
 import griffe
 import pytest
@@ -36,7 +38,7 @@ class Page(HTMLParser):
         self.places |= {given[name] for name in ("id", "name") if name in given}
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
-        if "src" in given or (tag == "link" and given.get("rel") == "stylesheet"):
+        if "src" in given or (tag == "link" and given.get("rel") not in ("canonical", "prev", "next")):
             self.loaded.append(given.get("src") or given["href"])
 
 
@@ -55,6 +57,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_page_and_module_is_on_the_site(site: Path) -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
+    assert (site / "tutorial.html").is_file()
     text = (site / "api" / "interfaces.html").read_text(encoding="utf-8")
     assert "Negative log-likelihood of each observation, (*batch,), in nats." in text
 
@@ -74,6 +77,47 @@ def test_internal_links_resolve_and_nothing_comes_from_elsewhere(site: Path) -> 
             assert not place or unquote(place) in known, f"{file.relative_to(site)}: {link}"
             num_internal += 1
     assert num_internal > 500
+
+
+def test_styles_and_scripts_fetch_nothing_from_elsewhere(site: Path) -> None:
+    styles = [file.read_text(encoding="utf-8") for file in site.rglob("*.css")]
+    assert len(styles) > 2
+    for text in styles:
+        assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:\w+:)?//[^)]*", text)
+    # What the theme would load where a page has such parts: diagrams, and browsers older than ResizeObserver.
+    known = {"https://unpkg.com/mermaid@11/dist/mermaid.min.js", "https://unpkg.com/resize-observer-polyfill"}
+    for file in site.rglob("*.js"):
+        text = file.read_text(encoding="utf-8")
+        found = set(re.findall(r"https?://(?:unpkg|cdn|cdnjs|fonts|polyfill)\.[^\"'` )]+", text))
+        assert found <= known or file.name == "search_index.js", (file, found - known)
+    for file in site.rglob("*.html"):
+        assert 'class="mermaid"' not in file.read_text(encoding="utf-8")
+
+
+def test_it_is_searched_without_a_server(site: Path) -> None:
+    """The index is a script beside the pages, and has the text of pages, docstrings and the notebook."""
+    text = (site / "search" / "search_index.js").read_text(encoding="utf-8")
+    index = json.loads(text.partition("=")[2])
+    places = {entry["location"].partition("#")[0] for entry in index["docs"]}
+    assert {"statistics.html", "faq.html", "tutorial.html", "api/python.html", "heads.html"} <= places
+    assert 'src="iframe-worker.js"' in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_formulas_are_drawn_by_the_browser_itself(site: Path) -> None:
+    source = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```math$", source, re.M)
+    prose = re.sub(r"^```[^\n]*\n.*?^```$|`[^`\n]+`", "", source, flags=re.M | re.S)
+    inline = re.findall(r"\$[^$\n]+\$", prose)
+    page = (site / "statistics.html").read_text(encoding="utf-8")
+    assert len(blocks) > 8 and len(inline) > 60
+    assert page.count("<math ") == page.count("</math>") == len(blocks) + len(inline)
+    assert page.count('display="block"') == len(blocks)
+    for file in site.rglob("*.html"):
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"FORMULA\d+Q", text), file
+        for formula in re.findall(r"<math .*?</math>", text, re.S):
+            # A command that is not known would stand there as text.
+            assert "\\" not in formula and ElementTree.fromstring(formula).tag.endswith("math"), formula
 
 
 @pytest.fixture(scope="module")
