@@ -76,6 +76,10 @@ class RowsModule(lightning.LightningDataModule):
         """The splits that are evaluated after each epoch, in the order of the evaluation loaders."""
         self.start = (0, 0)
         """The epoch in which a resumed run goes on, and the number of batches of that epoch that are done."""
+        self.num_limited: int | None = None
+        """The number of steps of an epoch, where a setting limits it."""
+        self.is_repeated = False
+        """Whether every epoch has the rows in the order of the first, so that a few batches can be fitted exactly."""
         self.standardize: Callable[[Tensor], Tensor] | None = None
         self.num_inputs = 0
         self._prepared_splits: dict[tuple[str, bool], Rows] = {}
@@ -140,7 +144,11 @@ class RowsModule(lightning.LightningDataModule):
                 own_rows = self._of_epoch(rows, epoch)
 
     def _of_epoch(self, rows: Rows, epoch: int) -> Rows:
-        return rows.of_epoch(random_state.generator(self.seed, f"windows of epoch {epoch}"))
+        return rows.of_epoch(random_state.generator(self.seed, f"windows of epoch {self._drawn(epoch)}"))
+
+    def _drawn(self, epoch: int) -> int:
+        """The epoch whose random order an epoch has."""
+        return 0 if self.is_repeated else epoch
 
     def steps(self, epochs: range) -> Iterator[tuple[Tensor, float, bool]]:
         """For each step of some epochs: positions of its rows, scale, and whether it ends an epoch but the last one.
@@ -149,7 +157,7 @@ class RowsModule(lightning.LightningDataModule):
         """
         num_rows = self.num_per_epoch
         for epoch in epochs:
-            generator = random_state.generator(self.seed, f"order of rows in epoch {epoch}")
+            generator = random_state.generator(self.seed, f"order of rows in epoch {self._drawn(epoch)}")
             done = self.start[1] if epoch == self.start[0] else 0
             last = self.regime.num_batches(num_rows, epoch) - 1 if epoch != epochs[-1] else -1
             batches = enumerate(self.regime.batches(num_rows, epoch, generator))
