@@ -13,6 +13,7 @@ from mlefw.callback.event_files import errors_as_warning, is_usable
 from mlefw.errors import UsageError
 from mlefw.system import address
 from mlefw.system.atomic import write_text
+from mlefw.training.lightning_internals import rank_zero_experiment
 
 _ID = "run_id"
 """File below the logger's folder with the identifier of MLflow's run, by which a resumed run finds it."""
@@ -73,6 +74,24 @@ class MlflowRun(MLFlowLogger):
                 "\n  expected: logger.mlflow.tracking_uri=… on the command line, or the variable MLFLOW_TRACKING_URI"
             )
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The client of the store, with an open run; None where the store cannot be reached."""
+        if not self._initialized:
+            self._attempt(self._open)
+        return self._mlflow_client if self._initialized else None
+
+    def _open(self) -> None:
+        """Begin a run, or go on with the one that is known."""
+        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        is_known = self._run_id is not None
+        client = MLFlowLogger.experiment.fget(self)  # type: ignore[attr-defined]
+        if is_known:
+            client.update_run(self._run_id, status="RUNNING")
+        else:
+            write_text(self.folder / _ID, f"{self._run_id}\n")
+
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write figures by their names."""
         self._attempt(lambda: super(MlflowRun, self).log_metrics(metrics, step))
@@ -105,10 +124,6 @@ class MlflowRun(MLFlowLogger):
 
         with errors_as_warning(self):
             try:
-                is_new = not self._initialized
-                self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
                 write()
-                if is_new and self._initialized:
-                    write_text(self.folder / _ID, f"{self.run_id}\n")
             except MlflowException as error:
                 raise OSError(str(error).splitlines()[0]) from error

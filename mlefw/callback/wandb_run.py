@@ -46,18 +46,21 @@ class WandbRun(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run of the package `wandb`, which is begun when it is first asked for."""
+        """The run of the package `wandb`, which is begun when it is first asked for; None where it cannot be."""
+        if self._experiment is None:
+            self._attempt(self._open)
+        return self._experiment
+
+    def _open(self) -> None:
         import wandb
 
-        if self._experiment is None:
-            self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            settings = wandb.Settings(silent=True, console="off", mode="offline" if self._offline else "online")
-            # A run of its own in this process, whatever other runs of the package there are.
-            self._experiment = wandb.init(**self._wandb_init, settings=settings, reinit="create_new")
-            self._experiment.define_metric("trainer/global_step")
-            self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-            write_text(self.folder / "wandb" / _ID, f"{self._experiment.id}\n")
-        return self._experiment
+        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        settings = wandb.Settings(silent=True, console="off", mode="offline" if self._offline else "online")
+        # A run of its own in this process, whatever other runs of the package there are.
+        self._experiment = wandb.init(**self._wandb_init, settings=settings, reinit="create_new")
+        self._experiment.define_metric("trainer/global_step")
+        self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        write_text(self.folder / "wandb" / _ID, f"{self._experiment.id}\n")
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write figures by their names."""

@@ -30,9 +30,6 @@ _SPECIAL = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 _PLACES = {"logger": ("save_dir", "name", "version", "sub_dir"), "callback": ("dirpath", "filename")}
 """Arguments by which loggers and callbacks of mlefw and Lightning say where they write, joined in this order."""
 
-_ONE_PLACE = ("mlefw.callback.mlflow_run.MlflowRun", "mlefw.callback.wandb_run.WandbRun")
-"""Loggers that write to the first of these alone: their names are of runs."""
-
 
 @dataclass(frozen=True)
 class Part:
@@ -211,9 +208,9 @@ class _Reader:
         target = node.get("_target_") if isinstance(node, dict) else None
         if target not in KINDS[slot].names or _is_within(str(target), self.packages):
             return
-        names = _PLACES[slot][:1] if target in _ONE_PLACE else _PLACES[slot]
-        given = {name: str(node[name]) for name in names if node.get(name) not in (None, "")}
-        places = list({_PLACES[slot][0]: run_dir, **given}.values())
+        folder, *inner = _PLACES[slot]
+        first = run_dir if node.get(folder) is None else str(node[folder])
+        places = [first, *(str(node[name]) for name in inner if node.get(name) not in (None, ""))]
         # `..` is resolved in the text alone: links need no look, since writing replaces a link and never follows it.
         below = os.path.relpath(os.path.normpath(PurePath(*places)), os.path.normpath(run_dir))
         if ".." in PurePath(below).parts or any(sign in below for sign in "$~:"):

@@ -165,6 +165,18 @@ class RowsModule(lightning.LightningDataModule):
                 # A batch of all rows is put in their order: its sums are then rounded alike in any chunk.
                 yield torch.arange(num_rows) if self._is_all_rows(index) else index, scale, number == last
 
+    def epochs_from(self, epoch: int) -> range:
+        """The epochs that Lightning takes for one, which begins with `epoch`: those up to the next evaluation."""
+        end = epoch + 1 if self.is_counted else self.evaluation_schedule.following(epoch)
+        most = None if self.trainer is None else self.trainer.max_epochs
+        return range(epoch, end if most is None or most < 0 else min(end, max(most, epoch + 1)))
+
+    def num_steps(self, epoch: int) -> int:
+        """The number of steps that are left in `epochs_from(epoch)`."""
+        done = self.start[1] if epoch == self.start[0] else 0
+        total = sum(self.evaluation_schedule.num_steps(each + 1) for each in self.epochs_from(epoch)) - done
+        return total if self.num_limited is None else min(total, self.num_limited)
+
     def _is_all_rows(self, index: Tensor) -> bool:
         """Whether a batch holds every training row exactly once."""
         return self.regime.without_replacement and len(index) == self.num_per_epoch
@@ -215,9 +227,6 @@ class Chunks:
         """Chunks of the trainer's current epoch, and of the epochs after it up to the next evaluation."""
         trainer = self.module.trainer
         epoch, steps = (0, 0) if trainer is None else (trainer.current_epoch, trainer.global_step)
-        end = epoch + 1 if self.module.is_counted else self.module.evaluation_schedule.following(epoch)
-        if trainer is not None and trainer.max_epochs is not None and trainer.max_epochs >= 0:
-            end = min(end, max(trainer.max_epochs, epoch + 1))
         limit = -1 if trainer is None else trainer.max_steps
         is_adaptive = not self.module.chunk
         if is_adaptive and trainer is not None and trainer.world_size > 1:
@@ -228,7 +237,7 @@ class Chunks:
             return min(self.size, limit - steps) if limit > steps else self.size
 
         begun = time.monotonic()
-        for chunk in self.module.chunks(range(epoch, end), length):
+        for chunk in self.module.chunks(self.module.epochs_from(epoch), length):
             steps += len(chunk.spans)
             yield chunk
             if is_adaptive:

@@ -52,6 +52,11 @@ def is_monitored(trainer: lightning.Trainer) -> bool:
     return any(getattr(callback, "monitor", None) for callback in trainer.callbacks)  # type: ignore[attr-defined]
 
 
+def tell_length(trainer: lightning.Trainer, number: int) -> None:
+    """Tell progress bars, and the loop itself, how many batches the epoch that begins has."""
+    trainer.fit_loop.epoch_loop.max_batches = trainer.fit_loop.max_batches = number
+
+
 def count_steps(trainer: lightning.Trainer, number: int) -> None:
     """Add `number` steps to the trainer's `global_step`: steps of the bare optimiser are not counted by Lightning."""
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
