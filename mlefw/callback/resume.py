@@ -18,7 +18,7 @@ from mlefw.system.file_system import invalidate
 from mlefw.system.own_folder import replace_links
 from mlefw.system.random_state import RandomStream
 from mlefw.training.datamodule import RowsModule
-from mlefw.training.lightning_internals import set_place
+from mlefw.training.lightning_internals import set_place, tell_length
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.recovery import GoodState, History
 from mlefw.training.trainer_view import TrainerView
@@ -143,6 +143,8 @@ class Resumable(lightning.Callback):
         assert isinstance(module, LikelihoodModule)
         if trainer.current_epoch != module.place[0]:
             module.place = (trainer.current_epoch, trainer.global_step)
+        if isinstance(trainer, lightning.Trainer) and (length := _length(trainer)) is not None:
+            tell_length(trainer, length)
 
     def on_train_epoch_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Set the place to the start of the next epoch."""
@@ -177,6 +179,12 @@ class Resumable(lightning.Callback):
                 trainer.should_stop |= callback.wait_count >= patience
             if isinstance(callback, StopWhenConverged):
                 trainer.should_stop |= callback.converged
+
+
+def _length(trainer: lightning.Trainer) -> int | None:
+    """The number of batches in what Lightning takes for an epoch; None where it gets several at a time."""
+    rows: RowsModule = trainer.datamodule  # type: ignore[attr-defined]
+    return rows.num_steps(trainer.current_epoch) if rows.chunk == 1 else None
 
 
 def _restore_weights(module: LikelihoodModule, weights: list[torch.Tensor], good: GoodState | None) -> None:

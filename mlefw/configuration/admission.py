@@ -15,6 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from mlefw.configuration.kinds import KINDS, Kind
+from mlefw.configuration.lightning_doors import DOORS, door_of, refusal
 from mlefw.errors import UsageError
 from mlefw.system.trust import installed, trust, trusted
 
@@ -25,6 +26,9 @@ MAX_VALUES = 1_000_000
 
 _SPECIAL = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 """Keys that have a meaning of their own to Hydra."""
+
+_PLACES = {"logger": ("save_dir", "name", "version", "sub_dir"), "callback": ("dirpath", "filename")}
+"""Arguments by which loggers and callbacks of mlefw and Lightning say where they write, joined in this order."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,10 @@ class _Reader:
             else:
                 for name, node in value.items():
                     yield from self._some(str(key), f"{key}.{name}", node)
-        if isinstance(loggers := config.get("logger"), dict):
-            for name, node in loggers.items():
-                self._check_log(f"logger.{name}", node, str(config.get("run_dir")))
+        for slot in DOORS:
+            if isinstance(members := config.get(slot), dict):
+                for name, node in members.items():
+                    self._check_place(slot, f"{slot}.{name}", node, str(config.get("run_dir")))
 
     def _one(self, slot: str, node: dict[Any, Any]) -> Iterator[tuple[str, Part]]:
         """The part of a slot for one part; none if the section has settings without a class, as `data` may."""
@@ -143,7 +148,7 @@ class _Reader:
             self.problems.append(f"{path} names no member: expected a mapping with _target_")
             return None
         target, partial = node["_target_"], node.get("_partial_", kind.deferred)
-        if (expected := self._refusal(kind, target)) is not None:
+        if (expected := refusal(slot, str(target)) or self._refusal(kind, target)) is not None:
             self.problems.append(f"{path}._target_={str(target)[:200]!r} was refused: expected {expected}")
         if partial is not kind.deferred:
             self.problems.append(f"{path}._partial_={partial!r} was refused: expected {kind.deferred} or nothing")
@@ -184,9 +189,8 @@ class _Reader:
         if isinstance(value, dict) and "_target_" in value:
             if nested is not None:
                 return self.part(nested, path, value, depth)
-            self.problems.append(
-                f"{path}._target_={str(value['_target_'])[:200]!r} was refused: expected a plain value"
-            )
+            expected = "simple, advanced or pytorch" if path == "trainer.profiler" else "a plain value"
+            self.problems.append(f"{path}._target_={str(value['_target_'])[:200]!r} was refused: expected {expected}")
             return None
         if isinstance(value, dict):
             return self._mapping(path, value, nested, depth)
@@ -196,11 +200,17 @@ class _Reader:
             self.problems.append(f"{path}: expected a plain value, and not a {type(value).__name__}")
         return value
 
-    def _check_log(self, path: str, node: Any, run_dir: str) -> None:
-        """Check that a logger of mlefw or Lightning writes below the run directory; loggers of plugins are trusted."""
-        if not isinstance(node, dict) or node.get("_target_") not in KINDS["logger"].names:
+    def _check_place(self, slot: str, path: str, node: Any, run_dir: str) -> None:
+        """Check that a logger or callback of mlefw or Lightning writes below the run directory.
+
+        Those of plugins are trusted; so are those of Lightning where it was named as a plugin.
+        """
+        target = node.get("_target_") if isinstance(node, dict) else None
+        if target not in KINDS[slot].names or _is_within(str(target), self.packages):
             return
-        places = [str(node[name]) for name in ("save_dir", "name", "version") if node.get(name) not in (None, "")]
+        folder, *inner = _PLACES[slot]
+        first = run_dir if node.get(folder) is None else str(node[folder])
+        places = [first, *(str(node[name]) for name in inner if node.get(name) not in (None, ""))]
         # `..` is resolved in the text alone: links need no look, since writing replaces a link and never follows it.
         below = os.path.relpath(os.path.normpath(PurePath(*places)), os.path.normpath(run_dir))
         if ".." in PurePath(below).parts or any(sign in below for sign in "$~:"):
@@ -221,4 +231,6 @@ def _find(slot: str, target: str, packages: tuple[str, ...]) -> type:
         raise UsageError(f"a subclass of {' or '.join(kind.bases)}")
     if target not in kind.names and not _is_within(f"{found.__module__}.", (*kind.homes, *packages)):
         raise UsageError(f"a class where it is defined: this one is of {found.__module__}")
+    if (door := door_of(slot, found)) is not None and not door.is_open:
+        raise UsageError(door.words.removeprefix("expected "))
     return found

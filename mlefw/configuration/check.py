@@ -18,7 +18,7 @@ from mlefw.errors import UsageError
 INJECTED = frozenset(
     {
         *("input_shape", "positions", "num_features", "num_tokens", "length", "eta_dim"),
-        *("num_classes", "floor", "targets", "num_steps", "logger", "callbacks", "plugins"),
+        *("num_classes", "floor", "targets", "num_steps", "logger", "callbacks", "plugins", "dirpath"),
     }
 )
 """Arguments that mlefw supplies as it builds a part (`run/build.py`, `run/network.py`), so that no setting has to."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mlefw.configuration.lightning_doors import admitted_names
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -55,25 +57,23 @@ KINDS = {
     "optimizer": Kind(("torch.optim.Optimizer",), ("torch.optim",), deferred=True),
     "scheduler": Kind(("torch.optim.lr_scheduler.LRScheduler",), ("mlefw.scheduler", "torch.optim"), deferred=True),
     "trainer": Kind(("lightning.Trainer",), names=("lightning.Trainer",)),
-    # Single classes: many other callbacks of Lightning write files anywhere, or upload.
+    # Single classes: others of Lightning may write files anywhere, or upload.
     "callback": Kind(
         ("lightning.Callback",),
         names=(
             *("mlefw.callback.progress.ShowProgress", "mlefw.callback.converged.StopWhenConverged"),
             "mlefw.sweep.search.watch.WatchTrial",
-            *(
-                f"lightning.pytorch.callbacks.{name}"
-                for name in (
-                    *("DeviceStatsMonitor", "EarlyStopping", "LearningRateMonitor", "ModelSummary"),
-                    *("RichModelSummary", "RichProgressBar", "TQDMProgressBar", "Timer"),
-                )
-            ),
+            *admitted_names("callback"),
         ),
         many=True,
     ),
     "logger": Kind(
         ("lightning.pytorch.loggers.Logger",),
-        names=("mlefw.callback.event_files.EventFiles", "lightning.pytorch.loggers.CSVLogger"),
+        names=(
+            *("mlefw.callback.event_files.EventFiles", "mlefw.callback.mlflow_run.MlflowRun"),
+            "mlefw.callback.wandb_run.WandbRun",
+            *admitted_names("logger"),
+        ),
         many=True,
     ),
     "hydra.launcher": Kind(

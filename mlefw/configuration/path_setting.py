@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlefw.system import address
 
-_NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|download|table|glance|\w*path)")
+_NAMES = re.compile(r"(?:\w+\.)*(?:run|run_dir|resume|output|plots|cache|download|table|glance|\w*path|tracking_uri)")
 """Keys of settings that hold a path."""
 _FORMULA = re.compile(r"\+*(?:formula|head\.terms\.\w+|data\.terms\.\w+|baseline\.scales)=")
 """The beginning of an override whose value is a formula, or holds terms of one."""

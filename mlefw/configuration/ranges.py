@@ -8,78 +8,11 @@ NaN.
 import codecs
 import math
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-_LARGEST = sys.float_info.max
-
-
-class Range(NamedTuple):
-    """What a setting may be.
-
-    Attributes:
-        holds: whether a value is in the range.
-        words: the range in words, which follow "expected" in a message; or a whole phrase that begins with "expected".
-    """
-
-    holds: Callable[[Any], bool]
-    words: str
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def number(low: float = 0.0, below: float = math.inf, above: bool = False) -> Range:
-    """A finite number of at least `low`, or above it if `above`, and below `below`."""
-    start = f"above {low:g}" if above else f"of at least {low:g}"
-    words = f"a finite number {start}" + ("" if below == math.inf else f" and below {below:g}")
-    return Range(lambda v: _is_number(v) and (v > low if above else v >= low) and v < below, words)
-
-
-def whole(low: int, also: tuple[int, ...] = ()) -> Range:
-    """A whole number of at least `low`, or one of `also`."""
-    words = "".join(f"{value} or " for value in also) + f"a whole number of at least {low}"
-    return Range(lambda v: _is_whole(v) and (v >= low or v in also), words)
-
-
-def one_of(*values: Any) -> Range:
-    """One of some values; True is not 1, as types are compared, too."""
-    known = [(type(value), value) for value in values]
-    words = " or ".join({None: "null", True: "true", False: "false"}.get(value, str(value)) for value in values)
-    return Range(lambda v: (type(v), v) in known, words)
-
-
-def either(*ranges: Range) -> Range:
-    """The union of ranges."""
-    return Range(lambda v: any(one.holds(v) for one in ranges), " or ".join(one.words for one in ranges))
-
-
-def fixed(value: Any, instead: str) -> Range:
-    """The default or null only, for a setting that has no effect in mlefw, or a misleading one.
-
-    Args:
-        value: the default.
-        instead: what was expected, for the message.
-    """
-    allowed = one_of(value, None)
-    return Range(allowed.holds, instead)
-
-
-NULL = one_of(None)
-
-
-def _is_time(value: Any) -> bool:
-    if isinstance(value, dict):
-        known = {"days", "hours", "minutes", "seconds", "weeks"}
-        return value.keys() <= known and all(map(_is_number, value.values())) and sum(value.values()) > 0
-    parts = re.fullmatch(r"(\d+):([01]?\d|2[0-3]):([0-5]?\d):([0-5]?\d)", value) if isinstance(value, str) else None
-    return parts is not None and any(int(part) for part in parts.groups())
+from mlefw.configuration.bounds import NULL, Range, either, fixed, is_number, is_whole, number, one_of, whole
+from mlefw.configuration.trainer_arguments import ARGUMENTS
 
 
 def _is_encoding(value: Any) -> bool:
@@ -94,11 +27,11 @@ def _is_sign(value: Any) -> bool:
 
 
 def _are_weights(value: Any) -> bool:
-    return isinstance(value, list) and value != [] and all(_is_number(one) and one >= 0 for one in value)
+    return isinstance(value, list) and value != [] and all(is_number(one) and one >= 0 for one in value)
 
 
 def _is_interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value)) and value[0] < value[1]
 
 
 def _are_features(value: Any) -> bool:
@@ -108,13 +41,6 @@ def _are_features(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(isinstance(name, str) and name for name in value))
 
 
-_BATCHES = either(
-    NULL,
-    Range(lambda v: isinstance(v, float) and 0 < v <= 1, "a share of the batches above 0 and up to 1.0"),
-    whole(1),
-)
-_UNUSED = "expected to be left out: mlefw evaluates all rows of a split at once"
-
 _COLUMN = Range(lambda v: isinstance(v, str) and v != "", "the name of a column")
 _COLUMNS = Range(
     lambda v: isinstance(v, list) and v != [] and all(map(_COLUMN.holds, v)), "names, such as [price,rent]"
@@ -123,7 +49,7 @@ _SHARE = either(one_of("predicted", "shared"), number(above=True, below=1.0))
 _ROLES = ("offset", "exposure", "weight", "variance_weight", "id", "event", "trials", "group", "time")
 
 RANGES: Mapping[str, Range] = {
-    "seed": Range(lambda v: _is_whole(v) and 0 <= v < 2**32, f"a whole number from 0 to {2**32 - 1}"),
+    "seed": Range(lambda v: is_whole(v) and 0 <= v < 2**32, f"a whole number from 0 to {2**32 - 1}"),
     **dict.fromkeys(("report", "compile", "exact"), one_of(True, False)),
     # In `mlefw evaluate` it is a folder.
     "plots": either(one_of(None, True, False), Range(lambda v: isinstance(v, str), "the name of a folder")),
@@ -132,7 +58,7 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys([f"data.{name}" for name in _ROLES], either(NULL, _COLUMN)),
     "data.x": _COLUMN,
     "data.vocabulary": either(NULL, whole(2)),
-    "data.levels": either(NULL, Range(lambda v: _is_whole(v) and 2 <= v <= 4096, "a whole number from 2 to 4096")),
+    "data.levels": either(NULL, Range(lambda v: is_whole(v) and 2 <= v <= 4096, "a whole number from 2 to 4096")),
     "data.range": either(NULL, Range(_is_interval, "[lowest,highest], such as [0,255]")),
     "data.split": one_of(None, "random", "stratified", "group", "time", "tail", "documents"),
     "data.tokens": one_of("chars", "bytes", "ids"),
@@ -167,32 +93,10 @@ RANGES: Mapping[str, Range] = {
     "baseline.lag": either(NULL, whole(0)),
     "baseline.order": either(NULL, whole(1)),
     "baseline.smoothing": either(one_of("unigram"), number(above=True)),
-    "trainer.max_epochs": either(NULL, whole(1, (-1,))),
-    **dict.fromkeys(("trainer.min_epochs", "trainer.min_steps", "trainer.log_every_n_steps"), either(NULL, whole(0))),
-    "trainer.max_steps": whole(1, (-1,)),
-    "trainer.max_time": either(
-        NULL, Range(_is_time, "a positive time, such as 00:01:30:00 (days:hours:minutes:seconds)")
-    ),
-    "trainer.limit_train_batches": _BATCHES,
-    "trainer.limit_val_batches": _BATCHES,
-    "trainer.limit_test_batches": fixed(None, _UNUSED),
-    "trainer.limit_predict_batches": fixed(None, _UNUSED),
-    "trainer.overfit_batches": either(one_of(0.0, 0), _BATCHES),
-    "trainer.fast_dev_run": fixed(False, "expected trainer.max_epochs=1, or mlefw check, which trains nothing"),
-    "trainer.check_val_every_n_epoch": whole(1),
-    "trainer.num_sanity_val_steps": either(NULL, whole(0, (-1,))),
-    "trainer.gradient_clip_val": fixed(None, "expected step.clip_norm, a bound on the norm of the gradient"),
-    "trainer.gradient_clip_algorithm": fixed(None, "expected step.clip_norm, a bound on the norm of the gradient"),
-    "trainer.enable_checkpointing": fixed(True, "expected to be left out: the best and the last state are always kept"),
-    "trainer.default_root_dir": fixed(None, "expected run_dir, which says where the run is written"),
-    "trainer.barebones": fixed(False, "expected plots=false report=false logger=none, which leave out what they say"),
-    "trainer.reload_dataloaders_every_n_epochs": fixed(0, "expected batch=growing: batches are drawn anew each epoch"),
-    "trainer.model_registry": fixed(None, "expected to be left out: checkpoints are files of the run directory"),
-    "trainer.deterministic": one_of(None, True, False, "warn"),
-    "trainer.profiler": one_of(None, "simple", "advanced", "pytorch"),
+    **{f"trainer.{name}": argument.range for name, argument in ARGUMENTS.items() if argument.range},
     "optimizer.lr": number(),
     "optimizer.betas": Range(
-        lambda v: isinstance(v, list | tuple) and len(v) == 2 and all(_is_number(b) and 0 <= b < 1 for b in v),
+        lambda v: isinstance(v, list | tuple) and len(v) == 2 and all(is_number(b) and 0 <= b < 1 for b in v),
         "two numbers of at least 0 and below 1",
     ),
     "optimizer.eps": number(),
@@ -220,7 +124,7 @@ RANGES: Mapping[str, Range] = {
     "scheduler.last_epoch": fixed(-1, "expected to be left out: resume= goes on with a run"),
     "level": number(above=True, below=1.0),
     "quantiles": Range(
-        lambda v: isinstance(v, list) and all(_is_number(p) and 0 < p < 1 for p in v),
+        lambda v: isinstance(v, list) and all(is_number(p) and 0 < p < 1 for p in v),
         "a list of probabilities above 0 and below 1, such as [0.1,0.5]",
     ),
 }

@@ -49,6 +49,7 @@ class Archive(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: Content, path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint atomically: if that fails, an earlier file at `path` is untouched."""
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write(Path(path), {**checkpoint, "mlefw": self.card})
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Content:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from mlefw.configuration.scalars import scalars
 from mlefw.configuration.settings import Settings
 from mlefw.report.forecast import Forecast
 from mlefw.report.page import Picture, Section
 from mlefw.report.sentences import verdict
 from mlefw.report.tables import code_block, markdown, run_table
 from mlefw.run import exhibit, fitting
+from mlefw.run.fitting import told
 from mlefw.run.prepare import Prepared
 from mlefw.system.atomic import Json
 
@@ -21,12 +21,7 @@ def finish_board(
     pictures: Sequence[exhibit.Exhibit],
     seen: Forecast | None,
 ) -> None:
-    """Write settings, final figures, the table of results and pictures to TensorBoard's log."""
-    # TensorBoard shows those first in which runs differ, so that a sweep's own settings need not be known here.
-    settings: dict[str, str | float | bool] = {
-        name: value if isinstance(value, bool | int | float) else str(value)
-        for name, value in scalars(config.plain).items()
-    }
+    """Write settings, final figures, the table of results and pictures to TensorBoard's log, and to others."""
     results = {
         f"final/{split}_{name}": values[name]
         for split, values in summary["metrics"].items()
@@ -39,4 +34,5 @@ def finish_board(
     images = {name: picture.content for name, picture in pictures if isinstance(picture, Picture)}
     texts = {name: code_block(section.text) for name, section in pictures if isinstance(section, Section)}
     pages = {"result": page, **texts}
-    fit.board.finish(fit.trainer, prepared.estimand.objective, settings, results, pages, images, seen)
+    fit.board.finish(fit.trainer, prepared.estimand.objective, told(config), results, pages, images, seen)
+    fit.others.finish(fit.trainer, results, images)

@@ -1,5 +1,6 @@
 """The training of a run: Lightning's trainer with the callbacks that log, save, stop and resume."""
 
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,15 +12,17 @@ from mlefw.callback.board import WriteBoard
 from mlefw.callback.checkpoints import KeepCheckpoints
 from mlefw.callback.coefficients import RecordCoefficients
 from mlefw.callback.figures import LogFigures
+from mlefw.callback.other_logs import WriteOtherLogs
 from mlefw.callback.patience import StopWithoutProgress
 from mlefw.callback.resume import KEY, Resumable
 from mlefw.callback.short_steps import WarnOfShortSteps
 from mlefw.callback.stored_state import Content
 from mlefw.configuration.read import as_yaml
+from mlefw.configuration.scalars import scalars
 from mlefw.configuration.settings import Settings
 from mlefw.distributed import ranks, topology
 from mlefw.report.forecast import Sample
-from mlefw.run import resume, sharded
+from mlefw.run import lightning_parts, resume, sharded
 from mlefw.run.prepare import Prepared
 from mlefw.run.trainer import build_module, build_trainer
 from mlefw.score.yardstick import Yardstick
@@ -42,6 +45,7 @@ class RunCallbacks:
     resumable: Resumable
     log: LogFigures
     board: WriteBoard
+    others: WriteOtherLogs
     keep: KeepCheckpoints
     recorder: RecordCoefficients | None
     stopping: StopWithoutProgress | None
@@ -49,7 +53,7 @@ class RunCallbacks:
     @property
     def callbacks(self) -> list[lightning.Callback]:
         """The callbacks that are not None, in the order in which Lightning has to call them."""
-        known = (self.resumable, self.log, self.board, self.keep, self.recorder, self.stopping)
+        known = (self.resumable, self.log, self.board, self.others, self.keep, self.recorder, self.stopping)
         return [callback for callback in known if callback is not None]
 
 
@@ -62,6 +66,7 @@ class Fit:
         keeper: knows the best epoch and its NLL.
         log: holds the figures of all evaluations.
         board: writes TensorBoard's log.
+        others: writes to other loggers.
         recorder: the coefficients of a linear model over epochs; None for other models.
         rows_per_s: training rows per second, evaluations included.
         seconds: duration of the fit, with the building of the trainer.
@@ -71,6 +76,7 @@ class Fit:
     keeper: KeepCheckpoints
     log: LogFigures
     board: WriteBoard
+    others: WriteOtherLogs
     recorder: RecordCoefficients | None
     rows_per_s: float
     seconds: float
@@ -96,7 +102,8 @@ def run_callbacks(
     if keep.together:
         # The first process alone draws, and could not pass rows through a network that it has a share of.
         board.share = 0.0
-    return RunCallbacks(resumable, log, board, keep, recorder, _stopping(config, prepared.rows))
+    others = WriteOtherLogs(told(config) if config.trainer.node.get("enable_autolog_hparams", True) else {})
+    return RunCallbacks(resumable, log, board, others, keep, recorder, _stopping(config, prepared.rows))
 
 
 def fit(
@@ -118,7 +125,8 @@ def fit(
     watchers = run_callbacks(config, run_dir, prepared, yardstick, content)
     callbacks = watchers.callbacks + ([WarnOfShortSteps()] if topology.is_shared(config.trainer) else [])
     network = sharded.network(module)
-    trainer = build_trainer(config, run_dir, card, callbacks, resume.purge_step(content), network)
+    limit = prepared.rows.num_limited
+    trainer = build_trainer(config, run_dir, card, callbacks, resume.purge_step(content), network, limit)
     training_clock = time.monotonic()
     with deferred(), keep_freed_memory(), ranks.naming_lost_ranks(), module.around:
         trainer.fit(module, datamodule=prepared.rows)
@@ -126,6 +134,8 @@ def fit(
             sharded.gather(module, watchers.keep, prepared.estimand.objective)
     ranks.close()
     raise_pending()
+    if config.trainer.node.get("profiler") is not None:
+        sys.stderr.write(lightning_parts.write_profile(trainer.profiler, run_dir))  # type: ignore[attr-defined]
     _warn_of_recoveries(module.recovery.history)
     seconds = time.monotonic() - training_clock
     if not watchers.keep.together:
@@ -134,6 +144,15 @@ def fit(
     epochs = trainer.current_epoch - (0 if content is None else content[KEY]["epoch"])
     rows_per_s = epochs * prepared.data.train.num_rows / max(seconds, 1e-9)
     return finished(trainer, watchers, rows_per_s, time.monotonic() - clock)
+
+
+def told(config: Settings) -> dict[str, str | float | bool]:
+    """The settings that loggers get, by name: those that may change a trained model."""
+    # TensorBoard shows those first in which runs differ, so that a sweep's own settings need not be known here.
+    return {
+        name: value if isinstance(value, bool | int | float) else str(value)
+        for name, value in scalars(config.plain).items()
+    }
 
 
 def _warn_of_recoveries(history: History) -> None:
@@ -153,7 +172,9 @@ def _warn_of_recoveries(history: History) -> None:
 
 def finished(trainer: TrainerView, watchers: RunCallbacks, rows_per_s: float, seconds: float) -> Fit:
     """The `Fit` of a trainer whose training is done."""
-    return Fit(trainer, watchers.keep, watchers.log, watchers.board, watchers.recorder, rows_per_s, seconds)
+    return Fit(
+        trainer, watchers.keep, watchers.log, watchers.board, watchers.others, watchers.recorder, rows_per_s, seconds
+    )
 
 
 def follow(config: Settings, run_dir: Path, prepared: Prepared, content: Content | None) -> None:
@@ -167,7 +188,8 @@ def follow(config: Settings, run_dir: Path, prepared: Prepared, content: Content
     stopping = _stopping(config, prepared.rows)
     callbacks += [stopping] if stopping is not None else []
     network = sharded.network(module)
-    trainer = build_trainer(config, run_dir, {}, callbacks, resume.purge_step(content), network)
+    limit = prepared.rows.num_limited
+    trainer = build_trainer(config, run_dir, {}, callbacks, resume.purge_step(content), network, limit)
     with deferred() if together else nullcontext(), ranks.naming_lost_ranks(), module.around:
         trainer.fit(module, datamodule=prepared.rows)
         if together:

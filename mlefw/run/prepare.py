@@ -18,7 +18,7 @@ from mlefw.model.base import StartsAtEstimate
 from mlefw.objective.linear_terms import TermsModel
 from mlefw.report.coefficient_table import dropped, shortened
 from mlefw.rows.rows import Rows
-from mlefw.run import build, placement
+from mlefw.run import build, lightning_parts, placement
 from mlefw.run.build import Data
 from mlefw.run.dependence import check_errors
 from mlefw.run.directory import check_free
@@ -33,16 +33,6 @@ from mlefw.system.shared_work import compute_once, has_result
 from mlefw.system.warning import warn
 from mlefw.testing.plugins import check_plugins
 from mlefw.training.datamodule import RowsModule
-
-_INSTEAD = {
-    "accumulate_grad_batches": "expected a larger batch.size, which is the same",
-    "val_check_interval": "expected trainer.check_val_every_n_epoch, a number of epochs",
-    "callbacks": "expected callback=, a group",
-    "plugins": "mlefw has its own, for whole checkpoints",
-    "logger": "expected logger=, a group",
-    "model_registry": "checkpoints stay in the run directory",
-}
-"""Settings of Lightning's trainer that are refused, and what to do in place of each."""
 
 _EXACT = ("data", "head", "prior", "baseline")
 """The sections of the settings on which the exact estimates depend."""
@@ -115,6 +105,7 @@ def _prepare(config: Settings) -> Prepared:
             )
         uncertainty.check(estimand.objective)
     check_batch_norm(config, estimand.objective.model)
+    lightning_parts.check(config, estimand, data)
     rows = build_datamodule(config, data, estimand.objective.head)
     _warn_of_no_epoch(config.trainer.max_steps, rows)
     metrics = build.build_metrics(config, estimand.objective.head, estimand.token_bytes)
@@ -278,10 +269,6 @@ def _check_trainer(config: Settings) -> None:
 
 
 def _check_lightning(trainer: TrainerSettings) -> None:
-    for name, instead in _INSTEAD.items():
-        value = trainer.node.get(name)
-        if value not in (None, 1) and not (name == "val_check_interval" and isinstance(value, int)):
-            raise UsageError(f"trainer.{name}={value}: {instead}")
     compute_once("trainer", {"trainer": trainer.node}, ("trainer",), lambda: _build_trainer(trainer))
 
 

@@ -10,12 +10,11 @@ import lightning
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-from mlefw.configuration.admission import admit, admitted
-from mlefw.configuration.instantiate import class_of, instantiate, make
+from mlefw.configuration.admission import admit
+from mlefw.configuration.instantiate import class_of, instantiate
 from mlefw.configuration.settings import Node, Settings
 from mlefw.distributed import topology
 from mlefw.distributed.strategy import ShardedParameters, SummedGradients
@@ -23,12 +22,10 @@ from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.objective.objective import Objective, rows_at_once
 from mlefw.rows.standardize import Standardized
-from mlefw.run import sharded
+from mlefw.run import lightning_parts, sharded
 from mlefw.run.archive import Archive
 from mlefw.run.build import Data, build_average, build_metrics
 from mlefw.run.estimand import Estimand
-from mlefw.system.own_folder import replace_links
-from mlefw.system.trust import trusted
 from mlefw.training.averaging import Averaging, averaged_tensors
 from mlefw.training.datamodule import RowsModule
 from mlefw.training.evaluation_loop import PlainEvaluationLoop
@@ -42,12 +39,6 @@ from mlefw.training.waiting import epochs_to_wait
 
 _PATIENCE = 20
 """Default patience of `scheduler=plateau` in epochs (see `epochs_to_wait`, which adapts it)."""
-
-_LOG_FILES = ("hparams.yaml", "metrics.csv")
-"""Files that Lightning's loggers write; links in their place are removed first, so that nothing outside is written."""
-
-_BATCH_LIMITS = {"limit_train_batches": 1.0, "val_check_interval": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}
-"""Settings of the trainer that limit or count batches, and the values with which they do not."""
 
 
 def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluates: bool = True) -> LikelihoodModule:
@@ -68,7 +59,9 @@ def build_module(config: Settings, estimand: Estimand, rows: RowsModule, evaluat
         # Images and tokens take a fraction of the memory as they are, and augmentations come after the standardisation.
         rows.standardize_once(objective.model.standardize, objective.model.num_inputs)
     make_optimizer = partial(_optimizer, config.optimizer, objective)
-    make_scheduler = _scheduler(config, rows.evaluation_schedule) if "_target_" in config.scheduler else None
+    make_scheduler = (
+        _scheduler(config, rows.evaluation_schedule, rows.num_limited) if "_target_" in config.scheduler else None
+    )
     metrics = {
         split: build_metrics(config, objective.head, estimand.token_bytes) if evaluates else []
         for split in rows.watched
@@ -103,14 +96,16 @@ def _optimizer(node: Node, objective: Objective, parameters: Any) -> torch.optim
     return optimizer
 
 
-def _scheduler(config: Settings, evaluation_schedule: EvaluationSchedule | None) -> MakeScheduler:
+def _scheduler(
+    config: Settings, evaluation_schedule: EvaluationSchedule | None, num_limited: int | None = None
+) -> MakeScheduler:
     """A function that makes the scheduler from an optimiser; it only checks its settings where no epochs are known."""
     node, own = config.scheduler, {}
     if node["_target_"].endswith(".ReduceLROnPlateau") and "patience" not in node:
         own["patience"] = epochs_to_wait(
             "auto", _PATIENCE, 1 if evaluation_schedule is None else evaluation_schedule.num_steps(1)
         )
-    facts = {"num_steps": planned_steps(config, evaluation_schedule)} if is_planned(node) else {}
+    facts = {"num_steps": planned_steps(config, evaluation_schedule, num_limited)} if is_planned(node) else {}
     make: MakeScheduler = instantiate("scheduler", {**node, **own}, **facts)
     return make
 
@@ -120,8 +115,15 @@ def is_planned(node: Node) -> bool:
     return "_target_" in node and "num_steps" in inspect.signature(class_of(admit("scheduler", node))).parameters
 
 
-def planned_steps(config: Settings, evaluation_schedule: EvaluationSchedule | None) -> int:
+def planned_steps(
+    config: Settings, evaluation_schedule: EvaluationSchedule | None, num_limited: int | None = None
+) -> int:
     """The number of optimiser steps of a training that is not ended early; 1 where no epochs are known.
+
+    Args:
+        config: the settings.
+        evaluation_schedule: knows the number of steps of each epoch.
+        num_limited: the number of steps of an epoch where a setting limits it; None for no limit.
 
     Raises:
         UsageError: the settings do not bound it.
@@ -134,12 +136,11 @@ def planned_steps(config: Settings, evaluation_schedule: EvaluationSchedule | No
         )
     if evaluation_schedule is None:
         return 1
-    limit = config.trainer.node.get("limit_train_batches")
     total, epoch = 0, 0
     while (epochs is None or epochs < 0 or epoch < epochs) and not 0 < most <= total:
         epoch += 1
         num_steps = evaluation_schedule.num_steps(epoch)
-        total += min(num_steps, limit) if isinstance(limit, int) else num_steps
+        total += num_steps if num_limited is None else min(num_steps, num_limited)
     return min(total, most) if most > 0 else total
 
 
@@ -176,14 +177,50 @@ def build_datamodule(config: Settings, data: Data, head: Head) -> RowsModule:
     per_chunk = config.step.per_chunk
     if per_chunk != "auto" and (not isinstance(per_chunk, int) or per_chunk < 1):
         raise UsageError(f"step.per_chunk={per_chunk}: expected 'auto' or a whole number of at least 1")
-    every = config.trainer.check_val_every_n_epoch
+    every, node = config.trainer.check_val_every_n_epoch, config.trainer.node
+    overfit = node.get("overfit_batches") or None
+    limit = node.get("limit_train_batches") if overfit is None else overfit
     # Lightning would count chunks as batches: with such a setting a chunk is one batch.
-    counts = any(config.trainer.node.get(name) not in (None, default) for name, default in _BATCH_LIMITS.items())
+    counts = limit not in (None, 1.0) or node.get("val_check_interval") not in (None, 1.0) or overfit is not None
     if per_chunk == "auto":
-        per_chunk = 1 if counts else 0
+        per_chunk = 1 if counts or lightning_parts.takes_single_steps(config) else 0
     every = 1 if counts and every is None else every
     regime = instantiate("batch", config.batch)
-    return RowsModule(data.splits, regime, config.seed, per_chunk, rows_at_once(head, data.train, 8192), every, counts)
+    rows = RowsModule(data.splits, regime, config.seed, per_chunk, rows_at_once(head, data.train, 8192), every, counts)
+    rows.is_repeated = overfit is not None
+    rows.num_limited = _num_limited(rows, limit, "limit_train_batches" if overfit is None else "overfit_batches")
+    _check_blocks(rows, node.get("limit_val_batches"))
+    return rows
+
+
+def _num_limited(rows: RowsModule, limit: float | int | None, name: str) -> int | None:
+    """The number of steps of an epoch by a setting that limits it, which may be a share; None for no limit.
+
+    Raises:
+        UsageError: the share of a number that differs from epoch to epoch, or of fewer than one step.
+    """
+    if limit is None or (limit == 1.0 and isinstance(limit, float) and not rows.is_repeated):
+        return None
+    if isinstance(limit, int):
+        return limit
+    regime, num_rows = rows.regime, rows.num_per_epoch
+    num_steps = regime.num_batches(num_rows, 0)
+    if num_steps != regime.num_batches(num_rows, 10_000):
+        raise UsageError(f"trainer.{name}={limit} is a share of epochs of different lengths: expected a whole number")
+    if int(limit * num_steps) < 1:
+        raise UsageError(f"trainer.{name}={limit} of {num_steps} steps is none: expected a larger share")
+    return int(limit * num_steps)
+
+
+def _check_blocks(rows: RowsModule, limit: float | int | None) -> None:
+    """Refuse a share of the blocks of an evaluation that is less than one block, as Lightning does once it trains."""
+    for split in rows.watched:
+        blocks = max(1, -(-rows.splits[split].num_rows // rows.block))
+        if isinstance(limit, float) and int(limit * blocks) < 1:
+            raise UsageError(
+                f"trainer.limit_val_batches={limit}: the {split} rows are {blocks} blocks of {rows.block} rows"
+                "\n  expected: a larger share, or trainer.check_val_every_n_epoch for fewer evaluations"
+            )
 
 
 def build_trainer(
@@ -193,6 +230,7 @@ def build_trainer(
     callbacks: Sequence[lightning.Callback],
     purge_step: int | None = None,
     network: nn.Module | None = None,
+    num_limited: int | None = None,
 ) -> lightning.Trainer:
     """Lightning's trainer with the checkpoint files of mlefw.
 
@@ -203,20 +241,25 @@ def build_trainer(
         callbacks: called before those of the settings.
         purge_step: of a resumed run the first step whose entries in the logs are void; None for a new run.
         network: what is split over the processes; None where each has all of it.
+        num_limited: number of steps of an epoch where a setting limits it (`RowsModule.num_limited`).
     """
-    node = dict(config.trainer.node)
+    node = {name: value for name, value in config.trainer.node.items() if name != "overfit_batches"}
+    if num_limited is not None:
+        node["limit_train_batches"] = num_limited
     if purge_step is not None:
         node["num_sanity_val_steps"] = 0
     node["precision"] = precision(config)
     if node.get("accelerator", "auto") == "auto":
         # Lightning would choose Apple's MPS, which has no 64-bit floats for the likelihood.
         node["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
-    loggers = build_loggers(config, run_dir, purge_step)
-    callbacks = [*callbacks, *build_callbacks(config)]
+    loggers = lightning_parts.build_loggers(config, run_dir, purge_step)
+    callbacks = [*callbacks, *lightning_parts.build_callbacks(config, run_dir)]
+    node |= lightning_parts.bar_settings(callbacks)
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
         # Of several processes only the first writes checkpoints; Lightning would add a callback to the others.
         node["enable_checkpointing"] = False
     facts: Node = {"logger": loggers, "callbacks": callbacks, "plugins": [Archive(card)]}
+    facts["profiler"] = lightning_parts.build_profiler(config, run_dir)
     if topology.is_shared(config.trainer):
         facts["strategy"] = SummedGradients() if network is None else ShardedParameters(network)
         facts["plugins"] += [LightningEnvironment()] if topology.is_started_by_run() else []
@@ -230,21 +273,6 @@ def build_trainer(
         # Only the first process gets a signal here, so that asking the others for one is needless.
         answer_signals_alone(trainer)
     return trainer
-
-
-def build_loggers(config: Settings, run_dir: Path, purge_step: int | None = None) -> list[Logger]:
-    """The loggers of a run, which write below its directory; entries in its logs from `purge_step` on are void."""
-    parts = admitted({"logger": config.logger, "run_dir": str(run_dir)}, trusted())
-    loggers = [make(part, purge_step=purge_step) for part in parts.values()]
-    for logger in loggers:
-        for name in _LOG_FILES if isinstance(logger.log_dir, str) else ():
-            replace_links(Path(logger.log_dir) / name)
-    return loggers
-
-
-def build_callbacks(config: Settings) -> list[Any]:
-    """The callbacks of the settings, beside those that a run always has."""
-    return [instantiate("callback", node) for node in config.callback.values()]
 
 
 def precision(config: Settings) -> str:

@@ -25,7 +25,7 @@ ALLOWED = "MLEFW_REMOTE"
 `s3://bucket https://host/folder`."""
 
 _READ = re.compile(r"(s3|gs|https?)://", re.IGNORECASE)
-_ADDRESS = re.compile(r"(?:s3|gs|https?)://(?:(?!,\w+://)[^\s'\"])*", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?:s3|gs|https?|sqlite|file)://(?:(?!,\w+://)[^\s'\"])*", re.IGNORECASE)
 _USER = r"(?:[^\s/?#'\"]*@|[^\s/?#'\":]+:(?!\d+(?:/|$))[^\s'\"@]*@)"
 """User and password. Keys of Amazon hold slashes; what follows a colon may also be a port."""
 _QUERY = r"(?:[?#](?:(?!,\w+://)[^\s'\"])*?(?=[)\]}]*(?:[\s'\"]|,\w+://|$)))"
@@ -93,15 +93,21 @@ def check_named(texts: Iterable[str]) -> None:
     Raises:
         UsageError: one was not named.
     """
-    named, allowed = _known()["named"], re.split(r"[\s,]+", os.environ.get(ALLOWED, "").strip())
     for text in filter(is_remote, texts):
         shown = public(text)
-        if shown not in named and not any(f"{shown}/".startswith(f"{one.rstrip('/')}/") for one in allowed if one):
+        if not is_named(shown):
             place = "/".join(shown.split("/")[:3])
             raise UsageError(
                 f"{shown} stands in a file, and may be a stranger's: it is not read unasked"
                 f"\n  expected: the address on the command line, or its beginning in the environment: {ALLOWED}={place}"
             )
+
+
+def is_named(address: str) -> bool:
+    """Whether the user has named an address without secrets, or its beginning, so that it may be read or written."""
+    allowed = re.split(r"[\s,]+", os.environ.get(ALLOWED, "").strip())
+    begins = any(f"{address}/".startswith(f"{one.rstrip('/')}/") for one in allowed if one)
+    return begins or address in _known()["named"]
 
 
 def _known() -> dict[str, Any]:

@@ -76,6 +76,10 @@ class RowsModule(lightning.LightningDataModule):
         """The splits that are evaluated after each epoch, in the order of the evaluation loaders."""
         self.start = (0, 0)
         """The epoch in which a resumed run goes on, and the number of batches of that epoch that are done."""
+        self.num_limited: int | None = None
+        """The number of steps of an epoch, where a setting limits it."""
+        self.is_repeated = False
+        """Whether every epoch has the rows in the order of the first, so that a few batches can be fitted exactly."""
         self.standardize: Callable[[Tensor], Tensor] | None = None
         self.num_inputs = 0
         self._prepared_splits: dict[tuple[str, bool], Rows] = {}
@@ -140,7 +144,11 @@ class RowsModule(lightning.LightningDataModule):
                 own_rows = self._of_epoch(rows, epoch)
 
     def _of_epoch(self, rows: Rows, epoch: int) -> Rows:
-        return rows.of_epoch(random_state.generator(self.seed, f"windows of epoch {epoch}"))
+        return rows.of_epoch(random_state.generator(self.seed, f"windows of epoch {self._drawn(epoch)}"))
+
+    def _drawn(self, epoch: int) -> int:
+        """The epoch whose random order an epoch has."""
+        return 0 if self.is_repeated else epoch
 
     def steps(self, epochs: range) -> Iterator[tuple[Tensor, float, bool]]:
         """For each step of some epochs: positions of its rows, scale, and whether it ends an epoch but the last one.
@@ -149,13 +157,25 @@ class RowsModule(lightning.LightningDataModule):
         """
         num_rows = self.num_per_epoch
         for epoch in epochs:
-            generator = random_state.generator(self.seed, f"order of rows in epoch {epoch}")
+            generator = random_state.generator(self.seed, f"order of rows in epoch {self._drawn(epoch)}")
             done = self.start[1] if epoch == self.start[0] else 0
             last = self.regime.num_batches(num_rows, epoch) - 1 if epoch != epochs[-1] else -1
             batches = enumerate(self.regime.batches(num_rows, epoch, generator))
             for number, (index, scale) in islice(batches, done, None):
                 # A batch of all rows is put in their order: its sums are then rounded alike in any chunk.
                 yield torch.arange(num_rows) if self._is_all_rows(index) else index, scale, number == last
+
+    def epochs_from(self, epoch: int) -> range:
+        """The epochs that Lightning takes for one, which begins with `epoch`: those up to the next evaluation."""
+        end = epoch + 1 if self.is_counted else self.evaluation_schedule.following(epoch)
+        most = None if self.trainer is None else self.trainer.max_epochs
+        return range(epoch, end if most is None or most < 0 else min(end, max(most, epoch + 1)))
+
+    def num_steps(self, epoch: int) -> int:
+        """The number of steps that are left in `epochs_from(epoch)`."""
+        done = self.start[1] if epoch == self.start[0] else 0
+        total = sum(self.evaluation_schedule.num_steps(each + 1) for each in self.epochs_from(epoch)) - done
+        return total if self.num_limited is None else min(total, self.num_limited)
 
     def _is_all_rows(self, index: Tensor) -> bool:
         """Whether a batch holds every training row exactly once."""
@@ -207,9 +227,6 @@ class Chunks:
         """Chunks of the trainer's current epoch, and of the epochs after it up to the next evaluation."""
         trainer = self.module.trainer
         epoch, steps = (0, 0) if trainer is None else (trainer.current_epoch, trainer.global_step)
-        end = epoch + 1 if self.module.is_counted else self.module.evaluation_schedule.following(epoch)
-        if trainer is not None and trainer.max_epochs is not None and trainer.max_epochs >= 0:
-            end = min(end, max(trainer.max_epochs, epoch + 1))
         limit = -1 if trainer is None else trainer.max_steps
         is_adaptive = not self.module.chunk
         if is_adaptive and trainer is not None and trainer.world_size > 1:
@@ -220,7 +237,7 @@ class Chunks:
             return min(self.size, limit - steps) if limit > steps else self.size
 
         begun = time.monotonic()
-        for chunk in self.module.chunks(range(epoch, end), length):
+        for chunk in self.module.chunks(self.module.epochs_from(epoch), length):
             steps += len(chunk.spans)
             yield chunk
             if is_adaptive:

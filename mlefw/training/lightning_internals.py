@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import lightning
 from lightning.fabric.loggers.logger import rank_zero_experiment as rank_zero_experiment
 from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer import call
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -40,6 +41,22 @@ def has_callback_with(trainer: lightning.Trainer, hooks: Sequence[str]) -> bool:
     return any(is_overridden(hook, callback, lightning.Callback) for callback in callbacks for hook in hooks)
 
 
+def is_measured(trainer: lightning.Trainer) -> bool:
+    """Whether a profiler, or the search for where NaN comes from, has to see each pass and each step."""
+    profiler = trainer.profiler  # type: ignore[attr-defined]
+    return trainer._detect_anomaly or not isinstance(profiler, PassThroughProfiler)
+
+
+def is_monitored(trainer: lightning.Trainer) -> bool:
+    """Whether a callback watches figures by their names, as those of Lightning do."""
+    return any(getattr(callback, "monitor", None) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+
+
+def tell_length(trainer: lightning.Trainer, number: int) -> None:
+    """Tell progress bars, and the loop itself, how many batches the epoch that begins has."""
+    trainer.fit_loop.epoch_loop.max_batches = trainer.fit_loop.max_batches = number
+
+
 def count_steps(trainer: lightning.Trainer, number: int) -> None:
     """Add `number` steps to the trainer's `global_step`: steps of the bare optimiser are not counted by Lightning."""
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
@@ -64,3 +81,5 @@ def set_place(trainer: lightning.Trainer, epoch: int, step: int) -> None:
             setattr(tracker, stage, epoch)
     steps = loop.epoch_loop.manual_optimization.optim_step_progress.total
     steps.ready = steps.completed = step
+    # The step at which callbacks of Lightning write to loggers.
+    loop.epoch_loop._batches_that_stepped = step

@@ -21,10 +21,11 @@ from mlefw.rows.batch import Batch, Chunk
 from mlefw.rows.rows import Rows
 from mlefw.scheduler.base import StepScheduler
 from mlefw.system.random_state import RandomStream
+from mlefw.training.anomaly import anomalies_as_errors
 from mlefw.training.averaging import Averaging, averaged_tensors
 from mlefw.training.evaluation_schedule import EvaluationSchedule
 from mlefw.training.evaluator import Evaluator
-from mlefw.training.lightning_internals import count_epoch, count_steps, has_callback_with
+from mlefw.training.lightning_internals import count_epoch, count_steps, has_callback_with, is_measured, is_monitored
 from mlefw.training.recovery import Recovery
 from mlefw.training.step import Step, diverged
 from mlefw.training.trainer_view import TrainerView
@@ -94,11 +95,13 @@ class LikelihoodModule(lightning.LightningModule):
         self.figures: dict[str, dict[str, float]] = {}
         self.place, self.losses, self.evaluated_step = (0, 0), (0.0, 0), -1
         self.rows_seen, self.started, self.seconds = 0, time.monotonic(), 0.0
-        self.is_plain = self.is_evaluated_plainly = False
+        self.is_plain = self.is_evaluated_plainly = self.is_monitored = False
 
     def on_fit_start(self) -> None:
         """Find out whether steps and evaluations need Lightning's own loops."""
-        self.is_plain = _is_plain(self.trainer) and not has_callback_with(self.trainer, _STEP_HOOKS)
+        is_watched = has_callback_with(self.trainer, _STEP_HOOKS) or is_measured(self.trainer)
+        self.is_plain = _is_plain(self.trainer) and not is_watched
+        self.is_monitored = is_monitored(self.trainer)
         self.is_evaluated_plainly = _is_plain(self.trainer) and not has_callback_with(self.trainer, _EVALUATION_HOOKS)
 
     def configure_optimizers(self) -> Any:
@@ -150,7 +153,7 @@ class LikelihoodModule(lightning.LightningModule):
         if self.averaging is not None:
             self.averaging.exchange()
         try:
-            with self.stream:
+            with self.stream, anomalies_as_errors():
                 values = self._take_steps(chunk)
                 at = next((k for k, value in enumerate(values) if not math.isfinite(value)), None)
                 error = None if at is None else self._diverged(chunk, epoch, at)
@@ -265,7 +268,9 @@ class LikelihoodModule(lightning.LightningModule):
             figures = evaluator.figures()
             figures |= {"penalty": penalty, "objective": figures["nll_nats"] + penalty / self.objective.population}
             self.figures[split] = figures
-            self.trainer.callback_metrics[f"{split}/nll_nats"] = torch.tensor(figures["nll_nats"])
+            shown = figures if self.is_monitored else {"nll_nats": figures["nll_nats"]}
+            named = {f"{split}/{name}": torch.tensor(value) for name, value in shown.items()}
+            self.trainer.callback_metrics.update(named)
 
     def on_validation_end(self) -> None:
         """Start the sum of losses anew, and keep the present state as a good one."""

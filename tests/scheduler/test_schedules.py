@@ -243,7 +243,8 @@ class Epochs:
     ],
 )
 def test_the_length_of_a_run(overrides: list[str], steps: int) -> None:
-    assert planned_steps(settings_of(read_settings("train", overrides, [], ())), Epochs()) == steps
+    config = settings_of(read_settings("train", overrides, [], ()))
+    assert planned_steps(config, Epochs(), config.trainer.node.get("limit_train_batches")) == steps
 
 
 @pytest.mark.parametrize(

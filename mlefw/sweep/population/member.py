@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 
 from mlefw.callback.stored_state import Content
 from mlefw.command.train import Begun
-from mlefw.run import fitting, trainer
+from mlefw.run import fitting, lightning_parts, trainer
 from mlefw.run.archive import Archive
 from mlefw.score.yardstick import Yardstick
 from mlefw.training.module import LikelihoodModule
@@ -64,10 +64,10 @@ class Member:
         """The member that trains a run from its start."""
         config, prepared = begun.config, begun.prepared
         watch = fitting.run_callbacks(config, begun.run_dir, prepared, yardstick)
-        callbacks = [*watch.callbacks, *trainer.build_callbacks(config)]
+        callbacks = [*watch.callbacks, *lightning_parts.build_callbacks(config, begun.run_dir)]
         # As in Lightning, checkpoints come last, so that they hold what the other callbacks have noted.
         callbacks.sort(key=lambda callback: callback is watch.keep)
-        loggers = trainer.build_loggers(config, begun.run_dir)
+        loggers = lightning_parts.build_loggers(config, begun.run_dir)
         module = trainer.build_module(config, prepared.estimand, prepared.rows, evaluates=False)
         # A run that has to go back to an earlier state leaves the group, and is trained alone.
         module.recovery = Recovery(0, module.objective)
