@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ def export(
     if not rows.num_rows:
         raise UsageError("there are no rows on which the exported file could be compared with the model")
     program, inputs = Exported(trained, quantiles), inputs_of(trained, table, rows)
-    content, call = {"onnx": _onnx, "torch_export": _torch_export}[form](program, inputs)
+    content, call = (_onnx if form == "onnx" else _torch_export)(program, inputs)
     found = call({name: value.numpy() for name, value in inputs.items()})
     expected = _expected(trained, rows, program, inputs, quantiles)
     checked = _compared(trained, found, expected)
@@ -142,16 +143,28 @@ def _compared(trained: Trained, found: Arrays, expected: Arrays) -> Json:
     narrow = any(p.dtype != torch.float64 for p in trained.objective.model.parameters())
     allowed, worst = _CLOSE_NARROW if narrow else _CLOSE, 0.0
     for name, value in expected.items():
-        size = np.maximum(np.abs(value), np.nanmedian(np.abs(value)))
-        gap = np.abs(found[name] - value) / np.maximum(size, np.finfo(np.float64).tiny)
-        if found[name].shape != value.shape or not (np.isnan(gap) == np.isnan(value)).all() or np.nanmax(gap) > allowed:
+        gap = _gap(found[name], value)
+        if not gap <= allowed:
             raise UsageError(
-                f"the exported file differs from the model: {name} by {np.nanmax(gap):.2g} of its size, of which "
-                f"{allowed:g} are allowed: nothing was written"
+                f"the exported file differs from the model: {name} by {gap:.2g} of its size, of which {allowed:g} are "
+                "allowed: nothing was written"
             )
-        worst = max(worst, float(np.nanmax(gap)))
+        worst = max(worst, gap)
     num_rows = len(next(iter(expected.values())))
     return {"rows": num_rows, "largest_relative_difference": worst, "allowed": allowed}
+
+
+def _gap(found: np.ndarray, value: np.ndarray) -> float:
+    """The largest difference as a share of a value's size, or of the usual size where that is larger."""
+    if found.shape != value.shape or not np.array_equal(np.isfinite(found), np.isfinite(value)):
+        return math.inf
+    finite = np.isfinite(value)
+    if not np.array_equal(found[~finite], value[~finite], equal_nan=True):
+        return math.inf
+    if not finite.any():
+        return 0.0
+    size = np.maximum(np.abs(value[finite]), np.median(np.abs(value[finite])))
+    return float((np.abs(found[finite] - value[finite]) / np.maximum(size, np.finfo(np.float64).tiny)).max())
 
 
 def _program(program: Exported, inputs: Mapping[str, Tensor]) -> Any:

@@ -24,22 +24,18 @@ from mlefw.distribution.censored import Censored
 from mlefw.distribution.histogram import Histogram
 from mlefw.distribution.quantiles import Quantiles
 from mlefw.distribution.trials import GivenTrials
-from mlefw.distribution.truncated import Truncated
 from mlefw.errors import UsageError
 from mlefw.head.base import FactorizedHead, Head
-from mlefw.head.generalised_gamma import GeneralisedGamma
-from mlefw.head.hurdle import Hurdle
 from mlefw.head.logistic import Logistic
 from mlefw.head.loglogistic import LogLogistic
-from mlefw.head.transformation import Transformation
+from mlefw.head.quantile import AsymmetricLaplace
+from mlefw.head.transformation import TransformationHead
 from mlefw.run.checkpoint import Trained
 
-CLOSED = (Normal, Laplace, Logistic, LogLogistic, LogNormal, Weibull, Exponential, Histogram, Quantiles)
+CLOSED = (Laplace, AsymmetricLaplace, Logistic, LogLogistic, Weibull, Exponential, Histogram, Quantiles)
 """Distributions whose quantiles have a closed form in functions that export formats have."""
-SCALED = {StudentT: "df", Gamma: "dispersion"}
-"""Distributions whose quantiles are a scale times a number that depends on one parameter alone, and that parameter."""
-WITHOUT_MEAN = (Transformation, Truncated, Hurdle, GeneralisedGamma)
-"""Distributions whose mean is an integral, or is found by a search or functions that export formats lack."""
+SCALED: dict[type[Distribution], str | None] = {Normal: None, LogNormal: None, StudentT: "df", Gamma: "dispersion"}
+"""Distributions whose quantiles are those of a unit distribution, moved and stretched; what parameter gives its shape."""
 
 
 class Exported(nn.Module):
@@ -56,6 +52,11 @@ class Exported(nn.Module):
         self.targets, self.quantiles = trained.schema.targets, [float(p) for p in quantiles]
         self.positions = trained.schema.row_shape.positions
         head = self.objective.head
+        if isinstance(head, TransformationHead):
+            raise UsageError(
+                "head=transformation is not exported: its mean is an integral whose ends are found by a search"
+                "\n  expected: another head; mlefw predict has its forecasts"
+            )
         typical = head(head.center[: head.eta_dim].expand(1, *self.positions, -1))
         typical = typical.given(torch.ones(1, dtype=torch.float64)) if isinstance(typical, GivenTrials) else typical
         marginals = marginals_of(typical)
@@ -104,14 +105,17 @@ class Exported(nn.Module):
             return {"probs": one.probs}
         if isinstance(one, Bernoulli):
             return {"probs": torch.stack([1 - one.probs, one.probs], -1)}
-        found = {} if isinstance(one, WITHOUT_MEAN) else {"mean": one.mean}
-        return found | {f"quantile_{p:g}": self._quantile(index, one, p) for p in self.levels[index]}
+        return {"mean": one.mean, **{f"quantile_{p:g}": self._quantile(index, one, p) for p in self.levels[index]}}
 
     def _quantile(self, index: int, one: Distribution, p: float) -> Tensor:
-        if p not in self.units[index]:
+        unit = self.units[index].get(p)
+        if unit is None:
             return quantile.quantile(one, p)
-        unit = self.units[index][p]
-        return one.loc + one.scale * unit if isinstance(one, StudentT) else one.mean * unit
+        if isinstance(one, Gamma):
+            return one.mean * unit
+        assert isinstance(one, Normal | LogNormal | StudentT)
+        found = one.loc + one.scale * unit
+        return found.exp() if isinstance(one, LogNormal) else found
 
 
 def _parts(head: Head, count: int) -> list[Head]:
@@ -145,8 +149,8 @@ def marginals_of(predicted: Distribution) -> list[Distribution]:
     return list(getattr(predicted, "marginals", [predicted]))
 
 
-def unit_quantiles(head: Head, typical: Distribution, levels: Sequence[float]) -> dict[float, float]:
-    """The quantiles of a distribution in `SCALED` about its location in units of its scale, or of its mean; else none.
+def unit_quantiles(head: Head, typical: Distribution, levels: Sequence[float]) -> dict[float, Tensor]:
+    """The quantiles of the unit distribution of one in `SCALED`, scalars by level; none for those of `CLOSED`.
 
     Args:
         head: the head of the target.
@@ -158,17 +162,19 @@ def unit_quantiles(head: Head, typical: Distribution, levels: Sequence[float]) -
     """
     if not levels or isinstance(typical, CLOSED):
         return {}
-    name = next((name for kind, name in SCALED.items() if isinstance(typical, kind)), None)
-    if name is None or name in head.eta_names:
-        rest = f" where head.{name} is predicted" if name is not None else ""
+    shapes = [name for kind, name in SCALED.items() if isinstance(typical, kind)]
+    if not shapes or shapes[0] in head.eta_names:
+        rest = f" where head.{shapes[0]} is predicted" if shapes else ""
         raise UsageError(
-            f"quantiles={list(levels)}: those of {type(head).__name__}{rest} have no closed form, so that they are not "
-            "exported\n  expected: quantiles=[]; mlefw predict has them"
+            f"quantiles={list(levels)}: those of {type(head).__name__}{rest} have no closed form, and are not exported"
+            "\n  expected: quantiles=[]; mlefw predict has them"
         )
     found = {p: quantile.quantile(typical, p) for p in levels}
-    if isinstance(typical, StudentT):
-        return {p: float((q - typical.loc) / typical.scale) for p, q in found.items()}
-    return {p: float(q / typical.mean) for p, q in found.items()}
+    if isinstance(typical, Gamma):
+        return {p: (q / typical.mean).reshape(()) for p, q in found.items()}
+    assert isinstance(typical, Normal | LogNormal | StudentT)
+    moved = {p: q.log() if isinstance(typical, LogNormal) else q for p, q in found.items()}
+    return {p: ((q - typical.loc) / typical.scale).reshape(()) for p, q in moved.items()}
 
 
 def lgamma(x: Tensor) -> Tensor:
