@@ -17,6 +17,7 @@ COMMANDS = {
     "baseline": "only the exact estimate: a table of coefficients",
     "evaluate": "score a trained run on data: run=DIR [data.path=FILE]",
     "predict": "predictive distributions of new rows: run=DIR data.path=FILE output=FILE",
+    "export": "a trained run as one file for other programs: run=DIR format=onnx quantiles=[0.05,0.95]",
     "sample": "a text that a run on text draws: run=DIR prompt=TEXT length=500 [output=FILE]",
     "compare": "one ranked table over runs or a sweep: runs=DIR [report=FILE.html]",
     "anova": "tests of nested models: runs=[A,B]; of the terms of one: runs=A [table=FILE]",
@@ -121,7 +122,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     config = read_settings(command, flags.with_defaults_of_many_runs(command, overrides), config_dirs, admitted)
     if config.get("resume"):
         raise UsageError(f"resume={config['resume']}: expected only on the command line of mlefw train")
-    if command in ("evaluate", "predict", "sample"):
+    if command in ("evaluate", "predict", "sample", "export"):
         return _apply(command, resolve(config), admitted)
     return _run(command, config, resolve(config)["run_dir"])
 
@@ -161,16 +162,18 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
 
 def _apply(command: str, config: Node, plugins: tuple[str, ...]) -> int:
-    """Run `evaluate`, `predict` or `sample`."""
-    from mlefw.command import evaluate, predict, sample
+    """Run `evaluate`, `predict`, `export` or `sample`."""
+    from mlefw.command import evaluate, export, predict, sample
     from mlefw.command.outermost import finish_imports
-    from mlefw.configuration.settings import EvaluationSettings, PredictionSettings, SampleSettings
+    from mlefw.configuration.settings import EvaluationSettings, ExportSettings, PredictionSettings, SampleSettings
     from mlefw.report.sentences import evaluation_lines
     from mlefw.system.terminal import console
 
     finish_imports()
     if command == "predict":
         lines = [f"written: {predict.run(PredictionSettings.of(config), plugins)}"]
+    elif command == "export":
+        lines = [f"written: {export.run(ExportSettings.of(config), plugins)}"]
     elif command == "sample":
         lines = [sample.run(SampleSettings.of(config), plugins)]
     else:
@@ -237,7 +240,7 @@ def help_page(command: str | None = None) -> str:
     )
     if command is not None:
         intro = f"mlefw {command}: {COMMANDS[command]}\n\nusage: mlefw {command} [setting=value …]"
-    if command in ("evaluate", "predict", "sample"):
+    if command in ("evaluate", "predict", "sample", "export"):
         lines = (config_root() / f"{command}.yaml").read_text(encoding="utf-8").split("hydra_logging: none\n", 1)[1]
         return f"{intro}\n\nsettings{lines.rstrip()}"
     if command == "compare":

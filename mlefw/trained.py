@@ -23,12 +23,12 @@ from mlefw.reading.table import Table
 from mlefw.report.notebook import model_html, run_html
 from mlefw.report.tidy import glance, tidy
 from mlefw.rows.rows import Rows
-from mlefw.run import build, drawn, pooled
+from mlefw.run import build, drawn, export, pooled
 from mlefw.run.checkpoint import Trained
 from mlefw.run.coefficients import coefficients
 from mlefw.run.exact_checkpoint import with_errors
 from mlefw.run.from_memory import predict_arrays, predict_text, table_of
-from mlefw.run.new_data import adapted
+from mlefw.run.new_data import adapted, check_folder, check_output
 from mlefw.run.pooled import Pooled
 from mlefw.run.posterior import posterior_of
 from mlefw.run.predict import check_probabilities, predictions
@@ -39,6 +39,7 @@ from mlefw.schema.tensors import TensorSchema
 from mlefw.schema.tokens import TokenSchema
 from mlefw.score.figures import figures_on
 from mlefw.system.atomic import Json
+from mlefw.system.local_path import local_path
 from mlefw.system.process_state import preserved
 from mlefw.system.random_state import isolated
 from mlefw.uncertainty.base import Method, Uncertain
@@ -358,6 +359,38 @@ class Model:
         warn_of_far_rows(self._trained.schema, rows, table)
         metrics = self._trained.metrics()
         return dict(figures_on(objective, evaluate(objective, rows), rows, metrics))
+
+    @preserved()
+    @isolated("prediction")
+    def export(
+        self,
+        path: str | Path,
+        data: Any,
+        format: str = "onnx",
+        quantiles: Sequence[float] = (),
+        overwrite: bool = False,
+    ) -> Path:
+        """Write the model to one file for other programs, and its description beside it, as `mlefw export` does.
+
+        Args:
+            path: the file; the description has its name with `.json` behind it.
+            data: rows on which the file is compared with `predict`, without need of the target.
+            format: `onnx`, with the packages of `mlefw[export]`, or `torch_export`.
+            quantiles: probabilities of quantiles among the outputs, of heads that have a closed form of them.
+            overwrite: whether it may replace files.
+
+        Returns:
+            The absolute path of the file.
+
+        Raises:
+            UsageError: the model or a quantile cannot be exported, packages are missing, or the file differs from the
+                model. No file is left behind.
+        """
+        target = local_path(path, "path")
+        for one in (target, export.schema_path(target)):
+            check_output(one, overwrite, "path")
+        check_folder(target, "path")
+        return export.export(self._trained, self._table(data, prediction=True), target, format, quantiles)[0]
 
     @preserved()
     def sample(

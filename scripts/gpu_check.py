@@ -9,6 +9,9 @@ Parts, each of which stands alone:
 - `mixed`: training in bfloat16 against 32 bit;
 - `ddp`: one process of a group (NCCL on a GPU) against a run without one;
 - `streaming`: rows in files against rows in memory;
+- `tensors`: images and a text on the device and on the CPU;
+- `ensembles`: an ensemble of three networks on the device and on the CPU;
+- `populations`: the jobs of a sweep, which are asked to train together, against each by itself;
 - `speed`: rows per second of a bare loop, of mlefw, of mlefw compiled, and of Lightning's defaults.
 
 `--device cpu` checks the CPU against itself: what the script does is tried, and nothing is said of a GPU. Exit codes: 0
@@ -217,6 +220,32 @@ def tensors(machine: Machine) -> dict[str, Any]:
     return {"passed": max(found.values()) < 1e-6, "tolerance": 1e-6, **found}
 
 
+def ensembles(machine: Machine) -> dict[str, Any]:
+    """The NLL of an ensemble, and of each of its members, on the device and on the CPU, in 64 bit."""
+    few = ("ensemble=seeds", "ensemble.members=3", "trainer.precision=64-true", "trainer.max_epochs=3")
+    expected = nll_of(machine.train("ensemble_cpu", *few, device="cpu"))
+    return compared(expected, 1e-6, there=nll_of(machine.train("ensemble_there", *few)))
+
+
+def populations(machine: Machine) -> dict[str, Any]:
+    """The largest difference in NLL between the jobs of a sweep, and the same runs one by one.
+
+    A population trains on the CPU; where there is a device, the jobs of a sweep train there, one after the other.
+    """
+    settings = (*SMALL, f"trainer.accelerator={machine.device}", "trainer.max_epochs=3")
+    folder = machine.folder / "sweep"
+    arguments = ["train", "-m", "seed=0,1,2", *settings, f"run_dir={folder}", "hydra.launcher.population=true"]
+    if code := run(arguments):
+        raise RuntimeError(f"mlefw {' '.join(arguments)}: exit code {code}")
+    jobs = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*/summary.json")]
+    found = {}
+    for seed in range(3):
+        (job,) = (job for job in jobs if job["seed"] == seed)
+        alone = machine.train(f"alone_{seed}", f"seed={seed}", "trainer.max_epochs=3")
+        found[f"seed {seed}"] = abs(nll_of(job) - nll_of(alone))
+    return {"passed": max(found.values()) < 1e-4, "tolerance": 1e-4, **found}
+
+
 def speed(machine: Machine) -> dict[str, Any]:
     """Rows per second by batch size and variant; more is faster."""
     table = {
@@ -228,7 +257,7 @@ def speed(machine: Machine) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[Machine], dict[str, Any]]] = {
-    part.__name__: part for part in (heads, resume, mixed, ddp, streaming, tensors, speed)
+    part.__name__: part for part in (heads, resume, mixed, ddp, streaming, tensors, ensembles, populations, speed)
 }
 
 

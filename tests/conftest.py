@@ -32,6 +32,8 @@ SAMPLED = {
     "test_what_is_shown.py::test_counts_without_an_estimate": 2,
     "test_ranges.py::test_a_setting_of_a_file_is_held_to_its_range": 4,
     "test_every_member.py::test_member_composes_and_builds": 3,
+    "test_without_values.py::test_a_head_is_trained_evaluated_and_asked": 4,
+    "test_export.py::test_every_head_is_exported_or_refused": 4,
     "test_head_conformance.py::test_the_public_checks_where_a_head_starts": 2,
     "test_bad_inputs.py::test_bad_input": 3,
     "test_uncertain_runs.py::test_every_head": 2,

@@ -75,7 +75,8 @@ def test_every_part_runs(tmp_path: Path) -> None:
     done = gpu(tmp_path, "--device", "cpu", "--rows", "2000")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
-    assert set(found["parts"]) == {"heads", "resume", "mixed", "ddp", "streaming", "tensors", "speed"}
+    trained = {"resume", "mixed", "ddp", "streaming", "tensors", "ensembles", "populations", "speed"}
+    assert set(found["parts"]) == {"heads", *trained}
     assert all(part["passed"] for part in found["parts"].values())
     speeds = found["parts"]["speed"]["table"]
     assert set(speeds["batch 128"]) == {"bare", "mlefw", "mlefw compiled", "Lightning"}

@@ -263,6 +263,21 @@ class PredictionSettings(AppliedSettings):
 
 
 @dataclass(frozen=True)
+class ExportSettings(AppliedSettings):
+    """The settings of `mlefw export`.
+
+    Args:
+        format: of the file: `onnx` or `torch_export`.
+        path: the file; by default in the directory of the run.
+        quantiles: probabilities of quantiles among the outputs.
+    """
+
+    format: str = "onnx"
+    path: str | None = None
+    quantiles: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class SampleSettings:
     """The settings of `mlefw sample`.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import (
     Bernoulli,
     Beta,
+    Categorical,
     Distribution,
     Exponential,
     Gamma,
@@ -21,6 +22,7 @@ from torch.distributions import (
 )
 
 from mlefw.distribution import quantile
+from mlefw.distribution.awaited import awaited
 from mlefw.distribution.cdf import cdf, is_discrete, survival
 from mlefw.distribution.quadrature import half_line_heavy, segment
 from mlefw.distribution.remembered import log_prob, pit_bounds
@@ -72,7 +74,7 @@ def _by_sum(distribution: Distribution, y: Tensor) -> Tensor:
         first = torch.minimum(quantile.quantile(distribution, 1e-13), y)
         last = torch.maximum(quantile.quantile(distribution, 1 - 1e-13), y)
     total = torch.zeros_like(last)
-    for step in range(int((last - first).max()) + 1 if y.numel() else 0):
+    for step in range(int(awaited((last - first).max())) + 1 if y.numel() else 0):
         k = first + step
         total = total + (cdf(distribution, k) - (y <= k).to(total.dtype)).square() * (k <= last)
     return total
@@ -140,6 +142,13 @@ def _(distribution: LogNormal, y: Tensor) -> Tensor:
 @crps.register
 def _(distribution: Bernoulli, y: Tensor) -> Tensor:
     return torch.sigmoid((1 - 2 * y) * distribution.logits).square()
+
+
+@crps.register
+def _(distribution: Categorical, y: Tensor) -> Tensor:
+    below = distribution.probs.cumsum(-1)
+    k = torch.arange(below.shape[-1], device=below.device)
+    return (below - (y.unsqueeze(-1) <= k).to(below.dtype)).square().sum(-1)
 
 
 @crps.register

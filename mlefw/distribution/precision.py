@@ -1,5 +1,7 @@
 """Promotion of tensors to the widest float of their device."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,18 @@ def widest(device: torch.device) -> torch.dtype:
 def promote(value: Tensor) -> Tensor:
     """`value` in the widest float of its device."""
     return value.to(widest(value.device))
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Switches autocast off on a device, if it has autocast at all."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def is_mixed_precision(device: torch.device) -> bool:
+    """Whether autocast is on for a device."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def by_column(eta: Tensor) -> Tensor:

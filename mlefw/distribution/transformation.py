@@ -11,6 +11,7 @@ from torch.distributions import Distribution, constraints
 from torch.nn.functional import logsigmoid, softplus
 from torch.types import _size
 
+from mlefw.distribution.awaited import awaited
 from mlefw.distribution.cdf import tail
 from mlefw.distribution.precision import promote
 from mlefw.distribution.quadrature import half_line
@@ -81,7 +82,7 @@ class Transformation(Distribution):
             reached, slope = self._polynomial(t)
             low, high = torch.where(reached < h, t, low), torch.where(reached < h, high, t)
             found = ((reached - h).abs() <= _ROUNDING * (1 + h.abs())) | (high - low <= _ROUNDING) | outside
-            if bool(found.all()):
+            if awaited(found.all()):
                 break
             new = t - (reached - h) / slope
             # A step out of the bracket is replaced by bisection.

@@ -47,12 +47,15 @@ class GivenTrials(Distribution):
     Args:
         given: maps numbers of trials, (*batch,), to the distribution of the count, of batch shape (*batch,).
         batch_shape: the shape of a batch.
+        device: where the parameters are, by default the CPU.
     """
 
     arg_constraints = {}  # noqa: RUF012 - torch asks for it, and types it as one of an instance
 
-    def __init__(self, given: Callable[[Tensor], Distribution], batch_shape: torch.Size) -> None:
-        self.given = given
+    def __init__(
+        self, given: Callable[[Tensor], Distribution], batch_shape: torch.Size, device: torch.device | None = None
+    ) -> None:
+        self.given, self.device = given, device
         super().__init__(batch_shape, torch.Size([2]), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -78,4 +81,4 @@ class GivenTrials(Distribution):
     @property
     def usual(self) -> Distribution:
         """The distribution of the count out of ten trials, (*batch,)."""
-        return self.given(torch.full(self.batch_shape, _USUAL, dtype=torch.float64))
+        return self.given(torch.full(self.batch_shape, _USUAL, dtype=torch.float64, device=self.device))

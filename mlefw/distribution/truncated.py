@@ -117,7 +117,8 @@ class Truncated(Distribution):
         share = log_masses.softmax(0)
         summed = (share * k).sum(0), (share * k.square()).sum(0)
         if self.upper is None:
-            below = torch.arange(1, self._least, dtype=first.dtype).view(-1, *(1 for _ in first.shape))
+            below = torch.arange(1, self._least, dtype=first.dtype, device=first.device)
+            below = below.view(-1, *(1 for _ in first.shape))
             left = _masses(self.whole, below).exp()
             mass = self.log_mass.exp()
             whole = (first - (below * left).sum(0)) / mass, (second - (below.square() * left).sum(0)) / mass

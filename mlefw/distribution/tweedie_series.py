@@ -90,9 +90,11 @@ def _computed(log_peak: Tensor, alpha: Tensor, order: int) -> Tensor:
         peak, a = log_peak.reshape(-1), alpha.reshape(-1)
         asked = peak > -math.inf
         found = peak.new_zeros((1, 3, 6)[order], len(peak))
-        rows = zip(peak[asked].split(_ROWS), a[asked].split(_ROWS), strict=True)
-        if bool(asked.any()):
-            found[:, asked] = torch.cat([_summed(*block, order) for block in rows], -1)
+        if peak.device.type != "cpu":
+            # Which rows are asked for is not read from another device: it would have to be waited for.
+            found = torch.where(asked, _in_blocks(torch.where(asked, peak, 0.0), a, order), found)
+        elif bool(asked.any()):
+            found[:, asked] = _in_blocks(peak[asked], a[asked], order)
         return found.reshape(len(found), *log_peak.shape)
 
 
@@ -105,6 +107,11 @@ def _batched(info: Any, in_dims: Any, log_peak: Tensor, alpha: Tensor, order: in
     return torch.ops.mlefw.tweedie_series(*torch.broadcast_tensors(*parts), order), 1
 
 
+def _in_blocks(log_peak: Tensor, alpha: Tensor, order: int) -> Tensor:
+    rows = zip(log_peak.split(_ROWS), alpha.split(_ROWS), strict=True)
+    return torch.cat([_summed(*block, order) for block in rows], -1)
+
+
 def _summed(log_peak: Tensor, alpha: Tensor, order: int) -> Tensor:
     far = torch.minimum(log_peak, log_peak + alpha.log()) > math.log(_LARGE)
     peak = torch.where(far, torch.ones_like(log_peak), log_peak.exp())
@@ -114,7 +121,8 @@ def _summed(log_peak: Tensor, alpha: Tensor, order: int) -> Tensor:
     middle = torch.where(step > 1, peak, peak.round())
     first = torch.where(step > 1, middle - _HALF * step, (middle - _HALF).clamp(min=1.0))
     # Where all peaks are near 1, the terms beyond these are below 1e-20 of the largest one.
-    most = int((peak + 9 * peak.sqrt() + 20).max()) if bool((first == 1).all()) else 2 * _HALF + 1
+    is_read = peak.device.type == "cpu"
+    most = int((peak + 9 * peak.sqrt() + 20).max()) if is_read and bool((first == 1).all()) else 2 * _HALF + 1
     offset = torch.arange(min(most, 2 * _HALF + 1), dtype=peak.dtype, device=peak.device).unsqueeze(1) * step
     j = first + offset
     apart = (first - peak) + offset
@@ -125,7 +133,7 @@ def _summed(log_peak: Tensor, alpha: Tensor, order: int) -> Tensor:
     close = ratio.abs() < 0.5
     near = peak * ((1 + ratio) * torch.log1p(torch.where(close, ratio, 0.0)) - ratio)
     divergence = torch.where(close, near, j * (j.log() - log_peak) - apart)
-    values = _Values(j, alpha, bool((step == 1).all()))
+    values = _Values(j, alpha, is_read and bool((step == 1).all()))
     exponent = -more * divergence - values(stirling_error, torch.ones_like(alpha)) - values(stirling_error, alpha)
     exponent = torch.where(inside, exponent, -math.inf)
     found = [exponent.logsumexp(0) + step.log()]

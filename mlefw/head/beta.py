@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Beta as TorchBeta
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
+from torch.types import _size
 
 from mlefw import inverse_link
 from mlefw.distribution.link import SHARE
@@ -65,6 +66,24 @@ class Beta(TorchBeta):
         errors = _error(self.concentration1, log_phi + log_mean) + _error(self.concentration0, log_phi + log_rest)
         normaliser = errors - stirling_error(self.precision) + 0.5 * math.log(2 * math.pi)
         return 0.5 * (log_phi + log_mean + log_rest) - normaliser - divergence - log_y - log_other
+
+    @torch.no_grad()
+    def sample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws, (*sample_shape, *batch)."""
+        return drawn(self.concentration1, self.concentration0, sample_shape)
+
+
+def drawn(a: Tensor, b: Tensor, sample_shape: _size) -> Tensor:
+    """Draws of beta variables with shapes a and b, (*batch,): (*sample_shape, *batch).
+
+    They are shares of two gamma variables, and the numbers that torch's own draws are; of those torch would read a
+    value for each call from the device.
+    """
+    shapes = torch.stack([a, b], -1)
+    gamma = torch._standard_gamma(shapes.expand(*sample_shape, *shapes.shape).contiguous())
+    tiny = torch.finfo(gamma.dtype).tiny
+    first, second = gamma.clamp(min=tiny).unbind(-1)
+    return (first / (first + second)).clamp(tiny, 1 - torch.finfo(gamma.dtype).eps / 2)
 
 
 def _divergence(a: Tensor, d: Tensor, reached: Tensor) -> Tensor:

@@ -11,9 +11,11 @@ from torch.nn.functional import logsigmoid
 from torch.types import _size
 
 from mlefw import inverse_link
+from mlefw.distribution.awaited import awaited
 from mlefw.distribution.cdf import tail
 from mlefw.distribution.parameter import Limit, ParameterSource
 from mlefw.distribution.special import log_rising
+from mlefw.head.beta import drawn
 from mlefw.head.binomial import Binomial
 from mlefw.head.head import Start
 from mlefw.head.trials import TrialsHead
@@ -61,9 +63,9 @@ class BetaBinomial(Distribution):
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
         """Draws, (*sample_shape, *batch)."""
         precision = (-self.logit_correlation).clamp(max=50.0).exp()
-        shapes = precision * self.logits.sigmoid(), precision * (-self.logits).sigmoid()
         least = torch.finfo(precision.dtype).tiny
-        share = torch.distributions.Beta(*(shape.clamp(min=least) for shape in shapes)).sample(sample_shape)
+        a, b = ((precision * share.sigmoid()).clamp(min=least) for share in (self.logits, -self.logits))
+        share = drawn(a, b, sample_shape)
         return torch.binomial(self.trials.expand_as(share).contiguous(), share)
 
 
@@ -81,7 +83,7 @@ def _(distribution: BetaBinomial, y: Tensor, above: bool) -> Tensor:
 
 def _counts(last: Tensor) -> Iterator[Tensor]:
     """The counts from 0 to the largest of `last` (*batch,), in blocks (k, 1, …, 1)."""
-    end = int(last.max()) + 1 if last.numel() else 0
+    end = int(awaited(last.max())) + 1 if last.numel() else 0
     for start in range(0, end, _BLOCK):
         block = torch.arange(start, min(start + _BLOCK, end), dtype=last.dtype, device=last.device)
         yield block.view(-1, *(1 for _ in last.shape))

@@ -14,7 +14,7 @@ from torch.distributions.transforms import Transform
 
 from mlefw import inverse_link
 from mlefw.distribution.parameter import Limit
-from mlefw.distribution.precision import by_column, promote
+from mlefw.distribution.precision import by_column, full_precision, promote
 from mlefw.errors import UsageError
 from mlefw.inverse_link import Power
 
@@ -234,7 +234,7 @@ class Head(nn.Module, ABC):
             ValueError: the last dimension of eta is not `eta_dim`.
         """
         # Contiguous columns: metrics then work on each parameter in vectorised code.
-        with torch.autocast(eta.device.type, enabled=False):
+        with full_precision(eta.device):
             return self.distribution(by_column(self.complete(by_column(eta))))
 
     def as_target(self, y: Tensor) -> Tensor:
@@ -256,7 +256,7 @@ class Head(nn.Module, ABC):
         if y.shape != eta.shape[:-1] + self.event_shape:
             expected = tuple(eta.shape[:-1] + self.event_shape)
             raise ValueError(f"{type(self).__name__}: y has shape {tuple(y.shape)}, expected {expected}")
-        with torch.autocast(eta.device.type, enabled=False):
+        with full_precision(eta.device):
             return self.nll_complete(self.complete(eta), self.as_target(y))
 
     @final
@@ -264,7 +264,7 @@ class Head(nn.Module, ABC):
         """The function that training descends, (*batch,): the NLL, or a smooth one that differs by less than `kink`."""
         if not self.kink:
             return self.nll(eta, y)
-        with torch.autocast(eta.device.type, enabled=False):
+        with full_precision(eta.device):
             return self.rounded_nll(self.complete(eta), self.as_target(y))
 
     def narrow_nll(self, eta: Tensor, y: Tensor) -> Tensor:

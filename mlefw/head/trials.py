@@ -37,7 +37,7 @@ class TrialsHead(FactorizedHead):
     def counted(self, given: Callable[[Tensor], Distribution], like: Tensor) -> Distribution:
         """The distribution of the count; `given` makes it from numbers of trials, shaped like the tensor `like`."""
         if self.trials is None:
-            return GivenTrials(given, like.shape)
+            return GivenTrials(given, like.shape, like.device)
         return given(torch.full_like(like, self.trials))
 
     def parted(self, y: Tensor) -> tuple[Tensor, Tensor]:

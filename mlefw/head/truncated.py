@@ -74,7 +74,9 @@ class TruncatedHead(ComponentHead):
         """The truncated distribution for a complete eta."""
         whole = self.component.distribution(eta)
         if isinstance(whole, GivenTrials):
-            return GivenTrials(lambda trials: Truncated(whole.given(trials), self.lower, self.upper), whole.batch_shape)
+            return GivenTrials(
+                lambda trials: Truncated(whole.given(trials), self.lower, self.upper), whole.batch_shape, whole.device
+            )
         return Truncated(whole, self.lower, self.upper)
 
     def recession(self, y: Tensor) -> dict[str, Rises]:

@@ -9,6 +9,7 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from mlefw import inverse_link
+from mlefw.distribution.awaited import awaited
 from mlefw.distribution.cdf import tail
 from mlefw.distribution.incomplete import gammainc, gammaincc
 from mlefw.distribution.parameter import Limit, ParameterSource
@@ -126,14 +127,19 @@ def _terms(distribution: Tweedie, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # For small rates few numbers have a probability, and most of the time goes into incomplete gamma functions.
     most = (
         int((rate + 9 * rate.sqrt() + 16).detach().max())
-        if rate.numel() and bool((first == 1).all())
+        if _is_read(rate) and bool((first == 1).all())
         else 2 * _NODES + 1
     )
     node = torch.arange(min(most, 2 * _NODES + 1), dtype=rate.dtype, device=rate.device)
     count = first + node.reshape(-1, *[1] * max(rate.ndim, y.ndim)) * step
     share = torch.exp(count * rate.log() - rate - torch.lgamma(count + 1)) * step * (count > 0.5)
     x = y / distribution.scale
-    return share, (count * alpha).clamp(min=1e-3 * float(alpha.detach().min())), x
+    return share, torch.maximum(count * alpha, 1e-3 * alpha.detach()), x
+
+
+def _is_read(value: Tensor) -> bool:
+    """Whether values may say how many terms are needed: another device than the CPU would have to be waited for."""
+    return bool(value.numel()) and value.device.type == "cpu"
 
 
 def _mean_difference(rate: Tensor, alpha: Tensor) -> Tensor:
@@ -151,7 +157,7 @@ def _mean_difference(rate: Tensor, alpha: Tensor) -> Tensor:
         return -torch.expm1(-2 * rate * turned) / sine.square()
 
     # Powers of sums of large shapes oscillate before they vanish.
-    num_nodes = _MANY if alpha.numel() and float(alpha.detach().max()) > _SHAPE else _FEW
+    num_nodes = _FEW if _is_read(alpha) and not bool((alpha > _SHAPE).any()) else _MANY
     ends = torch.zeros_like(rate)
     return 2 / math.pi * segment(integrand, ends + math.pi / 2, ends, num_nodes=num_nodes)
 
@@ -182,7 +188,7 @@ def _(distribution: Tweedie, level: Level) -> Tensor:
         # A step at the end of the search may leave the bracket by its rounding error.
         ends = step.abs() < _ENOUGH
         at = torch.where(ends | ((there > low) & (there < high)), there, 0.5 * (low + high))
-        if bool(ends.all()):
+        if awaited(ends.all()):
             break
     return torch.where(some, at.exp(), torch.zeros_like(at))
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mlefw.distribution.crps import row_crps
+from mlefw.distribution.precision import full_precision
 from mlefw.distribution.quantile import quantile
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
@@ -58,7 +59,7 @@ class Crps(Loss):
 
     def forward(self, head: Head, eta: Tensor, y: Tensor) -> Tensor:
         """The loss of each row, (*batch,)."""
-        with torch.autocast(eta.device.type, enabled=False):
+        with full_precision(eta.device):
             return row_crps(head(eta), head.as_target(y)) / self.unit
 
 

@@ -1,8 +1,8 @@
 """Cross-entropy with label smoothing."""
 
-import torch
 from torch import Tensor
 
+from mlefw.distribution.precision import full_precision
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.loss.base import Loss, check_classes, log_probabilities
@@ -28,6 +28,6 @@ class LabelSmoothing(Loss):
     def forward(self, head: Head, eta: Tensor, y: Tensor) -> Tensor:
         """The loss of each row, (*batch,)."""
         nll = head.nll(eta, y)
-        with torch.autocast(eta.device.type, enabled=False):
+        with full_precision(eta.device):
             spread = -log_probabilities(head(eta)).mean(-1)
         return (1 - self.amount) * nll + self.amount * spread

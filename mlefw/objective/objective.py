@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from mlefw.distributed import ranks, sharding
-from mlefw.distribution.precision import FEW_COLUMNS, promote
+from mlefw.distribution.precision import FEW_COLUMNS, full_precision, promote
 from mlefw.head.base import Head
 from mlefw.loss.base import Loss
 from mlefw.loss.plain import Plain
@@ -135,7 +135,7 @@ class Objective(nn.Module):
     def _narrow_nll(self, batch: Batch) -> Tensor:
         rows, head = batch.rows, self.head
         raw = self._raw(rows.x, rows.offset, batch.standardized)
-        with torch.autocast(raw.device.type, enabled=False):
+        with full_precision(raw.device):
             return head.narrow_nll(torch.addcmul(head.center.float(), head.gain.float(), raw.float()), rows.y)
 
     def smooth_penalty(self) -> Tensor:

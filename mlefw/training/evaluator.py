@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mlefw.distributed import ranks
+from mlefw.distribution.precision import is_mixed_precision
 from mlefw.metric.accumulator import Accumulator
 from mlefw.metric.base import Metric
 from mlefw.objective.gradient import is_replayable
@@ -62,7 +63,7 @@ class Evaluator:
         """The sums of all metrics over a block, by a replay where that is possible."""
         rows = block.rows
         # Autocast keeps weights that it has rounded for later blocks: a tape would hold them as constants.
-        is_mixed = torch.is_autocast_enabled(rows.x.device.type)
+        is_mixed = is_mixed_precision(rows.x.device)
         if not self.is_replayable or is_mixed or has_pass_hooks(self.objective):
             return self._pass(block)
         key = (rows.x.shape, rows.x.dtype, rows.x.device, rows.y.shape, rows.y.dtype, block.standardized)

@@ -54,7 +54,11 @@ def pooled(members: Sequence[Distribution], log_weight: Tensor) -> Distribution:
         return PooledCensored(members, log_weight)  # type: ignore[arg-type]
     if all(isinstance(member, GivenTrials) for member in members):
         first = members[0].batch_shape
-        return GivenTrials(lambda trials: pooled([m.given(trials) for m in members], log_weight), first)  # type: ignore[attr-defined]
+        return GivenTrials(
+            lambda trials: pooled([m.given(trials) for m in members], log_weight),  # type: ignore[attr-defined]
+            first,
+            members[0].device,  # type: ignore[attr-defined]
+        )
     component = SideBySide(members)
     return Pool(TorchCategorical(logits=log_weight.expand(component.batch_shape)), component, validate_args=False)
 

@@ -1,0 +1,36 @@
+"""mlefw export: a trained run as one file for other programs."""
+
+from mlefw.configuration.settings import ExportSettings
+from mlefw.errors import UsageError
+from mlefw.run import export, pooled
+from mlefw.run.export import SUFFIXES
+from mlefw.run.new_data import adapted, check_folder, check_output, read_blocks
+from mlefw.system.local_path import local_path
+from mlefw.system.own_folder import mark_own
+from mlefw.system.random_state import isolated
+
+
+@isolated("prediction")
+def run(config: ExportSettings, plugins: tuple[str, ...] = ()) -> str:
+    """Write the file and its description; what is to be printed.
+
+    The file is compared with the model on rows of `data.path`, or else on training rows of the run.
+
+    Raises:
+        UsageError: a mistake in settings, checkpoint or data, or a model that cannot be exported.
+    """
+    if not config.run:
+        raise UsageError("run= is missing: expected a run directory or a .ckpt file")
+    export.check_format(config.format)
+    trained = adapted(pooled.load(config.run, plugins), config.data.missing, config.data.unseen)
+    for path in pooled.paths_of(config.run):
+        mark_own(path)
+    folder = trained.path if trained.path.is_dir() else trained.path.parent.parent
+    given = local_path(config.path, "path") if config.path else folder / f"model{SUFFIXES[config.format]}"
+    for path in (given, export.schema_path(given)):
+        check_output(path, config.overwrite, "path")
+    check_folder(given, "path")
+    first = next(iter(read_blocks(trained, config.data, "train")))
+    written, checked = export.export(trained, first.table, given, config.format, config.quantiles)
+    gap = checked["largest_relative_difference"]
+    return f"{written} ({checked['rows']} rows differ from mlefw predict by at most {gap:.1g} of a value)"

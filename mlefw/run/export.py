@@ -1,0 +1,242 @@
+"""Writing a trained model to one file of another format, and comparing the file with the model before it is kept."""
+
+import contextlib
+import io
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlefw.distribution.trials import GivenTrials
+from mlefw.errors import UsageError
+from mlefw.reading.table import Table
+from mlefw.rows.rows import Rows
+from mlefw.run.checkpoint import Trained
+from mlefw.run.export_schema import described
+from mlefw.run.exported import Exported, lgamma
+from mlefw.run.pooled import Pooled
+from mlefw.run.predict import check_probabilities, figure_columns
+from mlefw.schema.schema import Schema
+from mlefw.system.atomic import Json, write_bytes, write_json
+
+Format = Literal["onnx", "torch_export"]
+SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "torch_export": ".pt2"}
+Arrays = dict[str, np.ndarray]
+_CLOSE, _CLOSE_NARROW = 1e-6, 1e-4
+"""Largest difference from the model, as a share of a value's size, of parameters in 64 and in 32 bit."""
+_COMPARED = 512
+"""Most rows on which a file is compared with the model."""
+
+
+def export(
+    trained: Trained, table: Table, path: Path, form: str = "onnx", quantiles: Sequence[float] = ()
+) -> tuple[Path, Json]:
+    """Write the model to `path`, and its description to `schema_path(path)`; the absolute path, and how they compare.
+
+    Args:
+        trained: the model.
+        table: rows on which the file is compared with the model; of many the first 512.
+        path: the file.
+        form: `onnx` or `torch_export`.
+        quantiles: probabilities of quantiles among the outputs.
+
+    Raises:
+        UsageError: the format is unknown, its packages are missing, the model or a quantile cannot be exported, or the
+            file differs from the model. No file is left behind.
+    """
+    check_format(form)
+    if isinstance(trained, Pooled):
+        raise UsageError("an ensemble, or a mixture of several runs, is not exported: expected a single run")
+    if isinstance(trained.schema, Schema) and trained.schema.design is not None and _has_shifts(trained.schema):
+        raise UsageError("a formula with an offset is not exported: expected data.offset=column in training")
+    check_probabilities(trained, 0.9, quantiles)
+    table = table.take(np.arange(min(table.num_rows, _COMPARED)))
+    rows = trained.rows(table, target_required=False)
+    if not rows.num_rows:
+        raise UsageError("there are no rows on which the exported file could be compared with the model")
+    program, inputs = Exported(trained, quantiles), inputs_of(trained, table, rows)
+    content, call = (_onnx if form == "onnx" else _torch_export)(program, inputs)
+    found = call({name: value.numpy() for name, value in inputs.items()})
+    expected = _expected(trained, rows, program, inputs, quantiles)
+    checked = _compared(trained, found, expected)
+    one = call({name: value[:1].numpy() for name, value in inputs.items()})
+    _compared(trained, one, {name: value[:1] for name, value in expected.items()})
+    about = {"format": form, **described(trained, {k: v.numpy() for k, v in inputs.items()}, found, checked)}
+    write_bytes(path, content)
+    write_json(schema_path(path), about)
+    return path.absolute(), checked
+
+
+def schema_path(path: Path) -> Path:
+    """The file that describes an exported file: its name with `.json` behind it."""
+    return path.with_name(f"{path.name}.json")
+
+
+def check_format(form: str) -> None:
+    """Check that the format is known and that its packages are installed.
+
+    Raises:
+        UsageError: it is not, or they are not.
+    """
+    if form not in get_args(Format):
+        raise UsageError(f"format={form}: expected {' or '.join(get_args(Format))}")
+    if form == "onnx":
+        try:
+            import onnxruntime
+            import onnxscript
+        except ImportError as error:
+            raise UsageError(f"format=onnx: {error}\n  pip install 'mlefw[export]', or format=torch_export") from None
+        assert onnxruntime and onnxscript
+
+
+def inputs_of(trained: Trained, table: Table, rows: Rows) -> dict[str, Tensor]:
+    """The inputs of an exported file for some rows, by name: x, and offset, exposure and trials if the run has them."""
+    schema, found = trained.schema, {"x": rows.x}
+    if isinstance(schema, Schema):
+        columns = {"offset": schema.offset, "exposure": schema.exposure, "trials": schema.trials}
+        for name, column in columns.items():
+            if column is not None:
+                found[name] = torch.from_numpy(table.columns[column].astype(np.float64))
+    elif getattr(schema, "offset", None) is not None:
+        found["offset"] = rows.offset
+    return {name: value.contiguous() for name, value in found.items()}
+
+
+def _has_shifts(schema: Schema) -> bool:
+    return schema.design is not None and any(one.offsets for one in schema.design.parameters)
+
+
+@torch.no_grad()
+def _expected(
+    trained: Trained, rows: Rows, program: Exported, inputs: Mapping[str, Tensor], quantiles: Sequence[float]
+) -> Arrays:
+    """What `mlefw predict` gives for the rows, by the names of outputs; parameters by the model as it is."""
+    found = {name: value.numpy() for name, value in program(**inputs).items()}
+    if trained.schema.row_shape.positions:
+        return found
+    predicted = trained.objective.head(trained.objective.eta(rows.x, rows.offset))
+    shown = predicted.given(rows.y[..., 1]) if isinstance(predicted, GivenTrials) else predicted
+    columns = {name: np.asarray(column) for name, column in figure_columns(trained, shown, 0.9, quantiles).items()}
+    for name in found:
+        prefix = name.removesuffix("probs")
+        if name in columns:
+            found[name] = columns[name].astype(np.float64)
+        elif name.endswith("probs"):
+            target = next(t for t in trained.schema.targets if prefix in ("", f"{t.name}_") and t.labels)
+            labels = target.labels or ()
+            found[name] = np.stack([columns[f"{prefix}prob_{label}"] for label in labels], -1).astype(np.float64)
+    return found
+
+
+def _compared(trained: Trained, found: Arrays, expected: Arrays) -> Json:
+    """How far outputs are from what is expected, as a share of the size of values.
+
+    Raises:
+        UsageError: one differs by more than is allowed.
+    """
+    narrow = any(p.dtype != torch.float64 for p in trained.objective.model.parameters())
+    allowed, worst = _CLOSE_NARROW if narrow else _CLOSE, 0.0
+    for name, value in expected.items():
+        gap = _gap(found[name], value)
+        if not gap <= allowed:
+            raise UsageError(
+                f"the exported file differs from the model: {name} by {gap:.2g} of its size, of which {allowed:g} are "
+                "allowed: nothing was written"
+            )
+        worst = max(worst, gap)
+    num_rows = len(next(iter(expected.values())))
+    return {"rows": num_rows, "largest_relative_difference": worst, "allowed": allowed}
+
+
+def _gap(found: np.ndarray, value: np.ndarray) -> float:
+    """The largest difference as a share of a value's size, or of the usual size where that is larger."""
+    if found.shape != value.shape or not np.array_equal(np.isfinite(found), np.isfinite(value)):
+        return math.inf
+    finite = np.isfinite(value)
+    if not np.array_equal(found[~finite], value[~finite], equal_nan=True):
+        return math.inf
+    if not finite.any():
+        return 0.0
+    size = np.maximum(np.abs(value[finite]), np.median(np.abs(value[finite])))
+    return float((np.abs(found[finite] - value[finite]) / np.maximum(size, np.finfo(np.float64).tiny)).max())
+
+
+def _program(program: Exported, inputs: Mapping[str, Tensor]) -> Any:
+    """The recorded program, for any number of rows.
+
+    Raises:
+        UsageError: a step of the model depends on values, or is one that torch cannot record.
+    """
+    rows = torch.export.Dim("rows")
+    # Two rows or more: torch takes a size of one for a constant.
+    several = {name: torch.cat([value, value])[: max(2, len(value))] for name, value in inputs.items()}
+    shapes = {name: {0: rows} for name in several}
+    try:
+        with quiet():
+            return torch.export.export(program, (), several, dynamic_shapes=shapes)
+    except Exception as error:
+        raise _refused(program, error) from error
+
+
+def _torch_export(program: Exported, inputs: Mapping[str, Tensor]) -> tuple[bytes, Callable[[Arrays], Arrays]]:
+    content = io.BytesIO()
+    with quiet():
+        torch.export.save(_program(program, inputs), content)
+        module = torch.export.load(io.BytesIO(content.getvalue())).module()
+
+    def call(arrays: Arrays) -> Arrays:
+        with torch.no_grad():
+            found = module(**{name: torch.from_numpy(value) for name, value in arrays.items()})
+        return {name: value.numpy() for name, value in found.items()}
+
+    return content.getvalue(), call
+
+
+def _onnx(program: Exported, inputs: Mapping[str, Tensor]) -> tuple[bytes, Callable[[Arrays], Arrays]]:
+    import onnxruntime
+
+    with torch.no_grad():
+        names = list(program(**inputs))
+    recorded = _program(program, inputs)
+    try:
+        with quiet():
+            recorded = recorded.run_decompositions({torch.ops.aten.lgamma.default: lgamma})
+            written = torch.onnx.export(
+                recorded, (), kwargs=dict(inputs), output_names=names, dynamo=True, optimize=True, verbose=False
+            )
+            content = written.model_proto.SerializeToString()
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 3
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _refused(program, error) from error
+
+    def call(arrays: Arrays) -> Arrays:
+        return dict(zip(names, session.run(names, arrays), strict=True))
+
+    return content, call
+
+
+def _refused(program: Exported, error: Exception) -> UsageError:
+    head, model = (type(part).__name__ for part in (program.heads[0], program.objective.model.model))
+    reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+    return UsageError(f"the model cannot be exported ({head} behind {model}): {reason.strip()[:300]}")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what torch and its libraries print and warn of about their own steps."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
