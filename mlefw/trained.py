@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch.distributions import Distribution
 
 from mlefw.configuration.groups import member_settings
+from mlefw.configuration.settings import ExplanationSettings
 from mlefw.data.arrays import Arrays, as_arrays, is_dataset
 from mlefw.data.base import Source
 from mlefw.data.frame import Frame, as_arrow, offered, with_target
@@ -19,9 +21,10 @@ from mlefw.data.strings import Strings
 from mlefw.errors import UsageError
 from mlefw.objective.objective import etas, evaluate
 from mlefw.reading.table import Table
+from mlefw.report.explanation import Explanation
 from mlefw.report.tidy import glance, tidy
 from mlefw.rows.rows import Rows
-from mlefw.run import build, pooled, predict_positions, predict_tokens
+from mlefw.run import build, explain, pooled, predict_positions, predict_tokens
 from mlefw.run.checkpoint import Trained
 from mlefw.run.exact_checkpoint import with_errors
 from mlefw.run.new_data import adapted
@@ -228,6 +231,29 @@ class Model:
         warn_of_far_rows(self._trained.schema, rows, table)
         metrics = self._trained.metrics()
         return dict(figures_on(objective, evaluate(objective, rows), rows, metrics))
+
+    @preserved()
+    @isolated("explanation")
+    def explain(self, data: Any, target: Any = None, **settings: int) -> Explanation:
+        """Which feature carries how many nats, and how each moves the prediction, as `mlefw explain` says it.
+
+        Args:
+            data: rows, with the target among the columns unless it is given.
+            target: the values of the target, (n,).
+            **settings: `max_rows`, `repeats`, `bins` and `seed` of `ExplanationSettings`.
+
+        Returns:
+            The explanation: `tables()` has columns by name, `sentence()` the conclusion, `pictures()` PNG files.
+
+        Raises:
+            UsageError: a setting is out of range, columns are missing, or the model is not one of a table.
+        """
+        explain.check(self._trained)
+        known = [one.name for one in fields(ExplanationSettings)]
+        if unknown := sorted({*settings} - {*known}):
+            raise UsageError(f"explain({unknown[0]}=…): there is no such setting: expected {', '.join(known)}")
+        how = ExplanationSettings(**settings)
+        return explain.explain(self._trained, [self._table(data, prediction=False, target=target)], how)
 
     @preserved()
     def sample(

@@ -29,7 +29,7 @@ PAGES = ("--cfg", "--info", "--shell-completion", "--hydra-help", "--version")
 _COMPOSING = ("--plugin", "--config-dir", "--package", "--resolve", *PAGES)
 _KNOWN: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("train", "baseline", "check"), ("--multirun", *_COMPOSING)),
-    **dict.fromkeys(("evaluate", "predict", "sample"), _COMPOSING),
+    **dict.fromkeys(("evaluate", "predict", "explain", "sample"), _COMPOSING),
     "anova": ("--plugin",),
 }
 
