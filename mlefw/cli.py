@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "score a trained run on data: run=DIR [data.path=FILE]",
     "predict": "predictive distributions of new rows: run=DIR data.path=FILE output=FILE",
     "export": "a trained run as one file for other programs: run=DIR format=onnx quantiles=[0.05,0.95]",
+    "explain": "which feature carries how many nats: run=DIR [data.path=FILE] output=FOLDER",
     "sample": "a text that a run on text draws: run=DIR prompt=TEXT length=500 [output=FILE]",
     "compare": "one ranked table over runs or a sweep: runs=DIR [report=FILE.html]",
     "anova": "tests of nested models: runs=[A,B]; of the terms of one: runs=A [table=FILE]",
@@ -88,7 +89,9 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     flags.admit_plugins(given.plugins)
     overrides = without_secrets(overrides)
     if command == "compare":
-        return _compare(overrides)
+        from mlefw.command import compare
+
+        return compare.main(overrides)
     if command == "anova":
         from mlefw.command import anova
 
@@ -122,7 +125,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     config = read_settings(command, flags.with_defaults_of_many_runs(command, overrides), config_dirs, admitted)
     if config.get("resume"):
         raise UsageError(f"resume={config['resume']}: expected only on the command line of mlefw train")
-    if command in ("evaluate", "predict", "sample", "export"):
+    if command in flags.APPLIED:
         return _apply(command, resolve(config), admitted)
     return _run(command, config, resolve(config)["run_dir"])
 
@@ -162,58 +165,29 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
 
 def _apply(command: str, config: Node, plugins: tuple[str, ...]) -> int:
-    """Run `evaluate`, `predict`, `export` or `sample`."""
-    from mlefw.command import evaluate, export, predict, sample
+    """Run a command that applies a trained run."""
+    from mlefw.command import evaluate, explain, export, predict, sample
     from mlefw.command.outermost import finish_imports
-    from mlefw.configuration.settings import EvaluationSettings, ExportSettings, PredictionSettings, SampleSettings
+    from mlefw.configuration import settings
+    from mlefw.report import explanation
     from mlefw.report.sentences import evaluation_lines
     from mlefw.system.terminal import console
 
     finish_imports()
     if command == "predict":
-        lines = [f"written: {predict.run(PredictionSettings.of(config), plugins)}"]
+        lines = [f"written: {predict.run(settings.PredictionSettings.of(config), plugins)}"]
     elif command == "export":
-        lines = [f"written: {export.run(ExportSettings.of(config), plugins)}"]
+        lines = [f"written: {export.run(settings.ExportSettings.of(config), plugins)}"]
+    elif command == "explain":
+        found, folder = explain.run(settings.ExplainSettings.of(config), plugins)
+        lines = [*explanation.lines(found), f"written: {folder}"]
     elif command == "sample":
-        lines = [sample.run(SampleSettings.of(config), plugins)]
+        lines = [sample.run(settings.SampleSettings.of(config), plugins)]
     else:
-        lines = evaluation_lines(evaluate.run(EvaluationSettings.of(config), plugins))
+        lines = evaluation_lines(evaluate.run(settings.EvaluationSettings.of(config), plugins))
     out = console()
     for line in lines:
         out.print(line, soft_wrap=True, markup=False, emoji=False)
-    return 0
-
-
-def _compare(arguments: Sequence[str]) -> int:
-    from mlefw.command import compare
-    from mlefw.configuration.path_setting import literal, several
-    from mlefw.system.terminal import console
-
-    runs: list[str] = []
-    report, measure, split, overwrite = "", "", "", False
-    for argument in arguments:
-        if argument.startswith("report="):
-            report = literal(argument.removeprefix("report="))
-        elif argument.startswith("measure="):
-            measure = argument.removeprefix("measure=")
-        elif argument.startswith("split="):
-            split = argument.removeprefix("split=")
-        elif argument.startswith("overwrite="):
-            overwrite = argument.lower() == "overwrite=true"
-        else:
-            runs += several(argument.removeprefix("runs="))
-    if report:
-        compare.check_report(local_path(report, "report"), overwrite)
-    summaries = compare.run(runs, measure, split)
-    out = console()
-    out.print(compare.table(summaries))
-    for sentence in compare.sentences(summaries):
-        out.print(sentence, soft_wrap=True, markup=False)
-    if report:
-        from mlefw.command.comparison_page import write_report
-
-        write_report(summaries, local_path(report, "report"))
-        out.print(f"written: {report}", soft_wrap=True, markup=False)
     return 0
 
 
@@ -240,7 +214,7 @@ def help_page(command: str | None = None) -> str:
     )
     if command is not None:
         intro = f"mlefw {command}: {COMMANDS[command]}\n\nusage: mlefw {command} [setting=value …]"
-    if command in ("evaluate", "predict", "sample", "export"):
+    if command in flags.APPLIED:
         lines = (config_root() / f"{command}.yaml").read_text(encoding="utf-8").split("hydra_logging: none\n", 1)[1]
         return f"{intro}\n\nsettings{lines.rstrip()}"
     if command == "compare":

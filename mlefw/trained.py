@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ from torch import nn
 from torch.distributions import Distribution
 
 from mlefw.configuration.groups import member_settings
+from mlefw.configuration.settings import ExplanationSettings
 from mlefw.data.frame import offered
 from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.objective.objective import etas, evaluate
 from mlefw.reading.in_memory import as_frame, like, pair_of
 from mlefw.reading.table import Table
+from mlefw.report.explanation import Explanation
 from mlefw.report.notebook import model_html, run_html
 from mlefw.report.tidy import glance, tidy
 from mlefw.rows.rows import Rows
-from mlefw.run import build, drawn, export, pooled
+from mlefw.run import build, drawn, explain, export, pooled
 from mlefw.run.checkpoint import Trained
 from mlefw.run.coefficients import coefficients
 from mlefw.run.exact_checkpoint import with_errors
@@ -390,7 +393,33 @@ class Model:
         for one in (target, export.schema_path(target)):
             check_output(one, overwrite, "path")
         check_folder(target, "path")
-        return export.export(self._trained, self._table(data, prediction=True), target, format, quantiles)[0]
+        return export.export(self._trained, table_of(self._trained, data, prediction=True), target, format, quantiles)[
+            0
+        ]
+
+    @preserved()
+    @isolated("explanation")
+    def explain(self, data: Any, target: Any = None, **settings: int) -> Explanation:
+        """Which feature carries how many nats, and how each moves the prediction, as `mlefw explain` says it.
+
+        Args:
+            data: rows, with the target among the columns unless it is given.
+            target: the values of the target, (n,).
+            **settings: `max_rows`, `repeats`, `bins` and `seed` of `ExplanationSettings`.
+
+        Returns:
+            The explanation: `tables()` has columns by name, `sentence()` the conclusion, `pictures()` PNG files.
+
+        Raises:
+            UsageError: a setting is out of range, columns are missing, or the model is not one of a table.
+        """
+        explain.check(self._trained)
+        known = [one.name for one in fields(ExplanationSettings)]
+        if unknown := sorted({*settings} - {*known}):
+            raise UsageError(f"explain({unknown[0]}=…): there is no such setting: expected {', '.join(known)}")
+        how = ExplanationSettings(**settings)
+        data, target = self._pair(data, target)
+        return explain.explain(self._trained, [table_of(self._trained, data, prediction=False, target=target)], how)
 
     @preserved()
     def sample(

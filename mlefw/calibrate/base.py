@@ -1,7 +1,7 @@
 """`Calibration`, the interface of a recalibration, and the head that applies one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -25,12 +25,37 @@ class Calibration(nn.Module, ABC):
     takes: ClassVar[str]
     """The heads that the recalibration is for, in words, for messages."""
 
+    changes_density: ClassVar[bool] = True
+    """Whether the map changes the density, and so the NLL, and not only intervals and quantiles."""
+
     min_rows: int = 1
     """Least number of validation rows to fit the map on."""
 
     @abstractmethod
     def fits(self, distribution: Distribution) -> bool:
         """Whether the recalibration applies to distributions of this kind."""
+
+    def check_rows(self, weight: Tensor) -> None:
+        """Check the weights of the validation rows, (n, *positions), before training; by default all are taken.
+
+        Raises:
+            UsageError: the map cannot be fitted on such rows.
+        """
+
+    def check_mixture(self, out_of_fold: bool) -> None:
+        """Check that recalibrated models may be mixed; by default they may, each by its own map.
+
+        Args:
+            out_of_fold: whether all rows are shared out, each as a validation row of one of the models.
+
+        Raises:
+            UsageError: the mixture would not be what the recalibration says.
+        """
+
+    def warn_of(self, levels: Sequence[float], quantiles: Sequence[float]) -> None:
+        """Warn of levels of intervals and probabilities of quantiles that are asked for and for which the map has too
+        few rows; by default of none.
+        """
 
     @abstractmethod
     def fit(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
@@ -73,6 +98,9 @@ class CalibratedHead(Head):
         self.shared = head.shared
         self.support, self.event_shape = head.support, head.event_shape
         self.num_classes: int | None = getattr(head, "num_classes", None)
+        self.takes_trials = head.takes_trials
+        if hasattr(head, "levels"):
+            self.levels = head.levels
 
     @property
     def log_link(self) -> bool:

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlefw.command.candidates import candidates, scores_of, selection, with_settings
+from mlefw.configuration.path_setting import literal, several
 from mlefw.errors import UsageError
 from mlefw.report import comparison
 from mlefw.report.sentences import model_name
@@ -17,12 +18,44 @@ from mlefw.run.new_data import check_folder, check_output
 from mlefw.system.atomic import Json
 from mlefw.system.local_path import local_path
 from mlefw.system.number_format import number
+from mlefw.system.terminal import console
 
 _SPLITS = ("validation", row_scores.OUT_OF_FOLD, "test", "train")
 """By the first that all runs have they are ranked: test rows are to tell what the chosen one is worth."""
 
 # The two kinds of NLL, which are in different units: `measure` of a summary, and the words for it.
 _MEASURES = {"density": "NLL (of densities)", "mass": "NLL (of masses)"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Read the arguments of the command line, print the table, and return the exit code."""
+    runs: list[str] = []
+    report, measure, split, overwrite = "", "", "", False
+    for argument in arguments:
+        if argument.startswith("report="):
+            report = literal(argument.removeprefix("report="))
+        elif argument.startswith("measure="):
+            measure = argument.removeprefix("measure=")
+        elif argument.startswith("split="):
+            split = argument.removeprefix("split=")
+        elif argument.startswith("overwrite="):
+            overwrite = argument.lower() == "overwrite=true"
+        else:
+            runs += several(argument.removeprefix("runs="))
+    if report:
+        check_report(local_path(report, "report"), overwrite)
+    summaries = run(runs, measure, split)
+    out = console()
+    out.print(table(summaries))
+    for sentence in sentences(summaries):
+        out.print(sentence, soft_wrap=True, markup=False)
+    if report:
+        # Imported here, because a table needs no pictures.
+        from mlefw.command.comparison_page import write_report
+
+        write_report(summaries, local_path(report, "report"))
+        out.print(f"written: {report}", soft_wrap=True, markup=False)
+    return 0
 
 
 def run(runs: Sequence[str], measure: str = "", split: str = "") -> list[Json]:

@@ -14,7 +14,7 @@ from mlefw.configuration.settings import Settings
 from mlefw.distributed import topology
 from mlefw.errors import MlefwError, UsageError
 from mlefw.model.base import StartsAtEstimate
-from mlefw.run import ensemble
+from mlefw.run import build, ensemble
 from mlefw.run.directory import check_free, locked
 from mlefw.run.prepare import prepare, start
 from mlefw.system import shared_work, warning
@@ -45,6 +45,8 @@ def run(config: Settings, root: Path, trained: Train | None = None, is_resumed: 
     started = time.monotonic()
     scheme: Any = instantiate("ensemble", config.ensemble)
     _check(config)
+    if (calibration := build.build_calibration(config.calibrate)) is not None:
+        calibration.check_mixture(scheme.out_of_fold)
     with ExitStack() as held:
         if is_shared := shared_work.is_shareable(config.plain):
             held.enter_context(shared_work.shared_within_block())

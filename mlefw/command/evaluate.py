@@ -51,7 +51,7 @@ def run(config: EvaluationSettings, plugins: tuple[str, ...] = ()) -> Json:
     members = MemberTally(trained) if isinstance(trained, Pooled) else None
     metrics = trained.metrics()
     tally, far = StreamedFigures(trained.objective, metrics), FarRows(trained.schema)
-    before = None if trained.uncalibrated is None else StreamedFigures(trained.uncalibrated, [Nll()], max_cells=0)
+    before = _uncalibrated(trained)
     known = None if members else archive.read(trained.path).get(ESTIMATES)
     uncalibrated = trained.uncalibrated or trained.objective
     scores = UnitScores(trained)
@@ -127,23 +127,42 @@ def _content(
         content |= {"observation": trained.schema.row_shape.observation}
         content |= {"num_observations": tally.population, "nll_se_unit": scores.name}
     split = "new" if config.data.path is not None else config.split or "test"
+    changed = _recalibration(trained, before, figures)
+    content |= {} if changed is None else {"calibration": changed}
     if not isinstance(trained, Pooled):
         rows, shape = {split: tally.kept()[1]}, trained.schema.row_shape
         is_dependent = not shape.is_sequential and (shape.positions or scores.name != "rows")
         units = {split: scores.count or tally.num_rows} if is_dependent else {}
-        parts = (trained.config, trained.objective, rows, {split: figures}, shape.observation, units)
+        of_density = recalibration.of_density(
+            {split: figures}, changed and {**changed, "before": {split: changed["before"]}}
+        )
+        parts = (trained.config, trained.objective, rows, of_density, shape.observation, units)
         misfit = judgement.judge(*parts)
         content |= {} if misfit is None else {"misfit": misfit}
     if config.data.path is None:
         content["split"] = config.split or "test"
         folder = trained.path if isinstance(trained, Pooled) else local_path(config.run, "run")
         content |= _stored_estimates(folder, content)
-    if trained.calibration is not None and before is not None:
-        when = {"before": before.sums(), "after": figures}
-        nll = {name: {"nll_nats": some["nll_nats"]} if _has_finite_nll(some) else {} for name, some in when.items()}
-        fitted = {"method": trained.config.choice("calibrate"), "fitted_on": recalibration.FITTED_ON}
-        content["calibration"] = {**fitted, "parameters": trained.calibration.figures(), **nll}
     return content
+
+
+def _recalibration(trained: Trained, before: StreamedFigures | None, figures: Mapping[str, float]) -> Json | None:
+    """The entry of a recalibration, with figures before it and after it; None without one."""
+    if trained.calibration is None or before is None:
+        return None
+    when = {"before": before.sums(), "after": figures}
+    found = {name: {"nll_nats": some["nll_nats"]} if _has_finite_nll(some) else {} for name, some in when.items()}
+    if not trained.calibration.changes_density:
+        found = {name: found[name] | recalibration.shown_intervals(some) for name, some in when.items()}
+    return {**recalibration.fitted(trained.config.choice("calibrate"), trained.calibration), **found}
+
+
+def _uncalibrated(trained: Trained) -> StreamedFigures | None:
+    """The NLL, and where only intervals are recalibrated the figures of intervals, without the recalibration."""
+    if trained.uncalibrated is None or trained.calibration is None:
+        return None
+    more = recalibration.trials_aware(trained.objective.head, recalibration.interval_metrics(trained.calibration))
+    return StreamedFigures(trained.uncalibrated, [Nll(), *more], max_cells=0)
 
 
 def _averaged(averaged: AveragedTally, scores: UnitScores) -> dict[str, float]:

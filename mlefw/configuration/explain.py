@@ -3,6 +3,7 @@
 import re
 
 from mlefw.configuration.check import nearest
+from mlefw.configuration.flags import APPLIED
 from mlefw.configuration.groups import known_settings
 from mlefw.configuration.yaml_folder import config_root, members
 
@@ -43,7 +44,7 @@ def _suggest(command: str, key: str) -> str:
     """What may be meant by an unknown setting, to follow the message that it is unknown."""
     known = known_settings(command)
     head, _, rest = key.partition(".")
-    if command in ("evaluate", "predict", "sample", "export") and head in known_settings("train") and head not in known:
+    if command in APPLIED and head in known_settings("train") and head not in known:
         return " It is that of the trained run, which is read from its checkpoint: leave it out."
     if rest and head in known and isinstance(known[head], dict):
         return nearest(rest, known[head]) or f" {head} has other settings: mlefw {command} --cfg job shows them."

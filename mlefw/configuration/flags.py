@@ -27,9 +27,11 @@ PAGES = ("--cfg", "--info", "--shell-completion", "--hydra-help", "--version")
 """Flags that make Hydra print something instead of running the command."""
 
 _COMPOSING = ("--plugin", "--config-dir", "--package", "--resolve", *PAGES)
+APPLIED = ("evaluate", "predict", "explain", "export", "sample")
+"""Commands that take a trained run, and have the settings of their own file alone."""
 _KNOWN: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("train", "baseline", "check"), ("--multirun", *_COMPOSING)),
-    **dict.fromkeys(("evaluate", "predict", "sample", "export"), _COMPOSING),
+    **dict.fromkeys(APPLIED, _COMPOSING),
     "anova": ("--plugin",),
 }
 

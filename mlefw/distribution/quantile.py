@@ -206,6 +206,7 @@ def section(distribution: Distribution, level: Level, low: Tensor, high: Tensor,
     return high
 
 
+@singledispatch
 def interval(distribution: Distribution, level: float) -> tuple[Tensor, Tensor]:
     """The central interval: the quantiles at (1 − level) / 2 and (1 + level) / 2, each (*batch,)."""
     return quantile(distribution, (1 - level) / 2), quantile(distribution, (1 + level) / 2)

@@ -2,6 +2,7 @@
 
 from abc import ABC
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mlefw.configuration.settings import Node
 from mlefw.data.base import Source
@@ -19,6 +20,9 @@ class Ensemble(ABC):  # noqa: B024 - members may differ by their seeds alone
         member: number of the only member to train, from 0; None to train all members.
         jobs: number of members that are trained at once; None for the number of cores.
     """
+
+    out_of_fold: ClassVar[bool] = False
+    """Whether the validation rows of the members share out all rows, so that each row is held out by one member."""
 
     members: int = 5
     member: int | None = None

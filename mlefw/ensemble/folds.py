@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class Folds(Ensemble):
     those of a run without an ensemble. Folds are those of `cv=kfold` with `data.seed` on the other rows: stratified, or
     of whole groups, as `data.split` says.
     """
+
+    out_of_fold: ClassVar = True
 
     def parts(self, source: Source, table: Table, parts: Parts) -> Parts:
         """The splits of the member; for the whole ensemble, training and validation rows are one training split.

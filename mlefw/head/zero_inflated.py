@@ -66,7 +66,8 @@ class ZeroInflated(Distribution):
 @tail.register
 def _(distribution: ZeroInflated, y: Tensor, above: bool) -> Tensor:
     counted = (-distribution.logits).sigmoid() * tail(distribution.counts, y, above)
-    return counted if above else torch.where(y < 0, counted, counted + distribution.logits.sigmoid())
+    # The additional zeros are above every y below 0, and below or at every other one.
+    return torch.where((y < 0) == above, counted + distribution.logits.sigmoid(), counted)
 
 
 @crps.register

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from mlefw.metric.base import Metric, bare, of_dependent
+from mlefw.metric.base import Metric, bare, of_dependent, seen_by
 
 
 class Accumulator:
@@ -49,10 +49,11 @@ class Accumulator:
         self.has_positions = num_rows is not None
         for metric in self.metrics:
             metric.reset()
+            seen = seen_by(metric, distribution)
             if num_rows is not None and metric.takes_rows:
-                bare(metric.update)(distribution, y, weight, num_rows)
+                bare(metric.update)(seen, y, weight, num_rows)
             else:
-                bare(metric.update)(distribution, y, weight)
+                bare(metric.update)(seen, y, weight)
         return [getattr(part, name) for part, name, _ in self.places]
 
     def add(self, states: Sequence[Tensor]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution
 
 from mlefw.distribution import quantile
+from mlefw.distribution.conformal import density_of
 from mlefw.distribution.precision import promote
 from mlefw.distribution.remembered import class_probabilities as class_probabilities
 from mlefw.distribution.remembered import log_prob as log_prob
@@ -44,6 +45,9 @@ class Metric(torchmetrics.Metric):
 
     Such a distribution is a mixture: the metric may then use only its density, distribution function and quantiles.
     """
+    of_intervals: ClassVar[bool] = False
+    """Whether the figures are of intervals or quantiles, and so of conformal ones after `calibrate=conformal`, which
+    leaves the density, of which all other figures are, as it is."""
 
     def __init__(self, **kwargs: Any) -> None:
         # No synchronisation by torchmetrics: the evaluation sums the states of all metrics over devices in one call.
@@ -91,7 +95,8 @@ class OfTarget(Metric):
         part = self.part(distribution, y, weight)
         self.population += promote(part[2]).sum()
         for metric in self.metrics:
-            bare(metric.update)(*part, *([num_rows] if metric.takes_rows and num_rows is not None else []))
+            more = [num_rows] if metric.takes_rows and num_rows is not None else []
+            bare(metric.update)(seen_by(metric, part[0]), *part[1:], *more)
 
     def compute(self) -> dict[str, Tensor]:
         """The figures; empty if no row had the target."""
@@ -105,7 +110,9 @@ class OfTarget(Metric):
     def exact(self, distribution: Distribution, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """The exact figures of every metric over the given rows; empty if no row has the target."""
         part = self.part(distribution, y, weight)
-        return self._named(metric.exact(*part) for metric in self.metrics) if bool(part[2].any()) else {}
+        if not bool(part[2].any()):
+            return {}
+        return self._named(metric.exact(seen_by(metric, part[0]), *part[1:]) for metric in self.metrics)
 
     def reset(self) -> None:
         """Reset all sums to zero."""
@@ -147,6 +154,11 @@ DEPENDENT = ("_p_value", "_z", "_null", "_debiased", "dispersion_se")
 def of_dependent(figures: Mapping[str, _Value]) -> dict[str, _Value]:
     """The figures that hold for observations that may depend on each other within a row."""
     return {name: value for name, value in figures.items() if not name.endswith(DEPENDENT)}
+
+
+def seen_by(metric: Metric, distribution: Distribution) -> Distribution:
+    """What a metric gets of a distribution with conformal intervals: all of it, or its density alone."""
+    return distribution if metric.of_intervals else density_of(distribution)
 
 
 def bare(method: Any) -> Any:

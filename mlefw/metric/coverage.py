@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from mlefw.distribution.cdf import is_discrete
+from mlefw.distribution.conformal import Conformal
 from mlefw.distribution.precision import promote
 from mlefw.metric.base import Metric, central_90, histogram, pit_bounds, sums
 
@@ -20,11 +21,13 @@ class Coverage(Metric):
       PIT lies in the central interval, so that a true model covers exactly the nominal share (Czado et al., 2009).
     - `coverage_50_z`, …: (share − c) / √(c (1 − c) / n), standard normal under a true model; for continuous targets
       only, because the share of a discrete target has a smaller variance.
+      After `calibrate=conformal` there is none either, since the intervals have an error of their own.
     - `width_90`: mean width of the 90 % interval; `sharpness`: the root mean variance.
     - `interval_score_90`: mean of width + 2/α (distance outside), α = 0.1 (Gneiting & Raftery, 2007).
     """
 
     is_averaged: ClassVar = True
+    of_intervals: ClassVar = True
 
     totals: Tensor
     inside: Tensor
@@ -38,8 +41,19 @@ class Coverage(Metric):
 
     def update(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
         """Add the rows of a block."""
-        lower, upper = pit_bounds(distribution, y)
         weight = promote(weight)
+        if isinstance(distribution, Conformal):
+            self.discrete = self.discrete + 1
+            self.inside = self.inside + distribution.inside(y, [level / 100 for level in _LEVELS]) @ weight
+        else:
+            self._add_central(distribution, y, weight)
+        low, high = central_90(distribution, y)
+        outside = torch.relu(low - y) + torch.relu(y - high)
+        self.totals = self.totals + sums(weight, high - low, distribution.variance, outside)
+
+    def _add_central(self, distribution: Distribution, y: Tensor, weight: Tensor) -> None:
+        """Add the rows whose PIT lies in the central interval of each level."""
+        lower, upper = pit_bounds(distribution, y)
         level = torch.tensor(_LEVELS, dtype=lower.dtype, device=lower.device) / 100
         if is_discrete(distribution):
             self.discrete = self.discrete + 1
@@ -51,9 +65,6 @@ class Coverage(Metric):
         else:
             narrowest = torch.bucketize((2 * upper - 1).abs(), level)
             self.inside = self.inside + histogram(narrowest, weight, len(_LEVELS) + 1)[:-1].cumsum(0)
-        low, high = central_90(distribution, y)
-        outside = torch.relu(low - y) + torch.relu(y - high)
-        self.totals = self.totals + sums(weight, high - low, distribution.variance, outside)
 
     def compute(self) -> dict[str, Tensor]:
         """The figures."""

@@ -82,7 +82,14 @@ class GroupPanel:
 
 
 @drawn
-def term_effects(panels: Sequence[TermPanel], parameter: str, scale: str, band: str) -> Figure:
+def term_effects(
+    panels: Sequence[TermPanel],
+    parameter: str,
+    scale: str,
+    band: str,
+    what: str = "Terms of",
+    rows: str = "the training rows",
+) -> Figure:
     """The effects of terms on one distribution parameter, each in a panel of its own, with 95 % bands and rugs.
 
     Args:
@@ -90,10 +97,12 @@ def term_effects(panels: Sequence[TermPanel], parameter: str, scale: str, band: 
         parameter: name of the parameter.
         scale: what the effects add up to, such as log(rate).
         band: how the band was found, for the subtitle.
+        what: what has the effects, for the subtitle.
+        rows: the rows over whose values the effects range.
     """
     largest = max(panels, key=lambda panel: panel.reach)
-    title = f"{label(largest.variable)} moves {label(scale)} most, by {largest.reach:.3g} over the training rows"
-    shown, figure = _grid(panels, title, f"Terms of {label(parameter)}, less their mean over the rows; {band}")
+    title = f"{label(largest.variable)} moves {label(scale)} most, by {largest.reach:.3g} over {rows}"
+    shown, figure = _grid(panels, title, f"{what} {label(parameter)}, less their mean over the rows; {band}")
     low, high = _range(shown)
     for axes, panel in zip(figure.axes, shown, strict=False):
         for color, (name, line) in zip(_COLORS, panel.lines.items(), strict=False):

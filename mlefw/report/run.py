@@ -19,6 +19,7 @@ _GAPS = {
     "null_gap_se": "± its standard error",
 }
 _STAGES = ("before", "after")
+_WHEN = {"before": "of the density", "after": "of conformal intervals"}
 _LEADING = ("nll_nats", "nll_bits", "nll_se")
 
 
@@ -116,6 +117,8 @@ def _headers(summary: Mapping[str, Any]) -> list[str]:
 
 def _recalibration(summary: Mapping[str, Any]) -> Section:
     content, splits = summary["calibration"], list(summary["metrics"])
+    if "keeps_density" in content:
+        return _intervals(summary)
     lines = [
         (f"{nats(summary)} {key}", {s: content[key].get(s, {}).get("nll_nats") for s in splits}) for key in _STAGES
     ]
@@ -123,6 +126,27 @@ def _recalibration(summary: Mapping[str, Any]) -> Section:
     header = ["", *_headers(summary)]
     note = f"{fitted_by(content)}, whose figures are therefore optimistic"
     return Section("Recalibration", [Table(header, rows)], note=note)
+
+
+def _intervals(summary: Mapping[str, Any]) -> Section:
+    """Figures of intervals before and after a recalibration that leaves the density as it is."""
+    content, splits = summary["calibration"], list(summary["metrics"])
+    names = dict.fromkeys(name for line in content["after"].values() for name in line if name != "nll_nats")
+    rows = [
+        Row(
+            f"{name} {_WHEN[stage]}",
+            _cells(splits, {split: content[stage].get(split, {}).get(name) for split in splits}),
+            strong=stage == "after",
+        )
+        for name in names
+        for stage in _STAGES
+    ]
+    note = (
+        f"{fitted_by(content)}. An interval covers a new row with at least its level, if the row and those rows are "
+        "exchangeable and the model does not depend on them; that the epoch was chosen by them costs a little of it. "
+        "The NLL and all figures but those of intervals are of the density."
+    )
+    return Section("Conformal intervals", [Table(["", *_headers(summary)], rows)], note=note)
 
 
 def _figures(summary: Mapping[str, Any]) -> Table:

@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from mlefw.report.observation import nats, observation
 from mlefw.report.references import REFERENCES, against, compared, exact_names, has_tables, reference_name
-from mlefw.system.number_format import number, robust_difference
+from mlefw.system.number_format import number, percent, robust_difference
 
 
 def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
@@ -20,9 +20,12 @@ def evaluation_lines(content: Mapping[str, Any]) -> list[str]:
         sizes.append(content["nll_se_unit"])
     lines = [f"{content['run']}: {', '.join(sizes)}"]
     rows = [(name, content[key].get("nll_nats")) for key, name in exact_names(content).items() if key in content]
-    if "calibration" in content:
+    if "calibration" in content and "keeps_density" not in content["calibration"]:
         rows.append(("before recalibration", content["calibration"]["before"].get("nll_nats")))
     rows = [(f"{name}, in nats", value) for name, value in rows] + list(content["metrics"].items())
+    if content.get("calibration", {}).get("keeps_density"):
+        before = content["calibration"]["before"]
+        rows += [(f"{name} of the density", value) for name, value in before.items() if name != "nll_nats"]
     width = max(len(name) for name, _ in rows)
     method = content.get("uncertainty", "")
     averaged = content.get(method, {})
@@ -135,16 +138,33 @@ def of_members(content: Mapping[str, Any]) -> str:
     if "out_of_fold" in content:
         out = content["out_of_fold"]
         text += f". Out of fold: {number(out['nll_nats'])} ± {number(out.get('nll_se'))} nats per row"
+    if "intervals" in content:
+        text += (
+            f". Intervals and quantiles are {content['intervals']['method']} (CV+), by "
+            f"{content['intervals']['num_scores']:g} out-of-fold rows: one of level 1 − α is promised to cover about "
+            "1 − 2α, and usually covers 1 − α; the NLL is that of the mixture"
+        )
     return f"{text}."
 
 
 def recalibration(content: Mapping[str, Any], unit: str = "nats per row") -> str:
     """A sentence on a recalibration and its effect, from `calibration` of `summary.json`; `unit`: of NLL, in words."""
+    if "keeps_density" in content:
+        return of_intervals(content)
     text = f"Recalibrated {fitted_by(content)}"
     test = [content[key].get("test", {}).get("nll_nats") for key in ("before", "after")]
     if None in test:
         return f"{text}, so that no figure on them is an independent one."
     return f"{text}: {number(test[0])} became {number(test[1])} {unit} on test."
+
+
+def of_intervals(content: Mapping[str, Any]) -> str:
+    """A sentence on intervals that are recalibrated under a density that is not, from `calibration`."""
+    text = f"Intervals and quantiles are {fitted_by(content).removeprefix('by ')}; the NLL is that of the density"
+    test = [content[key].get("test", {}).get("coverage_90") for key in ("before", "after")]
+    if None in test:
+        return f"{text}."
+    return f"{text}. On test, 90 % intervals covered {percent(test[0])} and now cover {percent(test[1])}."
 
 
 def fitted_by(content: Mapping[str, Any]) -> str:

@@ -41,8 +41,8 @@ def run_table(summary: Mapping[str, Any]) -> Table:
     name = f"[bold]{escape(model_name(summary))}, {nats(summary)}"
     table.add_row(name, *_cells(figures, "nll_nats"), style="bold")
     table.add_row("  in bits", *_cells(figures, "nll_bits"))
-    if "calibration" in summary:
-        before = summary["calibration"]["before"]
+    before, keeps = summary.get("calibration", {}).get("before"), "keeps_density" in summary.get("calibration", {})
+    if before is not None and not keeps:
         table.add_row(
             "  before recalibration, in nats", *(number(before.get(split, {}).get("nll_nats")) for split in splits)
         )
@@ -62,6 +62,8 @@ def run_table(summary: Mapping[str, Any]) -> Table:
     for key in _CALIBRATION:
         if any(key in figures[split] for split in splits):
             table.add_row(f"  {key}", *_cells(figures, key))
+        if keeps and any(key in line for line in before.values()):
+            table.add_row(f"  {key} before recalibration", *(number(before.get(s, {}).get(key)) for s in splits))
     return table
 
 

@@ -104,7 +104,8 @@ def conclude(
     summary["time"]["total_s"] = time.monotonic() - started
     figures = seen.figures
     units = independent_units(data.splits, data.units, shape)
-    judged = partial(judgement.judge, config, final, data.splits, figures, shape.observation, units)
+    of_density = recalibration.of_density(figures, calibration)
+    judged = partial(judgement.judge, config, final, data.splits, of_density, shape.observation, units)
     misfit = attempt("the judgement of calibration", judged, None)
     if misfit is not None:
         # Not on the terminal: the verdict, which is printed there, says it.
@@ -251,7 +252,13 @@ def _recalibrate(
     final = recalibration.fit(objective, calibration, before[held], splits[held])
     after = {split: evaluate(final, rows) for split, rows in splits.items()}
     archive.amend(run_dir / "checkpoints" / "best.ckpt", calibration=dict(calibration.state_dict()))
-    return final, after, recalibration.describe(config.choice("calibrate"), calibration, before, after, splits)
+    measure = recalibration.interval_figures
+    intervals = {
+        "before": {split: measure(objective, before[split], rows, calibration) for split, rows in splits.items()},
+        "after": {split: measure(final, after[split], rows, calibration) for split, rows in splits.items()},
+    }
+    method = config.choice("calibrate")
+    return final, after, recalibration.describe(method, calibration, before, after, splits, intervals)
 
 
 def _unseen(data: build.Data) -> Sample:

@@ -115,7 +115,12 @@ def _described(
         for split, content in each.items()
     }
     counts = {"num_members": len(members), "num_finished": len(trained.members)}
-    return {"method": config.choice("ensemble"), **counts, "members": members, "splits": others}
+    content: Json = {"method": config.choice("ensemble"), **counts, "members": members, "splits": others}
+    kept = [one.calibration for one in trained.members if one.calibration and not one.calibration.changes_density]
+    if kept:
+        num_scores = sum(one.figures()["num_scores"] for one in kept)
+        content["intervals"] = {"method": config.choice("calibrate"), "num_scores": num_scores}
+    return content
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,9 @@ def _chosen(config: Settings, objective: Objective, rows: Sequence[Rows], held: 
 def _recalibrations(head: Head, held: float) -> tuple[str, ...]:
     """Names of the recalibrations that suit the head's distribution and the validation rows, simplest first."""
     distribution = head(head.center.new_zeros(1, head.eta_dim))
-    known = {name: build.build_calibration(node) for name, node in member_settings("calibrate").items()}
+    built = {name: build.build_calibration(node) for name, node in member_settings("calibrate").items()}
+    # What is judged here, and measured in nats, is the density.
+    known = {name: one for name, one in built.items() if one is None or one.changes_density}
     fitting = [name for name, one in known.items() if one and one.fits(distribution) and held >= max(1, one.min_rows)]
     return tuple(sorted(fitting, key=lambda name: _size(known[name])))
 

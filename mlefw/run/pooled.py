@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mlefw.callback.stored_state import Content
+from mlefw.configuration.instantiate import instantiate
 from mlefw.configuration.path_setting import several
 from mlefw.errors import UsageError
 from mlefw.metric.base import Metric
@@ -119,6 +120,7 @@ def _mixed(members: Sequence[Trained], place: Path | None, log_weight: Tensor) -
             raise UsageError(f"run={member.path}: its rows are no rows of a table, and only such runs can be mixed")
     for member in members[1:]:
         _check(members[0], member)
+    _check_calibrations(members, place)
     # Members with the same coding share the columns of x: features, then the offset.
     distinct = _distinct(members)
     stops, stop = [], 0
@@ -189,6 +191,18 @@ def _check(first: Trained, other: Trained) -> None:
         if getattr(a, role) != getattr(b, role):
             what = f"{getattr(a, role)} and {getattr(b, role)}"
             raise UsageError(f"{where}: data.{role} is not the same in both ({what}): expected the same")
+
+
+def _check_calibrations(members: Sequence[Trained], place: Path | None) -> None:
+    """Refuse to mix models whose recalibrations cannot be mixed; `place` as for `_mixed`."""
+    known = {type(member.calibration) for member in members}
+    for member in members:
+        if member.calibration is None or (len(members) == 1 and place is None):
+            continue
+        scheme: Any = instantiate("ensemble", member.config.ensemble) if place and member.config.ensemble else None
+        member.calibration.check_mixture(scheme is not None and scheme.out_of_fold)
+        if len(known) > 1 and not member.calibration.changes_density:
+            raise UsageError(f"run={member.path}: its intervals are conformal, and those of other members are not")
 
 
 def check_split(trained: Trained, split: str) -> None:

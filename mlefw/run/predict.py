@@ -40,6 +40,8 @@ def check_probabilities(trained: Trained, level: float, quantiles: Sequence[floa
     labelled = [target.name for target in trained.schema.targets if target.labels is not None]
     if quantiles and labelled:
         raise UsageError(f"quantiles: the target {labelled[0]!r} has labels, which have no quantiles")
+    if trained.calibration is not None:
+        trained.calibration.warn_of([level], quantiles)
 
 
 @torch.no_grad()

@@ -91,7 +91,7 @@ def _prepare(config: Settings) -> Prepared:
     uncertainty = build.build_uncertainty(config.uncertainty)
     if calibration is not None:
         method = config.choice("calibrate")
-        recalibration.check(calibration, method, estimand.objective.head, data.splits)
+        recalibration.check(calibration, method, estimand.objective.head, data.splits, data.source.splitter.rule)
         if uncertainty is not None:
             raise UsageError(
                 f"calibrate={method} maps predictions given the fitted parameters, and uncertainty="

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from mlefw.metric.accumulator import Accumulator
-from mlefw.metric.base import MOST_EXACT, Metric, of_dependent
+from mlefw.metric.base import MOST_EXACT, Metric, of_dependent, seen_by
 from mlefw.objective.objective import Evaluation, Objective, etas, rows_at_once
 from mlefw.rows.rows import Rows, weighted_sum
 from mlefw.system.attempt import attempt
@@ -168,7 +168,7 @@ def _add(sums: Accumulator, distribution: Distribution, y: Tensor, weight: Tenso
 
 def _exact(metric: Metric, objective: Objective, eta: Tensor, rows: Rows, depends: bool) -> dict[str, float]:
     eta, y, weight = objective.observations(rows, eta)
-    found = metric.exact(objective.head(eta), y, weight)
+    found = metric.exact(seen_by(metric, objective.head(eta)), y, weight)
     found = of_dependent(found) if depends else found
     return {name: float(value) for name, value in found.items()}
 

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from mlefw.distribution.conformal import Conformal, density_of
 from mlefw.distribution.joint import Joint
+from mlefw.distribution.trials import GivenTrials
 from mlefw.head.base import Head
 from mlefw.objective.objective import Objective
 from mlefw.prior.none import NoPrior
@@ -45,7 +47,7 @@ class PooledHead(Head):
 
     def distribution(self, eta: Tensor) -> Distribution:
         """The mixture for a complete eta."""
-        return pooled(self.members(eta), self.log_weight)
+        return _mixed(self.members(eta), self.log_weight)
 
     @torch.no_grad()
     def uncertainty(self, eta: Tensor) -> list[Uncertainty]:
@@ -60,9 +62,21 @@ class PooledHead(Head):
         ]
 
 
+def _mixed(members: Sequence[Distribution], log_weight: Tensor) -> Distribution:
+    """The mixture; of members with conformal intervals, each by rows that it alone held out, with those of all."""
+    if all(isinstance(member, GivenTrials) for member in members):
+        of = lambda trials: _mixed([m.given(trials) for m in members], log_weight)  # type: ignore[attr-defined]  # noqa: E731
+        return GivenTrials(of, members[0].batch_shape)
+    mixed = pooled([density_of(member) for member in members], log_weight)
+    if not isinstance(members[0], Conformal):
+        return mixed
+    parts = [part for member in members if isinstance(member, Conformal) for part in member.parts]
+    return Conformal(mixed, parts, members[0].discrete)
+
+
 def _of_targets(members: Sequence[Distribution], log_weight: Tensor) -> list[Uncertainty]:
     if not isinstance(members[0], Joint):
-        return [split(members, log_weight)]
+        return [split([density_of(member) for member in members], log_weight)]
     columns = zip(*(member.marginals for member in members), strict=True)  # type: ignore[attr-defined]
     return [split(column, log_weight) for column in columns]
 
