@@ -53,7 +53,7 @@ class LogFigures(lightning.Callback):
         """Read what a resumed run has logged up to its checkpoint, and forget what came after."""
         if trainer.global_step == 0:
             return
-        self.history = _read(self.path)[: self.num_resumed]
+        self.history = read_log(self.path)[: self.num_resumed]
         if len(self.history) != self.num_resumed:
             warn(f"{self.path.name} was changed: it has {len(self.history)} of {self.num_resumed} logged epochs")
         self.write()
@@ -118,7 +118,7 @@ class LogFigures(lightning.Callback):
             self.write()
 
 
-def _read(path: Path) -> list[dict[str, float]]:
+def read_log(path: Path) -> list[dict[str, float]]:
     """The rows of a file that `LogFigures` wrote; none where there is none, or it is not one."""
     try:
         with path.open(encoding="utf-8", newline="") as file:

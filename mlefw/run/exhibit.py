@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from mlefw.callback.coefficients import RecordCoefficients
-from mlefw.callback.figures import LogFigures
+from mlefw.callback.figures import read_log
 from mlefw.errors import StorageError
 from mlefw.objective.objective import Evaluation, Objective
 from mlefw.plot.style import png
-from mlefw.plot.training import NAMES
+from mlefw.plot.training import NAMES, History, Lines
 from mlefw.report.forecast import Forecast, Sample
 from mlefw.report.observation import observation
 from mlefw.report.page import Picture, Section
@@ -55,8 +56,11 @@ def of_training(fit: Fit, summary: Mapping[str, Any], schema: RowSchema, with_pa
     """
     recalibrated = "calibration" in summary
     errors = {} if recalibrated else summary["distance"].get("gap_se", {})
-    best = fit.keeper.best_epoch
-    pictures = attempt("pictures of the training", lambda: _curves(fit.log, best, errors, summary), [])
+    best, log = fit.keeper.best_epoch, fit.log
+    lines, reference = log.yardstick.mean_nll, log.yardstick.exact.reference
+    name = None if reference is None else reference[0]
+    curves = partial(_curves, log.history, lines, best, name, errors, summary)
+    pictures = attempt("pictures of the training", curves, [])
     if with_path and fit.recorder is not None:
         recorder = fit.recorder
         pictures += attempt("the picture of the coefficients", lambda: _coefficients(recorder, schema, best), [])
@@ -65,14 +69,30 @@ def of_training(fit: Fit, summary: Mapping[str, Any], schema: RowSchema, with_pa
     return [(name, replace(one, caption=f"{one.caption} Before recalibration.")) for name, one in pictures]
 
 
+def of_record(run_dir: Path, summary: Mapping[str, Any]) -> list[tuple[str, Picture]]:
+    """The pictures of the training of a finished run, from its `metrics.csv`; none where that cannot be read."""
+    history = read_log(run_dir / "metrics.csv")
+    last = {name: value for row in history for name, value in row.items()}
+    lines: dict[str, dict[str, float]] = {name: {} for name in NAMES}
+    for name, split in ((name, split) for name in NAMES for split in ("train", "validation")):
+        if (column := f"{name}/{split}/nll_nats") in last:
+            lines[name][split] = last[column]
+    distances = summary.get("distance", {})
+    errors = {} if "calibration" in summary else distances.get("gap_se", {})
+    return _curves(history, lines, int(summary["best_epoch"]), distances.get("reference"), errors, summary)
+
+
 def _curves(
-    log: LogFigures, best_epoch: int, errors: Mapping[str, float], summary: Mapping[str, Any]
+    history: History,
+    lines: Lines,
+    best_epoch: int,
+    name: str | None,
+    errors: Mapping[str, float],
+    summary: Mapping[str, Any],
 ) -> list[tuple[str, Picture]]:
-    lines, reference = log.yardstick.mean_nll, log.yardstick.exact.reference
-    name = None if reference is None else reference[0]
     words = NAMES | {one: reference_name(summary, one) for one in REFERENCES}
     word = observation(summary)
-    return _as_exhibits(training_curves(log.history, lines, best_epoch, name, errors, word, words))
+    return _as_exhibits(training_curves(history, lines, best_epoch, name, errors, word, words))
 
 
 def _coefficients(recorder: RecordCoefficients, schema: RowSchema, best_epoch: int) -> list[tuple[str, Picture]]:
