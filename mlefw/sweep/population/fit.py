@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlefw.configuration.settings import TrainerSettings
-from mlefw.errors import MlefwError, NumericalError, Stopped
+from mlefw.errors import MlefwError, Stopped
 from mlefw.objective.objective import not_finite
 from mlefw.rows.rows import Rows
 from mlefw.run.build import build_average, build_metrics
@@ -195,9 +195,7 @@ class _Group:
             at = next((k for k, value in enumerate(values[i]) if not math.isfinite(value)), None)
             if at is not None:
                 rows = own_rows[i] if own_rows else train.of(i)
-                cause = not_finite(self.stack.objectives[i], rows.take(taken[at][i].to(self.device)), True)
-                step, clip_norm = member.global_step + at + 1, member.begun.config.step.clip_norm
-                self._end_diverged(member, diverged(step, epoch, cause, clip_norm))
+                self._end_diverged(i, epoch, at, rows.take(taken[at][i].to(self.device)))
         if self.averaging is not None:
             self.averaging.exchange()
         return len(losses)
@@ -209,10 +207,19 @@ class _Group:
         whole = whole.to(self.device) if whole.is_moving else whole
         return [module.of_epoch(whole, epoch) for module in modules] if whole.is_moving else []
 
-    def _end_diverged(self, member: Member, error: NumericalError) -> None:
-        """Let a member that has diverged fail, or be trained alone where it may go back to a good state."""
-        goes_back = bool(member.begun.config.step.recoveries)
-        member.fail(TrainAloneError(str(error)) if goes_back else error)
+    def _end_diverged(self, index: int, epoch: int, at: int, rows: Rows) -> None:
+        """Let a member that has diverged fail, or be trained alone where it may go back to a good state.
+
+        Args:
+            index: of the member.
+            epoch: the epoch, from 0.
+            at: the step of the epoch whose objective is not finite, from 0.
+            rows: its rows, standardised.
+        """
+        member = self.members[index]
+        cause = not_finite(self.stack.objectives[index], rows, True)
+        error = diverged(member.global_step + at + 1, epoch, cause, member.begun.config.step.clip_norm)
+        member.fail(TrainAloneError(str(error)) if member.begun.config.step.recoveries else error)
 
 
 def stack_rows(members: Sequence[Member], split: str, device: torch.device | str = "cpu") -> StackedRows:

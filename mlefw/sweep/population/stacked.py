@@ -262,6 +262,8 @@ def _add_up(accumulator: Accumulator, objective: Objective, blocks: Iterable[Row
 
 
 def _as_floats(accumulator: Accumulator) -> dict[str, float]:
+    # Figures are computed on the host, as in `Evaluator`.
+    accumulator.sums = [total.cpu() for total in accumulator.sums or []]
     values = accumulator.figures()
     numbers = torch.stack([value.double() for value in values.values()]).tolist()
     return dict(zip(values, numbers, strict=True))

@@ -43,7 +43,7 @@ class StackedRows:
         """Keep the members at these positions, and drop the others."""
         self.sizes = [self.sizes[i] for i in members]
         if not self.is_shared:
-            self.rows = self.rows.take(torch.tensor(members, dtype=torch.long))
+            self.rows = self.rows.take(torch.tensor(members, dtype=torch.long, device=self.rows.device))
 
     def of(self, member: int) -> Rows:
         """The rows of the member at a position, without what was added to make all blocks equal in shape."""
