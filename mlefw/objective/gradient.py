@@ -87,7 +87,14 @@ def clip(gradients: list[Tensor], bound: float) -> None:
 
 def is_replayable(whole: nn.Module) -> bool:
     """Whether a module and all its submodules may be recorded: those of torch and mlefw unless they say otherwise."""
-    return all(
-        getattr(module, "replayable", type(module).__module__.split(".")[0] in ("torch", "mlefw"))
-        for module in whole.modules()
-    )
+    return unrecordable(whole) is None
+
+
+def unrecordable(whole: nn.Module) -> nn.Module | None:
+    """The first part of a module that may not be recorded; None if all may."""
+    return next((module for module in whole.modules() if not _may_be_recorded(module)), None)
+
+
+def _may_be_recorded(module: nn.Module) -> bool:
+    found: bool = getattr(module, "replayable", type(module).__module__.split(".")[0] in ("torch", "mlefw"))
+    return found

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from mlefw.callback.coefficients import RecordCoefficients
-from mlefw.callback.figures import LogFigures
 from mlefw.errors import StorageError
 from mlefw.objective.objective import Evaluation, Objective
 from mlefw.plot.style import png
@@ -55,22 +55,17 @@ def of_training(fit: Fit, summary: Mapping[str, Any], schema: RowSchema, with_pa
     """
     recalibrated = "calibration" in summary
     errors = {} if recalibrated else summary["distance"].get("gap_se", {})
-    best = fit.keeper.best_epoch
-    pictures = attempt("pictures of the training", lambda: _curves(fit.log, best, errors, summary), [])
+    best, log = fit.keeper.best_epoch, fit.log
+    lines, reference = log.yardstick.mean_nll, log.yardstick.exact.reference
+    name = None if reference is None else reference[0]
+    drawn = partial(curves, log.history, lines, name, best, errors, summary)
+    pictures = captioned(attempt("pictures of the training", drawn, {}))
     if with_path and fit.recorder is not None:
         recorder = fit.recorder
         pictures += attempt("the picture of the coefficients", lambda: _coefficients(recorder, schema, best), [])
     if not recalibrated:
         return pictures
     return [(name, replace(one, caption=f"{one.caption} Before recalibration.")) for name, one in pictures]
-
-
-def _curves(
-    log: LogFigures, best_epoch: int, errors: Mapping[str, float], summary: Mapping[str, Any]
-) -> list[tuple[str, Picture]]:
-    reference = log.yardstick.exact.reference
-    name = None if reference is None else reference[0]
-    return _as_exhibits(curves(log.history, log.yardstick.mean_nll, name, best_epoch, errors, summary))
 
 
 def curves(
@@ -88,12 +83,12 @@ def curves(
 
 def _coefficients(recorder: RecordCoefficients, schema: RowSchema, best_epoch: int) -> list[tuple[str, Picture]]:
     way = CoefficientPath(recorder.epochs, recorder.thetas)
-    return _as_exhibits(way_of_coefficients(way, recorder.solution, schema.names, best_epoch + 1, schema.labels))
+    return captioned(way_of_coefficients(way, recorder.solution, schema.names, best_epoch + 1, schema.labels))
 
 
 def predictive(sample: Sample, seen: Forecast, figures: Mapping[str, float]) -> list[tuple[str, Picture]]:
     """The pictures of the predictive distributions; `figures` are the metrics on the split of the sample."""
-    return _as_exhibits(predictive_shapes(sample, seen, figures))
+    return captioned(predictive_shapes(sample, seen, figures))
 
 
 def of_arrays(
@@ -116,10 +111,11 @@ def of_arrays(
 def as_exhibits(found: Mapping[str, Figure | Section]) -> list[Exhibit]:
     """Pictures with their titles and captions, then sections of text."""
     texts = [(name, one) for name, one in found.items() if isinstance(one, Section)]
-    return [*_as_exhibits({name: one for name, one in found.items() if not isinstance(one, Section)}), *texts]
+    return [*captioned({name: one for name, one in found.items() if not isinstance(one, Section)}), *texts]
 
 
-def _as_exhibits(drawn: Mapping[str, Figure]) -> list[tuple[str, Picture]]:
+def captioned(drawn: Mapping[str, Figure]) -> list[tuple[str, Picture]]:
+    """Figures by name as pictures with their captions."""
     return [
         (name, Picture(png(figure), figure.get_suptitle().replace("\n", " ").replace(r"\$", "$"), CAPTIONS[name]))
         for name, figure in drawn.items()

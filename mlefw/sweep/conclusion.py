@@ -79,7 +79,8 @@ def _of_best(best: Json) -> list[Picture]:
     """The pictures of the best job, which are drawn into its directory unless it has some."""
     from mlefw.command import evaluate
     from mlefw.configuration.settings import EvaluationSettings, TableSettings
-    from mlefw.run.exhibit import CAPTIONS
+    from mlefw.run.drawn import of_training
+    from mlefw.run.exhibit import CAPTIONS, captioned, store
     from mlefw.system import trust
 
     folder = Path(best["run_dir"]) / "plots"
@@ -87,6 +88,7 @@ def _of_best(best: Json) -> list[Picture]:
         split = next((name for name in ("validation", "test") if name in best["metrics"]), "train")
         config = EvaluationSettings(run=best["run_dir"], data=TableSettings(), split=split, plots=str(folder))
         evaluate.run(config, tuple(trust.trusted()))
+        store(folder, captioned(of_training(folder.parent, best)))
     files = {file.stem: file for file in sorted(folder.glob("*.png"))}
     return [
         Picture(files[name].read_bytes(), name.replace("_", " ").capitalize(), words)

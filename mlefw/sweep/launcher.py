@@ -23,8 +23,8 @@ class ForkLauncher:
         jobs: number of jobs that run at once; by default the number of cores.
         threads: threads of each job; by default cores / jobs.
         timeout_s: time limit of a job in seconds; None for none.
-        population: whether jobs that differ only in seed, learning rate or prior scale are trained together if that is
-            faster; never with a time limit, which could not end one job alone.
+        population: whether jobs that differ only in numbers that are data to a step (`signature`) are trained together
+            if that is faster; never with a time limit, which could not end one job alone.
 
     Raises:
         UsageError: the system has no fork.

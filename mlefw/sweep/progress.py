@@ -22,7 +22,8 @@ STOPPED = tuple(128 + number for number in SIGNALS)
 """Exit codes of jobs that a signal stopped."""
 _TAIL = 20_000
 """Bytes at the end of a log in which the error message is looked for."""
-_ERROR = "mlefw: error: "
+ERROR = "mlefw: error: "
+"""What an error message begins with."""
 
 
 class Progress:
@@ -62,7 +63,7 @@ class Progress:
         job = self.journal.jobs[index]
         job.seconds = how.seconds
         job.exit_code = how.code if how.code >= 0 else 128 - how.code
-        said = _tail(self.log(job))
+        said = log_tail(self.log(job))
         summary = summary_of(job.run_dir)
         if how.code == 0 and summary.get("status") == "skipped":
             job.skip(summary)
@@ -102,8 +103,8 @@ class Progress:
             return f"took longer than {self.timeout_s:g} s"
         if how.code < 0:
             return killed_by(how.code)
-        if _ERROR in said:
-            return said.rpartition(_ERROR)[2].strip()
+        if ERROR in said:
+            return said.rpartition(ERROR)[2].strip()
         if how.code == 0:
             return "ended without a result"
         lines = [line for line in said.splitlines() if line.strip()]
@@ -124,7 +125,7 @@ class Progress:
                 log.unlink()
 
 
-def _tail(path: Path) -> str:
+def log_tail(path: Path) -> str:
     """The end of a log; empty if it cannot be read."""
     try:
         with path.open("rb") as file:

@@ -96,6 +96,11 @@ def _search(
     if settings is None or command != "train":
         raise UsageError("hydra/sweeper: expected search, with mlefw train; or none, for a grid")
     check_installed(settings)
+    if settings.group_size > 1 and forks and forks.timeout_s is not None:
+        raise UsageError(
+            f"hydra.launcher.timeout_s={forks.timeout_s:g} ends single trials, and trials of search.population train "
+            "together: expected one of both"
+        )
     own = [item for item in overrides if not re.match(r"\+*(hydra|run_dir=)", item)]
     space = Space.of(own)
     configs = [read_settings(command, trial, config_dirs, plugins) for trial in space.extremes()]

@@ -125,7 +125,7 @@ class RowsModule(lightning.LightningDataModule):
         """The batches of some epochs in chunks; `length` is asked for the number of batches as each chunk begins."""
         rows, known = self._prepared("train"), self.is_standardized("train")
         steps, epoch = self.steps(epochs), epochs.start
-        own_rows = self._of_epoch(rows, epoch)
+        own_rows = self.of_epoch(rows, epoch)
         while taken := _taken(steps, length(), rows.is_moving):
             ends = [k for k, (_, _, is_end) in enumerate(taken) if is_end]
             if all(self._is_all_rows(index) for index, _, _ in taken):
@@ -141,9 +141,10 @@ class RowsModule(lightning.LightningDataModule):
                 yield chunk
             if rows.is_moving and ends:
                 epoch += 1
-                own_rows = self._of_epoch(rows, epoch)
+                own_rows = self.of_epoch(rows, epoch)
 
-    def _of_epoch(self, rows: Rows, epoch: int) -> Rows:
+    def of_epoch(self, rows: Rows, epoch: int) -> Rows:
+        """The rows from which batches of an epoch are taken, of all training rows."""
         return rows.of_epoch(random_state.generator(self.seed, f"windows of epoch {self._drawn(epoch)}"))
 
     def _drawn(self, epoch: int) -> int:

@@ -170,7 +170,7 @@ class LikelihoodModule(lightning.LightningModule):
         """Count the steps of a chunk without taking them."""
         before = self.global_step
         for _ in chunk.spans:
-            self._schedule_step()
+            self.schedule_step()
         for end in chunk.epoch_ends:
             count_epoch(self.trainer)
             self.begin_another_epoch(before + end + 1)
@@ -196,7 +196,7 @@ class LikelihoodModule(lightning.LightningModule):
             else:
                 losses.append(self.step(batch, wrapper, optimizer, self.manual_backward, before + k))  # type: ignore[arg-type]
             self._average(before + k)
-            self._schedule_step()
+            self.schedule_step()
             if k in chunk.epoch_ends:
                 count_epoch(self.trainer)
                 self.begin_another_epoch(before + k + 1)
@@ -207,7 +207,7 @@ class LikelihoodModule(lightning.LightningModule):
         values: list[float] = torch.stack(losses).tolist()
         return values
 
-    def _schedule_step(self) -> None:
+    def schedule_step(self) -> None:
         """Set the learning rate of the next optimiser step, where the scheduler goes by steps."""
         if self.scheduler is not None and self.is_scheduled_by_step:
             self.scheduler.step()

@@ -1,1 +1,1 @@
-"""Population training: jobs that differ in seed, learning rate or prior scale are trained together, as one tensor."""
+"""Population training: jobs that differ in numbers alone are trained together, as one tensor."""

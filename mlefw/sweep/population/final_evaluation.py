@@ -10,7 +10,7 @@ from mlefw.sweep.population.member import Member
 from mlefw.sweep.population.stacked import Stack
 
 _MAX_SIZE = 2**22
-"""Rows times members, up to which the evaluations of all members are held in memory at once."""
+"""Observations times members, up to which the evaluations of all members are held in memory at once."""
 
 
 def evaluate_members(members: Sequence[Member]) -> list[FinalState | None]:
@@ -20,10 +20,11 @@ def evaluate_members(members: Sequence[Member]) -> list[FinalState | None]:
     if not ended:
         return found
     first = members[ended[0]].begun
-    if sum(rows.num_rows for rows in first.prepared.data.splits.values()) * len(ended) > _MAX_SIZE:
+    if sum(rows.weight.numel() for rows in first.prepared.data.splits.values()) * len(ended) > _MAX_SIZE:
         return found
     objectives = [members[i].module.objective.eval() for i in ended]
-    stack, metrics = Stack(objectives), build_metrics(first.config, objectives[0].head)
+    metrics = build_metrics(first.config, objectives[0].head, first.prepared.estimand.token_bytes)
+    stack = Stack(objectives)
     stacked = {split: stack_rows([members[i] for i in ended], split) for split in first.prepared.data.splits}
     evaluations = {split: stack.evaluate(rows) for split, rows in stacked.items()}
     figures = {split: stack.figures(rows, metrics) for split, rows in stacked.items()}

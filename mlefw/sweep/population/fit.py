@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlefw.errors import MlefwError, NumericalError, Stopped
+from mlefw.configuration.settings import TrainerSettings
+from mlefw.errors import MlefwError, Stopped
 from mlefw.objective.objective import not_finite
+from mlefw.rows.rows import Rows
 from mlefw.run.build import build_average, build_metrics
 from mlefw.sweep.population.member import Member
 from mlefw.sweep.population.optimiser import StackedOptimiser
@@ -25,14 +27,24 @@ class TrainAloneError(MlefwError):
     """A run cannot be trained together with the others, and has to be trained alone."""
 
 
-def fit(members: Sequence[Member]) -> None:
+def fit(members: Sequence[Member], leave: Callable[[Sequence[Member]], None] | None = None) -> None:
     """Train each member to its own end; where one fails, `Member.error` says so, and the others go on.
+
+    Args:
+        members: the runs.
+        leave: called with those that have come to their end while others go on, if anything is to be done at once.
 
     Raises:
         Stopped: by a signal, after every member's state is on disk.
     """
     with deferred(), keep_freed_memory():
-        _Group(members).run()
+        _Group(members, leave).run()
+
+
+def device_of(trainer: TrainerSettings) -> torch.device:
+    """The device on which Lightning's trainer with these settings, of one device, would train a run alone."""
+    is_cuda = trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda", 0) if is_cuda else torch.device("cpu")
 
 
 class _Group:
@@ -42,16 +54,20 @@ class _Group:
     epoch (`signature.alike`).
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
-        self.members = list(members)
+    def __init__(self, members: Sequence[Member], leave: Callable[[Sequence[Member]], None] | None) -> None:
+        self.members, self.leave = list(members), leave
         first = self.members[0].begun
+        self.device = device_of(first.config.trainer)
         self.watched, self.evaluation_schedule = first.prepared.rows.watched, first.prepared.rows.evaluation_schedule
         self.regime = first.prepared.rows.regime
-        self.splits = {split: stack_rows(self.members, split) for split in self.watched}
-        self.metrics = build_metrics(first.config, first.prepared.estimand.objective.head)
-        self.stack = Stack([member.module.objective for member in self.members])
-        optimizers = [member.module.optimizer for member in self.members]
-        self.optimiser = StackedOptimiser(self.stack, optimizers, first.config.step.clip_norm)
+        self.splits = {split: stack_rows(self.members, split, self.device) for split in self.watched}
+        estimand, modules = first.prepared.estimand, [member.module for member in self.members]
+        self.metrics = build_metrics(first.config, estimand.objective.head, estimand.token_bytes)
+        # Their own layers of dropout are not to act: those of the template do, in steps.
+        objectives = [module.objective.to(self.device).eval() for module in modules]
+        self.stack = Stack(objectives, [module.stream for module in modules])
+        clip_norms = [member.begun.config.step.clip_norm for member in self.members]
+        self.optimiser = StackedOptimiser(self.stack, [module.optimizer for module in modules], clip_norms)
         self.averaging = self._averaging([])
         for member in self.members:
             member.store = partial(self._store, member)
@@ -71,7 +87,8 @@ class _Group:
                     self.optimiser.refresh()
                 self._each(Member.end_steps, [self._steps(epoch)] * len(self.members))
             self._each(_check_steps)
-            self._each(Member.end_epoch, self._figures(end))
+            self._each(Member.end_evaluation, self._figures(end))
+            self._each(Member.end_epoch)
 
     def _averaging(self, held: Sequence[Tensor]) -> Averaging | None:
         """What averages the weights of all members, (M, num_parameters), beginning with those `held`; None for none."""
@@ -83,8 +100,10 @@ class _Group:
         return averaging
 
     def _store(self, member: Member) -> None:
-        """Bring the state of the optimiser and of the average into the member's own ones, for a checkpoint."""
+        """Bring the state of the optimiser, of dropout and of the average into the member's own, for a checkpoint."""
         self.optimiser.store(member.module.optimizer)
+        if self.stack.masks is not None:
+            self.stack.masks.store(self.members.index(member))
         own = member.module.averaging
         if self.averaging is not None and own is not None and self.averaging.held:
             row = self.averaging.held[0][self.members.index(member)]
@@ -109,6 +128,7 @@ class _Group:
         """Drop the members that have ended or failed; whether any are left."""
         stay = [i for i, member in enumerate(self.members) if member.error is None and not member.has_ended]
         if len(stay) < len(self.members):
+            ended = [member for member in self.members if member.has_ended]
             index = torch.tensor(stay, dtype=torch.long)
             self.stack.keep(index)
             self.optimiser.keep(index)
@@ -117,6 +137,10 @@ class _Group:
             self.members = [self.members[i] for i in stay]
             if self.averaging is not None and stay:
                 self.averaging = self._averaging([weights[index] for weights in self.averaging.held])
+            for member in ended:
+                member.module.objective.cpu()
+            if self.leave is not None and ended:
+                self.leave(ended)
         self.optimiser.refresh()
         return bool(self.members)
 
@@ -140,21 +164,29 @@ class _Group:
         train, losses, taken = self.splits["train"], list[Tensor](), list[list[Tensor]]()
         shares = self.stack.shares
         orders = [member.begun.prepared.rows.steps(range(epoch, epoch + 1)) for member in self.members]
+        own_rows = self._moving(epoch)
         length = 1 / self.evaluation_schedule.num_steps(epoch + 1)
         if self.averaging is not None:
             self.averaging.exchange()
         for drawn in zip(*orders, strict=True):
             index, scales = [index for index, _, _ in drawn], [scale for _, scale, _ in drawn]
+            sizes = [len(own) for own in index]
             is_shared = train.is_shared and len(index[0]) == train.rows.num_rows and self.regime.without_replacement
-            rows = train.rows if is_shared else train.take(index)
+            is_shared = is_shared and not own_rows
+            rows = _stacked(own_rows, index) if own_rows else train.rows if is_shared else train.take(index)
             if shares is None and len({*scales}) == 1:
-                value, gradient = self.stack.gradient(rows, scales[0], is_shared)
+                value, gradient = self.stack.gradient(rows, scales[0], is_shared, sizes)
             else:
-                own = torch.tensor(scales, dtype=torch.float64) * (1.0 if shares is None else shares)
-                value, gradient = self.stack.gradient(rows, own, is_shared)
+                own = torch.tensor(scales, dtype=torch.float64, device=self.device)
+                own = own if shares is None else own * shares
+                value, gradient = self.stack.gradient(rows, own, is_shared, sizes)
             self.optimiser.step(gradient)
             if self.averaging is not None:
                 self.averaging.update(epoch + (len(losses) + 1) * length, length)
+            if self.members[0].module.is_scheduled_by_step:
+                for member in self.members:
+                    member.module.schedule_step()
+                self.optimiser.refresh()
             losses.append(value)
             taken.append(index)
         values = torch.stack(losses).T.tolist()
@@ -162,28 +194,53 @@ class _Group:
             member.module.note(values[i])
             at = next((k for k, value in enumerate(values[i]) if not math.isfinite(value)), None)
             if at is not None:
-                cause = not_finite(self.stack.objectives[i], train.of(i).take(taken[at][i]), True)
-                step, clip_norm = member.global_step + at + 1, member.begun.config.step.clip_norm
-                self._end_diverged(member, diverged(step, epoch, cause, clip_norm))
+                rows = own_rows[i] if own_rows else train.of(i)
+                self._end_diverged(i, epoch, at, rows.take(taken[at][i].to(self.device)))
         if self.averaging is not None:
             self.averaging.exchange()
         return len(losses)
 
-    def _end_diverged(self, member: Member, error: NumericalError) -> None:
-        """Let a member that has diverged fail, or be trained alone where it may go back to a good state."""
-        goes_back = bool(member.begun.config.step.recoveries)
-        member.fail(TrainAloneError(str(error)) if goes_back else error)
+    def _moving(self, epoch: int) -> list[Rows]:
+        """The rows of each member in an epoch, where training draws from others in each (windows of a text)."""
+        modules = [member.begun.prepared.rows for member in self.members]
+        whole = modules[0].splits["train"]
+        whole = whole.to(self.device) if whole.is_moving else whole
+        return [module.of_epoch(whole, epoch) for module in modules] if whole.is_moving else []
+
+    def _end_diverged(self, index: int, epoch: int, at: int, rows: Rows) -> None:
+        """Let a member that has diverged fail, or be trained alone where it may go back to a good state.
+
+        Args:
+            index: of the member.
+            epoch: the epoch, from 0.
+            at: the step of the epoch whose objective is not finite, from 0.
+            rows: its rows, standardised.
+        """
+        member = self.members[index]
+        cause = not_finite(self.stack.objectives[index], rows, True)
+        error = diverged(member.global_step + at + 1, epoch, cause, member.begun.config.step.clip_norm)
+        member.fail(TrainAloneError(str(error)) if member.begun.config.step.recoveries else error)
 
 
-def stack_rows(members: Sequence[Member], split: str) -> StackedRows:
-    """The standardised rows of a split, for all members."""
+def stack_rows(members: Sequence[Member], split: str, device: torch.device | str = "cpu") -> StackedRows:
+    """The standardised rows of a split, for all members, on a device."""
     prepared = [member.begun.prepared for member in members]
     raw = [one.data.splits[split] for one in prepared]
     first = prepared[0].estimand.objective.model.standardize
     if all(rows is raw[0] for rows in raw):
-        return StackedRows([raw[0]._replace(x=first(raw[0].x))] * len(raw))  # type: ignore[operator]
+        whole = raw[0].gathered()
+        return StackedRows([whole._replace(x=first(whole.x))] * len(raw), device)  # type: ignore[operator]
     standardize = [one.estimand.objective.model.standardize for one in prepared]
-    return StackedRows([rows._replace(x=own(rows.x)) for rows, own in zip(raw, standardize, strict=True)])  # type: ignore[operator]
+    parts = [rows._replace(x=own(rows.x)) for rows, own in zip(raw, standardize, strict=True)]  # type: ignore[operator]
+    return StackedRows(parts, device)
+
+
+def _stacked(rows: Sequence[Rows], index: Sequence[Tensor]) -> Rows:
+    """A batch of each member from rows of tokens, (M, batch, …), with tokens as a model gets them."""
+    parts = [own.take(positions.to(own.device)) for own, positions in zip(rows, index, strict=True)]
+    return Rows(
+        *(torch.stack(column) for column in zip(*(part._replace(x=part.x.long()) for part in parts), strict=True))
+    )
 
 
 def _check_steps(member: Member) -> None:

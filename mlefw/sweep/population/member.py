@@ -132,11 +132,14 @@ class Member:
         self.module.rows_seen += self.begun.prepared.data.train.num_rows
         self.module.on_validation_start()
 
-    def end_epoch(self, figures: dict[str, dict[str, float]]) -> None:
-        """Take the figures of the evaluation after an epoch, by split, and end training where it is the last epoch."""
+    def end_evaluation(self, figures: dict[str, dict[str, float]]) -> None:
+        """Take the figures of the evaluation after an epoch, by split."""
         self._take(figures)
         self._call("on_validation_end")
         self.module.on_validation_end()
+
+    def end_epoch(self) -> None:
+        """End an epoch after its evaluation, and training where it is the last epoch."""
         # As in Lightning, checkpoints come after the module, so that they hold the scheduler's step.
         *others, checkpoints = self.callbacks
         self._call("on_train_epoch_end", callbacks=others)

@@ -1,5 +1,6 @@
 """The step of the optimisers of all members at once, each at its own learning rate."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +18,18 @@ class StackedOptimiser:
 
     Args:
         stack: the parameters of all members, which the steps change.
-        optimizers: torch's optimiser of each member, all of one class, with equal settings but for the learning rate.
-        clip_norm: bound on the norm of each member's gradient (0: none).
+        optimizers: torch's optimiser of each member, all of one class, with equal settings but for the learning rate
+            and the weight decay.
+        clip_norms: bound on the norm of the gradient of each member (0: none).
     """
 
-    def __init__(self, stack: Stack, optimizers: Sequence[Optimizer], clip_norm: float) -> None:
-        self.stack, self.optimizers, self.clip_norm = stack, list(optimizers), clip_norm
+    def __init__(self, stack: Stack, optimizers: Sequence[Optimizer], clip_norms: Sequence[float]) -> None:
+        self.stack, self.optimizers = stack, list(optimizers)
+        bounds = [bound if bound > 0 else math.inf for bound in clip_norms]
+        self.clips = any(math.isfinite(bound) for bound in bounds)
+        self.clip_norm = self._column(bounds, stack.flat.dtype)
         self.settings: dict[str, Any] = self.optimizers[0].param_groups[0]
+        self.decays = any(optimizer.param_groups[0]["weight_decay"] for optimizer in self.optimizers)
         self.is_sgd = isinstance(self.optimizers[0], SGD)
         self.num_steps = 0
         # Moments by torch's names, each (M, num_parameters).
@@ -34,33 +40,41 @@ class StackedOptimiser:
 
     def refresh(self) -> None:
         """Take over the learning rates of the optimisers, which schedulers change."""
-        rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
-        self.lr = torch.tensor(rates, dtype=torch.float64).unsqueeze(1)
+        self.lr = self._column([optimizer.param_groups[0]["lr"] for optimizer in self.optimizers])
+        self.decay = self._column([optimizer.param_groups[0]["weight_decay"] for optimizer in self.optimizers])
 
     def keep(self, index: Tensor) -> None:
         """Keep the members at these positions, and drop the others."""
         self.optimizers = [self.optimizers[i] for i in index.tolist()]
         self.state = {name: value[index] for name, value in self.state.items()}
+        self.clip_norm = self.clip_norm[index]
         self.refresh()
 
     @torch.no_grad()
     def step(self, gradient: Tensor) -> None:
         """Take one step of each member with its gradient, a row of (M, num_parameters)."""
-        if self.clip_norm > 0:
+        if self.clips:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         self.num_steps += 1
-        flat = self.stack.flat
+        flat, settings = self.stack.flat, {**self.settings, "weight_decay": 0.0}
+        if self.decays and self.settings.get("decoupled_weight_decay"):
+            flat.mul_((1 - self.lr * self.decay).to(flat.dtype))
+        elif self.decays:
+            gradient = gradient + self.decay.to(flat.dtype) * flat
         if self.is_sgd:
-            buffer = update_rules.sgd(flat, gradient, self.state.get("momentum_buffer"), self.lr, self.settings)
+            buffer = update_rules.sgd(flat, gradient, self.state.get("momentum_buffer"), self.lr, settings)
             self.state |= {} if buffer is None else {"momentum_buffer": buffer}
             if self.is_proximal:
                 self._prox(self.lr.to(flat.dtype) * update_rules.sgd_gain(self.settings))
         else:
             moments = (self.state["exp_avg"], self.state["exp_avg_sq"])
-            divisor = update_rules.adam(flat, gradient, *moments, self.num_steps, self.lr, self.settings)
+            divisor = update_rules.adam(flat, gradient, *moments, self.num_steps, self.lr, settings)
             if self.is_proximal:
                 self._prox(self.lr.to(flat.dtype) / divisor)
+
+    def _column(self, values: Sequence[float], dtype: torch.dtype = torch.float64) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=self.stack.flat.device).unsqueeze(1)
 
     def _prox(self, length: Tensor) -> None:
         """Apply the proximal map of each member's prior, for steps of a length of (M, 1) or (M, num_parameters)."""

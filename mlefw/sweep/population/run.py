@@ -50,17 +50,25 @@ class Entry:
     warnings: tuple[str, ...] = ()
 
 
-def run(entries: Sequence[Entry], results: Path) -> int:
-    """Run the jobs; 0, or the exit code of an error that ended all. The file `results` gets the outcome of each job."""
+def run(entries: Sequence[Entry], results: Path, is_asked: bool = False, leaves: bool = False) -> int:
+    """Run the jobs; 0, or the exit code of an error that ended all. The file `results` gets the outcome of each job.
+
+    Args:
+        entries: the jobs.
+        results: a JSON file.
+        is_asked: whether jobs are to be trained together even where that is not known to be faster.
+        leaves: whether a job whose training ends before that of others is concluded at once, and not with all others
+            at the end, which takes less time.
+    """
     try:
         with handled(), shared_work.shared_with_forks(), ExitStack() as held:
-            signature.check(prepare(located(entries[0].config, entries[0].run_dir), None))
+            signature.check(prepare(located(entries[0].config, entries[0].run_dir), None), is_asked)
             take_over_signals()
+            group = _Group(entries, results, held)
             try:
-                _run(entries, held)
+                group.run(leaves)
             finally:
-                content = {str(entry.index): [entry.code, entry.seconds] for entry in entries if entry.code is not None}
-                write_json(results, content)
+                group.write_results()
     except BaseException as error:  # noqa: BLE001 - the outermost frame of a process
         return print_error(error)
     return 0
@@ -75,29 +83,71 @@ def read_results(results: Path) -> dict[int, tuple[int, float]]:
     return {int(index): (code, seconds) for index, (code, seconds) in content.items()}
 
 
-def _run(entries: Sequence[Entry], held: ExitStack) -> None:
-    members: list[tuple[Entry, Member]] = []
-    try:
-        for entry in entries:
-            with _logging_to(entry):
-                members.append((entry, _begin(entry, held)))
-        _separate(members)
-        clock = time.monotonic()
-        fit([member for _, member in members if member.error is None])
-        share = (time.monotonic() - clock) / max(1, len(members))
-        known = evaluate_members([member for _, member in members])
-        for (entry, member), seen in zip(members, known, strict=True):
+class _Group:
+    """The jobs of a group in this process.
+
+    Args:
+        entries: the jobs.
+        results: a JSON file for the outcome of each.
+        held: holds their run directories locked.
+    """
+
+    def __init__(self, entries: Sequence[Entry], results: Path, held: ExitStack) -> None:
+        self.entries, self.results, self.held = entries, results, held
+        self.members: list[tuple[Entry, Member]] = []
+        self.locks: dict[int, ExitStack] = {}
+        self.started = 0.0
+
+    def run(self, leaves: bool) -> None:
+        """Begin, train and conclude all jobs; arguments as of `run`.
+
+        Raises:
+            Stopped: a signal has come.
+        """
+        try:
+            for entry in self.entries:
+                with _logging_to(entry):
+                    self.members.append((entry, self._begin(entry)))
+            _separate(self.members)
+            self.started = time.monotonic()
+            fit([member for _, member in self.members if member.error is None], self._leave if leaves else None)
+            self._conclude([pair for pair in self.members if pair[0].code is None])
+        except Stopped as error:
+            for entry, member in self.members:
+                if entry.code is None and summary_of(entry.run_dir).get("status") != "finished":
+                    with suppress(Stopped), _logging_to(entry), recorded_failure(member.begun):
+                        raise error from None
+            raise
+
+    def write_results(self) -> None:
+        """Write the outcome of each job so far."""
+        known = [entry for entry in self.entries if entry.code is not None]
+        write_json(self.results, {str(entry.index): [entry.code, entry.seconds] for entry in known})
+
+    def _begin(self, entry: Entry) -> Member:
+        begun = begin(located(entry.config, entry.run_dir), entry.run_dir)
+        self.locks[entry.index] = self.held.enter_context(ExitStack())
+        self.locks[entry.index].enter_context(locked(begun.run_dir))
+        with recorded_failure(begun):
+            return Member.of(begun, *measure(begun))
+
+    def _leave(self, ended: Sequence[Member]) -> None:
+        """Conclude the jobs whose training has ended, and let go of their directories, while the others go on."""
+        pairs = [(entry, member) for entry, member in self.members if any(member is one for one in ended)]
+        self._conclude(pairs)
+        for entry, _ in pairs:
+            self.locks[entry.index].close()
+        self.write_results()
+
+    def _conclude(self, pairs: Sequence[tuple[Entry, Member]]) -> None:
+        share = (time.monotonic() - self.started) / max(1, len(self.members))
+        known = evaluate_members([member for _, member in pairs])
+        for (entry, member), seen in zip(pairs, known, strict=True):
             if isinstance(member.error, TrainAloneError):
                 continue
             with _logging_to(entry):
                 _end(entry, member, share, seen)
             entry.code = entry.code or 0
-    except Stopped as error:
-        for entry, member in members:
-            if entry.code is None and summary_of(entry.run_dir).get("status") != "finished":
-                with suppress(Stopped), _logging_to(entry), recorded_failure(member.begun):
-                    raise error from None
-        raise
 
 
 def _separate(members: Sequence[tuple[Entry, Member]]) -> None:
@@ -112,14 +162,6 @@ def _separate(members: Sequence[tuple[Entry, Member]]) -> None:
     for (_, member), stays in zip(members, alike, strict=True):
         if not stays:
             member.error = TrainAloneError("its rows take other numbers of steps or learn other shapes")
-
-
-def _begin(entry: Entry, held: ExitStack) -> Member:
-    config = located(entry.config, entry.run_dir)
-    begun = begin(config, entry.run_dir)
-    held.enter_context(locked(begun.run_dir))
-    with recorded_failure(begun):
-        return Member.of(begun, *measure(begun))
 
 
 def _end(entry: Entry, member: Member, share: float, seen: conclude.FinalState | None) -> None:

@@ -15,21 +15,35 @@ class StackedRows:
     columns (M, length, …), where the length is one more than the largest number of rows of a member: each block ends
     with at least one row of weight zero. A member with fewer inputs than another has inputs of zero in their place.
 
+    Members with rows of their own have rows of a table.
+
     Args:
         parts: the rows of each member; the identical object where they share them.
+        device: where they are to lie.
     """
 
-    def __init__(self, parts: Sequence[Rows]) -> None:
+    def __init__(self, parts: Sequence[Rows], device: torch.device | str = "cpu") -> None:
         first = parts[0]
         self.is_shared = all(part is first for part in parts)
         self.sizes = [(part.num_rows, part.x.shape[1]) for part in parts]
-        self.rows = first if self.is_shared else _stacked(parts)
+        self.rows = (first if self.is_shared else _stacked(parts)).to(device)
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether a row has several observations."""
+        return self.is_shared and bool(self.rows.positions)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the rows are those of a table."""
+        x = self.rows.x
+        return not self.is_shared or (x.ndim == 2 and x.is_floating_point() and not self.rows.positions)
 
     def keep(self, members: Sequence[int]) -> None:
         """Keep the members at these positions, and drop the others."""
         self.sizes = [self.sizes[i] for i in members]
         if not self.is_shared:
-            self.rows = self.rows.take(torch.tensor(members, dtype=torch.long))
+            self.rows = self.rows.take(torch.tensor(members, dtype=torch.long, device=self.rows.device))
 
     def of(self, member: int) -> Rows:
         """The rows of the member at a position, without what was added to make all blocks equal in shape."""
@@ -41,11 +55,12 @@ class StackedRows:
 
     def take(self, index: Sequence[Tensor]) -> Rows:
         """A batch of each member by positions, (M, largest batch, …); a smaller one ends in rows of weight zero."""
+        device = self.rows.device
         if self.is_shared:
-            return self.rows.take(torch.stack(list(index)))
+            return self.rows.take(torch.stack(list(index)).to(device))
         length = self.rows.x.shape[1]
-        places = torch.nn.utils.rnn.pad_sequence(list(index), batch_first=True, padding_value=length - 1)
-        start = length * torch.arange(len(index)).unsqueeze(1)
+        places = torch.nn.utils.rnn.pad_sequence(list(index), batch_first=True, padding_value=length - 1).to(device)
+        start = length * torch.arange(len(index), device=device).unsqueeze(1)
         return Rows(*(column.flatten(0, 1) for column in self.rows)).take(places + start)
 
 

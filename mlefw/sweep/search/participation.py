@@ -11,10 +11,13 @@ from mlefw.run.directory import summary_of
 from mlefw.sweep.launcher import ForkLauncher
 from mlefw.sweep.progress import Progress
 from mlefw.sweep.record import Job, Journal, UnrecordedJobs
+from mlefw.sweep.search.groups import TrialGroups
 from mlefw.sweep.search.presence import Presence
-from mlefw.sweep.search.rungs import promotable
+from mlefw.sweep.search.rungs import Standing, promotable
 from mlefw.sweep.search.search import Search, jobs_of
 from mlefw.sweep.search.study import ATTEMPTS, OWNER, RUN_DIR, SharedStudy, TrialState
+from mlefw.sweep.search.task import TrialTask
+from mlefw.system.file_system import remove
 from mlefw.system.fork_pool import Ended, Pool
 from mlefw.system.signals import deferred
 
@@ -64,8 +67,10 @@ class Participation:
         failed = sum(one.state == "fail" for one in trials)
         self.wanted = search.settings.trials + (0 if self._others(trials) else failed)
         self.progress = Progress(self.running, True, launcher.timeout_s, counts=False)
+        self.groups = TrialGroups(self.progress, self._ended)
         self.started = time.monotonic()
         self.concluded: set[int] = set()
+        self.tasks: dict[int, TrialTask] = {}
 
     def fill(self, pool: Pool) -> None:
         """Start trials in the pool until the search is over, here and in all processes that take part.
@@ -75,9 +80,11 @@ class Participation:
         """
         while True:
             self.presence.beat()
-            trial = self._next(bool(pool.running)) if pool.is_free else None
-            if trial is not None:
-                self._start(pool, trial)
+            self.groups.poll()
+            self._take_back()
+            trials = self._next(pool) if pool.is_free else []
+            if trials:
+                self._start(pool, trials)
             elif pool.running:
                 pool.wait()
             elif self._is_over():
@@ -88,8 +95,12 @@ class Participation:
                 time.sleep(0.3)
             self._write()
 
-    def ended(self, number: int, how: Ended) -> None:
-        """Note how the process of a trial has ended."""
+    def ended(self, key: int, how: Ended) -> None:
+        """Note how the process of a trial, or of several that train together, has ended."""
+        self.groups.ended(key, how)
+
+    def _ended(self, number: int, how: Ended) -> None:
+        """Note how a trial has ended."""
         self.progress.note(number, how)
         job, trial = self.running.jobs.pop(number), self.study.trials()[number]
         if job.status == "stopped":
@@ -98,7 +109,8 @@ class Participation:
         elif how.code < 0 and not how.is_late and int(trial.attributes.get(ATTEMPTS, 1)) < _MOST_ATTEMPTS:
             self.study.note(number, **{OWNER: ""})
             job.status, job.reason = "stopped", f"{job.reason}; it is begun again"
-        elif job.is_done and trial.is_waiting:
+        elif job.is_done and (trial.is_waiting or trial.attributes.get(OWNER) != self.presence.name):
+            # Another process may have promoted it already.
             job.status = "paused"
         else:
             self._tell(number, job)
@@ -115,6 +127,8 @@ class Participation:
         for job in self.journal.jobs if is_over else []:
             # A process that was killed has left the output of its trials where it was written.
             self.progress.store_log(job)
+        for file in self.search.root.glob("population-*") if is_over else []:
+            remove(file)
         if self.journal.jobs:
             self.journal.close()
 
@@ -122,25 +136,42 @@ class Participation:
         """What became of each trial so far, in all processes."""
         return jobs_of(self.search, self.study)
 
-    def _next(self, is_busy: bool) -> TrialState | None:
-        """The trial to run next, which is this process's from then on; None if there is none now."""
+    def _next(self, pool: Pool) -> list[TrialState]:
+        """The trials to run next together, which are this process's from then on; none if there is nothing to do."""
+        if not self.groups.queue:
+            asked = self._decided(bool(pool.running), pool.size - len(pool.running))
+            if len(asked) < 2:
+                return asked
+            self.running.jobs |= {trial.number: self.search.job(trial) for trial in asked}
+            self.groups.divide(asked, self._tasks(asked))
+        return self.groups.queue.pop(0)
+
+    def _decided(self, is_busy: bool, num_free: int) -> list[TrialState]:
+        """The trial to run next, or several that are asked for at once, where `num_free` processes are free."""
         search, owner = self.search, self.presence.name
         with self.study.deciding():
             trials = [trial for trial in self.study.trials() if trial.state != "waiting"]
             left = [one for one in trials if not (self._has_ended(one) or self._is_owned(one))]
             if left:
-                return self._claimed(left[0].number)
+                return [self._claimed(left[0].number)]
             limit = search.settings.timeout_s
             if limit is not None and time.monotonic() - self.started >= limit:
-                return None
-            begun = len(trials) < self.wanted
+                return []
+            missing = max(0, self.wanted - len(trials))
             alone = not is_busy and not any(one.is_running for one in trials)
             if search.settings.pruner == "halving":
-                standing = {one.number: one.standing for one in trials if one.state != "fail"}
-                number = promotable(standing, is_last=alone and not begun)
+                # One that has just come to its rung is still being concluded.
+                busy = self.running.jobs
+                standing = {
+                    one.number: Standing(one.values, one.is_waiting and one.number not in busy)
+                    for one in trials
+                    if one.state != "fail"
+                }
+                number = promotable(standing, is_last=alone and not missing)
                 if number is not None:
-                    return self._claimed(number)
-            return self.study.ask(search.settings, search.space.distributions, owner) if begun else None
+                    return [self._claimed(number)]
+            count = min(search.settings.group_size, -(-missing // num_free))
+            return [self.study.ask(search.settings, search.space.distributions, owner) for _ in range(count)]
 
     def _claimed(self, number: int) -> TrialState:
         return self.study.claim(number, self.presence.name, self.search.space.distributions)
@@ -172,13 +203,31 @@ class Participation:
         owners = {str(one.attributes.get(OWNER, "")) for one in trials if one.is_running}
         return any(owner and self.presence.is_alive(owner) for owner in owners)
 
-    def _start(self, pool: Pool, trial: TrialState) -> None:
-        job = self.search.job(trial)
-        attempts = int(trial.attributes.get(ATTEMPTS, 0)) + (not trial.values)
-        self.study.note(trial.number, **{RUN_DIR: job.run_dir.name, ATTEMPTS: attempts})
-        self.running.jobs[trial.number] = job
-        work = partial(self.search.task(trial).begin_or_go_on, self.search.root, job.run_dir)
-        pool.submit(trial.number, work, self.progress.log(job))
+    def _start(self, pool: Pool, trials: Sequence[TrialState]) -> None:
+        for trial in trials:
+            job = self.search.job(trial)
+            attempts = int(trial.attributes.get(ATTEMPTS, 0)) + (not trial.values)
+            self.study.note(trial.number, **{RUN_DIR: job.run_dir.name, ATTEMPTS: attempts})
+            self.running.jobs[trial.number] = job
+        if len(trials) > 1:
+            self.groups.start(pool, trials, self._tasks(trials))
+            return
+        (task,) = self._tasks(trials).values()
+        if not job.run_dir.exists():
+            # Data and exact estimates are most often those of all trials.
+            task.share()
+        pool.submit(job.number, partial(task.begin_or_go_on, self.search.root, job.run_dir), self.progress.log(job))
+
+    def _tasks(self, trials: Sequence[TrialState]) -> dict[int, TrialTask]:
+        """The computation of each trial, by its number; its settings are composed once."""
+        for trial in trials:
+            self.tasks.setdefault(trial.number, self.search.task(trial))
+        return {trial.number: self.tasks[trial.number] for trial in trials}
+
+    def _take_back(self) -> None:
+        """Let trials that were to train together, and cannot, be trained alone."""
+        known = self.study.trials() if (left := self.groups.returned()) else []
+        self.groups.queue += [[known[number]] for number in left]
 
     def _tell(self, number: int, job: Job) -> None:
         """End a trial in the study, by the result of its job."""

@@ -9,6 +9,8 @@ from mlefw.errors import UsageError
 
 SAMPLERS = ("tpe", "random", "qmc", "cmaes")
 PRUNERS = ("halving", "median", "none")
+GROUP_SIZE = 16
+"""Trials of a group where their number is not given."""
 TARGET = "mlefw.sweep.search.settings.SearchSettings"
 """The class that names this sweeper among those of Hydra."""
 
@@ -24,6 +26,7 @@ class SearchSettings:
         timeout_s: seconds after which no trial is begun; None for no limit.
         seed: of the sampler.
         workers: number of processes that another launcher than `fork` starts, each of which runs one trial at a time.
+        population: whether trials are asked for in groups and train together, up to 16 in a group; or how many.
     """
 
     trials: int = 32
@@ -32,6 +35,14 @@ class SearchSettings:
     timeout_s: float | None = None
     seed: int = 0
     workers: int = 2
+    population: bool | int = False
+
+    @property
+    def group_size(self) -> int:
+        """The most trials that are asked for at once, to be trained together; 1 where each is trained alone."""
+        if isinstance(self.population, bool):
+            return GROUP_SIZE if self.population else 1
+        return self.population
 
     @classmethod
     def of(cls, node: Node) -> "SearchSettings | None":
@@ -55,6 +66,9 @@ class SearchSettings:
             value = getattr(found, name)
             if not accepts(int, value) or value < least:
                 raise UsageError(f"search.{name}={value}: expected a whole number of at least {least}")
+        size = found.population
+        if not isinstance(size, bool) and not (accepts(int, size) and size >= 2):
+            raise UsageError(f"search.population={size}: expected true, false, or a number of trials of at least 2")
         limit = found.timeout_s
         if limit is not None and not (accepts(float, limit) and limit > 0):
             raise UsageError(f"search.timeout_s={limit}: expected a positive number of seconds, or null")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlefw.errors import UsageError
+from mlefw.sweep.search.optuna_internals import complete, trial_of
 from mlefw.sweep.search.rungs import Standing
 from mlefw.sweep.search.settings import SearchSettings
 
@@ -161,7 +162,7 @@ class SharedStudy:
         trial = self._trial(number)
         for name, one in distributions.items():
             # A process that was killed while it asked has left a trial without some of its parameters.
-            trial._suggest(name, one)
+            complete(trial, name, one)
         trial.set_user_attr(OWNER, owner)
         trial.set_user_attr(WAITING, False)
         return self.trials()[number]
@@ -174,7 +175,9 @@ class SharedStudy:
 
     def report(self, number: int, epochs: int, value: float) -> None:
         """Store the least validation NLL of a trial after so many epochs, in nats."""
-        self._trial(number).report(value, epochs)
+        # A trial that is begun again comes to its rungs again, where Optuna would warn.
+        if epochs not in self.trials()[number].values:
+            self._trial(number).report(value, epochs)
 
     def is_below_median(self, number: int) -> bool:
         """Whether the trial is worse than the median of those that have ended, at its last report (Optuna's pruner)."""
@@ -187,8 +190,7 @@ class SharedStudy:
         self.study.tell(number, value if state == "complete" else None, state=kind, skip_if_finished=True)
 
     def _trial(self, number: int) -> Any:
-        frozen = self.study.get_trials(deepcopy=False)[number]
-        return self.package.trial.Trial(self.study, frozen._trial_id)
+        return trial_of(self.package, self.study, number)
 
     def _seen_as_ended(self, trials: Sequence[Any]) -> Any:
         """A study in memory with the trials, in which those that wait have ended."""

@@ -1,6 +1,7 @@
 """What a trial does while it trains: reports its validation NLL, and ends where others are better."""
 
 import math
+from functools import lru_cache
 from pathlib import Path
 
 import lightning
@@ -34,7 +35,7 @@ class WatchTrial(lightning.Callback):
         every = max(1, -(-max_epochs // _REPORTS))
         self.due = rungs(max_epochs) if pruner == "halving" else list(range(every, max_epochs, every))
         self.best, self.passed = math.inf, 0
-        self.study: SharedStudy | None = None
+        self.reached: list[int] = []
 
     def state_dict(self) -> Content:
         """The least NLL so far, and the last epoch after which it was reported."""
@@ -44,10 +45,14 @@ class WatchTrial(lightning.Callback):
         """Take up what `state_dict` has stored."""
         self.best, self.passed = state_dict["best"], state_dict["passed"]
 
-    def on_train_epoch_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
-        """Compare the NLL with those of other trials, where that is due; of several processes the first one does."""
+    def on_validation_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
+        """Report the NLL, where that is due; of several processes of a run the first one does.
+
+        Of trials that train together all have reported before it is decided which of them go on.
+        """
         assert isinstance(module, LikelihoodModule)
-        if ranks.rank() > 0 or not module.epochs_judged or "validation" not in module.figures:
+        is_judged = not trainer.sanity_checking and module.epochs_judged and "validation" in module.figures
+        if ranks.rank() > 0 or not is_judged:
             return
         value = float(module.figures["validation"]["nll_nats"])
         self.best = min(self.best, math.inf if math.isnan(value) else value)
@@ -55,20 +60,36 @@ class WatchTrial(lightning.Callback):
         reached = [epochs for epochs in self.due if self.passed < epochs <= done]
         if not reached or done >= (trainer.max_epochs or done + 1):
             return
-        self.passed = reached[-1]
-        if self.study is None:
-            if not (self.root / JOURNAL).is_file():
-                raise UsageError(f"callback.search: there is no search in {self.root}")
-            self.study = SharedStudy(self.root)
-        with self.study.deciding():
+        self.reached, self.passed = reached, reached[-1]
+        study = self._study()
+        with study.deciding():
             for epochs in reached:
-                self.study.report(self.number, epochs, self.best)
-            if not self._goes_on(self.study, reached[-1]):
-                self.study.note(self.number, **{WAITING: True})
+                study.report(self.number, epochs, self.best)
+
+    def on_train_epoch_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
+        """Compare the NLL that was just reported with those of other trials."""
+        if not self.reached:
+            return
+        study = self._study()
+        with study.deciding():
+            if not self._goes_on(study, self.reached[-1]):
+                study.note(self.number, **{WAITING: True})
                 trainer.should_stop = True
+        self.reached = []
+
+    def _study(self) -> SharedStudy:
+        if not (self.root / JOURNAL).is_file():
+            raise UsageError(f"callback.search: there is no search in {self.root}")
+        return _opened(self.root)
 
     def _goes_on(self, study: SharedStudy, epochs: int) -> bool:
         if self.pruner == "median":
             return not study.is_below_median(self.number)
         others = [one.values[epochs] for one in study.trials() if one.number != self.number and epochs in one.values]
         return goes_on(self.best, others)
+
+
+@lru_cache(maxsize=1)
+def _opened(root: Path) -> SharedStudy:
+    """The study in a directory, which trials that train together read in one place."""
+    return SharedStudy(root)

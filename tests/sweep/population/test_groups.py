@@ -37,9 +37,25 @@ def entries(folder: Path, *members: tuple[str, ...]) -> list[run.Entry]:
     return [run.Entry(i, composed(*own), folder / str(i), folder / f"{i}.log") for i, own in enumerate(members)]
 
 
-@pytest.mark.parametrize("own", ["seed=7", "optimizer.lr=0.1"])
-def test_seeds_and_rates_are_a_member_s_own(own: str) -> None:
-    assert signature.signature(settings_of(composed(own))) == signature.signature(settings_of(composed())) is not None
+@pytest.mark.parametrize(
+    ("common", "own"),
+    [
+        ((), "seed=7"),
+        ((), "optimizer.lr=0.1"),
+        (("optimizer=adamw",), "optimizer.weight_decay=0.1"),
+        ((), "step.clip_norm=0"),
+        ((), "model.dropout=0.1"),
+        ((), "scheduler.factor=0.3"),
+        ((), "early_stopping.patience=3"),
+        (("prior=l2",), "prior.scale=3"),
+        (("loss=label_smoothing", "data=iris", "head=categorical"), "loss.amount=0.2"),
+        (("loss=focal", "data=iris", "head=categorical"), "loss.gamma=1"),
+        (("loss=beta_nll", "head=heteroscedastic"), "loss.beta=0.1"),
+    ],
+)
+def test_what_is_data_to_a_step_is_a_member_s_own(common: tuple[str, ...], own: str) -> None:
+    known = [signature.signature(settings_of(composed(*common, *more))) for more in ((), (own,))]
+    assert known[0] == known[1] is not None
 
 
 @pytest.mark.parametrize(
@@ -52,7 +68,7 @@ def test_all_else_is_common(other: str) -> None:
 @pytest.mark.parametrize(
     "unusual",
     [
-        *("model.dropout=0.1", "model=residual", "batch.size=2048"),
+        *("model=residual", "batch.size=2048"),
         *("trainer.max_time=00:00:01:00", "optimizer.amsgrad=true"),
         # Whoever else watches a training counts on Lightning's trainer.
         "+callback.timer._target_=lightning.pytorch.callbacks.Timer",
@@ -163,7 +179,7 @@ def test_the_jobs_of_a_group_that_ends_without_a_word_are_left_to_run_alone(
         monkeypatch.setattr(fit._Group, "_steps", lambda *_: os.kill(os.getpid(), 9))
     else:
         monkeypatch.setattr(signature, "_MAX_WORK", 1)
-    jobs = plan(tmp_path, [("seed=1",), ("seed=2",), ("model.dropout=0.1",)], ["seed", "model.dropout"])
+    jobs = plan(tmp_path, [("seed=1",), ("seed=2",), ("batch.size=16",)], ["seed", "batch.size"])
     groups = Groups(Progress(Journal(tmp_path, jobs), True, None))
     configs = {i: composed(*job.overrides) for i, job in enumerate(jobs)}
     assert torch.get_num_threads()
