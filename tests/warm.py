@@ -128,7 +128,9 @@ def _code(pid: int, options: int, codes: dict[int, int]) -> int | None:
 def _import_all() -> None:
     import mlefw
 
-    for name in (*(module.name for module in pkgutil.walk_packages(mlefw.__path__, "mlefw.")), *_LATE):
+    # mlefw.skpro needs a package that no command needs.
+    names = {module.name for module in pkgutil.walk_packages(mlefw.__path__, "mlefw.")} - {"mlefw.skpro"}
+    for name in (*sorted(names), *_LATE):
         importlib.import_module(name)
 
 
