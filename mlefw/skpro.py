@@ -80,7 +80,7 @@ class Predictive(BaseDistribution):  # type: ignore[misc]
         """What `of` makes of each target's distribution and its column of `values`, shaped as this distribution."""
         given = np.broadcast_to(np.asarray(values, dtype=np.float64), (len(self.x), len(self._marginals)))
         columns = [
-            of(one, torch.from_numpy(np.ascontiguousarray(column))).double().numpy()
+            of(one, torch.from_numpy(column.copy())).double().numpy()
             for one, column in zip(self._marginals, given.T, strict=True)
         ]
         return np.stack(columns, 1).reshape(self.shape)
