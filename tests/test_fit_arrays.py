@@ -203,7 +203,7 @@ class Drawn(Dataset[Any]):
         (X, np.ma.masked_less(Y, 3), (), "'y' is a masked array"),
         (X, Y, ("data.features=[a]",), "data.features=.* is for columns of a table"),
         (Drawn(), None, (), r"the dataset \(train\): item 0 is not the same .* draws at random\n.*augment="),
-        (DataLoader(Drawn()), None, (), "is a DataLoader"),
+        (DataLoader(Drawn()), None, (), "item 0 is not the same when it is read twice"),
         ({"train": Drawn(), "val": Drawn()}, None, (), "datasets called 'train', 'val'"),
     ],
 )

@@ -21,6 +21,7 @@ from mlefw.plot.style import png
 from mlefw.report.forecast import Forecast, Sample, forecast
 from mlefw.report.pictures import calibration
 from mlefw.system.attempt import attempt
+from mlefw.system.torch_internals import file_writer
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.trainer_view import TrainerView
 
@@ -115,7 +116,7 @@ class WriteBoard(lightning.Callback):
                 if seen is not None:
                     _distributions(board.experiment, seen, step)
                 values += [_image(tag, content) for tag, content in pictures.items()]
-                board.experiment.file_writer.add_summary(Summary(value=values), step)
+                file_writer(board.experiment).add_summary(Summary(value=values), step)
 
     def finish(
         self,
@@ -140,9 +141,9 @@ class WriteBoard(lightning.Callback):
                     writer.add_text(tag, page)
                 start, begin, end = hparams(dict(settings), dict(results))
                 for summary in (start, begin, end):
-                    writer.file_writer.add_summary(summary)
+                    file_writer(writer).add_summary(summary)
                 values = [Summary.Value(tag=name, simple_value=value) for name, value in results.items()]
-                writer.file_writer.add_summary(Summary(value=values), trainer.global_step)
+                file_writer(writer).add_summary(Summary(value=values), trainer.global_step)
                 writer.flush()
 
 

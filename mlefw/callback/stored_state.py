@@ -37,14 +37,14 @@ def check_form(what: str, known: Any, stored: Any) -> None:
     Args:
         what: the part, for the message.
         known: its present state; where that is empty, a stored container may have anything in it, and where it is
-            None, a stored value may be any plain one.
+            None, a stored value may be any plain one, or a tensor.
         stored: what the checkpoint has.
 
     Raises:
         UsageError: they differ.
     """
     if known is None:
-        fits = isinstance(stored, bool | int | float | str | None)
+        fits = isinstance(stored, bool | int | float | str | Tensor | None)
     elif isinstance(known, dict):
         fits = isinstance(stored, dict) and (not known or known.keys() == stored.keys())
     elif isinstance(known, list | tuple):

@@ -227,10 +227,10 @@ def _find(slot: str, target: str, packages: tuple[str, ...]) -> type:
     module, _, name = target.rpartition(".")
     found = getattr(import_module(module), name, None)
     bases = tuple(getattr(import_module(base.rpartition(".")[0]), base.rpartition(".")[2]) for base in kind.bases)
+    if inspect.isclass(found) and (door := door_of(slot, found)) is not None and not door.is_open:
+        raise UsageError(door.words.removeprefix("expected "))
     if not (inspect.isclass(found) and issubclass(found, bases)):
         raise UsageError(f"a subclass of {' or '.join(kind.bases)}")
     if target not in kind.names and not _is_within(f"{found.__module__}.", (*kind.homes, *packages)):
         raise UsageError(f"a class where it is defined: this one is of {found.__module__}")
-    if (door := door_of(slot, found)) is not None and not door.is_open:
-        raise UsageError(door.words.removeprefix("expected "))
     return found

@@ -44,7 +44,6 @@ _BATCHES = either(NULL, _SHARE, whole(1))
 _COUNT = either(NULL, whole(0))
 _SWITCH = one_of(None, True, False)
 _TIME = Range(is_time, "a positive time, such as 00:01:30:00 (days:hours:minutes:seconds)")
-_INTERVAL = either(one_of(None, 1.0), whole(1))
 
 ARGUMENTS: Mapping[str, Argument] = {
     "accelerator": Argument("`auto`, `cpu` or `gpu`: where the network is trained", None),
@@ -72,11 +71,7 @@ ARGUMENTS: Mapping[str, Argument] = {
     "overfit_batches": Argument(
         "the same first batches in each epoch, so many or this share", either(one_of(0.0, 0), _BATCHES)
     ),
-    "val_check_interval": Argument(
-        "an evaluation after so many steps of an epoch, too; a share of an epoch is refused: "
-        "trainer.check_val_every_n_epoch is a number of epochs",
-        Range(_INTERVAL.holds, "expected a number of steps, or trainer.check_val_every_n_epoch, a number of epochs"),
-    ),
+    "val_check_interval": _refused(1.0, "trainer.check_val_every_n_epoch, a number of epochs"),
     "check_val_every_n_epoch": Argument("an evaluation after every so many epochs", whole(1)),
     "num_sanity_val_steps": Argument(
         "0: no evaluation before training; any other number: one of all rows", either(NULL, whole(0, (-1,)))

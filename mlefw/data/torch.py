@@ -24,9 +24,9 @@ class Torch(TensorSource):
 
     Attributes:
         dataset: `module:function`, of a package admitted by `--plugin`. Without arguments the function returns a
-            dataset of items (x, y) or (x, y, weight); or a mapping with datasets `train`, `validation` and `test`, of
-            which the first alone is needed; or a LightningDataModule. It may draw random numbers, which are the same
-            for each `data.seed`.
+            dataset of items (x, y) or (x, y, weight), or a DataLoader; or a mapping with datasets or loaders `train`,
+            `validation` and `test`, of which the first alone is needed; or a LightningDataModule. It may draw random
+            numbers, which are the same for each `data.seed`.
     """
 
     dataset: str | None = None

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from mlefw.errors import UsageError
 from mlefw.reading.arrays import ArrayTable, native
 from mlefw.reading.in_memory import array_of
+from mlefw.reading.loaders import behind, is_stream, read_stream
 
 SPLITS = ("train", "validation", "test")
 """Names of the datasets of a mapping."""
@@ -52,10 +53,10 @@ def read_dataset(
     new_array: Callable[[tuple[int, ...], Any], np.ndarray],
     fewest: int = 2,
 ) -> ArrayTable:
-    """The items (x, y) or (x, y, weight) of a map-style dataset as arrays, in its order.
+    """The items (x, y) or (x, y, weight) of a map-style dataset as arrays, in its order; or the rows of a DataLoader.
 
     Args:
-        dataset: the dataset.
+        dataset: the dataset, or a loader of batches of one.
         origin: where it comes from, for messages.
         names: names of the arrays of inputs, targets and weights.
         new_array: makes an array to be filled, of a shape and type.
@@ -64,6 +65,9 @@ def read_dataset(
     Raises:
         UsageError: no such dataset, items of other kinds, shapes or types than the first, or items drawn at random.
     """
+    if is_stream(dataset):
+        return _table(read_stream(dataset, origin, numpy_array, new_array, fewest), origin, names)
+    dataset = behind(dataset, origin)
     count = _length(dataset, origin)
     first = _item(dataset, 0, origin, fewest)
     arrays = [
@@ -84,6 +88,10 @@ def read_dataset(
                     f"{origin}: item {index} is not the same when it is read twice: its {part} draws at random"
                     "\n  expected: fixed items; augment=shift and the like change images in training steps alone"
                 )
+    return _table(arrays, origin, names)
+
+
+def _table(arrays: list[np.ndarray], origin: str, names: tuple[str, str, str]) -> ArrayTable:
     used = zip(names, arrays, ("data.x", "data.target", "data.weight"), strict=False)
     return ArrayTable({name: plain_array(array, origin, name, setting) for name, array, setting in used}, origin)
 
@@ -123,12 +131,10 @@ def plain_array(array: np.ndarray, origin: str, name: str, setting: str) -> np.n
 
 
 def _length(dataset: Any, origin: str) -> int:
-    if isinstance(dataset, DataLoader):
-        raise UsageError(f"{origin} is a DataLoader\n  expected: its dataset, which is its attribute .dataset")
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise UsageError(
             f"{origin} is a {type(dataset).__name__}, whose items are not numbered\n  expected: a map-style dataset, "
-            "with __len__ and __getitem__: training needs fixed rows and their number"
+            "with __len__ and __getitem__, or a DataLoader of it, which is read to its end"
         )
     if len(dataset) == 0:
         raise UsageError(f"{origin} is a {type(dataset).__name__} without items\n  expected: two items or more")
@@ -192,4 +198,4 @@ def _behind(module: LightningDataModule, hook: str, origin: str) -> Any:
         if not loader:
             return None
         raise UsageError(f"{origin}: {hook} returns {len(loader)} loaders\n  expected: one")
-    return getattr(loader, "dataset", loader)
+    return loader if isinstance(loader, DataLoader) else getattr(loader, "dataset", loader)

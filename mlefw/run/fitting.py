@@ -135,7 +135,7 @@ def fit(
     ranks.close()
     raise_pending()
     if config.trainer.node.get("profiler") is not None:
-        sys.stderr.write(lightning_parts.write_profile(trainer.profiler, run_dir))  # type: ignore[attr-defined]
+        sys.stderr.write(lightning_parts.profile(run_dir))
     _warn_of_recoveries(module.recovery.history)
     seconds = time.monotonic() - training_clock
     if not watchers.keep.together:

@@ -22,7 +22,6 @@ from mlefw.errors import UsageError
 from mlefw.metric.accumulator import Accumulator
 from mlefw.run.build import Data, build_metrics
 from mlefw.run.estimand import Estimand
-from mlefw.system.atomic import write_text
 from mlefw.system.own_folder import replace_links
 from mlefw.system.trust import trusted
 
@@ -140,14 +139,14 @@ def _is_bar(callback: Any) -> bool:
 def build_profiler(config: Settings, run_dir: Path) -> Profiler | None:
     """The profiler of the settings, whose traces go into the run directory; None for none."""
     name = config.trainer.node.get("profiler")
-    return None if name is None else _PROFILERS[name](dirpath=str(run_dir))
+    return None if name is None else _PROFILERS[name](dirpath=str(run_dir), filename="profile")
 
 
-def write_profile(profiler: Any, run_dir: Path) -> str:
-    """Write the report of a profiler to `profile.txt` of the run directory, and return it."""
-    report: str = profiler.summary().strip() + "\n"
-    write_text(run_dir / "profile.txt", report)
-    return report
+def profile(run_dir: Path) -> str:
+    """The report of the profiler of a training that has ended, which is then `profile.txt` of the run directory."""
+    # Lightning puts the stage and the number of the process into the name.
+    (written,) = run_dir.glob("fit-profile*.txt")
+    return written.replace(run_dir / "profile.txt").read_text(encoding="utf-8")
 
 
 def _doors(config: Settings) -> Iterator[tuple[str, type, Door]]:

@@ -181,7 +181,7 @@ def build_datamodule(config: Settings, data: Data, head: Head) -> RowsModule:
     overfit = node.get("overfit_batches") or None
     limit = node.get("limit_train_batches") if overfit is None else overfit
     # Lightning would count chunks as batches: with such a setting a chunk is one batch.
-    counts = limit not in (None, 1.0) or node.get("val_check_interval") not in (None, 1.0) or overfit is not None
+    counts = limit not in (None, 1.0) or overfit is not None
     if per_chunk == "auto":
         per_chunk = 1 if counts or lightning_parts.takes_single_steps(config) else 0
     every = 1 if counts and every is None else every

@@ -60,3 +60,8 @@ def kernel(function: OpOverload) -> Callable[..., Any]:
 def storage_id(value: Tensor) -> int:
     """A number that is equal for tensors that share one storage, and for no others alive at that time."""
     return int(value.untyped_storage()._cdata)
+
+
+def file_writer(writer: Any) -> Any:
+    """What a writer of TensorBoard's summaries writes to; opened anew where it was closed."""
+    return writer._get_file_writer()

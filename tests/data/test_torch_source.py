@@ -136,7 +136,7 @@ def flipped(index: int) -> Any:
 BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "empty": (lambda: TensorDataset(X[:0], Y[:0]), r"strangers:make \(train\) is a TensorDataset without items"),
     "stream": (Stream, r"is a Stream, whose items are not numbered\n  expected: a map-style dataset"),
-    "loader": (lambda: DataLoader(TensorDataset(X, Y)), r"is a DataLoader\n  expected: its dataset"),
+    "loader": (lambda: DataLoader(TensorDataset(X, Y), sampler=[1, 2]), r"the list of a DataLoader chooses among"),
     "nothing": (lambda: None, "is a NoneType, whose items are not numbered"),
     "one value": (lambda: TensorDataset(X), r"item 0 is 1 values\n  expected: \(x, y\) or \(x, y, weight\)"),
     "four values": (lambda: TensorDataset(X, Y, Y, Y), "item 0 is 4 values"),

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from conftest import Run
 from sklearn.datasets import load_digits
+
+from mlefw.cli import run as command
 
 SETS = """
 import numpy as np
@@ -67,3 +70,81 @@ def test_a_dataset_trains_to_the_figures_of_its_arrays_and_goes_on(mlefw: Run, t
     assert run("train", *own, *plugin, *part)[0] == "0"
     assert run("train", "resume=part", "trainer.max_epochs=2", *plugin)[0] == "0"
     assert summary(tmp_path / "part")["metrics"] == summary(tmp_path / "whole")["metrics"]
+
+
+LOADERS = """
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
+
+SAVED = dict(np.load("d.npz"))
+X, Y = torch.from_numpy(SAVED["x"]), torch.from_numpy(SAVED["y"])
+
+
+class Stream(IterableDataset):
+    noise = 0.0
+
+    def __iter__(self):
+        for x, y in zip(X, Y):
+            yield x + self.noise * torch.randn(x.shape), y
+
+
+class Noisy(Stream):
+    noise = 1.0
+
+
+class Module(lightning.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(Stream(), batch_size=7)
+
+
+def arrays():
+    return TensorDataset(X, Y)
+
+
+def stream():
+    return DataLoader(Stream(), batch_size=16)
+
+
+def shuffled():
+    return DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+
+
+def paired(items):
+    return torch.stack([x for x, _ in items]), torch.stack([y for _, y in items])
+
+
+def collated():
+    return DataLoader(TensorDataset(X, Y), batch_size=16, collate_fn=paired)
+
+
+def noisy():
+    return DataLoader(Noisy(), batch_size=16)
+
+
+def chosen():
+    return DataLoader(TensorDataset(X, Y), sampler=SubsetRandomSampler(range(9)))
+"""
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning:lightning")
+def test_a_loader_or_a_module_of_loaders_serves_the_rows(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "row_loaders.py").write_text(LOADERS, encoding="utf-8")
+    digits = load_digits()
+    np.savez(tmp_path / "d.npz", x=digits.images[:90, None].astype(np.float32), y=digits.target[:90])
+    few = [item for item in FEW if "max_epochs" not in item]
+    few += ["trainer.max_epochs=1", *QUIET, "data=torch", "--plugin", "row_loaders"]
+    for name in ("arrays", "stream", "shuffled", "collated", "Module"):
+        assert command(["train", *few, f"data.dataset=row_loaders:{name}", f"run_dir={name}"]) == 0, capsys.readouterr()
+        assert summary(tmp_path / name)["metrics"] == summary(tmp_path / "arrays")["metrics"], name
+    capsys.readouterr()
+    for name, words in {
+        "noisy": "batch 0 is not the same when it is read twice",
+        "chosen": "SubsetRandomSampler",
+    }.items():
+        assert command(["check", *few, f"data.dataset=row_loaders:{name}"]) == 2
+        said = capsys.readouterr().err
+        assert words in said and ("augment=" in said or "Subset as its dataset" in said)
