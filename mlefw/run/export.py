@@ -6,6 +6,8 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -87,12 +89,12 @@ def check_format(form: str) -> None:
     if form not in get_args(Format):
         raise UsageError(f"format={form}: expected {' or '.join(get_args(Format))}")
     if form == "onnx":
-        try:
-            import onnxruntime
-            import onnxscript
-        except ImportError as error:
-            raise UsageError(f"format=onnx: {error}\n  pip install 'mlefw[export]', or format=torch_export") from None
-        assert onnxruntime and onnxscript
+        missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"format=onnx needs the packages {', '.join(missing)}\n  expected: pip install 'mlefw[export]', or "
+                "format=torch_export, which needs no more than torch"
+            )
 
 
 def inputs_of(trained: Trained, table: Table, rows: Rows) -> dict[str, Tensor]:
@@ -199,15 +201,14 @@ def _torch_export(program: Exported, inputs: Mapping[str, Tensor]) -> tuple[byte
 
 
 def _onnx(program: Exported, inputs: Mapping[str, Tensor]) -> tuple[bytes, Callable[[Arrays], Arrays]]:
-    import onnxruntime
-
+    onnxruntime = import_module("onnxruntime")
     with torch.no_grad():
         names = list(program(**inputs))
     recorded = _program(program, inputs)
     try:
         with quiet():
             recorded = recorded.run_decompositions({torch.ops.aten.lgamma.default: lgamma})
-            written = torch.onnx.export(
+            written: Any = torch.onnx.export(
                 recorded, (), kwargs=dict(inputs), output_names=names, dynamo=True, optimize=True, verbose=False
             )
             content = written.model_proto.SerializeToString()
