@@ -99,7 +99,9 @@ def check_format(form: str) -> None:
 
 def inputs_of(trained: Trained, table: Table, rows: Rows) -> dict[str, Tensor]:
     """The inputs of an exported file for some rows, by name: x, and offset, exposure and trials if the run has them."""
-    schema, found = trained.schema, {"x": rows.x}
+    schema = trained.schema
+    # Rows keep tokens in the narrowest type that holds them.
+    found = {"x": rows.x if schema.row_shape.num_tokens is None else rows.x.long()}
     if isinstance(schema, Schema):
         columns = {"offset": schema.offset, "exposure": schema.exposure, "trials": schema.trials}
         for name, column in columns.items():
@@ -211,6 +213,7 @@ def _onnx(program: Exported, inputs: Mapping[str, Tensor]) -> tuple[bytes, Calla
             written: Any = torch.onnx.export(
                 recorded, (), kwargs=dict(inputs), output_names=names, dynamo=True, optimize=True, verbose=False
             )
+            _number_values(written.model.graph)
             content = written.model_proto.SerializeToString()
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
@@ -222,6 +225,14 @@ def _onnx(program: Exported, inputs: Mapping[str, Tensor]) -> tuple[bytes, Calla
         return dict(zip(names, session.run(names, arrays), strict=True))
 
     return content, call
+
+
+def _number_values(graph: Any) -> None:
+    """Give the values between inputs and outputs numbers for names: torch names some as outputs are named (`mean`)."""
+    outputs = set(map(id, graph.outputs))
+    between = (value for node in graph for value in node.outputs if id(value) not in outputs)
+    for number, value in enumerate(between):
+        value.name = f"value {number}"
 
 
 def _refused(program: Exported, error: Exception) -> UsageError:
