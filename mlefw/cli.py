@@ -25,6 +25,7 @@ COMMANDS = {
     "app": "a page on this machine: SGD on the way to the exact estimate, with sliders [port=8000]",
 }
 
+_APPLIED = ("evaluate", "predict", "export", "sample")
 EXAMPLES = """\
   mlefw train                                                     the diabetes data, a network, beside its linear MLE
   mlefw train head=poisson data=csv data.path=claims.csv data.target=n data.exposure=years
@@ -122,7 +123,7 @@ def _dispatch(command: str, arguments: Sequence[str]) -> int:
     config = read_settings(command, flags.with_defaults_of_many_runs(command, overrides), config_dirs, admitted)
     if config.get("resume"):
         raise UsageError(f"resume={config['resume']}: expected only on the command line of mlefw train")
-    if command in ("evaluate", "predict", "sample", "export"):
+    if command in _APPLIED:
         return _apply(command, resolve(config), admitted)
     return _run(command, config, resolve(config)["run_dir"])
 
@@ -162,24 +163,14 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
 
 def _apply(command: str, config: Node, plugins: tuple[str, ...]) -> int:
-    """Run `evaluate`, `predict`, `export` or `sample`."""
-    from mlefw.command import evaluate, export, predict, sample
+    """Run a command that applies a trained run, and print what it has to say."""
+    from mlefw.command import applied
     from mlefw.command.outermost import finish_imports
-    from mlefw.configuration.settings import EvaluationSettings, ExportSettings, PredictionSettings, SampleSettings
-    from mlefw.report.sentences import evaluation_lines
     from mlefw.system.terminal import console
 
     finish_imports()
-    if command == "predict":
-        lines = [f"written: {predict.run(PredictionSettings.of(config), plugins)}"]
-    elif command == "export":
-        lines = [f"written: {export.run(ExportSettings.of(config), plugins)}"]
-    elif command == "sample":
-        lines = [sample.run(SampleSettings.of(config), plugins)]
-    else:
-        lines = evaluation_lines(evaluate.run(EvaluationSettings.of(config), plugins))
     out = console()
-    for line in lines:
+    for line in applied.lines(command, config, plugins):
         out.print(line, soft_wrap=True, markup=False, emoji=False)
     return 0
 
@@ -240,7 +231,7 @@ def help_page(command: str | None = None) -> str:
     )
     if command is not None:
         intro = f"mlefw {command}: {COMMANDS[command]}\n\nusage: mlefw {command} [setting=value …]"
-    if command in ("evaluate", "predict", "sample", "export"):
+    if command in _APPLIED:
         lines = (config_root() / f"{command}.yaml").read_text(encoding="utf-8").split("hydra_logging: none\n", 1)[1]
         return f"{intro}\n\nsettings{lines.rstrip()}"
     if command == "compare":
