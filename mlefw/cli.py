@@ -165,28 +165,14 @@ def _resume(overrides: Sequence[str], config_dirs: Sequence[str], plugins: Seque
 
 
 def _apply(command: str, config: Node, plugins: tuple[str, ...]) -> int:
-    """Run a command that applies a trained run."""
-    from mlefw.command import evaluate, explain, export, predict, sample
+    """Run a command that applies a trained run, and print what it has to say."""
+    from mlefw.command import applied
     from mlefw.command.outermost import finish_imports
-    from mlefw.configuration import settings
-    from mlefw.report import explanation
-    from mlefw.report.sentences import evaluation_lines
     from mlefw.system.terminal import console
 
     finish_imports()
-    if command == "predict":
-        lines = [f"written: {predict.run(settings.PredictionSettings.of(config), plugins)}"]
-    elif command == "export":
-        lines = [f"written: {export.run(settings.ExportSettings.of(config), plugins)}"]
-    elif command == "explain":
-        found, folder = explain.run(settings.ExplainSettings.of(config), plugins)
-        lines = [*explanation.lines(found), f"written: {folder}"]
-    elif command == "sample":
-        lines = [sample.run(settings.SampleSettings.of(config), plugins)]
-    else:
-        lines = evaluation_lines(evaluate.run(settings.EvaluationSettings.of(config), plugins))
     out = console()
-    for line in lines:
+    for line in applied.lines(command, config, plugins):
         out.print(line, soft_wrap=True, markup=False, emoji=False)
     return 0
 

@@ -6,6 +6,8 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -87,17 +89,19 @@ def check_format(form: str) -> None:
     if form not in get_args(Format):
         raise UsageError(f"format={form}: expected {' or '.join(get_args(Format))}")
     if form == "onnx":
-        try:
-            import onnxruntime
-            import onnxscript
-        except ImportError as error:
-            raise UsageError(f"format=onnx: {error}\n  pip install 'mlefw[export]', or format=torch_export") from None
-        assert onnxruntime and onnxscript
+        missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"format=onnx needs the packages {', '.join(missing)}\n  expected: pip install 'mlefw[export]', or "
+                "format=torch_export, which needs no more than torch"
+            )
 
 
 def inputs_of(trained: Trained, table: Table, rows: Rows) -> dict[str, Tensor]:
     """The inputs of an exported file for some rows, by name: x, and offset, exposure and trials if the run has them."""
-    schema, found = trained.schema, {"x": rows.x}
+    schema = trained.schema
+    # Rows keep tokens in the narrowest type that holds them.
+    found = {"x": rows.x if schema.row_shape.num_tokens is None else rows.x.long()}
     if isinstance(schema, Schema):
         columns = {"offset": schema.offset, "exposure": schema.exposure, "trials": schema.trials}
         for name, column in columns.items():
@@ -199,17 +203,17 @@ def _torch_export(program: Exported, inputs: Mapping[str, Tensor]) -> tuple[byte
 
 
 def _onnx(program: Exported, inputs: Mapping[str, Tensor]) -> tuple[bytes, Callable[[Arrays], Arrays]]:
-    import onnxruntime
-
+    onnxruntime = import_module("onnxruntime")
     with torch.no_grad():
         names = list(program(**inputs))
     recorded = _program(program, inputs)
     try:
         with quiet():
             recorded = recorded.run_decompositions({torch.ops.aten.lgamma.default: lgamma})
-            written = torch.onnx.export(
+            written: Any = torch.onnx.export(
                 recorded, (), kwargs=dict(inputs), output_names=names, dynamo=True, optimize=True, verbose=False
             )
+            _number_values(written.model.graph)
             content = written.model_proto.SerializeToString()
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
@@ -221,6 +225,14 @@ def _onnx(program: Exported, inputs: Mapping[str, Tensor]) -> tuple[bytes, Calla
         return dict(zip(names, session.run(names, arrays), strict=True))
 
     return content, call
+
+
+def _number_values(graph: Any) -> None:
+    """Give the values between inputs and outputs numbers for names: torch names some as outputs are named (`mean`)."""
+    outputs = set(map(id, graph.outputs))
+    between = (value for node in graph for value in node.outputs if id(value) not in outputs)
+    for number, value in enumerate(between):
+        value.name = f"value {number}"
 
 
 def _refused(program: Exported, error: Exception) -> UsageError:

@@ -35,7 +35,7 @@ from mlefw.run.checkpoint import Trained
 CLOSED = (Laplace, AsymmetricLaplace, Logistic, LogLogistic, Weibull, Exponential, Histogram, Quantiles)
 """Distributions whose quantiles have a closed form in functions that export formats have."""
 SCALED: dict[type[Distribution], str | None] = {Normal: None, LogNormal: None, StudentT: "df", Gamma: "dispersion"}
-"""Distributions whose quantiles are those of a unit distribution, moved and stretched; what parameter gives its shape."""
+"""Distributions whose quantiles are a unit distribution's, moved and stretched; the parameter that gives its shape."""
 
 
 class Exported(nn.Module):

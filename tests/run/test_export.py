@@ -107,7 +107,7 @@ def test_what_is_refused_leaves_nothing(model: Any, tmp_path: Path, monkeypatch:
             return content, lambda arrays: {name: 1.001 * value for name, value in call(arrays).items()}
 
         patch.setattr(export, "_torch_export", wrong)
-        with pytest.raises(UsageError, match=r"differs from the model: .* nothing was written"):
+        with pytest.raises(UsageError, match="differs from the model"):
             model.export(tmp_path / "m.pt2", frame(5), "torch_export")
     assert not list(tmp_path.iterdir())
     (tmp_path / "m.pt2").write_text("mine")
