@@ -204,6 +204,10 @@ def test_coverage_is_that_of_the_interval():
     assert figures["coverage_90"] == pytest.approx(float(((y >= low) & (y <= high)).double().mean()))
     assert figures["width_90"] == pytest.approx(float((high - low).mean()))
     assert not any(name.endswith("_z") for name in figures)
+    # Just above the level of an observation the interval contains it, and at that level it does not.
+    for one, level in zip(range(0, 200, 20), conformal.central_level(y)[::20].tolist(), strict=True):
+        assert conformal.inside(y, [level + 1e-6])[0, one] == 1
+        assert conformal.inside(y, [level - 1e-6])[0, one] == 0
 
 
 @pytest.mark.parametrize(
