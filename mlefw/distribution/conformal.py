@@ -165,12 +165,20 @@ class Conformal(Distribution):
         """
         if self.discrete == "randomised" and has_masses(self.density):
             return torch.stack([self._share(y, level) for level in levels])
+        least = self._least(y)
+        return torch.stack([(least >= self.rank(1 - level)).double() for level in levels])
+
+    def central_level(self, y: Tensor) -> Tensor:
+        """The level above which the central interval contains y, (*batch,), from 0 to n / (n + 1)."""
+        return (self.num - self._least(y)) / (self.num + 1)
+
+    def _least(self, y: Tensor) -> Tensor:
+        """The number of scores that y reaches on the side on which it reaches fewer, (*batch,)."""
         counts = [torch.zeros_like(promote(y)) for _ in range(2)]
         for density, scores in self.parts:
             for side, mass in enumerate(tails(density, y)):
                 counts[side] = counts[side] + scores.reached("central", mass)
-        least = torch.minimum(*counts)
-        return torch.stack([(least >= self.rank(1 - level)).double() for level in levels])
+        return torch.minimum(*counts)
 
     def _share(self, y: Tensor, level: float) -> Tensor:
         """The share of the interval [P(Y < y), P(Y <= y)] that lies between t and 1 − t, (*batch,)."""

@@ -17,13 +17,16 @@ _DEPENDENT = 0.1
 _NATS = (
     "The rise of the NLL when rows exchange the values of a feature, ± its standard error over these rows. Marginal: "
     "among all rows. Conditional: among ten rows for which the other features predict nearly the same value of it, so "
-    "that it is what the feature says beyond the others."
+    "that it is what the feature says beyond the others. A nat is a factor of e in the likelihood: 0.01 nats per row "
+    "are one such factor for every hundred rows."
 )
 _EFFECTS = (
     "How the prediction moves with a feature: accumulated local effects of numbers, partial dependence on levels of "
     "categories, less their mean over the rows. Bands: ± 1.96 standard errors over the rows that are averaged; they "
     "say nothing of the error of the model."
 )
+_BARS = "Bars: marginal, points: conditional, with 95 % intervals over rows."
+_CURVES = "Marks at the lower edge are ends of bins with equal numbers of rows; all panels have one scale."
 _TERMS = (
     "The model is a sum over these terms, so that what each adds is exact: the sum of its coefficients times (value − "
     "mean). Nats: the rise of the NLL when a term is held at its mean in every row, without a new fit."
@@ -163,14 +166,14 @@ class Explanation:
             rug: np.ndarray = np.zeros(0) if one.levels else one.at
             return TermPanel(one.feature, one.feature, one.at, {"": line}, one.levels, rug, one.is_date)
 
-        figures = {"nats": (nats_of_features(self.features, self.target), _NATS)} if self.features else {}
+        figures = {"nats": (nats_of_features(self.features, self.target), _BARS)} if self.features else {}
         order = {one.feature: place for place, one in enumerate(self.features)}
         for k, quantity in enumerate(dict.fromkeys(one.quantity for one in self.effects)):
             own = sorted((e for e in self.effects if e.quantity == quantity), key=lambda e: order[e.feature])
             band = "95 % bands over rows"
             words = f"{quantity} of {self.target}"
             figure = term_effects([panel(one) for one in own], words, words, band, "Effects on the", "these rows")
-            figures[f"effects_{k}"] = (figure, _EFFECTS)
+            figures[f"effects_{k}"] = (figure, _CURVES)
         return {
             name: Picture(png(figure), figure.get_suptitle().replace("\n", " ").replace(r"\$", "$"), caption)
             for name, (figure, caption) in figures.items()

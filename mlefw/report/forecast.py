@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
+from mlefw.distribution.conformal import Conformal
 from mlefw.metric.base import central_90, pit_bounds
 from mlefw.objective.objective import Objective
 from mlefw.rows.clustered import Units
@@ -103,6 +104,8 @@ class Forecast:
         mean: predicted means, (n,).
         interval: ends of the central 90 % interval, each (n,).
         pit: bounds of the probability integral transform, each (n,).
+        covering: bounds like those of the PIT, whose distance from ½ is half of the level of the narrowest central
+            interval that contains the observation; None where that is the PIT.
     """
 
     y: np.ndarray
@@ -111,6 +114,7 @@ class Forecast:
     mean: np.ndarray | None = None
     interval: tuple[np.ndarray, np.ndarray] | None = None
     pit: tuple[np.ndarray, np.ndarray] | None = None
+    covering: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @torch.no_grad()
@@ -146,7 +150,13 @@ def forecast(objective: Objective, eta: Tensor, rows: Rows) -> Forecast | None:
         return None
     mean, lower, upper, below, reached = (values[defined] for values in arrays)
     pit = (np.clip(below, 0, 1), np.clip(reached, 0, 1))
-    return Forecast(y[defined], weight[defined], mean=mean, interval=(lower, upper), pit=pit)
+    covering = None
+    if isinstance(distribution, Conformal):
+        level = _array(distribution.central_level(target))[defined]
+        # An interval contains the observation only above that level.
+        middle = 0.5 + np.where(reached < 0.5, -0.5, 0.5) * np.nextafter(level, 1)
+        covering = (middle, middle)
+    return Forecast(y[defined], weight[defined], mean=mean, interval=(lower, upper), pit=pit, covering=covering)
 
 
 def _first_of_each(code: Tensor) -> Tensor:

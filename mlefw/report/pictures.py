@@ -81,7 +81,7 @@ def predictive_shapes(sample: Sample, forecast: Forecast, figures: Mapping[str, 
     if forecast.mean is None or forecast.interval is None or forecast.pit is None:
         return drawn
     y, mean, weight, rows = forecast.y, forecast.mean, forecast.weight, sample.description
-    drawn["coverage"] = coverage_curve(*forecast.pit, weight, rows, figures.get("coverage_90"))
+    drawn["coverage"] = coverage_curve(*(forecast.covering or forecast.pit), weight, rows, figures.get("coverage_90"))
     shown = y, mean, *forecast.interval, weight, sample.target, rows, figures, sample.observation
     drawn["predictions"] = predictions(*shown)
     drawn["residuals"] = residuals(randomised(*forecast.pit), mean, weight, rows, sample.target)

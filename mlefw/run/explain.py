@@ -14,6 +14,7 @@ from mlefw.report.explanation import Effect, Explanation, Nats, Rise
 from mlefw.rows.rows import Rows
 from mlefw.run.checkpoint import Trained
 from mlefw.run.feature_rows import FeatureRows
+from mlefw.run.pooled import Pooled
 from mlefw.run.predicted_quantities import quantities
 from mlefw.run.term_shares import term_shares
 from mlefw.schema.schema import Schema
@@ -59,7 +60,7 @@ def explain(
         effects += _effects(known, name, weight, group, settings.bins)
         report((number + 1) / len(known.names))
     return Explanation(
-        str(trained.path),
+        _name(trained),
         trained.schema.target,
         tuple(sorted(nats, key=lambda one: -one.marginal.nats)),
         tuple(effects),
@@ -84,6 +85,13 @@ def check(trained: Trained) -> bool:
             "arrays, images or text: expected a run on a table"
         )
     return True
+
+
+def _name(trained: Trained) -> str:
+    """The directory of the run or ensemble, or those of several runs."""
+    if isinstance(trained, Pooled) and not trained.path.is_dir():
+        return ", ".join(map(_name, trained.members))
+    return str(trained.path.parent.parent if trained.path.parent.name == "checkpoints" else trained.path)
 
 
 def _chosen(tables: Iterable[Table], settings: ExplanationSettings) -> tuple[Table, int]:

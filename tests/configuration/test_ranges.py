@@ -89,6 +89,7 @@ RIGHT: dict[str, set[str]] = {
     "head=generalised_gamma head.shape": {"-1", "0", "-0.5"},
     "baseline.features": {"[]"},
     "uncertainty.seed": {"0"},
+    "calibrate.seed": {"0"},
     "loss.beta": {"0"},
     "loss.gamma": {"0"},
     "loss.amount": {"0"},

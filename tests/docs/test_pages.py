@@ -103,7 +103,7 @@ def test_the_commands_of_the_first_page_run(tmp_path: Path, monkeypatch: pytest.
         frame.to_csv(name, index=False)
     (text,) = [text for info, text in blocks(README) if not info and "claims.csv" in text]
     lines = commands(text)
-    assert [command for _, command, *_ in lines] == ["train", "evaluate", "predict", "baseline"]
+    assert [command for _, command, *_ in lines] == ["train", "evaluate", "predict", "explain", "baseline"]
     for _, *arguments in lines:
         execute(*arguments)
     assert summary_of(Path("run"))["head"] == "poisson"
