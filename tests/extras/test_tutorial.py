@@ -8,6 +8,7 @@ from typing import Any
 import nbformat
 import pytest
 from conftest import ROOT
+from nbclient import NotebookClient
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -51,3 +52,31 @@ def test_it_is_small_and_knows_nothing_of_the_machine(runs: tuple[Any, Any]) -> 
     text = Path(tutorial.NOTEBOOK).read_text(encoding="utf-8")
     assert len(text) < 150_000
     assert not re.search(r"/(?:tmp|home|root|Users)/", text)
+
+
+CELL = """
+import IPython.display, mlefw, numpy as np
+shown = []
+update = IPython.display.DisplayHandle.update
+def noted(self, content, **given):
+    shown.append(content["text/plain"])
+    update(self, content, **given)
+IPython.display.DisplayHandle.update = noted
+x = np.random.default_rng(0).normal(size=(60, 2))
+given = ("model=linear", "trainer.max_epochs=3", "report=false", "plots=false", "logger=none")
+mlefw.fit(x[:, :1], x[:, 1], *given, run_dir="shown")
+told = list(shown)
+mlefw.fit(x[:, :1], x[:, 1], *given, "callback=none", run_dir="quiet")
+print(len(told), len(shown), "|".join(told))
+"""
+
+
+def test_progress_is_shown_while_it_trains_and_can_be_left_out(tmp_path: Path) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    (printed,) = [one.text for one in notebook.cells[0].outputs if one.output_type == "stream"]
+    count, total, text = printed.strip().split(" ", 2)
+    # One line: at least each epoch, then nothing.
+    lines = text.split("|")
+    assert count == total and len(lines) == int(count) >= 4
+    assert lines[-1] == "" and "epoch 3  nats  train" in lines[-2] and "validation" in lines[-2]
