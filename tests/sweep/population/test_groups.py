@@ -66,17 +66,24 @@ def test_all_else_is_common(other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unusual",
+    ("unusual", "words"),
     [
-        *("model=residual", "batch.size=2048"),
-        *("trainer.max_time=00:00:01:00", "optimizer.amsgrad=true"),
+        *(("model=residual", "model"), ("batch.size=2048", "batch.size")),
+        *(("trainer.max_time=00:00:01:00", "trainer.max_time"), ("optimizer.amsgrad=true", "optimizer")),
+        *(("step.replay=false", "step.replay=false"), ("checkpoint.every_steps=3", "checkpoints within epochs")),
         # Whoever else watches a training counts on Lightning's trainer.
-        "+callback.timer._target_=lightning.pytorch.callbacks.Timer",
+        ("+callback.timer._target_=lightning.pytorch.callbacks.Timer", "callback"),
     ],
 )
-def test_what_is_unusual_is_trained_alone(unusual: str) -> None:
+def test_what_is_unusual_is_trained_alone(unusual: str, words: str) -> None:
     few = composed(unusual) if unusual != "model=residual" else read_settings("train", [unusual], (), ())
     assert signature.signature(settings_of(few)) is None
+    assert signature.obstacle(settings_of(few)) == words
+
+
+def test_where_it_is_asked_for_sizes_and_models_are_no_obstacle() -> None:
+    few = read_settings("train", ["model=residual", "batch.size=2048"], (), ())
+    assert signature.obstacle(settings_of(few), is_asked=True) is None
 
 
 def test_figures_of_all_members_are_computed_at_once() -> None:
@@ -208,3 +215,28 @@ def test_inputs_that_do_not_fit_into_memory_are_those_of_a_job_alone(monkeypatch
     monkeypatch.setattr(signature, "MAX_INPUTS", 1000)
     with pytest.raises(signature.UnsuitableError, match="inputs of the model"):
         signature.check(prepared)
+
+
+class Unsuitable(torch.nn.Module):
+    """A network that draws random numbers, or looks at a value, or may not be recorded."""
+
+    def __init__(self, inner: torch.nn.Module, kind: str) -> None:
+        super().__init__()
+        self.inner, self.kind = inner, kind
+        self.replayable = kind != "opaque"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.inner(x)
+        if self.kind == "draws":
+            return found + torch.randn_like(found)
+        return found if self.kind == "opaque" or bool((found > -9).all()) else -found
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("draws", "at once: "), ("looks", "at once: "), ("opaque", "lacks replayable = True")]
+)
+def test_a_network_that_no_step_of_several_can_compute_is_trained_alone(kind: str, words: str) -> None:
+    prepared = prepare(settings_of({**composed("seed=3"), "run_dir": "runs"}), None)
+    prepared.estimand.objective.model.model = Unsuitable(prepared.estimand.objective.model.model, kind)
+    with pytest.raises(signature.UnsuitableError, match=words):
+        signature.check(prepared, is_asked=True)
