@@ -3,40 +3,35 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from matplotlib.figure import Figure
 from torch import nn
 from torch.distributions import Distribution
 
-from mlefw.configuration.groups import member_settings
-from mlefw.configuration.settings import ExplanationSettings
+from mlefw.configuration.explanation import ExplanationSettings
 from mlefw.data.frame import offered
-from mlefw.errors import UsageError
 from mlefw.head.base import Head
 from mlefw.objective.objective import etas, evaluate
-from mlefw.reading.in_memory import as_frame, like, pair_of
+from mlefw.reading.in_memory import as_frame, pair_of
 from mlefw.reading.table import Table
 from mlefw.report.explanation import Explanation
 from mlefw.report.notebook import model_html, run_html
 from mlefw.report.tidy import glance, tidy
 from mlefw.rows.rows import Rows
-from mlefw.run import build, drawn, explain, export, pooled
+from mlefw.run import drawn, explain, export, from_memory, pooled
 from mlefw.run.checkpoint import Trained
-from mlefw.run.coefficients import coefficients
-from mlefw.run.exact_checkpoint import with_errors
-from mlefw.run.from_memory import predict_arrays, predict_text, table_of
-from mlefw.run.new_data import adapted, check_folder, check_output
+from mlefw.run.coefficients import coefficients, exact_record
+from mlefw.run.from_memory import table_of
+from mlefw.run.new_data import adapted
 from mlefw.run.pooled import Pooled
-from mlefw.run.posterior import posterior_of
-from mlefw.run.predict import check_probabilities, predictions
+from mlefw.run.posterior import method_of, posterior_of
+from mlefw.run.predict import check_probabilities
 from mlefw.run.text_sample import text_sample, text_schema
-from mlefw.schema.reach import FarRows, warn_of_far_rows
+from mlefw.schema.reach import warn_of_far_rows
 from mlefw.schema.support import check_support
 from mlefw.schema.tensors import TensorSchema
 from mlefw.schema.tokens import TokenSchema
@@ -46,9 +41,6 @@ from mlefw.system.local_path import local_path
 from mlefw.system.process_state import preserved
 from mlefw.system.random_state import isolated
 from mlefw.uncertainty.base import Method, Uncertain
-
-BLOCK_ROWS = 65536
-"""Rows that are predicted at once, which bounds memory."""
 
 
 @preserved()
@@ -138,7 +130,7 @@ class Model:
         Raises:
             UsageError: the run has no `baseline.json`.
         """
-        return as_frame(tidy(self._baseline()))
+        return as_frame(tidy(exact_record(self._folder)))
 
     def glance(self) -> Any:
         """The figures of the exact linear estimate as a whole, in one row, with the columns of `report.tidy`.
@@ -149,16 +141,7 @@ class Model:
         Raises:
             UsageError: the run has no `baseline.json`.
         """
-        return as_frame({name: [value] for name, value in glance(self._baseline()).items()})
-
-    def _baseline(self) -> Json:
-        """The content of `baseline.json` of the run."""
-        folder = self._folder
-        try:
-            content: Json = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{folder} has no baseline.json that can be read ({error}): expected a run") from None
-        return content
+        return as_frame({name: [value] for name, value in glance(exact_record(self._folder)).items()})
 
     def coefficients(self) -> Any:
         """The coefficients of the run, a row for each, in the units of the data.
@@ -171,14 +154,7 @@ class Model:
         Raises:
             UsageError: the model is not linear, and its run has no exact estimate.
         """
-        has_estimate = (self._folder / "baseline.json").is_file()
-        found = coefficients(self._trained, self._baseline() if has_estimate else None)
-        if not found:
-            raise UsageError(
-                f"{self._folder}: its model is not linear, and it has no exact estimate with coefficients"
-                "\n  expected: model=linear, or a run with baseline=linear"
-            )
-        return as_frame(found)
+        return as_frame(coefficients(self._trained, self._folder))
 
     @property
     def network(self) -> nn.Module:
@@ -296,24 +272,7 @@ class Model:
         check_probabilities(self._trained, level, quantiles)
         data, target = self._pair(data)
         posterior = self._uncertain(uncertainty)
-        if exact and isinstance(self._trained.schema, TensorSchema | TokenSchema):
-            raise UsageError("exact=True: predictions by the exact estimate are of columns of a table")
-        if isinstance(self._trained.schema, TensorSchema):
-            return predict_arrays(self._trained, data, target, level, quantiles, posterior)
-        if isinstance(self._trained.schema, TokenSchema):
-            return predict_text(self._trained, data)
-        table = table_of(self._trained, data, prediction=True, target=target)
-        row = table.row_numbers(np.arange(table.num_rows))
-        far = FarRows(self._trained.schema)
-        if exact and posterior is not None:
-            raise UsageError("exact=True predicts by the exact estimate: expected uncertainty='none'")
-        trained, errors = with_errors(self._trained, exact) if posterior is None else (self._trained, None)
-        parts = [
-            predictions(trained, table.take(index), row[index], level, quantiles, posterior, far, errors)
-            for index in np.split(np.arange(len(row)), range(BLOCK_ROWS, len(row), BLOCK_ROWS))
-        ]
-        far.warn()
-        return like(data, pa.concat_tables(parts))
+        return from_memory.predict(self._trained, data, target, level, quantiles, posterior, exact)
 
     @preserved()
     @isolated("prediction")
@@ -390,12 +349,9 @@ class Model:
                 model. No file is left behind.
         """
         target = local_path(path, "path")
-        for one in (target, export.schema_path(target)):
-            check_output(one, overwrite, "path")
-        check_folder(target, "path")
-        return export.export(self._trained, table_of(self._trained, data, prediction=True), target, format, quantiles)[
-            0
-        ]
+        export.check_place(target, overwrite)
+        table = table_of(self._trained, data, prediction=True)
+        return export.export(self._trained, table, target, format, quantiles)[0]
 
     @preserved()
     @isolated("explanation")
@@ -414,10 +370,7 @@ class Model:
             UsageError: a setting is out of range, columns are missing, or the model is not one of a table.
         """
         explain.check(self._trained)
-        known = [one.name for one in fields(ExplanationSettings)]
-        if unknown := sorted({*settings} - {*known}):
-            raise UsageError(f"explain({unknown[0]}=…): there is no such setting: expected {', '.join(known)}")
-        how = ExplanationSettings(**settings)
+        how = ExplanationSettings.given(**settings)
         data, target = self._pair(data, target)
         return explain.explain(self._trained, [table_of(self._trained, data, prediction=False, target=target)], how)
 
@@ -455,11 +408,10 @@ class Model:
         if isinstance(uncertainty, Method):
             with self._offered():
                 return posterior_of(self._loaded, uncertainty)
-        if uncertainty not in (known := member_settings("uncertainty")):
-            raise UsageError(f"uncertainty={uncertainty!r}: expected {', '.join(known)}, or a method")
+        method = method_of(uncertainty)
         if uncertainty not in self._known:
             with self._offered():
-                self._known[uncertainty] = posterior_of(self._loaded, build.build_uncertainty(known[uncertainty]))
+                self._known[uncertainty] = posterior_of(self._loaded, method)
         return self._known[uncertainty]
 
     def _rows(self, table: Table, target_required: bool) -> Rows:

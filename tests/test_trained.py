@@ -14,7 +14,6 @@ import pytest
 from pyarrow import csv, parquet
 from scipy import stats
 
-from mlefw import trained
 from mlefw.cli import run
 from mlefw.configuration.groups import members
 from mlefw.errors import UsageError
@@ -92,7 +91,7 @@ def test_invariances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str)
     assert whole["nll_nats"].notna().all()
     same(model.predict(rows[["y", "key", "z", "kind", "x"]]), whole)
     same(pd.concat([model.predict(rows[k : k + 1]) for k in range(90)]), whole)
-    monkeypatch.setattr(trained, "BLOCK_ROWS", 7)
+    monkeypatch.setattr("mlefw.run.from_memory.BLOCK_ROWS", 7)
     same(model.predict(rows), whole)
     monkeypatch.setattr(csv_blocks.read_blocks, "__defaults__", (500,))
     file = predicted(tmp_path, folder, f"data.path={tmp_path}/r.csv")

@@ -1,9 +1,9 @@
 """The commands that apply a trained run: evaluate, predict, explain, export, sample."""
 
 from mlefw.command import evaluate, explain, export, predict, sample
+from mlefw.configuration.explanation import ExplainSettings
 from mlefw.configuration.settings import (
     EvaluationSettings,
-    ExplainSettings,
     ExportSettings,
     Node,
     PredictionSettings,

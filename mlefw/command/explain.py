@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from mlefw.configuration.settings import ExplainSettings
+from mlefw.configuration.explanation import ExplainSettings
 from mlefw.errors import UsageError
 from mlefw.report.explanation import Explanation
 from mlefw.report.export import as_csv

@@ -4,7 +4,7 @@ from mlefw.configuration.settings import ExportSettings
 from mlefw.errors import UsageError
 from mlefw.run import export, pooled
 from mlefw.run.export import SUFFIXES
-from mlefw.run.new_data import adapted, check_folder, check_output, read_blocks
+from mlefw.run.new_data import adapted, read_blocks
 from mlefw.system.local_path import local_path
 from mlefw.system.own_folder import mark_own
 from mlefw.system.random_state import isolated
@@ -27,9 +27,7 @@ def run(config: ExportSettings, plugins: tuple[str, ...] = ()) -> str:
         mark_own(path)
     folder = trained.path if trained.path.is_dir() else trained.path.parent.parent
     given = local_path(config.path, "path") if config.path else folder / f"model{SUFFIXES[config.format]}"
-    for path in (given, export.schema_path(given)):
-        check_output(path, config.overwrite, "path")
-    check_folder(given, "path")
+    export.check_place(given, config.overwrite)
     first = next(iter(read_blocks(trained, config.data, "train")))
     written, checked = export.export(trained, first.table, given, config.format, config.quantiles)
     gap = checked["largest_relative_difference"]

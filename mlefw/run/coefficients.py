@@ -1,6 +1,8 @@
 """The coefficients of a linear model as training left them, beside those of the exact estimate."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +12,13 @@ from mlefw.baseline.coefficients import coefficient_tables, shown
 from mlefw.baseline.distance import parameters
 from mlefw.baseline.per_target import is_separable, names_of, parts
 from mlefw.baseline.problem import Problem
+from mlefw.errors import UsageError
 from mlefw.objective.linear_terms import TermsModel
 from mlefw.rows.rows import Rows
 from mlefw.rows.standardize import Standardized
 from mlefw.run.checkpoint import Trained
 from mlefw.schema.schema import Schema
+from mlefw.system.atomic import Json
 
 EXACT = {
     **{"exact": "estimate", "std_error": "std_error", "z": "z", "p_value": "p_value"},
@@ -25,20 +29,40 @@ EXACT = {
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def coefficients(trained: Trained, baseline: Mapping[str, Any] | None) -> dict[str, list[Any]]:
+def exact_record(folder: Path) -> Json:
+    """The content of `baseline.json` of a run.
+
+    Raises:
+        UsageError: there is none, or it cannot be read.
+    """
+    try:
+        content: Json = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} has no baseline.json that can be read ({error}): expected a run") from None
+    return content
+
+
+def coefficients(trained: Trained, folder: Path) -> dict[str, list[Any]]:
     """A row for each coefficient, in the units of the data, as columns by name; None where a value is not defined.
 
     Columns are `parameter`, `term`, `trained` where the model is linear, and those of `EXACT` where there is an exact
-    estimate. There are none at all where there is neither.
+    estimate.
 
     Args:
         trained: the model.
-        baseline: the content of `baseline.json`; None where there is none.
+        folder: the directory of its run.
+
+    Raises:
+        UsageError: the model is not linear, and its run has no exact estimate.
     """
     own = of_model(trained)
-    exact: Tables = shown((baseline or {}).get("coefficients", {}))
+    record = exact_record(folder) if (folder / "baseline.json").is_file() else {}
+    exact: Tables = shown(record.get("coefficients", {}))
     if not own and not exact:
-        return {}
+        raise UsageError(
+            f"{folder}: its model is not linear, and it has no exact estimate with coefficients"
+            "\n  expected: model=linear, or a run with baseline=linear"
+        )
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for source, tables in (("exact", exact), ("trained", own)):
         for parameter, rows in tables.items():

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlefw.configuration.settings import ExplanationSettings
+from mlefw.configuration.explanation import ExplanationSettings
 from mlefw.errors import UsageError
 from mlefw.objective.objective import evaluate
 from mlefw.reading.levels import factorize

@@ -22,6 +22,7 @@ from mlefw.rows.rows import Rows
 from mlefw.run.checkpoint import Trained
 from mlefw.run.export_schema import described
 from mlefw.run.exported import Exported, lgamma
+from mlefw.run.new_data import check_folder, check_output
 from mlefw.run.pooled import Pooled
 from mlefw.run.predict import check_probabilities, figure_columns
 from mlefw.schema.schema import Schema
@@ -78,6 +79,17 @@ def export(
 def schema_path(path: Path) -> Path:
     """The file that describes an exported file: its name with `.json` behind it."""
     return path.with_name(f"{path.name}.json")
+
+
+def check_place(path: Path, overwrite: bool) -> None:
+    """Check that a file and its description can be written.
+
+    Raises:
+        UsageError: one of them exists and may not be replaced, or there is no such folder.
+    """
+    for one in (path, schema_path(path)):
+        check_output(one, overwrite, "path")
+    check_folder(path, "path")
 
 
 def check_format(form: str) -> None:

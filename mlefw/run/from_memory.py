@@ -1,4 +1,4 @@
-"""Rows that a Python program holds, as a trained model reads them; and predictions of arrays and of text."""
+"""Rows that a Python program holds, as a trained model reads them, and predictions of these."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,16 +10,66 @@ from mlefw.data.arrays import Arrays, as_arrays, is_dataset
 from mlefw.data.base import Source
 from mlefw.data.frame import Frame, as_arrow, offered, with_target
 from mlefw.data.strings import Strings
+from mlefw.errors import UsageError
+from mlefw.reading.in_memory import like
 from mlefw.reading.table import Table
 from mlefw.run import predict_positions, predict_tokens
 from mlefw.run.checkpoint import Trained
+from mlefw.run.exact_checkpoint import with_errors
 from mlefw.run.predict import predictions
+from mlefw.schema.reach import FarRows
 from mlefw.schema.tensors import TensorSchema
 from mlefw.schema.tokens import TokenSchema
 from mlefw.uncertainty.base import Uncertain
 
+BLOCK_ROWS = 65536
+"""Rows that are predicted at once, which bounds memory."""
 
-def predict_text(trained: Trained, data: Any) -> dict[str, np.ndarray]:
+
+def predict(
+    trained: Trained,
+    data: Any,
+    target: Any,
+    level: float,
+    quantiles: Sequence[float],
+    posterior: Uncertain | None,
+    exact: bool,
+) -> Any:
+    """The predictive distributions of rows, as `mlefw.trained.Model.predict` returns them.
+
+    Args:
+        trained: the model.
+        data: rows as `mlefw.trained.Model` takes them.
+        target: the values of the target, unless `data` has them or they are not known.
+        level: probability that an observation falls between `lower` and `upper`.
+        quantiles: probabilities of further quantiles.
+        posterior: the parameters over which the distributions are averaged; None for the fitted ones.
+        exact: whether the exact linear estimate beside the network predicts.
+
+    Raises:
+        UsageError: columns are missing, or the exact estimate cannot be asked for.
+    """
+    if exact and isinstance(trained.schema, TensorSchema | TokenSchema):
+        raise UsageError("exact=True: predictions by the exact estimate are of columns of a table")
+    if isinstance(trained.schema, TensorSchema):
+        return _predict_arrays(trained, data, target, level, quantiles, posterior)
+    if isinstance(trained.schema, TokenSchema):
+        return _predict_text(trained, data)
+    table = table_of(trained, data, prediction=True, target=target)
+    if exact and posterior is not None:
+        raise UsageError("exact=True predicts by the exact estimate: expected uncertainty='none'")
+    row = table.row_numbers(np.arange(table.num_rows))
+    far = FarRows(trained.schema)
+    model, errors = with_errors(trained, exact) if posterior is None else (trained, None)
+    parts = [
+        predictions(model, table.take(index), row[index], level, quantiles, posterior, far, errors)
+        for index in np.split(np.arange(len(row)), range(BLOCK_ROWS, len(row), BLOCK_ROWS))
+    ]
+    far.warn()
+    return like(data, pa.concat_tables(parts))
+
+
+def _predict_text(trained: Trained, data: Any) -> dict[str, np.ndarray]:
     """The forecast of each scored token of a text, as columns by name."""
     with offered(rows=data):
         blocks = trained.schema.reading(Strings(), True).read_blocks()
@@ -27,7 +77,7 @@ def predict_text(trained: Trained, data: Any) -> dict[str, np.ndarray]:
     return {name: found.column(name).to_numpy() for name in found.column_names}
 
 
-def predict_arrays(
+def _predict_arrays(
     trained: Trained, data: Any, target: Any, level: float, quantiles: Sequence[float], posterior: Uncertain | None
 ) -> dict[str, np.ndarray]:
     """Predictions of arrays, each (n, *positions), by name."""

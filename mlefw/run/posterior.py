@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from mlefw.configuration.groups import member_settings
 from mlefw.configuration.settings import Settings
 from mlefw.errors import UsageError
 from mlefw.metric.accumulator import Accumulator
@@ -52,6 +53,19 @@ def _figures_by_split(
 ) -> dict[str, dict[str, float]]:
     figures = {split: averaged_figures(objective, uncertain, rows, [Nll()]) for split, rows in splits.items()}
     return {split: values for split, values in figures.items() if values}
+
+
+def method_of(uncertainty: str | Method) -> Method | None:
+    """The method of a name, or the one that is given; None for `none`.
+
+    Raises:
+        UsageError: there is no method of this name.
+    """
+    if isinstance(uncertainty, Method):
+        return uncertainty
+    if uncertainty not in (known := member_settings("uncertainty")):
+        raise UsageError(f"uncertainty={uncertainty!r}: expected {', '.join(known)}, or a method")
+    return build.build_uncertainty(known[uncertainty])
 
 
 def posterior_of(trained: Trained, method: Method | None, stored: bool = False) -> Uncertain | None:

@@ -136,7 +136,7 @@ def test_rows_far_out_in_many_blocks_are_named_once(
         csv.write_csv(pa.table(new).slice(start, 1000), f"folder/p{start:04}.csv")
     monkeypatch.setattr(read_blocks, "__defaults__", (4000,))
     monkeypatch.setattr("mlefw.data.parquet.BLOCK_CELLS", 200)
-    monkeypatch.setattr("mlefw.trained.BLOCK_ROWS", 100)
+    monkeypatch.setattr("mlefw.run.from_memory.BLOCK_ROWS", 100)
     quick = ("model=linear", "trainer.max_epochs=1", "report=false", "plots=false", "logger=none", "run_dir=r")
     assert run(["train", "data=csv", "data.path=train.csv", "data.target=y", *quick]) == 0
     path = "folder" if kind == "folder" else f"new.{kind}"
