@@ -13,6 +13,7 @@ import mlefw
 from mlefw.cli import run
 from mlefw.errors import UsageError
 from mlefw.run.feature_rows import FeatureRows
+from mlefw.run.from_memory import table_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -61,7 +62,7 @@ def test_it_is_drawn_by_seed(runs):
 
 def test_an_exchange_of_design_columns_is_one_of_the_column(runs, monkeypatch):
     trained = mlefw.load(runs / "line")._trained
-    table = mlefw.load(runs / "line")._table(frame(), prediction=False)
+    table = table_of(trained, frame(), prediction=False)
     quick, slow = FeatureRows(trained, table), FeatureRows(trained, table)
     monkeypatch.setitem(slow.__dict__, "spans", None)
     donor = np.random.default_rng(0).permutation(table.num_rows)
