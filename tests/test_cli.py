@@ -332,12 +332,13 @@ def test_divergence_ends_with_three_and_keeps_no_bad_weights(mlefw: Run, tmp_pat
 def test_help_is_short_and_imports_no_torch(mlefw: Run) -> None:
     done = mlefw("--help")
     assert done.returncode == 0
-    assert len(done.stdout.splitlines()) <= 41
+    assert len(done.stdout.splitlines()) <= 42
     for word in (
         "train",
         "baseline",
         "evaluate",
         "predict",
+        "export",
         "sample",
         "compare",
         "anova",

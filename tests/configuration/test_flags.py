@@ -8,7 +8,14 @@ from mlefw.cli import COMMANDS, run
 from mlefw.configuration import flags
 from mlefw.errors import UsageError
 
-SETTINGS = {"evaluate": "split", "predict": "level", "compare": "measure", "anova": "table", "app": "port"}
+SETTINGS = {
+    "evaluate": "split",
+    "predict": "level",
+    "export": "format",
+    "compare": "measure",
+    "anova": "table",
+    "app": "port",
+}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
