@@ -54,6 +54,8 @@ def trained_of(name: str, model: str = "mlp", *more: str) -> tuple[Trained, Tabl
         network = build_model(config.model, schema.row_shape, head.eta_dim).double()
         for p in (*network.parameters(), head.shared):
             torch.nn.init.normal_(p, std=0.3)
+        # A shared scale below one, for which a log-logistic distribution has a mean.
+        head.shared.data -= 1.0
         if head.held_columns:
             head.center.fill_(3.0)
     statistics = torch.tensor([0.5, 0.2, 0.3]).double(), torch.tensor([2.0, 0.4, 0.5]).double()

@@ -339,6 +339,7 @@ def test_help_is_short_and_imports_no_torch(mlefw: Run) -> None:
         "evaluate",
         "predict",
         "explain",
+        "export",
         "sample",
         "compare",
         "anova",

@@ -23,6 +23,7 @@ def run(config: ExportSettings, plugins: tuple[str, ...] = ()) -> str:
         raise UsageError("run= is missing: expected a run directory or a .ckpt file")
     export.check_format(config.format)
     trained = adapted(pooled.load(config.run, plugins), config.data.missing, config.data.unseen)
+    export.check_model(trained)
     for path in pooled.paths_of(config.run):
         mark_own(path)
     folder = trained.path if trained.path.is_dir() else trained.path.parent.parent

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mlefw.distribution.trials import GivenTrials
-from mlefw.errors import UsageError
+from mlefw.errors import StorageError, UsageError
 from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
 from mlefw.run.checkpoint import Trained
@@ -27,6 +27,7 @@ from mlefw.run.pooled import Pooled
 from mlefw.run.predict import check_probabilities, figure_columns
 from mlefw.schema.schema import Schema
 from mlefw.system.atomic import Json, write_bytes, write_json
+from mlefw.system.file_system import remove
 
 Format = Literal["onnx", "torch_export"]
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "torch_export": ".pt2"}
@@ -54,10 +55,7 @@ def export(
             file differs from the model. No file is left behind.
     """
     check_format(form)
-    if isinstance(trained, Pooled):
-        raise UsageError("an ensemble, or a mixture of several runs, is not exported: expected a single run")
-    if isinstance(trained.schema, Schema) and trained.schema.design is not None and _has_shifts(trained.schema):
-        raise UsageError("a formula with an offset is not exported: expected data.offset=column in training")
+    check_model(trained)
     check_probabilities(trained, 0.9, quantiles)
     table = table.take(np.arange(min(table.num_rows, _COMPARED)))
     rows = trained.rows(table, target_required=False)
@@ -71,8 +69,12 @@ def export(
     one = call({name: value[:1].numpy() for name, value in inputs.items()})
     _compared(trained, one, {name: value[:1] for name, value in expected.items()})
     about = {"format": form, **described(trained, {k: v.numpy() for k, v in inputs.items()}, found, checked)}
-    write_bytes(path, content)
     write_json(schema_path(path), about)
+    try:
+        write_bytes(path, content)
+    except StorageError:
+        remove(schema_path(path))
+        raise
     return path.absolute(), checked
 
 
@@ -109,6 +111,21 @@ def check_format(form: str) -> None:
             )
 
 
+def check_model(trained: Trained) -> None:
+    """Refuse what no file holds, before rows are read.
+
+    Raises:
+        UsageError: the model is a mixture of several, or a formula of the run has an offset.
+    """
+    if isinstance(trained, Pooled):
+        raise UsageError("an ensemble, or a mixture of several runs, is not exported: expected a single run")
+    design = trained.schema.design if isinstance(trained.schema, Schema) else None
+    if design is not None and any(one.offsets for one in design.parameters):
+        raise UsageError(
+            "a formula with an offset is not exported: expected offset(…) as a column in training (data.offset)"
+        )
+
+
 def inputs_of(trained: Trained, table: Table, rows: Rows) -> dict[str, Tensor]:
     """The inputs of an exported file for some rows, by name: x, and offset, exposure and trials if the run has them."""
     schema = trained.schema
@@ -122,10 +139,6 @@ def inputs_of(trained: Trained, table: Table, rows: Rows) -> dict[str, Tensor]:
     elif getattr(schema, "offset", None) is not None:
         found["offset"] = rows.offset
     return {name: value.contiguous() for name, value in found.items()}
-
-
-def _has_shifts(schema: Schema) -> bool:
-    return schema.design is not None and any(one.offsets for one in schema.design.parameters)
 
 
 @torch.no_grad()

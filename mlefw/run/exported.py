@@ -84,7 +84,7 @@ class Exported(nn.Module):
             exposure: whose logarithm is added to it, (n,).
             trials: numbers of trials, (n,).
         """
-        added = torch.zeros((x.shape[0], *self.positions), dtype=torch.float64)
+        added = torch.zeros((x.shape[0], *self.positions), dtype=torch.float64, device=x.device)
         added = added if offset is None else added + offset
         added = added if exposure is None else added + exposure.log()
         head = self.objective.head

@@ -12,6 +12,7 @@ SETTINGS = {
     "evaluate": "split",
     "explain": "split",
     "predict": "level",
+    "export": "format",
     "compare": "measure",
     "anova": "table",
     "app": "port",

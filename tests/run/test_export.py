@@ -128,6 +128,14 @@ def test_the_command_writes_beside_the_run(mlefw: Run, tmp_path: Path) -> None:
     assert about["checked"]["allowed"] == 1e-6
     assert mlefw("export", "run=r", "format=torch_export").returncode == 2
     assert mlefw("export").returncode == 2
+    done = mlefw("export", "run=[r,r]", "format=torch_export", "path=both.pt2")
+    assert done.returncode == 2
+    assert "an ensemble, or a mixture of several runs, is not exported" in done.stderr
+    done = mlefw("train", *linear[:-1], "formula=progression ~ bmi + offset(bp)", *few, "run_dir=o")
+    assert done.returncode == 0, done.stderr
+    done = mlefw("export", "run=o", "format=torch_export")
+    assert done.returncode == 2
+    assert "a formula with an offset is not exported" in done.stderr
 
 
 def test_the_logarithm_of_the_gamma_function() -> None:
