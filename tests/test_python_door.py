@@ -247,7 +247,9 @@ def test_coefficients_of_the_model_beside_the_exact_ones(model: Model) -> None:
     assert "trained" not in network and network["term"].tolist() == ["(intercept)", "x0", "x1"]
     alone = mlefw.fit(frame, "y", "head=poisson", "baseline=none", *PLAIN).coefficients()
     assert list(alone) == ["parameter", "term", "trained"]
-    none = mlefw.fit(X, Y, "baseline=none", *PLAIN[:-1], "model.hidden=[2]")
+    none = mlefw.fit(X, Y, "baseline=none", *PLAIN[:-1], "model.hidden=[2]", run_dir="none")
+    with pytest.raises(UsageError, match=r"whose rows came from Python\n  expected the rows: plot"):
+        load("none").plot("pit")
     with pytest.raises(UsageError, match="its model is not linear"):
         none.coefficients()
 

@@ -62,14 +62,20 @@ def picture(trained: Trained, folder: Path, name: str, summary: Json, is_offered
     """
     found: Found = {}
     is_of_rows = name in (*PREDICTIVE, *OF_ARRAYS, "calibration")
+    has_rows = is_offered or trained.config.choice("data") not in FROM_PYTHON
     if name in TRAINING and "num_epochs" in summary:
         found = of_training(folder, summary)
-    elif is_of_rows and summary and (is_offered or trained.config.choice("data") not in FROM_PYTHON):
+    elif is_of_rows and summary and has_rows:
         found = of_own_rows(trained, name, summary)
     names = CALIBRATION if name == "calibration" else (name,)
     chosen = _chosen(found, name) or next((one for one in (stored(folder, known) for known in names) if one), None)
     if chosen is None:
         known = sorted({"calibration", *found, *names_of(folder)} - {name})
+        if is_of_rows and not has_rows:
+            raise UsageError(
+                f"there is no picture {name!r} of this run, which has stored none, and whose rows came from Python"
+                "\n  expected the rows: plot(name, data)"
+            )
         raise UsageError(f"there is no picture {name!r} of this run\n  expected one of: {', '.join(known)}")
     return chosen
 

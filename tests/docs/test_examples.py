@@ -37,7 +37,7 @@ NOT_RUN = {
 """The beginning of each command line that is not run, and why."""
 
 SMALL = {
-    "model=transformer": ("model.dim=8", "model.depth=1", "model.heads=2", "trainer.max_epochs=1"),
+    "model=transformer": ("model.width=8", "model.layers=1", "model.heads=2", "trainer.max_epochs=1"),
     "model=cnn": ("model.channels=[4]",),
     "data=images": ("trainer.max_epochs=1",),
 }
@@ -100,6 +100,7 @@ def lines_of(page: Path) -> list[str]:
 
 def arguments_of(line: str, last: str) -> list[str]:
     """The words of a command line, with the settings that keep it short; `last` is the directory of its run."""
+    line = line.replace("data.cache=/scratch", "data.cache=.")
     words = [re.sub(r"=(?:outputs/…|multirun/…|RUN)$", f"={last}", word) for word in shlex.split(line)[1:]]
     if words[0] != "train" or any(word.startswith("experiment=") for word in words):
         return words
