@@ -73,6 +73,8 @@ SAMPLED = {
     "test_file_system.py::test_a_run_its_continuation_a_sweep_and_predictions_are_written": 2,
     "test_schedules.py::test_neither_chunks_nor_recording_change_a_result": 2,
     "test_path_setting.py::test_every_command_takes_any_path": 2,
+    "test_lightning.py::test_a_callback_works": 2,
+    "test_lightning.py::test_an_argument_works": 3,
 }
 """Long tests over many cases, of which every second or third is always run; the others are slow tests."""
 
