@@ -131,7 +131,13 @@ def test_the_command_writes_beside_the_run(mlefw: Run, tmp_path: Path) -> None:
     done = mlefw("export", "run=[r,r]", "format=torch_export", "path=both.pt2")
     assert done.returncode == 2
     assert "an ensemble, or a mixture of several runs, is not exported" in done.stderr
-    done = mlefw("train", *linear[:-1], "formula=progression ~ bmi + offset(bp)", *few, "run_dir=o")
+
+
+@pytest.mark.slow
+def test_a_formula_with_an_offset_is_refused(mlefw: Run) -> None:
+    few = [one for one in SMALL if not one.startswith("model")]
+    formula = ("model=linear", "formula=progression ~ bmi + offset(bp)")
+    done = mlefw("train", *formula, *few, "run_dir=o")
     assert done.returncode == 0, done.stderr
     done = mlefw("export", "run=o", "format=torch_export")
     assert done.returncode == 2
