@@ -5,7 +5,6 @@ from typing import Any
 
 import griffe
 
-
 # What stands as it is: code, and the name that takes further arguments, at the start of its description.
 AS_IT_IS = re.compile(r"(`[^`]*`|^ *\*{1,2}\w+:)", re.M)
 
