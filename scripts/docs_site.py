@@ -21,7 +21,9 @@ _formulas: dict[str, str] = {}
 def on_files(files: Files, config: Any) -> Files:
     """Add the page of the notebook; the notebook itself stays a file to download."""
     source = Path(config.docs_dir) / f"{NOTEBOOK}.ipynb"
-    files.append(File.generated(config, f"{NOTEBOOK}.md", content=page(nbformat.read(source, as_version=4))))
+    link = f'<a href="{source.name}" download>{source.name}</a>'
+    content = page(nbformat.read(source, as_version=4)).replace(f"`docs/{source.name}`", link)
+    files.append(File.generated(config, f"{NOTEBOOK}.md", content=content))
     return files
 
 

@@ -5,6 +5,9 @@ from typing import Any
 
 import griffe
 
+# What stands as it is: code, and the name that takes further arguments, at the start of its description.
+AS_IT_IS = re.compile(r"(`[^`]*`|^ *\*{1,2}\w+:)", re.M)
+
 
 class Formulas(griffe.Extension):
     """Takes the asterisks outside of backticks for what they are, rather than for signs of Markdown."""
@@ -16,7 +19,7 @@ class Formulas(griffe.Extension):
 
 def _escape(whole: Any) -> None:
     if whole.docstring is not None:
-        parts = re.split(r"(`[^`]*`)", whole.docstring.value)
+        parts = AS_IT_IS.split(whole.docstring.value)
         parts[::2] = [text.replace("*", r"\*") for text in parts[::2]]
         whole.docstring.value = "".join(parts)
     for member in whole.members.values():

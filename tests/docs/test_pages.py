@@ -35,6 +35,18 @@ def test_links_lead_to_files(page: Path) -> None:
             assert place in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, link
 
 
+def test_every_page_is_found_from_the_first_ones() -> None:
+    """Those of the folder from README's "Read on", from the first page of the site, and from its navigation."""
+    names = {page.name for page in (ROOT / "docs").glob("*.*") if page.suffix in (".md", ".ipynb")} - {"index.md"}
+    first = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    read_on = README.read_text(encoding="utf-8").partition("## Read on")[2]
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    assert len(names) > 20
+    assert names <= set(re.findall(r"\]\(([\w.-]+)", first))
+    assert names <= set(re.findall(r"\]\(docs/([\w.-]+)", read_on))
+    assert {Path(name).with_suffix(".md").name for name in names} <= set(re.findall(r"([\w-]+\.md)$", navigation, re.M))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_modules_and_names_are_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

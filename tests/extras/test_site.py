@@ -57,7 +57,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_page_and_module_is_on_the_site(site: Path) -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
-    assert (site / "tutorial.html").is_file()
+    assert '<a href="tutorial.ipynb" download>' in (site / "tutorial.html").read_text(encoding="utf-8")
     text = (site / "api" / "interfaces.html").read_text(encoding="utf-8")
     assert "Negative log-likelihood of each observation, (*batch,), in nats." in text
 
