@@ -146,7 +146,7 @@ def chosen(group: str, member: str, tmp_path: Path) -> Settings:
     elif group == "head":
         overrides = [f"head={member}", *some_table(member, tmp_path / "some.csv"), *FEW.get(member, [])]
     if group == "calibrate":
-        head = "gaussian" if member in ("none", "scale") else "bernoulli"
+        head = "gaussian" if member in ("none", "scale", "conformal") else "bernoulli"
         overrides += [f"head={head}", f"data.kind={head}"]
     if (group, member) == ("uncertainty", "mc_dropout"):
         overrides.append("model.dropout=0.1")
