@@ -252,12 +252,37 @@ def test_whoever_is_killed_costs_running_trials_alone(whom: str, data: str, tmp_
         assert json.loads((folder / "summary.json").read_text("utf-8"))["status"] == "finished"
 
 
-def test_two_processes_share_the_trials(data: str, tmp_path: Path) -> None:
-    root = tmp_path / "s"
-    arguments = command(data, root, "search.trials=10", "trainer.max_epochs=30", "hydra.launcher.jobs=1", *SPACE)
+WAITING = """
+import os, time
+from pathlib import Path
+
+from mlefw.model.linear import Linear
+
+PARENT = os.getpid()
+
+
+class Net(Linear):
+    def forward(self, x):
+        while os.getpid() != PARENT and not Path("go").exists():
+            time.sleep(0.02)
+        return super().forward(x)
+"""
+
+
+def test_two_processes_share_the_trials(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, few = tmp_path / "s", ("trainer.max_epochs=30", "hydra.launcher.jobs=1")
+    # A trial trains when each of the two has one.
+    monkeypatch.chdir(tmp_path)
+    Path("waiting.py").write_text(WAITING, encoding="utf-8")
+    model = ("model._target_=waiting.Net", "--plugin", "waiting")
+    arguments = command(data, root, "search.trials=10", *few, *model, *SPACE)
     first = start(arguments)
-    wait_for((root / JOURNAL).exists, first)
-    second = start(arguments)
+    try:
+        wait_for(lambda: list(root.glob("0*_*.log")), first)
+        second = start(arguments)
+        wait_for(lambda: len({trial.user_attrs.get("owner") for trial in trials_of(root)} - {None}) == 2, second)
+    finally:
+        Path("go").touch()
     assert (first.wait(), second.wait()) == (0, 0)
     trials = trials_of(root)
     assert len(trials) == 10
