@@ -29,10 +29,11 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks
 
 from mlefw.errors import NumericalError
 from mlefw.fit import fit
-from mlefw.sklearn import LikelihoodClassifier, LikelihoodRegressor
+from mlefw.sklearn import EXPECTED_FAILED_CHECKS, LikelihoodClassifier, LikelihoodRegressor
 from mlefw.sklearn.settings import overrides, seed, written
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -466,3 +467,10 @@ def test_a_column_has_the_exposure_where_predictions_get_none(frame: pd.DataFram
     found = cross_val_predict(model, frame, count, cv=2)
     assert found.shape == (NUM_ROWS,) and (found > 0).all()
     assert "size" not in model.fit(frame, count).model_.features
+
+
+def test_weights_are_repeated_rows_where_nothing_is_random() -> None:
+    """The check that is expected to fail by the random rows and batches of the default settings passes without them."""
+    name = "check_sample_weight_equivalence_on_dense_data"
+    assert name in EXPECTED_FAILED_CHECKS
+    getattr(estimator_checks, name)("exact", LikelihoodRegressor(**EXACT))
