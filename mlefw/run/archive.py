@@ -42,14 +42,18 @@ class Archive(CheckpointIO):
 
     Args:
         card: added to each checkpoint: all that is needed to build the model again (see `run.checkpoint.card`).
+        own: the folder of the run's own checkpoints, which was made with the run: where it is gone, so is the run.
+            Other folders, of callbacks of Lightning, are made; without `own` none are.
     """
 
-    def __init__(self, card: Content) -> None:
+    def __init__(self, card: Content, own: Path | None = None) -> None:
+        self.own = own
         self.card = {"version": SCHEMA_VERSION, "written_by": version("mlefw"), **card}
 
     def save_checkpoint(self, checkpoint: Content, path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint atomically: if that fails, an earlier file at `path` is untouched."""
-        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if self.own is not None and Path(path).parent != self.own:
+            Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write(Path(path), {**checkpoint, "mlefw": self.card})
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Content:

@@ -258,7 +258,7 @@ def build_trainer(
     if not any(isinstance(callback, Checkpoint) for callback in callbacks):
         # Of several processes only the first writes checkpoints; Lightning would add a callback to the others.
         node["enable_checkpointing"] = False
-    facts: Node = {"logger": loggers, "callbacks": callbacks, "plugins": [Archive(card)]}
+    facts: Node = {"logger": loggers, "callbacks": callbacks, "plugins": [Archive(card, run_dir / "checkpoints")]}
     facts["profiler"] = lightning_parts.build_profiler(config, run_dir)
     if topology.is_shared(config.trainer):
         facts["strategy"] = SummedGradients() if network is None else ShardedParameters(network)
