@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.special
 import torch
 from conftest import Run
@@ -15,7 +16,7 @@ from exported_heads import HEADS, LABELS, QUANTILES, REFUSED, trained_of
 import mlefw
 from mlefw.errors import UsageError
 from mlefw.run import export
-from mlefw.run.exported import lgamma
+from mlefw.run.exported import lgamma, solve_triangular
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -141,3 +142,18 @@ def test_the_command_writes_beside_the_run(mlefw: Run, tmp_path: Path) -> None:
 def test_the_logarithm_of_the_gamma_function() -> None:
     x = torch.logspace(-8, 8, 400, dtype=torch.float64)
     np.testing.assert_allclose(lgamma(x), scipy.special.gammaln(x.numpy()), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("upper", [False, True])
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("unitriangular", [False, True])
+def test_triangular_systems_for_onnx_are_those_of_lapack(upper: bool, left: bool, unitriangular: bool) -> None:
+    random = np.random.default_rng(0)
+    a, b = torch.from_numpy(random.normal(size=(5, 4, 4))), torch.from_numpy(random.normal(size=(5, 4, 4)))
+    a = (a.triu() if upper else a.tril()) + 3 * torch.eye(4)
+    found = solve_triangular(a, b, upper=upper, left=left, unitriangular=unitriangular)
+    for matrix, right, solved in zip(a.numpy(), b.numpy(), found.numpy(), strict=True):
+        # x a = b is a' x' = b'.
+        matrix, right, solved = (matrix, right, solved) if left else (matrix.T, right.T, solved.T)
+        expected = scipy.linalg.solve_triangular(matrix, right, lower=upper != left, unit_diagonal=unitriangular)
+        np.testing.assert_allclose(solved, expected, rtol=1e-12)
