@@ -267,7 +267,9 @@ def _number_values(graph: Any) -> None:
 
 def _refused(program: Exported, error: Exception) -> UsageError:
     head, model = (type(part).__name__ for part in (program.heads[0], program.objective.model.model))
-    reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+    # The last words of torch's exporter refer to a trace that nobody is shown.
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("(Refer to")]
+    reason = lines[-1] if lines else type(error).__name__
     return UsageError(f"the model cannot be exported ({head} behind {model}): {reason.strip()[:300]}")
 
 
