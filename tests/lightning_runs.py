@@ -71,6 +71,32 @@ class Blocks(lightning.Callback):
         SEEN.at.setdefault("block", []).append(None)
 
 
+class Losses(lightning.Callback):
+    """What somebody who knows Lightning writes: it looks at each step, logs, and keeps a dict that grows."""
+
+    def __init__(self) -> None:
+        self.losses: dict[str, float] = {}
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        self.losses[f"step {trainer.global_step}"] = float(outputs["loss"])
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        self.log("mine/num_losses", float(len(self.losses)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.losses = dict(state["losses"])
+
+
+class Logs(lightning.Callback):
+    """Logs at the end of each epoch alone."""
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        self.log("mine/epoch", float(trainer.current_epoch))
+
+
 class Fails(lightning.Callback):
     """Fails after the fourth step."""
 

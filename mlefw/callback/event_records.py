@@ -32,7 +32,9 @@ class Records:
 
     def __init__(self, folder: str) -> None:
         replace_links(Path(folder)).mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        # TensorBoard reads files in the order of their names: those of one second by their number.
+        place = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        name = f"events.out.tfevents.{place}.{next(_numbers):06d}"
         self.folder, self.path = folder, Path(folder) / name
         self.held, self.flushed = bytearray(), -math.inf
         self._hold(Event(wall_time=time.time(), file_version="brain.Event:2"))

@@ -29,7 +29,7 @@ class MlflowRun(MLFlowLogger):
         tracking_uri: address of a store or server, such as `sqlite:////home/me/mlflow.db` or `http://…`; None for a
             SQLite file `mlflow.db` in `save_dir`.
         experiment_name: the experiment that the run belongs to.
-        run_name: name of the run; None for one that MLflow makes up.
+        run_name: name of the run; None for that of the run directory.
         tags: further tags of the run.
 
     Raises:
@@ -52,7 +52,8 @@ class MlflowRun(MLFlowLogger):
         known = self.folder / _ID
         super().__init__(
             experiment_name,
-            run_name,
+            # MLflow draws names from Python's generator, whose seed would call all runs of a seed alike.
+            run_name or self.folder.parent.name,
             address.whole(tracking_uri) if tracking_uri else f"sqlite:///{self.folder / 'mlflow.db'}",
             tags,
             None,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -14,11 +15,12 @@ from mlefw.callback.stored_state import Content, check_form, check_optimizer, na
 from mlefw.configuration.record import typed
 from mlefw.distributed import ranks, sharding
 from mlefw.errors import UsageError
+from mlefw.rows.batch import Chunk
 from mlefw.system.file_system import invalidate
 from mlefw.system.own_folder import replace_links
 from mlefw.system.random_state import RandomStream
 from mlefw.training.datamodule import RowsModule
-from mlefw.training.lightning_internals import set_place, tell_length
+from mlefw.training.lightning_internals import set_place, tell_length, tell_loggers
 from mlefw.training.module import LikelihoodModule
 from mlefw.training.recovery import GoodState, History
 from mlefw.training.trainer_view import TrainerView
@@ -146,6 +148,11 @@ class Resumable(lightning.Callback):
         if isinstance(trainer, lightning.Trainer) and (length := _length(trainer)) is not None:
             tell_length(trainer, length)
 
+    def on_train_batch_end(self, trainer: TrainerView, module: Any, outputs: Any, chunk: Chunk, index: int) -> None:
+        """Let what callbacks log stand at the step that was taken last."""
+        if isinstance(trainer, lightning.Trainer):
+            tell_loggers(trainer, len(chunk.spans))
+
     def on_train_epoch_end(self, trainer: TrainerView, module: lightning.LightningModule) -> None:
         """Set the place to the start of the next epoch."""
         assert isinstance(module, LikelihoodModule)
@@ -171,7 +178,10 @@ class Resumable(lightning.Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             patience = callback.patience if isinstance(callback, StopWithoutProgress | EarlyStopping) else None
             if callback.state_key in states:
-                check_form(f"the state of {type(callback).__name__}", callback.state_dict(), states[callback.state_key])
+                if type(callback).load_state_dict.__module__.partition(".")[0] in ("mlefw", "lightning"):
+                    what = f"the state of {type(callback).__name__}"
+                    check_form(what, callback.state_dict(), states[callback.state_key])
+                # What a plugin's own state looks like, such as a dict that has grown, only the plugin knows.
                 callback.load_state_dict(states[callback.state_key])
             if patience is not None:
                 # A longer patience may be asked for, and lets the run go on.

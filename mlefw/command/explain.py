@@ -7,7 +7,7 @@ from rich.progress import Progress
 
 from mlefw.configuration.explanation import ExplainSettings
 from mlefw.errors import UsageError
-from mlefw.report.explanation import Explanation
+from mlefw.report.explanation import EXPLAIN_FILE, Explanation
 from mlefw.report.export import as_csv
 from mlefw.run import explain, pooled
 from mlefw.run.new_data import adapted, check_folder, check_output, read_blocks
@@ -60,7 +60,7 @@ def write(explanation: Explanation, folder: Path) -> None:
     folder.mkdir(mode=0o755, exist_ok=True)
     for name, table in explanation.tables().items():
         write_text(folder / f"{name}.csv", as_csv(table))
-    write_json(folder / "explain.json", explanation.content())
+    write_json(folder / EXPLAIN_FILE, explanation.content())
     pictures = explanation.pictures()
     for name, picture in pictures.items():
         write_bytes(folder / f"{name}.png", picture.content)

@@ -34,6 +34,9 @@ from mlefw.system.shared_work import compute_once, is_second_request
 _YARDSTICK_SECTIONS = ("data", "head", "prior", "loss", "baseline", "inputs", "model", "choices")
 """The sections of the settings on which the exact estimates of a run depend, and its `Yardstick`."""
 
+KEPT = "\n  The best state before that is kept: mlefw evaluate run="
+"""What a failure adds to its reason, before the directory of the run, where there is a checkpoint."""
+
 
 @dataclass(frozen=True)
 class Begun:
@@ -176,7 +179,7 @@ def recorded_failure(begun: Begun, is_resumed: bool = False) -> Iterator[None]:
         failed = {**known, "status": "failed", "reason": reason, "seed": begun.config.seed}
         kept = begun.run_dir / "checkpoints" / "best.ckpt"
         if isinstance(error, MlefwError) and kept.is_file():
-            error.args = (f"{reason}\n  The best state before that is kept: mlefw evaluate run={begun.run_dir}",)
+            error.args = (f"{reason}{KEPT}{begun.run_dir}",)
             failed["best"] = str(kept.relative_to(begun.run_dir))
         # On a full disk these files fail as well: the error to report is the first one.
         with suppress(StorageError):

@@ -50,7 +50,7 @@ _ROLES = ("offset", "exposure", "weight", "variance_weight", "id", "event", "tri
 
 RANGES: Mapping[str, Range] = {
     "seed": Range(lambda v: is_whole(v) and 0 <= v < 2**32, f"a whole number from 0 to {2**32 - 1}"),
-    **dict.fromkeys(("report", "compile", "exact"), one_of(True, False)),
+    **dict.fromkeys(("report", "compile", "exact", "explanation"), one_of(True, False)),
     # In `mlefw evaluate` it is a folder.
     "plots": either(one_of(None, True, False), Range(lambda v: isinstance(v, str), "the name of a folder")),
     "formula": either(NULL, Range(lambda v: isinstance(v, str) and "~" in v, "a formula such as y ~ x + z")),

@@ -5,7 +5,10 @@ from typing import Any
 
 from mlefw.configuration.settings import Node
 
-_NOT_OF_RESULTS = ("run_dir", "resume", "report", "plots", "compile", "table", "glance", "logger", "callback", "metric")
+_NOT_OF_RESULTS = (
+    *("run_dir", "resume", "report", "plots", "explanation", "compile", "table", "glance"),
+    *("logger", "callback", "metric"),
+)
 """Settings and groups that change no trained model."""
 
 _IN_SECTIONS = ("checkpoint.", "step.per_chunk", "step.replay", "trainer.enable_", "trainer.num_sanity")

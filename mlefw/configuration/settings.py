@@ -136,6 +136,7 @@ class Settings:
     seed: int = 0
     report: bool = True
     plots: bool = True
+    explanation: bool = False
     compile: bool = False
     resume: str | None = None
     run_dir: str | None = None
@@ -150,7 +151,7 @@ class Settings:
             UsageError: `step`, `early_stopping` or `checkpoint` has an unknown setting or a value of a wrong type.
         """
         sections = {"step": StepSettings, "early_stopping": EarlyStopping, "checkpoint": CheckpointSettings}
-        single = ("seed", "report", "plots", "compile", "resume", "run_dir", "table", "glance")
+        single = ("seed", "report", "plots", "explanation", "compile", "resume", "run_dir", "table", "glance")
         nodes: dict[str, Any] = {name: plain.get(name) or {} for name in _NODES}
         own: dict[str, Any] = {
             name: typed(kind, plain[name], name) for name, kind in sections.items() if plain.get(name)

@@ -189,6 +189,15 @@ class Conformal(Distribution):
         cut = (t - (below - mass)).clamp(min=0) + (t - (above - mass)).clamp(min=0)
         return (1 - cut / mass).clamp(0, 1)
 
+    def mass_beyond(self, p: float) -> float:
+        """The mass of the tail of the density beyond the quantile at p, the lower tail for p < ½; of one part.
+
+        0 where the quantile is the end of the support.
+        """
+        (part,) = self.parts
+        name, share = ("above", 1 - p) if p >= 0.5 else ("below", p)
+        return part.scores.smallest(name, self.rank(share))
+
     def end(self, name: str, rank: int, is_upper: bool) -> Tensor:
         """An end, (*batch,): the observation that cuts off the mass of this rank among the scores called `name`."""
         if rank < 1:

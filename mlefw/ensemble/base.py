@@ -51,7 +51,7 @@ class Ensemble(ABC):  # noqa: B024 - members may differ by their seeds alone
         # Ensembles of equal size with different values of `seed` have no member's seed in common.
         seed = (config["seed"] * self.members + number) % 2**32
         node = {**config["ensemble"], "member": number}
-        return {**config, "seed": seed, "report": False, "plots": False, "ensemble": node}
+        return {**config, "seed": seed, "report": False, "plots": False, "explanation": False, "ensemble": node}
 
     def whole(self, config: Node) -> Node:
         """The settings of the run to which the ensemble is compared: its rows, and the exact estimate on them.

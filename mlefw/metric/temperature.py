@@ -52,8 +52,9 @@ class Temperature(Metric):
         for _ in range(_NODES):
             total = power @ one
             values.append(torch.dot(weight, total.log()))
-            slopes.append(torch.dot(weight / total, torch.mul(power, scores, out=product) @ one))
-            power.square_()
+            # Operations that `vmap` has a rule for, unlike a product into `out=` and `square_`.
+            slopes.append(torch.dot(weight / total, product.copy_(power).mul_(scores) @ one))
+            power.mul_(power)
         linear = torch.dot(weight, chosen)
         beta = 2.0 ** torch.arange(-2, _NODES - 2, device=scores.device, dtype=scores.dtype)
         self.population = self.population + weight.sum()

@@ -14,6 +14,9 @@ from mlefw.system.number_format import number, percent
 _DEPENDENT = 0.1
 """Share of the variance of a feature that the others explain, from which on it is said to depend on them."""
 
+EXPLAIN_FILE = "explain.json"
+"""The file with all figures of an explanation."""
+
 _NATS = (
     "The rise of the NLL when rows exchange the values of a feature, ± its standard error over these rows. Marginal: "
     "among all rows. Conditional: among ten rows for which the other features predict nearly the same value of it, so "
@@ -181,20 +184,40 @@ class Explanation:
 
     def page(self, pictures: Mapping[str, Picture]) -> str:
         """The page as HTML."""
-        sections = [Section("Nats of each feature", [self._nats()], [pictures["nats"]], note=_NATS)] if pictures else []
+        footer = f"mlefw {version('mlefw')}. Nats are of the NLL of {self.target}, in its own units."
+        about, sections = self._about(), self._sections(pictures, "nats.csv", "terms.csv")
+        return Page(f"What {self.run} predicts from", self.sentence(), about, sections, (), footer).html()
+
+    def sections_of_report(self, pictures: Mapping[str, Picture], rows: str) -> list[Section]:
+        """The sections of the report of a run, the first of which begins with the conclusion in words.
+
+        Args:
+            pictures: some of `pictures()`, or none.
+            rows: which rows were explained, such as `test`.
+        """
+        first = Section(
+            f"What the forecasts rest on: {rows} rows", note=f"{self.sentence()} These are {self._about()}."
+        )
+        return [first, *self._sections(pictures, EXPLAIN_FILE, EXPLAIN_FILE)]
+
+    def _sections(self, pictures: Mapping[str, Picture], nats_file: str, terms_file: str) -> list[Section]:
+        """Tables and pictures; of a table that is too long the rest is in the file that it names."""
+        bars = [picture for name, picture in pictures.items() if name == "nats"]
         curves = [picture for name, picture in pictures.items() if name != "nats"]
+        sections = [Section("Nats of each feature", [self._nats(nats_file)], bars, note=_NATS)] if self.features else []
         sections += [Section("Effects", pictures=curves, note=_EFFECTS)] if curves else []
-        sections += [Section("Terms of the sum", [self._sums()], note=_TERMS)] if self.terms else []
+        sections += [Section("Terms of the sum", [self._sums(terms_file)], note=_TERMS)] if self.terms else []
+        return sections
+
+    def _about(self) -> str:
         some = "" if self.num_rows == self.num_known else f", drawn at random from {self.num_known:,}"
         units = f"groups of {self.group}" if self.group else "rows"
-        about = (
+        return (
             f"{self.num_rows:,} rows{some}, with an NLL of {number(self.nll_nats)} nats per row; {self.repeats} "
             f"permutations of each kind; standard errors over {units}"
         )
-        footer = f"mlefw {version('mlefw')}. Nats are of the NLL of {self.target}, in its own units."
-        return Page(f"What {self.run} predicts from", self.sentence(), about, sections, (), footer).html()
 
-    def _nats(self) -> Table:
+    def _nats(self, file: str) -> Table:
         header = ["feature", "marginal, nats", "± rows", "± draws", "conditional", "± rows", "± draws", "by others"]
         rows = [
             Row(
@@ -203,15 +226,15 @@ class Explanation:
             )
             for one in self.features
         ]
-        return Table(header, rows, file="nats.csv")
+        return Table(header, rows, file=file)
 
-    def _sums(self) -> Table:
+    def _sums(self, file: str) -> Table:
         header = ["term", "of", "sd", "lowest", "highest", "nats", "±"]
         rows = [
             Row(one.term, [one.eta, *map(number, (one.sd, one.lowest, one.highest, one.nats, one.se))])
             for one in self.terms
         ]
-        return Table(header, rows, num_text=1, file="terms.csv")
+        return Table(header, rows, num_text=1, file=file)
 
 
 def _with_error(rise: Rise) -> str:

@@ -157,6 +157,7 @@ def build_estimand(config: Settings, data: Data) -> Estimand:
     if data.source.standardize_target:
         set_units(head, observed)
     mean, scale = row_statistics(data.train, shape, data.source.standardize)
+    _check_spread(data.schema, scale)
     columns = as_columns(mean, shape), as_columns(scale, shape)
     used = data.schema.used(head.eta_dim) if isinstance(data.schema, Schema) else None
     if used is not None:
@@ -282,3 +283,14 @@ def build_uncertainty(node: Node) -> Method | None:
 def _chosen(slot: str, node: Node, **facts: Any) -> Any:
     """The object of a group of settings; None for the member `none`, whose settings are empty."""
     return instantiate(slot, node, **facts) if "_target_" in node else None
+
+
+def _check_spread(schema: RowSchema, scale: torch.Tensor) -> None:
+    """Refuse features whose variance over the training rows is too large for 64 bits."""
+    wide = torch.nonzero(~scale.flatten().isfinite()).flatten().tolist()
+    if wide:
+        names = schema.names if isinstance(schema, Schema) else [f"number {k}" for k in range(scale.numel())]
+        raise UsageError(
+            f"the features {', '.join(names[k] for k in wide[:5])} hold numbers whose squares are too large for 64 bits"
+            "\n  expected: numbers up to 1e150: choose another unit"
+        )

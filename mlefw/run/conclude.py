@@ -16,11 +16,13 @@ from mlefw.run import (
     exact_checkpoint,
     exhibit,
     exhibit_arrays,
+    exhibit_explanation,
     exhibit_terms,
     fitting,
     judgement,
     row_scores,
 )
+from mlefw.run.checkpoint import Trained
 from mlefw.run.directory import checkpoint_of
 from mlefw.run.essentials import essentials
 from mlefw.run.final_board import finish_board
@@ -126,7 +128,10 @@ def conclude(
         summary |= attempt("the NLL by position", make, {})
     clock = time.monotonic()
     pictures = _show(config, run_dir, prepared, yardstick, fit, summary, final, seen.evaluations)
-    summary["time"] |= {"total_s": time.monotonic() - started, "pictures_s": time.monotonic() - clock}
+    summary["time"]["pictures_s"] = time.monotonic() - clock
+    trained = Trained(final, data.schema, config, checkpoint_of(run_dir))
+    pictures += exhibit_explanation.sections(config, run_dir, trained, exhibit_arrays.shown_split(data.splits))
+    summary["time"]["total_s"] = time.monotonic() - started
     return write_summary(config, run_dir, summary, baseline, pictures)
 
 

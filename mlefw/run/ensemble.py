@@ -13,10 +13,11 @@ from pyarrow import parquet
 
 from mlefw.configuration.settings import Settings, TableSettings
 from mlefw.objective.objective import Evaluation
-from mlefw.run import row_scores
+from mlefw.run import exhibit_explanation, row_scores
 from mlefw.run.conclude import write_summary
 from mlefw.run.directory import MEMBERS, summary_of
 from mlefw.run.essentials import CHOSEN_BY, essentials
+from mlefw.run.exhibit_arrays import shown_split
 from mlefw.run.held_out import parts_of
 from mlefw.run.new_data import read_blocks
 from mlefw.run.pooled import MemberTally, Pooled, load_pooled
@@ -77,7 +78,9 @@ def conclude(
         "baseline_s": yardstick.exact.seconds,
         "total_s": time.monotonic() - started,
     }
-    return write_summary(config, root, summary, baseline, [])
+    explained = exhibit_explanation.sections(config, root, trained, shown_split(splits))
+    summary["time"]["total_s"] = time.monotonic() - started
+    return write_summary(config, root, summary, baseline, explained)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from mlefw.run.feature_rows import FeatureRows
 from mlefw.run.pooled import Pooled
 from mlefw.run.predicted_quantities import quantities
 from mlefw.run.term_shares import term_shares
+from mlefw.schema.kinds import RowSchema
 from mlefw.schema.schema import Schema
 from mlefw.schema.support import check_support
 from mlefw.score import accumulated, permutation
@@ -79,12 +80,25 @@ def check(trained: Trained) -> bool:
     Raises:
         UsageError: naming the run.
     """
-    if not isinstance(trained.schema, Schema):
+    check_schema(trained.schema, f"run={trained.path}")
+    return True
+
+
+def check_schema(schema: RowSchema, setting: str) -> None:
+    """Refuse rows that are arrays, images or text.
+
+    Args:
+        schema: what columns or arrays mean.
+        setting: what asks for an explanation, for the message.
+
+    Raises:
+        UsageError: naming the setting.
+    """
+    if not isinstance(schema, Schema):
         raise UsageError(
-            f"run={trained.path}: explain exchanges the values of columns between rows, and the rows of this run are "
+            f"{setting}: explain exchanges the values of columns between rows, and the rows of this run are "
             "arrays, images or text: expected a run on a table"
         )
-    return True
 
 
 def _name(trained: Trained) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mlefw.reading.notation import MISSING_WORDS
 from mlefw.run.checkpoint import Trained
 from mlefw.schema.feature import Feature
 from mlefw.schema.schema import Schema
@@ -36,12 +37,14 @@ def described(
         outputs: the outputs of these rows by name.
         checked: how the file was compared with the model.
     """
-    schema, head = trained.schema, trained.objective.head
+    schema, head, calibration = trained.schema, trained.objective.head, trained.calibration
+    intervals = "conformal quantile" if calibration and not calibration.changes_density else "quantile"
     found: Json = {
         "mlefw": version("mlefw"),
         "head": trained.config.choices.get("head"),
+        "calibrate": trained.config.choices.get("calibrate"),
         "inputs": [_entry(name, value, _INPUTS[name]) for name, value in inputs.items()],
-        "outputs": [_entry(name, value, _meaning(name)) for name, value in outputs.items()],
+        "outputs": [_entry(name, value, _meaning(name, intervals)) for name, value in outputs.items()],
         "targets": [
             {"name": t.name, "kind": t.kind, "labels": None if t.labels is None else list(t.labels)}
             for t in schema.targets
@@ -67,10 +70,10 @@ def _entry(name: str, value: np.ndarray, meaning: str) -> Json:
     return {"name": name, "type": value.dtype.name, "shape": ["rows", *value.shape[1:]], "meaning": meaning}
 
 
-def _meaning(name: str) -> str:
+def _meaning(name: str, quantile: str) -> str:
     last = name.rpartition("_")[2]
     if "quantile_" in name:
-        return f"quantile of the distribution at {last}"
+        return f"{quantile} of the target at {last}"
     key = name if name in _OUTPUTS else last
     return _OUTPUTS.get(key, "parameter of the distribution (docs/heads.md)")
 
@@ -83,9 +86,14 @@ def _feature(schema: Schema, one: Feature) -> Json:
         found["missing"] = one.means[0] if schema.missing == "impute" else None
     else:
         found |= {"levels": list(one.levels), "reference": one.levels[0]}
-        found["coding"] = "a column for each level but the reference: 1 in rows of the level, else 0"
+        found["coding"] = (
+            "a column for each level but the reference: 1 in rows of the level, else 0; values are levels as they are "
+            "written, spaces and leading zeros included"
+        )
         found["unseen"] = _unseen(schema, one.means)
         found["missing"] = one.levels[0] if schema.missing == "impute" else None
+    # Words such as NA stand for missing numbers alone: in a column of text they may be levels.
+    found["missing_cells"] = list(MISSING_WORDS) if one.kind == "numeric" else [""]
     if one.indicator:
         found["indicator"] = f"the last column, {one.names[-1]!r}, is 1 where the value is missing, else 0"
     return found

@@ -21,6 +21,7 @@ from torch.distributions import (
 from mlefw.calibrate.base import CalibratedHead
 from mlefw.distribution import quantile
 from mlefw.distribution.censored import Censored
+from mlefw.distribution.conformal import Conformal, density_of
 from mlefw.distribution.histogram import Histogram
 from mlefw.distribution.quantiles import Quantiles
 from mlefw.distribution.trials import GivenTrials
@@ -62,12 +63,14 @@ class Exported(nn.Module):
         marginals = marginals_of(typical)
         self.heads = _parts(head, len(marginals))
         is_class = [isinstance(one, Bernoulli | Categorical) for one in marginals]
+        # Conformal quantiles are of one target.
+        whole = [typical] if isinstance(typical, Conformal) else marginals
         self.levels = [
-            [] if known else list(dict.fromkeys([*getattr(part, "levels", ()), *self.quantiles]))
-            for part, known in zip(self.heads, is_class, strict=True)
+            {} if known else levels_of(one, getattr(part, "levels", ()), self.quantiles)
+            for part, one, known in zip(self.heads, whole, is_class, strict=True)
         ]
-        everything = zip(self.heads, marginals, self.levels, strict=True)
-        self.units = [unit_quantiles(part, one, levels) for part, one, levels in everything]
+        everything = zip(self.heads, whole, self.levels, strict=True)
+        self.units = [unit_quantiles(part, one, list(levels)) for part, one, levels in everything]
 
     def forward(
         self,
@@ -105,12 +108,13 @@ class Exported(nn.Module):
             return {"probs": one.probs}
         if isinstance(one, Bernoulli):
             return {"probs": torch.stack([1 - one.probs, one.probs], -1)}
-        return {"mean": one.mean, **{f"quantile_{p:g}": self._quantile(index, one, p) for p in self.levels[index]}}
+        found = {f"quantile_{p:g}": self._quantile(index, one, p) for p in self.levels[index]}
+        return {"mean": one.mean, **found}
 
     def _quantile(self, index: int, one: Distribution, p: float) -> Tensor:
         unit = self.units[index].get(p)
         if unit is None:
-            return quantile.quantile(one, p)
+            return quantile.quantile(one, self.levels[index][p])
         if isinstance(one, Gamma):
             return one.mean * unit
         assert isinstance(one, Normal | LogNormal | StudentT)
@@ -128,8 +132,10 @@ def _parts(head: Head, count: int) -> list[Head]:
 def parameters(head: Head, eta: Tensor, predicted: Distribution) -> dict[str, Tensor]:
     """The parameters of the predicted distribution by name, each (n, *positions), and the complete eta they come from.
 
-    Of a recalibrated forecast they are those after it, and eta, which is before it, is left out.
+    Where a recalibration changes the density, they are those after it, and eta, which is before it, is left out.
     """
+    if isinstance(head, CalibratedHead) and not head.calibration.changes_density:
+        head = head.head
     if isinstance(head, CalibratedHead):
         names = [name for name in ("df", "loc", "scale") if isinstance(predicted, Normal | Laplace | StudentT)]
         return {name: getattr(predicted, name) for name in names if hasattr(predicted, name)}
@@ -143,23 +149,49 @@ def parameters(head: Head, eta: Tensor, predicted: Distribution) -> dict[str, Te
 
 
 def marginals_of(predicted: Distribution) -> list[Distribution]:
-    """The distribution of each target; of a censored one that of the number itself."""
+    """The distribution of each target; of a censored one that of the number itself, of a conformal one the density."""
+    predicted = density_of(predicted)
     if isinstance(predicted, Censored):
         return [predicted.latent]
     return list(getattr(predicted, "marginals", [predicted]))
 
 
-def unit_quantiles(head: Head, typical: Distribution, levels: Sequence[float]) -> dict[float, Tensor]:
+def levels_of(typical: Distribution, own: Sequence[float], asked: Sequence[float]) -> dict[float, float]:
+    """The level at which the density has each quantile that is shown, by the level of the quantile.
+
+    They are the same but for conformal quantiles, which are those of the density at levels that held-out rows give.
+
+    Args:
+        typical: the distribution of one row, whichever.
+        own: levels of the head; of conformal quantiles those without an end are left out.
+        asked: further levels.
+
+    Raises:
+        UsageError: a conformal quantile that is asked for has no end.
+    """
+    if not isinstance(typical, Conformal):
+        return {p: p for p in (*own, *asked)}
+    mass = {p: typical.mass_beyond(p) for p in (*own, *asked)}
+    if endless := [p for p in asked if not mass[p] > 0]:
+        raise UsageError(
+            f"quantiles={endless}: these conformal quantiles have no finite end, by {typical.num} validation rows: "
+            "expected probabilities nearer to 0.5"
+        )
+    return {p: 1 - beyond if p >= 0.5 else beyond for p, beyond in mass.items() if beyond > 0}
+
+
+def unit_quantiles(head: Head, whole: Distribution, levels: Sequence[float]) -> dict[float, Tensor]:
     """The quantiles of the unit distribution of one in `SCALED`, scalars by level; none for those of `CLOSED`.
 
     Args:
         head: the head of the target.
-        typical: the distribution of one row, whichever.
+        whole: the distribution of one row, whichever, with conformal quantiles if the forecast has them.
         levels: the probabilities.
 
     Raises:
         UsageError: the quantiles have no closed form.
     """
+    typical = density_of(whole)
     if not levels or isinstance(typical, CLOSED):
         return {}
     shapes = [name for kind, name in SCALED.items() if isinstance(typical, kind)]
@@ -169,7 +201,7 @@ def unit_quantiles(head: Head, typical: Distribution, levels: Sequence[float]) -
             f"quantiles={list(levels)}: those of {type(head).__name__}{rest} have no closed form, and are not exported"
             "\n  expected: quantiles=[]; mlefw predict has them"
         )
-    found = {p: quantile.quantile(typical, p) for p in levels}
+    found = {p: quantile.quantile(whole, p) for p in levels}
     if isinstance(typical, Gamma):
         return {p: (q / typical.mean).reshape(()) for p, q in found.items()}
     assert isinstance(typical, Normal | LogNormal | StudentT)

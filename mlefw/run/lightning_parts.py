@@ -10,6 +10,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
 from mlefw.callback.progress import ShowProgress
@@ -18,6 +19,7 @@ from mlefw.configuration.check import nearest
 from mlefw.configuration.instantiate import class_of, instantiate, make
 from mlefw.configuration.lightning_doors import DOORS, Door, door_of
 from mlefw.configuration.settings import Node, Settings
+from mlefw.distributed import topology
 from mlefw.errors import UsageError
 from mlefw.metric.accumulator import Accumulator
 from mlefw.run.build import Data, build_metrics
@@ -97,11 +99,24 @@ def takes_single_steps(config: Settings) -> bool:
     """Whether something watches single steps, so that Lightning has to get them one at a time."""
     trainer = config.trainer.node
     is_watched = trainer.get("profiler") is not None or trainer.get("enable_progress_bar") is True
-    return is_watched or any(door.by_step for _, _, door in _doors(config))
+    classes = [class_of(admit("callback", node)) for node in config.callback.values()]
+    return is_watched or any(door.by_step for _, _, door in _doors(config)) or any(map(_has_step_hook, classes))
+
+
+def _has_step_hook(found: type) -> bool:
+    """Whether a class of a plugin has a hook of its own beside each step."""
+    hooks = [getattr(found, name, None) for name in ("on_train_batch_start", "on_train_batch_end")]
+    # The classes of Lightning that look at single steps are known by name (`Door.by_step`).
+    return any(getattr(hook, "__module__", "mlefw").partition(".")[0] not in ("mlefw", "lightning") for hook in hooks)
 
 
 def build_loggers(config: Settings, run_dir: Path, purge_step: int | None = None) -> list[Logger]:
-    """The loggers of a run, which write below its directory; entries in its logs from `purge_step` on are void."""
+    """The loggers of a run, which write below its directory; entries in its logs from `purge_step` on are void.
+
+    Of several processes the first alone writes: two that open a store at once, such as a file of SQLite, may fail.
+    """
+    if topology.rank(config.trainer) > 0:
+        return [DummyLogger() for _ in config.logger]
     parts = admitted({"logger": config.logger, "run_dir": str(run_dir)}, trusted())
     loggers = [make(part, purge_step=purge_step) for part in parts.values()]
     for logger in loggers:
@@ -137,9 +152,14 @@ def _is_bar(callback: Any) -> bool:
 
 
 def build_profiler(config: Settings, run_dir: Path) -> Profiler | None:
-    """The profiler of the settings, whose traces go into the run directory; None for none."""
+    """The profiler of the settings, whose traces go into the run directory; None for none.
+
+    Of several processes only the first is measured: all would write to the same place.
+    """
     name = config.trainer.node.get("profiler")
-    return None if name is None else _PROFILERS[name](dirpath=str(run_dir), filename="profile")
+    if name is None or topology.rank(config.trainer) > 0:
+        return None
+    return _PROFILERS[name](dirpath=str(run_dir), filename="profile")
 
 
 def profile(run_dir: Path) -> str:

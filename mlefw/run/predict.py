@@ -34,6 +34,8 @@ def check_probabilities(trained: Trained, level: float, quantiles: Sequence[floa
     """
     if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
         raise UsageError(f"level={level}: expected a probability between 0 and 1, such as 0.9")
+    if isinstance(quantiles, int | float | str):
+        raise UsageError(f"quantiles={quantiles!r}: expected a list of probabilities, such as [0.1, 0.9]")
     for p in quantiles:
         if isinstance(p, bool) or not isinstance(p, int | float) or not 0 < p < 1:
             raise UsageError(f"quantiles: {p} is not a probability between 0 and 1, such as 0.1")

@@ -18,7 +18,7 @@ from mlefw.model.base import StartsAtEstimate
 from mlefw.objective.linear_terms import TermsModel
 from mlefw.report.coefficient_table import dropped, shortened
 from mlefw.rows.rows import Rows
-from mlefw.run import build, lightning_parts, placement
+from mlefw.run import build, explain, lightning_parts, placement
 from mlefw.run.build import Data
 from mlefw.run.dependence import check_errors
 from mlefw.run.directory import check_free
@@ -78,6 +78,8 @@ def prepare(config: Settings, run_dir: Path | None) -> Prepared:
 
 def _prepare(config: Settings) -> Prepared:
     data = build.build_data(config)
+    if config.explanation:
+        explain.check_schema(data.schema, "explanation=true")
     estimand = build.build_estimand(config, data)
     check_order(build.build_baseline(config.baseline), estimand)
     if config.baseline.get("intervals") == "profile" and not estimand.objective.prior.flat:

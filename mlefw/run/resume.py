@@ -29,7 +29,7 @@ from mlefw.run.trainer import is_planned
 from mlefw.schema.kinds import schema_from
 
 _MAY_CHANGE = (
-    *("resume", "run_dir", "report", "logger", "callback", "early_stopping", "checkpoint"),
+    *("resume", "run_dir", "report", "explanation", "logger", "callback", "early_stopping", "checkpoint"),
     *("step.per_chunk", "step.replay"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.accelerator", "trainer.devices"),
     *("trainer.strategy", "trainer.num_nodes"),
@@ -43,7 +43,7 @@ _MAY_NOT_CHANGE = ("data.standardize", "data.standardize_target")
 
 _MAY_BE_MISSING = (
     *("loss", "inputs", "augment", "average", "calibrate", "uncertainty", "experiment", "compile", "plots"),
-    *("cv", "ensemble"),
+    *("cv", "ensemble", "explanation"),
 )
 """Sections of the settings that runs of earlier versions do not have."""
 

@@ -18,7 +18,7 @@ from mlefw.distribution.trials import GivenTrials
 from mlefw.errors import UsageError
 from mlefw.sklearn import rows
 from mlefw.sklearn.rows import METADATA, ROLES, Columns
-from mlefw.sklearn.settings import SETTINGS, overrides
+from mlefw.sklearn.settings import SETTINGS, naming_parameters, overrides
 from mlefw.sklearn.training import alone, model_of, refusing, train
 from mlefw.trained import Model
 
@@ -100,19 +100,22 @@ class LikelihoodEstimator(BaseEstimator):  # type: ignore[misc]
             target, columns = self._targets(y, x.num_rows, kept)
             x, given = x.take(kept), {name: None if v is None else v[kept] for name, v in given.items()}
             self._columns = Columns.named(x.column_names, target, [k for k, v in given.items() if v is not None])
+            if isinstance(self.plugins, str):
+                raise UsageError(f"plugins={self.plugins!r}: expected a list of names, such as [{self.plugins!r}]")
             parameters = {name: getattr(self, name) for name in SETTINGS}
             found = overrides(parameters, self.settings, self.random_state, self.run_dir is not None)
-            fitted = train(
-                [*self._defaults(found), *found],
-                self._columns,
-                self._columns.table(x, columns, given),
-                self._check,
-                self.run_dir,
-                self.plugins,
-                self.verbose,
-            )
-        self._contents, self.summary_ = fitted.contents, fitted.summary
-        self._model = model_of(self._contents, self.plugins)
+            with naming_parameters(parameters):
+                fitted = train(
+                    [*self._defaults(found), *found],
+                    self._columns,
+                    self._columns.table(x, columns, given),
+                    self._check,
+                    self.run_dir,
+                    self.plugins,
+                    self.verbose,
+                )
+            self._contents, self.summary_ = fitted.contents, fitted.summary
+            self._model = model_of(self._contents, self.plugins)
         return self
 
     def predict_distribution(self, X: Any, offset: Any = None, exposure: Any = None) -> Distribution:  # noqa: N803

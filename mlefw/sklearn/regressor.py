@@ -149,7 +149,7 @@ class LikelihoodRegressor(LikelihoodEstimator, TableOutput, RegressorMixin, Base
             ValueError: X is not as in `fit`, or `level` is not between 0 and 1.
         """
         with refusing():
-            if not 0 < level < 1:
+            if not isinstance(level, int | float | np.floating) or not 0 < level < 1:
                 raise UsageError(f"level={level}: expected a probability between 0 and 1, such as 0.9")
         found = self.predict_distribution(X, offset, exposure)
         ends = [self._each(found, lambda one, k=k: quantile.interval(one, level)[k]) for k in (0, 1)]

@@ -1,7 +1,8 @@
 """Parameters of an estimator as settings of mlefw."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,22 @@ def overrides(parameters: Mapping[str, Any], settings: Any, random_state: Any, h
     defaults = [*_ALWAYS, f"seed={number}", f"data.seed={number}", *(() if has_directory else _WITHOUT_DIRECTORY)]
     defaults += [f"{SETTINGS[name]}={written(value)}" for name, value in parameters.items() if value is not None]
     return [*(item for item in defaults if item.partition("=")[0] not in named), *own]
+
+
+@contextmanager
+def naming_parameters(parameters: Mapping[str, Any]) -> Iterator[None]:
+    """Add to an error about settings the parameters that stand for them, where these have other names."""
+    try:
+        yield
+    except UsageError as error:
+        text = str(error)
+        meant = [
+            f"\n  {name}={parameters[name]!r} stands for {setting}"
+            for name, setting in SETTINGS.items()
+            if name != setting and parameters[name] is not None and re.search(rf"\b{re.escape(setting)}(?!\w)", text)
+        ]
+        error.args = (text + "".join(meant),)
+        raise
 
 
 def further(settings: Any) -> list[str]:

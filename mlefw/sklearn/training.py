@@ -14,10 +14,11 @@ import pyarrow as pa
 from mlefw.callback.progress import ShowProgress
 from mlefw.callback.stored_state import Content
 from mlefw.command.outermost import print_warning
+from mlefw.command.train import KEPT
 from mlefw.configuration.path_setting import without_secrets
 from mlefw.configuration.settings import Node, Settings
 from mlefw.data.frame import offered
-from mlefw.errors import UsageError
+from mlefw.errors import MlefwError, UsageError
 from mlefw.fit import as_program, composed, train_in
 from mlefw.run import archive, checkpoint, pooled
 from mlefw.run.directory import checkpoint_of, summary_of
@@ -29,6 +30,9 @@ from mlefw.trained import Model
 
 alone = threading.RLock()
 """Held while a thread trains or predicts: both change global state, such as random generators, for a while."""
+
+NOWHERE = Path("<not kept>")
+"""In the place of the directory of a run that is kept in memory alone."""
 
 _OTHER_ROLES = ("group", "time", "cluster", "id", "trials", "event", "variance_weight", "weight", "offset", "exposure")
 """Settings of `data` that may name columns of X, which are then no features."""
@@ -85,12 +89,25 @@ def train(
         folder = kept or Path(made) / "run"
         config = composed("frame", without_secrets(settings), columns.target, folder, plugins, [])
         check(head_kind(config.head).target)
-        train_in(folder, config.replaced(data=_data(config, columns), callback=_callbacks(config, verbose)))
+        with _without_directory() if kept is None else nullcontext():
+            train_in(folder, config.replaced(data=_data(config, columns), callback=_callbacks(config, verbose)))
         paths = [checkpoint_of(path) for path in pooled.paths_of(folder)]
-        fitted = Fitted({str(path): checkpoint.essential(archive.read(path)) for path in paths}, summary_of(folder))
+        names = [path if kept else NOWHERE / path.relative_to(folder) for path in paths]
+        contents = [checkpoint.essential(archive.read(path)) for path in paths]
+        fitted = Fitted({str(name): content for name, content in zip(names, contents, strict=True)}, summary_of(folder))
     for text in told:
         warnings.warn(text, UserWarning, stacklevel=3)
     return fitted
+
+
+@contextmanager
+def _without_directory() -> Iterator[None]:
+    """Let a failure of the block not point to a directory that is removed after it."""
+    try:
+        yield
+    except MlefwError as error:
+        error.args = (str(error).partition(KEPT)[0],)
+        raise
 
 
 def model_of(contents: Mapping[str, Content], plugins: Sequence[str]) -> Model:

@@ -65,6 +65,11 @@ def count_steps(trainer: lightning.Trainer, number: int) -> None:
         tracker.completed += number
 
 
+def tell_loggers(trainer: lightning.Trainer, number: int) -> None:
+    """Let what callbacks log stand at its step, after `number` steps in what Lightning takes for one batch."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped += number - 1
+
+
 def count_epoch(trainer: lightning.Trainer) -> None:
     """Add one to the trainer's `current_epoch`, for an epoch that ends within what Lightning takes for one."""
     progress = trainer.fit_loop.epoch_progress

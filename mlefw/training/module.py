@@ -140,15 +140,18 @@ class LikelihoodModule(lightning.LightningModule):
             self.recovery.history.is_waiting = False
         self.rows_seen, self.started = 0, time.monotonic()
 
-    def training_step(self, chunk: Chunk, index: int) -> None:
+    def training_step(self, chunk: Chunk, index: int) -> dict[str, Tensor] | None:
         """One optimiser step for each batch of the chunk; none where training has gone back since the last evaluation.
+
+        Returns:
+            For callbacks, as `loss`, the mean of the steps' objectives, in nats per row; None without a step.
 
         Raises:
             NumericalError: training diverged, and may not go back once more.
         """
         if self.recovery.history.is_waiting:
             self._pass_over(chunk)
-            return
+            return None
         epoch = self.current_epoch
         if self.averaging is not None:
             self.averaging.exchange()
@@ -165,6 +168,7 @@ class LikelihoodModule(lightning.LightningModule):
             if not self.recovery.is_possible:
                 raise error
             self._go_back(epoch + sum(end < at for end in chunk.epoch_ends))
+        return {"loss": torch.tensor(sum(values) / len(values), dtype=torch.float64)}
 
     def _pass_over(self, chunk: Chunk) -> None:
         """Count the steps of a chunk without taking them."""
@@ -204,8 +208,7 @@ class LikelihoodModule(lightning.LightningModule):
             count_steps(self.trainer, len(losses))
         self.rows_seen += ranks.world_size() * sum(size for _, size in chunk.spans)
         # All losses in one transfer: each would make the host wait for the device.
-        values: list[float] = torch.stack(losses).tolist()
-        return values
+        return list(torch.stack(losses).tolist())
 
     def schedule_step(self) -> None:
         """Set the learning rate of the next optimiser step, where the scheduler goes by steps."""

@@ -1,14 +1,19 @@
 """Event files are those that TensorBoard reads."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mlefw.callback import event_records
 from mlefw.callback.event_records import Records, Writer
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [0, 9, 99])
+def test_what_is_written_is_read(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of one second are read in the order in which they were begun, however many a process has written."""
+    monkeypatch.setattr(event_records, "_numbers", itertools.count(number))
     for purge_step in (None, 6):
         writer = Writer(str(tmp_path), purge_step=purge_step)
         for step in range(4, 9):

@@ -1,5 +1,6 @@
 """`mlefw explain` and `model.explain`: what is exchanged together, exact sums, files, and what is refused."""
 
+import base64
 import csv
 import json
 from pathlib import Path
@@ -14,6 +15,7 @@ from mlefw.cli import run
 from mlefw.errors import UsageError
 from mlefw.run.feature_rows import FeatureRows
 from mlefw.run.from_memory import table_of
+from mlefw.system.number_format import number as number_text
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -51,6 +53,33 @@ def test_a_source_is_one_feature_under_its_own_name(runs):
         pairs = zip(*(found["effects"][key] for key in ("level", "feature")), strict=True)
         levels = [level for level, feature in pairs if feature == "region"]
         assert set(levels) == {"north", "south", "west"}
+
+
+def test_the_report_of_a_run_explains_it(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = (*FAST[2:], "logger=none", "baseline=none", "explanation=true")
+    model = mlefw.fit(frame(), "y", *settings, test=frame(80), run_dir="r")
+    stated, page = json.loads(Path("r/explain.json").read_text()), Path("r/report.html").read_text()
+    other = model.explain(frame(80)).content()
+    assert stated["num_rows"] == other["num_rows"] == 80
+    for table in ("nats", "terms"):
+        found, wanted = pd.DataFrame(stated[table]), pd.DataFrame(other[table])
+        pd.testing.assert_frame_equal(found, wanted, rtol=1e-5)
+    # Pictures, and a number of each table, are on the page.
+    assert "What the forecasts rest on: test rows" in page
+    for name in ("nats", "effects_0"):
+        picture = Path(f"r/plots/explained_{name}.png").read_bytes()
+        assert base64.b64encode(picture).decode() in page
+    for number in (stated["nats"][0]["marginal_nats"], stated["terms"][0]["sd"]):
+        assert f"<td>{number_text(number)}</td>" in page
+
+
+def test_a_run_whose_rows_cannot_be_explained_says_so_before_it_begins(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    settings = ("data=digits_images", "head=categorical", "run_dir=r")
+    assert run(["train", "explanation=true", *settings]) == 2
+    assert "explanation=true: " in capsys.readouterr().err
+    assert not Path("r").exists()
 
 
 def test_it_is_drawn_by_seed(runs):

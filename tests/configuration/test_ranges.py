@@ -50,6 +50,7 @@ RIGHT: dict[str, set[str]] = {
     "seed": {"0"},
     "report": {"true"},
     "plots": {"true"},
+    "explanation": {"true"},
     "compile": {"true"},
     "step.replay": {"true"},
     "step.recoveries": {"0"},
@@ -100,7 +101,7 @@ RIGHT: dict[str, set[str]] = {
 def plain() -> Iterator[tuple[str, str]]:
     """Every setting of every YAML file, and the choice that has it."""
     train = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))
-    for name in ("seed", "report", "plots", "compile"):
+    for name in ("seed", "report", "plots", "explanation", "compile"):
         yield name, ""
     for section in SECTIONS:
         for name in train[section]:

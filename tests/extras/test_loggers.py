@@ -59,7 +59,7 @@ def test_mlflow_has_the_figures_the_settings_and_the_pictures_and_goes_on(tmp_pa
     client, (kept,) = stored(uri)
     expected = list(zip(map(int, run.column("step")), run.column("validation/nll_nats"), strict=True))
     assert history(client, kept, "validation/nll_nats") == expected
-    assert kept.info.status == "FINISHED" and kept.data.params["batch.size"] == "12"
+    assert (kept.info.run_name, kept.info.status) == ("run", "FINISHED") and kept.data.params["batch.size"] == "12"
     final = run.summary["metrics"]["test"]["nll_nats"]
     assert kept.data.metrics["final/test_nll_nats"] == final
     pictures = [one.path for one in client.list_artifacts(kept.info.run_id, "plots")]

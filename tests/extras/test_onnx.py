@@ -99,6 +99,7 @@ TABLES = {
     "piecewise linear": ("number", ("inputs=piecewise_linear", "model.hidden=[8]"), 1e-4),
     "auto": ("number", ("inputs=auto", "model.hidden=[8]"), 1e-4),
     "scale": ("number", ("calibrate=scale", "head=student_t", "model.hidden=[8]"), 1e-4),
+    "conformal": ("number", ("calibrate=conformal", "head=quantiles", "model.hidden=[8]"), 1e-4),
     "cox": ("two", ("calibrate=cox", "head=bernoulli", "model.hidden=[8]"), 1e-4),
     "isotonic": ("two", ("calibrate=isotonic", "calibrate.min_rows=10", "head=bernoulli", "model.hidden=[8]"), 1e-4),
     "temperature": ("three", ("calibrate=temperature", "head=categorical", "model.hidden=[8]"), 1e-4),

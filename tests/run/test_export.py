@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,16 @@ from conftest import Run
 from exported_heads import HEADS, LABELS, QUANTILES, REFUSED, trained_of
 
 import mlefw
+from mlefw.calibrate.conformal import Conformal
+from mlefw.cli import run
+from mlefw.configuration.settings import TableSettings
+from mlefw.distribution import quantile
 from mlefw.errors import UsageError
 from mlefw.run import export
+from mlefw.run.export_schema import described
 from mlefw.run.exported import lgamma, solve_triangular
+from mlefw.run.new_data import read_blocks
+from mlefw.score.recalibration import recalibrated
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -53,6 +61,64 @@ def test_every_head_is_exported_or_refused(name: str, tmp_path: Path) -> None:
         eta = trained.objective.head.complete(trained.objective.eta(rows.x, rows.offset))
     np.testing.assert_allclose(found["eta"], eta[:7], rtol=1e-12, atol=1e-12)
     assert about["eta"] == [*trained.objective.head.eta_names, *trained.objective.head.shared_names]
+
+
+CONFORMAL = ("gaussian", "lognormal", "gamma", "quantiles")
+"""Heads with quantiles of each form in which they are exported."""
+
+
+@pytest.mark.parametrize("name", CONFORMAL)
+def test_conformal_quantiles_are_those_of_the_density_at_ranks_of_held_out_rows(name: str, tmp_path: Path) -> None:
+    plain, table = trained_of(name)
+    density, calibration = plain.objective.head, Conformal()
+    pit = np.random.default_rng(2).permutation(np.linspace(0.01, 0.98, 39) ** 1.3)
+    masses = {"below": torch.from_numpy(pit), "above": torch.from_numpy(1 - pit)}
+    calibration.restore(masses | {"count": torch.ones(39, dtype=torch.float64)})
+    trained = replace(plain, objective=recalibrated(plain.objective, calibration), calibration=calibration)
+    path = tmp_path / "model.pt2"
+    refused = pytest.raises(
+        UsageError, match=r"quantiles=\[0.01\]: these conformal quantiles have no finite end, by 39"
+    )
+    with pytest.warns(UserWarning, match="can promise no level above 0.975"), refused:
+        export.export(trained, table, path, "torch_export", [0.01, 0.2])
+    export.export(trained, table, path, "torch_export", [0.05, 0.8])
+    rows = trained.rows(table, target_required=False)
+    column = "t" if density.log_link else "o"
+    given = {"exposure" if density.log_link else "offset": table.columns[column]}
+    found = outputs(path, {"x": rows.x.numpy(), **given})
+    # Of 39 rows, two may be below the quantile at 0.05, and eight above that at 0.8.
+    with torch.no_grad():
+        predicted = density(plain.objective.eta(rows.x, rows.offset))
+    for at, level in ((0.05, np.sort(pit)[1]), (0.8, np.sort(pit)[-8])):
+        expected = quantile.quantile(predicted, float(level))
+        np.testing.assert_allclose(found[f"quantile_{at:g}"], expected, rtol=1e-6)
+    about = json.loads(export.schema_path(path).read_text(encoding="utf-8"))
+    meanings = {one["name"]: one["meaning"] for one in about["outputs"]}
+    assert meanings["quantile_0.8"] == "conformal quantile of the target at 0.8"
+    np.testing.assert_allclose(found["eta"], density.complete(plain.objective.eta(rows.x, rows.offset)).detach())
+
+
+def test_cells_that_are_missing_are_those_of_a_csv_file(tmp_path: Path) -> None:
+    """Each text that the description calls missing is coded as missing, and a word of a category is a level."""
+    random = np.random.default_rng(0)
+    table = {"u": random.normal(size=60).round(3).astype(str), "g": random.choice(["x", "NA", "z"], 60)}
+    table["u"][:9], table["g"][:5] = "", ""
+    lines = [f"{u},{g},{k % 7}" for k, (u, g) in enumerate(zip(*table.values(), strict=True))]
+    (tmp_path / "d.csv").write_text("\n".join(["u,g,y", *lines]))
+    source = ("data=csv", f"data.path={tmp_path / 'd.csv'}", "data.target=y", "data.missing=impute")
+    settings = ("model=linear", *(one for one in SMALL if "model" not in one), f"run_dir={tmp_path / 'r'}")
+    assert run(["train", *source, *settings]) == 0
+    trained = mlefw.load(tmp_path / "r")._trained
+    features = {one["name"]: one for one in described(trained, {}, {}, {})["features"]}
+    assert features["g"]["levels"] == ["NA", "x", "z"]
+    for name, other in (("u", "x"), ("g", "0.5")):
+        cells = features[name]["missing_cells"]
+        rows = [f"{cell},{other}" if name == "u" else f"{other},{cell}" for cell in cells]
+        (tmp_path / "new.csv").write_text("\n".join(["u,g", *rows, "0.25,NA"]))
+        blocks = read_blocks(trained, TableSettings(path=str(tmp_path / "new.csv")))
+        x = torch.cat([trained.rows(block.table, target_required=False).x for block in blocks])
+        indicator = x[:, trained.schema.names.index(features[name]["columns"][-1])]
+        assert indicator.tolist() == [1.0] * len(cells) + [0.0]
 
 
 SMALL = ("trainer.max_epochs=3", "model.hidden=[8]", "baseline=none", "report=false", "plots=false", "logger=none")
@@ -132,7 +198,13 @@ def test_the_command_writes_beside_the_run(mlefw: Run, tmp_path: Path) -> None:
     done = mlefw("export", "run=[r,r]", "format=torch_export", "path=both.pt2")
     assert done.returncode == 2
     assert "an ensemble, or a mixture of several runs, is not exported" in done.stderr
-    done = mlefw("train", *linear[:-1], "formula=progression ~ bmi + offset(bp)", *few, "run_dir=o")
+
+
+@pytest.mark.slow
+def test_a_formula_with_an_offset_is_refused(mlefw: Run) -> None:
+    few = [one for one in SMALL if not one.startswith("model")]
+    formula = ("model=linear", "formula=progression ~ bmi + offset(bp)")
+    done = mlefw("train", *formula, *few, "run_dir=o")
     assert done.returncode == 0, done.stderr
     done = mlefw("export", "run=o", "format=torch_export")
     assert done.returncode == 2

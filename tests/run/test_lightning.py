@@ -8,6 +8,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
+from csv import DictReader
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import pyarrow as pa
 import pytest
 import torch
 from lightning.pytorch import callbacks, loggers, profilers
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning_runs import QUICK, SEEN, Run, fit, in_a_step, settings, weights
 from pyarrow import csv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mlefw.callback.event_files import EventFiles
 from mlefw.command import train
 from mlefw.configuration.lightning_doors import CALLBACKS, LOGGERS, PROFILERS, Door
 from mlefw.configuration.read import settings_of
@@ -29,7 +32,7 @@ from mlefw.configuration.settings import TrainerSettings
 from mlefw.configuration.trainer_arguments import ARGUMENTS
 from mlefw.distributed import topology
 from mlefw.errors import NumericalError, UsageError
-from mlefw.run import archive, resume
+from mlefw.run import archive, lightning_parts, resume
 from mlefw.run import trainer as run_trainer
 from mlefw.run.prepare import prepare
 from mlefw.system import trust
@@ -497,6 +500,65 @@ def test_a_run_with_callbacks_and_loggers_goes_on_as_one_that_was_not_stopped(tm
     ]
     again = Run(part, summary, "")
     assert again.column("step", "csv/version_1/metrics.csv")[-1] == 12
+
+
+def of_epochs(run: Run, name: str, version: int = 0) -> list[tuple[float, float]]:
+    """The steps and values of a figure that a callback of one's own has logged."""
+    with (run.folder / "csv" / f"version_{version}" / "metrics.csv").open() as rows:
+        return [(float(row["step"]), float(row[name])) for row in DictReader(rows) if row.get(name)]
+
+
+def test_a_callback_of_ones_own_sees_each_step_logs_and_keeps_what_grows(tmp_path: Path) -> None:
+    given = ["+callback.mine._target_=lightning_runs.Losses", "logger=csv"]
+    run = fit(tmp_path / "run", *given, "trainer.max_epochs=2")
+    assert of_epochs(run, "mine/num_losses") == [(2, 3), (5, 6)]  # Lightning counts steps from 0
+    content = archive.read(run.folder / "checkpoints" / "last.ckpt")
+    (losses,) = (state["losses"] for state in content["callbacks"].values() if "losses" in state)
+    assert [*losses] == [f"step {k}" for k in range(1, 7)]
+    # The mean of an epoch's steps is what the evaluation after it notes of them.
+    assert np.mean([*losses.values()][3:]) == pytest.approx(run.column("train/step_loss")[-1], rel=1e-12)
+    config = resume.settings(run.folder, ["trainer.max_epochs=3"], [], lightning_runs.PLUGINS)
+    train.run(config, run.folder)
+    assert of_epochs(run, "mine/num_losses", version=1) == [(8, 9)]
+
+
+def test_what_is_logged_stands_at_its_step_where_lightning_gets_several_at_a_time(tmp_path: Path) -> None:
+    seen = ("+callback.mine._target_=lightning_runs.Logs", "logger=csv", "trainer.max_epochs=3")
+    for per_chunk in ("auto", 2):
+        run = fit(tmp_path / str(per_chunk), *seen, f"step.per_chunk={per_chunk}")
+        assert of_epochs(run, "mine/epoch") == [(2, 0), (5, 1), (8, 2)]
+
+
+def test_of_several_processes_the_first_alone_logs_and_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["logger=[csv,tensorboard]", "+trainer.profiler=simple", "+trainer.strategy=ddp"]
+    config = settings_of(settings(*given, run_dir=tmp_path / "run"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MLEFW_RANKS", "2")
+    kinds = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        made = lightning_parts.build_loggers(config, tmp_path / "run")
+        kinds.append([*map(type, made), type(lightning_parts.build_profiler(config, tmp_path / "run"))])
+    assert kinds[0] == [loggers.CSVLogger, EventFiles, profilers.SimpleProfiler]
+    assert kinds[1] == [DummyLogger, DummyLogger, type(None)]
+
+
+@pytest.mark.slow
+def test_two_processes_have_one_profile_one_log_and_one_bar(mlefw: Any, tmp_path: Path) -> None:
+    given = [item for item in QUICK if not item.startswith(("logger=", "callback="))]
+    shared = ["+trainer.strategy=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+    watched = ["+trainer.profiler=simple", "logger=csv", "callback=tqdm"]
+    rates = ["+callback.rates._target_=lightning.pytorch.callbacks.LearningRateMonitor"]
+    rates += ["+callback.rates.logging_interval=step"]
+    done = mlefw("train", *given, *shared, *watched, *rates, "+trainer.log_every_n_steps=1", "run_dir=r")
+    assert done.returncode == 0, done.stderr
+    assert len(Run(tmp_path / "r", {}, "").column("lr-Adam", "csv/version_0/metrics.csv")) == 6
+    assert "run_training_batch" in (tmp_path / "r" / "profile.txt").read_text()
+    assert sorted(file.name for file in (tmp_path / "r").glob("*profile*")) == ["profile.txt"]
+    assert [one.name for one in (tmp_path / "r" / "csv").iterdir()] == ["version_0"]
+    assert "Epoch 1: 100%" in done.stdout
 
 
 def test_the_page_has_a_row_for_each_member() -> None:

@@ -37,6 +37,7 @@ MEMBERS = {
     "mlefw.run.exhibit.predictive_shapes": ("pictures of the predictive distributions", ()),
     "mlefw.run.conclude.forecast": ("the predictive distributions of a sample", ()),
     "mlefw.callback.board.WriteBoard.finish": ("the last page of TensorBoard", ()),
+    "mlefw.run.exhibit_explanation.explain": ("the explanation", ("explanation=true",)),
     "mlefw.run.exhibit.run_report": ("the report", ()),
 }
 

@@ -29,9 +29,11 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks
 
+from mlefw.errors import NumericalError
 from mlefw.fit import fit
-from mlefw.sklearn import LikelihoodClassifier, LikelihoodRegressor
+from mlefw.sklearn import EXPECTED_FAILED_CHECKS, LikelihoodClassifier, LikelihoodRegressor
 from mlefw.sklearn.settings import overrides, seed, written
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -425,3 +427,50 @@ def test_it_learns(frame: pd.DataFrame, number: pd.Series, classes: np.ndarray) 
     """With defaults: what scikit-learn's checks ask for by R² and accuracy, which are not the scores here."""
     assert r2_score(number, LikelihoodRegressor().fit(frame, number).predict(frame)) > 0.8
     assert accuracy_score(classes, LikelihoodClassifier().fit(frame, classes).predict(frame)) > 0.8
+
+
+def test_a_run_that_is_not_kept_names_no_directory_of_its_own(fitted: LikelihoodRegressor, frame: pd.DataFrame) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 2)), rng.normal(size=40)
+    assert "<not kept>" in repr(fitted.model_) and "/tmp" not in repr(fitted.model_)
+    diverging = LikelihoodRegressor(settings=["optimizer=sgd", "optimizer.lr=1e12", "step.recoveries=0"], **FEW)
+    with pytest.raises(NumericalError, match="training diverged") as caught:
+        diverging.fit(x, y)
+    assert "evaluate run=" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"prior_scale": 1.0}, r"unknown setting prior\.scale[\s\S]*prior_scale=1\.0 stands for prior\.scale"),
+        ({"model": "linear", "hidden": [3]}, r"hidden=\[3\] stands for model\.hidden"),
+        ({"batch_size": 0}, r"batch_size=0 stands for batch\.size"),
+        ({"max_epochs": -3}, r"max_epochs=-3 stands for trainer\.max_epochs"),
+        ({"plugins": "mine"}, r"plugins='mine': expected a list of names"),
+    ],
+)
+def test_an_error_names_the_parameter(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        LikelihoodRegressor(**given).fit(np.eye(30, 2), np.arange(30.0))
+
+
+def test_numbers_whose_squares_overflow_are_refused(frame: pd.DataFrame, number: pd.Series) -> None:
+    with pytest.raises(ValueError, match=r"the features age hold [\s\S]*numbers up to 1e150"):
+        LikelihoodRegressor(**FEW).fit(frame.assign(age=frame["age"] * 1e300), number)
+    with pytest.raises(ValueError, match=r"column 'claims' .* holds [\s\S]*up to 1e\+100"):
+        LikelihoodRegressor(**FEW).fit(frame, number * 1e300)
+
+
+def test_a_column_has_the_exposure_where_predictions_get_none(frame: pd.DataFrame) -> None:
+    count = np.random.default_rng(1).poisson(frame["size"])
+    model = LikelihoodRegressor("poisson", settings={"data.exposure": "size"}, **FEW)
+    found = cross_val_predict(model, frame, count, cv=2)
+    assert found.shape == (NUM_ROWS,) and (found > 0).all()
+    assert "size" not in model.fit(frame, count).model_.features
+
+
+def test_weights_are_repeated_rows_where_nothing_is_random() -> None:
+    """The check that is expected to fail by the random rows and batches of the default settings passes without them."""
+    name = "check_sample_weight_equivalence_on_dense_data"
+    assert name in EXPECTED_FAILED_CHECKS
+    getattr(estimator_checks, name)("exact", LikelihoodRegressor(**EXACT))

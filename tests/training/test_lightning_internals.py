@@ -52,6 +52,8 @@ def test_counts_are_those_that_the_trainer_tells(trainer: lightning.Trainer) -> 
     assert trainer.global_step == 7, f"Lightning counts steps elsewhere: {WHERE}"
     lightning_internals.count_epoch(trainer)
     assert trainer.current_epoch == 1, f"Lightning counts epochs elsewhere: {WHERE}"
+    lightning_internals.tell_loggers(trainer, 7)
+    assert trainer.fit_loop.epoch_loop._batches_that_stepped == 6, f"Lightning logs at another step: {WHERE}"
     lightning_internals.set_place(trainer, 3, 40)
     assert (trainer.current_epoch, trainer.global_step) == (3, 40), f"Lightning keeps its place elsewhere: {WHERE}"
 

@@ -103,6 +103,7 @@ class Participation:
         """Note how a trial has ended."""
         self.progress.note(number, how)
         job, trial = self.running.jobs.pop(number), self.study.trials()[number]
+        self.tasks.pop(number, None)
         if job.status == "stopped":
             # Another process may go on with it, or this one when it is run again.
             self.study.note(number, **{OWNER: ""})

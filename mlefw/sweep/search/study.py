@@ -12,7 +12,6 @@ from typing import Any
 
 from mlefw.errors import UsageError
 from mlefw.sweep.search.optuna_internals import complete, trial_of
-from mlefw.sweep.search.rungs import Standing
 from mlefw.sweep.search.settings import SearchSettings
 
 JOURNAL = "search.journal"
@@ -79,11 +78,6 @@ class TrialState:
     def is_running(self) -> bool:
         """Whether a process trains it, or did so until it was killed."""
         return self.state == "running" and not self.is_waiting
-
-    @property
-    def standing(self) -> Standing:
-        """Where the trial stands among others."""
-        return Standing(self.values, self.is_waiting)
 
 
 class SharedStudy:

@@ -131,6 +131,7 @@ CASES: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             "model=cnn",
             "model.channels=[4,6]",
             "trainer.max_epochs=1",
+            "baseline=none",
             "batch.size=256",
         ),
         [("model.dropout=0", "seed=1"), ("model.dropout=0.3", "optimizer.lr=0.01")],
