@@ -21,7 +21,7 @@ from mlefw.reading.table import Table
 from mlefw.rows.rows import Rows
 from mlefw.run.checkpoint import Trained
 from mlefw.run.export_schema import described
-from mlefw.run.exported import Exported, lgamma
+from mlefw.run.exported import Exported, lgamma, solve_triangular
 from mlefw.run.new_data import check_folder, check_output
 from mlefw.run.pooled import Pooled
 from mlefw.run.predict import check_probabilities, figure_columns
@@ -36,6 +36,11 @@ _CLOSE, _CLOSE_NARROW = 1e-6, 1e-4
 """Largest difference from the model, as a share of a value's size, of parameters in 64 and in 32 bit."""
 _COMPARED = 512
 """Most rows on which a file is compared with the model."""
+_WITHOUT = {
+    torch.ops.aten.lgamma.default: lgamma,
+    torch.ops.aten.linalg_solve_triangular.default: solve_triangular,
+}
+"""What ONNX has no function for, and what stands in for it."""
 
 
 def export(
@@ -234,7 +239,7 @@ def _onnx(program: Exported, inputs: Mapping[str, Tensor]) -> tuple[bytes, Calla
     recorded = _program(program, inputs)
     try:
         with quiet():
-            recorded = recorded.run_decompositions({torch.ops.aten.lgamma.default: lgamma})
+            recorded = recorded.run_decompositions(_WITHOUT)
             written: Any = torch.onnx.export(
                 recorded, (), kwargs=dict(inputs), output_names=names, dynamo=True, optimize=True, verbose=False
             )
@@ -262,7 +267,9 @@ def _number_values(graph: Any) -> None:
 
 def _refused(program: Exported, error: Exception) -> UsageError:
     head, model = (type(part).__name__ for part in (program.heads[0], program.objective.model.model))
-    reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+    # The last words of torch's exporter refer to a trace that nobody is shown.
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("(Refer to")]
+    reason = lines[-1] if lines else type(error).__name__
     return UsageError(f"the model cannot be exported ({head} behind {model}): {reason.strip()[:300]}")
 
 

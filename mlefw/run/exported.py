@@ -219,3 +219,19 @@ def lgamma(x: Tensor) -> Tensor:
     square = far * far
     series = (1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * square)) / square) / square) / far
     return (far - 0.5) * far.log() - far + 0.9189385332046727 + series - between
+
+
+def solve_triangular(a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:
+    """`torch.linalg.solve_triangular` by substitution, row by row, for formats that have no such function.
+
+    Shapes: a (*batch, n, n); b (*batch, n, k), or (*batch, k, n) unless `left` → as b.
+    """
+    if not left:
+        return solve_triangular(a.mT, b.mT, upper=not upper, unitriangular=unitriangular).mT
+    size, rows = a.shape[-1], dict[int, Tensor]()
+    for k in reversed(range(size)) if upper else range(size):
+        row = b[..., k, :]
+        for j, known in rows.items():
+            row = row - a[..., k, j, None] * known
+        rows[k] = row if unitriangular else row / a[..., k, k, None]
+    return torch.stack([rows[k] for k in range(size)], -2)

@@ -161,6 +161,14 @@ def test_ids_and_text(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_what_onnx_has_no_function_for_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delitem(export._WITHOUT, torch.ops.aten.linalg_solve_triangular.default)
+    trained, table = trained_of("multivariate_gaussian")
+    with pytest.raises(UsageError, match=r"MultivariateGaussianHead behind Mlp\): .*linalg_solve_triangular"):
+        export.export(trained, table, tmp_path / "model.onnx", "onnx", [0.05])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_format_whose_packages_are_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(UsageError, match=r"needs the packages onnxscript"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.special
 import torch
 from conftest import Run
@@ -21,7 +22,7 @@ from mlefw.distribution import quantile
 from mlefw.errors import UsageError
 from mlefw.run import export
 from mlefw.run.export_schema import described
-from mlefw.run.exported import lgamma
+from mlefw.run.exported import lgamma, solve_triangular
 from mlefw.run.new_data import read_blocks
 from mlefw.score.recalibration import recalibrated
 
@@ -213,3 +214,18 @@ def test_a_formula_with_an_offset_is_refused(mlefw: Run) -> None:
 def test_the_logarithm_of_the_gamma_function() -> None:
     x = torch.logspace(-8, 8, 400, dtype=torch.float64)
     np.testing.assert_allclose(lgamma(x), scipy.special.gammaln(x.numpy()), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("upper", [False, True])
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("unitriangular", [False, True])
+def test_triangular_systems_for_onnx_are_those_of_lapack(upper: bool, left: bool, unitriangular: bool) -> None:
+    random = np.random.default_rng(0)
+    a, b = torch.from_numpy(random.normal(size=(5, 4, 4))), torch.from_numpy(random.normal(size=(5, 4, 4)))
+    a = (a.triu() if upper else a.tril()) + 3 * torch.eye(4)
+    found = solve_triangular(a, b, upper=upper, left=left, unitriangular=unitriangular)
+    for matrix, right, solved in zip(a.numpy(), b.numpy(), found.numpy(), strict=True):
+        # x a = b is a' x' = b'.
+        matrix, right, solved = (matrix, right, solved) if left else (matrix.T, right.T, solved.T)
+        expected = scipy.linalg.solve_triangular(matrix, right, lower=upper != left, unit_diagonal=unitriangular)
+        np.testing.assert_allclose(solved, expected, rtol=1e-12)
