@@ -32,6 +32,7 @@ NOT_RUN = {
     "mlefw train data=csv data.path=https:": "needs a web server: tests/reading has one",
     "mlefw predict run=RUN data.path=s3:": "needs an object store: tests/extras/test_object_store.py has one",
     "mlefw train -m hydra/launcher=submitit": "needs a cluster",
+    "mlefw export run=run quantiles": "needs the extra export: tests/extras/test_onnx.py exports",
     "mlefw train -m hydra/sweeper=search": "needs the extra search: tests/extras/test_search.py runs searches",
 }
 """The beginning of each command line that is not run, and why."""
@@ -172,7 +173,10 @@ def short(*given: Any, **named: Any) -> Any:
     return mlefw.fit(data, target, *rest, *few, *more, **named)
 
 
-PYTHON = [page for page in HERE if any(info == "python" for info, _ in blocks(page))]
+ELSEWHERE = {"export": "needs the extra export: tests/extras/test_onnx.py runs it"}
+"""Pages whose Python another test runs, and why."""
+
+PYTHON = [page for page in HERE if any(info == "python" for info, _ in blocks(page)) and page.stem not in ELSEWHERE]
 
 
 @pytest.mark.parametrize(
