@@ -93,7 +93,7 @@ class Model:
 
     def _repr_html_(self) -> str:
         """The verdict, the NLL beside the exact estimates and the warnings of the run, as a notebook shows them."""
-        return run_html(self.summary, _from_here(self._folder)) if self.summary else model_html(self._facts())
+        return run_html(self.summary, _from_here(self._trained.folder)) if self.summary else model_html(self._facts())
 
     def _facts(self) -> dict[str, Any]:
         config = self._trained.config
@@ -101,11 +101,6 @@ class Model:
             **{name: config.choice(name) for name in ("head", "model")},
             **{"target": self.target, "path": _from_here(self.path)},
         }
-
-    @property
-    def _folder(self) -> Path:
-        """The directory of the run."""
-        return self.path if self.path.is_dir() else self.path.parent.parent
 
     @property
     def path(self) -> Path:
@@ -117,7 +112,7 @@ class Model:
         """The content of `summary.json`; empty for several runs, and for a checkpoint outside of its run directory."""
         if isinstance(self._trained, Pooled) and not self.path.is_dir():
             return {}
-        file = self._folder / "summary.json"
+        file = self._trained.folder / "summary.json"
         content: Json = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         return content
 
@@ -130,7 +125,7 @@ class Model:
         Raises:
             UsageError: the run has no `baseline.json`.
         """
-        return as_frame(tidy(exact_record(self._folder)))
+        return as_frame(tidy(exact_record(self._trained.folder)))
 
     def glance(self) -> Any:
         """The figures of the exact linear estimate as a whole, in one row, with the columns of `report.tidy`.
@@ -141,7 +136,7 @@ class Model:
         Raises:
             UsageError: the run has no `baseline.json`.
         """
-        return as_frame({name: [value] for name, value in glance(exact_record(self._folder)).items()})
+        return as_frame({name: [value] for name, value in glance(exact_record(self._trained.folder)).items()})
 
     def coefficients(self) -> Any:
         """The coefficients of the run, a row for each, in the units of the data.
@@ -154,7 +149,7 @@ class Model:
         Raises:
             UsageError: the model is not linear, and its run has no exact estimate.
         """
-        return as_frame(coefficients(self._trained, self._folder))
+        return as_frame(coefficients(self._trained, self._trained.folder))
 
     @property
     def network(self) -> nn.Module:
@@ -210,7 +205,7 @@ class Model:
         data, target = self._pair(data, target)
         if data is None:
             with self._offered():
-                return drawn.picture(self._trained, self._folder, name, self.summary, self._given is not None)
+                return drawn.picture(self._trained, self._trained.folder, name, self.summary, self._given is not None)
         table = table_of(self._trained, data, prediction=False, target=target)
         return drawn.of_new_rows(self._trained, name, self._rows(table, target_required=True))
 
@@ -408,10 +403,9 @@ class Model:
         if isinstance(uncertainty, Method):
             with self._offered():
                 return posterior_of(self._loaded, uncertainty)
-        method = method_of(uncertainty)
         if uncertainty not in self._known:
             with self._offered():
-                self._known[uncertainty] = posterior_of(self._loaded, method)
+                self._known[uncertainty] = posterior_of(self._loaded, method_of(uncertainty))
         return self._known[uncertainty]
 
     def _rows(self, table: Table, target_required: bool) -> Rows:

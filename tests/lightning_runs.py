@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
+import pyarrow as pa
+import pytest
 import torch
 from lightning.pytorch import callbacks, loggers
+from pyarrow.csv import write_csv
 
 from mlefw.command import train
 from mlefw.configuration.read import read_settings, settings_of
+from mlefw.system import trust
 from mlefw.system.process_state import preserved
 
 QUICK = (
@@ -21,6 +26,16 @@ QUICK = (
 )
 """36 training and 12 validation rows of the table `d.csv` (60 rows): two epochs of three steps."""
 PLUGINS = ("lightning_runs", "lightning")
+
+
+def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write the table `d.csv` into a folder, which becomes the working directory, and admit the plugins."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(60, 2))
+    monkeypatch.chdir(folder)
+    table = pa.table({"a": x[:, 0], "b": x[:, 1], "y": x @ [1.0, -1.0] + random.normal(size=60)})
+    write_csv(table, "d.csv")
+    monkeypatch.setattr(trust, "_in_process", dict.fromkeys(PLUGINS))
 
 
 @dataclass

@@ -36,13 +36,14 @@ def run(config: ExplainSettings, plugins: tuple[str, ...] = ()) -> tuple[Explana
     for path in pooled.paths_of(config.run):
         mark_own(path)
     trained = adapted(loaded, config.data.missing, config.data.unseen)
+    explain.check(trained)
     split = config.split or "test"
     if config.data.path is None:
         pooled.check_split(trained, split)
     out = console(stderr=True)
     with Progress(console=out, transient=True, disable=not out.is_terminal) as shown:
         bar = shown.add_task("explaining", total=1.0)
-        blocks = read_blocks(trained, config.data, split, prediction=False) if explain.check(trained) else ()
+        blocks = read_blocks(trained, config.data, split, prediction=False)
         found = explain.explain(
             trained,
             (block.table for block in blocks),

@@ -26,8 +26,7 @@ def run(config: ExportSettings, plugins: tuple[str, ...] = ()) -> str:
     export.check_model(trained)
     for path in pooled.paths_of(config.run):
         mark_own(path)
-    folder = trained.path if trained.path.is_dir() else trained.path.parent.parent
-    given = local_path(config.path, "path") if config.path else folder / f"model{SUFFIXES[config.format]}"
+    given = local_path(config.path, "path") if config.path else trained.folder / f"model{SUFFIXES[config.format]}"
     export.check_place(given, config.overwrite)
     first = next(iter(read_blocks(trained, config.data, "train")))
     written, checked = export.export(trained, first.table, given, config.format, config.quantiles)

@@ -64,6 +64,11 @@ class Trained:
     uncalibrated: Objective | None = None
     calibration: Calibration | None = None
 
+    @property
+    def folder(self) -> Path:
+        """The directory of the run; of an ensemble its own."""
+        return self.path if self.path.is_dir() else self.path.parent.parent
+
     def adapted(self, **ways: Any) -> "Trained":
         """The model with other ways to treat `missing` and `unseen` values."""
         return replace(self, schema=self.schema.adapted(**ways))

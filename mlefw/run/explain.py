@@ -74,14 +74,13 @@ def explain(
     )
 
 
-def check(trained: Trained) -> bool:
-    """Refuse a model of arrays, images or text; True for any other.
+def check(trained: Trained) -> None:
+    """Refuse a model of arrays, images or text.
 
     Raises:
         UsageError: naming the run.
     """
     check_schema(trained.schema, f"run={trained.path}")
-    return True
 
 
 def check_schema(schema: RowSchema, setting: str) -> None:

@@ -55,14 +55,12 @@ def _figures_by_split(
     return {split: values for split, values in figures.items() if values}
 
 
-def method_of(uncertainty: str | Method) -> Method | None:
-    """The method of a name, or the one that is given; None for `none`.
+def method_of(uncertainty: str) -> Method | None:
+    """The method of a name; None for `none`.
 
     Raises:
         UsageError: there is no method of this name.
     """
-    if isinstance(uncertainty, Method):
-        return uncertainty
     if uncertainty not in (known := member_settings("uncertainty")):
         raise UsageError(f"uncertainty={uncertainty!r}: expected {', '.join(known)}, or a method")
     return build.build_uncertainty(known[uncertainty])

@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from mlflow.tracking import MlflowClient
-from pyarrow import csv
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import lightning_runs
@@ -18,7 +15,7 @@ from lightning_runs import Run, fit
 
 from mlefw.command import train
 from mlefw.run import resume
-from mlefw.system import address, trust
+from mlefw.system import address
 from mlefw.system.process_state import preserved
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -26,11 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(autouse=True)
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    random = np.random.default_rng(0)
-    x = random.normal(size=(60, 2))
-    monkeypatch.chdir(tmp_path)
-    csv.write_csv(pa.table({"a": x[:, 0], "b": x[:, 1], "y": x @ [1.0, -1.0] + random.normal(size=60)}), "d.csv")
-    monkeypatch.setattr(trust, "_in_process", dict.fromkeys(lightning_runs.PLUGINS))
+    lightning_runs.prepare(tmp_path, monkeypatch)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     yield
 

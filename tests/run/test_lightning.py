@@ -15,13 +15,11 @@ from typing import Any
 import lightning
 import lightning_runs
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from lightning.pytorch import callbacks, loggers, profilers
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning_runs import QUICK, SEEN, Run, fit, in_a_step, settings, weights
-from pyarrow import csv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlefw.callback.event_files import EventFiles
@@ -48,11 +46,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    random = np.random.default_rng(0)
-    x = random.normal(size=(60, 2))
-    monkeypatch.chdir(tmp_path)
-    csv.write_csv(pa.table({"a": x[:, 0], "b": x[:, 1], "y": x @ [1.0, -1.0] + random.normal(size=60)}), "d.csv")
-    monkeypatch.setattr(trust, "_in_process", dict.fromkeys(lightning_runs.PLUGINS))
+    lightning_runs.prepare(tmp_path, monkeypatch)
     yield
 
 
